@@ -1,0 +1,1 @@
+"""graphclone: wider networks that compute the same."""

@@ -1,0 +1,93 @@
+"""From a graph to a trainable PyTorch module."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export._unlift import _get_codegen
+from torch.export.graph_signature import InputKind
+
+from graphclone.frontends.torch import call_arguments
+from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
+
+
+def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
+    """A module that runs the graph, called and returning as the source is.
+
+    Args:
+        graph: in the torch dialect.
+        tensors: the data of its initializers, which the module takes over.
+
+    Returns:
+        A module whose state dict has the source's names; parameters train, tied ones stay tied.
+    """
+    root = torch.nn.Module()
+    for initializer in graph.initializers:
+        _register(root, initializer, tensors[initializer.value])
+    program: ExportedProgram = graph.origin
+    fx_graph = torch.fx.Graph()
+    fx_graph.set_codegen(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec))
+    nodes = _placeholders(fx_graph, program, graph)
+    for initializer in graph.initializers:
+        nodes[initializer.value] = fx_graph.get_attr(initializer.name)
+    for node in graph.nodes:
+        _call(fx_graph, node, nodes)
+    fx_graph.output(tuple(_argument(output.operand, nodes) for output in graph.outputs))
+    module = torch.fx.GraphModule(root, fx_graph)
+    for initializer in graph.initializers:  # the graph module kept only the names that its graph reads
+        _register(module, initializer, tensors[initializer.value])
+    return module.eval()
+
+
+def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Tensor) -> None:
+    """Put a tensor under all its names, and the modules on the way."""
+    trains = initializer.kind == "parameter" and (tensor.is_floating_point() or tensor.is_complex())
+    parameter = torch.nn.Parameter(tensor, requires_grad=getattr(initializer.tensor, "requires_grad", True)) if trains else tensor
+    for name in initializer.names:
+        *path, last = name.split(".")
+        owner = root
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, torch.nn.Module())
+            owner = owner._modules[part]  # type: ignore[assignment]
+        if isinstance(parameter, torch.nn.Parameter):
+            owner.register_parameter(last, parameter)
+        else:
+            owner.register_buffer(last, parameter, persistent=initializer.kind == "buffer")
+
+
+def _placeholders(
+    fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph
+) -> dict[Value, torch.fx.Node]:
+    """One per input of the source, in its order; examples that were no tensors are accepted and ignored."""
+    by_name = {value.name: value for value in graph.inputs}
+    nodes: dict[Value, torch.fx.Node] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            placeholder = fx_graph.placeholder(spec.arg.name)
+            if spec.arg.name in by_name:
+                nodes[by_name[spec.arg.name]] = placeholder
+    return nodes
+
+
+def _call(fx_graph: torch.fx.Graph, node: Node, nodes: dict[Value, torch.fx.Node]) -> None:
+    operands = {name: _argument(operand, nodes) for name, operand in node.operands.items()}
+    args, kwargs = call_arguments(node, operands)
+    call = fx_graph.call_function(node.target, tuple(args), kwargs)
+    if len(node.outputs) == 1 and not node.several:
+        nodes[node.outputs[0]] = call
+        return
+    for i, output in enumerate(node.outputs):
+        nodes[output] = fx_graph.call_function(operator.getitem, (call, i))
+
+
+def _argument(operand: Operand, nodes: Mapping[Value, torch.fx.Node]) -> Any:
+    if isinstance(operand, Value):
+        return nodes[operand]
+    if any(True for _ in values_in(operand)) or isinstance(operand, list):
+        return [_argument(item, nodes) for item in operand]
+    return operand

@@ -1,0 +1,15 @@
+"""What can go wrong, in the words the user sees."""
+
+from __future__ import annotations
+
+
+class GraphcloneError(Exception):
+    """Bad input, usage, or something unsupported: one line saying what, where, and what to do. Exit code 2."""
+
+
+class NotEquivalentError(GraphcloneError):
+    """The clone does not compute what the source computes. Exit code 1."""
+
+
+class InvariantError(AssertionError):
+    """The graph broke its own rules: a defect of a pass, never of the input."""

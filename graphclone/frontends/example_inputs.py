@@ -1,0 +1,71 @@
+"""Example inputs for a trace: which axes are dynamic, and sizes that no width can be mistaken for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+
+def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The axes of an input that should not be fixed: the batch, and every axis of an integer tensor."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return (0,) if tensor.ndim else ()
+    return tuple(axis for axis in range(tensor.ndim) if axis == 0 or tensor.shape[axis] != 1)
+
+
+def dynamic_shapes(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The ``dynamic_shapes`` argument of torch.export for these inputs."""
+    shapes = torch.export.ShapesCollection()
+    for tensor in _tensors((args, kwargs)):
+        shapes[tensor] = dict.fromkeys(dynamic_axes(tensor), torch.export.Dim.AUTO)
+    return shapes.dynamic_shapes(module, args, kwargs)
+
+
+def with_fresh_sizes(inputs: Any, taken: Collection[int]) -> Any:
+    """The inputs with every dynamic axis resized to a prime that no other axis has.
+
+    A batch of 4 beside 4 heads would let a reshape be read in two ways. Equal sizes stay equal; values are
+    repeated or cut off.
+
+    Args:
+        inputs: any nesting of tensors and other things.
+        taken: sizes to avoid, those of all parameters.
+    """
+    tensors = list(_tensors(inputs))
+    fixed = {size for t in tensors for axis, size in enumerate(t.shape) if axis not in dynamic_axes(t)}
+    sizes: dict[int, int] = {}
+    for tensor in tensors:
+        for axis in dynamic_axes(tensor):
+            size = tensor.shape[axis]
+            if size not in sizes:
+                sizes[size] = _fresh_size(size, {*taken, *fixed, *sizes.values()})
+    return pytree.tree_map_only(torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs)
+
+
+def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
+    """The tensor with some axes cut off or repeated to the given sizes."""
+    for axis, size in sizes.items():
+        if tensor.shape[axis] not in (0, size):
+            index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
+            tensor = tensor.index_select(axis, index)
+    return tensor
+
+
+def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
+    for leaf in pytree.tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+
+
+def _fresh_size(size: int, taken: Collection[int]) -> int:
+    """The nearest prime not taken, at most ``size`` where there is one (a sequence may not get too long)."""
+    below = (n for n in range(size, 1, -1) if _is_prime(n) and n not in taken)
+    above = (n for n in range(max(size, 2), 10 * size + 1000) if _is_prime(n) and n not in taken)
+    return next(below, None) or next(above, size)
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))

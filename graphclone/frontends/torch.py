@@ -1,0 +1,332 @@
+"""From a PyTorch module to a graph, by ``torch.export``.
+
+The trace is dynamic in the first axis of every tensor input and in all axes of integer inputs, so that the clone
+accepts other batches and lengths; where the model cannot be exported that way it is traced statically and the
+graph's notes say so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.example_inputs import dynamic_shapes, with_fresh_sizes
+from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
+
+_UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
+"""Sizes for data-dependent axes: large primes, which coincide with no width."""
+
+_INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+_KINDS: Mapping[InputKind, Any] = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+
+
+class TorchDialect:
+    """aten operators, run by torch itself."""
+
+    name = "torch"
+
+    def run(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        args, kwargs = call_arguments(node, operands)
+        result = node.target(*args, **kwargs)
+        return result if isinstance(result, list | tuple) else (result,)
+
+    def foldable(self, node: Node) -> bool:
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            return not isinstance(target, torch._ops.HigherOrderOperator)
+        return (
+            not target._schema.is_mutable
+            and torch.Tag.nondeterministic_seeded not in target.tags
+            and bool(target._schema.returns)
+        )
+
+    def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
+        namespace, name, overload = op.split(".")
+        node.op, node.operands = op, operands
+        node.target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+    def multiply(self, value: Value, factor: float, name: str) -> Node:
+        out = Value(name, value.shape, value.dtype, value.dynamic)
+        target = torch.ops.aten.mul.Tensor
+        node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
+        out.producer = node
+        return node
+
+
+def call_arguments(node: Node, operands: Mapping[str, Operand]) -> tuple[list[Operand], dict[str, Operand]]:
+    """The positional and keyword arguments of a node's target, from its operands by name."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return list(operands.values()), {}
+    keyword = {argument.name for argument in node.target._schema.arguments if argument.kwarg_only}
+    positional = [operand for name, operand in operands.items() if name not in keyword]
+    return positional, {name: operand for name, operand in operands.items() if name in keyword}
+
+
+def op_name(target: Any) -> str:
+    """The qualified name by which rules know a target."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"hop.{target.name()}"
+    return f"py.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
+
+
+def trace(
+    module: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+) -> Graph:
+    """Trace a module on example inputs.
+
+    Args:
+        module: in the mode (train or eval) it is to be traced in; eval, as a rule.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        name: for messages; the class name where it is not given.
+
+    Returns:
+        The graph, with ``origin`` the exported program it was read from.
+
+    Raises:
+        GraphcloneError: torch.export refuses the module.
+    """
+    name = name or type(module).__name__
+    program, notes = _export(module, tuple(args), dict(kwargs or {}), name)
+    graph = from_program(program, name)
+    graph.notes.extend(notes)
+    return graph
+
+
+def _export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+) -> tuple[ExportedProgram, list[str]]:
+    taken = {size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape}
+    fresh_args, fresh_kwargs = with_fresh_sizes((args, kwargs), taken)
+    failures: list[Exception] = []
+    for (call_args, call_kwargs), dynamic in (
+        ((fresh_args, fresh_kwargs), True),
+        ((args, kwargs), True),
+        ((args, kwargs), False),
+    ):
+        shapes = dynamic_shapes(module, call_args, call_kwargs) if dynamic else None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.export(module, call_args, call_kwargs, dynamic_shapes=shapes, strict=False)
+        except Exception as error:  # torch.export raises whatever the model's own code raises
+            failures.append(error)
+            continue
+        static = f"traced with static shapes: dynamic ones failed ({_first_line(failures[0])})" if failures else ""
+        return program, [static] if static and not dynamic else []
+    raise GraphcloneError(f"{name}: torch.export failed: {_first_line(failures[-1])}") from failures[-1]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def from_program(program: ExportedProgram, name: str) -> Graph:
+    """The graph of an exported program."""
+    return _Importer(program, name).graph()
+
+
+class _Importer:
+    def __init__(self, program: ExportedProgram, name: str) -> None:
+        self.program = program
+        self.name = name
+        self.values: dict[torch.fx.Node, Operand] = {}
+        self.names: set[str] = set()
+        self.nodes: list[Node] = []
+        self.inputs: list[Value] = []
+        self.initializers: dict[Any, Initializer] = {}
+        self.unbacked: dict[sympy.Symbol, int] = {}
+
+    def graph(self) -> Graph:
+        fx = self.program.graph_module
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        for placeholder in fx.graph.find_nodes(op="placeholder"):
+            self.values[placeholder] = self.placeholder(placeholder, specs[placeholder.name])
+        results = self.body(fx)
+        return Graph(
+            name=self.name,
+            inputs=self.inputs,
+            initializers=list(self.initializers.values()),
+            nodes=self.nodes,
+            outputs=self.outputs(results),
+            dialect=TorchDialect(),
+            origin=self.program,
+        )
+
+    def placeholder(self, placeholder: torch.fx.Node, spec: InputSpec) -> Operand:
+        if spec.kind is InputKind.USER_INPUT:
+            if not isinstance(placeholder.meta["val"], torch.Tensor):
+                return self.constant_input(placeholder)
+            value = self.value(self.fresh(placeholder.name), placeholder.meta["val"], role="input")
+            self.inputs.append(value)
+            return value
+        if spec.kind not in _KINDS or spec.target is None:
+            raise GraphcloneError(f"{self.name}: input {placeholder.name} is a {spec.kind.name}, not supported")
+        kind = "constant" if spec.persistent is False else _KINDS[spec.kind]
+        return self.initializer(placeholder, spec.target, kind)
+
+    def constant_input(self, placeholder: torch.fx.Node) -> Operand:
+        """An example input that is no tensor: its value is part of the trace."""
+        value = placeholder.meta["val"]
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            raise GraphcloneError(f"{self.name}: input {placeholder.name} is a symbolic number, not supported")
+        return value
+
+    def initializer(self, placeholder: torch.fx.Node, target: str, kind: Any) -> Value:
+        tensors = self.program.state_dict if target in self.program.state_dict else self.program.constants
+        tensor = tensors[target]
+        key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        shared = self.initializers.get(key) if tensor.numel() else None
+        if shared is not None:
+            shared.names = (*shared.names, target)
+            return shared.value
+        value = self.value(self.fresh(target), tensor, role="initializer")
+        self.initializers[key if tensor.numel() else target] = Initializer(value, (target,), kind, tensor)
+        return value
+
+    def body(self, fx: torch.fx.GraphModule) -> Operand:
+        """Append the nodes of a graph module; what it returns."""
+        for node in fx.graph.nodes:
+            if node.op == "call_function":
+                self.call(fx, node)
+            elif node.op == "output":
+                return self.operand(node.args[0])
+        return None
+
+    def call(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        source = node.args[0] if node.args else None
+        if op_name(node.target) == "py._operator.getitem" and isinstance(self.values.get(source), list):
+            self.values[node] = self.values[source][node.args[1]]
+        elif any(op_name(node.target) == f"hop.{name}" for name in _INLINED):
+            self.inline(fx, node)
+        else:
+            self.values[node] = self.append(node)
+
+    def inline(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        """Read the body of a region that computes what its nodes compute (gradient mode, autocast)."""
+        position = next(i for i, arg in enumerate(node.args) if getattr(arg, "op", "") == "get_attr")
+        body = getattr(fx, str(node.args[position].target))
+        operands = [self.operand(arg) for arg in node.args[position + 1 :]]
+        for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
+            self.values[placeholder] = operand
+        self.values[node] = self.body(body)
+
+    def append(self, fx_node: torch.fx.Node) -> Operand:
+        """Append one call; its value, or the list of its values where it returns several."""
+        name = self.fresh(fx_node.name)
+        result = fx_node.meta.get("val")
+        several = isinstance(result, list | tuple)
+        items = list(result) if several else [result]
+        outputs = [self.value(f"{name}.{i}" if several else name, item) for i, item in enumerate(items)]
+        operands = self.operands(fx_node)
+        node = Node(name, op_name(fx_node.target), operands, outputs, fx_node.target, _scope(fx_node), several)
+        for output in outputs:
+            output.producer = node
+        self.nodes.append(node)
+        return outputs if several else outputs[0]
+
+    def operands(self, node: torch.fx.Node) -> dict[str, Operand]:
+        args = [self.operand(arg) for arg in node.args]
+        kwargs = {name: self.operand(arg) for name, arg in node.kwargs.items()}
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return {**{f"arg{i}": arg for i, arg in enumerate(args)}, **kwargs}
+        arguments = node.target._schema.arguments
+        return dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+
+    def operand(self, arg: Any) -> Operand:
+        if isinstance(arg, torch.fx.Node):
+            return self.values.get(arg, arg)
+        if isinstance(arg, list | tuple):
+            return [self.operand(item) for item in arg]
+        return arg
+
+    def outputs(self, results: Operand) -> list[Output]:
+        specs = self.program.graph_signature.output_specs
+        if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
+            raise GraphcloneError(f"{self.name}: the model writes to its buffers or inputs; trace it in eval mode")
+        names = _output_names(self.program)
+        return [Output(name, result) for name, result in zip(names, results, strict=True)]
+
+    def value(self, name: str, example: Any, role: Any = "node") -> Value:
+        if not isinstance(example, torch.Tensor):
+            return Value(name, None, "", role=role)
+        shape = tuple(self.hint(size) for size in example.shape)
+        dynamic = {i: str(size) for i, size in enumerate(example.shape) if isinstance(size, torch.SymInt)}
+        return Value(name, shape, str(example.dtype).removeprefix("torch."), dynamic, role)
+
+    def hint(self, size: int | torch.SymInt) -> int:
+        if isinstance(size, int):
+            return size
+        if size.node.hint is not None:
+            return int(size.node.hint)
+        expression = size.node.expr
+        env = size.node.shape_env
+        values = {symbol: env.backed_var_to_val.get(symbol) or self.unbacked_hint(symbol) for symbol in expression.free_symbols}
+        return int(expression.subs(values))
+
+    def unbacked_hint(self, symbol: sympy.Symbol) -> int:
+        return self.unbacked.setdefault(symbol, _UNBACKED_HINTS[len(self.unbacked) % len(_UNBACKED_HINTS)])
+
+    def fresh(self, name: str) -> str:
+        """The name, or the name with a number where it is taken (bodies of inlined regions repeat names)."""
+        unique, number = name, 1
+        while unique in self.names:
+            unique, number = f"{name}_{number}", number + 1
+        self.names.add(unique)
+        return unique
+
+
+def _scope(node: torch.fx.Node) -> str:
+    """Dotted path of the innermost module the node was traced in."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return str(paths[-1]) if paths else ""
+
+
+def _output_names(program: ExportedProgram) -> list[str]:
+    """A name per output: its field or key where the model returns a structure of named things."""
+    spec = program.call_spec.out_spec
+    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
+    return [".".join(_key(step) for step in path) or "output" for path, _ in paths]
+
+
+def _key(step: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(step, attribute):
+            return str(getattr(step, attribute))
+    return str(step)
+
+
+def run(graph: Graph, tensors: Mapping[Value, Any], inputs: Sequence[Any]) -> dict[Value, Any]:
+    """Run a graph node by node; every value it computes.
+
+    Args:
+        graph: a graph in the torch dialect.
+        tensors: the data of its initializers.
+        inputs: one tensor per graph input.
+    """
+    values: dict[Value, Any] = {**tensors, **dict(zip(graph.inputs, inputs, strict=True))}
+    for node in graph.nodes:
+        operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
+        values.update(zip(node.outputs, graph.dialect.run(node, operands), strict=True))
+    return values

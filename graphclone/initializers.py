@@ -1,0 +1,79 @@
+"""The lazy recipe of one widened parameter or buffer: everything ``kernel.widen`` needs but the numbers.
+
+Recipes are cheap, so a whole model is planned before the first weight is read, and weights are then widened
+one at a time, in any order, as they are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from graphclone.growth import Layout
+from graphclone.strategies import SYMMETRIC, Strategy
+
+
+@dataclass(frozen=True)
+class Widening:
+    """``W' = scale * widened(W) + shift`` for one initializer (HyperCloning, arXiv 2409.12903, section 3).
+
+    Attributes:
+        name: the initializer's name; it seeds the noise, and error messages say it.
+        axes: the layout of every source axis.
+        contracted: source axes the parameter is contracted over, ascending; empty when it is added,
+            multiplied or looked up, that is, plainly replicated: ``W'[i, ..] = W[g(i), ..]``.
+        strategy: how the copies share a contracted weight; without effect on a replicated one.
+        seed: the seed of the noise of the whole model.
+        scale: factor of the result.
+        shift: summand of the result, for an initializer that the model reads as, say, ``1 + w``.
+
+    Raises:
+        ValueError: when a contracted axis does not exist, repeats or drops a source index, or is shifted.
+    """
+
+    name: str
+    axes: tuple[Layout, ...]
+    contracted: tuple[int, ...] = ()
+    strategy: Strategy = SYMMETRIC
+    seed: int = 0
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        rank = len(self.axes)
+        if tuple(sorted(set(self.contracted) & set(range(rank)))) != self.contracted:
+            wanted = f"contracted axes must ascend within [0, {rank})"
+            raise ValueError(f"{self.name}: {wanted}, got {self.contracted}")
+        if self.contracted and self.shift:
+            raise ValueError(f"{self.name}: a contracted initializer cannot be shifted")
+        for axis in self.contracted:
+            self._check_covered(axis)
+
+    def _check_covered(self, axis: int) -> None:
+        layout = self.axes[axis]
+        if layout.grows and not layout.multiplicity.all():
+            lost = int((layout.multiplicity == 0).argmax())
+            raise ValueError(
+                f"{self.name}: axis {axis} is contracted, but its growth map drops source index {lost}"
+            )
+
+    @property
+    def source_shape(self) -> tuple[int, ...]:
+        """The shape of the initializer before it is widened."""
+        return tuple(layout.size for layout in self.axes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the widened initializer."""
+        return tuple(layout.new_size for layout in self.axes)
+
+    @property
+    def identity(self) -> bool:
+        """Whether the source is the result, number by number."""
+        return self.scale == 1.0 and self.shift == 0.0 and not any(layout.grows for layout in self.axes)
+
+    @property
+    def noise_seed(self) -> int:
+        """The seed of this initializer's own noise, 63 bits, whatever is widened before it."""
+        digest = hashlib.sha256(f"{self.seed}\0{self.name}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 1

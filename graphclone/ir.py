@@ -1,0 +1,227 @@
+"""The graph every pass works on: values, nodes and initializers, the same for torch.export and ONNX.
+
+A node keeps its operands by name, in the spelling of its own vocabulary (``aten.linear.default`` has ``input``,
+``weight`` and ``bias``); an operand is a value, a literal, or a list of those. What only the vocabulary itself
+understands (how to run a node, how to spell a multiplication) is behind ``Dialect``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Operand = Any
+"""A ``Value``, a literal, or a list of operands."""
+
+Path = tuple[str | int, ...]
+"""Where an operand sits in a node: its name, then indices into lists."""
+
+Role = Literal["input", "initializer", "node"]
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor or a symbolic number that flows through the graph.
+
+    Attributes:
+        name: unique in its graph.
+        shape: size of every axis; a hint where the axis is dynamic. None for a number (a symbolic size, say).
+        dtype: ``float32``, ``int64`` and so on; empty for a number.
+        dynamic: symbol of every dynamic axis.
+        role: where the value comes from.
+        producer: the node that computes it.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str
+    dynamic: Mapping[int, str] = field(default_factory=dict)
+    role: Role = "node"
+    producer: Node | None = None
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.shape is not None
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape or ())
+
+    @property
+    def is_float(self) -> bool:
+        return "float" in self.dtype or "complex" in self.dtype
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: unique in its graph.
+        op: qualified name, by which rules are found.
+        operands: by name, in the order of the op's signature.
+        outputs: the values it computes.
+        target: what the dialect runs.
+        scope: dotted path of the module or model part the node belongs to.
+        several: whether the target returns a sequence, even of one.
+    """
+
+    name: str
+    op: str
+    operands: dict[str, Operand]
+    outputs: list[Value]
+    target: Any = None
+    scope: str = ""
+    several: bool = False
+
+    @property
+    def inputs(self) -> Iterator[Value]:
+        """Every value among the operands."""
+        return values_in(list(self.operands.values()))
+
+    def operand(self, path: Path) -> Operand:
+        """The operand at a path."""
+        found: Operand = self.operands
+        for step in path:
+            found = found[step]
+        return found
+
+    def set_operand(self, path: Path, operand: Operand) -> None:
+        """Replace the operand at a path; lists are replaced, never changed in place."""
+        self.operands[str(path[0])] = _replaced(self.operands[str(path[0])], path[1:], operand)
+
+
+@dataclass(eq=False)
+class Initializer:
+    """A parameter, buffer or constant of the model.
+
+    Attributes:
+        value: the value the graph reads.
+        names: every name it has in the state dict; the first is the one shown. Tied weights have several.
+        kind: a parameter trains, a buffer is saved with the model, a constant does neither.
+        tensor: its data, or a tensor without data where the model was traced without weights.
+    """
+
+    value: Value
+    names: tuple[str, ...]
+    kind: Literal["parameter", "buffer", "constant"]
+    tensor: Any
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the graph returns at one position: a value or a literal, under the name the user knows."""
+
+    name: str
+    operand: Operand
+
+
+class Dialect(Protocol):
+    """What a graph's own vocabulary must know how to do."""
+
+    name: str
+
+    def run(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        """Compute the node's outputs from operands whose values have been replaced by tensors."""
+        ...
+
+    def foldable(self, node: Node) -> bool:
+        """Whether the node computes the same every time and changes nothing."""
+        ...
+
+    def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
+        """Make the node another op that computes the same outputs."""
+        ...
+
+    def multiply(self, value: Value, factor: float, name: str) -> Node:
+        """A node that multiplies a value by a number."""
+        ...
+
+
+@dataclass(eq=False)
+class Graph:
+    """A traced model.
+
+    Attributes:
+        name: for messages.
+        inputs: what the user feeds, in order.
+        initializers: in the order of the state dict.
+        nodes: in an order that can be executed.
+        outputs: what it returns.
+        dialect: the vocabulary of its nodes.
+        notes: what the user should know about how it was read.
+        origin: whatever the front end needs to write the graph out again.
+    """
+
+    name: str
+    inputs: list[Value]
+    initializers: list[Initializer]
+    nodes: list[Node]
+    outputs: list[Output]
+    dialect: Dialect
+    notes: list[str] = field(default_factory=list)
+    origin: Any = None
+
+    def users(self) -> dict[Value, list[Node]]:
+        """The nodes that read each value, in graph order."""
+        users: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for value in dict.fromkeys(node.inputs):
+                users.setdefault(value, []).append(node)
+        return users
+
+    def initializer_of(self) -> dict[Value, Initializer]:
+        """The initializer behind each value that is one."""
+        return {initializer.value: initializer for initializer in self.initializers}
+
+    def replace(self, old: Value, new: Operand) -> None:
+        """Let every reader of a value read another operand instead."""
+        for node in self.nodes:
+            for name, operand in node.operands.items():
+                node.operands[name] = substitute(operand, {old: new})
+        self.outputs = [Output(o.name, substitute(o.operand, {old: new})) for o in self.outputs]
+
+    def prune(self) -> bool:
+        """Drop nodes whose results nobody reads and that change nothing. Whether any was dropped."""
+        live = set(values_in([output.operand for output in self.outputs]))
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if not self.dialect.foldable(node) or any(value in live for value in node.outputs):
+                kept.append(node)
+                live.update(node.inputs)
+        dropped = len(kept) != len(self.nodes)
+        self.nodes = kept[::-1]
+        return dropped
+
+
+def values_in(operand: Operand) -> Iterator[Value]:
+    """Every value in an operand, depth first."""
+    if isinstance(operand, Value):
+        yield operand
+    elif isinstance(operand, list | tuple):
+        for item in operand:
+            yield from values_in(item)
+
+
+def substitute(operand: Operand, values: Mapping[Value, Operand]) -> Operand:
+    """The operand with values replaced."""
+    if isinstance(operand, Value):
+        return values.get(operand, operand)
+    if isinstance(operand, list | tuple):
+        return [substitute(item, values) for item in operand]
+    return operand
+
+
+def _replaced(operand: Operand, path: Path, new: Operand) -> Operand:
+    if not path:
+        return new
+    head, *rest = path
+    return [_replaced(item, tuple(rest), new) if i == head else item for i, item in enumerate(operand)]

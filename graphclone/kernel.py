@@ -1,0 +1,434 @@
+"""Writes one widened initializer: the only place where weights are touched.
+
+The layout of every axis splits the output into blocks in which the copies have dims of their own. Two tiled
+axes, for instance, make one block, and a single broadcast multiply fills it without a temporary:
+
+    out  (n_o, o, n_i, i)   =   source (1, o, 1, i)  *  1 / n_i
+
+Noise is laid into the output first, a few rows at a time, so no tensor of its size is ever held beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphclone.growth import PAD, Concat, Growth, IntArray, Layout, Leaf, Product, rigid
+from graphclone.initializers import Widening
+
+CHUNK = 1 << 18
+"""Elements of noise held at once: few enough for the cache. Part of what a seed means, so never change it."""
+
+MAX_SLICES = 32
+"""An explicit map of at most this many arithmetic runs is written by slices, any other by index."""
+
+_SERIAL = 1 << 14
+"""Torch sums this many elements in one thread, so that the thread count cannot change the rounding."""
+
+
+@torch.no_grad()
+def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor:
+    """The widened initializer, in the source's dtype (HyperCloning, arXiv 2409.12903, section 3).
+
+    With g the growth maps, o over the replicated axes and k over the contracted ones, it is
+
+        W'[o', k'] = scale * (A[copy of o', copy of k'] * W[g(o'), g(k')] + N[o', k'])
+
+    where A sums to 1 over the copies of each k, and N to 0. Without contracted axes, where nothing has to be
+    shared, it is ``scale * W[g(o')] + shift``. Pads are 0 before the shift.
+
+    Args:
+        source: shape ``recipe.source_shape``; floating point, or anything if it is replicated as it is.
+        recipe: how it grows.
+        out: written in place if given, shape ``recipe.shape``, of any strides, not overlapping the source.
+
+    Raises:
+        ValueError: when a shape or a dtype does not fit, or a user's strategy gives an unfit matrix.
+        TypeError: when a source that is not floating point would be scaled, shifted or contracted.
+    """
+    if out is None:
+        out = torch.empty(recipe.shape, dtype=source.dtype, device=source.device)
+    _check(source, recipe, out)
+    _fill_any(source, recipe, out)
+    return out
+
+
+def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
+    if tuple(source.shape) != recipe.source_shape:
+        raise ValueError(
+            f"{recipe.name}: expected a source of {recipe.source_shape}, got {tuple(source.shape)}"
+        )
+    if tuple(out.shape) != recipe.shape or out.dtype != source.dtype:
+        wanted, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
+        raise ValueError(f"{recipe.name}: expected an out of {wanted}, got {got}")
+    computed = recipe.contracted or recipe.scale != 1 or recipe.shift
+    if computed and not source.is_floating_point():
+        raise TypeError(
+            f"{recipe.name}: {source.dtype} can be replicated, but not scaled, shifted or contracted"
+        )
+
+
+def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
+    irregular = next((axis for axis, layout in enumerate(recipe.axes) if _irregular(layout)), None)
+    if irregular is not None:
+        _fill_sorted(source, recipe, out, irregular)
+    elif recipe.contracted and recipe.strategy.snr_db is not None:
+        _fill_noisy(source, recipe, out)
+    else:
+        _fill(source, recipe, out)
+
+
+def _fill(source: Tensor, recipe: Widening, out: Tensor) -> None:
+    if recipe.shift:  # rounded once, at full precision, before it is spread
+        source = (source.double() * recipe.scale + recipe.shift).to(source.dtype)
+    for axis, layout in enumerate(recipe.axes):
+        _clear_pads(out, axis, layout.index_map, recipe.shift)
+    for share in _shares(source, recipe, out):
+        _write(share.out, share.source, 1.0 if recipe.shift else share.factor)
+
+
+def _write(out: Tensor, source: Tensor, factor: float) -> None:
+    if factor == 1:
+        out.copy_(source)
+    elif factor == 0:  # not multiplied: no -0, and no NaN from an infinity
+        out.zero_()
+    else:
+        torch.mul(source.expand(out.shape), factor, out=out)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A part of the output that is ``factor`` times a part of the source, broadcast; one of ``columns``."""
+
+    out: Tensor
+    source: Tensor
+    factor: float
+    columns: int
+
+    @property
+    def power(self) -> float:
+        """The sum of the squares of what it adds to the output."""
+        repeats = self.out.numel() // max(1, self.source.numel())
+        return repeats * self.factor**2 * _power(self.source)
+
+
+def _shares(source: Tensor, recipe: Widening, out: Tensor) -> Iterator[_Share]:
+    matrix = cache(recipe.strategy.matrix)
+    rows = _max_copies(recipe)
+    for block in _blocks(out, source, recipe.axes):
+        columns = block.copies_of(recipe.contracted)
+        if recipe.strategy.uniform or not recipe.contracted:
+            yield _Share(block.out, block.source, recipe.scale / columns, columns)
+            continue
+        for copy in _copies(block, recipe.contracted):
+            factor = recipe.scale * float(matrix(rows, columns)[copy.row, copy.column])
+            yield _Share(copy.out, copy.source, factor, columns)
+
+
+def _max_copies(recipe: Widening) -> int:
+    """The rows of A: the most copies that an index of the replicated axes has."""
+    free = (
+        layout for axis, layout in enumerate(recipe.axes) if axis not in recipe.contracted and layout.grows
+    )
+    return prod(int(layout.multiplicity.max(initial=1)) for layout in free)
+
+
+# --- Blocks: the output cut along the layout trees ---
+
+
+@dataclass(frozen=True)
+class _Digit:
+    """Which copy a new index is, for one leaf: what a dim of the views counts, or a fixed value."""
+
+    axis: int
+    count: int
+    dim: int | None = None  # counted from the end, where splitting the dims before it does not move it
+    value: int = 0
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Views of equal rank; the source's has size 1 where the output's runs over copies."""
+
+    out: Tensor
+    source: Tensor
+    digits: tuple[_Digit, ...] = ()
+
+    def with_digit(self, out: Tensor, source: Tensor, digit: _Digit) -> _Block:
+        return _Block(out, source, (digit, *self.digits))
+
+    def copies_of(self, axes: Sequence[int]) -> int:
+        return prod(digit.count for digit in self.digits if digit.axis in axes)
+
+
+def _blocks(out: Tensor, source: Tensor, axes: Sequence[Layout]) -> Iterator[_Block]:
+    yield from _split_all(_Block(out, source), list(enumerate(axes)), 0)
+
+
+def _split_all(block: _Block, layouts: list[tuple[int, Layout]], first: int) -> Iterator[_Block]:
+    """Splits the dims from ``first`` on, one per (axis, layout); the last first, as it moves no other."""
+    if not layouts:
+        yield block
+        return
+    *before, (axis, layout) = layouts
+    for part in _split(block, axis, first + len(before), layout):
+        yield from _split_all(part, before, first)
+
+
+def _split(block: _Block, axis: int, at: int, layout: Layout) -> Iterator[_Block]:
+    if not layout.grows:
+        yield block
+    elif isinstance(layout, Product):
+        out = torch.unflatten(block.out, at, tuple(part.new_size for part in layout.parts))
+        source = torch.unflatten(block.source, at, tuple(part.size for part in layout.parts))
+        yield from _split_all(
+            replace(block, out=out, source=source), [(axis, part) for part in layout.parts], at
+        )
+    elif isinstance(layout, Concat):
+        yield from _split_concat(block, axis, at, layout)
+    elif isinstance(layout, Leaf):
+        yield from _split_leaf(block, axis, at, layout.growth)
+
+
+def _split_concat(block: _Block, axis: int, at: int, layout: Concat) -> Iterator[_Block]:
+    new = old = 0
+    for part in layout.parts:
+        out, source = block.out.narrow(at, new, part.new_size), block.source.narrow(at, old, part.size)
+        yield from _split(replace(block, out=out, source=source), axis, at, part)
+        new, old = new + part.new_size, old + part.size
+
+
+def _split_leaf(block: _Block, axis: int, at: int, growth: Growth) -> Iterator[_Block]:
+    if growth.kind == "explicit":
+        for run in _runs(growth):
+            out, source = _slice(block.out, at, run.new), _slice(block.source, at, run.old)
+            yield block.with_digit(out, source, _Digit(axis, run.count, value=run.copy))
+        return
+    tiled = growth.kind == "tile"
+    sizes = (growth.factor, growth.size) if tiled else (growth.size, growth.factor)
+    copies = at if tiled else at + 1
+    out, source = torch.unflatten(block.out, at, sizes), block.source.unsqueeze(copies)
+    yield block.with_digit(out, source, _Digit(axis, growth.factor, copies - out.dim()))
+
+
+def _slice(tensor: Tensor, dim: int, part: slice) -> Tensor:
+    return tensor[(slice(None),) * dim + (part,)]
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """One copy of a block: row and column of A, of so many columns."""
+
+    out: Tensor
+    source: Tensor
+    row: int
+    column: int
+    columns: int
+
+
+def _copies(block: _Block, contracted: Sequence[int]) -> Iterator[_Copy]:
+    """The block copy by copy, numbered in mixed radix as ``Layout.copies`` does, over all axes together."""
+    columns = block.copies_of(contracted)
+    for values in np.ndindex(*(1 if digit.dim is None else digit.count for digit in block.digits)):
+        row = column = 0
+        out_at: list[slice | int] = [slice(None)] * block.out.dim()
+        source_at = list(out_at)
+        for digit, moving in zip(block.digits, values, strict=True):
+            value = digit.value + moving
+            if digit.dim is not None:
+                out_at[digit.dim], source_at[digit.dim] = value, 0
+            if digit.axis in contracted:
+                column = column * digit.count + value
+            else:
+                row = row * digit.count + value
+        yield _Copy(block.out[tuple(out_at)], block.source[tuple(source_at)], row, column, columns)
+
+
+# --- Explicit maps ---
+
+
+@dataclass(frozen=True)
+class _Run:
+    """New indices, evenly spaced, that are the same copy of source indices, evenly spaced as well."""
+
+    new: slice
+    old: slice
+    copy: int
+    count: int
+
+
+@lru_cache(maxsize=256)
+def _runs(growth: Growth) -> tuple[_Run, ...]:
+    leaf = Leaf(growth)
+    counts = leaf.multiplicity[leaf.index_map] if growth.size else leaf.index_map
+    groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for new, (old, copy, count) in enumerate(zip(growth.entries, leaf.copies, counts, strict=True)):
+        if old != PAD:
+            groups.setdefault((int(copy), int(count)), []).append((new, old))
+    return tuple(
+        _Run(_progression([new for new, _ in run]), _progression([old for _, old in run]), *group)
+        for group, pairs in groups.items()
+        for run in _arithmetic(pairs)
+    )
+
+
+def _arithmetic(pairs: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Cuts ascending (new, old) pairs into runs that slices can express: constant and positive steps."""
+    run, step = pairs[:1], None
+    for last, pair in pairwise(pairs):
+        ahead = (pair[0] - last[0], pair[1] - last[1])
+        if ahead[1] < 1 or step not in (None, ahead):
+            yield run
+            run, step = [pair], None
+        else:
+            run.append(pair)
+            step = ahead
+    yield run
+
+
+def _progression(indices: list[int]) -> slice:
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    return slice(indices[0], indices[-1] + 1, step)
+
+
+def _irregular(layout: Layout) -> bool:
+    """Whether some explicit map in the tree is not worth cutting into slices."""
+    if isinstance(layout, Leaf):
+        return layout.growth.kind == "explicit" and len(_runs(layout.growth)) > MAX_SLICES
+    return isinstance(layout, Product | Concat) and any(_irregular(part) for part in layout.parts)
+
+
+def _fill_sorted(source: Tensor, recipe: Widening, out: Tensor, axis: int) -> None:
+    """Sorts an irregular axis by multiplicity, where it is a row of tiles, and scatters the result."""
+    layout = recipe.axes[axis]
+    counts = layout.multiplicity
+    kept = np.argsort(counts, kind="stable")[np.count_nonzero(counts == 0) :]
+    is_pad = layout.index_map == PAD
+    count_of = np.where(is_pad, len(is_pad) + 1, counts[layout.index_map])
+    order = np.lexsort((layout.index_map, layout.copies, count_of))
+    tiles = [Leaf(Growth(int(np.count_nonzero(counts == n)), int(n))) for n in np.unique(counts) if n]
+    pads = Leaf(Growth.explicit(0, [PAD] * int(is_pad.sum())))
+    axes = (*recipe.axes[:axis], Concat((*tiles, pads)), *recipe.axes[axis + 1 :])
+    wide = widen(source.index_select(axis, _index(kept, source)), replace(recipe, axes=axes))
+    out.index_copy_(axis, _index(order, out), wide)
+
+
+def _index(indices: IntArray, like: Tensor) -> Tensor:
+    return torch.from_numpy(indices).to(like.device)
+
+
+def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0.0) -> None:
+    pads = np.flatnonzero(index_map == PAD)
+    if len(pads):
+        tensor.index_fill_(axis, _index(pads, tensor), value)
+
+
+# --- Noise ---
+
+
+def _fill_noisy(source: Tensor, recipe: Widening, out: Tensor) -> None:
+    """Lays N into ``out``, where it needs no room of its own, and adds ``A (x) W`` to it."""
+    free = [axis for axis in range(out.dim()) if axis not in recipe.contracted]
+    if not free:
+        contracted = tuple(axis + 1 for axis in recipe.contracted)
+        lifted = replace(recipe, axes=(rigid(1), *recipe.axes), contracted=contracted)
+        return _fill_noisy(source[None], lifted, out[None])
+    along = max(free, key=lambda axis: out.shape[axis])
+    out.mul_(_gain(_lay_noise(recipe, out, along), source, recipe, out))
+    for share in _shares(source, recipe, out):
+        share.out.add_(share.source, alpha=share.factor)
+    if out.dtype.itemsize < 4:
+        _restore_sums(source, recipe, out, along)
+
+
+def _gain(energy: float, source: Tensor, recipe: Widening, out: Tensor) -> float:
+    """``sqrt(|B|^2 / |Z|^2 * 10^(-dB / 10))``, B being the columns that have copies; 0 for no noise."""
+    duplicated = (share for share in _shares(source, recipe, out) if share.columns > 1)
+    signal = sum(share.power for share in duplicated)
+    return math.sqrt(signal / energy * 10 ** (-(recipe.strategy.snr_db or 0.0) / 10)) if energy else 0.0
+
+
+def _lay_noise(recipe: Widening, out: Tensor, along: int) -> float:
+    """Normal noise that sums to 0 over the copies of every contracted index; returns the sum of its squares.
+
+    Drawn on the CPU in fixed chunks, so the same on every device and for every number of threads.
+    """
+    generator = torch.Generator().manual_seed(recipe.noise_seed)
+    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
+    energy = 0.0
+    for start, part in _chunks(out, along):
+        noise = torch.empty(part.shape, dtype=dtype).normal_(generator=generator)
+        for axis, index_map in enumerate(_chunk_maps(recipe, along, start, part)):
+            _clear_pads(noise, axis, index_map)
+        _subtract_means(noise, recipe)
+        energy += _power(noise)
+        part.copy_(noise)
+    return energy
+
+
+def _subtract_means(noise: Tensor, recipe: Widening) -> None:
+    """Leaves exactly 0 of an entry with one copy. Element-wise, so no thread count changes the rounding."""
+    axes = _contracted_axes(noise, recipe)
+    sums = noise.new_zeros([layout.size for layout in axes])
+    for block in _blocks(noise, sums, axes):
+        for copy in _copies(block, recipe.contracted):
+            copy.source.add_(copy.out)
+    for block in _blocks(noise, sums, axes):
+        block.out.sub_(block.source, alpha=1 / block.copies_of(recipe.contracted))
+
+
+def _restore_sums(source: Tensor, recipe: Widening, out: Tensor, along: int) -> None:
+    """Makes the last copy of each index what the others, rounded by now, leave of the source."""
+    for start, part in _chunks(out, along):
+        left = _rows(source, recipe, along, _chunk_maps(recipe, along, start, part))
+        blocks = _blocks(part, left, _contracted_axes(part, recipe))
+        copies = [copy for block in blocks for copy in _copies(block, recipe.contracted)]
+        for copy in copies:
+            if copy.column < copy.columns - 1:
+                copy.source.sub_(copy.out)
+        for copy in copies:
+            if copy.column == copy.columns - 1:
+                copy.out.copy_(copy.source)
+
+
+def _rows(source: Tensor, recipe: Widening, along: int, maps: Sequence[IntArray]) -> Tensor:
+    """The scaled source, in float32, read through the (part of the) maps of the replicated axes."""
+    free = set(range(source.dim())) - set(recipe.contracted)
+    order = sorted(free, key=lambda axis: axis != along)  # the chunk's axis first, so that the rest is small
+    for axis in order:
+        source = source.index_select(axis, _index(maps[axis].clip(0), source))
+    rows = source.float() * recipe.scale
+    for axis in order:
+        _clear_pads(rows, axis, maps[axis])
+    return rows
+
+
+def _chunks(out: Tensor, along: int) -> Iterator[tuple[int, Tensor]]:
+    length = max(1, CHUNK * out.shape[along] // max(1, out.numel()))
+    for start in range(0, out.shape[along], length):
+        yield start, out.narrow(along, start, min(length, out.shape[along] - start))
+
+
+def _chunk_maps(recipe: Widening, along: int, start: int, part: Tensor) -> list[IntArray]:
+    maps = [layout.index_map for layout in recipe.axes]
+    maps[along] = maps[along][start : start + part.shape[along]]
+    return maps
+
+
+def _contracted_axes(chunk: Tensor, recipe: Widening) -> list[Layout]:
+    """The layouts of a chunk whose replicated axes are taken as they are."""
+    layouts = enumerate(recipe.axes)
+    return [layout if axis in recipe.contracted else rigid(chunk.shape[axis]) for axis, layout in layouts]
+
+
+def _power(tensor: Tensor) -> float:
+    parts = torch.split(tensor.reshape(-1), _SERIAL)
+    return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)

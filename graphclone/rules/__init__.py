@@ -1,0 +1,68 @@
+"""Op rules: what each operator means for axes and scales, one file per family of operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphclone.facts import Facts
+from graphclone.ir import Node
+from graphclone.rules import (
+    attention,
+    concat,
+    conv,
+    create,
+    index,
+    linear,
+    norm,
+    pointwise,
+    recurrent,
+    reduce,
+    view,
+)
+from graphclone.rules.site import Cannot, Rule, Site
+
+FAMILIES = (pointwise, linear, conv, norm, attention, index, view, concat, reduce, recurrent, create)
+
+Rules = Mapping[str, Rule]
+
+
+def default_rules() -> dict[str, Rule]:
+    """Every rule that comes with graphclone, by qualified op name."""
+    return {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
+
+
+def find(rules: Rules, op: str) -> tuple[Rule | None, bool]:
+    """The rule for an op, and whether it works in place: ``add_`` means what ``add`` means."""
+    if op in rules:
+        return rules[op], False
+    name, _, overload = op.rpartition(".")
+    return rules.get(f"{name[:-1]}.{overload}" if name.endswith("_") else ""), True
+
+
+def apply(node: Node, facts: Facts, rules: Rules) -> None:
+    """State what a node means. What no rule understands is pinned, with the reason."""
+    if not any(output.is_tensor for output in node.outputs):
+        return
+    site = Site(node, facts)
+    rule, in_place = find(rules, node.op)
+    if rule is None:
+        site.refuse(f"no rule for {node.op}")
+        return
+    try:
+        rule(site)
+        unread = list(site.unread_numbers())
+        if unread:
+            raise Cannot(f"its {', '.join(unread)} is not understood")
+    except Cannot as reason:
+        facts.balances.pop(node, None)
+        site.refuse(f"{node.op}: {reason}")
+        return
+    if in_place:
+        _write_back(site)
+
+
+def _write_back(site: Site) -> None:
+    """An in-place op changes its first operand, which must look like the result."""
+    target = next(iter(site.tensors))
+    site.equal_all(site.axes(target), site.axes(site.out))
+    site.require({target: 1, site.out: -1})

@@ -1,0 +1,159 @@
+"""Contractions: linear layers, matrix products and einsum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from graphclone.axes import Axis
+from graphclone.facts import Contraction, Scaled
+from graphclone.ir import Value
+from graphclone.rules.site import Cannot, Rule, Site
+
+
+def linear(s: Site) -> None:
+    """``... i, o i, o? -> ... o``"""
+    x, w, b = s.tensor("input"), s.tensor("weight"), s.maybe_tensor("bias")
+    contraction = s.contract(x, [x.rank - 1], w, [w.rank - 1])
+    s.equal_all(s.axes(s.out), [*s.axes(x)[:-1], *s.axes(w)[:-1]])
+    if b is not None:
+        s.broadcast(b)
+    product(s, x, w, contraction, bias=b)
+
+
+def matmul(s: Site) -> None:
+    """``... i k, ... k j -> ... i j``, either matrix possibly a vector."""
+    a, b = _two(s)
+    contraction = s.contract(a, [a.rank - 1], b, [max(b.rank - 2, 0)])
+    axes = list(s.axes(s.out))
+    if b.rank > 1:
+        s.equal(axes.pop(), s.axes(b)[-1])
+    if a.rank > 1:
+        s.equal(axes.pop(), s.axes(a)[-2])
+    for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
+        _align(s, batch, axes)
+    product(s, a, b, contraction)
+
+
+def addmm(s: Site) -> None:
+    """``c + ... i k, ... k j -> ... i j``, with c broadcast."""
+    c, a, b = s.tensor("self"), *_two(s, ("mat1", "mat2"), ("batch1", "batch2"))
+    s.get("alpha"), s.get("beta")
+    contraction = s.contract(a, [a.rank - 1], b, [b.rank - 2])
+    s.equal_all(s.axes(s.out), [*s.axes(a)[:-1], s.axes(b)[-1]])
+    s.broadcast(c)
+    product(s, a, b, contraction, bias=c)
+
+
+def outer(s: Site) -> None:
+    """``i, j -> i j``"""
+    a, b = s.tensor("self"), s.tensor("vec2")
+    s.equal_all(s.axes(s.out), [*s.axes(a), *s.axes(b)])
+    s.scale(s.out, {a: 1, b: 1})
+
+
+def einsum(s: Site) -> None:
+    """Any einsum of one or two operands, unified letter by letter."""
+    equation, operands = s["equation"], s["tensors"]
+    s.get("path")
+    terms, result = _parse(equation, [operand.rank for operand in operands], s.out.rank)
+    axes: dict[str, Axis] = {}
+    for term, operand in zip([*terms, result], [*operands, s.out], strict=True):
+        for letter, axis in zip(term, s.axes(operand), strict=True):
+            if letter not in axes or axes[letter].size == 1:
+                axes[letter] = axis
+            elif axis.size != 1:
+                s.equal(axes[letter], axis)
+    summed = [letter for letter in dict.fromkeys("".join(terms)) if letter not in result]
+    if any(letter not in term for letter in summed for term in terms):
+        raise Cannot("it sums over an axis of one operand only")
+    if any(len(set(term)) != len(term) for term in terms):
+        raise Cannot("it takes a diagonal")
+    sides = [(operand, [term.index(letter) for letter in summed]) for term, operand in zip(terms, operands, strict=True)]
+    contraction = s.contracted(*sides)
+    scaled_sum(s, operands, contraction)
+
+
+def bilinear(s: Site) -> None:
+    """``... i, ... j, o i j, o? -> ... o``"""
+    x, y, w, b = s.tensor("input1"), s.tensor("input2"), s.tensor("weight"), s.maybe_tensor("bias")
+    s.equal(s.axes(x)[-1], s.axes(w)[1])
+    s.equal(s.axes(y)[-1], s.axes(w)[2])
+    s.equal_all(s.axes(s.out), [*s.axes(x)[:-1], s.axes(w)[0]])
+    s.equal_all(s.axes(x)[:-1], s.axes(y)[:-1])
+    if b is not None:
+        s.broadcast(b)
+    contraction = s.contracted((w, [1, 2]))
+    scaled_sum(s, [x, y, w], contraction, bias=b)
+
+
+def grouped_mm(s: Site) -> None:
+    """Rows sorted by group, each group with its own matrix: ``r i, g i o -> r o``."""
+    x, w = s.tensor("input"), s.tensor("weight")
+    s.tensor("offs")
+    if (x.rank, w.rank) != (2, 3):
+        raise Cannot("only rows times a stack of matrices is known")
+    contraction = s.contract(x, [1], w, [1])
+    s.pin(s.axes(w)[0], "matrices chosen by position")
+    s.equal_all(s.axes(s.out), [s.axes(x)[0], s.axes(w)[2]])
+    product(s, x, w, contraction)
+
+
+def product(s: Site, x: Value, w: Value, contraction: Contraction, bias: Value | None = None) -> None:
+    """The scale of ``x w + bias``."""
+    scaled_sum(s, [x, w], contraction, bias)
+
+
+def scaled_sum(s: Site, factors: list[Value], contraction: Contraction, bias: Value | None = None) -> None:
+    """The scale of a contraction of several factors; a bias shares it."""
+    terms: dict[Scaled, int | Fraction] = {}
+    for factor in factors:
+        terms[factor] = terms.get(factor, 0) + 1
+    s.scale(s.out, terms, contraction=contraction)
+    if bias is not None:
+        s.require({s.out: 1, bias: -1})
+
+
+def _two(s: Site, *names: tuple[str, str]) -> tuple[Value, Value]:
+    for a, b in (*names, ("self", "other"), ("self", "mat2"), ("self", "vec"), ("self", "tensor")):
+        if a in s.node.operands and b in s.node.operands:
+            return s.tensor(a), s.tensor(b)
+    raise Cannot("its operands have unknown names")
+
+
+def _align(s: Site, batch: tuple[Axis, ...], axes: list[Axis]) -> None:
+    for a, b in zip(reversed(batch), reversed(axes), strict=False):
+        if a.size == b.size:
+            s.equal(a, b)
+
+
+def _parse(equation: str, ranks: list[int], out_rank: int) -> tuple[list[str], str]:
+    """Terms and result of an einsum, an ellipsis spelled out in capital letters from the end."""
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    if not arrow:
+        raise Cannot("an einsum without an explicit result")
+    terms = left.split(",")
+    hidden = "".join(chr(0x100 + i) for i in range(max(ranks, default=0)))
+
+    def spelled(term: str, rank: int) -> str:
+        missing = rank - len(term.replace("...", ""))
+        return term.replace("...", hidden[len(hidden) - missing :] if missing else "")
+
+    return [spelled(term, rank) for term, rank in zip(terms, ranks, strict=True)], spelled(result, out_rank)
+
+
+RULES: Mapping[str, Rule] = {
+    "aten.linear.default": linear,
+    "aten.matmul.default": matmul,
+    "aten.mm.default": matmul,
+    "aten.bmm.default": matmul,
+    "aten.mv.default": matmul,
+    "aten.dot.default": matmul,
+    "aten.vdot.default": matmul,
+    "aten.addmm.default": addmm,
+    "aten.baddbmm.default": addmm,
+    "aten.outer.default": outer,
+    "aten.einsum.default": einsum,
+    "aten.bilinear.default": bilinear,
+    "transformers.grouped_mm_fallback.default": grouped_mm,
+}

@@ -1,0 +1,244 @@
+"""A node as its rule sees it: operands by name, axes, and the statements a rule can make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from graphclone.axes import Axes, Axis, Why
+from graphclone.facts import Balance, Contraction, Facts, Follow, Literal, Refusal, Scaled
+from graphclone.ir import Node, Operand, Path, Value, values_in
+
+Rule = Callable[["Site"], None]
+"""Says what a node means for axes and scales. What it leaves unsaid about scales is taken as non-linear."""
+
+
+class Cannot(Exception):
+    """A rule meets something it cannot state: every axis of the node is pinned, with this reason."""
+
+
+class Site:
+    """One node, its operands and results, and where a rule's statements go.
+
+    Reading an operand marks it as understood. A number that no rule read is a number nobody understood, and
+    pins the node.
+    """
+
+    def __init__(self, node: Node, facts: Facts) -> None:
+        self.node = node
+        self.facts = facts
+        self.read: set[str] = set()
+
+    # Operands
+
+    def __getitem__(self, name: str) -> Operand:
+        self.read.add(name)
+        if name not in self.node.operands:
+            raise Cannot(f"it has no {name}")
+        return self.node.operands[name]
+
+    def get(self, name: str, default: Any = None) -> Operand:
+        """The operand, or a default where the node does not give it."""
+        self.read.add(name)
+        found = self.node.operands.get(name)
+        return default if found is None else found
+
+    def tensor(self, name: str) -> Value:
+        """The operand, which must be a tensor."""
+        operand = self[name]
+        if not isinstance(operand, Value) or not operand.is_tensor:
+            raise Cannot(f"its {name} is no tensor")
+        return operand
+
+    def maybe_tensor(self, name: str) -> Value | None:
+        """The operand if it is a tensor."""
+        operand = self.get(name)
+        return operand if isinstance(operand, Value) and operand.is_tensor else None
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """The operand, which must be a literal number."""
+        operand = self.get(name, default)
+        if isinstance(operand, bool) or not isinstance(operand, int | float):
+            raise Cannot(f"its {name} is not a literal number")
+        return operand
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """The operand, which must be a literal integer."""
+        return int(self.number(name, default))
+
+    def axis(self, name: str, rank: int, default: int | None = None) -> int:
+        """The operand as the index of an axis, counted from the front."""
+        return self.integer(name, default) % max(rank, 1)
+
+    def axis_list(self, name: str, rank: int) -> list[int]:
+        """The operand as axes, counted from the front; all of them where it is missing or empty."""
+        operand = self.get(name)
+        operand = [operand] if isinstance(operand, int) else operand
+        return [axis % max(rank, 1) for axis in operand] if operand else list(range(rank))
+
+    @property
+    def tensors(self) -> list[Value]:
+        """Every tensor among the operands."""
+        return [value for value in self.node.inputs if value.is_tensor]
+
+    # Axes
+
+    @property
+    def system(self) -> Axes:
+        return self.facts.axes
+
+    @property
+    def out(self) -> Value:
+        """The first result."""
+        return self.node.outputs[0]
+
+    def axes(self, value: Value) -> tuple[Axis, ...]:
+        """The axes of a tensor."""
+        return self.facts.of[value]
+
+    def why(self, text: str = "") -> Why:
+        """A reason that names this node."""
+        return Why(self.node.name, text or self.node.op)
+
+    def equal(self, a: Axis, b: Axis) -> None:
+        """Two axes have the same layout."""
+        self.system.unify(a, b, self.why())
+
+    def equal_all(self, a: Sequence[Axis], b: Sequence[Axis]) -> None:
+        """Two lists of axes have the same layouts, one by one."""
+        if len(a) != len(b):
+            raise Cannot(f"{len(a)} axes where {len(b)} were expected")
+        for x, y in zip(a, b, strict=True):
+            self.equal(x, y)
+
+    def pin(self, axes: Iterable[Axis] | Axis, text: str) -> None:
+        """Axes keep their size."""
+        for axis in [axes] if isinstance(axes, Axis) else axes:
+            self.system.pin(axis, self.why(text))
+
+    def pin_all(self, text: str) -> None:
+        """Every axis that the node touches keeps its size."""
+        for value in (*self.tensors, *self.node.outputs):
+            if value.is_tensor:
+                self.pin(self.axes(value), text)
+
+    def refuse(self, text: str) -> None:
+        """Pin everything, and list the node among those in the way."""
+        self.pin_all(text)
+        self.facts.refusals.append(Refusal(self.node, self.why(text)))
+
+    def uniform(self, axis: Axis, text: str) -> None:
+        """All source indices of the axis must be repeated equally often."""
+        self.system.uniform(axis, self.why(text))
+
+    def label(self, axis: Axis, name: str) -> None:
+        """Suggest a name for a dim."""
+        self.facts.labels.append((axis, name))
+
+    def follow(self, path: Path, *axes: Axis, sign: int = 1) -> None:
+        """The literal at a path counts the widened size of these axes. A size that is computed pins them."""
+        self.read.add(str(path[0]))
+        if isinstance(self.node.operand(path), Value):
+            self.pin(axes, "a computed size")
+        else:
+            self.facts.follows.append(Follow(self.node, path, axes, sign))
+
+    def shows(self, out: Value, value: Value, axes: Sequence[int | None]) -> None:
+        """A result is a view of a value with its axes in another order."""
+        self.facts.views[out] = (value, tuple(axes))
+
+    def broadcast(self, *values: Value, out: Value | Sequence[Axis] | None = None) -> None:
+        """Tensors and the result are aligned from the right; an axis of size 1 says nothing."""
+        out = self.out if out is None else out
+        target = self.axes(out) if isinstance(out, Value) else out
+        for value in values:
+            axes = self.axes(value)
+            for a, b in zip(reversed(axes), reversed(target), strict=False):
+                if a.size == b.size:
+                    self.equal(a, b)
+                else:
+                    self.pin(a, "broadcast")
+
+    def contract(self, a: Value, a_axes: Sequence[int], b: Value, b_axes: Sequence[int]) -> Contraction:
+        """Two operands are multiplied and summed over axes they share."""
+        for i, j in zip(a_axes, b_axes, strict=True):
+            self.equal(self.axes(a)[i], self.axes(b)[j])
+        return self.contracted((a, a_axes), (b, b_axes))
+
+    def contracted(self, *operands: tuple[Value, Sequence[int]]) -> Contraction:
+        """Operands are summed over these axes; any of them may absorb the multiplicity."""
+        first, indices = operands[0]
+        axes = tuple(self.axes(first)[i] for i in indices)
+        contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes)
+        self.facts.contractions.append(contraction)
+        return contraction
+
+    # Scales
+
+    def scale(
+        self,
+        out: Value,
+        terms: Mapping[Scaled, int | Fraction],
+        *,
+        logs: Mapping[Axis, int | Fraction] | None = None,
+        unbiased: Mapping[Axis, int | Fraction] | None = None,
+        contraction: Contraction | None = None,
+    ) -> None:
+        """The scale of a result, as a product of powers; see ``Balance``."""
+        self._balance(out, terms, logs, unbiased, contraction)
+
+    def require(
+        self,
+        terms: Mapping[Scaled, int | Fraction],
+        contraction: Contraction | None = None,
+        *,
+        mendable: bool = True,
+    ) -> None:
+        """A product of powers of scales, and of the copies a contraction sums over, is 1."""
+        self._balance(None, terms, None, None, contraction, mendable=mendable)
+
+    def same_scale(self, *values: Scaled) -> None:
+        """All have one scale; the first result among them takes it."""
+        others = [value for value in dict.fromkeys(values) if value is not self.out]
+        if len(others) < len(set(values)):
+            self.scale(self.out, {others[0]: 1} if others else {})
+        for value in others[1:]:
+            self.require({others[0]: 1, value: -1})
+
+    def literal(self, name: str, value: float) -> Literal:
+        """The number at an operand, as something that may be scaled."""
+        self.read.add(name)
+        return Literal(self.node, (name,), value)
+
+    def _balance(
+        self,
+        out: Value | None,
+        terms: Mapping[Scaled, int | Fraction],
+        logs: Mapping[Axis, int | Fraction] | None,
+        unbiased: Mapping[Axis, int | Fraction] | None,
+        contraction: Contraction | None,
+        *,
+        mendable: bool = True,
+    ) -> None:
+        parts = (_fractions(terms), _fractions(logs or {}), _fractions(unbiased or {}))
+        balance = Balance(self.node, out, *parts, contraction, mendable)
+        self.facts.balances.setdefault(self.node, []).append(balance)
+
+    # The audit
+
+    def unread_numbers(self) -> Iterator[str]:
+        """Operands with numbers that the rule did not look at."""
+        for name, operand in self.node.operands.items():
+            if name not in self.read and (_has_number(operand) or any(v.is_tensor for v in values_in(operand))):
+                yield name
+
+
+def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any], ...]:
+    return tuple((Fraction(coefficient), key) for key, coefficient in terms.items() if coefficient)
+
+
+def _has_number(operand: Operand) -> bool:
+    if isinstance(operand, list | tuple):
+        return any(_has_number(item) for item in operand)
+    return isinstance(operand, int | float) and not isinstance(operand, bool)

@@ -1,0 +1,254 @@
+"""Operators that show the same elements in another shape or order, or repeat them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from graphclone.axes import Axis
+from graphclone.ir import Operand, Value
+from graphclone.rules.site import Cannot, Rule, Site
+
+
+def reshape(s: Site) -> None:
+    """The same elements in row-major order: axes are grouped wherever the products of sizes meet."""
+    x = s.tensor("self")
+    for name in ("size", "shape"):
+        if name in s.node.operands:
+            follow_sizes(s, name, s.axes(s.out))
+    _regrouped(s, x)
+
+
+def _regrouped(s: Site, x: Value) -> None:
+    regroup(s, s.axes(x), s.axes(s.out))
+    s.same_scale(s.out, x)
+
+
+def reshape_as(s: Site) -> None:
+    """As reshape; the other operand gives sizes, and nothing of its layout: the two must grow alike."""
+    x, other = s.tensor("self"), s.tensor("other")
+    s.equal_all(s.axes(other), s.axes(s.out))
+    _regrouped(s, x)
+
+
+def flatten(s: Site) -> None:
+    """Neighbouring axes become one."""
+    s.get("start_dim"), s.get("end_dim")
+    _regrouped(s, s.tensor("self"))
+
+
+def unflatten(s: Site) -> None:
+    """One axis becomes several."""
+    x = s.tensor("self")
+    axis = s.axis("dim", x.rank)
+    sizes = s["sizes"]
+    follow_sizes(s, "sizes", s.axes(s.out)[axis : axis + len(sizes)])
+    _regrouped(s, x)
+
+
+def regroup(s: Site, a: Sequence[Axis], b: Sequence[Axis]) -> None:
+    """Equate two factorings of the same elements, group by group."""
+    for left, right in _groups([x for x in a if x.size != 1], [x for x in b if x.size != 1]):
+        s.equal(s.system.product(left), s.system.product(right))
+
+
+def _groups(a: list[Axis], b: list[Axis]) -> Iterator[tuple[list[Axis], list[Axis]]]:
+    """The shortest runs of two lists of axes that have equal products of sizes."""
+    if any(axis.size == 0 for axis in (*a, *b)):
+        raise Cannot("it has an empty axis")
+    left, right = iter(a), iter(b)
+    group: tuple[list[Axis], list[Axis]] = ([], [])
+    sizes = [1, 1]
+    for _ in range(len(a) + len(b)):
+        side = 0 if sizes[0] <= sizes[1] else 1
+        if sizes[0] == sizes[1] and group[0]:
+            yield group
+            group, sizes = ([], []), [1, 1]
+        axis = next(left if side == 0 else right, None)
+        if axis is None:
+            raise Cannot("its sizes do not multiply to the same number")
+        group[side].append(axis)
+        sizes[side] *= axis.size
+    if sizes[0] != sizes[1]:
+        raise Cannot("its sizes do not multiply to the same number")
+    if group[0]:
+        yield group
+
+
+def follow_sizes(s: Site, name: str, axes: Sequence[Axis]) -> None:
+    """A list of literal sizes counts these axes; -1 is left to be inferred."""
+    sizes: Operand = s.get(name)
+    for i, (size, axis) in enumerate(zip(sizes, axes, strict=True)):
+        if size != -1:
+            s.follow((name, i), axis)
+
+
+def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
+    """Result axis i is operand axis order[i], or new with size 1."""
+    for axis, source in zip(s.axes(s.out), order, strict=True):
+        if source is not None:
+            s.equal(axis, s.axes(x)[source])
+    s.shows(s.out, x, order)
+    s.same_scale(s.out, x)
+
+
+def permute(s: Site) -> None:
+    x = s.tensor("self")
+    permuted(s, x, [axis % x.rank for axis in s["dims"]])
+
+
+def transpose(s: Site) -> None:
+    x = s.tensor("self")
+    names = ("dim0", "dim1") if "dim0" in s.node.operands else ("axis0", "axis1")
+    i, j = (s.axis(name, x.rank) for name in names)
+    order: list[int | None] = list(range(x.rank))
+    if order:
+        order[i], order[j] = order[j], order[i]
+    permuted(s, x, order)
+
+
+def reverse_axes(s: Site) -> None:
+    x = s.tensor("self")
+    permuted(s, x, range(x.rank)[::-1])
+
+
+def swap_last(s: Site) -> None:
+    x = s.tensor("self")
+    permuted(s, x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
+
+
+def unsqueeze(s: Site) -> None:
+    x = s.tensor("self")
+    axis = s.axis("dim", x.rank + 1)
+    permuted(s, x, [*range(axis), None, *range(axis, x.rank)])
+
+
+def squeeze(s: Site) -> None:
+    x = s.tensor("self")
+    dims = s.get("dim", list(range(x.rank)))
+    dims = [dims] if isinstance(dims, int) else dims
+    gone = {dim % max(x.rank, 1) for dim in dims}
+    assert x.shape is not None
+    permuted(s, x, [i for i in range(x.rank) if i not in gone or x.shape[i] != 1])
+
+
+def expand(s: Site) -> None:
+    """An axis of size 1 becomes a free axis; other axes stay."""
+    x = s.tensor("self")
+    for name in ("size", "shape"):
+        if name in s.node.operands:
+            follow_sizes(s, name, s.axes(s.out))
+    s.get("implicit")
+    s.broadcast(x)
+    s.same_scale(s.out, x)
+
+
+def expand_as(s: Site) -> None:
+    """As expand; the other operand gives the sizes, so the result grows as it does."""
+    x = s.tensor("self")
+    s.broadcast(x, s.tensor("other"))
+    s.same_scale(s.out, x)
+
+
+def broadcast_tensors(s: Site) -> None:
+    for x, out in zip(s["tensors"], s.node.outputs, strict=True):
+        s.broadcast(x, out=out)
+        s.scale(out, {x: 1})
+
+
+def repeat(s: Site) -> None:
+    """Every axis is repeated as a block: ``P(r, x)`` with r free."""
+    x = s.tensor("self")
+    name = "repeats" if "repeats" in s.node.operands else "dims"
+    counts = s[name]
+    missing = x.rank - len(counts)
+    axes = [None] * (len(counts) - x.rank) + list(s.axes(x))
+    for i, (axis, out) in enumerate(zip(axes, s.axes(s.out), strict=True)):
+        if i < missing:
+            s.equal(out, axis)  # type: ignore[arg-type]
+        else:
+            _repeat_axis(s, (name, i - max(missing, 0)), axis, out, outer=True)
+    s.same_scale(s.out, x)
+
+
+def repeat_interleave(s: Site) -> None:
+    """Every index of one axis is repeated in place: ``P(x, r)`` with r free."""
+    x = s.tensor("self")
+    if s.get("dim") is None:
+        raise Cannot("it flattens before it repeats")
+    axis = s.axis("dim", x.rank)
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if i != axis:
+            s.equal(a, b)
+    _repeat_axis(s, ("repeats",), s.axes(x)[axis], s.axes(s.out)[axis], outer=False)
+    if s.get("output_size") is not None:
+        s.follow(("output_size",), s.axes(s.out)[axis])
+    s.same_scale(s.out, x)
+
+
+def _repeat_axis(s: Site, path: tuple[str | int, ...], axis: Axis | None, out: Axis, *, outer: bool) -> None:
+    count = s.node.operand(path)
+    if isinstance(count, Value):
+        s.pin([out] if axis is None else [axis, out], "repeated a computed number of times")
+        return
+    times = s.system.dim(count)
+    s.follow(path, times)
+    factors = [times] if axis is None else [times, axis] if outer else [axis, times]
+    s.equal(out, s.system.product(factors))
+
+
+def pixel_shuffle(s: Site) -> None:
+    """``b (c r r) h w -> b c (h r) (w r)``"""
+    _shuffle_pixels(s, "upscale_factor", s.axes(s.tensor("self")), s.axes(s.out))
+
+
+def pixel_unshuffle(s: Site) -> None:
+    """``b c (h r) (w r) -> b (c r r) h w``"""
+    _shuffle_pixels(s, "downscale_factor", s.axes(s.out), s.axes(s.tensor("self")))
+
+
+def _shuffle_pixels(s: Site, name: str, deep: Sequence[Axis], wide: Sequence[Axis]) -> None:
+    ratio = s.integer(name)
+    s.pin([*deep[-2:], *wide[-2:]], "pixels are shuffled")
+    s.equal_all(deep[:-3], wide[:-3])
+    square = s.system.dim(ratio * ratio, s.why("pixels are shuffled"))
+    s.equal(deep[-3], s.system.product([wide[-3], square]))
+    s.same_scale(s.out, s.tensor("self"))
+
+
+def channel_shuffle(s: Site) -> None:
+    """``b (g c) ... -> b (c g) ...``"""
+    x = s.tensor("self")
+    axis, out = s.axes(x)[1], s.axes(s.out)[1]
+    groups = s.system.dim(s.integer("groups"))
+    channels = s.system.dim(axis.size // groups.size)
+    s.follow(("groups",), groups)
+    s.equal(axis, s.system.product([groups, channels]))
+    s.equal(out, s.system.product([channels, groups]))
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if i != 1:
+            s.equal(a, b)
+    s.same_scale(s.out, x)
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"), reshape),
+    **dict.fromkeys(("aten.reshape_as.default", "aten.view_as.default"), reshape_as),
+    "aten.flatten.using_ints": flatten,
+    "aten.unflatten.int": unflatten,
+    "aten.permute.default": permute,
+    **dict.fromkeys(("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default"), transpose),
+    **dict.fromkeys(("aten.t.default", "aten.numpy_T.default"), reverse_axes),
+    **dict.fromkeys(("aten.mT.default", "aten.adjoint.default"), swap_last),
+    "aten.unsqueeze.default": unsqueeze,
+    **dict.fromkeys(("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims"), squeeze),
+    "aten.expand.default": expand,
+    "aten.broadcast_to.default": expand,
+    "aten.expand_as.default": expand_as,
+    "aten.broadcast_tensors.default": broadcast_tensors,
+    "aten.repeat.default": repeat,
+    "aten.tile.default": repeat,
+    "aten.repeat_interleave.self_int": repeat_interleave,
+    "aten.pixel_shuffle.default": pixel_shuffle,
+    "aten.pixel_unshuffle.default": pixel_unshuffle,
+    "aten.channel_shuffle.default": channel_shuffle,
+}

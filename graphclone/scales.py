@@ -1,0 +1,113 @@
+"""Exact linear algebra over logarithms of scales.
+
+Every scale is a product of rational powers of primes, so its logarithm is a rational combination of logarithms of
+primes, which are linearly independent: equality is decided exactly. An expression maps unknowns, and primes (plain
+integers, for constants), to rational coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from fractions import Fraction
+from typing import TypeVar
+
+Expression = dict[Hashable, Fraction]
+"""Coefficient of every unknown, and of the logarithm of every prime."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Infeasible(Exception):
+    """An equation that no choice of the unknowns satisfies."""
+
+
+def log(number: Fraction | int) -> Expression:
+    """The logarithm of a positive rational."""
+    number = Fraction(number)
+    expression: Expression = {}
+    for part, sign in ((number.numerator, 1), (number.denominator, -1)):
+        for prime, power in _factors(part).items():
+            expression[prime] = expression.get(prime, Fraction(0)) + sign * power
+    return {prime: power for prime, power in expression.items() if power}
+
+
+def exp(expression: Mapping[Hashable, Fraction]) -> float:
+    """The number whose logarithm is a constant expression, exact where it is rational."""
+    exact, rest = Fraction(1), 1.0
+    for prime, power in expression.items():
+        assert isinstance(prime, int), f"{prime} is not known"
+        if power.denominator == 1:
+            exact *= Fraction(prime) ** power.numerator
+        else:
+            rest *= prime ** float(power)
+    return float(exact) * rest
+
+
+def add(a: Expression, b: Mapping[Hashable, Fraction], factor: Fraction | int = 1) -> None:
+    """Add ``factor`` times b to a, in place."""
+    for key, coefficient in b.items():
+        total = a.get(key, Fraction(0)) + factor * coefficient
+        if total:
+            a[key] = total
+        else:
+            a.pop(key, None)
+
+
+class System:
+    """Linear equations solved as they come, the cheapest unknown of each expressed by the dearer ones.
+
+    Because every pivot is the cheapest unknown of its row, the unknowns left free, which are set to zero (nothing
+    changes), are the dearest possible set.
+
+    Args:
+        cost: what changing an unknown costs; lower is changed first.
+    """
+
+    def __init__(self, cost: Callable[[Hashable], tuple[int, ...]]) -> None:
+        self.cost = cost
+        self.solved: dict[Hashable, Expression] = {}
+
+    def reduce(self, expression: Mapping[Hashable, Fraction]) -> Expression:
+        """The expression with solved unknowns replaced."""
+        result = dict(expression)
+        pending = [key for key in result if key in self.solved]
+        while pending:
+            key = pending.pop()
+            coefficient = result.pop(key, None)
+            if coefficient is not None:
+                add(result, self.solved[key], coefficient)
+                pending += [other for other in self.solved[key] if other in self.solved]
+        return result
+
+    def zero(self, expression: Mapping[Hashable, Fraction]) -> None:
+        """State that an expression is zero.
+
+        Raises:
+            Infeasible: it is a constant other than zero.
+        """
+        row = self.reduce(expression)
+        unknowns = [key for key in row if not isinstance(key, int)]
+        if not unknowns:
+            if row:
+                raise Infeasible(exp(row))
+            return
+        pivot = min(unknowns, key=self.cost)
+        coefficient = row.pop(pivot)
+        self.solved[pivot] = {key: -value / coefficient for key, value in row.items()}
+
+    def value(self, unknown: Hashable) -> Expression:
+        """The constant value of an unknown, free ones being zero."""
+        return {key: c for key, c in self.reduce({unknown: Fraction(1)}).items() if isinstance(key, int)}
+
+
+def _factors(number: int) -> dict[int, int]:
+    factors: dict[int, int] = {}
+    divisor = 2
+    while divisor * divisor <= number:
+        while number % divisor == 0:
+            factors[divisor] = factors.get(divisor, 0) + 1
+            number //= divisor
+        divisor += 1
+    if number > 1:
+        factors[number] = factors.get(number, 0) + 1
+    return factors

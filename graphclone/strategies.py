@@ -1,0 +1,169 @@
+"""How the copies of an input share one weight: the A of ``W' = A (x) W + N``, and how loud N is.
+
+A parameter contracted over an axis must satisfy, for every output index and every source index k, "the
+weights of all copies of k sum to the source's weight" (HyperCloning, arXiv 2409.12903, section 3). For an
+output widened n_out times and an input widened n_in times, A has shape (n_out, n_in) and rows that sum to 1:
+
+    symmetric, 2 x 2        diagonal, 2 x 2
+    [ W/2  W/2 ]            [ W  0 ]
+    [ W/2  W/2 ]            [ 0  W ]
+
+The noise N sums to 0 over the copies of every input, so it never changes the function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Rule = Callable[[int, int], npt.ArrayLike]
+StrategyLike: TypeAlias = "str | Strategy | Rule | npt.ArrayLike"
+"""What ``strategy`` accepts."""
+
+PAPER_SNR_DB = 10.0
+"""The paper's signal-to-noise ratio of the noisy strategies, in decibels."""
+
+_ROW_SUM_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One point of the affine space of exact widenings (HyperCloning, section 3).
+
+    Attributes:
+        name: what reports call it.
+        rule: gives A for ``(n_out, n_in)``; not asked where n_in is 1, for one column can only hold ones.
+        snr_db: power of A (x) W over that of N, in decibels; None for no noise.
+
+    Raises:
+        ValueError: when ``snr_db`` is not finite.
+    """
+
+    name: str
+    rule: Rule
+    snr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.snr_db is not None and not math.isfinite(self.snr_db):
+            raise ValueError(f"snr_db must be a finite number of decibels, got {self.snr_db}")
+
+    @property
+    def uniform(self) -> bool:
+        """Whether A is 1 / n_in everywhere, so that no output copy differs from another but for noise."""
+        return self.rule is _symmetric
+
+    def matrix(self, n_out: int, n_in: int) -> FloatArray:
+        """A for an output of ``n_out`` copies and an input of ``n_in``, shape (n_out, n_in).
+
+        Raises:
+            ValueError: when the user's matrix or callable gives another shape, an entry that is not finite,
+                or a row that does not sum to 1 within 1e-12.
+        """
+        if n_in == 1:
+            return np.ones((n_out, 1))
+        matrix = np.array(self.rule(n_out, n_in), dtype=np.float64)
+        _check_matrix(matrix, (n_out, n_in), self.name)
+        return matrix
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """A rule that knows one matrix; a tuple of rows, so that equal strategies compare equal."""
+
+    rows: tuple[tuple[float, ...], ...]
+
+    def __call__(self, n_out: int, n_in: int) -> FloatArray:
+        matrix = np.array(self.rows)
+        if matrix.shape != (n_out, n_in):
+            raise ValueError(
+                f"the strategy's matrix has shape {matrix.shape}, but a parameter with {n_out} output and "
+                f"{n_in} input copies needs {(n_out, n_in)}: give a callable (n_out, n_in) -> matrix instead"
+            )
+        return matrix
+
+
+def _symmetric(n_out: int, n_in: int) -> FloatArray:
+    return np.full((n_out, n_in), 1.0 / n_in)
+
+
+def _diagonal(n_out: int, n_in: int) -> FloatArray:
+    return np.eye(n_in)[np.arange(n_out) % n_in]
+
+
+SYMMETRIC = Strategy("symmetric", _symmetric)
+DIAGONAL = Strategy("diagonal", _diagonal)
+
+STRATEGIES: dict[str, Strategy] = {
+    "symmetric": SYMMETRIC,
+    "diagonal": DIAGONAL,
+    "noisy-symmetric": Strategy("noisy-symmetric", _symmetric, PAPER_SNR_DB),
+    "noisy-diagonal": Strategy("noisy-diagonal", _diagonal, PAPER_SNR_DB),
+}
+"""The strategies of the paper, by name."""
+
+
+def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
+    """The strategy that ``spec`` stands for: a name, a Strategy, a matrix or a callable that gives one.
+
+    Args:
+        spec: one of ``STRATEGIES`` (HyperCloning, section 3), or a user's own: any rows that sum to 1 are
+            exact. A matrix serves one pair of copy counts, a callable (n_out, n_in) -> matrix all of them.
+        snr_db: noise of that signal-to-noise ratio, instead of the strategy's own.
+
+    Raises:
+        ValueError: for an unknown name, noise asked of a noiseless name, an ``snr_db`` that is not finite, or
+            a matrix that is not 2-D, not finite, or has a row that does not sum to 1.
+    """
+    found = _resolve(spec)
+    if snr_db is None:
+        return found
+    if found in (SYMMETRIC, DIAGONAL):
+        raise ValueError(
+            f"strategy '{found.name}' has no noise, so snr_db does not apply: use 'noisy-{found.name}'"
+        )
+    return replace(found, snr_db=float(snr_db))
+
+
+def _resolve(spec: StrategyLike) -> Strategy:
+    if isinstance(spec, Strategy):
+        return spec
+    if isinstance(spec, str):
+        if spec not in STRATEGIES:
+            raise ValueError(f"unknown strategy '{spec}': choose one of {', '.join(STRATEGIES)}")
+        return STRATEGIES[spec]
+    if callable(spec):
+        return Strategy(getattr(spec, "__name__", "custom"), spec)
+    return Strategy("custom", _fixed(spec))
+
+
+def _fixed(spec: npt.ArrayLike) -> _Fixed:
+    matrix = np.array(spec, dtype=np.float64)
+    if matrix.ndim != 2:
+        names = ", ".join(STRATEGIES)
+        raise ValueError(
+            f"a strategy's matrix must be 2-D, got {matrix.ndim}-D: give one, a callable or one of {names}"
+        )
+    _check_matrix(matrix, matrix.shape, "custom")
+    return _Fixed(tuple(tuple(row) for row in matrix.tolist()))
+
+
+def _check_matrix(matrix: FloatArray, shape: Sequence[int], name: str) -> None:
+    if matrix.shape != tuple(shape):
+        raise ValueError(
+            f"strategy '{name}' gave a matrix of shape {matrix.shape} where {tuple(shape)} is needed"
+        )
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"strategy '{name}' has an entry that is not finite")
+    sums = matrix.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1) > _ROW_SUM_TOLERANCE)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(
+            f"strategy '{name}': every row must sum to 1, but row {row} sums to {sums[row]:.15g}"
+        )

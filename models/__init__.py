@@ -1,0 +1,30 @@
+"""Source models to widen: the three families of the HyperCloning paper, small and at their published sizes.
+
+Weights are random, so nothing is downloaded. The families' definitions come from transformers, an optional
+dependency. Building under ``torch.device("meta")`` or a FakeTensorMode allocates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from graphclone.errors import GraphcloneError
+from graphclone.models import olmo, opt, pythia
+from graphclone.models.source import Built, CausalLM
+
+__all__ = ["MODELS", "Built", "CausalLM", "build"]
+
+MODELS: Mapping[str, CausalLM] = MappingProxyType({**opt.MODELS, **pythia.MODELS, **olmo.MODELS})
+
+
+def build(name: str) -> Built:
+    """The model of that name in eval mode, with example inputs.
+
+    Raises:
+        GraphcloneError: there is no such model.
+        ImportError: transformers is not installed.
+    """
+    if name not in MODELS:
+        raise GraphcloneError(f"no model is called {name!r}: choose one of {', '.join(MODELS)}")
+    return MODELS[name].build()

@@ -1,0 +1,41 @@
+"""Models of the transformers library from a configuration alone, and what to feed them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+_DEFAULTS: dict[str, Any] = {"attn_implementation": "sdpa", "use_cache": False}
+
+
+def new_model(task: str, model_type: str, fields: Mapping[str, Any]) -> nn.Module:
+    """A freshly initialised model with fused attention and no key/value cache.
+
+    Args:
+        task: the head, as in ``AutoModelFor<task>``.
+        model_type: the architecture's name in transformers' configurations.
+        fields: its configuration, where it differs from the default.
+
+    Raises:
+        ImportError: transformers is not installed.
+    """
+    transformers = _transformers()
+    config = transformers.AutoConfig.for_model(model_type, **{**_DEFAULTS, **fields})
+    module: nn.Module = getattr(transformers, f"AutoModelFor{task}").from_config(config)
+    return module
+
+
+def token_ids(batch: int, sequence: int, vocabulary: int) -> torch.Tensor:
+    """Token ids of shape (batch, sequence), int64, spread over the vocabulary."""
+    return (31 * torch.arange(batch * sequence) + 5).remainder(vocabulary).view(batch, sequence)
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ImportError("this model needs transformers: pip install graphclone[hf]") from error

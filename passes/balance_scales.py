@@ -1,0 +1,247 @@
+"""Solve for the scale of every tensor, and let parameters and literals absorb what does not cancel.
+
+Doubling a width doubles a sum over it. Where the sum is a contraction with a weight of its own the weight takes
+the factor. Elsewhere (a tied embedding, the product of queries and keys, a plain sum) the factor is an unknown in
+a linear system over logarithms (see ``graphclone.scales``): norms swallow it, linear operators carry it, non-linear
+ones and the outputs need it to be 1. Every parameter and literal has a scale that may be changed; the cheapest
+change that solves the system is made, and a multiplication put into the graph where nothing else will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+from graphclone.axes import Axis
+from graphclone.errors import GraphcloneError
+from graphclone.facts import Balance, Facts, Literal, Scaled
+from graphclone.ir import Graph, Initializer, Node, Value, substitute, values_in
+from graphclone.pipeline import State
+from graphclone.scales import Expression, Infeasible, System, add, exp, log
+
+_ONE: Expression = {}
+_COSTS = {"scale": 1, "eps": 7}
+"""What changing a literal costs, by operand; other literals cost 4."""
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A multiplication that could be put into the graph."""
+
+    value: Value
+    node: Node
+    on_operand: bool
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The scale of ``w + b``, w a parameter read only here: ``w' = s w + (s - 1) b``."""
+
+    value: Value
+
+
+@dataclass(frozen=True)
+class BalanceScales:
+    """Find the scales."""
+
+    name: ClassVar[str] = "balance-scales"
+    requires: ClassVar[frozenset[str]] = frozenset({"widths"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"scales"})
+
+    def __call__(self, state: State) -> bool:
+        solver = _Solver(state)
+        solver.solve()
+        state.scales = solver.factors()
+        state.value_scales = solver.value_scales()
+        for shift in [key for key in solver.unknowns if isinstance(key, Shift)]:
+            solver.absorb_shift(shift)
+        inserted = [solver.insert(mend) for mend in solver.unknowns if isinstance(mend, Mend)]
+        return any(inserted) or any(scale != 1.0 for scale in state.scales.values())
+
+
+class _Solver:
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.facts: Facts = state.known
+        self.graph: Graph = state.graph
+        self.initializers: dict[Value, Initializer] = self.graph.initializer_of()
+        self.folded = self.facts.folded()
+        self.shiftable = set(self._shiftable())
+        self.expressions: dict[Value, Expression] = {}
+        self.unknowns: dict[Hashable, None] = {}
+        self.system = System(self.cost)
+        self.multiplicities: dict[Axis, Expression] = {}
+
+    # Unknowns
+
+    def cost(self, unknown: Hashable) -> tuple[int, ...]:
+        """Norm weights and biases are cheapest to change, then contracted weights, literals, embeddings."""
+        if isinstance(unknown, Literal):
+            return (_COSTS.get(str(unknown.path[0]), 4) if unknown.value else 0,)
+        if isinstance(unknown, Mend):
+            return (6,)
+        if isinstance(unknown, Shift):
+            return (2,)
+        assert isinstance(unknown, Value)
+        initializer = self.initializers[unknown]
+        if initializer.kind != "parameter":
+            return (8,)
+        return (2 if unknown.rank < 2 else 3 if unknown in self.folded else 5,)
+
+    def unknown(self, key: Hashable) -> Expression:
+        self.unknowns.setdefault(key)
+        return {key: Fraction(1)}
+
+    def _shiftable(self) -> list[Value]:
+        """Results ``w + b`` of parameters that nothing else reads."""
+        users = self.graph.users()
+        found = []
+        for out in self.facts.shifts:
+            chain = self._chain(self.facts.shifts[out][0])
+            alone = all(len(users.get(value, ())) == 1 for value in chain)
+            if chain[-1] in self.initializers and self.initializers[chain[-1]].kind == "parameter" and alone:
+                found.append(out)
+        return found
+
+    def _chain(self, value: Value) -> list[Value]:
+        chain = [value]
+        while chain[-1] in self.facts.views:
+            chain.append(self.facts.views[chain[-1]][0])
+        return chain
+
+    # Equations
+
+    def expression(self, item: Scaled) -> Expression:
+        if isinstance(item, Literal):
+            return self.unknown(item)
+        if not item.is_float:
+            return _ONE
+        if item not in self.expressions:
+            known = item in self.initializers and self.initializers[item].value is item
+            self.expressions[item] = self.unknown(item) if known else {}
+        return self.expressions[item]
+
+    def multiplicity(self, axis: Axis) -> Expression:
+        axis = self.facts.axes.find(axis)
+        if axis not in self.multiplicities:
+            copies = self.state.layout(axis).uniform
+            assert copies is not None, f"{axis} is not repeated uniformly"
+            self.multiplicities[axis] = log(copies)
+        return self.multiplicities[axis]
+
+    def constants(self, balance: Balance) -> Expression:
+        """The logarithms of the copies an equation counts."""
+        total: Expression = {}
+        for coefficient, axis in balance.logs:
+            add(total, self.multiplicity(axis), coefficient)
+        for coefficient, axis in balance.unbiased:
+            layout = self.state.layout(axis)
+            old, new = layout.size, layout.new_size
+            add(total, log(Fraction((new - 1) * old, (old - 1) * new)), coefficient)
+        if balance.contraction is not None and not self._absorbed(balance):
+            for axis in balance.contraction.axes:
+                add(total, self.multiplicity(axis), 1)
+        return total
+
+    def _absorbed(self, balance: Balance) -> bool:
+        assert balance.contraction is not None
+        return any(self.facts.source(value) in self.folded for value, _ in balance.contraction.operands)
+
+    def solve(self) -> None:
+        for node in self.graph.nodes:
+            try:
+                self.node(node)
+            except Infeasible as problem:
+                raise GraphcloneError(
+                    f"{node.name} ({node.op}) would be {problem} times too large and nothing can absorb it; "
+                    "ask for other dims by name"
+                ) from None
+        for output in self.graph.outputs:
+            for value in values_in(output.operand):
+                self.system.zero(self.expression(value))
+
+    def node(self, node: Node) -> None:
+        balances = self.facts.balances.get(node)
+        if balances is None:
+            for value in node.inputs:
+                self.system.zero(self.expression(value))
+            return
+        for balance in balances:
+            self.balance(balance)
+
+    def balance(self, balance: Balance) -> None:
+        total = self.constants(balance)
+        mend = self._mend(balance) if total else None
+        for coefficient, item in balance.terms:
+            add(total, self.expression(item), coefficient)
+        if mend is not None:
+            add(total, self.unknown(mend))
+        if balance.out is None:
+            self.system.zero(total)
+        elif not balance.out.is_float:
+            self.system.zero(total)
+        elif balance.out in self.shiftable:
+            self.system.zero(total)
+            self.expressions[balance.out] = self.unknown(Shift(balance.out))
+        elif balance.out in self.expressions:  # a rule that states a result twice states an equality
+            add(total, self.expressions[balance.out], -1)
+            self.system.zero(total)
+        else:
+            self.expressions[balance.out] = self.system.reduce(total)
+
+    def _mend(self, balance: Balance) -> Mend | None:
+        if not balance.mendable:
+            return None
+        if balance.contraction is None:
+            assert balance.out is not None
+            return Mend(balance.out, balance.node, on_operand=False)
+        return Mend(next(value for value in balance.node.inputs if value.is_tensor), balance.node, on_operand=True)
+
+    # Results
+
+    def factor(self, key: Hashable) -> float:
+        return exp(self.system.value(key))
+
+    def factors(self) -> dict[Value | Literal, float]:
+        """The factor of every parameter and literal."""
+        return {key: self.factor(key) for key in self.unknowns if isinstance(key, Value | Literal)}
+
+    def value_scales(self) -> dict[Value, float]:
+        """The scale of every value that is not the source's own."""
+        scales = {value: exp(self._constant(e)) for value, e in self.expressions.items() if e}
+        return {value: scale for value, scale in scales.items() if scale != 1.0}
+
+    def _constant(self, expression: Expression) -> Expression:
+        return {key: c for key, c in self.system.reduce(expression).items() if isinstance(key, int)}
+
+    def absorb_shift(self, shift: Shift) -> None:
+        """Scale ``w + b`` by way of w, so that b, which the code may hold, stays."""
+        source, number = self.facts.shifts[shift.value]
+        parameter = self._chain(source)[-1]
+        scale = self.factor(shift)
+        assert self.state.scales is not None
+        self.state.scales[parameter] = scale
+        self.state.shifts[parameter] = (scale - 1) * number
+
+    def insert(self, mend: Mend) -> bool:
+        """Put a multiplication into the graph, if it does anything."""
+        factor = self.factor(mend)
+        if factor == 1.0:
+            return False
+        position = self.graph.nodes.index(mend.node) + (0 if mend.on_operand else 1)
+        node = self.graph.dialect.multiply(mend.value, factor, f"{mend.value.name}_rescaled_for_{mend.node.name}")
+        out = node.outputs[0]
+        self.facts.of[out] = self.facts.of[mend.value]
+        if mend.on_operand:
+            _replace_operand(mend.node, mend.value, out)
+        else:
+            self.graph.replace(mend.value, out)
+        self.graph.nodes.insert(position, node)
+        return True
+
+
+def _replace_operand(node: Node, old: Value, new: Value) -> None:
+    for name, operand in node.operands.items():
+        node.operands[name] = substitute(operand, {old: new})

@@ -1,0 +1,122 @@
+"""One spelling per operation, so that rules need to know only one.
+
+Assertions about metadata go, equal splits become explicit ones, views that depend on strides become reshapes,
+default scales of attention become literals, and subgraphs without inputs or parameters become constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
+from typing import Any, ClassVar
+
+from graphclone.ir import Graph, Initializer, Node, Value, substitute, values_in
+from graphclone.pipeline import State
+
+_LARGEST_CONSTANT = 1 << 24
+"""Elements of the largest constant worth computing ahead."""
+
+_DROPPED = ("aten._assert_tensor_metadata.default",)
+
+
+@dataclass(frozen=True)
+class Canonicalize:
+    """Rewrite nodes to their canonical spelling and fold constants."""
+
+    name: ClassVar[str] = "canonicalize"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset({"canonical"})
+
+    def __call__(self, state: State) -> bool:
+        graph = state.graph
+        count = len(graph.nodes)
+        graph.nodes = [node for node in graph.nodes if node.op not in _DROPPED]
+        rewritten = [_SPELLINGS[node.op](graph, node) for node in graph.nodes if node.op in _SPELLINGS]
+        folded = _fold(graph)
+        pruned = graph.prune()
+        return len(graph.nodes) != count or any(rewritten) or folded or pruned
+
+
+def _split_explicitly(graph: Graph, node: Node) -> bool:
+    """chunk and split into equal parts become a split into parts of stated sizes, which may grow unequally."""
+    axis = node.operands.get("dim", 0)
+    first = node.outputs[0]
+    sizes = [output.shape[axis] for output in node.outputs if output.shape is not None]
+    if axis % max(first.rank, 1) in first.dynamic:
+        return False
+    operands = {"self": node.operands["self"], "split_sizes": sizes, "dim": axis}
+    graph.dialect.respell(node, "aten.split_with_sizes.default", operands)
+    return True
+
+
+def _reshape(graph: Graph, node: Node) -> bool:
+    operands = {"self": node.operands["self"], "shape": node.operands["size"]}
+    graph.dialect.respell(node, "aten.reshape.default", operands)
+    return True
+
+
+def _explicit_scale(graph: Graph, node: Node) -> bool:
+    """The default scale depends on the width, which is about to change."""
+    query = node.operands["query"]
+    if node.operands.get("scale") is not None or query.rank - 1 in query.dynamic:
+        return False
+    node.operands["scale"] = float(query.shape[-1]) ** -0.5
+    return True
+
+
+_SPELLINGS: Mapping[str, Callable[[Graph, Node], bool]] = {
+    "aten.chunk.default": _split_explicitly,
+    "aten.split.Tensor": _split_explicitly,
+    "aten.view.default": _reshape,
+    "aten.scaled_dot_product_attention.default": _explicit_scale,
+}
+
+
+def _fold(graph: Graph) -> bool:
+    """Compute what depends on no input and no parameter, such as tables of positions, as constants."""
+    constants: dict[Value, Any] = {}
+    mutated = set(_mutated(graph))
+    kept: list[Node] = []
+    for node in graph.nodes:
+        if _is_constant(graph, node, constants, mutated):
+            constants.update(zip(node.outputs, _computed(graph, node, constants), strict=True))
+        else:
+            kept.append(node)
+    read = {value for node in kept for value in node.inputs} | set(values_in([o.operand for o in graph.outputs]))
+    graph.nodes = kept
+    for value, data in constants.items():
+        if value not in read:
+            continue
+        if value.is_tensor:
+            value.role, value.producer = "initializer", None
+            graph.initializers.append(Initializer(value, (f"_folded_{value.name.replace('.', '_')}",), "constant", data))
+        else:
+            graph.replace(value, data)
+    return bool(constants)
+
+
+def _is_constant(graph: Graph, node: Node, constants: Mapping[Value, Any], mutated: set[Value]) -> bool:
+    return (
+        graph.dialect.foldable(node)
+        and all(value in constants for value in node.inputs)
+        and not any(value in mutated for value in node.outputs)
+        and not any(output.dynamic or prod(output.shape or ()) > _LARGEST_CONSTANT for output in node.outputs)
+    )
+
+
+def _computed(graph: Graph, node: Node, constants: Mapping[Value, Any]) -> Any:
+    operands = {name: substitute(operand, constants) for name, operand in node.operands.items()}
+    return graph.dialect.run(node, operands)
+
+
+def _mutated(graph: Graph) -> Iterator[Value]:
+    """Values that some node writes into, its first operand, and whatever those may be views of."""
+    written: set[Value] = set()
+    for node in reversed(graph.nodes):
+        if any(value in written for value in node.outputs):
+            written.update(node.inputs)
+        elif not graph.dialect.foldable(node):
+            written.update(islice(node.inputs, 1))
+    return iter(written)

@@ -1,0 +1,173 @@
+"""Turn the request into a growth map per dim; refuse what cannot be done, with the reason."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphclone.axes import Axes, Axis, Kind, Why
+from graphclone.dims import Dim, dims
+from graphclone.errors import GraphcloneError
+from graphclone.facts import Facts
+from graphclone.growth import Growth
+from graphclone.pipeline import Request, State
+
+
+@dataclass(frozen=True)
+class ChooseWidths:
+    """Decide how every dim grows.
+
+    Attributes:
+        factor: overrides the request's factor for all dims that grow by default; 0 leaves the request.
+    """
+
+    factor: int = 0
+    name: ClassVar[str] = "choose-widths"
+    requires: ClassVar[frozenset[str]] = frozenset({"dims"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
+
+    def __call__(self, state: State) -> bool:
+        found = dims(state.known)
+        wanted = _wanted(found, self.factor or state.request.widen, state.request)
+        chosen, held = settle(state.known, wanted)
+        _refuse_held(found, state.request, wanted, chosen, held)
+        if not any(growth.grows for growth in chosen.values()) and any(growth.grows for growth in wanted.values()):
+            raise GraphcloneError(f"nothing can grow: {next(iter(held.values()))}")
+        state.growths = chosen
+        return bool(chosen)
+
+
+def _wanted(found: list[Dim], widen: int | Mapping[str, int], request: Request) -> dict[Axis, Growth]:
+    """The growth asked for, by dim."""
+    if isinstance(widen, int):
+        factor = _checked(widen, "widen")
+        offered = [dim for dim in found if dim.default]
+        if factor > 1 and not offered:
+            raise GraphcloneError(_nothing(found))
+        return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
+    wanted: dict[Axis, Growth] = {}
+    for pattern, number in widen.items():
+        factor = _checked(number, pattern)
+        for dim in _matching(found, pattern):
+            if dim.pin is None:
+                wanted[dim.axis] = Growth(dim.size, factor, request.kind)
+    return wanted
+
+
+def _checked(factor: object, where: str) -> int:
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise GraphcloneError(f"{where}={factor}: a factor is a whole number of at least 1")
+    return factor
+
+
+def _nothing(found: list[Dim]) -> str:
+    if not found:
+        return "nothing to widen: no parameter has an axis of more than one element"
+    reasons = dict.fromkeys(str(dim.pin) for dim in found if dim.pin is not None)
+    return f"nothing to widen: every dim is pinned, {found[0].name} by {next(iter(reasons))}{_hint(found[0].pin)}"
+
+
+def _hint(pin: Why | None) -> str:
+    """What would free a dim, where the user has it in hand."""
+    return f"; --widen-io {pin.node} lets it grow" if pin is not None and "keeps its shape" in pin.text else ""
+
+
+def _matching(found: list[Dim], pattern: str) -> list[Dim]:
+    """The dims a name means, of which at least one must be free."""
+    matching = [dim for dim in found if dim.matches(pattern)]
+    if not matching:
+        names = list(dict.fromkeys(dim.group for dim in found))
+        close = difflib.get_close_matches(pattern, names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+        raise GraphcloneError(f"no dim is called {pattern!r}; {hint}")
+    if all(dim.pin is not None for dim in matching):
+        dim = matching[0]
+        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned by {dim.pin}{_hint(dim.pin)}")
+    return matching
+
+
+def _refuse_held(
+    found: list[Dim],
+    request: Request,
+    wanted: Mapping[Axis, Growth],
+    chosen: Mapping[Axis, Growth],
+    held: Mapping[Axis, Why],
+) -> None:
+    """A dim asked for by name must grow as asked."""
+    if isinstance(request.widen, int):
+        return
+    for dim in found:
+        if dim.axis in wanted and chosen.get(dim.axis, Growth(dim.size)) != wanted[dim.axis]:
+            factor = wanted[dim.axis].factor
+            raise GraphcloneError(f"{dim.name} cannot grow by {factor}: {held[dim.axis]}")
+
+
+# Requirements between growths
+
+
+def settle(facts: Facts, wanted: Mapping[Axis, Growth]) -> tuple[dict[Axis, Growth], dict[Axis, Why]]:
+    """Lower the growth of dims until all ties and all uniform axes are respected.
+
+    Args:
+        facts: of the graph.
+        wanted: growth of free leaves.
+
+    Returns:
+        The growth that is possible, and for every dim that was held back the reason.
+    """
+    chosen = {facts.axes.find(axis): growth for axis, growth in wanted.items() if growth.grows}
+    held: dict[Axis, Why] = {}
+    while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):
+        pass
+    return chosen, held
+
+
+def _hold(chosen: dict[Axis, Growth], held: dict[Axis, Why], axes: Iterable[Axis], why: Why) -> bool:
+    """Keep axes at their size. Whether that changes anything."""
+    lowered = [axis for axis in axes if axis in chosen]
+    for axis in lowered:
+        del chosen[axis]
+        held[axis] = why
+    return bool(lowered)
+
+
+def _settle_ties(axes: Axes, chosen: dict[Axis, Growth], held: dict[Axis, Why]) -> bool:
+    changed = False
+    for tie in axes.ties:
+        sides = axes.leaves(tie.a), axes.leaves(tie.b)
+        inner = [leaf for side in sides for leaf in side[1:]]
+        a, b = (chosen.get(side[0]) for side in sides)
+        concat = any(axes.find(axis).kind is Kind.CONCAT for axis in (tie.a, tie.b))
+        agree = a is not None and b is not None and (a.kind, a.factor, b.kind) == ("tile", b.factor, "tile")
+        outer = [] if agree and not concat else [side[0] for side in sides]
+        changed |= _hold(chosen, held, [*inner, *outer], tie.why)
+    return changed
+
+
+def _settle_uniforms(axes: Axes, chosen: dict[Axis, Growth], held: dict[Axis, Why]) -> bool:
+    changed = False
+    for axis, why in axes.uniforms:
+        leaves = axes.leaves(axis)
+        if not any(leaf in chosen for leaf in leaves):
+            continue
+        layout = axes.layout(axis, lambda leaf: chosen.get(leaf) or Growth(leaf.size))
+        if layout.uniform is None:
+            why = Why(why.node, f"{why.text} an axis whose parts would be repeated unequally")
+            changed |= _equalise(axes, axis, chosen, held, why)
+    return changed
+
+
+def _equalise(axes: Axes, axis: Axis, chosen: dict[Axis, Growth], held: dict[Axis, Why], why: Why) -> bool:
+    """Let the segments of a concat grow alike: by the least factor if each is one dim, else not at all."""
+    segments = axes.segments(axis)
+    growths = [chosen.get(axes.find(segment)) for segment in segments]
+    if all(axes.find(s).kind is Kind.DIM for s in segments) and all(g and g.kind != "explicit" for g in growths):
+        least = min(g.factor for g in growths if g)
+        for segment, growth in zip(segments, growths, strict=True):
+            if growth and growth.factor != least:
+                chosen[axes.find(segment)] = Growth(growth.size, least, growth.kind)
+                held[axes.find(segment)] = why
+        return True
+    return _hold(chosen, held, axes.leaves(axis), why)

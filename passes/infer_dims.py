@@ -1,0 +1,59 @@
+"""Infer what every axis is made of: run the rules over the graph, pinned inputs and outputs first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+from graphclone.axes import Axis, Why
+from graphclone.facts import Facts
+from graphclone.ir import Value, values_in
+from graphclone.pipeline import State
+from graphclone.rules import apply
+
+
+@dataclass(frozen=True)
+class InferDims:
+    """Unify the axes of all values by the rules of all nodes."""
+
+    name: ClassVar[str] = "infer-dims"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset({"dims"})
+
+    def __call__(self, state: State) -> bool:
+        graph = state.graph
+        facts = state.facts = Facts(graph)
+        for value in graph.inputs:
+            _declare(facts, value)
+        for initializer in graph.initializers:
+            _declare(facts, initializer.value)
+        for node in graph.nodes:
+            for value in node.outputs:
+                _declare(facts, value)
+        _pin_boundary(facts, state.request.widen_io)
+        for node in graph.nodes:
+            apply(node, facts, state.rules)
+        return True
+
+
+def _declare(facts: Facts, value: Value) -> None:
+    if value.is_tensor:
+        facts.of[value] = tuple(_axis(facts, value, i) for i in range(value.rank))
+
+
+def _axis(facts: Facts, value: Value, index: int) -> Axis:
+    assert value.shape is not None
+    symbol = value.dynamic.get(index)
+    pin = Why(value.name, f"dynamic axis {symbol}") if symbol else None
+    return facts.axes.dim(value.shape[index], pin)
+
+
+def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
+    """What the user feeds and reads keeps its shape, unless its name was given to be let grow."""
+    named = [("input", value.name, value) for value in facts.graph.inputs]
+    named += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]
+    for what, name, value in named:
+        if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
+            for axis in facts.of[value]:
+                facts.axes.pin(axis, Why(name, f"the {what} keeps its shape"))

@@ -1,0 +1,176 @@
+"""The rules that the tree keeps as a whole: who may import what, and what the library must not know."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PURE = ("axes", "growth", "ir", "scales", "strategies")
+"""The modules of the algebra: they know tensors of no framework."""
+
+FRAMEWORKS = {"torch", "onnx", "onnx_ir", "onnx_graphsurgeon", "onnxruntime", "onnxscript"}
+
+MAX_LINES = 500
+
+_FAMILIES = r"gpt-?2|(?:gpt_?)?neox|pythia|olmo|llama|qwen|gemma|mistral|bert|resnet|vit"
+# A family may carry a number (llama3) and stand in an identifier (llama_rope); `opt` must stand alone, for
+# opt_level is an honest name.
+_ARCHITECTURE = re.compile(rf"(?<![a-z0-9])(?:{_FAMILIES})\d*(?![a-z0-9])|\bopt\b", re.IGNORECASE)
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_TEXT_TOKENS = {"NAME", "STRING", "FSTRING_MIDDLE", "COMMENT"}
+
+
+def _python_files(*folders: str) -> list[Path]:
+    """The Python files under each folder; symlinks are not followed, so every file comes once."""
+    found = []
+    for folder in folders:
+        files = sorted(path for path in (ROOT / folder).rglob("*.py") if path.is_file())
+        assert files, f"{folder}/ has no Python file: this test looks in the wrong place"
+        found += files
+    return found
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _imports(source: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import, lazy ones and those for type checkers included."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _architectures(source: str) -> Iterator[tuple[int, str]]:
+    """Line and word of every architecture that identifiers, strings or comments name."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if tokenize.tok_name[token.type] in _TEXT_TOKENS:
+            text = _CAMEL_CASE.sub(" ", token.string)
+            for match in _ARCHITECTURE.finditer(text):
+                yield token.start[0] + text.count("\n", 0, match.start()), match[0]
+
+
+def _impure(source: str) -> list[str]:
+    """The imports that a module of the algebra must not have, with their lines."""
+    allowed = {f"graphclone.{name}" for name in (*PURE, "errors")}
+    return [
+        f"line {line}: {name}"
+        for line, name in _imports(source)
+        if name.split(".")[0] in FRAMEWORKS
+        or (name.split(".")[0] == "graphclone" and ".".join(name.split(".")[:2]) not in allowed)
+    ]
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_algebra_imports_no_framework(module: str) -> None:
+    path = ROOT / "graphclone" / f"{module}.py"
+    assert _python_files("graphclone")
+    if not path.exists():
+        pytest.skip(f"there is no {_name(path)}")
+    assert not _impure(path.read_text())
+
+
+def test_no_library_file_names_an_architecture() -> None:
+    named = [
+        f"{_name(path)}:{line}: {word}"
+        for path in _python_files("graphclone", "passes")
+        if path != ROOT / "graphclone" / "demo.py"
+        for line, word in _architectures(path.read_text())
+    ]
+    assert not named, "\n".join(named)
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {
+        _name(path): len(path.read_text().splitlines())
+        for path in _python_files("graphclone", "passes", "models", "tests")
+    }
+    assert not {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {_name(path.parent) for path in _python_files("graphclone", "passes", "models")}
+    mapped = {folder: package for package, folder in settings["package-dir"].items()}
+    packages = {mapped.get(folder, folder.replace("/", ".")) for folder in folders}
+    assert packages <= set(settings["packages"])
+
+
+@pytest.mark.parametrize(("package", "target"), [("passes", "../passes"), ("models", "../models")])
+def test_the_top_level_packages_are_linked_into_the_library(package: str, target: str) -> None:
+    link = ROOT / "graphclone" / package
+    assert link.is_symlink()
+    assert link.readlink() == Path(target)
+
+
+def test_import_is_fast_and_loads_no_framework() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import graphclone\n"
+        "print(time.perf_counter() - start)\n"
+        f"print(*sorted({FRAMEWORKS!r} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code]
+    seconds = []
+    for _ in range(5):
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        elapsed, loaded = run.stdout.split("\n")[:2]
+        assert not loaded
+        seconds.append(float(elapsed))
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch",
+        "from torch import nn",
+        "def f():\n    import onnx.helper",
+        "from graphclone.kernel import widen",
+        "from graphclone import kernel",
+    ],
+)
+def test_an_import_of_a_framework_is_found(source: str) -> None:
+    assert _impure(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["import numpy", "from graphclone.axes import Axes", "torch = 1", "import torchlike"]
+)
+def test_other_imports_are_allowed(source: str) -> None:
+    assert not _impure(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# as OPT does",
+        "x = 'opt-125m'",
+        "llama_rope = 1",
+        "class BertLayer: ...",
+        "x = f'{1} GPT-2'",
+        "gpt_neox = 1",
+        "'''\nqwen2'''",
+    ],
+)
+def test_an_architecture_is_found(source: str) -> None:
+    assert list(_architectures(source))
+
+
+@pytest.mark.parametrize(
+    "source", ["opt_level = 1", "optional", "# vital, inviting, adopt", "vitality", "x = 'bertha'"]
+)
+def test_other_words_are_allowed(source: str) -> None:
+    assert not list(_architectures(source))
