@@ -123,11 +123,10 @@ def _labelled(facts: Facts, axis: Axis) -> list[Axis]:
 def _long_name(axis: Axis, uses: list[tuple[str, int]], labels: dict[Axis, str]) -> str:
     modules = list(dict.fromkeys(_module(name) for name, _ in uses))
     prefix = _common(modules)
-    spread = len(modules) > 3 and not re.search(r"(^|\.)\d+(\.|$)", prefix)
-    if spread:
-        return f"{prefix}.hidden".lstrip(".")
     if axis in labels:
         return f"{prefix}.{labels[axis]}".lstrip(".")
+    if len(modules) > 3 and not re.search(r"(^|\.)\d+(\.|$)", prefix):
+        return f"{prefix}.hidden".lstrip(".")
     return "" if prefix.rpartition(".")[2].isdigit() else prefix
 
 

@@ -21,7 +21,9 @@ class Literal:
 
 @dataclass(frozen=True)
 class Follow:
-    """A literal size in a node that equals the widened size of some axes, added up.
+    """A size in a node that equals the widened size of some axes, added up.
+
+    A literal is replaced; a computed size is multiplied by the growth of its one axis.
 
     Attributes:
         axes: what the literal counts.
@@ -97,7 +99,7 @@ class Facts:
             each axis of the view the axis it shows (None for a new axis of size 1).
         refusals: nodes that pinned what they touch.
         shifts: values that are another value plus a number.
-        labels: names that rules suggest for dims (``heads``, ``channels``).
+        labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
 
     graph: Graph

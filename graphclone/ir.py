@@ -142,7 +142,7 @@ class Dialect(Protocol):
         ...
 
     def multiply(self, value: Value, factor: float, name: str) -> Node:
-        """A node that multiplies a value by a number."""
+        """A node that multiplies a value, a tensor or a size, by a number."""
         ...
 
 

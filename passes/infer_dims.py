@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
@@ -11,6 +12,10 @@ from graphclone.facts import Facts
 from graphclone.ir import Value, values_in
 from graphclone.pipeline import State
 from graphclone.rules import apply
+
+
+_MULTIPLE = re.compile(r"\d+\*[\w*]+")
+"""A dynamic size that is a number times symbols, such as heads times batch: the number may still grow."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,9 @@ def _declare(facts: Facts, value: Value) -> None:
 
 def _axis(facts: Facts, value: Value, index: int) -> Axis:
     assert value.shape is not None
-    symbol = value.dynamic.get(index)
-    pin = Why(value.name, f"dynamic axis {symbol}") if symbol else None
-    return facts.axes.dim(value.shape[index], pin)
+    symbol = value.dynamic.get(index, "")
+    pinned = symbol and not _MULTIPLE.fullmatch(symbol)
+    return facts.axes.dim(value.shape[index], Why(value.name, f"dynamic axis {symbol}") if pinned else None)
 
 
 def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:

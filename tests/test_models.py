@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,14 +18,6 @@ from tests.zoo import ZOO
 MINIS = [name for name in MODELS if name.endswith("-mini")]
 PUBLISHED = {"opt-350m": 331e6, "pythia-410m": 405e6, "olmo-1b": 1.18e9}
 """Numbers of parameters."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(built: Built) -> Tensor:

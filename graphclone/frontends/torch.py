@@ -7,6 +7,7 @@ graph's notes say so.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +61,7 @@ class TorchDialect:
 
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         out = Value(name, value.shape, value.dtype, value.dynamic)
-        target = torch.ops.aten.mul.Tensor
+        target = torch.ops.aten.mul.Tensor if value.is_tensor else operator.mul
         node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
         out.producer = node
         return node

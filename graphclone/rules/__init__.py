@@ -41,9 +41,10 @@ def find(rules: Rules, op: str) -> tuple[Rule | None, bool]:
 
 def apply(node: Node, facts: Facts, rules: Rules) -> None:
     """State what a node means. What no rule understands is pinned, with the reason."""
-    if not any(output.is_tensor for output in node.outputs):
-        return
     site = Site(node, facts)
+    if not any(output.is_tensor for output in node.outputs):
+        site.pin_all("read as a number")
+        return
     rule, in_place = find(rules, node.op)
     if rule is None:
         site.refuse(f"no rule for {node.op}")

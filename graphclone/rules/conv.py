@@ -56,7 +56,6 @@ def transposed_convolution(s: Site) -> None:
 
 
 def _channels_and_windows(s: Site, x: Value, w: Value, batch: int, *, windowed: bool) -> None:
-    s.label(s.axes(s.out)[batch], "channels")
     s.pin(s.axes(w)[2:], "a window")
     if batch:
         s.equal(s.axes(x)[0], s.axes(s.out)[0])

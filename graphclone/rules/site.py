@@ -137,12 +137,9 @@ class Site:
         self.facts.labels.append((axis, name))
 
     def follow(self, path: Path, *axes: Axis, sign: int = 1) -> None:
-        """The literal at a path counts the widened size of these axes. A size that is computed pins them."""
+        """The size at a path counts the widened size of these axes. A computed size is multiplied."""
         self.read.add(str(path[0]))
-        if isinstance(self.node.operand(path), Value):
-            self.pin(axes, "a computed size")
-        else:
-            self.facts.follows.append(Follow(self.node, path, axes, sign))
+        self.facts.follows.append(Follow(self.node, path, axes, sign))
 
     def shows(self, out: Value, value: Value, axes: Sequence[int | None]) -> None:
         """A result is a view of a value with its axes in another order."""
