@@ -8,7 +8,7 @@ understands (how to run a node, how to spell a multiplication) is behind ``Diale
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 Operand = Any
@@ -169,6 +169,26 @@ class Graph:
     dialect: Dialect
     notes: list[str] = field(default_factory=list)
     origin: Any = None
+
+    def copy(self) -> Graph:
+        """The same graph in new values and nodes, under the same names; tensors are shared."""
+        values: dict[Value, Value] = {}
+
+        def copied(value: Value, producer: Node | None = None) -> Value:
+            values[value] = replace(value, producer=producer)
+            return values[value]
+
+        inputs = [copied(value) for value in self.inputs]
+        initializers = [replace(i, value=copied(i.value)) for i in self.initializers]
+        nodes = []
+        for node in self.nodes:
+            operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
+            nodes.append(new := replace(node, operands=operands, outputs=[]))
+            new.outputs = [copied(output, new) for output in node.outputs]
+        outputs = [Output(o.name, substitute(o.operand, values)) for o in self.outputs]
+        graph = replace(self, inputs=inputs, initializers=initializers, nodes=nodes, outputs=outputs)
+        graph.notes = list(self.notes)
+        return graph
 
     def users(self) -> dict[Value, list[Node]]:
         """The nodes that read each value, in graph order."""

@@ -51,10 +51,12 @@ class State:
         graph: the source first, the clone at the end.
         request: what the user asked for.
         rules: by op name.
-        facts: set by ``infer-dims``.
+        facts: what the rules say about the graph; set by ``infer-dims``.
+        source: the graph as the facts describe it, before anything was widened; set by ``infer-dims``.
         growths: growth of every dim that grows; set by ``choose-widths``.
         scales: factor of every parameter and literal that is rescaled; set by ``balance-scales``.
-        inserted: values that get an explicit multiplication; set by ``balance-scales``.
+        shifts: what is added to a parameter that is read as ``w + b``, and to its views; set by ``balance-scales``.
+        value_scales: scale of every value that is not the source's own; set by ``balance-scales``.
         recipes: how every initializer is widened; set by ``widen-initializers``.
     """
 
@@ -62,6 +64,7 @@ class State:
     request: Request = field(default_factory=Request)
     rules: Rules = field(default_factory=default_rules)
     facts: Facts | None = None
+    source: Graph | None = None
     growths: dict[Axis, Growth] | None = None
     scales: dict[Value | Literal, float] | None = None
     shifts: dict[Value, float] = field(default_factory=dict)

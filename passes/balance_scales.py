@@ -219,11 +219,14 @@ class _Solver:
     def absorb_shift(self, shift: Shift) -> None:
         """Scale ``w + b`` by way of w, so that b, which the code may hold, stays."""
         source, number = self.facts.shifts[shift.value]
-        parameter = self._chain(source)[-1]
         scale = self.factor(shift)
         assert self.state.scales is not None
-        self.state.scales[parameter] = scale
-        self.state.shifts[parameter] = (scale - 1) * number
+        if scale != 1.0:
+            *views, parameter = self._chain(source)
+            self.state.scales[parameter] = scale
+            for value in (*views, parameter):
+                self.state.value_scales[value] = scale
+                self.state.shifts[value] = (scale - 1) * number
 
     def insert(self, mend: Mend) -> bool:
         """Put a multiplication into the graph, if it does anything."""

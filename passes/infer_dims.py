@@ -39,6 +39,7 @@ class InferDims:
         _pin_boundary(facts, state.request.widen_io)
         for node in graph.nodes:
             apply(node, facts, state.rules)
+        state.source = graph.copy()
         return True
 
 

@@ -316,18 +316,3 @@ def _key(step: Any) -> str:
         if hasattr(step, attribute):
             return str(getattr(step, attribute))
     return str(step)
-
-
-def run(graph: Graph, tensors: Mapping[Value, Any], inputs: Sequence[Any]) -> dict[Value, Any]:
-    """Run a graph node by node; every value it computes.
-
-    Args:
-        graph: a graph in the torch dialect.
-        tensors: the data of its initializers.
-        inputs: one tensor per graph input.
-    """
-    values: dict[Value, Any] = {**tensors, **dict(zip(graph.inputs, inputs, strict=True))}
-    for node in graph.nodes:
-        operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
-        values.update(zip(node.outputs, graph.dialect.run(node, operands), strict=True))
-    return values

@@ -1,0 +1,166 @@
+"""The public face: trace a model, look at its dims, widen it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphclone.dims import Group, dims, groups
+from graphclone.frontends.torch import trace as trace_torch
+from graphclone.ir import Graph
+from graphclone.lockstep import widened_tensors
+from graphclone.passes import analysis, default_pipeline
+from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
+from graphclone.strategies import StrategyLike, strategy as resolve_strategy
+
+if TYPE_CHECKING:
+    import torch
+
+    from graphclone.verify import Report
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced model and what is known about its dims.
+
+    Attributes:
+        state: the graph and the facts.
+        timings: of the passes.
+    """
+
+    state: State
+    timings: Sequence[Timing]
+
+    @property
+    def graph(self) -> Graph:
+        return self.state.graph
+
+    @cached_property
+    def dims(self) -> list[Group]:
+        """Its dims, grouped by what they are called but for layer numbers."""
+        return groups(dims(self.state.known))
+
+
+@dataclass(frozen=True)
+class Clone(Traced):
+    """A widened model. Nothing is computed before it is asked for.
+
+    Attributes:
+        state: the widened graph, with the source's graph as ``state.source``.
+        timings: of the passes.
+        args: the example inputs it was traced with.
+        kwargs: likewise.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+    def factor(self, group: Group) -> int:
+        """By how much the dims of a group grew."""
+        axis = self.state.known.axes.find(group.dims[0].axis)
+        return self.state.growth_of(axis).new_size // group.size
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The widened tensors under the source's names; tied ones share their storage."""
+        tensors = widened_tensors(self.state)
+        return {
+            name: tensors[initializer.value]
+            for initializer in self.graph.initializers
+            if initializer.kind != "constant"
+            for name in initializer.names
+        }
+
+    def module(self) -> torch.fx.GraphModule:
+        """The widened model as a trainable module in eval mode, called as the source is."""
+        from graphclone.emit.torch import to_module
+
+        return to_module(self.graph, widened_tensors(self.state))
+
+    def save_onnx(self, path: str | Path) -> None:
+        """Write the widened model as ONNX.
+
+        Raises:
+            GraphcloneError: torch cannot export it to ONNX.
+        """
+        from graphclone.emit.onnx import save_onnx
+
+        save_onnx(self, Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the widened model as an exported program (``.pt2``)."""
+        from graphclone.emit.torch import save_program
+
+        save_program(self, Path(path))
+
+    def verify(self, **options: Any) -> Report:
+        """Check that source and clone compute the same; see ``graphclone.verify.verify``."""
+        from graphclone.verify import verify
+
+        return verify(self, **options)
+
+
+def trace(
+    model: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    widen_io: Sequence[str] = (),
+    name: str | None = None,
+) -> Traced:
+    """Trace a model and find its dims, without widening anything.
+
+    Args:
+        model: in the mode it is to be traced in (eval, as a rule).
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        widen_io: patterns of names of inputs and outputs that may grow.
+        name: for messages.
+
+    Raises:
+        GraphcloneError: torch.export refuses the model.
+    """
+    state = State(trace_torch(model, args, kwargs, name=name), Request(widen_io=tuple(widen_io)))
+    return Traced(state, run(analysis(), state))
+
+
+def clone(
+    model: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    untie: bool = False,
+    passes: Sequence[Pass] | None = None,
+    after: Callable[[Pass, State], None] | None = None,
+    name: str | None = None,
+) -> Clone:
+    """Widen a model without changing what it computes (HyperCloning, arXiv 2409.12903).
+
+    Args:
+        model: the source, which is left as it is.
+        args: positional example inputs to trace it with.
+        kwargs: keyword example inputs.
+        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``).
+        widen_io: patterns of names of inputs and outputs that may grow.
+        strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.strategies``.
+        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        seed: of the noise.
+        untie: give a weight that is both looked up and contracted one copy for each use.
+        passes: the pipeline, if not the default.
+        after: called after every pass.
+        name: for messages.
+
+    Raises:
+        GraphcloneError: the model cannot be traced, or not widened as asked.
+    """
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
+    state = State(trace_torch(model, args, kwargs, name=name), request)
+    timings = run(default_pipeline() if passes is None else passes, state, after=after)
+    return Clone(state, timings, tuple(args), kwargs)
