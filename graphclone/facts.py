@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from graphclone.axes import Axes, Axis, Why
-from graphclone.ir import Graph, Initializer, Node, Path, Value
+from graphclone.ir import Graph, Node, Path, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +98,8 @@ class Facts:
         views: values that show another value unchanged but for the order of its axes: the value seen, and for
             each axis of the view the axis it shows (None for a new axis of size 1).
         refusals: nodes that pinned what they touch.
+        folded: parameters that absorb the multiplicity of what they contract, with the axes they contract; set by
+            ``fold`` once all rules have spoken.
         shifts: values that are another value plus a number.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
@@ -109,53 +111,72 @@ class Facts:
     contractions: list[Contraction] = field(default_factory=list)
     balances: dict[Node, list[Balance]] = field(default_factory=dict)
     views: dict[Value, tuple[Value, tuple[int | None, ...]]] = field(default_factory=dict)
+    folded: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     shifts: dict[Value, tuple[Value, float]] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)
 
-    def folded(self) -> dict[Value, tuple[int, ...]]:
-        """Parameters that absorb the multiplicity of what they contract, with the axes they contract.
+    def fold(self) -> None:
+        """Find the parameters that absorb the multiplicity of what they contract.
 
-        A parameter does so if every use of it, seen through views, contracts the same of its axes. One that is
-        also looked up, added or contracted over another axis is replicated as it is, and its contractions are
-        balanced by scales.
+        A parameter does so if every use of it, seen through views, contracts the same of its axes, and nothing
+        it is contracted with does so already. One that is also looked up, added or contracted over another axis
+        is replicated as it is; its contractions, and those of two activations, are balanced by scales, which
+        takes one multiplicity for all of an axis.
         """
         users = self.graph.users()
-        folded: dict[Value, tuple[int, ...]] = {}
-        by_operand: dict[tuple[Node, Value], list[tuple[int, ...]]] = {}
+        contracted: dict[tuple[Node, Value], list[Contraction]] = {}
         for contraction in self.contractions:
-            for value, axes in contraction.operands:
-                by_operand.setdefault((contraction.node, value), []).append(axes)
+            for value, _ in contraction.operands:
+                contracted.setdefault((contraction.node, value), []).append(contraction)
         returned = {output.operand for output in self.graph.outputs if isinstance(output.operand, Value)}
         for initializer in self.graph.initializers:
-            uses = set(self._uses(initializer, users, by_operand, returned))
-            if len(uses) == 1 and (axes := uses.pop()) is not None:
-                folded[initializer.value] = axes
-        return folded
+            if initializer.kind == "parameter":
+                uses = set(self._uses(initializer.value, users, contracted, returned))
+                if len(uses) == 1 and (axes := uses.pop()) is not None:
+                    self.folded[initializer.value] = axes
+        for contraction in self.contractions:
+            if not self.absorbed(contraction):
+                for axis in contraction.axes:
+                    self.axes.uniform(axis, Why(contraction.node.name, "summed over"))
+
+    def absorbed(self, contraction: Contraction) -> bool:
+        """Whether a parameter absorbs the multiplicity of a contraction."""
+        return any(self.source(value) in self.folded for value, _ in contraction.operands)
 
     def _uses(
         self,
-        initializer: Initializer,
+        parameter: Value,
         users: Mapping[Value, list[Node]],
-        contracted: Mapping[tuple[Node, Value], list[tuple[int, ...]]],
-        returned: Iterable[Value],
-    ) -> Iterable[tuple[int, ...] | None]:
-        """For each use of an initializer, the axes it contracts, in sorted order, or None for any other use."""
-        pending = [(initializer.value, tuple(range(initializer.value.rank)))]
+        contracted: Mapping[tuple[Node, Value], list[Contraction]],
+        returned: Collection[Value],
+    ) -> Iterator[tuple[int, ...] | None]:
+        """For each use of a parameter, the axes it contracts, in sorted order, or None for any other use."""
+        pending = [(parameter, tuple(range(parameter.rank)))]
         while pending:
             value, origin = pending.pop()
-            if value in returned or initializer.kind != "parameter":
+            if value in returned:
                 yield None
             for node in users.get(value, ()):
                 shown = [out for out in node.outputs if out in self.views and self.views[out][0] is value]
                 for out in shown:
                     seen = self.views[out][1]
                     pending.append((out, tuple(-1 if axis is None else origin[axis] for axis in seen)))
-                axes = contracted.get((node, value), [])
-                for contracted_axes in axes:
-                    yield tuple(sorted(origin[axis] for axis in contracted_axes))
-                if not shown and len(axes) != sum(operand is value for operand in node.inputs):
+                contractions = contracted.get((node, value), [])
+                for contraction in contractions:
+                    yield self._absorbable(contraction, parameter, value, origin)
+                if not shown and len(contractions) != sum(operand is value for operand in node.inputs):
                     yield None
+
+    def _absorbable(
+        self, contraction: Contraction, parameter: Value, value: Value, origin: Sequence[int]
+    ) -> tuple[int, ...] | None:
+        """The axes of a parameter that a contraction sums over, unless another operand sums them up already."""
+        sources = [self.source(operand) for operand, _ in contraction.operands]
+        if sources.count(parameter) > 1 or any(source in self.folded for source in sources):
+            return None
+        axes = next(axes for operand, axes in contraction.operands if operand is value)
+        return tuple(sorted(origin[axis] for axis in axes if origin[axis] >= 0))  # new axes of size 1 do not count
 
     def source(self, value: Value) -> Value:
         """What a value shows, seen through all views."""

@@ -67,7 +67,6 @@ class _Solver:
         self.facts: Facts = state.known
         self.graph: Graph = state.graph
         self.initializers: dict[Value, Initializer] = self.graph.initializer_of()
-        self.folded = self.facts.folded()
         self.shiftable = set(self._shiftable())
         self.expressions: dict[Value, Expression] = {}
         self.unknowns: dict[Hashable, None] = {}
@@ -88,7 +87,7 @@ class _Solver:
         initializer = self.initializers[unknown]
         if initializer.kind != "parameter":
             return (8,)
-        return (2 if unknown.rank < 2 else 3 if unknown in self.folded else 5,)
+        return (2 if unknown.rank < 2 else 3 if unknown in self.facts.folded else 5,)
 
     def unknown(self, key: Hashable) -> Expression:
         self.unknowns.setdefault(key)
@@ -140,14 +139,10 @@ class _Solver:
             layout = self.state.layout(axis)
             old, new = layout.size, layout.new_size
             add(total, log(Fraction((new - 1) * old, (old - 1) * new)), coefficient)
-        if balance.contraction is not None and not self._absorbed(balance):
+        if balance.contraction is not None and not self.facts.absorbed(balance.contraction):
             for axis in balance.contraction.axes:
                 add(total, self.multiplicity(axis), 1)
         return total
-
-    def _absorbed(self, balance: Balance) -> bool:
-        assert balance.contraction is not None
-        return any(self.facts.source(value) in self.folded for value, _ in balance.contraction.operands)
 
     def solve(self) -> None:
         for node in self.graph.nodes:

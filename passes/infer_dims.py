@@ -37,8 +37,10 @@ class InferDims:
             for value in node.outputs:
                 _declare(facts, value)
         _pin_boundary(facts, state.request.widen_io)
+        _pin_unread(facts)
         for node in graph.nodes:
             apply(node, facts, state.rules)
+        facts.fold()
         state.source = graph.copy()
         return True
 
@@ -53,6 +55,15 @@ def _axis(facts: Facts, value: Value, index: int) -> Axis:
     symbol = value.dynamic.get(index, "")
     pinned = symbol and not _MULTIPLE.fullmatch(symbol)
     return facts.axes.dim(value.shape[index], Why(value.name, f"dynamic axis {symbol}") if pinned else None)
+
+
+def _pin_unread(facts: Facts) -> None:
+    """Nothing says how an initializer should grow that nothing reads."""
+    read = set(facts.graph.users()) | {v for o in facts.graph.outputs for v in values_in(o.operand)}
+    for initializer in facts.graph.initializers:
+        if initializer.value not in read:
+            for axis in facts.of[initializer.value]:
+                facts.axes.pin(axis, Why(initializer.name, "nothing reads it"))
 
 
 def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:

@@ -18,14 +18,13 @@ class WidenInitializers:
     ensures: ClassVar[frozenset[str]] = frozenset({"recipes"})
 
     def __call__(self, state: State) -> bool:
-        folded = state.known.folded()
         state.recipes = {}
         for initializer in state.graph.initializers:
             value = initializer.value
             state.recipes[value] = Widening(
                 initializer.name,
                 tuple(state.layout(axis) for axis in state.known.of[value]),
-                contracted=folded.get(value, ()),
+                contracted=state.known.folded.get(value, ()),
                 strategy=state.request.strategy,
                 seed=state.request.seed,
                 scale=(state.scales or {}).get(value, 1.0),

@@ -52,7 +52,9 @@ def entries(layout: Layout) -> list[Entry]:
         return _concat_entries(layout)
     found = [(0, 0)]
     for part in layout.parts:
-        found = [_inner(outer, inner, part) for outer, inner in product(found, entries(part))]
+        copies = counts(part)
+        pairs = product(found, entries(part))
+        found = [_inner(outer, inner, part.size, copies) for outer, inner in pairs]
     return found
 
 
@@ -78,10 +80,10 @@ def _concat_entries(layout: Concat) -> list[Entry]:
     return found
 
 
-def _inner(outer: Entry, inner: Entry, part: Layout) -> Entry:
+def _inner(outer: Entry, inner: Entry, size: int, copies: Counter[int]) -> Entry:
     if PAD in (outer[0], inner[0]):
         return PAD, 0
-    return outer[0] * part.size + inner[0], outer[1] * counts(part)[inner[0]] + inner[1]
+    return outer[0] * size + inner[0], outer[1] * copies[inner[0]] + inner[1]
 
 
 @given(layouts(drops=True))
@@ -91,7 +93,8 @@ def test_a_layout_is_what_its_tree_says(layout: Layout) -> None:
     assert layout.new_size == len(layout.index_map) == len(layout.copies) == len(expected)
     assert layout.index_map.tolist() == [source for source, _ in expected]
     assert layout.copies[real].tolist() == [expected[new][1] for new in real]
-    assert layout.multiplicity.tolist() == [counts(layout)[source] for source in range(layout.size)]
+    copies = counts(layout)
+    assert layout.multiplicity.tolist() == [copies[source] for source in range(layout.size)]
 
 
 @given(layouts(drops=True))

@@ -139,7 +139,7 @@ def test_the_tilings_of_the_paper() -> None:
 
 
 @given(recipes(NOISELESS), st.sampled_from([0, kernel.MAX_SLICES]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_widen_is_the_equation(recipe: Widening, max_slices: int) -> None:
     source = numbers(recipe)
     with patch.object(kernel, "MAX_SLICES", max_slices):
@@ -150,7 +150,7 @@ def test_widen_is_the_equation(recipe: Widening, max_slices: int) -> None:
 @given(
     recipes(NOISELESS + NOISY), st.sampled_from([0, kernel.MAX_SLICES]), st.sampled_from([7, kernel.CHUNK])
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_copies_sum_to_the_source(recipe: Widening, max_slices: int, chunk: int) -> None:
     source = numbers(recipe)
     with patch.object(kernel, "MAX_SLICES", max_slices), patch.object(kernel, "CHUNK", chunk):
@@ -159,7 +159,7 @@ def test_copies_sum_to_the_source(recipe: Widening, max_slices: int, chunk: int)
 
 
 @given(recipes(NOISY), st.sampled_from([0, kernel.MAX_SLICES]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise_has_the_asked_level_on_duplicated_columns_only(recipe: Widening, max_slices: int) -> None:
     source = numbers(recipe)
     with patch.object(kernel, "MAX_SLICES", max_slices):
@@ -355,11 +355,11 @@ def test_out_may_be_a_mapped_file(tmp_path: Path) -> None:
     assert not stored[2].any()
 
 
-class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Allocations(TorchDispatchMode):
     """The bytes of the largest tensor that an op made, views and results written in place aside."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

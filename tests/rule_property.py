@@ -1,0 +1,339 @@
+"""The property of a rule: replicate the operands of one op through their maps, run it, compare the results.
+
+Everything a rule states is used, and nothing else: axes are refined at random and grow by random maps, scales are
+drawn from the solutions of the rule's equations, literals are rewritten as it says. If the results are then not the
+source's results, replicated and scaled as stated, the rule is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphclone.axes import Axes, Axis, Why
+from graphclone.facts import Balance, Facts, Literal
+from graphclone.frontends.torch import TorchDialect, op_name
+from graphclone.growth import Growth
+from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
+from graphclone.kernel import widen
+from graphclone.passes.choose_widths import settle
+from graphclone.passes.infer_dims import InferDims
+from graphclone.passes.rewrite_literals import RewriteLiterals
+from graphclone.passes.widen_initializers import WidenInitializers
+from graphclone.pipeline import Request, State
+from graphclone.rules import default_rules, find
+from graphclone.rules.site import Rule, Site
+from graphclone.strategies import STRATEGIES
+
+TOLERANCE = 1e-12
+"""Of the greatest error, relative to the greatest element."""
+
+_DIALECT = TorchDialect()
+_REFINED = Why("", "refined by the test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of an op.
+
+    Attributes:
+        operands: tensors and literals by the names of the op's schema.
+        random: whether the values of the results mean nothing.
+    """
+
+    target: torch._ops.OpOverload
+    operands: Mapping[str, Any]
+    random: bool = False
+
+    @property
+    def op(self) -> str:
+        return op_name(self.target)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a sample is grown.
+
+    Attributes:
+        kind: whether dims are tiled or interleaved.
+        factors: what the factor of every free dim is drawn from.
+        before: whether the axes of the operands are products and concats before the rule sees them.
+        after: whether axes are refined once the rule has spoken.
+        scaled: whether scales are drawn from all solutions, or the one nearest to no scaling at all.
+        parameters: which of the contracted operands are parameters.
+        strategy: how their copies share a weight.
+    """
+
+    kind: Any = "tile"
+    factors: Sequence[int] = (1, 2, 3)
+    before: bool = False
+    after: bool = False
+    scaled: bool = False
+    parameters: Sequence[int] = ()
+    strategy: str = "symmetric"
+    seed: int = 0
+
+
+PLAIN_TRIALS = (
+    Trial(),
+    Trial(factors=(2,)),
+    Trial(kind="interleave", scaled=True, seed=1),
+    Trial(before=True, scaled=True, seed=2),
+    Trial(kind="interleave", before=True, after=True, seed=3),
+    Trial(after=True, scaled=True, seed=4),
+)
+
+
+# Graphs of one node
+
+
+def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor]]:
+    """A graph that calls the op on its own inputs, and their data."""
+    data: dict[int, tuple[Value, Tensor]] = {}
+
+    def lifted(operand: Any) -> Operand:
+        if isinstance(operand, list | tuple):
+            return [lifted(item) for item in operand]
+        if not isinstance(operand, Tensor):
+            return operand
+        return data.setdefault(id(operand), (_value(f"x{len(data)}", operand, "input"), operand))[0]
+
+    operands = {name: lifted(operand) for name, operand in sample.operands.items()}
+    node = Node("op", sample.op, operands, [], sample.target)
+    tensors = {value: tensor.detach().clone() for value, tensor in data.values()}
+    inputs = list(tensors)
+    results = run(node, tensors)
+    node.outputs = [_value(f"y{i}", result, "node") for i, result in enumerate(results)]
+    for output in node.outputs:
+        output.producer = node
+    outputs = [Output(output.name, output) for output in node.outputs]
+    return Graph("sample", inputs, [], [node], outputs, _DIALECT), tensors
+
+
+def _value(name: str, data: Any, role: Any) -> Value:
+    if not isinstance(data, Tensor):
+        return Value(name, None, "", role=role)
+    return Value(name, tuple(data.shape), str(data.dtype).removeprefix("torch."), role=role)
+
+
+def run(node: Node, tensors: Mapping[Value, Tensor]) -> Sequence[Any]:
+    """The results of a node, and in ``tensors`` what it wrote into its operands."""
+    torch.manual_seed(0)
+    operands = {name: substitute(operand, tensors) for name, operand in node.operands.items()}
+    return _DIALECT.run(node, operands)
+
+
+def rename_as_parameters(graph: Graph, tensors: Mapping[Value, Tensor], chosen: Sequence[Value]) -> None:
+    """Make inputs of a graph its parameters."""
+    for value in chosen:
+        graph.inputs.remove(value)
+        value.role = "initializer"
+        graph.initializers.append(Initializer(value, (value.name,), "parameter", tensors[value]))
+
+
+# Growth
+
+
+@dataclass
+class Grown:
+    """A sample, inferred and grown."""
+
+    state: State
+    source: dict[Value, Any]
+    tensors: dict[Value, Tensor]
+    logs: dict[Value | Literal, float] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        return self.state.known
+
+    @property
+    def grows(self) -> bool:
+        return bool(self.state.growths)
+
+    def replicated(self, value: Value, data: Tensor) -> Tensor:
+        """The data of a value, replicated through its maps and scaled."""
+        for i, axis in enumerate(self.facts.of[value]):
+            data = data.index_select(i, torch.from_numpy(self.state.layout(axis).index_map))
+        log = self.logs.get(value, 0.0)
+        return data * math.exp(log) if log else data.clone()
+
+
+def grow(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) -> Grown:
+    """Infer the axes of a sample, choose growths and scales, and rewrite its graph."""
+    rng = random.Random(trial.seed)
+    rules = default_rules() if rules is None else rules
+    graph, tensors = graph_of(sample)
+    operands = {value: tensor.clone() for value, tensor in tensors.items()}
+    source = {**tensors, **dict(zip(graph.nodes[0].outputs, run(graph.nodes[0], operands), strict=True))}
+    if trial.parameters:
+        values = contracted_values(sample, rules)
+        rename_as_parameters(graph, tensors, [graph.inputs[values[i]] for i in trial.parameters])
+    request = Request(widen_io=("*",), strategy=STRATEGIES[trial.strategy])
+    state = State(graph, request, _refining(rules, sample.op, trial, rng))
+    InferDims()(state)
+    leaves = free_leaves(state.known)
+    wanted = {leaf: Growth(leaf.size, rng.choice(trial.factors), trial.kind) for leaf in leaves}
+    state.growths, _ = settle(state.known, wanted)
+    grown = Grown(state, source, tensors)
+    grown.logs = log_scales(state, random.Random(trial.seed) if trial.scaled else None)
+    state.scales = {item: math.exp(log) for item, log in grown.logs.items() if _rewritten(item)}
+    WidenInitializers()(state)
+    RewriteLiterals()(state)
+    return grown
+
+
+def _rewritten(item: Value | Literal) -> bool:
+    return item.role == "initializer" if isinstance(item, Value) else bool(item.value)
+
+
+def contracted_values(sample: Sample, rules: Mapping[str, Rule]) -> list[int]:
+    """The inputs that a contraction of the sample could take as parameters, by position."""
+    graph, _ = graph_of(sample)
+    state = State(graph, Request(widen_io=("*",)), rules)
+    InferDims()(state)
+    operands = {value for contraction in state.known.contractions for value, _ in contraction.operands}
+    return [i for i, value in enumerate(graph.inputs) if value in operands and value.dtype == "float64"]
+
+
+def free_leaves(facts: Facts) -> list[Axis]:
+    """Every dim of every tensor that may grow."""
+    leaves = (leaf for axes in facts.of.values() for axis in axes for leaf in facts.axes.leaves(axis))
+    return list(dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1))
+
+
+def _refining(rules: Mapping[str, Rule], op: str, trial: Trial, rng: random.Random) -> Mapping[str, Rule]:
+    """The rules, with axes refined at random around that of one op."""
+    rule, _ = find(rules, op)
+    if rule is None:
+        return rules
+
+    def refined(site: Site) -> None:
+        if trial.before:
+            _refine(site.system, (site.axes(value) for value in site.tensors), rng)
+        rule(site)
+        if trial.after:
+            outputs = [value for value in site.node.outputs if value.is_tensor]
+            _refine(site.system, (site.axes(value) for value in (*outputs, *site.tensors)), rng)
+
+    return {name: refined if known is rule else known for name, known in rules.items()}
+
+
+def _refine(axes: Axes, tensors: Iterator[tuple[Axis, ...]], rng: random.Random) -> None:
+    """Make some axes products and some concats."""
+    for axis in [axis for tensor in tensors for axis in tensor if axis.size > 1]:
+        factor = rng.choice([n for n in range(1, axis.size) if axis.size % n == 0])
+        cut = rng.randrange(1, axis.size)
+        draw = rng.random()
+        if draw < 0.4 and factor > 1:
+            axes.unify(axis, axes.product([axes.dim(factor), axes.dim(axis.size // factor)]), _REFINED)
+        elif draw < 0.7:
+            axes.unify(axis, axes.concat([axes.dim(cut), axes.dim(axis.size - cut)]), _REFINED)
+
+
+# Scales
+
+
+def log_scales(state: State, rng: random.Random | None) -> dict[Value | Literal, float]:
+    """A solution of all scale equations, in logarithms: the least one, or any one."""
+    rows = [row for node in state.graph.nodes for row in _equations(state, node)]
+    unknowns = list(dict.fromkeys(item for terms, _ in rows for item in terms))
+    if not unknowns:
+        assert not any(constant for _, constant in rows), "no scales satisfy the rule's equations"
+        return {}
+    matrix = np.array([[terms.get(item, 0.0) for item in unknowns] for terms, _ in rows])
+    constants = np.array([constant for _, constant in rows])
+    solution = np.linalg.lstsq(matrix, constants, rcond=None)[0]
+    assert np.allclose(matrix @ solution, constants, atol=1e-9), "no scales satisfy the rule's equations"
+    if rng is not None:
+        _, values, space = np.linalg.svd(matrix)
+        free = space[np.count_nonzero(values > 1e-9) :]
+        solution = solution + sum(rng.uniform(-2, 2) * direction for direction in free)
+    return {item: float(log) for item, log in zip(unknowns, solution, strict=True) if abs(log) > 1e-9}
+
+
+def _equations(state: State, node: Node) -> Iterator[tuple[dict[Value | Literal, float], float]]:
+    """Every equation of a node as the coefficients of its unknowns and their sum."""
+    balances = state.known.balances.get(node)
+    stated = {balance.out for balance in balances or ()}
+    for value in (*node.outputs, *(node.inputs if balances is None else ())):
+        if value.is_float and value not in stated:
+            yield {value: 1.0}, 0.0
+    for balance in balances or ():
+        terms: dict[Value | Literal, float] = {}
+        for coefficient, item in [*balance.terms, *([(-1, balance.out)] if balance.out else [])]:
+            if isinstance(item, Literal) or item.is_float:
+                terms[item] = terms.get(item, 0.0) + float(coefficient)
+        yield terms, -_copies(state, balance)
+
+
+def _copies(state: State, balance: Balance) -> float:
+    """The logarithm of the copies that an equation counts."""
+    total = sum(float(coefficient) * _multiplicity(state, axis) for coefficient, axis in balance.logs)
+    for coefficient, axis in balance.unbiased:
+        layout = state.layout(axis)
+        old, new = layout.size, layout.new_size
+        total += float(coefficient) * math.log((new - 1) * old / ((old - 1) * new))
+    if balance.contraction is not None and not state.known.absorbed(balance.contraction):
+        total += sum(_multiplicity(state, axis) for axis in balance.contraction.axes)
+    return total
+
+
+def _multiplicity(state: State, axis: Axis) -> float:
+    copies = state.layout(axis).uniform
+    assert copies is not None, "the rule counts the copies of an axis that is not repeated uniformly"
+    return math.log(copies)
+
+
+# The property
+
+
+def check(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) -> Grown:
+    """The property. Fails if what the rule states is not what the op does."""
+    grown = grow(sample, trial, rules)
+    node = grown.state.graph.nodes[0]
+    tensors = {value: _operand(grown, value, data) for value, data in grown.tensors.items()}
+    results = run(node, tensors)
+    for output, result in zip(node.outputs, results, strict=True):
+        if isinstance(result, Tensor):
+            assert tuple(result.shape) == output.shape, f"{output} is {tuple(result.shape)}, not {output.shape}"
+            if not sample.random:
+                compare(result, grown.replicated(output, grown.source[output]), str(output))
+    for value in _written(node):
+        compare(tensors[value], grown.replicated(value, grown.source[node.outputs[0]]), f"{value}, written into,")
+    return grown
+
+
+def _operand(grown: Grown, value: Value, data: Tensor) -> Tensor:
+    if value.role == "initializer":
+        return widen(data, grown.state.recipes[value])  # type: ignore[index]
+    return grown.replicated(value, data)
+
+
+def _written(node: Node) -> list[Value]:
+    """The operand that an in-place op wrote its result into."""
+    first = next(iter(node.target._schema.arguments), None)
+    is_written = first is not None and first.alias_info is not None and first.alias_info.is_write
+    return [node.operands[first.name]] if is_written else []
+
+
+def compare(found: Tensor, expected: Tensor, what: str) -> None:
+    """Equal up to rounding of the greatest element."""
+    assert found.dtype == expected.dtype, f"{what} is {found.dtype}, not {expected.dtype}"
+    assert found.shape == expected.shape, f"{what} is {tuple(found.shape)}, not {tuple(expected.shape)}"
+    if not found.is_floating_point() and not found.is_complex():
+        assert torch.equal(found, expected), f"{what} differs"
+        return
+    found, expected = found.to(torch.complex128), expected.to(torch.complex128)
+    finite = expected.isfinite()
+    assert torch.equal(found.isfinite(), finite), f"{what} differs in what is finite"
+    scale = float(expected[finite].abs().max()) if finite.any() else 0.0
+    error = float((found - expected)[finite].abs().max()) if finite.any() else 0.0
+    assert error <= TOLERANCE * max(scale, 1e-300), f"{what} differs by {error / scale:.1e} of its greatest element"
