@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.ir import Graph, Node, Operand, Value, substitute, values_in
+
+_UNINITIALISED = re.compile(r"aten\.(new_)?empty")
+"""Ops that return whatever is in memory; lifted runs are compared, so there it is zeros."""
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -66,9 +70,13 @@ def _run(graph: Graph, node: Node, operands: Mapping[str, Operand], lift: bool) 
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        return graph.dialect.run(node, operands)
+        results = graph.dialect.run(node, operands)
     finally:
         torch.set_default_dtype(default)
+    if _UNINITIALISED.match(node.op):
+        for result in results:
+            result.zero_()
+    return results
 
 
 def _lift_dtypes(operands: Mapping[str, Operand]) -> dict[str, Operand]:

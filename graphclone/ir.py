@@ -83,6 +83,9 @@ class Node:
         """Every value among the operands."""
         return values_in(list(self.operands.values()))
 
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.op}"
+
     def operand(self, path: Path) -> Operand:
         """The operand at a path."""
         found: Operand = self.operands
@@ -169,6 +172,9 @@ class Graph:
     dialect: Dialect
     notes: list[str] = field(default_factory=list)
     origin: Any = None
+
+    def __repr__(self) -> str:
+        return f"Graph({self.name}, {len(self.nodes)} nodes)"
 
     def copy(self) -> Graph:
         """The same graph in new values and nodes, under the same names; tensors are shared."""

@@ -337,10 +337,10 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0
 def _fill_noisy(source: Tensor, recipe: Widening, out: Tensor) -> None:
     """Lays N into ``out``, where it needs no room of its own, and adds ``A (x) W`` to it."""
     free = [axis for axis in range(out.dim()) if axis not in recipe.contracted]
-    if not free:
+    if not free:  # one row then
         contracted = tuple(axis + 1 for axis in recipe.contracted)
-        lifted = replace(recipe, axes=(rigid(1), *recipe.axes), contracted=contracted)
-        return _fill_noisy(source[None], lifted, out[None])
+        recipe = replace(recipe, axes=(rigid(1), *recipe.axes), contracted=contracted)
+        source, out, free = source[None], out[None], [0]
     along = max(free, key=lambda axis: out.shape[axis])
     out.mul_(_gain(_lay_noise(recipe, out, along), source, recipe, out))
     for share in _shares(source, recipe, out):

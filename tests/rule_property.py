@@ -94,8 +94,8 @@ PLAIN_TRIALS = (
 # Graphs of one node
 
 
-def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor]]:
-    """A graph that calls the op on its own inputs, and their data."""
+def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor], Sequence[Any]]:
+    """A graph that calls the op on its own inputs, their data, and the results."""
     data: dict[int, tuple[Value, Tensor]] = {}
 
     def lifted(operand: Any) -> Operand:
@@ -107,14 +107,13 @@ def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor]]:
 
     operands = {name: lifted(operand) for name, operand in sample.operands.items()}
     node = Node("op", sample.op, operands, [], sample.target)
-    tensors = {value: tensor.detach().clone() for value, tensor in data.values()}
-    inputs = list(tensors)
-    results = run(node, tensors)
+    tensors = dict(data.values())
+    results = run(node, {value: tensor.clone() for value, tensor in tensors.items()})
     node.outputs = [_value(f"y{i}", result, "node") for i, result in enumerate(results)]
     for output in node.outputs:
         output.producer = node
     outputs = [Output(output.name, output) for output in node.outputs]
-    return Graph("sample", inputs, [], [node], outputs, _DIALECT), tensors
+    return Graph("sample", list(tensors), [], [node], outputs, _DIALECT), tensors, results
 
 
 def _value(name: str, data: Any, role: Any) -> Value:
@@ -170,9 +169,8 @@ def grow(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) 
     """Infer the axes of a sample, choose growths and scales, and rewrite its graph."""
     rng = random.Random(trial.seed)
     rules = default_rules() if rules is None else rules
-    graph, tensors = graph_of(sample)
-    operands = {value: tensor.clone() for value, tensor in tensors.items()}
-    source = {**tensors, **dict(zip(graph.nodes[0].outputs, run(graph.nodes[0], operands), strict=True))}
+    graph, tensors, results = graph_of(sample)
+    source = {**tensors, **dict(zip(graph.nodes[0].outputs, results, strict=True))}
     if trial.parameters:
         values = contracted_values(sample, rules)
         rename_as_parameters(graph, tensors, [graph.inputs[values[i]] for i in trial.parameters])
@@ -196,7 +194,7 @@ def _rewritten(item: Value | Literal) -> bool:
 
 def contracted_values(sample: Sample, rules: Mapping[str, Rule]) -> list[int]:
     """The inputs that a contraction of the sample could take as parameters, by position."""
-    graph, _ = graph_of(sample)
+    graph, *_ = graph_of(sample)
     state = State(graph, Request(widen_io=("*",)), rules)
     InferDims()(state)
     operands = {value for contraction in state.known.contractions for value, _ in contraction.operands}

@@ -158,11 +158,13 @@ def test_copies_sum_to_the_source(recipe: Widening, max_slices: int, chunk: int)
     torch.testing.assert_close(summed(wide, recipe), read(source, recipe), rtol=1e-12, atol=1e-12)
 
 
-@given(recipes(NOISY), st.sampled_from([0, kernel.MAX_SLICES]))
+@given(recipes(NOISY), st.sampled_from([0, kernel.MAX_SLICES]), st.sampled_from([7, kernel.CHUNK]))
 @settings(max_examples=200)
-def test_noise_has_the_asked_level_on_duplicated_columns_only(recipe: Widening, max_slices: int) -> None:
+def test_noise_is_at_the_asked_level_on_duplicated_columns_only(
+    recipe: Widening, max_slices: int, chunk: int
+) -> None:
     source = numbers(recipe)
-    with patch.object(kernel, "MAX_SLICES", max_slices):
+    with patch.object(kernel, "MAX_SLICES", max_slices), patch.object(kernel, "CHUNK", chunk):
         wide = widen(source, recipe)
     quiet = widen(source, replace(recipe, strategy=replace(recipe.strategy, snr_db=None)))
     duplicated = torch.zeros(recipe.shape, dtype=torch.bool)
@@ -264,7 +266,7 @@ def test_noise_does_not_depend_on_what_was_widened_before() -> None:
 def test_noise_does_not_depend_on_the_threads_nor_on_the_callers_generator() -> None:
     axis = Leaf(Growth(300, 3))
     recipe = Widening("w", (axis, axis), (1,), strategy("noisy-diagonal"))
-    source, threads, state = numbers(recipe, torch.float32), torch.get_num_threads(), torch.get_rng_state()
+    source, threads, state = numbers(recipe), torch.get_num_threads(), torch.get_rng_state()
     found = []
     for count in (1, 2, 4):
         torch.set_num_threads(count)
@@ -285,12 +287,14 @@ def test_no_noise_without_weights_or_copies(source: Tensor) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["tile", "interleave", "explicit"])
 @pytest.mark.parametrize("name", ["noisy-symmetric", "noisy-diagonal"])
-def test_the_last_copy_makes_up_for_rounding(dtype: torch.dtype, kind: Kind, name: str) -> None:
+@pytest.mark.parametrize("chunk", [500, kernel.CHUNK])
+def test_the_last_copy_makes_up_for_rounding(dtype: torch.dtype, kind: Kind, name: str, chunk: int) -> None:
     growth = Growth.explicit(64, [*range(64), *range(64), PAD, *range(32)])
     axis = Leaf(growth if kind == "explicit" else Growth(64, 3, kind))
     recipe = Widening("w", (axis, axis), (1,), strategy(name), scale=0.5)
     source = numbers(recipe, dtype)
-    wide = widen(source, recipe)
+    with patch.object(kernel, "CHUNK", chunk):
+        wide = widen(source, recipe)
     error = (summed(wide.double(), recipe) - read(source.double(), recipe)).abs()
     last_of = {old: new for new, (old, _) in enumerate(entries(axis)) if old != PAD}
     last = wide.double().abs()[:, [last_of[old] for old in range(64)]]
@@ -317,9 +321,10 @@ def test_scalars_are_kept_and_scaled() -> None:
 
 
 def test_a_shifted_weight_is_rounded_once() -> None:
-    source = torch.full((1,), 2**-9, dtype=torch.bfloat16)
-    wide = widen(source, Widening("norm", (Leaf(Growth(1, 2)),), scale=1 + 2**-7, shift=1.0))
-    assert wide.tolist() == [float(torch.tensor(1 + (1 + 2**-7) * 2**-9).bfloat16())] * 2
+    recipe = Widening("norm", (Leaf(Growth(1000, 2)),), scale=1.3, shift=0.3)
+    source = numbers(recipe, torch.bfloat16)
+    once = (source.double() * 1.3 + 0.3).bfloat16()
+    assert torch.equal(widen(source, recipe), once.repeat(2))
 
 
 def test_a_parameter_widens_outside_the_autograd_graph() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from graphclone.facts import Scaled
-from graphclone.ir import Value
-from graphclone.rules.site import Rule, Site
+from graphclone.facts import Literal, Scaled
+from graphclone.ir import Operand, Value
+from graphclone.rules.site import Cannot, Rule, Site, exact
 
 
 def elementwise(s: Site) -> None:
@@ -20,14 +21,13 @@ def elementwise(s: Site) -> None:
 def homogeneous(s: Site) -> None:
     """f(c x) = c f(x) for c > 0; options are plain numbers."""
     elementwise(s)
-    s.same_scale(s.out, *(tensor for tensor in s.tensors if tensor.is_float))
+    s.same_scale(s.out, s.tensors[0])
 
 
 def identity(s: Site) -> None:
     """The result is the operand, perhaps in another dtype or memory layout."""
     homogeneous(s)
-    source = s.tensors[0]
-    s.shows(s.out, source, range(source.rank))
+    _shows_all(s, s.tensors[0])
 
 
 def cast_like(s: Site) -> None:
@@ -35,7 +35,37 @@ def cast_like(s: Site) -> None:
     x = s.tensor("self")
     s.tensor("other")
     s.broadcast(x)
-    s.shows(s.out, x, range(x.rank))
+    s.same_scale(s.out, x)
+    _shows_all(s, x)
+
+
+def _shows_all(s: Site, x: Value) -> None:
+    """The result is a view, unless a cast to integers rounds: a weight may not be divided behind one."""
+    if s.out.is_float or not x.is_float:
+        s.shows(s.out, x, range(x.rank))
+
+
+def dropout(s: Site) -> None:
+    """Nothing, once the model is trained."""
+    if s.get("train"):
+        raise Cannot("dropout in training mode")
+    identity(s)
+
+
+def random_slope(s: Site) -> None:
+    """A leaky ReLU, whose slope is random in training."""
+    if s.get("training"):
+        raise Cannot("random slopes in training mode")
+    homogeneous(s)
+
+
+def prelu(s: Site) -> None:
+    """A leaky ReLU with one slope, or one for each channel, which is the second axis."""
+    x, slope = s.tensor("self"), s.tensor("weight")
+    s.equal_all(s.axes(x), s.axes(s.out))
+    if slope.rank and s.axes(slope)[0].size > 1:
+        s.equal(s.axes(slope)[0], s.axes(x)[1])
+    s.require({slope: 1})
     s.same_scale(s.out, x)
 
 
@@ -43,20 +73,19 @@ def power_of(exponent: Fraction | int) -> Rule:
     """x to a fixed power."""
 
     def power(s: Site) -> None:
-        x = s.tensors[0]
+        x = s.tensor("self")
         s.broadcast(x)
-        s.read.update(s.node.operands)
         s.scale(s.out, {x: exponent})
 
     return power
 
 
 def pow_scalar(s: Site) -> None:
-    """x to the power of a literal."""
-    x, exponent = s.tensor("self"), s.get("exponent")
+    """x to the power of a literal; one that is no simple fraction leaves no exact scale, so that it must be 1."""
+    x, exponent = s.tensor("self"), exact(s.get("exponent"))
     s.broadcast(x)
-    if isinstance(exponent, int | float):
-        s.scale(s.out, {x: Fraction(exponent).limit_denominator(1000)})
+    if exponent is not None:
+        s.scale(s.out, {x: exponent})
 
 
 def add(s: Site) -> None:
@@ -92,23 +121,39 @@ def divide(s: Site) -> None:
 def choose(s: Site) -> None:
     """One of several values per element (where, masked_fill, maximum): they and the result share one scale."""
     s.broadcast(*s.tensors)
+    for name in ("condition", "mask", "non_blocking"):
+        s.get(name)
     chosen: list[Scaled] = []
-    for name in s.node.operands:
+    for name in ("self", "other", "src", "value"):
         operand = s.get(name)
         if isinstance(operand, Value):
-            chosen += [operand] if operand.is_tensor and operand.is_float else []
-        elif isinstance(operand, int | float) and not isinstance(operand, bool):
+            chosen.append(operand)
+        elif operand is not None:
             chosen += _numbers(s, name, operand)
-    s.same_scale(s.out, *chosen)
+    if all(isinstance(item, Literal) or item.is_tensor for item in chosen):
+        s.same_scale(s.out, *chosen)
 
 
-def addcmul(s: Site) -> None:
-    """x + value a b."""
-    x, a, b = s.tensor("self"), s.tensor("tensor1"), s.tensor("tensor2")
-    s.get("value")
-    s.broadcast(x, a, b)
-    s.scale(s.out, {x: 1})
-    s.require(_sum((a, 1), (b, 1), (x, -1)))
+def product_added(sign: int) -> Rule:
+    """x + value a b, or x + value a / b where the sign is -1."""
+
+    def rule(s: Site) -> None:
+        x, a, b = s.tensor("self"), s.tensor("tensor1"), s.tensor("tensor2")
+        s.get("value")
+        s.broadcast(x, a, b)
+        s.scale(s.out, {x: 1})
+        s.require(_sum((a, 1), (b, sign), (x, -1)))
+
+    return rule
+
+
+def interpolate(s: Site) -> None:
+    """x + weight (y - x)"""
+    x, y, weight = s.tensor("self"), s.tensor("end"), s.get("weight")
+    s.broadcast(*s.tensors)
+    s.same_scale(s.out, x, y)
+    if isinstance(weight, Value) and weight.is_tensor:
+        s.require({weight: 1})
 
 
 def glu(s: Site) -> None:
@@ -119,8 +164,25 @@ def glu(s: Site) -> None:
         s.equal(a, s.system.concat([b, b]) if i == axis else b)
 
 
-def _numbers(s: Site, name: str, value: float) -> list[Scaled]:
+def complex_of(s: Site) -> None:
+    """From real and imaginary parts."""
+    parts = s.tensor("real"), s.tensor("imag")
+    s.broadcast(*parts)
+    s.same_scale(s.out, *parts)
+
+
+def polar(s: Site) -> None:
+    """From absolute values, which have the scale of the result, and angles."""
+    length, angle = s.tensor("abs"), s.tensor("angle")
+    s.broadcast(length, angle)
+    s.require({angle: 1})
+    s.scale(s.out, {length: 1})
+
+
+def _numbers(s: Site, name: str, value: Operand) -> list[Scaled]:
     """A literal as something with a scale; 0 and the infinities have any scale."""
+    if not isinstance(value, int | float):
+        raise Cannot(f"its {name} is not a real number")
     return [] if value == 0 or math.isinf(value) else [s.literal(name, float(value))]
 
 
@@ -144,65 +206,57 @@ def _sum(*terms: tuple[Scaled, int]) -> dict[Scaled, int | Fraction]:
     return total
 
 
-_NON_LINEAR = """
-    acos acosh asin asinh atan atanh ceil celu clamp clamp_max clamp_min clip cos cosh elu erf erfc erfinv exp exp2
-    expm1 floor frac gelu hardsigmoid hardswish hardtanh isfinite isinf isnan lgamma log log10 log1p log2 log_sigmoid
-    logit mish nan_to_num relu6 round selu sigmoid sign silu sin sinh softplus softsign special_expm1 tan tanh
-    tanhshrink threshold trunc logical_not bitwise_not hardshrink softshrink signbit sinc digamma sgn
-"""
-_NON_LINEAR_BINARY = """
-    atan2 eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__
-    __xor__ fmod remainder floor_divide hypot xlogy logaddexp prelu heaviside bitwise_left_shift bitwise_right_shift
-    __lshift__ __rshift__
-"""
-_HOMOGENEOUS = "relu neg abs leaky_relu rrelu positive"
-_IDENTITIES = "alias detach clone contiguous dropout lift_fresh_copy feature_dropout alpha_dropout lift"
-_IDENTITY_OVERLOADS = ("aten.to.dtype", "aten.to.dtype_layout", "aten.to.device", "aten.to.other", "aten._to_copy.default")
+def _named(names: str, *overloads: str) -> Iterator[str]:
+    return (f"aten.{name}.{overload}" for name in names.split() for overload in overloads or ("default",))
 
-RULES: dict[str, Rule] = {
-    **{f"aten.{name}.{o}": elementwise for name in _NON_LINEAR.split() for o in ("default", "Tensor", "decimals")},
-    **{
-        f"aten.{name}.{o}": elementwise
-        for name in _NON_LINEAR_BINARY.split()
-        for o in ("default", "Tensor", "Scalar", "Scalar_Tensor")
-    },
-    **{f"aten.{name}.default": homogeneous for name in _HOMOGENEOUS.split()},
-    **{f"aten.{name}.default": identity for name in _IDENTITIES.split()},
-    **dict.fromkeys(_IDENTITY_OVERLOADS, identity),
+
+_NON_LINEAR = """
+    acos acosh asin asinh atan atanh ceil celu clamp clamp_max clamp_min clip cos cosh digamma elu erf erfc erfinv exp
+    exp2 expm1 floor frac gelu hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan lgamma log log10 log1p
+    log2 log_sigmoid logical_not logit mish nan_to_num bitwise_not relu6 round selu sgn sigmoid sign signbit silu sin
+    sinc sinh softplus softshrink special_expm1 tan tanh threshold trunc
+    atan2 floor_divide heaviside hypot logaddexp logical_and logical_or logical_xor
+"""
+_WITH_TENSOR_BOUNDS = "clamp clamp_max clamp_min clip"
+_BINARY = "eq ne lt le gt ge fmod remainder bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
+_HOMOGENEOUS = "relu neg abs leaky_relu positive real imag"
+_IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_named(_NON_LINEAR), elementwise),
+    **dict.fromkeys(_named(_WITH_TENSOR_BOUNDS, "Tensor"), elementwise),
+    **dict.fromkeys(_named(_BINARY, "Tensor", "Scalar"), elementwise),
+    **dict.fromkeys(_named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
+    **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), elementwise),
+    **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), elementwise),
+    "aten.floor_divide.Scalar": elementwise,
+    "aten.round.decimals": elementwise,
+    **dict.fromkeys(_named(_HOMOGENEOUS), homogeneous),
+    **dict.fromkeys(_named(_IDENTITIES), identity),
+    **dict.fromkeys(_named("to", "dtype", "dtype_layout", "device"), identity),
+    "aten._to_copy.default": identity,
+    "aten.to.other": cast_like,
     "aten.type_as.default": cast_like,
+    **dict.fromkeys(_named("dropout feature_dropout alpha_dropout"), dropout),
+    "aten.rrelu.default": random_slope,
+    "aten.prelu.default": prelu,
     "aten.sqrt.default": power_of(Fraction(1, 2)),
     "aten.rsqrt.default": power_of(Fraction(-1, 2)),
     "aten.reciprocal.default": power_of(-1),
     "aten.square.default": power_of(2),
     "aten.pow.Tensor_Scalar": pow_scalar,
-    "aten.pow.Scalar": elementwise,
-    "aten.pow.Tensor_Tensor": elementwise,
-    "aten.add.Tensor": add,
-    "aten.add.Scalar": add,
-    "aten.sub.Tensor": add,
-    "aten.sub.Scalar": add,
-    "aten.rsub.Scalar": add,
-    "aten.rsub.Tensor": add,
-    "aten.mul.Tensor": multiply,
-    "aten.mul.Scalar": multiply,
-    "aten.multiply.Tensor": multiply,
-    "aten.div.Tensor": divide,
-    "aten.div.Scalar": divide,
-    "aten.div.Tensor_mode": divide,
+    **dict.fromkeys(_named("add sub rsub", "Tensor", "Scalar"), add),
+    **dict.fromkeys(_named("mul multiply", "Tensor", "Scalar"), multiply),
+    **dict.fromkeys(_named("div", "Tensor", "Scalar", "Tensor_mode", "Scalar_mode"), divide),
     "aten.true_divide.Tensor": divide,
-    "aten.addcmul.default": addcmul,
+    "aten.addcmul.default": product_added(1),
+    "aten.addcdiv.default": product_added(-1),
+    **dict.fromkeys(_named("lerp", "Scalar", "Tensor"), interpolate),
     "aten.glu.default": glu,
-    "aten.maximum.default": choose,
-    "aten.minimum.default": choose,
-    "aten.max.other": choose,
-    "aten.min.other": choose,
-    "aten.where.self": choose,
-    "aten.where.ScalarOther": choose,
-    "aten.where.ScalarSelf": choose,
-    "aten.where.Scalar": choose,
-    "aten.masked_fill.Scalar": choose,
-    "aten.masked_fill.Tensor": choose,
-    "aten.copy.default": choose,
-    "aten.fill.Scalar": choose,
-    "aten.fill.Tensor": choose,
+    **dict.fromkeys(_named("maximum minimum copy"), choose),
+    **dict.fromkeys(_named("max min", "other"), choose),
+    **dict.fromkeys(_named("where", "self", "ScalarOther", "ScalarSelf", "Scalar"), choose),
+    **dict.fromkeys(_named("masked_fill fill", "Scalar", "Tensor"), choose),
+    "aten.complex.default": complex_of,
+    "aten.polar.default": polar,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 
 from graphclone.axes import Axis
-from graphclone.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.facts import Scaled
+from graphclone.ir import Operand, Value
+from graphclone.rules.site import Cannot, Rule, Site, exact
 
 
 def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
@@ -34,6 +36,8 @@ def total(s: Site) -> None:
     x = s.tensor("self")
     s.get("dtype")
     axes = _reduced(s, x)
+    if not s.out.is_float:
+        s.pin(axes, "counted")
     for axis in axes:
         s.uniform(axis, "summed over")
     s.scale(s.out, {x: 1}, logs=_count(axes, 1))
@@ -44,12 +48,30 @@ def norm(s: Site) -> None:
     x, order = s.tensor("self"), s.get("ord", s.get("p", 2))
     s.get("dtype")
     axes = _reduced(s, x)
-    if not isinstance(order, int | float) or order <= 0:
+    if s.node.op == "aten.linalg_norm.default" and len(axes) == 2 and s.get("ord") is not None:
+        raise Cannot("a matrix norm")
+    _normed(s, axes, {x: 1}, order)
+
+
+def distance(s: Site) -> None:
+    """``... p m, ... r m -> ... p r``, the p-norms of the differences of rows."""
+    a, b = s.tensor("x1"), s.tensor("x2")
+    s.get("compute_mode")
+    s.equal(s.axes(a)[-1], s.axes(b)[-1])
+    s.broadcast(a, out=(*s.axes(s.out)[:-1], s.axes(a)[-1]))
+    s.broadcast(b, out=(*s.axes(s.out)[:-2], s.axes(s.out)[-1], s.axes(b)[-1]))
+    _normed(s, [s.axes(a)[-1]], {a: 1}, s.get("p", 2))
+    s.require({a: 1, b: -1})
+
+
+def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Operand) -> None:
+    """A norm over axes; the greatest or least of all elements does not care for copies."""
+    inverse = 0 if order in (math.inf, -math.inf) else exact(1 / order) if isinstance(order, int | float) and order > 0 else None
+    if inverse is None:
         raise Cannot(f"a norm of order {order}")
-    power = Fraction(0) if order == float("inf") else 1 / Fraction(order).limit_denominator(1000)
     for axis in axes:
         s.uniform(axis, "normed over")
-    s.scale(s.out, {x: 1}, logs=_count(axes, power))
+    s.scale(s.out, terms, logs=_count(axes, inverse))
 
 
 def variance(power: Fraction) -> Rule:
@@ -58,14 +80,31 @@ def variance(power: Fraction) -> Rule:
     def rule(s: Site) -> None:
         x = s.tensor("self")
         correction = s.get("correction", 1 if s.get("unbiased", True) else 0)
-        axes = _reduced(s, x)
-        if correction not in (0, 1) or (correction and len(axes) != 1):
+        if correction not in (0, 1):
             raise Cannot("a variance with this correction")
+        axes = _reduced(s, x)
         for axis in axes:
             s.uniform(axis, "averaged over")
-        s.scale(s.out, {x: 2 * power}, unbiased={axis: power for axis in axes} if correction else {})
+        elements = s.system.product(axes)
+        unbiased = {elements: -power} if correction and elements.size > 1 else {}
+        s.scale(s.out, {x: 2 * power}, unbiased=unbiased)
 
     return rule
+
+
+def squared_error(s: Site) -> None:
+    """``mean((x - y) ** 2)``, or without the mean."""
+    x, y, reduction = s.tensor("self"), s.tensor("target"), s.get("reduction", 1)
+    if reduction not in (0, 1) or x.shape != y.shape:
+        raise Cannot("a sum of squared errors")
+    s.equal_all(s.axes(x), s.axes(y))
+    if reduction == 0:
+        s.equal_all(s.axes(x), s.axes(s.out))
+    else:
+        for axis in s.axes(x):
+            s.uniform(axis, "averaged over")
+    s.require({x: 1, y: -1})
+    s.scale(s.out, {x: 2})
 
 
 def extreme(s: Site) -> None:
@@ -153,11 +192,40 @@ def triangle(s: Site) -> None:
     s.same_scale(s.out, x)
 
 
+def matrix_function(s: Site) -> None:
+    """Of square matrices, in the last two axes."""
+    x = s.tensor("self")
+    s.pin(s.axes(x)[-2:], "a matrix function")
+    s.equal_all(s.axes(x), s.axes(s.out))
+
+
+def fourier(s: Site) -> None:
+    """Fourier transforms: the axes they work on keep their size."""
+    x = s.tensor("self")
+    s.get("n"), s.get("norm")
+    transformed = _transformed(s, x)
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if i in transformed:
+            s.pin([a, b], "Fourier transformed")
+        else:
+            s.equal(a, b)
+    s.same_scale(s.out, x)
+
+
+def _transformed(s: Site, x: Value) -> list[int]:
+    """The axes given, else the last one or two by the name of the op, else all or as many as there are sizes."""
+    sizes, name = s.get("s"), s.node.op.split(".")[1]
+    if s.get("dim") is not None or name.endswith("n"):
+        axes = s.axis_list("dim", x.rank)
+        return axes[-len(sizes) :] if sizes and s.get("dim") is None else axes
+    return [x.rank - 1 - i for i in range(2 if name.endswith("2") else 1)]
+
+
 def dense_statistics(s: Site) -> None:
-    """Counts and other results that have nothing to do with the operand's layout."""
+    """Results that depend on the numbers of the operands, not on their layout."""
     for name in s.node.operands:
         s.get(name)
-    s.pin_all("counted")
+    s.pin_all("depends on the data")
 
 
 def _count(axes: list[Axis], coefficient: int | Fraction) -> dict[Axis, int | Fraction]:
@@ -167,37 +235,37 @@ def _count(axes: list[Axis], coefficient: int | Fraction) -> dict[Axis, int | Fr
     return counts
 
 
+def _overloads(names: str, *overloads: str) -> list[str]:
+    return [f"aten.{name}.{overload}" for name in names.split() for overload in overloads]
+
+
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(("aten.mean.dim", "aten.mean.default"), mean),
-    **dict.fromkeys(("aten.sum.dim_IntList", "aten.sum.default"), total),
-    **dict.fromkeys(("aten.linalg_vector_norm.default", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar"), norm),
-    **dict.fromkeys(("aten.var.dim", "aten.var.correction", "aten.var.default"), variance(Fraction(1))),
-    **dict.fromkeys(("aten.std.dim", "aten.std.correction", "aten.std.default"), variance(Fraction(1, 2))),
-    **dict.fromkeys(
-        ("aten.amax.default", "aten.amin.default", "aten.max.dim", "aten.min.dim", "aten.max.default", "aten.min.default"),
-        extreme,
-    ),
-    **dict.fromkeys(("aten.argmax.default", "aten.argmin.default"), position),
-    **dict.fromkeys(
-        ("aten.all.default", "aten.all.dim", "aten.all.dims", "aten.any.default", "aten.any.dim", "aten.any.dims"), logical
-    ),
-    **dict.fromkeys(("aten.logsumexp.default", "aten.prod.default", "aten.prod.dim_int"), unknown_sum),
+    **dict.fromkeys(_overloads("mean", "dim", "default"), mean),
+    **dict.fromkeys(_overloads("sum", "dim_IntList", "default"), total),
+    **dict.fromkeys(_overloads("linalg_vector_norm linalg_norm", "default"), norm),
+    **dict.fromkeys(_overloads("norm", "ScalarOpt_dim", "Scalar"), norm),
+    "aten.cdist.default": distance,
+    **dict.fromkeys(_overloads("var", "dim", "correction", "default"), variance(Fraction(1))),
+    **dict.fromkeys(_overloads("std", "dim", "correction", "default"), variance(Fraction(1, 2))),
+    "aten.mse_loss.default": squared_error,
+    **dict.fromkeys(_overloads("amax amin max min", "default"), extreme),
+    **dict.fromkeys(_overloads("max min", "dim"), extreme),
+    **dict.fromkeys(_overloads("argmax argmin", "default"), position),
+    **dict.fromkeys(_overloads("all any", "default", "dim", "dims"), logical),
+    "aten._is_all_true.default": logical,
+    **dict.fromkeys(_overloads("logsumexp prod", "default"), unknown_sum),
+    "aten.prod.dim_int": unknown_sum,
     **dict.fromkeys(("aten.softmax.int", "aten._softmax.default"), softmax),
-    **dict.fromkeys(
-        (
-            "aten.log_softmax.int",
-            "aten.cumprod.default",
-            "aten.logcumsumexp.default",
-            "aten.argsort.default",
-            "aten.argsort.stable",
-        ),
-        ordered,
-    ),
-    **dict.fromkeys(
-        ("aten.cumsum.default", "aten.sort.default", "aten.sort.stable", "aten.topk.default"),
-        ordered_linear,
-    ),
+    **dict.fromkeys(("aten.log_softmax.int", "aten._log_softmax.default"), ordered),
+    **dict.fromkeys(_overloads("cumprod logcumsumexp argsort", "default"), ordered),
+    "aten.argsort.stable": ordered,
+    **dict.fromkeys(_overloads("cumsum cummax cummin sort topk", "default"), ordered_linear),
+    "aten.sort.stable": ordered_linear,
     "aten.diff.default": difference,
-    **dict.fromkeys(("aten.tril.default", "aten.triu.default"), triangle),
-    **dict.fromkeys(("aten.histc.default", "aten.bincount.default", "aten.nonzero.default"), dense_statistics),
+    **dict.fromkeys(_overloads("tril triu", "default"), triangle),
+    "aten.matrix_exp.default": matrix_function,
+    **dict.fromkeys(_overloads("fft_fft fft_ifft fft_rfft fft_irfft", "default"), fourier),
+    **dict.fromkeys(_overloads("fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2", "default"), fourier),
+    **dict.fromkeys(_overloads("fft_fftn fft_ifftn fft_rfftn fft_irfftn", "default"), fourier),
+    **dict.fromkeys(_overloads("histc bincount nonzero where masked_scatter", "default"), dense_statistics),
 }

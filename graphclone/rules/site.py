@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -69,13 +70,15 @@ class Site:
 
     def axis(self, name: str, rank: int, default: int | None = None) -> int:
         """The operand as the index of an axis, counted from the front."""
-        return self.integer(name, default) % max(rank, 1)
+        if rank == 0:
+            raise Cannot("a tensor without axes")
+        return self.integer(name, default) % rank
 
     def axis_list(self, name: str, rank: int) -> list[int]:
         """The operand as axes, counted from the front; all of them where it is missing or empty."""
         operand = self.get(name)
         operand = [operand] if isinstance(operand, int) else operand
-        return [axis % max(rank, 1) for axis in operand] if operand else list(range(rank))
+        return [axis % rank for axis in operand] if operand and rank else list(range(rank))
 
     @property
     def tensors(self) -> list[Value]:
@@ -167,6 +170,8 @@ class Site:
         """Operands are summed over these axes; any of them may absorb the multiplicity."""
         first, indices = operands[0]
         axes = tuple(self.axes(first)[i] for i in indices)
+        if not self.out.is_float:
+            self.pin(axes, "summed over integers, which cannot be divided by the number of copies")
         contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes)
         self.facts.contractions.append(contraction)
         return contraction
@@ -225,10 +230,18 @@ class Site:
     # The audit
 
     def unread_numbers(self) -> Iterator[str]:
-        """Operands with numbers that the rule did not look at."""
+        """Operands with tensors or numbers that the rule did not look at."""
         for name, operand in self.node.operands.items():
-            if name not in self.read and (_has_number(operand) or any(v.is_tensor for v in values_in(operand))):
+            if name not in self.read and (_has_number(operand) or any(True for _ in values_in(operand))):
                 yield name
+
+
+def exact(number: Operand) -> Fraction | None:
+    """A literal number as a fraction, if it is a simple one."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        return None
+    fraction = Fraction(number).limit_denominator(1000)
+    return fraction if float(fraction) == number else None
 
 
 def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any], ...]:

@@ -1,0 +1,140 @@
+"""Deterministic text of a graph, for people and for golden tests.
+
+    graph Tiny
+    input x: float32[s0=2, 6]
+    parameter up.weight: float32[up=10, 6] contracts 1
+    %linear: float32[s0=2, up=10] = aten.linear.default(input=%x, weight=%up.weight, bias=%up.bias)
+    output output = %linear
+
+An axis that cannot grow is its size. A dim that can is ``name=size``, and ``name=sizex2`` once it grows twofold;
+factors read ``heads*head_dim=3*8`` and segments ``q+k=24+24``. A dynamic axis is its symbol and the size it was
+traced with. Symbols and dims without a name are numbered in order of appearance, so the text depends on nothing
+but the graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import count
+
+from graphclone.axes import Axis, Kind
+from graphclone.dims import dims
+from graphclone.growth import Growth
+from graphclone.initializers import Widening
+from graphclone.ir import Graph, Initializer, Node, Operand, Value
+from graphclone.pipeline import State
+
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
+
+
+def print_graph(graph: Graph) -> str:
+    """A graph as text, with plain sizes."""
+    return print_state(State(graph))
+
+
+def print_state(state: State) -> str:
+    """The graph of a pipeline's state as text, with everything the passes so far have found out."""
+    return "\n".join(_Printer(state).lines()) + "\n"
+
+
+class _Printer:
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.recipes: Mapping[Value, Widening] = state.recipes or {}
+        self.names: dict[Axis, str] = {}
+        self.letters = _letters()
+        self.symbols: dict[str, str] = {}
+        if state.facts is not None:
+            self.names = {dim.axis: dim.name for dim in dims(state.facts)}
+
+    def lines(self) -> Iterator[str]:
+        graph = self.state.graph
+        yield f"graph {graph.name}"
+        yield from (f"note {note}" for note in graph.notes)
+        yield from (f"input {self.typed(value)}" for value in graph.inputs)
+        yield from map(self.initializer, graph.initializers)
+        yield from map(self.node, graph.nodes)
+        yield from (f"output {output.name} = {self.operand(output.operand)}" for output in graph.outputs)
+
+    def initializer(self, initializer: Initializer) -> str:
+        value = initializer.value
+        aliases = f" alias {', '.join(initializer.names[1:])}" if len(initializer.names) > 1 else ""
+        return f"{initializer.kind} {self.typed(value)}{aliases}{self.recipe(value)}"
+
+    def recipe(self, value: Value) -> str:
+        """How an initializer is widened, where that is more than replicating it."""
+        recipe = self.recipes.get(value)
+        if recipe is None:
+            return ""
+        contracts = f" contracts {', '.join(map(str, recipe.contracted))}" if recipe.contracted else ""
+        scale = f" scale {recipe.scale:g}" if recipe.scale != 1 else ""
+        shift = f" shift {recipe.shift:g}" if recipe.shift else ""
+        return f"{contracts}{scale}{shift}"
+
+    def node(self, node: Node) -> str:
+        outputs = ", ".join(f"%{self.typed(output)}" for output in node.outputs)
+        operands = ", ".join(
+            f"{name}={self.operand(operand)}" for name, operand in node.operands.items() if operand is not None
+        )
+        return f"{outputs} = {node.op}({operands})" if outputs else f"{node.op}({operands})"
+
+    def operand(self, operand: Operand) -> str:
+        if isinstance(operand, list | tuple):
+            return f"[{', '.join(self.operand(item) for item in operand)}]"
+        return repr(operand)
+
+    def typed(self, value: Value) -> str:
+        if value.shape is None:
+            return f"{value.name}: number"
+        shown = ", ".join(self.axis(value, i, size) for i, size in enumerate(value.shape))
+        return f"{value.name}: {value.dtype}[{shown}]"
+
+    # Axes
+
+    def axis(self, value: Value, index: int, size: int) -> str:
+        known = self.state.facts.of.get(value) if self.state.facts is not None else None
+        if known is not None and not self.state.known.axes.is_rigid(known[index]):
+            return self.layout(known[index])
+        return f"{self.symbol(value.dynamic[index])}={size}" if index in value.dynamic else str(size)
+
+    def layout(self, axis: Axis) -> str:
+        names, sizes = self.terms(axis)
+        return f"{names}={sizes}" if names else sizes
+
+    def terms(self, axis: Axis, inside: Kind = Kind.CONCAT) -> tuple[str, str]:
+        """The names and the sizes of an axis, in parentheses where it is a concat inside a product."""
+        axes = self.state.known.axes
+        axis = axes.find(axis)
+        if axis.kind is Kind.DIM:
+            return self.leaf(axis)
+        sign = "*" if axis.kind is Kind.PRODUCT else "+"
+        parts = axes.factors(axis) if axis.kind is Kind.PRODUCT else axes.segments(axis)
+        names, sizes = zip(*(self.terms(part, axis.kind) for part in parts), strict=True)
+        form = "({})" if inside is Kind.PRODUCT else "{}"
+        return form.format(sign.join(names)), form.format(sign.join(sizes))
+
+    def leaf(self, axis: Axis) -> tuple[str, str]:
+        if axis.pin is not None:
+            return str(axis.size), str(axis.size)
+        if axis not in self.names:
+            self.names[axis] = next(self.letters)
+        return self.names[axis], _grown(axis.size, self.state.growth_of(axis))
+
+    def symbol(self, expression: str) -> str:
+        """A symbolic size with its symbols numbered in order of appearance."""
+        return _SYMBOL.sub(lambda match: self.symbols.setdefault(match[0], f"s{len(self.symbols)}"), expression)
+
+
+def _grown(size: int, growth: Growth) -> str:
+    if not growth.grows:
+        return str(size)
+    if growth.kind == "explicit":
+        return f"{size}>{growth.new_size}"
+    return f"{size}x{growth.factor}" if growth.kind == "tile" else f"{size}xx{growth.factor}"
+
+
+def _letters() -> Iterator[str]:
+    """a to z, then a1, b1 and so on."""
+    for number in count():
+        yield from (f"{chr(letter)}{number or ''}" for letter in range(ord("a"), ord("z") + 1))

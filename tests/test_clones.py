@@ -1,0 +1,86 @@
+"""Every model of the zoo: widened as asked, really grown, and equal at every node in float64."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from graphclone.growth import Kind
+from graphclone.lockstep import run_lockstep
+from graphclone.pipeline import Request, State
+from graphclone.strategies import strategy
+from tests.tracing import random_pipeline, traced, widened
+from tests.zoo import ZOO
+
+STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
+EXACT = 1e-12
+
+INSERTED = {"olmo-mini": 1}
+"""Multiplications that must be put into a graph: a tied embedding whose final norm has no weight to absorb it."""
+
+
+def shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """Shape of every name the clone's state dict will have."""
+    assert state.recipes is not None
+    saved = [i for i in state.graph.initializers if i.kind != "constant"]
+    return {name: state.recipes[i.value].shape for i in saved for name in i.names}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_clone_computes_the_same_at_every_node(name: str) -> None:
+    """2x and 3x, by all four strategies; parameters have the shapes of the class built that much wider."""
+    expected = {n: {k: tuple(t.shape) for k, t in ZOO[name].build(n).module.state_dict().items()} for n in (2, 3)}
+    for factor, kind in product((2, 3), STRATEGIES):
+        state = widened(name, Request(factor, strategy=strategy(kind), seed=1))
+        assert shapes(state) == expected[factor], f"{factor}x {kind}"
+        result = run_lockstep(state, traced(name)[1])
+        assert result.first is None and result.worst <= EXACT, f"{factor}x {kind}: {result}"
+        rescaled = [node for node in state.graph.nodes if "_rescaled_for_" in node.name]
+        assert len(rescaled) == INSERTED.get(name, 0)
+        assert not state.known.refusals
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("kind", ["tile", "interleave"])
+def test_every_dim_may_grow_by_a_factor_of_its_own(name: str, kind: Kind) -> None:
+    """The standing test: all free dims, head_dim included, grow at random, with outputs pinned and let grow."""
+    for seed, free in product((0, 1), ((), ("*",))):
+        request = Request(widen_io=free, strategy=strategy("noisy-diagonal"), seed=seed)
+        state = widened(name, request, random_pipeline(seed, kind))
+        assert state.growths, "nothing grew"
+        result = run_lockstep(state, traced(name)[1])
+        assert result.first is None and result.worst <= EXACT, f"seed {seed}, free {free}: {result}"
+
+
+def test_tied_weights_stay_tied_and_the_norm_absorbs_the_factor() -> None:
+    state = widened("opt", Request(2))
+    assert state.scales is not None
+    changed = {item: scale for item, scale in state.scales.items() if scale != 1.0}
+    assert {str(item): scale for item, scale in changed.items()} == {
+        "%model.decoder.final_layer_norm.weight": 0.5,
+        "%model.decoder.final_layer_norm.bias": 0.5,
+    }
+    embedding = next(i for i in state.graph.initializers if "lm_head.weight" in i.names)
+    assert len(embedding.names) == 2
+
+
+def test_shifted_norm_weight_is_solved_for() -> None:
+    """A norm that multiplies by 1 + w: its w becomes (1 + w) / 2 - 1, and the 1 stays."""
+    state = widened("gemma", Request(2))
+    assert state.recipes is not None
+    norm = next(i for i in state.graph.initializers if i.name == "model.norm.weight")
+    recipe = state.recipes[norm.value]
+    assert (recipe.scale, recipe.shift) == (0.5, -0.5)
+
+
+def test_noise_makes_copies_differ_and_symmetric_leaves_them_equal() -> None:
+    from graphclone.lockstep import widened_tensors
+
+    for kind, equal in (("symmetric", True), ("noisy-symmetric", False)):
+        state = widened("mlp", Request(2, strategy=strategy(kind)))
+        weight = next(i for i in state.graph.initializers if i.name == "3.weight")
+        tensor = widened_tensors(state)[weight.value]
+        half = tensor.shape[0] // 2
+        assert torch.equal(tensor[:half], tensor[half:]) is equal

@@ -1,0 +1,69 @@
+"""Models of the zoo, traced once, and clones of them made from copies of the trace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphclone.axes import Axis
+from graphclone.frontends.torch import trace
+from graphclone.growth import Growth, Kind
+from graphclone.ir import Graph
+from graphclone.passes import (
+    BalanceScales,
+    Canonicalize,
+    InferDims,
+    RewriteLiterals,
+    WidenInitializers,
+    default_pipeline,
+)
+from graphclone.passes.choose_widths import settle
+from graphclone.pipeline import Pass, Request, State, run
+from tests.zoo import ZOO
+
+
+@cache
+def traced(name: str) -> tuple[Graph, tuple[torch.Tensor, ...]]:
+    """The graph of a zoo model and the tensors it was traced with."""
+    built = ZOO[name].build()
+    leaves = pytree.tree_leaves((built.args, built.kwargs))
+    inputs = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+    return trace(built.module, built.args, built.kwargs, name=name), inputs
+
+
+def widened(name: str, request: Request, passes: Sequence[Pass] | None = None) -> State:
+    """A clone of a zoo model, its graph checked after every pass."""
+    state = State(traced(name)[0].copy(), request)
+    run(default_pipeline() if passes is None else passes, state, check=True)
+    return state
+
+
+@dataclass(frozen=True)
+class RandomWidths:
+    """Every free dim of the graph, offered or not, grows by its own random factor from {1, 2, 3}."""
+
+    seed: int = 0
+    kind: Kind = "tile"
+    name: ClassVar[str] = "choose-widths"
+    requires: ClassVar[frozenset[str]] = frozenset({"dims"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
+
+    def __call__(self, state: State) -> bool:
+        rng = random.Random(self.seed)
+        leaves = (leaf for axes in state.known.of.values() for axis in axes for leaf in state.known.axes.leaves(axis))
+        free = dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1)
+        wanted: dict[Axis, Growth] = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), self.kind) for leaf in free}
+        state.growths, _ = settle(state.known, wanted)
+        return True
+
+
+def random_pipeline(seed: int, kind: Kind) -> tuple[Pass, ...]:
+    """The pipeline with random widths."""
+    widths = RandomWidths(seed, kind)
+    return (Canonicalize(), InferDims(), widths, BalanceScales(), WidenInitializers(), RewriteLiterals())
