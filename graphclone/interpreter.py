@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from graphclone.errors import GraphcloneError
 from graphclone.ir import Graph, Node, Operand, Value, substitute, values_in
 
-_UNINITIALISED = re.compile(r"aten\.(new_)?empty")
-"""Ops that return whatever is in memory; lifted runs are compared, so there it is zeros."""
-
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class ExecutionError(GraphcloneError):
+    """A node could not be run.
+
+    Attributes:
+        node: the node.
+        reason: what its target raised, in one line.
+    """
+
+    def __init__(self, node: Node, error: Exception) -> None:
+        lines = str(error).strip().splitlines()
+        self.node = node
+        self.reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
+        super().__init__(f"{node.name} ({node.op}) failed: {self.reason}")
 
 
 def execute(
@@ -26,7 +38,7 @@ def execute(
 ) -> Iterator[tuple[Node, list[Any]]]:
     """Run a graph in the torch dialect, yielding every node with its results.
 
-    A value is dropped as soon as its last reader has run.
+    An initializer is read when its first reader runs, and a value is dropped when its last reader has run.
 
     Args:
         graph: to run.
@@ -34,13 +46,20 @@ def execute(
         inputs: one tensor per graph input.
         lift: compute in float64, also where the graph itself casts to a lower precision: rounding then hides
             nothing. Tensors and inputs must be float64 already.
+
+    Raises:
+        ExecutionError: naming the node that cannot be run.
     """
-    values: dict[Value, Any] = {**tensors, **dict(zip(graph.inputs, inputs, strict=True))}
+    values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
     last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
     kept = set(values_in([output.operand for output in graph.outputs]))
     for node in graph.nodes:
+        values.update((v, tensors[v]) for v in node.inputs if v not in values)
         operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
-        results = list(_run(graph, node, _lift_dtypes(operands) if lift else operands, lift))
+        try:
+            results = list(_run(graph, node, _lift_dtypes(operands) if lift else operands, lift))
+        except Exception as error:  # whatever the node's target raises
+            raise ExecutionError(node, error) from error
         values.update(zip(node.outputs, results, strict=True))
         yield node, results
         for value in {*node.inputs, *node.outputs}:
@@ -51,12 +70,22 @@ def execute(
 def outputs(
     graph: Graph, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[torch.Tensor], *, lift: bool = False
 ) -> list[torch.Tensor]:
-    """The tensors a graph returns."""
-    values: dict[Value, Any] = {**tensors, **dict(zip(graph.inputs, inputs, strict=True))}
-    wanted = [value for output in graph.outputs for value in values_in(output.operand)]
+    """The tensors a graph returns.
+
+    Raises:
+        ExecutionError: naming the node that cannot be run.
+    """
+    values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    wanted = [value for _, value in output_tensors(graph)]
     for node, results in execute(graph, tensors, inputs, lift=lift):
         values.update((v, r) for v, r in zip(node.outputs, results, strict=True) if v in wanted)
-    return [values[value] for value in wanted if value.is_tensor]
+    return [values[value] if value in values else tensors[value] for value in wanted]
+
+
+def output_tensors(graph: Graph) -> list[tuple[str, Value]]:
+    """The name and the value of every tensor that a graph returns, in order."""
+    returned = [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
+    return [(name, value) for name, value in returned if value.is_tensor]
 
 
 def lifted(tensor: torch.Tensor) -> torch.Tensor:
@@ -70,14 +99,14 @@ def _run(graph: Graph, node: Node, operands: Mapping[str, Operand], lift: bool) 
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        results = graph.dialect.run(node, operands)
+        return graph.dialect.run(node, operands)
     finally:
         torch.set_default_dtype(default)
-    if _UNINITIALISED.match(node.op):
-        for result in results:
-            result.zero_()
-    return results
 
 
 def _lift_dtypes(operands: Mapping[str, Operand]) -> dict[str, Operand]:
-    return pytree.tree_map_only(torch.dtype, lambda d: torch.float64 if d in _LIFTED else d, dict(operands))
+    def lift(dtype: torch.dtype) -> torch.dtype:
+        return torch.float64 if dtype in _LIFTED else dtype
+
+    mapped: dict[str, Operand] = pytree.tree_map_only(torch.dtype, lift, dict(operands))
+    return mapped

@@ -1,22 +1,30 @@
 """Run source and clone side by side, and check the invariant at every value.
 
-``T'[i1, .., ir] = c T[g1(i1), .., gr(ir)]``: in float64 it holds to rounding at every node or something is wrong,
-and the first node where it does not is where.
+``T'[i1, .., ir] = c T[g1(i1), .., gr(ir)]``: in float64 it holds to rounding at every node or something is
+wrong, and the first node where it does not is where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from graphclone.frontends.example_inputs import resized
 from graphclone.growth import PAD, Layout
-from graphclone.interpreter import execute, lifted
-from graphclone.ir import Node, Value
+from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors
+from graphclone.ir import Graph, Initializer, Node, Value
 from graphclone.kernel import widen
 from graphclone.pipeline import State
+
+Reader = Callable[[Initializer], torch.Tensor]
+"""Gives the data of an initializer of the source."""
+
+_HUGE = 1e30
+"""Magnitudes beyond this are masks; beside them everything else would look like rounding."""
+
+_NOT_INITIALISED = ("aten.empty", "aten.new_empty")
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,15 @@ class Deviation:
     error: float
     detail: str
 
+    @classmethod
+    def at(cls, node: Node, value: str, error: float, detail: str) -> Deviation:
+        """At a value that a node computed."""
+        return cls(value, node.op, node.scope, error, detail)
+
     def __str__(self) -> str:
         where = f" in {self.scope}" if self.scope else ""
-        return f"{self.value} (rule of {self.op}{where}): {self.detail}"
+        by = f" (rule of {self.op}{where})" if self.op else ""
+        return f"{self.value}{by}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -48,22 +62,56 @@ class Lockstep:
 
     Attributes:
         worst: greatest relative error of any value.
+        output: greatest relative error of any output.
         values: how many values were compared.
         first: the first value, in graph order, that breaks the invariant.
+        outputs: what the source returns, in float64, one tensor per output that is a tensor.
     """
 
     worst: float
+    output: float
     values: int
     first: Deviation | None
+    outputs: tuple[torch.Tensor, ...] = ()
 
 
-def widened_tensors(state: State, *, lift: bool = False) -> dict[Value, torch.Tensor]:
-    """The data of the clone's initializers, from their recipes."""
+class Lazy(Mapping[Value, torch.Tensor]):
+    """Tensors that are computed when they are read, and not kept."""
+
+    def __init__(self, graph: Graph, read: Reader) -> None:
+        self._initializers = graph.initializer_of()
+        self._read = read
+
+    def __getitem__(self, value: Value) -> torch.Tensor:
+        return self._read(self._initializers[value])
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self._initializers)
+
+    def __len__(self) -> int:
+        return len(self._initializers)
+
+
+def lifted_tensor(initializer: Initializer) -> torch.Tensor:
+    """An initializer of the source in float64."""
+    return lifted(initializer.tensor)
+
+
+def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
+    """The data of the clone's initializers, made from the source's by their recipes one at a time."""
+    recipes = _recipes(state)
+    return Lazy(state.graph, lambda i: widen(read(i), recipes[i.value]))
+
+
+def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
+    """The data of all the clone's initializers in their own dtype, from their recipes."""
+    recipes = _recipes(state)
+    return {i.value: widen(i.tensor.detach(), recipes[i.value]) for i in state.graph.initializers}
+
+
+def _recipes(state: State) -> Mapping[Value, Any]:
     assert state.recipes is not None, "widen-initializers has not run"
-    return {
-        i.value: widen(lifted(i.tensor) if lift else i.tensor.detach(), state.recipes[i.value])
-        for i in state.graph.initializers
-    }
+    return state.recipes
 
 
 def through_maps(tensor: torch.Tensor, layouts: Sequence[Layout]) -> torch.Tensor:
@@ -77,68 +125,154 @@ def through_maps(tensor: torch.Tensor, layouts: Sequence[Layout]) -> torch.Tenso
     return tensor
 
 
+def input_through_maps(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The clone's inputs for inputs of the source: replicated where they grew."""
+    layouts = [layouts_of(state, value) for value in state.graph.inputs]
+    return [through_maps(tensor, maps) for tensor, maps in zip(inputs, layouts, strict=True)]
+
+
+def layouts_of(state: State, value: Value) -> list[Layout]:
+    """The widened layout of every axis of a value of the clone."""
+    return [state.layout(axis) for axis in state.known.of[value]]
+
+
 def run_lockstep(
     state: State,
     inputs: Sequence[torch.Tensor],
     *,
+    read: Reader = lifted_tensor,
     tensors: Mapping[Value, torch.Tensor] | None = None,
     tolerance: float = 1e-10,
 ) -> Lockstep:
-    """Compare every value of source and clone in float64, but for views of weights that share out a sum.
+    """Compare every value of source and clone in float64.
 
     Args:
         state: after the whole pipeline.
-        inputs: of the source, one per graph input; cut or repeated to the sizes that the layouts speak of, and
-            replicated where the clone's inputs grew.
-        tensors: float64 data of the clone's initializers; made from the recipes if not given.
+        inputs: of the source, one per graph input; replicated where the clone's inputs grew.
+        read: gives the source's initializers in float64.
+        tensors: float64 data of the clone's initializers; made from what ``read`` gives if not given.
         tolerance: greatest deviation, relative to the greatest magnitude of the value.
+
+    Raises:
+        ExecutionError: the source cannot be run on these inputs. A clone that cannot is a deviation.
     """
-    source, clone = state.source, state.graph
-    assert source is not None, "infer-dims has not run"
-    tensors = widened_tensors(state, lift=True) if tensors is None else tensors
-    inputs = [_fitted(lifted(tensor), value) for tensor, value in zip(inputs, source.inputs, strict=True)]
-    wide = [through_maps(t, [state.layout(a) for a in state.known.of[v]]) for t, v in zip(inputs, clone.inputs, strict=True)]
-    narrow = {i.value: lifted(i.tensor) for i in source.initializers}
-    by_name = {value.name: value for value in state.known.of}
-    folded = state.known.folded
-    worst, count, first = 0.0, 0, None
-    theirs = execute(clone, tensors, wide, lift=True)
-    for node, results in execute(source, narrow, inputs, lift=True):
-        match, wide_results = next(theirs)
-        while match.name != node.name:  # something put in for the clone alone
-            match, wide_results = next(theirs)
-        for value, a, b in zip(node.outputs, results, wide_results, strict=True):
-            if isinstance(a, torch.Tensor) and state.known.source(by_name[value.name]) not in folded:
-                deviation = _deviation(state, node, by_name[value.name], a, b)
-                worst, count = max(worst, deviation.error), count + 1
-                first = first or (deviation if not deviation.error <= tolerance else None)
-    return Lockstep(worst, count, first)
+    assert state.source is not None, "infer-dims has not run"
+    inputs = [lifted(tensor) for tensor in inputs]
+    tensors = lazily_widened(state, read) if tensors is None else tensors
+    clone = execute(state.graph, tensors, input_through_maps(state, inputs), lift=True)
+    return _Comparison(state, clone, tolerance).run(state.source, Lazy(state.source, read), inputs)
 
 
-def _fitted(tensor: torch.Tensor, value: Value) -> torch.Tensor:
-    """An input in the sizes of the trace: a layout knows a dynamic axis by that size only."""
-    assert value.shape is not None
-    return resized(tensor, {axis: value.shape[axis] for axis in value.dynamic})
+class _Comparison:
+    """A side-by-side run: the source leads, the clone follows by the names of the nodes."""
+
+    def __init__(self, state: State, clone: Iterator[tuple[Node, list[Any]]], tolerance: float) -> None:
+        self.state = state
+        self.clone = clone
+        self.tolerance = tolerance
+        self.by_name = {value.name: value for value in state.known.of}
+        self.returned = {value for _, value in output_tensors(state.graph)}
+        self.kept: dict[Value, torch.Tensor] = {}
+        self.worst = 0.0
+        self.values = 0
+        self.first: Deviation | None = None
+
+    def run(self, source: Graph, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[Any]) -> Lockstep:
+        returned = [value for _, value in output_tensors(source)]
+        kept = dict(zip(source.inputs, inputs, strict=True))
+        for node, results in execute(source, tensors, inputs, lift=True):
+            computed = dict(zip(node.outputs, results, strict=True))
+            kept.update((value, computed[value]) for value in node.outputs if value in returned)
+            self._step(node, computed)
+        for _ in self._clone_until(None):  # what was put in after the last node of the source
+            pass
+        outputs = tuple(kept[v] if v in kept else tensors[v] for v in returned)
+        return Lockstep(self.worst, self._output_error(outputs), self.values, self.first, outputs)
+
+    def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
+        """Compare one node, unless the clone has failed before."""
+        for match, results in self._clone_until(node.name):
+            for (value, a), b in zip(computed.items(), results, strict=True):
+                if isinstance(a, torch.Tensor):
+                    self.values += 1
+                    self._note(self._deviation(match, self.by_name[value.name], a, b))
+
+    def _clone_until(self, name: str | None) -> Iterator[tuple[Node, list[Any]]]:
+        """Run the clone up to the node of that name, past nodes of its own, and yield it."""
+        try:
+            for node, results in self.clone:
+                computed = zip(node.outputs, results, strict=True)
+                self.kept.update((value, result) for value, result in computed if value in self.returned)
+                if node.name == name:
+                    yield node, results
+                    return
+        except ExecutionError as error:
+            self._note(Deviation.at(error.node, error.node.outputs[0].name, float("inf"), error.reason))
+
+    def _output_error(self, expected: Sequence[torch.Tensor]) -> float:
+        """The greatest relative error of what the clone returns; infinite where it returns nothing."""
+        worst = 0.0
+        for (name, value), tensor in zip(output_tensors(self.state.graph), expected, strict=True):
+            if value.producer is None:  # an input or an initializer, returned as it is
+                continue
+            wide = through_maps(tensor, layouts_of(self.state, value))
+            actual = self.kept.get(value)
+            fits = actual is not None and actual.shape == wide.shape
+            error = relative_error(wide, actual) if actual is not None and fits else float("inf")
+            self._note(Deviation.at(value.producer, name, error, f"relative error {error:.1e}"))
+            worst = max(worst, error)
+        return worst
+
+    def _note(self, deviation: Deviation) -> None:
+        self.worst = max(self.worst, deviation.error)
+        if self.first is None and not deviation.error <= self.tolerance:
+            self.first = deviation
+
+    def _deviation(self, node: Node, value: Value, a: torch.Tensor, b: torch.Tensor) -> Deviation:
+        expected = through_maps(a, layouts_of(self.state, value))
+        if node.op.startswith(_NOT_INITIALISED):
+            return Deviation.at(node, value.name, 0.0, "not initialised")
+        if expected.shape != b.shape:
+            detail = f"shape {tuple(b.shape)}, expected {tuple(expected.shape)}"
+            return Deviation.at(node, value.name, float("inf"), detail)
+        error = relative_error(rescaled(self.state, value, expected), b)
+        return Deviation.at(node, value.name, error, f"relative error {error:.1e}")
 
 
-def _deviation(state: State, node: Node, value: Value, a: torch.Tensor, b: torch.Tensor) -> Deviation:
-    layouts = [state.layout(axis) for axis in state.known.of[value]]
-    expected = through_maps(a, layouts)
-    if expected.shape != b.shape:
-        detail = f"shape {tuple(b.shape)}, expected {tuple(expected.shape)}"
-        return Deviation(value.name, node.op, node.scope, float("inf"), detail)
+def rescaled(state: State, value: Value, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with the scale and the shift that the value has in the clone."""
     scale, shift = state.value_scales.get(value, 1.0), state.shifts.get(value, 0.0)
-    error = relative_error(expected if (scale, shift) == (1.0, 0.0) else expected * scale + shift, b)
-    return Deviation(value.name, node.op, node.scope, error, f"relative error {error:.1e}")
+    return tensor if (scale, shift) == (1.0, 0.0) else tensor * scale + shift
+
+
+def difference(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
+    """Absolute deviation of every element: 0 where both are NaN, infinite where one is."""
+    if not expected.is_floating_point() and not expected.is_complex():
+        return (expected != actual).to(torch.float64)
+    same = (expected == actual) | (expected.isnan() & actual.isnan())
+    distance = (expected - actual).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
+    return torch.where(same, torch.zeros_like(distance), distance)
+
+
+def magnitude(tensor: torch.Tensor) -> float:
+    """The greatest finite magnitude, that of masks apart; 0 where there is none."""
+    size = tensor.abs() if tensor.is_complex() else tensor.to(torch.float64).abs()
+    size = size[size < _HUGE]
+    return float(size.max()) if size.numel() else 0.0
 
 
 def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """Greatest deviation over the greatest finite magnitude; 0 where both are equal, infinities and NaNs included."""
+    """Greatest deviation over the greatest magnitude; 0 where both are equal, infinities and NaNs included.
+
+    Elements that are huge, masks as a rule, are held against their own magnitude.
+    """
     if expected.numel() == 0 or torch.equal(expected, actual):
         return 0.0
     if not expected.is_floating_point() and not expected.is_complex():
         return float("inf")
-    same = (expected == actual) | (expected.isnan() & actual.isnan())
-    difference = torch.where(same, torch.zeros_like(expected), expected - actual).abs()
-    magnitude = expected[expected.isfinite()].abs()
-    return float(difference.max() / magnitude.max().clamp(min=1e-300)) if magnitude.numel() else float(difference.max())
+    distance = difference(expected, actual)
+    own = expected.abs()
+    huge = (own >= _HUGE) & own.isfinite()
+    of_masks = float((distance[huge] / own[huge]).max()) if huge.any() else 0.0
+    of_others = float(distance[~huge].max()) if not huge.all() else 0.0
+    return max(of_masks, of_others / max(magnitude(expected), 1e-300))

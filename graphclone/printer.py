@@ -6,10 +6,10 @@
     %linear: float32[s0=2, up=10] = aten.linear.default(input=%x, weight=%up.weight, bias=%up.bias)
     output output = %linear
 
-An axis that cannot grow is its size. A dim that can is ``name=size``, and ``name=sizex2`` once it grows twofold;
-factors read ``heads*head_dim=3*8`` and segments ``q+k=24+24``. A dynamic axis is its symbol and the size it was
-traced with. Symbols and dims without a name are numbered in order of appearance, so the text depends on nothing
-but the graph.
+An axis that cannot grow is its size. A dim that can is ``name=size``, and ``name=sizex2`` once it is tiled
+twice (``xx2`` where it is interleaved); factors read ``heads*head_dim=3*8`` and segments ``q+k=24+24``. A dynamic
+axis is its symbol and the size it was traced with. Symbols and dims without a name are numbered in order of
+appearance, so the text depends on nothing but the graph.
 """
 
 from __future__ import annotations
@@ -74,9 +74,8 @@ class _Printer:
 
     def node(self, node: Node) -> str:
         outputs = ", ".join(f"%{self.typed(output)}" for output in node.outputs)
-        operands = ", ".join(
-            f"{name}={self.operand(operand)}" for name, operand in node.operands.items() if operand is not None
-        )
+        given = [(name, operand) for name, operand in node.operands.items() if operand is not None]
+        operands = ", ".join(f"{name}={self.operand(operand)}" for name, operand in given)
         return f"{outputs} = {node.op}({operands})" if outputs else f"{node.op}({operands})"
 
     def operand(self, operand: Operand) -> str:
@@ -123,7 +122,8 @@ class _Printer:
 
     def symbol(self, expression: str) -> str:
         """A symbolic size with its symbols numbered in order of appearance."""
-        return _SYMBOL.sub(lambda match: self.symbols.setdefault(match[0], f"s{len(self.symbols)}"), expression)
+        symbols = self.symbols
+        return _SYMBOL.sub(lambda match: symbols.setdefault(match[0], f"s{len(symbols)}"), expression)
 
 
 def _grown(size: int, growth: Growth) -> str:

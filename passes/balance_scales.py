@@ -200,8 +200,9 @@ class _Solver:
         return exp(self.system.value(key))
 
     def factors(self) -> dict[Value | Literal, float]:
-        """The factor of every parameter and literal."""
-        return {key: self.factor(key) for key in self.unknowns if isinstance(key, Value | Literal)}
+        """The factor of every parameter and literal; a literal zero is the same at any scale."""
+        changed = (key for key in self.unknowns if isinstance(key, Value) or (isinstance(key, Literal) and key.value))
+        return {key: self.factor(key) for key in changed}
 
     def value_scales(self) -> dict[Value, float]:
         """The scale of every value that is not the source's own."""

@@ -94,6 +94,13 @@ PLAIN_TRIALS = (
 # Graphs of one node
 
 
+def target_of(op: str) -> torch._ops.OpOverload:
+    """The op of a qualified name."""
+    namespace, name, overload = op.split(".")
+    target: torch._ops.OpOverload = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    return target
+
+
 def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor], Sequence[Any]]:
     """A graph that calls the op on its own inputs, their data, and the results."""
     data: dict[int, tuple[Value, Tensor]] = {}

@@ -364,7 +364,7 @@ class Allocations(TorchDispatchMode):
     """The bytes of the largest tensor that an op made, views and results written in place aside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

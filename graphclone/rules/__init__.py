@@ -42,28 +42,42 @@ def find(rules: Rules, op: str) -> tuple[Rule | None, bool]:
 def apply(node: Node, facts: Facts, rules: Rules) -> None:
     """State what a node means. What no rule understands is pinned, with the reason."""
     site = Site(node, facts)
-    if not any(output.is_tensor for output in node.outputs):
-        site.pin_all("read as a number")
-        return
     rule, in_place = find(rules, node.op)
-    if rule is None:
+    if rule is not None:
+        _apply(rule, site, in_place=in_place)
+    elif any(output.is_tensor for output in node.outputs):
         site.refuse(f"no rule for {node.op}")
-        return
+    else:
+        site.pin_all("read as a number")
+
+
+def _apply(rule: Rule, site: Site, *, in_place: bool) -> None:
     try:
         rule(site)
+        if in_place:
+            _write_back(site)
         unread = list(site.unread_numbers())
         if unread:
             raise Cannot(f"its {', '.join(unread)} is not understood")
     except Cannot as reason:
-        facts.balances.pop(node, None)
-        site.refuse(f"{node.op}: {reason}")
-        return
-    if in_place:
-        _write_back(site)
+        _forget(site.node, site.facts)
+        site.refuse(f"{site.node.op}: {reason}")
+
+
+def _forget(node: Node, facts: Facts) -> None:
+    """Take back what was said about a node that turns out not to be understood."""
+    facts.balances.pop(node, None)
+    facts.contractions[:] = [contraction for contraction in facts.contractions if contraction.node is not node]
+    for output in node.outputs:
+        facts.views.pop(output, None)
+        facts.shifts.pop(output, None)
 
 
 def _write_back(site: Site) -> None:
     """An in-place op changes its first operand, which must look like the result."""
-    target = next(iter(site.tensors))
+    target = site.tensors[0]
+    if site.facts.views.get(site.out, (target, ()))[1] not in ((), tuple(range(target.rank))):
+        raise Cannot("it reorders axes in place")
     site.equal_all(site.axes(target), site.axes(site.out))
-    site.require({target: 1, site.out: -1})
+    if site.node in site.facts.balances:  # otherwise all scales are 1 anyway
+        site.require({target: 1, site.out: -1})

@@ -16,7 +16,8 @@ def scaled_dot_product_attention(s: Site) -> None:
     Copies of keys share the attention of one, so the length m may be repeated if it is so evenly.
     """
     q, k, v, mask = s.tensor("query"), s.tensor("key"), s.tensor("value"), s.maybe_tensor("attn_mask")
-    s.get("dropout_p")
+    if s.get("dropout_p"):
+        raise Cannot("dropout in training mode")
     grouped = s.get("enable_gqa", False)
     length, out = s.axes(q)[-2], s.axes(s.out)
     s.equal(s.axes(k)[-2], s.axes(v)[-2])
@@ -44,9 +45,7 @@ def _batch(s: Site, q: Value, k: Value, v: Value, *, grouped: bool) -> None:
     last = -3 if grouped else -2
     target = s.axes(s.out)[:last]
     for value in (q, k, v):
-        for a, b in zip(reversed(s.axes(value)[:last]), reversed(target), strict=False):
-            if a.size == b.size:
-                s.equal(a, b)
+        s.align(s.axes(value)[:last], target)
     if grouped:
         kv, heads = s.axes(k)[-3], s.axes(q)[-3]
         group = s.system.dim(heads.size // kv.size)

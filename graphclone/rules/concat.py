@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from graphclone.axes import Axis
 from graphclone.ir import Value
@@ -36,13 +37,30 @@ def split(s: Site) -> None:
     axis = s.axis("dim", x.rank, 0)
     parts = [s.axes(out)[axis] for out in s.node.outputs]
     if axis in x.dynamic:
-        s.pin(parts, "part of a dynamic axis")
+        s.pin([s.axes(x)[axis], *parts], "part of a dynamic axis")
     else:
         s.equal(s.axes(x)[axis], s.system.concat(parts))
     for i, (out, part) in enumerate(zip(s.node.outputs, parts, strict=True)):
         _equal_but(s, axis, s.axes(out), s.axes(x))
         s.scale(out, {x: 1})
         s.follow(("split_sizes", i), part)
+
+
+def split_at(s: Site) -> None:
+    """As ``split``, with the places of the cuts given, each counting the parts before it."""
+    x, cuts = s.tensor("self"), s["indices"]
+    axis = s.axis("dim", x.rank, 0)
+    whole, parts = s.axes(x)[axis], [s.axes(out)[axis] for out in s.node.outputs]
+    for out in s.node.outputs:
+        _equal_but(s, axis, s.axes(out), s.axes(x))
+        s.scale(out, {x: 1})
+    sizes = [part.size for part in parts]
+    if axis in x.dynamic or sum(sizes) != whole.size or cuts != list(accumulate(sizes[:-1])):
+        s.pin([whole, *parts], "part of a dynamic axis")
+        return
+    s.equal(whole, s.system.concat(parts))
+    for i in range(len(cuts)):
+        s.follow(("indices", i), *parts[: i + 1])
 
 
 def unbind(s: Site) -> None:
@@ -79,10 +97,9 @@ def cut(s: Site) -> None:
     start, end, step = slice(*bounds).indices(whole.size)
     if step == 1:
         _cut_at(s, whole, part, start, end)
-    elif end == whole.size and whole.size % step == 0 and start < step:
-        stride = s.system.dim(step, s.why("taken in steps"))
-        s.equal(whole, s.system.product([part, stride]))
-        _follow_bound(s, "end", whole.size, [whole], [])
+    elif whole.size % step == 0 and 0 <= (bounds[0] or 0) < step and end == whole.size:
+        s.equal(whole, s.system.product([part, s.system.dim(step, s.why("taken in steps"))]))
+        _follow_bound(s, "end", [whole], [])
     else:
         s.pin([whole, part], "taken in steps")
 
@@ -98,30 +115,32 @@ def narrow(s: Site) -> None:
         s.pin([whole, part], "part of a dynamic axis")
         return
     start = s.integer("start") % max(whole.size, 1)
-    before = s.system.dim(start)
-    s.equal(whole, s.system.concat([before, part, s.system.dim(whole.size - start - part.size)]))
-    _follow_bound(s, "start", whole.size, [before], [])
+    before, after = s.system.dim(start), s.system.dim(whole.size - start - part.size)
+    s.equal(whole, s.system.concat([before, part, after]))
+    _follow_bound(s, "start", [before], [part, after])
     s.follow(("length",), part)
 
 
 def pad(s: Site) -> None:
     """Constant borders: a concat with new axes, which grow as they like."""
     x, padding = s.tensor("self"), s["pad"]
-    mode, value = s.get("mode", "constant"), s.get("value", 0)
-    s.same_scale(s.out, x)
+    constant, value = s.get("mode", "constant") == "constant", s.get("value", 0)
     axes, out = list(s.axes(x)), list(s.axes(s.out))
     for i in range(0, len(padding), 2):
         axis = x.rank - 1 - i // 2
-        a, b = axes.pop(axis), out.pop(axis)
-        _pad_axis(s, i, (a, b), plain=mode == "constant" and value == 0)
+        _pad_axis(s, i, (axes.pop(axis), out.pop(axis)), constant=constant)
     s.equal_all(axes, out)
+    if constant and isinstance(value, int | float) and value:
+        s.same_scale(s.out, x, s.literal("value", float(value)))
+    elif not isinstance(value, Value):
+        s.same_scale(s.out, x)
 
 
-def _pad_axis(s: Site, i: int, axes: tuple[Axis, Axis], *, plain: bool) -> None:
+def _pad_axis(s: Site, i: int, axes: tuple[Axis, Axis], *, constant: bool) -> None:
     before, after = s["pad"][i : i + 2]
     if before == 0 and after == 0:
         s.equal(*axes)
-    elif not plain or isinstance(before, Value) or isinstance(after, Value) or min(before, after) < 0:
+    elif not constant or isinstance(before, Value) or isinstance(after, Value) or min(before, after) < 0:
         s.pin(axes, "padded")
     else:
         borders = s.system.dim(before), s.system.dim(after)
@@ -146,19 +165,27 @@ def _cut_at(s: Site, whole: Axis, part: Axis, start: int, end: int) -> None:
         return
     before, after = s.system.dim(start), s.system.dim(whole.size - end)
     s.equal(whole, s.system.concat([before, part, after]))
-    _follow_bound(s, "start", whole.size, [before], [part, after])
-    _follow_bound(s, "end", whole.size, [before, part], [after])
+    _follow_bound(s, "start", [before], [part, after])
+    _follow_bound(s, "end", [before, part], [after])
 
 
-def _follow_bound(s: Site, name: str, size: int, before: Sequence[Axis], after: Sequence[Axis]) -> None:
-    """A literal bound counts what is before it, or what is after it where it is negative."""
+def _follow_bound(s: Site, name: str, before: Sequence[Axis], after: Sequence[Axis]) -> None:
+    """A literal bound counts what is before it, or what is after it where it is negative.
+
+    One beyond either end is cut off there, and would not be once the axis has grown; only the bounds that mean
+    the end itself, missing or as great as can be, are left as they are.
+    """
     bound = s.get(name)
-    if bound is None or bound == 0 or bound > size or bound < -size:
+    if bound in (None, 0, _END):
         return
     if bound > 0:
         s.follow((name,), *before)
     else:
         s.follow((name,), *after, sign=-1)
+
+
+_END = 2**63 - 1
+"""What an end that was left out is traced as."""
 
 
 def _equal_but(s: Site, axis: int, a: Sequence[Axis], b: Sequence[Axis]) -> None:
@@ -192,6 +219,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("aten.cat.default", "aten.concat.default", "aten.concatenate.default"), cat),
     "aten.stack.default": stack,
     "aten.split_with_sizes.default": split,
+    "aten.tensor_split.indices": split_at,
     "aten.unbind.int": unbind,
     "aten.select.int": select,
     "aten.slice.Tensor": cut,

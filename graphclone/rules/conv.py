@@ -144,17 +144,21 @@ def _numbers(operand: object) -> list[int]:
     return list(operand) if isinstance(operand, list | tuple) else [operand]  # type: ignore[list-item]
 
 
-_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
-_RESAMPLERS = ("nearest1d", "nearest2d", "nearest3d", "_nearest_exact2d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d",
-               "_bicubic2d_aa", "_bilinear2d_aa")  # fmt: skip
+_RESAMPLERS = """
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d
+    _upsample_bilinear2d_aa _upsample_bicubic2d_aa
+"""
 
 RULES: Mapping[str, Rule] = {
     **{f"aten.conv{n}d.{overload}": convolution for n in (1, 2, 3) for overload in ("default", "padding")},
-    **{f"aten.conv_transpose{n}d.{o}": transposed_convolution for n in (1, 2, 3) for o in ("default", "input")},
-    **{f"aten.{pooling}{n}d{suffix}.default": pool
-       for pooling in _POOLS for n in (1, 2, 3) for suffix in ("", "_with_indices")},
-    **{f"aten.{'' if name[0] != '_' else '_'}upsample_{name.lstrip('_')}.{o}": resample
-       for name in _RESAMPLERS for o in ("vec", "default")},
+    "aten.conv_transpose1d.default": transposed_convolution,
+    "aten.conv_transpose2d.input": transposed_convolution,
+    "aten.conv_transpose3d.input": transposed_convolution,
+    **{f"aten.{name}{n}d.default": pool
+       for name in ("avg_pool", "adaptive_avg_pool", "max_pool", "adaptive_max_pool") for n in (1, 2, 3)},
+    **{f"aten.max_pool{n}d_with_indices.default": pool for n in (1, 2, 3)},
+    **{f"aten.{name}.{overload}": resample for name in _RESAMPLERS.split() for overload in ("vec", "default")},
     "aten.grid_sampler.default": grid_sample,
     "aten.im2col.default": image_to_columns,
     "aten.col2im.default": columns_to_image,

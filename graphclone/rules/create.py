@@ -52,20 +52,19 @@ def positions(s: Site) -> None:
     s.pin_all("values by position")
 
 
-_SIZED = {"zeros": 0.0, "ones": 1.0, "full": None, "empty": 0.0}
+_VALUES = {"zeros": 0.0, "ones": 1.0, "full": None, "empty": 0.0}
+
+_BY_POSITION = """
+    arange.default arange.start arange.start_step eye.default eye.m linspace.default scalar_tensor.default
+    rand.default rand.generator randn.default randn.generator randint.default randint.low rand_like.default
+    randn_like.default randperm.default tril_indices.default triu_indices.default affine_grid_generator.default
+"""
 
 RULES: Mapping[str, Rule] = {
-    **{f"aten.{prefix}{name}.{overload}": constant(value)
-       for name, value in _SIZED.items() for prefix in ("", "new_") for overload in ("default", "memory_format")},
-    **{f"aten.{name}_like.default": constant_like(value) for name, value in _SIZED.items()},
+    **{f"aten.{name}.default": constant(value) for name, value in _VALUES.items() if name != "empty"},
+    "aten.empty.memory_format": constant(0.0),
+    **{f"aten.new_{name}.default": constant(value) for name, value in _VALUES.items()},
+    **{f"aten.{name}_like.default": constant_like(value) for name, value in _VALUES.items()},
     "aten.zero.default": constant_like(0.0),
-    **dict.fromkeys(
-        (
-            "aten.arange.default", "aten.arange.start", "aten.arange.start_step", "aten.eye.default", "aten.eye.m",
-            "aten.linspace.default", "aten.scalar_tensor.default", "aten.rand.default", "aten.randn.default",
-            "aten.randint.default", "aten.rand_like.default", "aten.randn_like.default", "aten.randperm.default",
-            "aten.tril_indices.default", "aten.triu_indices.default",
-        ),
-        positions,
-    ),
-}  # fmt: skip
+    **{f"aten.{name}": positions for name in _BY_POSITION.split()},
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from graphclone.axes import Axis
 from graphclone.ir import Value
@@ -19,58 +20,78 @@ def embedding(s: Site) -> None:
     s.scale(s.out, {table: 1})
 
 
+def embedding_bag(s: Site) -> None:
+    """Rows of a table, looked up by number and gathered in bags."""
+    table = s.tensor("weight")
+    for name in ("padding_idx", "scale_grad_by_freq", "sparse", "mode", "include_last_offset"):
+        s.get(name)
+    inner = [s.tensor("indices"), s.tensor("offsets"), s.maybe_tensor("per_sample_weights")]
+    positions = [axis for value in (*inner, *s.node.outputs[1:]) if value is not None for axis in s.axes(value)]
+    s.pin([s.axes(table)[0], s.axes(s.out)[0], *positions], "rows looked up by number")
+    s.equal(s.axes(s.out)[1], s.axes(table)[1])
+    if inner[2] is not None:
+        s.require({inner[2]: 1})
+    s.scale(s.out, {table: 1})
+
+
 def index(s: Site) -> None:
     """``x[i, :, j]``: indexed axes are replaced by the broadcast axes of the indices."""
     x = s.tensor("self")
-    region = _region(s, x, s["indices"], s.axes(s.out))
-    s.equal_all(s.axes(s.out), region)
+    place = _place(s, x, s["indices"])
+    axes = s.axes(s.out)
+    count = len(axes) - len(place.kept)
+    s.pin(axes[place.start : place.start + count], "an index")
+    s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.kept)
     s.same_scale(s.out, x)
 
 
 def index_put(s: Site) -> None:
-    """``x[i, :, j] = v``: v has the axes that ``x[i, :, j]`` would have."""
+    """``x[i, :, j] = v``: v is broadcast to the axes that ``x[i, :, j]`` would have."""
     x, values = s.tensor("self"), s.tensor("values")
     s.get("accumulate")
     s.equal_all(s.axes(x), s.axes(s.out))
-    if not any(isinstance(i, Value) and i.dtype == "bool" for i in s["indices"]):
-        region = _region(s, x, s["indices"], None)
-        s.broadcast(values, out=region)
-    else:
-        s.pin(s.axes(values), "written where a mask says")
-        s.pin(s.axes(x), "written where a mask says")
+    place = _place(s, x, s["indices"])
+    axes = s.axes(values)
+    cut = max(len(axes) - (len(place.kept) - place.start), 0)
+    middle = max(cut - place.rank, 0)
+    s.align(axes[:middle], place.kept[: place.start])
+    s.pin(axes[middle:cut], "an index")
+    s.align(axes[cut:], place.kept[place.start :])
     s.same_scale(s.out, x, values)
 
 
-def _region(s: Site, x: Value, indices: Sequence[Value | None], out: Sequence[Axis] | None) -> list[Axis]:
-    """The axes of ``x[indices]``, those of the broadcast indices pinned."""
+class _Place(NamedTuple):
+    """Where ``x[indices]`` has the axes of the indices.
+
+    Attributes:
+        kept: the axes of x that are not indexed.
+        start: how many of them come before the axes of the indices.
+        rank: how many axes the indices have, broadcast.
+    """
+
+    kept: list[Axis]
+    start: int
+    rank: int
+
+
+def _place(s: Site, x: Value, indices: Sequence[Value | None]) -> _Place:
+    """Pin what is indexed. A mask indexes as many axes as it has, and all the indices of a place have one axis."""
     indexed: list[int] = []
     position = 0
-    rank = 0
     for item in indices:
-        taken = 1 if item is None else item.rank if item.dtype == "bool" else 1
-        if item is not None:
-            indexed += range(position, position + taken)
-            rank = max(rank, 1 if item.dtype == "bool" else item.rank)
-        position += taken
-    s.pin([s.axes(x)[axis] for axis in indexed], "indexed by position")
-    for item in indices:
+        taken = item.rank if item is not None and item.dtype in _MASKS else 1
         if item is not None:
             s.pin(s.axes(item), "an index")
-    start = indexed[0] if indexed == list(range(indexed[0], indexed[0] + len(indexed))) else 0
+            indexed += range(position, position + taken)
+        position += taken
+    s.pin([s.axes(x)[axis] for axis in indexed], "indexed by position")
+    together = indexed == list(range(indexed[0], indexed[-1] + 1))
+    ranks = (1 if item.dtype in _MASKS else item.rank for item in indices if item is not None)
     kept = [axis for i, axis in enumerate(s.axes(x)) if i not in indexed]
-    if out is not None:
-        broadcast = list(out[start : start + rank])
-        s.pin(broadcast, "an index")
-    else:
-        broadcast = [s.system.dim(size, s.why("an index")) for size in _broadcast_shape(indices)]
-    return [*kept[:start], *broadcast, *kept[start:]]
+    return _Place(kept, indexed[0] if together else 0, max(ranks))
 
 
-def _broadcast_shape(indices: Sequence[Value | None]) -> list[int]:
-    shapes = [list(item.shape or ()) for item in indices if item is not None]
-    rank = max(map(len, shapes))
-    padded = [[1] * (rank - len(shape)) + shape for shape in shapes]
-    return [max(sizes) for sizes in zip(*padded, strict=True)]
+_MASKS = ("bool", "uint8")
 
 
 def index_select(s: Site) -> None:
@@ -97,11 +118,15 @@ def scatter(s: Site) -> None:
     """The result is the operand with values of the index's shape written along one axis."""
     x, indices = s.tensor("self"), s.tensor("index")
     source = s.maybe_tensor("src")
-    s.get("value"), s.get("reduce"), s.get("include_self")
+    s.get("include_self")
     _along(s, x, indices, s.axis("dim", x.rank))
     s.equal_all(s.axes(x), s.axes(s.out))
     if source is not None:
-        s.broadcast(source, out=s.axes(indices)) if source.shape == indices.shape else s.pin(s.axes(source), "an index")
+        for a, b in zip(s.axes(source), s.axes(indices), strict=True):
+            s.pin([a, b], "an index") if a.size != b.size else s.equal(a, b)
+    if s.get("reduce") == "prod":
+        return
+    if source is not None:
         s.same_scale(s.out, x, source)
     elif not s.get("value"):
         s.same_scale(s.out, x)
@@ -130,6 +155,15 @@ def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
             s.equal(a, b)
 
 
+def index_fill(s: Site) -> None:
+    """One value at positions of one axis; it counts as non-linear unless it is 0."""
+    x, indices = s.tensor("self"), s.tensor("index")
+    s.pin([s.axes(x)[s.axis("dim", x.rank)], *s.axes(indices)], "indexed by position")
+    s.equal_all(s.axes(x), s.axes(s.out))
+    if s.get("value") == 0:
+        s.same_scale(s.out, x)
+
+
 def one_hot(s: Site) -> None:
     """A new axis of classes."""
     x = s.tensor("self")
@@ -148,6 +182,7 @@ def bucketize(s: Site) -> None:
 
 RULES: Mapping[str, Rule] = {
     "aten.embedding.default": embedding,
+    "aten.embedding_bag.padding_idx": embedding_bag,
     "aten.index.Tensor": index,
     "aten.index_put.default": index_put,
     "aten.index_select.default": index_select,
@@ -162,6 +197,8 @@ RULES: Mapping[str, Rule] = {
         scatter,
     ),
     "aten.index_add.default": index_add,
+    "aten.index_copy.default": index_add,
+    "aten.index_fill.int_Scalar": index_fill,
     "aten.one_hot.default": one_hot,
     "aten.bucketize.Tensor": bucketize,
 }

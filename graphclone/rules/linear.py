@@ -31,7 +31,7 @@ def matmul(s: Site) -> None:
     if a.rank > 1:
         s.equal(axes.pop(), s.axes(a)[-2])
     for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
-        _align(s, batch, axes)
+        s.align(batch, axes)
     product(s, a, b, contraction)
 
 
@@ -41,6 +41,7 @@ def addmm(s: Site) -> None:
     s.get("alpha"), s.get("beta")
     contraction = s.contract(a, [a.rank - 1], b, [b.rank - 2])
     s.equal_all(s.axes(s.out), [*s.axes(a)[:-1], s.axes(b)[-1]])
+    s.equal_all(s.axes(a)[:-2], s.axes(b)[:-2])
     s.broadcast(c)
     product(s, a, b, contraction, bias=c)
 
@@ -69,6 +70,9 @@ def einsum(s: Site) -> None:
         raise Cannot("it sums over an axis of one operand only")
     if any(len(set(term)) != len(term) for term in terms):
         raise Cannot("it takes a diagonal")
+    if any(operand.shape[term.index(letter)] != axes[letter].size
+           for letter in summed for term, operand in zip(terms, operands, strict=True)):
+        raise Cannot("it broadcasts an axis that it sums over")
     sides = [(operand, [term.index(letter) for letter in summed]) for term, operand in zip(terms, operands, strict=True)]
     contraction = s.contracted(*sides)
     scaled_sum(s, operands, contraction)
@@ -89,12 +93,11 @@ def bilinear(s: Site) -> None:
 
 def grouped_mm(s: Site) -> None:
     """Rows sorted by group, each group with its own matrix: ``r i, g i o -> r o``."""
-    x, w = s.tensor("input"), s.tensor("weight")
-    s.tensor("offs")
+    x, w, ends = s.tensor("input"), s.tensor("weight"), s.tensor("offs")
     if (x.rank, w.rank) != (2, 3):
         raise Cannot("only rows times a stack of matrices is known")
     contraction = s.contract(x, [1], w, [1])
-    s.pin(s.axes(w)[0], "matrices chosen by position")
+    s.pin([s.axes(x)[0], s.axes(w)[0], *s.axes(ends)], "rows and matrices belong together by position")
     s.equal_all(s.axes(s.out), [s.axes(x)[0], s.axes(w)[2]])
     product(s, x, w, contraction)
 
@@ -119,12 +122,6 @@ def _two(s: Site, *names: tuple[str, str]) -> tuple[Value, Value]:
         if a in s.node.operands and b in s.node.operands:
             return s.tensor(a), s.tensor(b)
     raise Cannot("its operands have unknown names")
-
-
-def _align(s: Site, batch: tuple[Axis, ...], axes: list[Axis]) -> None:
-    for a, b in zip(reversed(batch), reversed(axes), strict=False):
-        if a.size == b.size:
-            s.equal(a, b)
 
 
 def _parse(equation: str, ranks: list[int], out_rank: int) -> tuple[list[str], str]:

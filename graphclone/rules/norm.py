@@ -67,13 +67,14 @@ def group_norm(s: Site) -> None:
 def weight_norm(s: Site) -> None:
     """``g v / |v|``, the norm over all axes of v but one; that |v| grows with its copies is balanced by scales."""
     v, g = s.tensor("v"), s.tensor("g")
-    axis = s.axis("dim", v.rank, 0)
+    axis = s.integer("dim", 0)
     s.equal_all(s.axes(v), s.axes(s.out))
-    s.equal(s.axes(g)[axis], s.axes(v)[axis])
-    over = [a for i, a in enumerate(s.axes(v)) if i != axis]
+    over = list(s.axes(v))
+    if axis != -1:  # which stands for the norm over all axes
+        s.equal(s.axes(g)[axis], over.pop(axis))
     for other in over:
         s.uniform(other, "normed over")
-    s.scale(s.out, {g: 1}, logs={a: Fraction(-1, 2) for a in over})
+    s.scale(s.out, {g: 1}, logs={other: Fraction(-1, 2) for other in over})
 
 
 def _normalise(s: Site, x: Value, over: Sequence[Axis], affine: Sequence[Axis]) -> None:

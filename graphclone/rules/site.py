@@ -149,16 +149,19 @@ class Site:
         self.facts.views[out] = (value, tuple(axes))
 
     def broadcast(self, *values: Value, out: Value | Sequence[Axis] | None = None) -> None:
-        """Tensors and the result are aligned from the right; an axis of size 1 says nothing."""
+        """Tensors and the result are aligned from the right."""
         out = self.out if out is None else out
         target = self.axes(out) if isinstance(out, Value) else out
         for value in values:
-            axes = self.axes(value)
-            for a, b in zip(reversed(axes), reversed(target), strict=False):
-                if a.size == b.size:
-                    self.equal(a, b)
-                else:
-                    self.pin(a, "broadcast")
+            self.align(self.axes(value), target)
+
+    def align(self, axes: Sequence[Axis], target: Sequence[Axis]) -> None:
+        """Axes are equal to others from the right; one of size 1 is broadcast and says nothing."""
+        for a, b in zip(reversed(axes), reversed(target), strict=False):
+            if a.size == b.size:
+                self.equal(a, b)
+            else:
+                self.pin(a, "broadcast")
 
     def contract(self, a: Value, a_axes: Sequence[int], b: Value, b_axes: Sequence[int]) -> Contraction:
         """Two operands are multiplied and summed over axes they share."""
@@ -207,6 +210,10 @@ class Site:
             self.scale(self.out, {others[0]: 1} if others else {})
         for value in others[1:]:
             self.require({others[0]: 1, value: -1})
+
+    def any_scale(self) -> None:
+        """No scale matters to the results."""
+        self.facts.balances.setdefault(self.node, [])
 
     def literal(self, name: str, value: float) -> Literal:
         """The number at an operand, as something that may be scaled."""

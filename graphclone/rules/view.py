@@ -101,8 +101,16 @@ def transpose(s: Site) -> None:
     names = ("dim0", "dim1") if "dim0" in s.node.operands else ("axis0", "axis1")
     i, j = (s.axis(name, x.rank) for name in names)
     order: list[int | None] = list(range(x.rank))
-    if order:
-        order[i], order[j] = order[j], order[i]
+    order[i], order[j] = order[j], order[i]
+    permuted(s, x, order)
+
+
+def move_axes(s: Site) -> None:
+    x = s.tensor("self")
+    sources, targets = s.axis_list("source", x.rank), s.axis_list("destination", x.rank)
+    order = [axis for axis in range(x.rank) if axis not in sources]
+    for target, source in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, source)
     permuted(s, x, order)
 
 
@@ -113,7 +121,7 @@ def reverse_axes(s: Site) -> None:
 
 def swap_last(s: Site) -> None:
     x = s.tensor("self")
-    permuted(s, x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
+    permuted(s, x, [*range(x.rank - 2), x.rank - 1, x.rank - 2] if x.rank > 1 else range(x.rank))
 
 
 def unsqueeze(s: Site) -> None:
@@ -171,15 +179,14 @@ def repeat(s: Site) -> None:
 
 
 def repeat_interleave(s: Site) -> None:
-    """Every index of one axis is repeated in place: ``P(x, r)`` with r free."""
+    """Every index of one axis, or of all axes as one, is repeated in place: ``P(x, r)`` with r free."""
     x = s.tensor("self")
-    if s.get("dim") is None:
-        raise Cannot("it flattens before it repeats")
-    axis = s.axis("dim", x.rank)
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+    axes = list(s.axes(x)) if s.get("dim") is not None else [s.system.product(s.axes(x))]
+    axis = s.axis("dim", len(axes), 0)
+    for i, (a, b) in enumerate(zip(axes, s.axes(s.out), strict=True)):
         if i != axis:
             s.equal(a, b)
-    _repeat_axis(s, ("repeats",), s.axes(x)[axis], s.axes(s.out)[axis], outer=False)
+    _repeat_axis(s, ("repeats",), axes[axis], s.axes(s.out)[axis], outer=False)
     if s.get("output_size") is not None:
         s.follow(("output_size",), s.axes(s.out)[axis])
     s.same_scale(s.out, x)
@@ -194,6 +201,29 @@ def _repeat_axis(s: Site, path: tuple[str | int, ...], axis: Axis | None, out: A
     s.follow(path, times)
     factors = [times] if axis is None else [times, axis] if outer else [axis, times]
     s.equal(out, s.system.product(factors))
+
+
+def as_complex(s: Site) -> None:
+    """Pairs of numbers, in the last axis, become complex ones."""
+    _paired(s, s.axes(s.tensor("self")), s.axes(s.out))
+
+
+def as_real(s: Site) -> None:
+    """Complex numbers become pairs, in a new last axis."""
+    _paired(s, s.axes(s.out), s.axes(s.tensor("self")))
+
+
+def _paired(s: Site, pairs: Sequence[Axis], single: Sequence[Axis]) -> None:
+    s.pin(pairs[-1], "real and imaginary part")
+    s.equal_all(pairs[:-1], single)
+    s.same_scale(s.out, s.tensor("self"))
+
+
+def size(s: Site) -> None:
+    """A size read as a number: that axis keeps it."""
+    x = s.tensor("self")
+    s.pin(s.axes(x)[s.axis("dim", x.rank)], "its size is read as a number")
+    s.any_scale()
 
 
 def pixel_shuffle(s: Site) -> None:
@@ -237,8 +267,9 @@ RULES: Mapping[str, Rule] = {
     "aten.unflatten.int": unflatten,
     "aten.permute.default": permute,
     **dict.fromkeys(("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default"), transpose),
+    **dict.fromkeys((f"aten.{name}.{o}" for name in ("movedim", "moveaxis") for o in ("int", "intlist")), move_axes),
     **dict.fromkeys(("aten.t.default", "aten.numpy_T.default"), reverse_axes),
-    **dict.fromkeys(("aten.mT.default", "aten.adjoint.default"), swap_last),
+    **dict.fromkeys(("aten.mT.default", "aten.mH.default", "aten.adjoint.default"), swap_last),
     "aten.unsqueeze.default": unsqueeze,
     **dict.fromkeys(("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims"), squeeze),
     "aten.expand.default": expand,
@@ -248,6 +279,9 @@ RULES: Mapping[str, Rule] = {
     "aten.repeat.default": repeat,
     "aten.tile.default": repeat,
     "aten.repeat_interleave.self_int": repeat_interleave,
+    "aten.view_as_complex.default": as_complex,
+    "aten.view_as_real.default": as_real,
+    "aten.sym_size.int": size,
     "aten.pixel_shuffle.default": pixel_shuffle,
     "aten.pixel_unshuffle.default": pixel_unshuffle,
     "aten.channel_shuffle.default": channel_shuffle,
