@@ -7,9 +7,9 @@
     output output = %linear
 
 An axis that cannot grow is its size. A dim that can is ``name=size``, and ``name=sizex2`` once it is tiled
-twice (``xx2`` where it is interleaved); factors read ``heads*head_dim=3*8`` and segments ``q+k=24+24``. A dynamic
-axis is its symbol and the size it was traced with. Symbols and dims without a name are numbered in order of
-appearance, so the text depends on nothing but the graph.
+twice (``xx2`` where it is interleaved); factors read ``heads*head_dim=3*8`` and segments ``q+k=24+24``. A
+dynamic axis is its symbol and the size it was traced with. Symbols and dims without a name are numbered in
+order of appearance, so the text depends on nothing but the graph.
 """
 
 from __future__ import annotations

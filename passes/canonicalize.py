@@ -7,7 +7,7 @@ default scales of attention become literals, and subgraphs without inputs or par
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 from typing import Any, ClassVar
@@ -33,10 +33,28 @@ class Canonicalize:
         graph = state.graph
         count = len(graph.nodes)
         graph.nodes = [node for node in graph.nodes if node.op not in _DROPPED]
+        untied = state.request.untie and _untie(graph)
         rewritten = [_SPELLINGS[node.op](graph, node) for node in graph.nodes if node.op in _SPELLINGS]
         folded = _fold(graph)
         pruned = graph.prune()
-        return len(graph.nodes) != count or any(rewritten) or folded or pruned
+        return len(graph.nodes) != count or any((*rewritten, untied, folded, pruned))
+
+
+def _untie(graph: Graph) -> bool:
+    """Give every name of a shared parameter its own initializer, for the nodes of the module that has the name."""
+    users = graph.users()
+    separated: list[Initializer] = []
+    for initializer in graph.initializers:
+        for name in initializer.names[1:]:
+            readers = [node for node in users.get(initializer.value, ()) if node.scope == name.rpartition(".")[0]]
+            if readers and len(readers) < len(users[initializer.value]):
+                value = replace(initializer.value, name=name)
+                separated.append(replace(initializer, value=value, names=(name,)))
+                initializer.names = tuple(other for other in initializer.names if other != name)
+                for node in readers:
+                    node.operands = {k: substitute(v, {initializer.value: value}) for k, v in node.operands.items()}
+    graph.initializers += separated
+    return bool(separated)
 
 
 def _split_explicitly(graph: Graph, node: Node) -> bool:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.export._unlift import _get_codegen
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, TensorArgument
 
-from graphclone.frontends.torch import call_arguments
+from graphclone.emit.atomic import written
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.torch import _export, call_arguments
+from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
+
+if TYPE_CHECKING:
+    from graphclone.clone import Clone
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
@@ -43,6 +50,20 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     return module.eval()
 
 
+def save_program(clone: Clone, path: Path) -> None:
+    """Write a clone as an exported program (``.pt2``), which ``torch.export.load`` reads.
+
+    Raises:
+        GraphcloneError: torch cannot export the clone, or the file cannot be written.
+    """
+    program, _ = _export(clone.module(), *clone_examples(clone), clone.graph.name)
+    with written(path) as target:
+        try:
+            torch.export.save(program, target)
+        except RuntimeError as error:  # what torch's archive writer raises, out of disk space for one
+            raise GraphcloneError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
 def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Tensor) -> None:
     """Put a tensor under all its names, and the modules on the way."""
     trains = initializer.kind == "parameter" and (tensor.is_floating_point() or tensor.is_complex())
@@ -64,14 +85,10 @@ def _placeholders(
     fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph
 ) -> dict[Value, torch.fx.Node]:
     """One per input of the source, in its order; examples that were no tensors are accepted and ignored."""
-    by_name = {value.name: value for value in graph.inputs}
-    nodes: dict[Value, torch.fx.Node] = {}
-    for spec in program.graph_signature.input_specs:
-        if spec.kind is InputKind.USER_INPUT:
-            placeholder = fx_graph.placeholder(spec.arg.name)
-            if spec.arg.name in by_name:
-                nodes[by_name[spec.arg.name]] = placeholder
-    return nodes
+    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    placeholders = [(spec, fx_graph.placeholder(spec.arg.name)) for spec in specs]
+    tensors = [placeholder for spec, placeholder in placeholders if isinstance(spec.arg, TensorArgument)]
+    return dict(zip(graph.inputs, tensors, strict=True))
 
 
 def _call(fx_graph: torch.fx.Graph, node: Node, nodes: dict[Value, torch.fx.Node]) -> None:

@@ -1,0 +1,187 @@
+"""The command line: inspect, clone, verify, passes, rules.
+
+Exit codes: 0 done, 1 not equivalent, 2 bad input, usage or something unsupported, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from graphclone import __version__
+from graphclone.errors import GraphcloneError, NotEquivalentError
+
+DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """
+MODEL is a name in models/ (opt-mini, pythia-410m, ..), or package.module:function or path/to/file.py:function
+that returns (module, args) or (module, args, kwargs).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. The exit code."""
+    arguments = parser().parse_args(argv)
+    if not arguments.debug:
+        warnings.simplefilter("ignore")
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
+    except BrokenPipeError:  # the reader, head say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except NotEquivalentError as error:
+        return _fail(str(error), NOT_EQUIVALENT, arguments.debug)
+    except GraphcloneError as error:
+        return _fail(str(error), REFUSED, arguments.debug)
+    except Exception as error:
+        text = f"a defect of graphclone, please report it with --debug: {type(error).__name__}: {error}"
+        return _fail(text, REFUSED, arguments.debug)
+    return code
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    line = " ".join(message.split())
+    print(f"graphclone: {line}", file=sys.stderr)
+    return code
+
+
+# Arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = _Parser(prog="graphclone", description="Make trained networks wider without changing what they do.")
+    top.add_argument("--version", action="version", version=f"graphclone {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _inspect_arguments(_command(commands, "inspect", "what can grow, what holds the rest, what it costs"))
+    _clone_arguments(_command(commands, "clone", "write a wider model that computes the same"))
+    _verify_arguments(_command(commands, "verify", "run two ONNX files and compare what they compute"))
+    _command(commands, "passes", "list the passes").set_defaults(run=_lazily("list_passes"))
+    rules = _command(commands, "rules", "list the operators that have rules")
+    rules.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
+    rules.set_defaults(run=_lazily("list_rules"))
+    return top
+
+
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
+    command = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
+    command.add_argument("--json", action="store_true", help="print JSON, for machines")
+    command.add_argument("--debug", action="store_true", help="show the traceback of an error, and warnings")
+    return command
+
+
+def _lazily(name: str) -> Callable[[argparse.Namespace], int]:
+    """A command of ``graphclone.commands``, which imports torch, imported when it is run."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from graphclone import commands
+
+        command: Callable[[argparse.Namespace], int] = getattr(commands, name)
+        return command(arguments)
+
+    return run
+
+
+def _inspect_arguments(command: _Parser) -> None:
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("--all", action="store_true", help="show also what can never grow")
+    _widen_io_argument(command)
+    command.set_defaults(run=_lazily("inspect"))
+
+
+def _clone_arguments(command: _Parser) -> None:
+    command.add_argument("model", metavar="MODEL")
+    command.add_argument("-o", "--output", required=True, metavar="OUT", help=".onnx, .pt2 or .safetensors")
+    command.add_argument(
+        "--widen", type=widths, default=2, metavar="N", help="2 (the default), or hidden=2,layers.*.mlp=4"
+    )
+    _widen_io_argument(command)
+    command.add_argument(
+        "--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either"
+    )
+    command.add_argument(
+        "--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the noise")
+    command.add_argument("--untie", action="store_true", help="give every use of a tied weight its own copy")
+    command.add_argument("--passes", metavar="TEXT", help="another pipeline: canonicalize,infer-dims,..")
+    command.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="print the graph after a pass"
+    )
+    command.add_argument("--timing", action="store_true", help="print how long each pass took")
+    command.add_argument("--force", action="store_true", help="overwrite OUT")
+    command.add_argument("--no-verify", action="store_true", help="write without checking")
+    _provider_argument(command)
+    command.set_defaults(run=_lazily("clone"))
+
+
+def _verify_arguments(command: _Parser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="an .onnx file")
+    command.add_argument("clone", metavar="CLONE", help="an .onnx file")
+    _provider_argument(command)
+    command.set_defaults(run=_lazily("verify"))
+
+
+def _provider_argument(command: _Parser) -> None:
+    choices = ("auto", "cpu", "cuda")
+    command.add_argument("--provider", choices=choices, default="auto", help="what ONNX Runtime runs on")
+
+
+def _widen_io_argument(command: _Parser) -> None:
+    command.add_argument(
+        "--widen-io",
+        type=_patterns,
+        default=(),
+        metavar="PATTERN,..",
+        help="inputs and outputs that may grow too",
+    )
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def widths(text: str) -> int | Mapping[str, int]:
+    """A factor, or factors by the names of dims.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    if "=" not in text:
+        return _factor(text, text)
+    found: dict[str, int] = {}
+    for item in text.split(","):
+        name, equals, factor = item.partition("=")
+        if not equals or not name.strip():
+            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=FACTOR")
+        found[name.strip()] = _factor(factor, item)
+    return found
+
+
+def _factor(text: str, where: str) -> int:
+    try:
+        factor = int(text)
+    except ValueError:
+        factor = 0
+    if factor < 1:
+        raise argparse.ArgumentTypeError(f"{where!r}: a factor is a whole number of at least 1")
+    return factor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""What the commands of the command line do. Each takes the parsed arguments and returns the exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import Namespace
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphclone import api, inspection, report, saving
+from graphclone.emit.atomic import written
+from graphclone.errors import GraphcloneError
+from graphclone.passes import default_pipeline
+from graphclone.pipeline import Pass, State, available, parse
+from graphclone.printer import print_state
+from graphclone.rules import FAMILIES
+from graphclone.sources import resolve
+
+if TYPE_CHECKING:
+    from graphclone.clone import Clone
+    from graphclone.verify import Report
+
+_NEEDED = frozenset({"recipes", "literals"})
+"""What a pipeline must ensure for its result to be a clone."""
+
+
+def inspect(arguments: Namespace) -> int:
+    """Show what can grow."""
+    source = resolve(arguments.model)
+    with report.progress(f"tracing {source.name}"):
+        found = inspection.inspect(source.trace(arguments.widen_io))
+    if arguments.json:
+        report.show_json(found.to_dict())
+    else:
+        report.show_inspection(found, everything=arguments.all)
+    return 0
+
+
+# Cloning
+
+
+def clone(arguments: Namespace) -> int:
+    """Write a wider model, once it is verified."""
+    target = Path(arguments.output)
+    saving.check_target(target, arguments.force)
+    passes = _pipeline(arguments.passes)
+    _check_printed(arguments.print_after, passes)
+    graphs: dict[str, str] = {}
+    try:
+        made = _made(arguments, passes, graphs)
+    finally:
+        for text in graphs.values() if not arguments.json else ():
+            report.show_text(text)
+    with written(target) as stage:
+        with report.progress(f"writing {target.name}"):
+            saving.write(made, stage)
+        verification = None if arguments.no_verify else _verified(made, arguments)
+    _show(arguments, made, verification, graphs)
+    return 0
+
+
+def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) -> Clone:
+    def after(step: Pass, state: State) -> None:
+        if "dims" in step.ensures:
+            inspection.refuse_pinned(state, arguments.widen)
+        if step.name in arguments.print_after:
+            graphs[step.name] = print_state(state)
+
+    source = resolve(arguments.model)
+    with report.progress(f"building {source.name}"):
+        built = source.build()
+    with report.progress(f"tracing {source.name}"):
+        return api.clone(
+            built.module,
+            built.args,
+            built.kwargs,
+            widen=arguments.widen,
+            widen_io=arguments.widen_io,
+            strategy=arguments.strategy,
+            snr_db=arguments.snr_db,
+            seed=arguments.seed,
+            untie=arguments.untie,
+            passes=passes,
+            after=after,
+            name=source.name,
+        )
+
+
+def _pipeline(text: str | None) -> Sequence[Pass]:
+    """The passes written as text, if their order makes a clone; the default ones without text."""
+    if text is None:
+        return default_pipeline()
+    passes = parse(text)
+    known: set[str] = set()
+    for step in passes:
+        if missing := step.requires - known:
+            needs = ", ".join(sorted(missing))
+            raise GraphcloneError(f"--passes: {step.name} needs {needs}, which no pass before it ensures")
+        known |= step.ensures
+    if missing := _NEEDED - known:
+        raise GraphcloneError(f"--passes: nothing ensures {', '.join(sorted(missing))}, so there is no clone")
+    return passes
+
+
+def _check_printed(names: Sequence[str], passes: Sequence[Pass]) -> None:
+    known = [step.name for step in passes]
+    for name in names:
+        if name not in known:
+            raise GraphcloneError(f"--print-after: no pass is called {name!r}; there are {', '.join(known)}")
+
+
+def _verified(made: Clone, arguments: Namespace) -> Report:
+    with report.progress("verifying"):
+        found = made.verify(provider=arguments.provider)
+    if arguments.json and not found.ok:
+        report.show_json({"verification": found.to_dict()})
+    found.raise_if_failed()
+    return found
+
+
+def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
+    parameters = _parameters(made)
+    if arguments.json:
+        report.show_json(
+            {
+                "output": arguments.output,
+                "strategy": made.state.request.strategy.name,
+                "seed": arguments.seed,
+                "parameters": {"source": parameters[0], "clone": parameters[1]},
+                "dims": report.clone_rows(made),
+                "timings": [dataclasses.asdict(timing) for timing in made.timings],
+                "notes": made.graph.notes,
+                "graphs": graphs,
+                "verification": verification.to_dict() if verification is not None else None,
+            }
+        )
+        return
+    report.show_clone(made, parameters)
+    if arguments.timing:
+        report.show_timings(made.timings)
+    report.show_text(str(verification) if verification is not None else "not verified")
+    report.show_text(f"written to {arguments.output}")
+
+
+def _parameters(made: Clone) -> tuple[int, int]:
+    """How many numbers the parameters of source and clone hold."""
+    assert made.state.source is not None
+    source, wide = (
+        sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
+        for graph in (made.state.source, made.graph)
+    )
+    return source, wide
+
+
+# Everything else
+
+
+def verify(arguments: Namespace) -> int:
+    """Compare two ONNX files."""
+    from graphclone.verify import verify_files
+
+    source, wide = (_onnx(text) for text in (arguments.source, arguments.clone))
+    with report.progress("verifying"):
+        found = verify_files(source, wide, arguments.provider)
+    if arguments.json:
+        report.show_json(found.to_dict())
+    else:
+        report.show_text(str(found))
+    found.raise_if_failed()
+    return 0
+
+
+def _onnx(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise GraphcloneError(f"{text}: no such file")
+    if path.suffix != ".onnx":
+        raise GraphcloneError(f"{text}: verify compares .onnx files; write one with graphclone clone -o")
+    return path
+
+
+def list_passes(arguments: Namespace) -> int:
+    """List the passes, plug-ins' included."""
+    rows = [_pass_row(name, cls) for name, cls in available().items()]
+    if arguments.json:
+        report.show_json(rows)
+    else:
+        report.show_passes(rows)
+    return 0
+
+
+def _pass_row(name: str, cls: type[Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "summary": (cls.__doc__ or "").strip().split("\n")[0],
+        "options": {option.name.replace("_", "-"): option.default for option in dataclasses.fields(cls)},
+        "requires": sorted(cls.requires),
+        "ensures": sorted(cls.ensures),
+    }
+
+
+def list_rules(arguments: Namespace) -> int:
+    """List the ops that have rules, or those of a model that have none."""
+    if arguments.missing is not None:
+        return _list_missing(arguments)
+    families = {family.__name__.rpartition(".")[2]: sorted(family.RULES) for family in FAMILIES}
+    if arguments.json:
+        report.show_json(families)
+    else:
+        report.show_rules(families)
+    return 0
+
+
+def _list_missing(arguments: Namespace) -> int:
+    source = resolve(arguments.missing)
+    with report.progress(f"tracing {source.name}"):
+        missing = inspection.missing_rules(source.trace())
+    if arguments.json:
+        report.show_json([dataclasses.asdict(row) for row in missing])
+    else:
+        report.show_missing(source.name, missing)
+    return 0

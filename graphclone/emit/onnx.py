@@ -1,0 +1,191 @@
+"""From a graph to an ONNX model, by way of torch's own exporter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir
+import onnx_ir.passes.common
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument
+
+from graphclone.emit.atomic import written
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.torch import _export
+from graphclone.input_sets import clone_examples
+from graphclone.ir import Graph, Value, values_in
+
+if TYPE_CHECKING:
+    from graphclone.clone import Clone
+
+OPSET = 20
+MAX_IR_VERSION = 13
+"""The newest that ONNX Runtime 1.31 reads."""
+
+INLINE_LIMIT = 1_900_000_000
+"""Bytes of weights that still go into the model file itself, which protobuf limits to 2 GiB."""
+
+_NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def save_onnx(clone: Clone, path: Path) -> None:
+    """Write a clone as ONNX, with its weights in ``<name>.data`` beside it where they are too many for one file.
+
+    Raises:
+        GraphcloneError: torch cannot export the clone, or the file cannot be written.
+    """
+    args, kwargs = clone_examples(clone)
+    write(to_onnx(clone.graph, clone.module(), args, kwargs), path)
+
+
+def write(model: onnx_ir.Model, path: Path) -> None:
+    """Write a model, whole or not at all.
+
+    Raises:
+        GraphcloneError: the file cannot be written.
+    """
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    with written(path) as target:
+        onnx_ir.save(model, target, external_data=f"{path.name}.data" if size > INLINE_LIMIT else None)
+
+
+def to_onnx(
+    graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> onnx_ir.Model:
+    """Export the module that runs a graph.
+
+    Args:
+        graph: gives the inputs and outputs of the model their names.
+        module: the graph as ``emit.torch.to_module`` makes it.
+        args: positional example inputs of the module.
+        kwargs: example inputs by name.
+
+    Returns:
+        A model whose initializers have the names of the module's state dict, dynamic where the module is.
+
+    Raises:
+        GraphcloneError: torch cannot export it.
+    """
+    with _quiet():
+        program, _ = _export(module, tuple(args), dict(kwargs), graph.name)
+        _unfreeze_strides(program)
+        try:
+            exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+        except Exception as error:  # the exporter raises whatever its parts raise
+            reason = _root_cause(error)
+            raise GraphcloneError(f"{graph.name}: torch cannot export it to ONNX: {reason}") from error
+    assert exported is not None
+    model = exported.model
+    model.ir_version = min(model.ir_version or MAX_IR_VERSION, MAX_IR_VERSION)
+    onnx_ir.passes.common.IdentityEliminationPass()(model)
+    _name_ports(model, [value.name for value in graph.inputs], _returned(graph, program))
+    _clean(model)
+    return model
+
+
+def _unfreeze_strides(program: ExportedProgram) -> None:
+    """Let every view be of a copy. A view is legal only for the strides of the kernels that the trace ran, and
+    the exporter puts other kernels in their place; in ONNX the copies are identities, which go again.
+    """
+    views = (torch.ops.aten.view.default, torch.ops.aten.reshape.default)
+    for node in [n for op in views for n in program.graph.find_nodes(op="call_function", target=op)]:
+        viewed = node.args[0]
+        with program.graph.inserting_before(node):
+            copy = program.graph.call_function(
+                torch.ops.aten.clone.default, (viewed,), {"memory_format": torch.contiguous_format}
+            )
+        copy.meta = {"val": viewed.meta["val"].contiguous()}
+        node.replace_input_with(viewed, copy)
+    program.graph_module.recompile()
+
+
+def _returned(graph: Graph, program: ExportedProgram) -> list[str]:
+    """The names of the outputs that are not constants, which an ONNX model does not return."""
+    names = [output.name for output in graph.outputs for _ in values_in(output.operand)]
+    specs = [s for s in program.graph_signature.output_specs if not isinstance(s.arg, ConstantArgument)]
+    if len(specs) != len(names):
+        raise GraphcloneError(f"{graph.name}: {len(names)} outputs, but {len(specs)} after export")
+    return names
+
+
+def _name_ports(model: onnx_ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name inputs and outputs as given; whatever else has one of those names gets another.
+
+    An output that is an input, an initializer or another output as well becomes a copy of it.
+    """
+    graph = model.graph
+    fixed = {*graph.inputs, *graph.initializers.values()}
+    for i, value in enumerate(graph.outputs):
+        if value in fixed:
+            node = onnx_ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            graph.append(node)
+            graph.outputs[i] = value = node.outputs[0]
+        fixed.add(value)
+    names = list(unique([*inputs, *outputs], graph.initializers))
+    values = [*graph.inputs, *graph.outputs]
+    for value in _values(model):
+        if value.name in names and value not in values and value.name not in graph.initializers:
+            value.name = f"{value.name}_inner"
+    for value in values:  # first out of each other's way
+        value.name = f"{value.name}_port"
+    for value, name in zip(values, names, strict=True):
+        value.name = name
+
+
+def unique(names: Iterable[str], taken: Iterable[str]) -> Iterator[str]:
+    """Every name, with a number where it has been taken."""
+    seen = set(taken)
+    for name in names:
+        new, number = name, 1
+        while new in seen:
+            new, number = f"{name}_{number}", number + 1
+        seen.add(new)
+        yield new
+
+
+def _clean(model: onnx_ir.Model) -> None:
+    """Drop stack traces, which hold paths of this machine, and make a number of a symbol that is one."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    for value in _values(model):
+        if value.shape is not None and not value.shape.frozen:
+            for i, size in enumerate(value.shape):
+                if isinstance(size, onnx_ir.SymbolicDim) and str(size.value).isdigit():
+                    value.shape[i] = int(str(size.value))
+
+
+def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph.all_nodes():
+        yield from node.outputs
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first line of the exception that began it all."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and the log of the exporter; what goes wrong is raised."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,85 @@
+"""How dims flow through a graph: what connects them, and which way a pin came.
+
+The graph of all axes and the equations between them, as networkx, built only when somebody asks why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import networkx as nx
+
+from graphclone.axes import Axis, Why
+from graphclone.dims import Dim
+from graphclone.facts import Facts
+from graphclone.ir import Value
+
+
+def flow_graph(facts: Facts) -> nx.Graph:
+    """Axes by serial number, an edge wherever a node made two equal or one a part of the other.
+
+    Nodes carry ``size``, and ``values``: the (name, axis) pairs they belong to. Edges carry ``why``.
+    """
+    graph = nx.Graph()
+    for edge in facts.axes.edges:
+        graph.add_edge(edge.a.serial, edge.b.serial, why=edge.why)
+    for value, axes in facts.of.items():
+        for index, axis in enumerate(axes):
+            graph.add_node(axis.serial, size=axis.size)
+            graph.nodes[axis.serial].setdefault("values", []).append((value.name, index))
+    return graph
+
+
+def path(facts: Facts, a: Axis, b: Axis) -> list[Why]:
+    """The shortest chain of reasons that makes two axes one, or parts of one; empty where there is none."""
+    graph = flow_graph(facts)
+    try:
+        serials = nx.shortest_path(graph, a.serial, b.serial)
+    except (nx.NetworkXNoPath, nx.NodeNotFound):
+        return []
+    return [graph.edges[edge]["why"] for edge in zip(serials, serials[1:], strict=False)]
+
+
+def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
+    """How the pin of a dim reached its first parameter, nearest node first, the pin itself last."""
+    if dim.pin is None:
+        return []
+    starts = list(_axes_with(facts, dim))
+    graph = flow_graph(facts)
+    graph.add_edges_from(("pin", axis.serial) for axis in _pinned_axes(facts, dim.pin))
+    chains = [c for c in (_chain(graph, start.serial) for start in starts) if c is not None]
+    return [*min(chains, key=len, default=[]), dim.pin]
+
+
+def components(facts: Facts) -> list[list[tuple[str, int]]]:
+    """Which axes of which values hang together, largest component first."""
+    graph = flow_graph(facts)
+    found = [[pair for n in part for pair in graph.nodes[n].get("values", [])] for part in nx.connected_components(graph)]
+    return sorted(found, key=len, reverse=True)
+
+
+def _axes_with(facts: Facts, dim: Dim) -> Iterator[Axis]:
+    """The axes of a dim's first parameter that hold it."""
+    for initializer in facts.graph.initializers:
+        if initializer.name == dim.parameters[0]:
+            yield from (a for a in facts.of[initializer.value] if facts.axes.find(dim.axis) in facts.axes.leaves(a))
+
+
+def _pinned_axes(facts: Facts, pin: Why) -> Iterator[Axis]:
+    """The axes of the value, input, output or node that a pin names."""
+    named = {output.name: output.operand for output in facts.graph.outputs}
+    for value, axes in facts.of.items():
+        producer = value.producer.name if value.producer else ""
+        if pin.node in (value.name, producer) or named.get(pin.node) is value:
+            yield from axes
+    for node in facts.graph.nodes:
+        if node.name == pin.node:
+            yield from (axis for value in node.inputs if isinstance(value, Value) and value.is_tensor for axis in facts.of[value])
+
+
+def _chain(graph: nx.Graph, start: int) -> list[Why] | None:
+    try:
+        steps = nx.shortest_path(graph, start, "pin")[:-1]
+    except (nx.NetworkXNoPath, nx.NodeNotFound):
+        return None
+    return [graph.edges[edge]["why"] for edge in zip(steps, steps[1:], strict=False)]

@@ -1,0 +1,147 @@
+"""Input sets to compare two models on: the example inputs, and random ones of other sizes.
+
+Only an axis that the trace left dynamic changes its size, and axes whose sizes are equal change together.
+Integers are rearranged examples, so that they are valid whatever they mean; floats are drawn anew with the mean
+and the spread of the example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export._tree_utils import reorder_kwargs
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.example_inputs import resized
+from graphclone.ir import Graph
+from graphclone.lockstep import input_through_maps
+
+if TYPE_CHECKING:
+    from graphclone.clone import Clone
+
+_FEW = 3
+"""A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """One tensor per graph input.
+
+    Attributes:
+        tensors: in the order of the graph's inputs.
+        seed: they were drawn with; None for the example inputs themselves.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    seed: int | None = None
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+    def __str__(self) -> str:
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
+        return f"{shapes} ({'example' if self.seed is None else f'seed {self.seed}'})"
+
+
+def example_tensors(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+    """The tensors among the example inputs, in the order of the graph's inputs.
+
+    Raises:
+        GraphcloneError: the inputs do not fit the graph.
+    """
+    leaves = [leaf for leaf in _leaves(graph, args, kwargs) if isinstance(leaf, torch.Tensor)]
+    if [leaf.ndim for leaf in leaves] != [value.rank for value in graph.inputs]:
+        raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with")
+    return tuple(leaves)
+
+
+def clone_examples(clone: Clone) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
+    graph, kwargs = clone.graph, clone.kwargs or {}
+    new = iter(input_through_maps(clone.state, example_tensors(graph, clone.args, kwargs)))
+    leaves = _leaves(graph, clone.args, kwargs)
+    leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    args, kwargs = pytree.tree_unflatten(leaves, graph.origin.call_spec.in_spec)
+    return tuple(args), dict(kwargs)
+
+
+def _leaves(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    program = graph.origin
+    leaves = pytree.tree_leaves((tuple(args), reorder_kwargs(dict(kwargs), program.call_spec.in_spec)))
+    fed = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    if len(leaves) != len(fed):
+        raise GraphcloneError(f"{graph.name}: {len(leaves)} example inputs, {len(fed)} when it was traced")
+    return leaves
+
+
+def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed: int) -> Iterator[InputSet]:
+    """Input sets of other sizes, boldest first; the last has the sizes of the example.
+
+    Args:
+        graph: the source.
+        examples: one tensor per graph input.
+        index: which set it is, from 1; odd ones get larger, even ones smaller.
+        seed: of the values.
+    """
+    groups = list(dict.fromkeys(size for axes in _dynamic(graph, examples) for size in axes.values()))
+    seen: set[tuple[int, ...]] = set()
+    for least in (1, 2, None):
+        sizes = {size: _new_size(size, index, order, least) for order, size in enumerate(groups)}
+        if tuple(sizes.values()) not in seen:
+            seen.add(tuple(sizes.values()))
+            yield _drawn(graph, examples, sizes, seed)
+
+
+def _new_size(size: int, index: int, order: int, least: int | None) -> int:
+    """Another size for the dynamic axes of one size; ``order`` keeps different sizes different."""
+    if least is None:
+        return size
+    return size + index + 1 + order if index % 2 else max(least, size - index - order)
+
+
+def _dynamic(graph: Graph, examples: Sequence[torch.Tensor]) -> list[dict[int, int]]:
+    """The size of every dynamic axis of every input. An axis that export found to be fixed has a number for
+    a symbol.
+    """
+    return [
+        {axis: tensor.shape[axis] for axis, symbol in value.dynamic.items() if not symbol.isdigit()}
+        for value, tensor in zip(graph.inputs, examples, strict=True)
+    ]
+
+
+def _drawn(graph: Graph, examples: Sequence[torch.Tensor], sizes: Mapping[int, int], seed: int) -> InputSet:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [
+        drawn_like(tensor, {axis: sizes[size] for axis, size in axes.items()}, generator)
+        for tensor, axes in zip(examples, _dynamic(graph, examples), strict=True)
+    ]
+    return InputSet(tuple(tensors), seed)
+
+
+def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch.Generator) -> torch.Tensor:
+    """A random tensor that may stand for the example, some of its axes in other sizes."""
+    if example.is_floating_point() and example.unique().numel() > _FEW:
+        shape = [sizes.get(axis, size) for axis, size in enumerate(example.shape)]
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (drawn * float(example.double().std()) + float(example.double().mean())).to(example.dtype)
+    # Repeated before it is rearranged and cut off after, so that every value of the example has its chance.
+    larger = resized(example, {axis: max(size, example.shape[axis]) for axis, size in sizes.items()})
+    for axis in {0, larger.ndim - 1} if larger.ndim else ():
+        larger = _shuffled(larger, axis, generator)
+    return resized(larger, dict(sizes))
+
+
+def _shuffled(tensor: torch.Tensor, axis: int, generator: torch.Generator) -> torch.Tensor:
+    """The tensor with the order of an axis drawn anew, for every row its own where it is the last axis."""
+    if tensor.shape[axis] < 2:
+        return tensor
+    if axis == 0:
+        return tensor[torch.randperm(tensor.shape[0], generator=generator)]
+    order = torch.rand(tensor.shape, generator=generator).argsort(axis)
+    return tensor.gather(axis, order)

@@ -1,0 +1,243 @@
+"""What ``inspect`` finds out: the dims of a model, what each would cost to widen, and what is in the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from graphclone.axes import Axis
+from graphclone.clone import Traced
+from graphclone.dims import Dim, Group, dims
+from graphclone.errors import GraphcloneError
+from graphclone.facts import Facts
+from graphclone.growth import Growth
+from graphclone.ir import values_in
+from graphclone.passes.choose_widths import settle
+from graphclone.passes.infer_dims import InferDims
+from graphclone.pipeline import Request, State, Widen, run
+from graphclone.rules import find
+
+DOUBLE = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group of dims.
+
+    Attributes:
+        name: of the group, by which it is widened.
+        size: of each of its dims in the source.
+        count: how many dims it has.
+        default: whether it grows when only a factor is asked for.
+        pinned: what keeps it from growing, if anything does.
+        freed_by: inputs and outputs that would let it grow if they grew as well.
+        parameters: of the whole model if this group alone were twice as wide; None where it cannot be.
+        matters: whether it is free, or pinned by an input, an output or a node that no rule understands.
+    """
+
+    name: str
+    size: int
+    count: int
+    default: bool
+    pinned: str | None
+    freed_by: tuple[str, ...]
+    parameters: int | None
+    matters: bool
+
+
+@dataclass(frozen=True)
+class InTheWay:
+    """A node that pinned what it touches, because no rule understands it.
+
+    Attributes:
+        node: its name.
+        op: its op.
+        scope: the module it belongs to.
+        reason: what was not understood.
+    """
+
+    node: str
+    op: str
+    scope: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything worth knowing before widening.
+
+    Attributes:
+        model: its name.
+        parameters: how many numbers its parameters hold.
+        doubled: how many they would hold with every dim that grows by default twice as wide.
+        nodes: how many operations it has.
+        dims: one row per group.
+        refusals: nodes in the way.
+        notes: on how the model was traced.
+    """
+
+    model: str
+    parameters: int
+    doubled: int
+    nodes: int
+    dims: tuple[Row, ...]
+    refusals: tuple[InTheWay, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def inspect(traced: Traced) -> Inspection:
+    """Look at a traced model."""
+    facts = traced.state.known
+    free = [dim for group in traced.dims for dim in group.dims if dim.default]
+    doubled, _ = settle(facts, {dim.axis: Growth(dim.size, DOUBLE) for dim in free})
+    frees = _Frees(traced)
+    return Inspection(
+        model=traced.graph.name,
+        parameters=parameter_count(facts),
+        doubled=parameter_count(facts, doubled),
+        nodes=len(traced.graph.nodes),
+        dims=tuple(_row(facts, group, frees) for group in traced.dims),
+        refusals=tuple(
+            InTheWay(refusal.node.name, refusal.node.op, refusal.node.scope, refusal.why.text)
+            for refusal in facts.refusals
+        ),
+        notes=tuple(traced.graph.notes),
+    )
+
+
+def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) -> int:
+    """How many numbers the parameters hold once the given dims have grown."""
+    chosen = growths or {}
+
+    def growth_of(axis: Axis) -> Growth:
+        return chosen.get(axis) or Growth(axis.size)
+
+    return sum(
+        prod(facts.axes.layout(axis, growth_of).new_size for axis in facts.of[initializer.value])
+        for initializer in facts.graph.initializers
+        if initializer.kind == "parameter"
+    )
+
+
+def _row(facts: Facts, group: Group, frees: _Frees) -> Row:
+    pinned = str(group.pin) if group.pin is not None else None
+    wanted = {dim.axis: Growth(dim.size, DOUBLE) for dim in group.dims if dim.pin is None}
+    chosen, held = settle(facts, wanted)
+    if wanted and not chosen:
+        pinned = str(next(iter(held.values())))
+    changeable = {refusal.why.node for refusal in facts.refusals} | {name for name, _ in frees.boundary}
+    return Row(
+        name=group.name,
+        size=group.size,
+        count=len(group.dims),
+        default=group.default,
+        pinned=pinned,
+        freed_by=frees.by(group.dims[0]),
+        parameters=parameter_count(facts, chosen) if chosen else None,
+        matters=group.pin is None or group.pin.node in changeable,
+    )
+
+
+# What would free a dim
+
+
+class _Frees:
+    """Which inputs and outputs would have to grow so that a dim can.
+
+    That is found out by the analysis again, with all of them free.
+    """
+
+    def __init__(self, traced: Traced) -> None:
+        self.pinned = traced.state.known
+        state = State(traced.graph.copy(), Request(widen_io=("*",)), traced.state.rules)
+        run((InferDims(),), state)
+        self.free = state.known
+        self.parameters = {i.name: self.free.of[i.value] for i in self.free.graph.initializers}
+        self.boundary = list(self._boundary())
+
+    def _boundary(self) -> Iterator[tuple[str, set[Axis]]]:
+        graph = self.free.graph
+        named = [(value.name, value) for value in graph.inputs]
+        named += [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
+        for name, value in named:
+            if value.is_tensor:
+                yield name, {leaf for axis in self.free.of[value] for leaf in self.free.axes.leaves(axis)}
+
+    def by(self, dim: Dim) -> tuple[str, ...]:
+        """The names, or none where that would not free the dim."""
+        if dim.pin is None:
+            return ()
+        freed = {
+            leaf
+            for name, index in self._uses(dim)
+            for leaf in self.free.axes.leaves(self.parameters[name][index])
+            if leaf.pin is None and leaf.size > 1
+        }
+        return tuple(dict.fromkeys(name for name, leaves in self.boundary if leaves & freed))
+
+    def _uses(self, dim: Dim) -> Iterator[tuple[str, int]]:
+        """The axes of parameters that are this dim, and nothing else besides."""
+        axes = self.pinned.axes
+        for initializer in self.pinned.graph.initializers:
+            for index, axis in enumerate(self.pinned.of[initializer.value]):
+                if initializer.name in dim.parameters and axes.find(axis) is axes.find(dim.axis):
+                    yield initializer.name, index
+
+
+def refuse_pinned(state: State, widen: Widen) -> None:
+    """Refuse names of dims that are all pinned, saying by what and whether ``--widen-io`` would free them.
+
+    Raises:
+        GraphcloneError: for the first such name.
+    """
+    if isinstance(widen, int):
+        return
+    found = dims(state.known)
+    for pattern in widen:
+        matching = [dim for dim in found if dim.matches(pattern)]
+        pinned = [dim for dim in matching if dim.pin is not None]
+        if not matching or len(pinned) < len(matching):
+            continue
+        dim = pinned[0]
+        freed_by = ",".join(_Frees(Traced(state, ())).by(dim))
+        hint = f"--widen-io {freed_by} would free it" if freed_by else "--widen-io would not free it"
+        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned: {dim.pin}; {hint}")
+
+
+# Ops without a rule
+
+
+@dataclass(frozen=True)
+class MissingRule:
+    """An op of a model that no rule understands.
+
+    Attributes:
+        op: its name.
+        count: how many nodes have it.
+        node: the first of them.
+        scope: the module that node belongs to.
+    """
+
+    op: str
+    count: int
+    node: str
+    scope: str
+
+
+def missing_rules(traced: Traced) -> list[MissingRule]:
+    """The ops of a model that have no rule, the commonest first."""
+    lacking = [
+        node
+        for node in traced.graph.nodes
+        if any(output.is_tensor for output in node.outputs) and find(traced.state.rules, node.op)[0] is None
+    ]
+    counts = Counter(node.op for node in lacking)
+    first = {node.op: node for node in reversed(lacking)}
+    return [MissingRule(op, count, first[op].name, first[op].scope) for op, count in counts.most_common()]

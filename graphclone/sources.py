@@ -1,0 +1,183 @@
+"""From the MODEL of a command line to a module and its example inputs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from graphclone.errors import GraphcloneError
+
+if TYPE_CHECKING:
+    from graphclone.clone import Traced
+    from graphclone.models import Built
+
+_WHAT = "a name in models/, or package.module:function or file.py:function that returns (module, args)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that can be built; nothing is allocated before it is.
+
+    Attributes:
+        name: as the user wrote it.
+        make: returns ``(module, args)`` or ``(module, args, kwargs)``.
+    """
+
+    name: str
+    make: Callable[[], Any]
+
+    def build(self) -> Built:
+        """The module in eval mode, with its example inputs.
+
+        Raises:
+            GraphcloneError: it cannot be made, or is no model.
+        """
+        try:
+            made = self.make()
+        except GraphcloneError:
+            raise
+        except Exception as error:  # it is the user's own code
+            raise GraphcloneError(f"{self.name}: building the model failed: {_one_line(error)}") from error
+        return _checked(self.name, made)
+
+    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
+        """The model traced without allocating its weights, where it can be built that way.
+
+        Weights are fake: they have a shape and a dtype but no data. Code that looks at the data of a weight
+        while it builds or runs the model cannot run on those; such a model is then built in full.
+
+        Raises:
+            GraphcloneError: the model cannot be built or traced.
+        """
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        from graphclone.clone import trace
+
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                built = self.build()
+                return trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
+        except GraphcloneError as refusal:
+            if not isinstance(refusal.__cause__, Exception):
+                raise
+        built = self.build()
+        traced = trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
+        traced.graph.notes.append("built with its weights: it cannot be built or traced without them")
+        return traced
+
+
+def resolve(text: str) -> Source:
+    """The source that the MODEL of a command line means.
+
+    Raises:
+        GraphcloneError: there is none, or it is of a kind that cannot be read yet.
+    """
+    from graphclone.models import MODELS, build
+
+    if text in MODELS:
+        return Source(text, lambda: build(text))
+    module, colon, function = text.rpartition(":")
+    if colon and module and function.isidentifier():
+        return Source(text, _function(text, module, function))
+    path = Path(text)
+    if path.is_dir():
+        raise GraphcloneError(_directory(path))
+    if path.suffix == ".onnx" and path.exists():
+        raise GraphcloneError(f"{text}: ONNX models cannot be widened yet; give {_WHAT}")
+    if path.exists():
+        raise GraphcloneError(f"{text}: not a model; give {_WHAT}")
+    if path.suffix or "/" in text:
+        raise GraphcloneError(f"{text}: no such file; give {_WHAT}")
+    raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
+
+
+def _directory(path: Path) -> str:
+    if (path / "config.json").exists():
+        return f"{path}: Hugging Face directories cannot be widened yet; give {_WHAT}"
+    return f"{path}: a directory is not a model; give {_WHAT}"
+
+
+def _suggestion(text: str, names: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(text, names, 1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}; or give {_WHAT}"
+
+
+# Functions of the user
+
+
+def _function(text: str, module: str, name: str) -> Callable[[], Any]:
+    found = getattr(_file(module) if module.endswith(".py") else _module(module), name, None)
+    if found is None:
+        raise GraphcloneError(f"{text}: {module} has no {name}")
+    if not callable(found):
+        raise GraphcloneError(f"{text}: {name} is a {type(found).__name__}, not a function")
+    made: Callable[[], Any] = found
+    return made
+
+
+def _module(name: str) -> ModuleType:
+    """The module of that name; the current directory is searched first, as ``python -m`` does."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            hint = "run from the directory it is in, or install it"
+            raise GraphcloneError(f"{name}: no such module; {hint}") from None
+        raise GraphcloneError(f"{name}: cannot be imported: {_one_line(error)}") from error
+    except Exception as error:
+        raise GraphcloneError(f"{name}: cannot be imported: {_one_line(error)}") from error
+
+
+def _file(text: str) -> ModuleType:
+    """The module in a file, which may import its neighbours."""
+    path = Path(text)
+    if not path.is_file():
+        raise GraphcloneError(f"{text}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if (folder := str(path.parent.resolve())) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise GraphcloneError(f"{text}: cannot be imported: {_one_line(error)}") from error
+    return module
+
+
+def _checked(name: str, made: Any) -> Built:
+    """What a function returned, if it is a model with its inputs."""
+    from torch import nn
+
+    from graphclone.models import Built
+
+    expected = "expected (module, args) or (module, args, kwargs)"
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise GraphcloneError(f"{name}: not a model: {expected}, got {_described(made)}")
+    module, args, kwargs = (*made, {})[:3]
+    if not isinstance(module, nn.Module):
+        raise GraphcloneError(f"{name}: not a model: {expected}, but the module is {_described(module)}")
+    if not isinstance(args, tuple | list):
+        raise GraphcloneError(f"{name}: the args must be a tuple of inputs, got {_described(args)}")
+    if not isinstance(kwargs, Mapping):
+        raise GraphcloneError(f"{name}: the kwargs must be a dict of inputs, got {_described(kwargs)}")
+    return Built(module.eval(), tuple(args), dict(kwargs))
+
+
+def _described(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
