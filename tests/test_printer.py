@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ SHOWN = ("canonicalize", "infer-dims", "rewrite-literals")
 
 
 class Tiny(nn.Module):
-    """Attention of 3 heads of 4, with fused q, k and v, then a gated MLP: (batch, time, 6) -> (batch, time, 5)."""
+    """Attention of 3 heads of 4 with fused q, k and v, then a gated MLP: (batch, time, 6) -> (.., 5)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +58,7 @@ def printed() -> dict[str, tuple[str, str]]:
     texts = [print_state(state)]
     passes = default_pipeline()
     run(passes, state, after=lambda step, now: texts.append(print_state(now)))
-    pairs = zip(texts, texts[1:], strict=False)
-    return {step.name: pair for step, pair in zip(passes, pairs, strict=True)}
+    return {step.name: pair for step, pair in zip(passes, pairwise(texts), strict=True)}
 
 
 def golden(name: str, texts: tuple[str, str]) -> str:

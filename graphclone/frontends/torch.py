@@ -107,15 +107,29 @@ def trace(
         GraphcloneError: torch.export refuses the module.
     """
     name = name or type(module).__name__
-    program, notes = _export(module, tuple(args), dict(kwargs or {}), name)
+    program, failure = _export(module, tuple(args), dict(kwargs or {}), name)
     graph = from_program(program, name)
-    graph.notes.extend(notes)
+    fixed = [f"{value.name} axis {axis} = {value.shape[axis]}" for value in graph.inputs for axis in _fixed(value)]  # type: ignore[index]
+    if fixed:
+        reason = f" ({failure})" if failure else ""
+        graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
     return graph
+
+
+def _fixed(value: Value) -> list[int]:
+    """The axes of an input that should be dynamic and are not."""
+    wanted = range(min(1, value.rank)) if value.is_float else range(value.rank)
+    return [axis for axis in wanted if axis not in value.dynamic and value.shape is not None and value.shape[axis] != 1]
+
+
+def _is_symbolic(size: int | torch.SymInt) -> bool:
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
-) -> tuple[ExportedProgram, list[str]]:
+) -> tuple[ExportedProgram, str]:
+    """The program, and why it could not be exported with dynamic sizes that differ from all widths, if so."""
     taken = {size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape}
     fresh_args, fresh_kwargs = with_fresh_sizes((args, kwargs), taken)
     failures: list[Exception] = []
@@ -132,8 +146,7 @@ def _export(
         except Exception as error:  # torch.export raises whatever the model's own code raises
             failures.append(error)
             continue
-        static = f"traced with static shapes: dynamic ones failed ({_first_line(failures[0])})" if failures else ""
-        return program, [static] if static and not dynamic else []
+        return program, _first_line(failures[0]) if failures else ""
     raise GraphcloneError(f"{name}: torch.export failed: {_first_line(failures[-1])}") from failures[-1]
 
 
@@ -272,7 +285,7 @@ class _Importer:
         if not isinstance(example, torch.Tensor):
             return Value(name, None, "", role=role)
         shape = tuple(self.hint(size) for size in example.shape)
-        dynamic = {i: str(size) for i, size in enumerate(example.shape) if isinstance(size, torch.SymInt)}
+        dynamic = {i: str(size) for i, size in enumerate(example.shape) if _is_symbolic(size)}
         return Value(name, shape, str(example.dtype).removeprefix("torch."), dynamic, role)
 
     def hint(self, size: int | torch.SymInt) -> int:

@@ -25,12 +25,16 @@ def embedding_bag(s: Site) -> None:
     table = s.tensor("weight")
     for name in ("padding_idx", "scale_grad_by_freq", "sparse", "mode", "include_last_offset"):
         s.get(name)
-    inner = [s.tensor("indices"), s.tensor("offsets"), s.maybe_tensor("per_sample_weights")]
-    positions = [axis for value in (*inner, *s.node.outputs[1:]) if value is not None for axis in s.axes(value)]
-    s.pin([s.axes(table)[0], s.axes(s.out)[0], *positions], "rows looked up by number")
+    indices = [s.tensor("indices"), s.tensor("offsets")]
+    weights = s.maybe_tensor("per_sample_weights")
+    for value in (*indices, *([weights] if weights else []), *s.node.outputs[1:]):
+        s.pin(s.axes(value), "rows looked up by number")
+    s.pin([s.axes(table)[0], s.axes(s.out)[0]], "rows looked up by number")
     s.equal(s.axes(s.out)[1], s.axes(table)[1])
-    if inner[2] is not None:
-        s.require({inner[2]: 1})
+    if s.node.outputs[-1].rank == 2:  # which row had the greatest number
+        s.pin(s.axes(table)[1], "compared by position")
+    if weights is not None:
+        s.require({weights: 1})
     s.scale(s.out, {table: 1})
 
 

@@ -158,8 +158,10 @@ def expand_as(s: Site) -> None:
 
 
 def broadcast_tensors(s: Site) -> None:
+    """All results have the same axes, those of the operands, aligned from the right."""
     for x, out in zip(s["tensors"], s.node.outputs, strict=True):
-        s.broadcast(x, out=out)
+        s.broadcast(x)
+        s.equal_all(s.axes(out), s.axes(s.out))
         s.scale(out, {x: 1})
 
 

@@ -1,0 +1,220 @@
+"""Tracing: names, sizes, shared and folded tensors, regions, in-place writes, and what to do when export refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphclone as gc
+from graphclone.frontends.example_inputs import with_fresh_sizes
+from graphclone.frontends.torch import trace
+from graphclone.invariants import check_graph
+from graphclone.ir import Graph
+from graphclone.lockstep import run_lockstep
+from graphclone.passes import Canonicalize
+from graphclone.pipeline import State
+
+
+def graph_of(module: nn.Module, *inputs: Tensor) -> Graph:
+    graph = trace(module.eval(), inputs)
+    check_graph(graph)
+    return graph
+
+
+def exact_clone(module: nn.Module, *inputs: Tensor) -> Any:
+    made = gc.clone(module.eval(), inputs)
+    check_graph(made.graph)
+    result = run_lockstep(made.state, inputs)
+    assert result.first is None, str(result.first)
+    return made
+
+
+class Hidden(nn.Module):
+    """5 -> 24 -> something -> 7."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(5, 24), nn.Linear(24, 7)
+
+    def middle(self, h: Tensor) -> Tensor:
+        return torch.tanh(h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.first(x)))
+
+
+X = torch.randn(3, 5)
+
+
+def test_batches_are_dynamic_and_sizes_coincide_with_no_width() -> None:
+    graph = graph_of(Hidden(), torch.randn(24, 5))
+    (value,) = graph.inputs
+    assert set(value.dynamic) == {0}
+    assert value.shape is not None and value.shape[0] not in (5, 24, 7)
+    assert not graph.notes
+
+
+def test_integer_inputs_are_dynamic_in_every_axis() -> None:
+    module = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 3))
+    (value,) = graph_of(module, torch.randint(0, 11, (2, 4))).inputs
+    assert set(value.dynamic) == {0, 1}
+
+
+def test_fresh_sizes_keep_equal_sizes_equal() -> None:
+    a, b = with_fresh_sizes((torch.zeros(4, 8, dtype=torch.long), torch.ones(4, 8, dtype=torch.long)), {8, 4})
+    assert a.shape == b.shape == (3, 7)
+    (c,) = with_fresh_sizes((torch.arange(4),), {3, 2})
+    assert c.tolist() == [0, 1, 2, 3, 0]
+
+
+def test_a_static_model_is_traced_statically_and_says_so() -> None:
+    class Static(Hidden):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] != 3:
+                raise ValueError("a batch of 3, please")
+            return super().forward(x)
+
+    graph = graph_of(Static(), X)
+    assert not graph.inputs[0].dynamic
+    assert "static" in " ".join(graph.notes) and "a batch of 3" in " ".join(graph.notes)
+
+
+def test_what_cannot_be_exported_is_refused_in_one_line() -> None:
+    class Branch(Hidden):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(gc.GraphcloneError) as refusal:
+        trace(Branch().eval(), (X,))
+    assert str(refusal.value).startswith("Branch: torch.export failed: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_named_outputs() -> None:
+    class Two(Hidden):
+        def forward(self, x: Tensor) -> Any:
+            h = self.first(x)
+            return {"hidden": h, "rest": [self.last(h), None]}
+
+    assert [output.name for output in graph_of(Two(), X).outputs] == ["hidden", "rest.0", "rest.1"]
+
+
+def test_tied_names_share_one_initializer() -> None:
+    class Tied(Hidden):
+        def __init__(self) -> None:
+            super().__init__()
+            self.again = self.first
+
+    names = [initializer.names for initializer in graph_of(Tied(), X).initializers]
+    assert ("first.weight", "again.weight") in names
+    made = exact_clone(Tied(), X)
+    module = made.module()
+    assert module.again.weight is module.first.weight
+    assert module.state_dict().keys() == Tied().state_dict().keys()
+
+
+def test_constants_are_folded_and_grow() -> None:
+    class Table(Hidden):
+        def middle(self, h: Tensor) -> Tensor:
+            return torch.tanh(h * torch.arange(24).float().cos())
+
+    graph = graph_of(Table(), X)
+    Canonicalize()(State(graph))
+    assert [i.kind for i in graph.initializers].count("constant") == 1
+    assert not any("arange" in node.op or "cos" in node.op for node in graph.nodes)
+    made = exact_clone(Table(), X)
+    assert made.state_dict()["first.weight"].shape == (48, 5)
+    assert made.module().state_dict().keys() == Table().state_dict().keys()
+
+
+def test_buffers_that_are_not_saved_and_lifted_constants_grow_and_stay_unsaved() -> None:
+    class Buffers(Hidden):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.rand(24), persistent=False)
+            self.register_buffer("kept", torch.rand(24))
+
+        def middle(self, h: Tensor) -> Tensor:
+            return torch.tanh(h * self.table * self.kept + torch.tensor([0.25] * 24))
+
+    made = exact_clone(Buffers(), X)
+    assert made.state_dict()["kept"].shape == (48,)
+    assert "table" not in made.state_dict()
+    module = made.module()
+    assert module.state_dict().keys() == Buffers().state_dict().keys()
+    torch.testing.assert_close(module(X), Buffers()(X) * 0 + module(X))
+
+
+def test_regions_are_inlined() -> None:
+    class Regions(Hidden):
+        def middle(self, h: Tensor) -> Tensor:
+            with torch.no_grad():
+                scale = h.abs().mean(-1, keepdim=True)
+            with torch.autocast("cpu", enabled=False):
+                return torch.tanh(h * scale)
+
+    graph = graph_of(Regions(), X)
+    assert not any(node.op.startswith("hop.") for node in graph.nodes)
+    assert exact_clone(Regions(), X).state_dict()["first.weight"].shape == (48, 5)
+
+
+def test_in_place_writes() -> None:
+    class InPlace(Hidden):
+        def middle(self, h: Tensor) -> Tensor:
+            total = torch.zeros(h.shape[0], 24)
+            total += h
+            total[:, :8] *= 2
+            total[:, 8:16].copy_(h[:, 16:])
+            return torch.relu_(total).add_(h)
+
+    made = exact_clone(InPlace(), X)
+    assert made.state_dict()["first.weight"].shape == (48, 5)
+    torch.testing.assert_close(made.module()(X), InPlace()(X))
+
+
+def test_batch_norm_in_training_mode_is_refused() -> None:
+    class Norm(Hidden):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(24)
+
+        def middle(self, h: Tensor) -> Tensor:
+            return self.norm(h)
+
+    with pytest.raises(gc.GraphcloneError, match="eval mode|training mode"):
+        gc.clone(Norm().train(), (X,))
+
+
+def test_a_computed_size_follows_the_heads_in_it() -> None:
+    """Batch times heads is one dynamic axis; its heads still grow."""
+
+    class Merged(Hidden):
+        def middle(self, h: Tensor) -> Tensor:
+            merged = h.view(h.shape[0] * 4, 6)
+            return torch.tanh(merged).view(h.shape[0], 24)
+
+    assert exact_clone(Merged(), X).state_dict()["first.weight"].shape == (48, 5)
+
+
+def test_a_size_read_off_a_widened_axis_pins_it() -> None:
+    class Reads(Hidden):
+        def middle(self, h: Tensor) -> Tensor:
+            return torch.tanh(h) / h.shape[-1]
+
+    made = exact_clone(Reads(), X)
+    assert made.state_dict()["first.weight"].shape == (48, 5)
+
+
+def test_fake_parameters_are_traced_without_memory() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        module = nn.Sequential(nn.Linear(5, 1 << 20), nn.Linear(1 << 20, 7)).eval()
+        x = torch.zeros(3, 5)
+    made = gc.clone(module, (x,))
+    assert made.state.recipes is not None
+    assert {recipe.shape for recipe in made.state.recipes.values()} >= {(1 << 21, 5), (7, 1 << 21)}
