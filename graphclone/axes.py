@@ -177,9 +177,11 @@ class Axes:
 
     def unify(self, a: Axis, b: Axis, why: Why) -> None:
         """State that two axes are equal: have the same source index at every widened position."""
+        stated = Edge(a, b, why)
         a, b = self.find(a), self.find(b)
         if a is b:
             return
+        self.edges.append(stated)
         if a.size != b.size:
             clash = Why(why.node, f"{why.text}: axes of {a.size} and {b.size} cannot be equal")
             self.pin(a, clash)
@@ -195,28 +197,27 @@ class Axes:
             if rigid.pin is not None:
                 self._pin_structured(other, rigid.pin)
                 a, b = other, rigid
-            self._link(a, b, why)
+            self._link(a, b)
         elif a.kind is b.kind is Kind.PRODUCT:
             if self._unify_products(self.factors(a), self.factors(b), why):
-                self._link(a, b, why)
+                self._link(a, b)
         elif a.kind is b.kind:
             self._unify_concats(self.segments(a), self.segments(b), why)
-            self._link(a, b, why)
+            self._link(a, b)
         else:
             concat, product = (a, b) if a.kind is Kind.CONCAT else (b, a)
             self._align(self.segments(concat), self.factors(product), 1, why)
-            self._link(concat, product, why)
+            self._link(concat, product)
 
     def _pin_structured(self, axis: Axis, why: Why) -> None:
         if axis.kind is not Kind.DIM:
             self.pin(axis, why)
 
-    def _link(self, a: Axis, b: Axis, why: Why) -> None:
+    def _link(self, a: Axis, b: Axis) -> None:
         """Let b stand for a, whose parts have been unified with b's."""
         a, b = self.find(a), self.find(b)
         if a is not b:
             a.link = b
-            self.edges.append(Edge(a, b, why))
 
     def _refine(self, dim: Axis, kind: Kind, parts: tuple[Axis, Axis], why: Why) -> None:
         dim.kind, dim.parts = kind, parts

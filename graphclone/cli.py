@@ -100,6 +100,7 @@ def _lazily(name: str) -> Callable[[argparse.Namespace], int]:
 def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--all", action="store_true", help="show also what can never grow")
+    command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
     _widen_io_argument(command)
     command.set_defaults(run=_lazily("inspect"))
 
@@ -111,12 +112,8 @@ def _clone_arguments(command: _Parser) -> None:
         "--widen", type=widths, default=2, metavar="N", help="2 (the default), or hidden=2,layers.*.mlp=4"
     )
     _widen_io_argument(command)
-    command.add_argument(
-        "--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either"
-    )
-    command.add_argument(
-        "--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy"
-    )
+    command.add_argument("--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either")
+    command.add_argument("--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy")
     command.add_argument("--seed", type=int, default=0, help="of the noise")
     command.add_argument("--untie", action="store_true", help="give every use of a tied weight its own copy")
     command.add_argument("--passes", metavar="TEXT", help="another pipeline: canonicalize,infer-dims,..")

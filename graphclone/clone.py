@@ -14,7 +14,8 @@ from graphclone.ir import Graph
 from graphclone.lockstep import widened_tensors
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
-from graphclone.strategies import StrategyLike, strategy as resolve_strategy
+from graphclone.strategies import StrategyLike
+from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from argparse import Namespace
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from graphclone.rules import FAMILIES
 from graphclone.sources import resolve
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.clone import Clone, Traced
     from graphclone.verify import Report
 
 _NEEDED = frozenset({"recipes", "literals"})
@@ -30,11 +29,24 @@ def inspect(arguments: Namespace) -> int:
     """Show what can grow."""
     source = resolve(arguments.model)
     with report.progress(f"tracing {source.name}"):
-        found = inspection.inspect(source.trace(arguments.widen_io))
+        traced = source.trace(arguments.widen_io)
+    if arguments.why is not None:
+        return _explain(traced, arguments)
+    found = inspection.inspect(traced)
     if arguments.json:
         report.show_json(found.to_dict())
     else:
         report.show_inspection(found, everything=arguments.all)
+    return 0
+
+
+def _explain(traced: Traced, arguments: Namespace) -> int:
+    found = inspection.explain(traced, arguments.why)
+    if arguments.json:
+        report.show_json([dataclasses.asdict(explanation) for explanation in found])
+        return 0
+    for explanation in found:
+        report.show_text(report.explained(explanation))
     return 0
 
 
@@ -121,14 +133,14 @@ def _verified(made: Clone, arguments: Namespace) -> Report:
 
 
 def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
-    parameters = _parameters(made)
+    before, after = report.parameters(made)
     if arguments.json:
         report.show_json(
             {
                 "output": arguments.output,
                 "strategy": made.state.request.strategy.name,
                 "seed": arguments.seed,
-                "parameters": {"source": parameters[0], "clone": parameters[1]},
+                "parameters": {"source": before, "clone": after},
                 "dims": report.clone_rows(made),
                 "timings": [dataclasses.asdict(timing) for timing in made.timings],
                 "notes": made.graph.notes,
@@ -137,21 +149,11 @@ def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs
             }
         )
         return
-    report.show_clone(made, parameters)
+    report.show_clone(made)
     if arguments.timing:
         report.show_timings(made.timings)
     report.show_text(str(verification) if verification is not None else "not verified")
     report.show_text(f"written to {arguments.output}")
-
-
-def _parameters(made: Clone) -> tuple[int, int]:
-    """How many numbers the parameters of source and clone hold."""
-    assert made.state.source is not None
-    source, wide = (
-        sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
-        for graph in (made.state.source, made.graph)
-    )
-    return source, wide
 
 
 # Everything else

@@ -6,6 +6,8 @@ The graph of all axes and the equations between them, as networkx, built only wh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import networkx as nx
 
@@ -15,12 +17,12 @@ from graphclone.facts import Facts
 from graphclone.ir import Value
 
 
-def flow_graph(facts: Facts) -> nx.Graph:
+def flow_graph(facts: Facts) -> nx.Graph[Any]:
     """Axes by serial number, an edge wherever a node made two equal or one a part of the other.
 
     Nodes carry ``size``, and ``values``: the (name, axis) pairs they belong to. Edges carry ``why``.
     """
-    graph = nx.Graph()
+    graph: nx.Graph[Any] = nx.Graph()
     for edge in facts.axes.edges:
         graph.add_edge(edge.a.serial, edge.b.serial, why=edge.why)
     for value, axes in facts.of.items():
@@ -37,7 +39,7 @@ def path(facts: Facts, a: Axis, b: Axis) -> list[Why]:
         serials = nx.shortest_path(graph, a.serial, b.serial)
     except (nx.NetworkXNoPath, nx.NodeNotFound):
         return []
-    return [graph.edges[edge]["why"] for edge in zip(serials, serials[1:], strict=False)]
+    return [graph.edges[edge]["why"] for edge in pairwise(serials)]
 
 
 def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
@@ -54,7 +56,9 @@ def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
 def components(facts: Facts) -> list[list[tuple[str, int]]]:
     """Which axes of which values hang together, largest component first."""
     graph = flow_graph(facts)
-    found = [[pair for n in part for pair in graph.nodes[n].get("values", [])] for part in nx.connected_components(graph)]
+    found = [
+        [pair for n in part for pair in graph.nodes[n].get("values", [])] for part in nx.connected_components(graph)
+    ]
     return sorted(found, key=len, reverse=True)
 
 
@@ -74,12 +78,17 @@ def _pinned_axes(facts: Facts, pin: Why) -> Iterator[Axis]:
             yield from axes
     for node in facts.graph.nodes:
         if node.name == pin.node:
-            yield from (axis for value in node.inputs if isinstance(value, Value) and value.is_tensor for axis in facts.of[value])
+            yield from (
+                axis
+                for value in node.inputs
+                if isinstance(value, Value) and value.is_tensor
+                for axis in facts.of[value]
+            )
 
 
-def _chain(graph: nx.Graph, start: int) -> list[Why] | None:
+def _chain(graph: nx.Graph[Any], start: int) -> list[Why] | None:
     try:
         steps = nx.shortest_path(graph, start, "pin")[:-1]
     except (nx.NetworkXNoPath, nx.NodeNotFound):
         return None
-    return [graph.edges[edge]["why"] for edge in zip(steps, steps[1:], strict=False)]
+    return [graph.edges[edge]["why"] for edge in pairwise(steps)]

@@ -200,10 +200,7 @@ class Concat(Layout):
     @cached_property
     def index_map(self) -> IntArray:
         starts = np.cumsum([0, *(part.size for part in self.parts)])
-        maps = [
-            np.where(p.index_map == PAD, PAD, p.index_map + s)
-            for p, s in zip(self.parts, starts, strict=False)
-        ]
+        maps = [np.where(p.index_map == PAD, PAD, p.index_map + s) for p, s in zip(self.parts, starts, strict=False)]
         return np.concatenate(maps)
 
     @cached_property

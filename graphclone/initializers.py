@@ -53,9 +53,7 @@ class Widening:
         layout = self.axes[axis]
         if layout.grows and not layout.multiplicity.all():
             lost = int((layout.multiplicity == 0).argmax())
-            raise ValueError(
-                f"{self.name}: axis {axis} is contracted, but its growth map drops source index {lost}"
-            )
+            raise ValueError(f"{self.name}: axis {axis} is contracted, but its growth map drops source index {lost}")
 
     @property
     def source_shape(self) -> tuple[int, ...]:

@@ -211,6 +211,54 @@ def refuse_pinned(state: State, widen: Widen) -> None:
         raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned: {dim.pin}; {hint}")
 
 
+# Why
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one dim is, and why it cannot grow.
+
+    Attributes:
+        name: of the dim.
+        size: in the source.
+        parameters: that have it: they all grow together.
+        pinned: what keeps it from growing, if anything does.
+        path: the nodes by which that reached the first of the parameters.
+    """
+
+    name: str
+    size: int
+    parameters: tuple[str, ...]
+    pinned: str | None
+    path: tuple[str, ...]
+
+
+def explain(traced: Traced, pattern: str) -> list[Explanation]:
+    """The dims a name means, each with what it touches and what pins it.
+
+    Raises:
+        GraphcloneError: there is no such dim.
+    """
+    from graphclone.flow import why_pinned
+
+    facts = traced.state.known
+    found = dims(facts)
+    matching = [dim for dim in found if dim.matches(pattern)]
+    if not matching:
+        names = dict.fromkeys(dim.group for dim in found)
+        raise GraphcloneError(f"no dim is called {pattern!r}; there are {', '.join(names)}")
+    return [
+        Explanation(
+            name=dim.name,
+            size=dim.size,
+            parameters=dim.parameters,
+            pinned=str(dim.pin) if dim.pin is not None else None,
+            path=tuple(str(why) for why in why_pinned(facts, dim)),
+        )
+        for dim in matching
+    ]
+
+
 # Ops without a rule
 
 

@@ -63,17 +63,13 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
 
 def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
     if tuple(source.shape) != recipe.source_shape:
-        raise ValueError(
-            f"{recipe.name}: expected a source of {recipe.source_shape}, got {tuple(source.shape)}"
-        )
+        raise ValueError(f"{recipe.name}: expected a source of {recipe.source_shape}, got {tuple(source.shape)}")
     if tuple(out.shape) != recipe.shape or out.dtype != source.dtype:
         wanted, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
         raise ValueError(f"{recipe.name}: expected an out of {wanted}, got {got}")
     computed = recipe.contracted or recipe.scale != 1 or recipe.shift
     if computed and not source.is_floating_point():
-        raise TypeError(
-            f"{recipe.name}: {source.dtype} can be replicated, but not scaled, shifted or contracted"
-        )
+        raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not scaled, shifted or contracted")
 
 
 def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
@@ -135,9 +131,7 @@ def _shares(source: Tensor, recipe: Widening, out: Tensor) -> Iterator[_Share]:
 
 def _max_copies(recipe: Widening) -> int:
     """The rows of A: the most copies that an index of the replicated axes has."""
-    free = (
-        layout for axis, layout in enumerate(recipe.axes) if axis not in recipe.contracted and layout.grows
-    )
+    free = (layout for axis, layout in enumerate(recipe.axes) if axis not in recipe.contracted and layout.grows)
     return prod(int(layout.multiplicity.max(initial=1)) for layout in free)
 
 
@@ -189,9 +183,7 @@ def _split(block: _Block, axis: int, at: int, layout: Layout) -> Iterator[_Block
     elif isinstance(layout, Product):
         out = torch.unflatten(block.out, at, tuple(part.new_size for part in layout.parts))
         source = torch.unflatten(block.source, at, tuple(part.size for part in layout.parts))
-        yield from _split_all(
-            replace(block, out=out, source=source), [(axis, part) for part in layout.parts], at
-        )
+        yield from _split_all(replace(block, out=out, source=source), [(axis, part) for part in layout.parts], at)
     elif isinstance(layout, Concat):
         yield from _split_concat(block, axis, at, layout)
     elif isinstance(layout, Leaf):

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,7 +16,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from graphclone.clone import Clone
-    from graphclone.inspection import Inspection, MissingRule, Row
+    from graphclone.inspection import Explanation, Inspection, MissingRule, Row
     from graphclone.pipeline import Timing
 
 _PIPE_WIDTH = 160
@@ -37,7 +38,8 @@ def show_text(text: str) -> None:
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
-def _table(*headings: str, title: str | None = None) -> Table:
+def table(*headings: str, title: str | None = None) -> Table:
+    """A table without vertical lines."""
     return Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
 
 
@@ -56,8 +58,8 @@ def progress(text: str) -> Iterator[None]:
 def show_inspection(inspection: Inspection, *, everything: bool = False) -> None:
     """The dims of a model, its parameters, notes, and what is in the way."""
     out = console()
-    parameters = _short(inspection.parameters)
-    out.print(f"{inspection.model}: {inspection.nodes} operations, {parameters} parameters")
+    total = _short(inspection.parameters)
+    out.print(f"{inspection.model}: {inspection.nodes} operations, {total} parameters")
     rows = [row for row in inspection.dims if everything or row.matters]
     out.print(_dims_table(rows, inspection.parameters))
     if hidden := len(inspection.dims) - len(rows):
@@ -69,18 +71,16 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
     _show_refusals(out, inspection)
 
 
-def _dims_table(rows: Iterable[Row], parameters: int) -> Table:
-    table = _table("dim")
+def _dims_table(rows: Iterable[Row], total: int) -> Table:
+    shown = table("dim")
     for heading in ("size", "dims"):
-        table.add_column(heading, justify="right")
-    table.add_column("grows")
-    table.add_column("parameters if doubled", justify="right")
-    table.add_column("why not")
+        shown.add_column(heading, justify="right")
+    shown.add_column("grows")
+    shown.add_column("parameters if doubled", justify="right")
+    shown.add_column("why not")
     for row in rows:
-        table.add_row(
-            row.name, str(row.size), str(row.count), _grows(row), _cost(row, parameters), _why_not(row)
-        )
-    return table
+        shown.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total), _why_not(row))
+    return shown
 
 
 def _grows(row: Row) -> str:
@@ -89,10 +89,10 @@ def _grows(row: Row) -> str:
     return "by default" if row.default else "by name"
 
 
-def _cost(row: Row, parameters: int) -> str:
+def _cost(row: Row, total: int) -> str:
     if row.parameters is None:
         return ""
-    return f"{_short(row.parameters)} (+{100 * (row.parameters - parameters) / max(parameters, 1):.0f}%)"
+    return f"{_short(row.parameters)} (+{100 * (row.parameters - total) / max(total, 1):.0f}%)"
 
 
 def _why_not(row: Row) -> str:
@@ -104,10 +104,20 @@ def _why_not(row: Row) -> str:
 def _show_refusals(out: Console, inspection: Inspection) -> None:
     if not inspection.refusals:
         return
-    table = _table("node", "op", "in", "what is not understood", title="in the way")
+    shown = table("node", "op", "in", "what is not understood", title="in the way")
     for refusal in inspection.refusals:
-        table.add_row(refusal.node, refusal.op, refusal.scope, refusal.reason)
-    out.print(table)
+        shown.add_row(refusal.node, refusal.op, refusal.scope, refusal.reason)
+    out.print(shown)
+
+
+def explained(explanation: Explanation) -> str:
+    """What a dim touches and what pins it, in a few lines."""
+    lines = [f"{explanation.name} ({explanation.size}) is an axis of {len(explanation.parameters)} parameters:"]
+    lines += [f"  {name}" for name in explanation.parameters]
+    if explanation.pinned is None:
+        return "\n".join([*lines, "it can grow"])
+    way = [f"  {step}" for step in explanation.path]
+    return "\n".join([*lines, f"it cannot grow: {explanation.pinned}, by way of", *way])
 
 
 def clone_rows(clone: Clone) -> list[dict[str, Any]]:
@@ -128,49 +138,57 @@ def clone_rows(clone: Clone) -> list[dict[str, Any]]:
     return rows
 
 
-def show_clone(clone: Clone, parameters: tuple[int, int]) -> None:
+def parameters(clone: Clone) -> tuple[int, int]:
+    """How many numbers the parameters of source and clone hold."""
+    assert clone.state.source is not None
+    source, wide = (
+        sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
+        for graph in (clone.state.source, clone.graph)
+    )
+    return source, wide
+
+
+def show_clone(clone: Clone) -> None:
     """The dims that grew, and the parameters before and after."""
     out = console()
-    table = _table("dim", "size")
-    table.add_column("dims", justify="right")
+    shown = table("dim", "size")
+    shown.add_column("dims", justify="right")
     for row in clone_rows(clone):
         if row["new_size"] != row["size"]:
-            table.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]))
-    out.print(table)
-    before, after = parameters
+            shown.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]))
+    out.print(shown)
+    before, after = parameters(clone)
     out.print(f"parameters: {before:,} -> {after:,} ({after / max(before, 1):.2f} times)")
 
 
 def show_timings(timings: Sequence[Timing]) -> None:
     """How long every pass took."""
-    table = _table("pass")
-    table.add_column("ms", justify="right")
-    table.add_column("changed")
+    shown = table("pass")
+    shown.add_column("ms", justify="right")
+    shown.add_column("changed")
     for timing in timings:
-        table.add_row(timing.name, f"{1000 * timing.seconds:.1f}", "yes" if timing.changed else "no")
-    console().print(table)
+        shown.add_row(timing.name, f"{1000 * timing.seconds:.1f}", "yes" if timing.changed else "no")
+    console().print(shown)
 
 
 def show_passes(rows: Iterable[dict[str, Any]]) -> None:
     """Every pass with its options and what it does."""
-    table = _table("pass", "options", "requires", "ensures", "what it does")
+    shown = table("pass", "options", "requires", "ensures", "what it does")
     for row in rows:
         options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
-        table.add_row(
-            row["name"], options, ", ".join(row["requires"]), ", ".join(row["ensures"]), row["summary"]
-        )
-    console().print(table)
+        shown.add_row(row["name"], options, ", ".join(row["requires"]), ", ".join(row["ensures"]), row["summary"])
+    console().print(shown)
 
 
 def show_rules(families: dict[str, list[str]]) -> None:
     """The ops that have rules, by family."""
-    table = _table("family")
-    table.add_column("ops", justify="right")
-    table.add_column("which")
+    shown = table("family")
+    shown.add_column("ops", justify="right")
+    shown.add_column("which")
     for family, ops in families.items():
         names = dict.fromkeys(op.removeprefix("aten.").rpartition(".")[0] or op for op in ops)
-        table.add_row(family, str(len(ops)), " ".join(names))
-    console().print(table)
+        shown.add_row(family, str(len(ops)), " ".join(names))
+    console().print(shown)
 
 
 def show_missing(model: str, missing: Sequence[MissingRule]) -> None:
@@ -179,13 +197,13 @@ def show_missing(model: str, missing: Sequence[MissingRule]) -> None:
     if not missing:
         out.print(f"{model}: every op has a rule")
         return
-    table = _table("op")
-    table.add_column("nodes", justify="right")
-    table.add_column("first")
-    table.add_column("in")
+    shown = table("op")
+    shown.add_column("nodes", justify="right")
+    shown.add_column("first")
+    shown.add_column("in")
     for row in missing:
-        table.add_row(row.op, str(row.count), row.node, row.scope)
-    out.print(table)
+        shown.add_row(row.op, str(row.count), row.node, row.scope)
+    out.print(shown)
 
 
 def _short(number: int) -> str:

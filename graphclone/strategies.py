@@ -124,9 +124,7 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
     if snr_db is None:
         return found
     if found in (SYMMETRIC, DIAGONAL):
-        raise ValueError(
-            f"strategy '{found.name}' has no noise, so snr_db does not apply: use 'noisy-{found.name}'"
-        )
+        raise ValueError(f"strategy '{found.name}' has no noise, so snr_db does not apply: use 'noisy-{found.name}'")
     return replace(found, snr_db=float(snr_db))
 
 
@@ -155,15 +153,11 @@ def _fixed(spec: npt.ArrayLike) -> _Fixed:
 
 def _check_matrix(matrix: FloatArray, shape: Sequence[int], name: str) -> None:
     if matrix.shape != tuple(shape):
-        raise ValueError(
-            f"strategy '{name}' gave a matrix of shape {matrix.shape} where {tuple(shape)} is needed"
-        )
+        raise ValueError(f"strategy '{name}' gave a matrix of shape {matrix.shape} where {tuple(shape)} is needed")
     if not np.isfinite(matrix).all():
         raise ValueError(f"strategy '{name}' has an entry that is not finite")
     sums = matrix.sum(axis=1)
     wrong = np.flatnonzero(np.abs(sums - 1) > _ROW_SUM_TOLERANCE)
     if len(wrong):
         row = int(wrong[0])
-        raise ValueError(
-            f"strategy '{name}': every row must sum to 1, but row {row} sums to {sums[row]:.15g}"
-        )
+        raise ValueError(f"strategy '{name}': every row must sum to 1, but row {row} sums to {sums[row]:.15g}")

@@ -173,9 +173,7 @@ class _Solver:
             add(total, self.expression(item), coefficient)
         if mend is not None:
             add(total, self.unknown(mend))
-        if balance.out is None:
-            self.system.zero(total)
-        elif not balance.out.is_float:
+        if balance.out is None or not balance.out.is_float:
             self.system.zero(total)
         elif balance.out in self.shiftable:
             self.system.zero(total)

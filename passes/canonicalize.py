@@ -75,7 +75,7 @@ def _reshape(graph: Graph, node: Node) -> bool:
     return True
 
 
-def _explicit_scale(graph: Graph, node: Node) -> bool:
+def _explicit_scale(_: Graph, node: Node) -> bool:
     """The default scale depends on the width, which is about to change."""
     query = node.operands["query"]
     if node.operands.get("scale") is not None or query.rank - 1 in query.dynamic:
@@ -109,7 +109,9 @@ def _fold(graph: Graph) -> bool:
             continue
         if value.is_tensor:
             value.role, value.producer = "initializer", None
-            graph.initializers.append(Initializer(value, (f"_folded_{value.name.replace('.', '_')}",), "constant", data))
+            graph.initializers.append(
+                Initializer(value, (f"_folded_{value.name.replace('.', '_')}",), "constant", data)
+            )
         else:
             graph.replace(value, data)
     return bool(constants)

@@ -13,7 +13,6 @@ from graphclone.ir import Value, values_in
 from graphclone.pipeline import State
 from graphclone.rules import apply
 
-
 _MULTIPLE = re.compile(r"\d+\*[\w*]+")
 """A dynamic size that is a number times symbols, such as heads times batch: the number may still grow."""
 

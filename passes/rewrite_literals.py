@@ -43,7 +43,9 @@ class RewriteLiterals:
         (layout,) = layouts
         factor, rest = divmod(layout.new_size, layout.size)
         if rest:
-            raise GraphcloneError(f"{follow.node.name}: a computed size cannot grow from {layout.size} to {layout.new_size}")
+            raise GraphcloneError(
+                f"{follow.node.name}: a computed size cannot grow from {layout.size} to {layout.new_size}"
+            )
         graph = state.graph
         name = f"{size.name}_widened_for_{follow.node.name}_{follow.path[-1]}"
         node = graph.dialect.multiply(size, factor, name)

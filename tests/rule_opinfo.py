@@ -54,9 +54,7 @@ def _calls(info: Any, target: torch._ops.OpOverload) -> Iterator[Sample]:
             yield Sample(target, operands)
 
 
-def bound(
-    target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def bound(target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """The arguments of a call by the names of the op's schema, as a trace has them; None if they do not fit."""
     arguments = target._schema.arguments
     operands = dict(zip((argument.name for argument in arguments), args, strict=False)) | dict(kwargs)

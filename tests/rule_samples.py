@@ -321,7 +321,12 @@ def _recurrences() -> Iterator[Sample]:
         state = hx if states > 1 else hx[0]
         options = (biased, layers, 0.0, False, directions == 2, True)
         yield call(f"{name}.input", floats(2, 3, inner), state, params, *options)
-    for name, gates, states in (("lstm_cell", 4, 2), ("gru_cell", 3, 1), ("rnn_tanh_cell", 1, 1), ("rnn_relu_cell", 1, 1)):
+    for name, gates, states in (
+        ("lstm_cell", 4, 2),
+        ("gru_cell", 3, 1),
+        ("rnn_tanh_cell", 1, 1),
+        ("rnn_relu_cell", 1, 1),
+    ):
         for biases in ((), (floats(gates * 5), floats(gates * 5))):
             hx = [floats(2, 5) for _ in range(states)]
             weights = floats(gates * 5, 4), floats(gates * 5, 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from graphclone.axes import Axes, Axis, Kind, Why
 from graphclone.facts import Facts
-from graphclone.growth import Growth, Kind as GrowthKind
+from graphclone.growth import Growth
+from graphclone.growth import Kind as GrowthKind
 from graphclone.ir import Graph
 from graphclone.passes.choose_widths import settle
 
@@ -29,7 +31,9 @@ def random_growths(axes: Axes, used: list[Axis], seed: int, kind: GrowthKind) ->
     """A random growth for every free dim, lowered until every tie is respected."""
     rng = random.Random(seed)
     leaves = dict.fromkeys(leaf for axis in used for leaf in axes.leaves(axis))
-    wanted = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), kind) for leaf in leaves if leaf.pin is None and leaf.size > 1}
+    wanted = {
+        leaf: Growth(leaf.size, rng.choice([1, 2, 3]), kind) for leaf in leaves if leaf.pin is None and leaf.size > 1
+    }
     chosen, _ = settle(facts_of(axes), wanted)
     return lambda axis: chosen.get(axis) or Growth(axis.size)
 
@@ -44,7 +48,7 @@ def compositions(draw: st.DrawFn, total: int) -> list[int]:
     """Positive numbers that add up to a total."""
     cuts = draw(st.sets(st.integers(1, total - 1), max_size=4)) if total > 1 else set()
     edges = [0, *sorted(cuts), total]
-    return [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    return [b - a for a, b in pairwise(edges)]
 
 
 @st.composite
@@ -69,13 +73,19 @@ def structures(draw: st.DrawFn, axes: Axes, total: int, depth: int = 2) -> Axis:
     return axes.product(parts) if kind == "product" else axes.concat(parts)
 
 
-@given(st.data(), st.sampled_from([6, 12, 24, 30, 48]), st.integers(2, 4), st.integers(0, 99), st.sampled_from(["tile", "interleave"]))
+@given(
+    st.data(),
+    st.sampled_from([6, 12, 24, 30, 48]),
+    st.integers(2, 4),
+    st.integers(0, 99),
+    st.sampled_from(["tile", "interleave"]),
+)
 def test_unified_axes_have_equal_maps_whatever_grows(
     data: st.DataObject, size: int, count: int, seed: int, kind: GrowthKind
 ) -> None:
     axes = Axes()
     trees = [data.draw(structures(axes, size)) for _ in range(count)]
-    pairs = list(zip(trees, trees[1:], strict=False))
+    pairs = list(pairwise(trees))
     for a, b in pairs:
         axes.unify(a, b, WHY)
     growth_of = random_growths(axes, trees, seed, kind)
@@ -102,7 +112,7 @@ def test_order_does_not_matter_where_refinements_agree(data: st.DataObject, seed
 
 def _coarsened(groups: list[int], fine: list[int]) -> list[int]:
     edges = np.cumsum([0, *groups])
-    return [prod(fine[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [prod(fine[a:b]) for a, b in pairwise(edges)]
 
 
 @given(st.data(), st.sampled_from([12, 24, 48]))

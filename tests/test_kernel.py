@@ -51,9 +51,7 @@ def recipes(draw: st.DrawFn, strategies: list[Strategy]) -> Widening:
     chosen = draw(st.sampled_from(strategies))
     recipe = Widening("w", axes, contracted, chosen, draw(st.integers(0, 9)), scale, shift)
     elements = math.prod(recipe.shape)
-    return (
-        recipe if elements <= MAX_ELEMENTS else replace(recipe, axes=(axes[0], *map(rigid, [2] * (rank - 1))))
-    )
+    return recipe if elements <= MAX_ELEMENTS else replace(recipe, axes=(axes[0], *map(rigid, [2] * (rank - 1))))
 
 
 def numbers(recipe: Widening, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -129,10 +127,7 @@ def decibels(signal: Tensor, noise: Tensor) -> float:
 def test_the_tilings_of_the_paper() -> None:
     w = torch.tensor([[2.0, 4.0]])
     axes = (Leaf(Growth(1, 2)), Leaf(Growth(2, 2)))
-    rows = {
-        name: widen(w, Widening("w", axes, (1,), strategy(name))).tolist()
-        for name in ("symmetric", "diagonal")
-    }
+    rows = {name: widen(w, Widening("w", axes, (1,), strategy(name))).tolist() for name in ("symmetric", "diagonal")}
     assert rows["symmetric"] == [[1, 2, 1, 2], [1, 2, 1, 2]]
     assert rows["diagonal"] == [[2, 4, 0, 0], [0, 0, 2, 4]]
     assert widen(w, Widening("w", axes)).tolist() == [[2, 4, 2, 4], [2, 4, 2, 4]]
@@ -147,9 +142,7 @@ def test_widen_is_the_equation(recipe: Widening, max_slices: int) -> None:
     np.testing.assert_allclose(wide.numpy(), oracle(source.numpy(), recipe), rtol=1e-14, atol=1e-15)
 
 
-@given(
-    recipes(NOISELESS + NOISY), st.sampled_from([0, kernel.MAX_SLICES]), st.sampled_from([7, kernel.CHUNK])
-)
+@given(recipes(NOISELESS + NOISY), st.sampled_from([0, kernel.MAX_SLICES]), st.sampled_from([7, kernel.CHUNK]))
 @settings(max_examples=300)
 def test_copies_sum_to_the_source(recipe: Widening, max_slices: int, chunk: int) -> None:
     source = numbers(recipe)
@@ -160,9 +153,7 @@ def test_copies_sum_to_the_source(recipe: Widening, max_slices: int, chunk: int)
 
 @given(recipes(NOISY), st.sampled_from([0, kernel.MAX_SLICES]), st.sampled_from([7, kernel.CHUNK]))
 @settings(max_examples=200)
-def test_noise_is_at_the_asked_level_on_duplicated_columns_only(
-    recipe: Widening, max_slices: int, chunk: int
-) -> None:
+def test_noise_is_at_the_asked_level_on_duplicated_columns_only(recipe: Widening, max_slices: int, chunk: int) -> None:
     source = numbers(recipe)
     with patch.object(kernel, "MAX_SLICES", max_slices), patch.object(kernel, "CHUNK", chunk):
         wide = widen(source, recipe)
@@ -170,9 +161,7 @@ def test_noise_is_at_the_asked_level_on_duplicated_columns_only(
     duplicated = torch.zeros(recipe.shape, dtype=torch.bool)
     for new in product(*map(range, recipe.shape)) if recipe.contracted else ():
         old = [entries_of(layout)[index][0] for layout, index in zip(recipe.axes, new, strict=True)]
-        copies = math.prod(
-            counts_of(recipe.axes[axis])[old[axis]] for axis in recipe.contracted if old[axis] != PAD
-        )
+        copies = math.prod(counts_of(recipe.axes[axis])[old[axis]] for axis in recipe.contracted if old[axis] != PAD)
         duplicated[new] = PAD not in old and copies > 1
     assert torch.equal(wide[~duplicated], quiet[~duplicated])
     if quiet[duplicated].any():
@@ -209,9 +198,7 @@ def test_a_long_irregular_map_is_written_by_index() -> None:
     axes = (Leaf(Growth.explicit(300, index)), Product((rigid(2), Leaf(Growth.explicit(300, index[::-1])))))
     recipe = Widening("w", axes, (1,), strategy("noisy-diagonal"))
     source = numbers(recipe)
-    torch.testing.assert_close(
-        summed(widen(source, recipe), recipe), read(source, recipe), rtol=1e-12, atol=1e-12
-    )
+    torch.testing.assert_close(summed(widen(source, recipe), recipe), read(source, recipe), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("names", [(0, 0), (3, 0), (0, 2)])
@@ -227,9 +214,7 @@ def test_empty_axes_stay_empty(names: tuple[int, int]) -> None:
 @pytest.mark.parametrize("factor", [2, 3, 5])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", ["noisy-symmetric", "noisy-diagonal"])
-def test_the_noise_level_is_exact_at_every_factor(
-    kind: Kind, factor: int, dtype: torch.dtype, name: str
-) -> None:
+def test_the_noise_level_is_exact_at_every_factor(kind: Kind, factor: int, dtype: torch.dtype, name: str) -> None:
     axis = Leaf(Growth(120, factor, kind))
     recipe = Widening("w", (axis, axis), (1,), strategy(name, 7.0))
     source = numbers(recipe, dtype)
@@ -304,9 +289,7 @@ def test_the_last_copy_makes_up_for_rounding(dtype: torch.dtype, kind: Kind, nam
 # --- Dtypes, shapes, memory ---
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.float16, torch.bfloat16]
-)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.float16, torch.bfloat16])
 def test_buffers_of_every_dtype_are_replicated(dtype: torch.dtype) -> None:
     source = torch.tensor([[0, 1, 1], [1, 0, 1]]).to(dtype)
     axes = (Leaf(Growth.explicit(2, [1, PAD, 0])), Leaf(Growth(3, 2, "interleave")))
@@ -411,9 +394,7 @@ def test_shapes_and_dtypes_must_fit() -> None:
     recipe = Widening("fc.weight", (rigid(2), Leaf(Growth(3, 2))), (1,))
     with pytest.raises(ValueError, match=r"fc\.weight: expected a source of \(2, 3\), got \(3, 2\)"):
         widen(torch.ones(3, 2), recipe)
-    with pytest.raises(
-        ValueError, match=r"fc\.weight: expected an out of \(2, 6\) torch.float32, got \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"fc\.weight: expected an out of \(2, 6\) torch.float32, got \(2, 3\)"):
         widen(torch.ones(2, 3), recipe, torch.empty(2, 3))
     with pytest.raises(ValueError, match=r"out of \(2, 6\) torch.float32, got \(2, 6\) torch.float64"):
         widen(torch.ones(2, 3), recipe, torch.empty(2, 6, dtype=torch.float64))

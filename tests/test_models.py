@@ -47,9 +47,7 @@ def test_mini_runs(name: str) -> None:
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "make", [*(MODELS[name].build for name in MINIS), *(source.build for source in ZOO.values())]
-)
+@pytest.mark.parametrize("make", [*(MODELS[name].build for name in MINIS), *(source.build for source in ZOO.values())])
 def test_weights_depend_on_nothing_but_the_name(make: Callable[[], Built]) -> None:
     first = make()
     torch.rand(1)

@@ -92,9 +92,7 @@ def test_text_that_means_nothing(text: str, message: str) -> None:
 
 
 def test_an_option_overrides_the_request() -> None:
-    text = (
-        "canonicalize,infer-dims,choose-widths{factor=3},balance-scales,widen-initializers,rewrite-literals"
-    )
+    text = "canonicalize,infer-dims,choose-widths{factor=3},balance-scales,widen-initializers,rewrite-literals"
     wide = clone(model(), INPUTS, widen=2, passes=parse(text))
     assert wide.module()(*INPUTS).shape == (2, 5)
     assert wide.state_dict()["0.weight"].shape == (42, 6)

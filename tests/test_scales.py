@@ -56,7 +56,10 @@ def test_a_contradiction_is_named() -> None:
     assert problem.value.args == (6.0,)
 
 
-@given(st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.integers(-2, 2)), max_size=3), st.integers(1, 12))
+@given(
+    st.lists(st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.integers(-2, 2)), max_size=3),
+    st.integers(1, 12),
+)
 def test_solutions_satisfy_every_equation(rows: list[tuple[int, int, int]], n: int) -> None:
     solver = system()
     kept: list[Expression] = []

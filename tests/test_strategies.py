@@ -54,9 +54,7 @@ def test_a_users_matrix_serves_its_own_shape_and_single_inputs() -> None:
     own = strategy([[0.75, 0.25], [-1.0, 2.0]])
     assert own.matrix(2, 2).tolist() == [[0.75, 0.25], [-1.0, 2.0]]
     assert own.matrix(3, 1).tolist() == [[1], [1], [1]]
-    with pytest.raises(
-        ValueError, match=r"shape \(2, 2\).*1 output and 2 input copies needs \(1, 2\).*callable"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(2, 2\).*1 output and 2 input copies needs \(1, 2\).*callable"):
         own.matrix(1, 2)
 
 

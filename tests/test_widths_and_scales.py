@@ -32,7 +32,12 @@ class Model(nn.Module):
         return self.last(self.middle(self, torch.tanh(self.first(x))))
 
 
-def clone(middle: Callable[[Any, Tensor], Tensor], widen: Any = 2, extra: dict[str, Any] | None = None, **options: Any) -> Clone:
+def clone(
+    middle: Callable[[Any, Tensor], Tensor],
+    widen: Any = 2,
+    extra: dict[str, Any] | None = None,
+    **options: Any,
+) -> Clone:
     """A clone of such a model, checked at every node."""
     model = Model(middle, **(extra or {})).eval()
     made = gc.clone(model, (torch.randn(3, 5),), widen=widen, **options)
@@ -100,7 +105,10 @@ def test_what_copies_would_change_is_pinned(middle: Callable[[Any, Tensor], Tens
 
 def test_a_weight_used_twice_is_widened_twice() -> None:
     """One weight contracted over both of its axes is replicated, and each use corrected."""
-    made = clone(lambda m, h: torch.tanh(torch.tanh(h @ m.w) @ m.w.mT), extra={"w": nn.Parameter(torch.randn(WIDTH, WIDTH))})
+    made = clone(
+        lambda m, h: torch.tanh(torch.tanh(h @ m.w) @ m.w.mT),
+        extra={"w": nn.Parameter(torch.randn(WIDTH, WIDTH))},
+    )
     assert made.state_dict()["w"].shape == (2 * WIDTH, 2 * WIDTH)
 
 
@@ -201,12 +209,19 @@ def test_a_request_that_another_dim_holds_back_is_refused() -> None:
     class TwoParts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.norm, self.out = nn.Linear(5, 8), nn.Linear(5, 6), nn.LayerNorm(14), nn.Linear(14, 3)
+            self.a, self.b, self.norm, self.out = (
+                nn.Linear(5, 8),
+                nn.Linear(5, 6),
+                nn.LayerNorm(14),
+                nn.Linear(14, 3),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.out(self.norm(torch.cat([self.a(x), self.b(x)], -1)))
 
     model, inputs = TwoParts().eval(), (torch.randn(3, 5),)
-    with pytest.raises(gc.GraphcloneError, match="a cannot grow by 2: normalised over an axis whose parts would be repeated"):
+    with pytest.raises(
+        gc.GraphcloneError, match="a cannot grow by 2: normalised over an axis whose parts would be repeated"
+    ):
         gc.clone(model, inputs, widen={"a": 2})
     assert_exact(gc.clone(model, inputs, widen=2), inputs)

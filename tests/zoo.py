@@ -74,9 +74,7 @@ _TOKENS = token_ids(_BATCH, _SEQUENCE, _VOCABULARY)
 # Models of transformers: the fields hold everything that differs from the defaults.
 
 
-def _hugging_face(
-    name: str, task: str, model_type: str, kwargs: Mapping[str, Tensor], **fields: Any
-) -> Source:
+def _hugging_face(name: str, task: str, model_type: str, kwargs: Mapping[str, Tensor], **fields: Any) -> Source:
     return Source(name, lambda n: new_model(task, model_type, widened(fields, n)), kwargs=kwargs)
 
 
@@ -251,9 +249,7 @@ _SOURCES = (
     _causal("gemma", "gemma", **_GROUPED | {"hidden_size": 60}, intermediate_size=88),
     _causal("gemma2", "gemma2", **_GROUPED | {"hidden_size": 60}, intermediate_size=88, **_GEMMA2),
     _hugging_face("bert-mlm", "MaskedLM", "bert", {"input_ids": _TOKENS}, **_BERT),
-    _hugging_face(
-        "bert-classifier", "SequenceClassification", "bert", _BERT_INPUTS, **_BERT, num_labels=_LABELS
-    ),
+    _hugging_face("bert-classifier", "SequenceClassification", "bert", _BERT_INPUTS, **_BERT, num_labels=_LABELS),
     _hugging_face(
         "vit",
         "ImageClassification",

@@ -55,9 +55,7 @@ def write(model: onnx_ir.Model, path: Path) -> None:
         onnx_ir.save(model, target, external_data=f"{path.name}.data" if size > INLINE_LIMIT else None)
 
 
-def to_onnx(
-    graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> onnx_ir.Model:
+def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
     """Export the module that runs a graph.
 
     Args:

@@ -67,7 +67,11 @@ def save_program(clone: Clone, path: Path) -> None:
 def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Tensor) -> None:
     """Put a tensor under all its names, and the modules on the way."""
     trains = initializer.kind == "parameter" and (tensor.is_floating_point() or tensor.is_complex())
-    parameter = torch.nn.Parameter(tensor, requires_grad=getattr(initializer.tensor, "requires_grad", True)) if trains else tensor
+    parameter = (
+        torch.nn.Parameter(tensor, requires_grad=getattr(initializer.tensor, "requires_grad", True))
+        if trains
+        else tensor
+    )
     for name in initializer.names:
         *path, last = name.split(".")
         owner = root
@@ -81,9 +85,7 @@ def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Ten
             owner.register_buffer(last, parameter, persistent=initializer.kind == "buffer")
 
 
-def _placeholders(
-    fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph
-) -> dict[Value, torch.fx.Node]:
+def _placeholders(fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph) -> dict[Value, torch.fx.Node]:
     """One per input of the source, in its order; examples that were no tensors are accepted and ignored."""
     specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     placeholders = [(spec, fx_graph.placeholder(spec.arg.name)) for spec in specs]

@@ -42,7 +42,9 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int]) -> Any:
             size = tensor.shape[axis]
             if size not in sizes:
                 sizes[size] = _fresh_size(size, {*taken, *fixed, *sizes.values()})
-    return pytree.tree_map_only(torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs)
+    return pytree.tree_map_only(
+        torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
+    )
 
 
 def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:

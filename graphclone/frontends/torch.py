@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import dynamic_shapes, with_fresh_sizes
-from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
+from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
 
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
 """Sizes for data-dependent axes: large primes, which coincide with no width."""
@@ -109,17 +109,18 @@ def trace(
     name = name or type(module).__name__
     program, failure = _export(module, tuple(args), dict(kwargs or {}), name)
     graph = from_program(program, name)
-    fixed = [f"{value.name} axis {axis} = {value.shape[axis]}" for value in graph.inputs for axis in _fixed(value)]  # type: ignore[index]
+    fixed = [text for value in graph.inputs for text in _fixed(value)]
     if fixed:
         reason = f" ({failure})" if failure else ""
         graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
     return graph
 
 
-def _fixed(value: Value) -> list[int]:
-    """The axes of an input that should be dynamic and are not."""
-    wanted = range(min(1, value.rank)) if value.is_float else range(value.rank)
-    return [axis for axis in wanted if axis not in value.dynamic and value.shape is not None and value.shape[axis] != 1]
+def _fixed(value: Value) -> list[str]:
+    """The axes of an input that should be dynamic and are not, with their sizes."""
+    sizes = list(enumerate(value.shape or ()))
+    wanted = sizes[:1] if value.is_float else sizes
+    return [f"{value.name} axis {axis} = {size}" for axis, size in wanted if axis not in value.dynamic and size != 1]
 
 
 def _is_symbolic(size: int | torch.SymInt) -> bool:
@@ -197,7 +198,7 @@ class _Importer:
         if spec.kind not in _KINDS or spec.target is None:
             raise GraphcloneError(f"{self.name}: input {placeholder.name} is a {spec.kind.name}, not supported")
         kind = "constant" if spec.persistent is False else _KINDS[spec.kind]
-        return self.initializer(placeholder, spec.target, kind)
+        return self.initializer(spec.target, kind)
 
     def constant_input(self, placeholder: torch.fx.Node) -> Operand:
         """An example input that is no tensor: its value is part of the trace."""
@@ -206,7 +207,7 @@ class _Importer:
             raise GraphcloneError(f"{self.name}: input {placeholder.name} is a symbolic number, not supported")
         return value
 
-    def initializer(self, placeholder: torch.fx.Node, target: str, kind: Any) -> Value:
+    def initializer(self, target: str, kind: Any) -> Value:
         tensors = self.program.state_dict if target in self.program.state_dict else self.program.constants
         tensor = tensors[target]
         key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
@@ -228,7 +229,7 @@ class _Importer:
         return None
 
     def call(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
-        source = node.args[0] if node.args else None
+        source: Any = node.args[0] if node.args else None
         if op_name(node.target) == "py._operator.getitem" and isinstance(self.values.get(source), list):
             self.values[node] = self.values[source][node.args[1]]
         elif any(op_name(node.target) == f"hop.{name}" for name in _INLINED):
@@ -238,9 +239,10 @@ class _Importer:
 
     def inline(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
         """Read the body of a region that computes what its nodes compute (gradient mode, autocast)."""
-        position = next(i for i, arg in enumerate(node.args) if getattr(arg, "op", "") == "get_attr")
-        body = getattr(fx, str(node.args[position].target))
-        operands = [self.operand(arg) for arg in node.args[position + 1 :]]
+        args: tuple[Any, ...] = node.args
+        position = next(i for i, arg in enumerate(args) if getattr(arg, "op", "") == "get_attr")
+        body = getattr(fx, str(args[position].target))
+        operands = [self.operand(arg) for arg in args[position + 1 :]]
         for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
             self.values[placeholder] = operand
         self.values[node] = self.body(body)
@@ -248,7 +250,7 @@ class _Importer:
     def append(self, fx_node: torch.fx.Node) -> Operand:
         """Append one call; its value, or the list of its values where it returns several."""
         name = self.fresh(fx_node.name)
-        result = fx_node.meta.get("val")
+        result: Any = fx_node.meta.get("val")
         several = isinstance(result, list | tuple)
         items = list(result) if several else [result]
         outputs = [self.value(f"{name}.{i}" if several else name, item) for i, item in enumerate(items)]
@@ -295,7 +297,10 @@ class _Importer:
             return int(size.node.hint)
         expression = size.node.expr
         env = size.node.shape_env
-        values = {symbol: env.backed_var_to_val.get(symbol) or self.unbacked_hint(symbol) for symbol in expression.free_symbols}
+        values = {
+            symbol: env.backed_var_to_val.get(symbol) or self.unbacked_hint(symbol)
+            for symbol in expression.free_symbols
+        }
         return int(expression.subs(values))
 
     def unbacked_hint(self, symbol: sympy.Symbol) -> int:

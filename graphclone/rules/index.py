@@ -25,14 +25,12 @@ def embedding_bag(s: Site) -> None:
     table = s.tensor("weight")
     for name in ("padding_idx", "scale_grad_by_freq", "sparse", "mode", "include_last_offset"):
         s.get(name)
-    indices = [s.tensor("indices"), s.tensor("offsets")]
     weights = s.maybe_tensor("per_sample_weights")
-    for value in (*indices, *([weights] if weights else []), *s.node.outputs[1:]):
-        s.pin(s.axes(value), "rows looked up by number")
-    s.pin([s.axes(table)[0], s.axes(s.out)[0]], "rows looked up by number")
-    s.equal(s.axes(s.out)[1], s.axes(table)[1])
-    if s.node.outputs[-1].rank == 2:  # which row had the greatest number
-        s.pin(s.axes(table)[1], "compared by position")
+    s.tensor("indices"), s.tensor("offsets")
+    for value in (*s.tensors, *s.node.outputs):
+        s.pin(s.axes(value)[:1], "rows looked up by number")
+    for out in s.node.outputs:
+        s.equal_all(s.axes(out)[1:], s.axes(table)[1 : out.rank])
     if weights is not None:
         s.require({weights: 1})
     s.scale(s.out, {table: 1})

@@ -218,7 +218,9 @@ _NON_LINEAR = """
     atan2 floor_divide heaviside hypot logaddexp logical_and logical_or logical_xor
 """
 _WITH_TENSOR_BOUNDS = "clamp clamp_max clamp_min clip"
-_BINARY = "eq ne lt le gt ge fmod remainder bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
+_BINARY = (
+    "eq ne lt le gt ge fmod remainder bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
+)
 _HOMOGENEOUS = "relu neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
 

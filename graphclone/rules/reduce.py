@@ -66,7 +66,13 @@ def distance(s: Site) -> None:
 
 def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Operand) -> None:
     """A norm over axes; the greatest or least of all elements does not care for copies."""
-    inverse = 0 if order in (math.inf, -math.inf) else exact(1 / order) if isinstance(order, int | float) and order > 0 else None
+    inverse = (
+        0
+        if order in (math.inf, -math.inf)
+        else exact(1 / order)
+        if isinstance(order, int | float) and order > 0
+        else None
+    )
     if inverse is None:
         raise Cannot(f"a norm of order {order}")
     for axis in axes:

@@ -32,9 +32,7 @@ class Timing:
         return f"{self.name:<44} {times}  {self.ratio:6.2f} x {self.yardstick}"
 
 
-def against(
-    name: str, work: Callable[[], object], yardstick_name: str, yardstick: Callable[[], object]
-) -> Timing:
+def against(name: str, work: Callable[[], object], yardstick_name: str, yardstick: Callable[[], object]) -> Timing:
     """Times both in turn, so that a busy moment of the machine hits both; the first round only warms up."""
     rounds = [(_seconds(work), _seconds(yardstick)) for _ in range(REPEATS + 1)][1:]
     work_seconds, yardstick_seconds = (statistics.median(column) for column in zip(*rounds, strict=True))

@@ -1,0 +1,158 @@
+"""ONNX Runtime sessions that print nothing, say what they ran on, and fail in one line."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from graphclone.errors import GraphcloneError
+
+Array = npt.NDArray[Any]
+Provider = Literal["auto", "cpu", "cuda"]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_CUDA_OPTIONS = {"use_tf32": 0}
+"""TF32 keeps ten bits of a product: far from what float32 promises."""
+
+_FATAL = 4
+_DTYPES = {
+    "float": np.float32,
+    "double": np.float64,
+    **{f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    "float16": np.float16,
+    "bool": np.bool_,
+}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a model.
+
+    Attributes:
+        name: as the model spells it.
+        type: such as ``tensor(float)``.
+        shape: a number, a symbol or None per axis.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its elements in numpy.
+
+        Raises:
+            GraphcloneError: it is no tensor, or of a type that numpy does not have.
+        """
+        name = self.type.removeprefix("tensor(").removesuffix(")")
+        if name not in _DTYPES:
+            raise GraphcloneError(f"{self.name} is a {self.type}, which numpy cannot hold")
+        return np.dtype(_DTYPES[name])
+
+
+class Session:
+    """A model loaded into ONNX Runtime.
+
+    Attributes:
+        provider: the execution provider that really runs it.
+        inputs: what it is fed.
+        outputs: what it returns.
+    """
+
+    def __init__(self, model: Path, provider: Provider = "auto") -> None:
+        """Load a model.
+
+        Args:
+            model: an ``.onnx`` file, with its external data beside it.
+            provider: ``auto`` takes CUDA where there is a GPU to run on.
+
+        Raises:
+            GraphcloneError: no such file, not a model, an operator or type that ONNX Runtime does not run, or
+                CUDA asked for but not there.
+        """
+        if not model.is_file():
+            raise GraphcloneError(f"{model}: no such file")
+        self._session = _load(model, _providers(provider))
+        self.provider = str(self._session.get_providers()[0])
+        if provider == "cuda" and self.provider != _CUDA:
+            raise GraphcloneError(f"{model}: ONNX Runtime fell back to {self.provider}; are CUDA and cuDNN installed?")
+        self.inputs = tuple(_port(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_port(node) for node in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name.
+
+        Raises:
+            GraphcloneError: ONNX Runtime refuses the inputs.
+        """
+        names = [port.name for port in self.outputs]
+        try:
+            arrays = self._session.run(names, dict(feeds))
+        except Exception as error:  # each of ONNX Runtime's codes is a class of its own
+            raise GraphcloneError(f"ONNX Runtime: {_reason(error)}") from error
+        return dict(zip(names, arrays, strict=True))
+
+
+def _load(model: Path, providers: Sequence[Any]) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = torch.get_num_threads()
+    onnxruntime.set_default_logger_severity(_FATAL)
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # each of ONNX Runtime's codes is a class of its own
+        raise GraphcloneError(f"{model}: ONNX Runtime cannot load it: {_reason(error)}") from error
+
+
+def _port(node: Any) -> Port:
+    return Port(node.name, node.type, tuple(node.shape))
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__
+
+
+def _providers(provider: Provider) -> list[Any]:
+    """What to ask for. Asking for CUDA where there is none prints errors, so look first."""
+    if provider not in get_args(Provider):
+        raise GraphcloneError(f"no provider is called {provider!r}; there are {', '.join(get_args(Provider))}")
+    if provider == "cpu" or not _cuda_is_usable():
+        if provider == "cuda":
+            raise GraphcloneError("no CUDA: there is no NVIDIA GPU or driver, or ONNX Runtime was built without")
+        return [_CPU]
+    return [(_CUDA, _CUDA_OPTIONS), _CPU]
+
+
+@cache
+def _cuda_is_usable() -> bool:
+    """Whether ONNX Runtime has CUDA and its driver finds a GPU; if so CUDA's libraries are loaded for it."""
+    if _CUDA not in onnxruntime.get_available_providers() or not _count_gpus():
+        return False
+    with redirect_stdout(StringIO()):
+        onnxruntime.preload_dlls()
+    return True
+
+
+def _count_gpus() -> int:
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if works else 0
