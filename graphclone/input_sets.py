@@ -129,10 +129,11 @@ def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch
     if example.is_floating_point() and example.unique().numel() > _FEW:
         shape = [sizes.get(axis, size) for axis, size in enumerate(example.shape)]
         drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-        return (drawn * float(example.double().std()) + float(example.double().mean())).to(example.dtype)
+        values = example.to(torch.float64)
+        return (drawn * float(values.std()) + float(values.mean())).to(example)
     # Repeated before it is rearranged and cut off after, so that every value of the example has its chance.
     larger = resized(example, {axis: max(size, example.shape[axis]) for axis, size in sizes.items()})
-    for axis in {0, larger.ndim - 1} if larger.ndim else ():
+    for axis in sorted({0, larger.ndim - 1}) if larger.ndim else ():
         larger = _shuffled(larger, axis, generator)
     return resized(larger, dict(sizes))
 
@@ -142,6 +143,6 @@ def _shuffled(tensor: torch.Tensor, axis: int, generator: torch.Generator) -> to
     if tensor.shape[axis] < 2:
         return tensor
     if axis == 0:
-        return tensor[torch.randperm(tensor.shape[0], generator=generator)]
+        return tensor[torch.randperm(tensor.shape[0], generator=generator).to(tensor.device)]
     order = torch.rand(tensor.shape, generator=generator).argsort(axis)
-    return tensor.gather(axis, order)
+    return tensor.gather(axis, order.to(tensor.device))

@@ -86,7 +86,7 @@ class Session:
         """
         if not model.is_file():
             raise GraphcloneError(f"{model}: no such file")
-        self._session = _load(model, _providers(provider))
+        self._session = _load(model, _providers(provider), retry=provider == "auto")
         self.provider = str(self._session.get_providers()[0])
         if provider == "cuda" and self.provider != _CUDA:
             raise GraphcloneError(f"{model}: ONNX Runtime fell back to {self.provider}; are CUDA and cuDNN installed?")
@@ -107,7 +107,7 @@ class Session:
         return dict(zip(names, arrays, strict=True))
 
 
-def _load(model: Path, providers: Sequence[Any]) -> Any:
+def _load(model: Path, providers: Sequence[Any], *, retry: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = torch.get_num_threads()
@@ -115,6 +115,8 @@ def _load(model: Path, providers: Sequence[Any]) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # each of ONNX Runtime's codes is a class of its own
+        if retry and len(providers) > 1:  # a GPU that is too full, say
+            return _load(model, providers[1:], retry=False)
         raise GraphcloneError(f"{model}: ONNX Runtime cannot load it: {_reason(error)}") from error
 
 

@@ -73,7 +73,7 @@ class Trial:
         before: whether the axes of the operands are products and concats before the rule sees them.
         after: whether axes are refined once the rule has spoken.
         scaled: whether scales are drawn from all solutions, or the one nearest to no scaling at all.
-        parameters: which of the contracted operands are parameters.
+        parameters: which of the inputs are parameters, by position.
         strategy: how their copies share a weight.
     """
 
@@ -150,7 +150,7 @@ def run(node: Node, tensors: Mapping[Value, Tensor]) -> Sequence[Any]:
     return _DIALECT.run(node, operands)
 
 
-def rename_as_parameters(graph: Graph, tensors: Mapping[Value, Tensor], chosen: Sequence[Value]) -> None:
+def make_parameters(graph: Graph, tensors: Mapping[Value, Tensor], chosen: Sequence[Value]) -> None:
     """Make inputs of a graph its parameters."""
     for value in chosen:
         graph.inputs.remove(value)
@@ -192,9 +192,7 @@ def grow(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) 
     rules = default_rules() if rules is None else rules
     graph, tensors, results = graph_of(sample)
     source = {**tensors, **dict(zip(graph.nodes[0].outputs, results, strict=True))}
-    if trial.parameters:
-        values = contracted_values(sample, rules)
-        rename_as_parameters(graph, tensors, [graph.inputs[values[i]] for i in trial.parameters])
+    make_parameters(graph, tensors, [graph.inputs[position] for position in trial.parameters])
     request = Request(widen_io=("*",), strategy=STRATEGIES[trial.strategy])
     state = inferred(State(graph, request, rules), lambda rule: _refining(rule, trial, rng))
     leaves = free_leaves(state.known)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import chain, combinations
-from typing import Any
 
 import pytest
 import torch
 
 from graphclone.rules import default_rules, find
 from tests import rule_opinfo, rule_samples
-from tests.rule_property import PLAIN_TRIALS, Sample, Trial, check, contracted_values, target_of
+from tests.rule_property import PLAIN_TRIALS, Sample, Trial, check, contracted_values, infer, target_of
 
 pytest.importorskip("transformers.integrations.moe", reason="registers an op that has a rule")
 
@@ -34,14 +34,21 @@ PINNED_BY_NATURE = {
 
 _PINNED = {f"aten.{name}" for names in PINNED_BY_NATURE.values() for name in names.split()}
 
-_CONTRACTING = 4
-"""Samples of a contraction tried with parameters."""
-
 _PARAMETER_TRIALS = (
-    {"kind": "tile", "strategy": "symmetric"},
-    {"kind": "interleave", "strategy": "noisy-diagonal", "before": True, "scaled": True},
-    {"kind": "tile", "strategy": "diagonal", "after": True, "seed": 1},
+    Trial(),
+    Trial(kind="interleave", strategy="noisy-diagonal", before=True, scaled=True),
+    Trial(strategy="diagonal", after=True, seed=1),
 )
+
+CONTRACTIONS = [
+    *(f"aten.{name}.default" for name in "linear matmul addmm baddbmm einsum bilinear conv1d conv2d conv3d".split()),
+    *("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding"),
+    *("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input"),
+    *(f"aten.{name}.input" for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    *(f"aten.{name}_cell.default" for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")),
+    "aten.scaled_dot_product_attention.default",
+    "transformers.grouped_mm_fallback.default",
+]
 
 
 @cache
@@ -71,7 +78,9 @@ def _in_place(sample: Sample) -> Sample | None:
         return None
     if find(default_rules(), f"{namespace}.{name}_.{overload}") == (None, True):
         return None
-    found = Sample(getattr(packet, overload), sample.operands)
+    target = getattr(packet, overload)
+    _, *rest = sample.operands.items()
+    found = Sample(target, {target._schema.arguments[0].name: first, **dict(rest)})
     result = sample.target(**sample.operands)
     fits = isinstance(result, torch.Tensor) and (result.shape, result.dtype) == (first.shape, first.dtype)
     return found if fits else None
@@ -102,22 +111,23 @@ def test_rules_in_place() -> None:
     assert not missing - tried
 
 
-def test_contracted_operands_may_be_parameters() -> None:
+@pytest.mark.parametrize("op", CONTRACTIONS)
+def test_contracted_operands_may_be_parameters(op: str) -> None:
     """A weight takes the multiplicity of what it contracts, by any strategy; two weights do not take it twice."""
-    tried: dict[str, int] = {}
-    for sample in chain.from_iterable(_by_hand().values()):
+    absorbed = False
+    for sample in _by_hand()[op]:
         positions = contracted_values(sample)
-        chosen: list[tuple[int, ...]] = [(position,) for position in positions]
-        chosen += list(combinations(positions, 2)) if len(positions) < 4 else [tuple(positions)]
-        if not positions or tried.get(sample.op, 0) >= 12:
-            continue
-        tried[sample.op] = tried.get(sample.op, 0) + 1
-        for parameters in chosen:
+        pairs = combinations(positions, 2) if len(positions) < 4 else [positions]
+        for parameters in (*((position,) for position in positions), *pairs):
             for options in _PARAMETER_TRIALS:
-                check(sample, Trial(parameters=parameters, **options))  # type: ignore[arg-type]
-    assert {op.split(".")[1] for op in tried} >= set(
-        "linear matmul addmm baddbmm einsum bilinear conv1d conv2d conv3d conv_transpose2d lstm gru".split()
-    )
+                grown = check(sample, replace(options, parameters=parameters))
+                layouts = [grown.state.layout(axis) for c in grown.facts.contractions for axis in c.axes]
+                absorbed |= bool(grown.facts.folded) and any(layout.grows for layout in layouts)
+    assert absorbed
+
+
+def test_every_contraction_is_tried_with_parameters() -> None:
+    assert {op for op, (sample, *_) in _by_hand().items() if infer(sample).contractions} <= set(CONTRACTIONS)
 
 
 # Coverage

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from tests.bench import Timing, bench_kernel
+from tests.bench import Timing, bench_analysis, bench_kernel
 
-BENCHMARKS: tuple[Callable[[], Iterable[Timing]], ...] = (bench_kernel.widen_linear,)
+BENCHMARKS: tuple[Callable[[], Iterable[Timing]], ...] = (
+    bench_kernel.widen_linear,
+    bench_analysis.analyse_decoder,
+)
 
 
 def main() -> None:

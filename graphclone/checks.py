@@ -1,0 +1,208 @@
+"""What a verification found: one check per way of looking, and the report that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from graphclone.errors import NotEquivalentError
+from graphclone.lockstep import Deviation, difference, magnitude
+
+FLOOR_FACTOR = 4.0
+"""How many times the source's own rounding error the clone may have."""
+
+FLOOR_ULPS = 8.0
+"""What it may have beyond that, in units in the last place of the greatest element."""
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Errors of a value in source and clone, against the source in float64.
+
+    Attributes:
+        value: its name.
+        source: greatest absolute error of the source; the fraction of wrong elements where they are no floats.
+        clone: likewise of the clone.
+        ulp: a unit in the last place of the greatest element.
+    """
+
+    value: str
+    source: float = 0.0
+    clone: float = 0.0
+    ulp: float = 0.0
+
+    def allows(self, slack: float = 1.0) -> bool:
+        """Whether the clone's error is of the size of rounding."""
+        return self.clone <= slack * (FLOOR_FACTOR * self.source + FLOOR_ULPS * self.ulp)
+
+    @property
+    def ok(self) -> bool:
+        return self.allows()
+
+    @property
+    def ratio(self) -> float:
+        """The clone's error over the source's own, which is taken to be an ulp at least."""
+        floor = max(self.source, self.ulp)
+        return self.clone / floor if floor else (math.inf if self.clone else 0.0)
+
+    def __or__(self, other: NoiseFloor) -> NoiseFloor:
+        """The greater of both: one value on several inputs."""
+        return NoiseFloor(
+            self.value,
+            max(self.source, other.source),
+            max(self.clone, other.clone),
+            max(self.ulp, other.ulp),
+        )
+
+    def __str__(self) -> str:
+        return f"error {self.clone:.1e}, {self.ratio:.3g} times the source's own {self.source:.1e}"
+
+
+def noise_floor(
+    value: str,
+    source: tuple[torch.Tensor, torch.Tensor],
+    clone: tuple[torch.Tensor, torch.Tensor],
+) -> NoiseFloor:
+    """Measure a value.
+
+    Args:
+        value: its name.
+        source: what it is in float64, and what the source computes in its own precision; of one shape.
+        clone: the same of the clone. An error is infinite where the shapes differ.
+    """
+    dtype = clone[1].dtype
+    exact = dtype.is_floating_point or dtype.is_complex
+    ulp = torch.finfo(dtype).eps * magnitude(source[0]) if exact else 0.0
+    return NoiseFloor(value, _error(*source), _error(*clone), ulp)
+
+
+def _error(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    if expected.shape != actual.shape:
+        return math.inf
+    if expected.numel() == 0:
+        return 0.0
+    distance = difference(expected, actual.to(expected.dtype))
+    return float(distance.max() if expected.is_floating_point() or expected.is_complex() else distance.mean())
+
+
+@dataclass(frozen=True)
+class Check:
+    """One way of looking at source and clone.
+
+    Attributes:
+        name: ``static``, ``exact``, ``noise floor`` or ``ONNX Runtime``.
+        ok: whether they agree; None where the check could not be made.
+        summary: what was measured, or why it was not.
+        figures: the same for machines.
+        outputs: errors of the outputs, where they were measured against rounding.
+        first: the first value that is wrong, in graph order.
+    """
+
+    name: str
+    ok: bool | None
+    summary: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[NoiseFloor, ...] = ()
+    first: Deviation | None = None
+
+    @property
+    def worst(self) -> NoiseFloor | None:
+        """The output that is farthest from the source."""
+        return max(self.outputs, key=lambda output: output.ratio, default=None)
+
+    def __str__(self) -> str:
+        sign = {True: "ok", False: "WRONG", None: "--"}[self.ok]
+        return f"{self.name:<13} {sign:<6} {self.summary}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a verification.
+
+    Attributes:
+        model: what was verified.
+        checks: in the order in which they were made.
+        inputs: the input sets they were made on.
+    """
+
+    model: str
+    checks: tuple[Check, ...]
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check that could be made was passed, and one was made at least."""
+        return any(check.ok for check in self.checks) and all(check.ok is not False for check in self.checks)
+
+    @property
+    def first(self) -> Deviation | None:
+        """The first tensor that is wrong, by the first check that found one."""
+        return next((check.first for check in self.checks if check.first is not None), None)
+
+    @property
+    def onnx_checked(self) -> bool:
+        """Whether ONNX Runtime ran both."""
+        check = self.check("ONNX Runtime")
+        return check is not None and check.ok is not None
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really ran; empty where ONNX Runtime did not run."""
+        check = self.check("ONNX Runtime")
+        return str(check.figures.get("provider", "")) if check is not None else ""
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name."""
+        return next((check for check in self.checks if check.name == name), None)
+
+    def raise_if_failed(self) -> None:
+        """Do nothing if all is well.
+
+        Raises:
+            NotEquivalentError: naming the first tensor that is wrong and the rule behind it.
+        """
+        if self.ok:
+            return
+        failed = next((check for check in self.checks if check.ok is False), None)
+        reason = self.first or (failed.summary if failed else "no check could be made")
+        raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {reason}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in types that JSON has; numbers that are not finite are text."""
+        found = {
+            "model": self.model,
+            "ok": self.ok,
+            "provider": self.provider,
+            "onnx_checked": self.onnx_checked,
+            "first": None if self.first is None else dataclasses.asdict(self.first),
+            "checks": [dataclasses.asdict(check) for check in self.checks],
+            "inputs": list(self.inputs),
+        }
+        result: dict[str, Any] = _plain(found)
+        return result
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.model}: {'equivalent' if self.ok else 'NOT EQUIVALENT'}"
+        if self.first is not None:
+            yield f"  first wrong: {self.first}"
+        yield from (f"  {check}" for check in self.checks)
+        if self.inputs:
+            yield f"  on {'; '.join(self.inputs)}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,108 @@
+"""Whether every node of a clone gives the shape that the layouts predict, found without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+from graphclone.checks import Check
+from graphclone.interpreter import ExecutionError, execute
+from graphclone.ir import Graph, Initializer, Node, Operand, Value
+from graphclone.lockstep import Deviation, Lazy, layouts_of
+from graphclone.pipeline import State
+
+_DEPENDS_ON_DATA = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+
+
+def check_static(state: State) -> Check:
+    """Run the clone on tensors without data, dynamic axes by the sizes of the trace."""
+    name, checked, first = "static", 0, None
+    try:
+        for node, results in _fake_run(state):
+            pairs = zip(node.outputs, results, strict=True)
+            found = [_wrong(state, node, value, r) for value, r in pairs if isinstance(r, torch.Tensor)]
+            checked += len(found)
+            first = first or next(filter(None, found), None)
+    except ExecutionError as error:
+        if not isinstance(error.__cause__, _DEPENDS_ON_DATA):
+            first = first or Deviation.at(error.node, _first_output(error.node), float("inf"), error.reason)
+        elif first is None:
+            why = f"what follows {error.node.name} depends on data"
+            return Check(name, True, f"{checked} values have the predicted shape; {why}", {"values": checked})
+    summary = str(first) if first else f"all {checked} values have the predicted shape"
+    return Check(name, first is None, summary, {"values": checked}, first=first)
+
+
+def predicted_shape(state: State, value: Value) -> tuple[int, ...]:
+    """The shape that a value of the clone must have."""
+    return tuple(layout.new_size for layout in layouts_of(state, value))
+
+
+def _fake_run(state: State) -> Any:
+    recipes = state.recipes
+    assert recipes is not None, "widen-initializers has not run"
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+
+        def read(initializer: Initializer) -> torch.Tensor:
+            like = initializer.tensor
+            return torch.empty(recipes[initializer.value].shape, dtype=like.dtype, device=like.device)
+
+        graph = replace(state.graph, dialect=_Shapes(state))
+        inputs = [_empty(state, value) for value in graph.inputs]
+        yield from execute(graph, Lazy(graph, read), inputs)
+
+
+def _empty(state: State, value: Value) -> torch.Tensor:
+    return torch.empty(predicted_shape(state, value), dtype=getattr(torch, value.dtype))
+
+
+def _wrong(state: State, node: Node, value: Value, result: torch.Tensor) -> Deviation | None:
+    shape, predicted = tuple(result.shape), predicted_shape(state, value)
+    if shape == predicted:
+        return None
+    return Deviation.at(node, value.name, float("inf"), f"shape {shape}, expected {predicted}")
+
+
+def _first_output(node: Node) -> str:
+    return node.outputs[0].name if node.outputs else node.name
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """A dialect that takes the predicted shape where only data could tell it."""
+
+    state: State
+    name: str = "shapes"
+
+    def run(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        try:
+            return self.state.graph.dialect.run(node, operands)
+        except _DEPENDS_ON_DATA:
+            if not all(value.is_tensor for value in node.outputs):
+                raise
+            return [_empty(self.state, value) for value in node.outputs]
+
+    def foldable(self, node: Node) -> bool:
+        return self.state.graph.dialect.foldable(node)
+
+    def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
+        self.state.graph.dialect.respell(node, op, operands)
+
+    def multiply(self, value: Value, factor: float, name: str) -> Node:
+        return self.state.graph.dialect.multiply(value, factor, name)
+
+
+_: type[Graph]

@@ -1,0 +1,48 @@
+"""What the analysis of a 7-billion-parameter decoder costs: beside its trace, and as its layers double.
+
+The model is traced without weights. The shape is that of the usual 7-billion-parameter decoder: width 4096, feed-forward
+width 11008, 32 heads, 32 layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from graphclone.frontends.torch import trace
+from graphclone.ir import Graph
+from graphclone.models.huggingface import new_model, token_ids
+from graphclone.passes import analysis
+from graphclone.pipeline import Request, State, run
+from tests.bench import Timing, against
+
+WIDTH, FEED_FORWARD, HEADS, VOCABULARY = 4096, 11008, 32, 32000
+
+
+def analyse_decoder() -> Iterator[Timing]:
+    """Analysis against the trace before it, and 32 layers against 16."""
+    half, whole = traced(16), traced(32)
+    yield against("analyse 32 layers", lambda: analyse(whole), "trace them", lambda: traced(32))
+    yield against("analyse 32 layers", lambda: analyse(whole), "analyse 16", lambda: analyse(half))
+
+
+def analyse(graph: Graph) -> None:
+    """Everything up to knowing the dims, on a graph of its own."""
+    run(analysis(), State(graph.copy(), Request()))
+
+
+def traced(layers: int) -> Graph:
+    """The decoder's graph, from parameters that hold no memory."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fields = {
+            "hidden_size": WIDTH,
+            "intermediate_size": FEED_FORWARD,
+            "num_attention_heads": HEADS,
+            "num_hidden_layers": layers,
+            "vocab_size": VOCABULARY,
+            "use_cache": False,
+        }
+        module = new_model("CausalLM", "llama", fields)
+        ids = token_ids(2, 7, VOCABULARY)
+    return trace(module, (ids,))

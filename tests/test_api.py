@@ -1,0 +1,171 @@
+"""The public names, what they refuse, and every Python example of the documentation."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import graphclone as gc
+from graphclone.cli import parser
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+INPUTS = (torch.ones(2, 6),)
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 14), nn.ReLU(), nn.Linear(14, 10), nn.ReLU(), nn.Linear(10, 5)).eval()
+
+
+# Names
+
+
+def test_every_public_name_is_there() -> None:
+    assert {name: getattr(gc, name).__name__ for name in gc.__all__} == {name: name for name in gc.__all__}
+    assert set(gc.__all__) <= set(dir(gc))
+    assert re.fullmatch(r"\d+\.\d+\.\d+", gc.__version__)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert f'version = "{gc.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_no_other_name_is_there() -> None:
+    with pytest.raises(AttributeError, match="module 'graphclone' has no attribute 'widen'"):
+        _ = gc.widen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["import graphclone.clone", "from graphclone.clone import Clone", "import graphclone; graphclone.clone"],
+)
+def test_clone_is_the_function_whatever_is_imported_first(first: str) -> None:
+    """The submodule graphclone.clone has the same name."""
+    code = f"{first}; import graphclone as gc; from graphclone import clone; assert gc.clone is clone; clone.__call__"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_signature_can_be_read() -> None:
+    assert "Widen a model without changing what it computes" in (gc.clone.__doc__ or "")
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widen": 2.5}, "widen=2.5: give a whole number, or a dict of whole numbers by dim"),
+        ({"widen": "2"}, "widen='2': give a whole number"),
+        ({"widen": 0}, "widen=0: a factor is a whole number of at least 1"),
+        ({"widen": True}, "widen=True: a factor is a whole number of at least 1"),
+        ({"widen": {"2": 0}}, "2=0: a factor is a whole number of at least 1"),
+        ({"widen": {"hiden": 2}}, "no dim is called 'hiden'"),
+        ({"widen_io": "output"}, "widen_io='output': give a list of names, ['output']"),
+        ({"strategy": "symetric"}, "unknown strategy 'symetric': choose one of symmetric, diagonal"),
+        ({"snr_db": 10}, "strategy 'symmetric' has no noise, so snr_db does not apply"),
+        ({"strategy": "noisy-symmetric", "snr_db": float("nan")}, "snr_db must be a finite number"),
+        ({"strategy": np.ones((2, 2))}, "every row must sum to 1"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(gc.GraphcloneError) as error:
+        gc.clone(model(), INPUTS, **options)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        ("model.onnx", "the model must be a torch.nn.Module, got 'model.onnx'; files cannot be widened yet"),
+        (model, "the model must be a torch.nn.Module, got function"),
+    ],
+)
+def test_what_is_no_model(thing: Any, message: str) -> None:
+    for function in (gc.clone, gc.trace):
+        with pytest.raises(gc.GraphcloneError, match=message):
+            function(thing, INPUTS)
+
+
+def test_not_equivalent_is_a_graphclone_error() -> None:
+    assert issubclass(gc.NotEquivalentError, gc.GraphcloneError)
+
+
+# What it does
+
+
+def test_clone_and_trace() -> None:
+    source = model()
+    assert {group.name: group.size for group in gc.trace(source, INPUTS).dims if group.default} == {
+        "0": 14,
+        "2": 10,
+    }
+    wide = gc.clone(source, INPUTS, widen={"0": 2, "2": 3}, strategy=np.eye(2)[[0, 1, 0]])
+    assert {group.name: wide.factor(group) for group in wide.dims if group.default} == {"0": 2, "2": 3}
+    assert isinstance(wide, gc.Clone)
+    assert isinstance(wide, gc.Traced)
+
+
+def test_the_strategy_may_be_given_in_every_form() -> None:
+    for strategy in ("diagonal", gc.Strategy("mine", lambda n, m: np.full((n, m), 1 / m)), lambda n, m: np.eye(m)):
+        wide = gc.clone(model(), INPUTS, strategy=strategy)
+        torch.testing.assert_close(wide.module()(*INPUTS), wide.module()(*INPUTS))
+
+
+def test_the_source_is_left_as_it_is() -> None:
+    source = model()
+    before = {name: tensor.clone() for name, tensor in source.state_dict().items()}
+    gc.clone(source, INPUTS, widen=2).state_dict()["0.weight"].zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in source.state_dict().items())
+
+
+# The documentation
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_examples_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {"__name__": "readme"}
+    monkeypatch.setitem(sys.modules, "readme", type(sys)("readme"))  # dataclasses look up their module
+    for block in blocks("python"):
+        exec(compile("from __future__ import annotations\n" + block, "README.md", "exec"), scope)
+    assert isinstance(scope["clone"], gc.Clone)
+
+
+def test_the_example_has_ten_lines() -> None:
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 10
+
+
+def test_the_commands_of_the_readme_parse() -> None:
+    commands = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    commands = [words for words in commands if words[:1] == ["graphclone"]]
+    assert {words[1] for words in commands} == {"inspect", "clone", "verify", "rules"}
+    for words in commands:
+        parser().parse_args(words[1:])
+
+
+def test_the_pipeline_of_the_readme_is_the_default_one() -> None:
+    from graphclone.passes import PASSES
+
+    drawn = re.findall(r"^ ([a-z]+-?[a-z]+)  ", blocks("text")[0], re.MULTILINE)
+    assert drawn == [*(cls.name for cls in PASSES), "verify"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
