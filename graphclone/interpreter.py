@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,9 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.ir import Graph, Node, Operand, Value, substitute, values_in
+
+Run = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
+"""Computes a node's outputs from its operands, values replaced by tensors."""
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -35,6 +38,7 @@ def execute(
     inputs: Sequence[torch.Tensor],
     *,
     lift: bool = False,
+    run: Run | None = None,
 ) -> Iterator[tuple[Node, list[Any]]]:
     """Run a graph in the torch dialect, yielding every node with its results.
 
@@ -46,10 +50,12 @@ def execute(
         inputs: one tensor per graph input.
         lift: compute in float64, also where the graph itself casts to a lower precision: rounding then hides
             nothing. Tensors and inputs must be float64 already.
+        run: computes a node in place of the dialect.
 
     Raises:
         ExecutionError: naming the node that cannot be run.
     """
+    run = run or (_run_lifted(graph) if lift else graph.dialect.run)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
     last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
     kept = set(values_in([output.operand for output in graph.outputs]))
@@ -57,7 +63,7 @@ def execute(
         values.update((v, tensors[v]) for v in node.inputs if v not in values)
         operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
         try:
-            results = list(_run(graph, node, _lift_dtypes(operands) if lift else operands, lift))
+            results = list(run(node, operands))
         except Exception as error:  # whatever the node's target raises
             raise ExecutionError(node, error) from error
         values.update(zip(node.outputs, results, strict=True))
@@ -93,20 +99,17 @@ def lifted(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to(torch.float64) if tensor.dtype in _LIFTED else tensor.detach().clone()
 
 
-def _run(graph: Graph, node: Node, operands: Mapping[str, Operand], lift: bool) -> Sequence[Any]:
-    if not lift:
-        return graph.dialect.run(node, operands)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        return graph.dialect.run(node, operands)
-    finally:
-        torch.set_default_dtype(default)
+def _run_lifted(graph: Graph) -> Run:
+    def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            return graph.dialect.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
+        finally:
+            torch.set_default_dtype(default)
+
+    return run
 
 
-def _lift_dtypes(operands: Mapping[str, Operand]) -> dict[str, Operand]:
-    def lift(dtype: torch.dtype) -> torch.dtype:
-        return torch.float64 if dtype in _LIFTED else dtype
-
-    mapped: dict[str, Operand] = pytree.tree_map_only(torch.dtype, lift, dict(operands))
-    return mapped
+def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype in _LIFTED else dtype

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch._subclasses.fake_tensor import (
 
 from graphclone.checks import Check
 from graphclone.interpreter import ExecutionError, execute
-from graphclone.ir import Graph, Initializer, Node, Operand, Value
+from graphclone.ir import Initializer, Node, Operand, Value
 from graphclone.lockstep import Deviation, Lazy, layouts_of
 from graphclone.pipeline import State
 
@@ -51,18 +50,25 @@ def predicted_shape(state: State, value: Value) -> tuple[int, ...]:
     return tuple(layout.new_size for layout in layouts_of(state, value))
 
 
-def _fake_run(state: State) -> Any:
+def _fake_run(state: State) -> Iterator[tuple[Node, list[Any]]]:
     recipes = state.recipes
     assert recipes is not None, "widen-initializers has not run"
+
+    def read(initializer: Initializer) -> torch.Tensor:
+        like = initializer.tensor
+        return torch.empty(recipes[initializer.value].shape, dtype=like.dtype, device=like.device)
+
+    def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        try:
+            return state.graph.dialect.run(node, operands)
+        except _DEPENDS_ON_DATA:
+            if not all(value.is_tensor for value in node.outputs):
+                raise
+            return [_empty(state, value) for value in node.outputs]
+
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-
-        def read(initializer: Initializer) -> torch.Tensor:
-            like = initializer.tensor
-            return torch.empty(recipes[initializer.value].shape, dtype=like.dtype, device=like.device)
-
-        graph = replace(state.graph, dialect=_Shapes(state))
-        inputs = [_empty(state, value) for value in graph.inputs]
-        yield from execute(graph, Lazy(graph, read), inputs)
+        inputs = [_empty(state, value) for value in state.graph.inputs]
+        yield from execute(state.graph, Lazy(state.graph, read), inputs, run=run)
 
 
 def _empty(state: State, value: Value) -> torch.Tensor:
@@ -78,31 +84,3 @@ def _wrong(state: State, node: Node, value: Value, result: torch.Tensor) -> Devi
 
 def _first_output(node: Node) -> str:
     return node.outputs[0].name if node.outputs else node.name
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """A dialect that takes the predicted shape where only data could tell it."""
-
-    state: State
-    name: str = "shapes"
-
-    def run(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
-        try:
-            return self.state.graph.dialect.run(node, operands)
-        except _DEPENDS_ON_DATA:
-            if not all(value.is_tensor for value in node.outputs):
-                raise
-            return [_empty(self.state, value) for value in node.outputs]
-
-    def foldable(self, node: Node) -> bool:
-        return self.state.graph.dialect.foldable(node)
-
-    def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
-        self.state.graph.dialect.respell(node, op, operands)
-
-    def multiply(self, value: Value, factor: float, name: str) -> Node:
-        return self.state.graph.dialect.multiply(value, factor, name)
-
-
-_: type[Graph]

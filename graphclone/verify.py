@@ -1,0 +1,303 @@
+"""Whether a clone computes what its source computes, in four ways.
+
+1. static: every value of the clone has the shape that the layouts predict;
+2. exact: in float64 every value is the source's, through the maps and but for rounding, on the example inputs, on
+   random inputs of other sizes, and with other weights;
+3. noise floor: in the model's own precision the clone is as near to float64 as the source is;
+4. ONNX Runtime: so it is for the exported models.
+
+A check that fails names the first value, in graph order, that is wrong, and the rule behind it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from graphclone.checks import Check, NoiseFloor, Report, noise_floor
+from graphclone.errors import GraphcloneError
+from graphclone.input_sets import InputSet, candidates, example_tensors
+from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors, outputs
+from graphclone.ir import Graph, Initializer, Value
+from graphclone.lockstep import (
+    Deviation,
+    Lazy,
+    Lockstep,
+    Reader,
+    input_through_maps,
+    layouts_of,
+    lifted_tensor,
+    rescaled,
+    run_lockstep,
+    through_maps,
+    widened_tensors,
+)
+from graphclone.pipeline import State
+from graphclone.static_check import check_static
+from graphclone.verify_files import verify_files
+
+if TYPE_CHECKING:
+    from graphclone.clone import Clone
+    from graphclone.sessions import Provider
+
+__all__ = ["Check", "Report", "verify", "verify_files"]
+
+OUTPUT_TOLERANCE = 1e-12
+VALUE_TOLERANCE = 1e-10
+"""Greatest deviations in float64, relative to the greatest magnitude of the output or value."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps are done, and how many there are."""
+
+_PERTURBATION = 0.1
+"""Spread of the noise on other weights, relative to the weights' own; zeros get some too."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the source gives for one input set.
+
+    Attributes:
+        inputs: of the source.
+        own: its outputs in its own precision.
+        exact: its outputs in float64.
+    """
+
+    inputs: InputSet
+    own: Sequence[torch.Tensor]
+    exact: Sequence[torch.Tensor]
+
+
+def verify(
+    clone: Clone,
+    *,
+    provider: Provider = "auto",
+    onnx: bool | Path = True,
+    exact: bool = True,
+    sets: int = 3,
+    seed: int = 0,
+    tensors: Mapping[Value, torch.Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare a clone with its source.
+
+    Args:
+        clone: to be verified.
+        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
+        onnx: whether to export both to ONNX and run them, or the file that the clone has been written to.
+        exact: whether to compare all values in float64.
+        sets: how many input sets, the example included.
+        seed: of the random ones.
+        tensors: the data of the clone's initializers where they are not those of its recipes.
+        progress: told how far it is.
+
+    Raises:
+        GraphcloneError: the source cannot be run, for one because it was traced without weights, or ``provider``
+            is not there. What is wrong with the clone is in the report.
+    """
+    _check_weights(clone.graph)
+    with torch.no_grad():
+        return _Verification(clone, tensors, progress).report(provider, onnx, exact, sets, seed)
+
+
+def _check_weights(graph: Graph) -> None:
+    for initializer in graph.initializers:
+        if isinstance(initializer.tensor, FakeTensor) or initializer.tensor.is_meta:
+            raise GraphcloneError(f"{graph.name}: traced without weights, so there is nothing to verify")
+
+
+class _Verification:
+    """The checks, one after the other. A clone that cannot even be run is not looked at any further."""
+
+    def __init__(
+        self, clone: Clone, tensors: Mapping[Value, torch.Tensor] | None, progress: Progress | None
+    ) -> None:
+        assert clone.state.source is not None
+        self.clone = clone
+        self.state = clone.state
+        self.source = clone.state.source
+        self.given = tensors
+        self.progress = progress or (lambda what, done, total: None)
+
+    def report(self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int) -> Report:
+        total = 3 + bool(onnx)
+        self.progress("static", 0, total)
+        checks = [check_static(self.state)]
+        samples: list[Sample] = []
+        if checks[0].ok:
+            self.progress("float64", 1, total)
+            samples = list(self.samples(sets, seed))
+            if exact:
+                checks.append(self.exact([sample.inputs for sample in samples]))
+            self.progress("noise floor", 2, total)
+            tensors = widened_tensors(self.state) if self.given is None else self.given
+            checks.append(check_noise(self.state, tensors, samples))
+        if onnx and samples and not any(check.first for check in checks):
+            from graphclone.verify_onnx import check_onnx
+
+            self.progress("ONNX Runtime", 3, total)
+            checks.append(check_onnx(self.clone, tensors, samples, provider, onnx))
+        self.progress("done", total, total)
+        return Report(self.clone.graph.name, tuple(checks), tuple(str(sample.inputs) for sample in samples))
+
+    def samples(self, sets: int, seed: int) -> Iterator[Sample]:
+        """The example and random input sets, all of which the source accepts."""
+        clone = self.clone
+        examples = example_tensors(clone.graph, clone.args, clone.kwargs or {})
+        yield self.sample(InputSet(examples))
+        for index in range(1, sets):
+            tried = candidates(self.source, examples, index, seed + index)
+            accepted = (sample for inputs in tried if (sample := self.maybe_sample(inputs)) is not None)
+            if (sample := next(accepted, None)) is not None:
+                yield sample
+
+    def maybe_sample(self, inputs: InputSet) -> Sample | None:
+        """None where the source refuses the inputs, or returns nothing that could be compared."""
+        try:
+            sample = self.sample(inputs)
+        except ExecutionError:
+            return None
+        finite = [t.isfinite().any() for t in sample.exact if t.numel()]
+        return sample if all(finite) else None
+
+    def sample(self, inputs: InputSet) -> Sample:
+        source = self.source
+        own = outputs(source, own_tensors(source), [tensor.clone() for tensor in inputs.tensors])
+        lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
+        return Sample(inputs, own, outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True))
+
+    def exact(self, sets: Sequence[InputSet]) -> Check:
+        """Every value in float64, on every input set, and once with other weights."""
+        runs = [(inputs, lifted_tensor) for inputs in sets]
+        runs.append((sets[0], perturbed))
+        found: list[Lockstep] = []
+        for inputs, read in runs:
+            found.append(run_lockstep(self.state, inputs.tensors, read=read, tolerance=VALUE_TOLERANCE))
+            if found[-1].first is not None:
+                break
+        return _exact_check(self.state, found)
+
+
+def _exact_check(state: State, found: Sequence[Lockstep]) -> Check:
+    output, worst = max(run.output for run in found), max(run.worst for run in found)
+    first = found[-1].first
+    if first is None and not output <= OUTPUT_TOLERANCE:
+        name, value = output_tensors(state.graph)[0]
+        detail = f"relative error {output:.1e}, though no value is off by more than {VALUE_TOLERANCE:.0e}"
+        first = _at_output(name, value, output, detail)
+    measured = f"outputs to {output:.1e}, all {found[0].values} values to {worst:.1e}, relative, in float64"
+    summary = str(first) if first else f"{measured}; {len(found)} runs"
+    figures = {"output": output, "worst": worst, "values": found[0].values, "runs": len(found)}
+    return Check("exact", first is None, summary, figures, first=first)
+
+
+def _at_output(name: str, value: Value, error: float, detail: str) -> Deviation:
+    if value.producer is None:
+        return Deviation(name, "", "", error, detail)
+    return Deviation.at(value.producer, name, error, detail)
+
+
+def perturbed(initializer: Initializer) -> torch.Tensor:
+    """Another value for a parameter, in float64: weights that are zero or one hide what is wrong with them."""
+    tensor = lifted(initializer.tensor)
+    if initializer.kind != "parameter" or not tensor.is_floating_point():
+        return tensor
+    generator = torch.Generator().manual_seed(zlib.crc32(initializer.name.encode()))
+    noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
+    spread = tensor.square().mean().sqrt().clamp(min=_PERTURBATION)
+    return tensor + _PERTURBATION * spread * noise
+
+
+def own_tensors(graph: Graph) -> Lazy:
+    """The initializers of a graph in their own precision, copied when they are read."""
+    read: Reader = lambda initializer: initializer.tensor.detach().clone()  # noqa: E731
+    return Lazy(graph, read)
+
+
+def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Sequence[Sample]) -> Check:
+    """Every output in the model's own precision, against the source in float64."""
+    name = "noise floor"
+    measured: list[list[NoiseFloor]] = []
+    for sample in samples:
+        try:
+            wide = outputs(state.graph, tensors, input_through_maps(state, sample.inputs.tensors))
+        except ExecutionError as error:
+            first = Deviation.at(error.node, error.node.name, float("inf"), error.reason)
+            return Check(name, False, str(first), first=first)
+        measured.append(compare(state, sample, sample.own, wide))
+    return judge(name, measured, lambda: _locate(state, tensors, samples[0].inputs.tensors))
+
+
+def compare(
+    state: State, sample: Sample, source: Sequence[torch.Tensor], clone: Sequence[torch.Tensor]
+) -> list[NoiseFloor]:
+    """The errors of every output of source and clone, both in their own precision."""
+    floors = []
+    returned = output_tensors(state.graph)
+    for (name, value), exact, own, wide in zip(returned, sample.exact, source, clone, strict=True):
+        floors.append(noise_floor(name, (exact, own), (through_maps(exact, layouts_of(state, value)), wide)))
+    return floors
+
+
+def judge(
+    name: str,
+    measured: Sequence[Sequence[NoiseFloor]],
+    locate: Callable[[], Deviation | None] = lambda: None,
+    **figures: str,
+) -> Check:
+    """The check that errors measured on several inputs amount to.
+
+    Args:
+        name: of the check.
+        measured: the errors of every output, for every input set.
+        locate: finds the first value that is wrong, where an output is.
+        figures: what else machines should know.
+    """
+    floors = tuple(reduce(NoiseFloor.__or__, floors) for floors in zip(*measured, strict=True))
+    wrong = next((floor for floor in floors if not floor.ok), None)
+    first = None
+    if wrong is not None:
+        first = locate() or Deviation(wrong.value, "", "", wrong.clone, str(wrong))
+    worst = max(floors, key=lambda floor: floor.ratio, default=None)
+    summary = str(first) if first else f"{worst}; {len(measured)} input sets" if worst else "no outputs"
+    ratio = worst.ratio if worst else 0.0
+    return Check(name, first is None, summary, {"ratio": ratio, **figures}, floors, first)
+
+
+def _locate(
+    state: State, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> Deviation | None:
+    """The first value whose error is not of the size of rounding; a value that is far off goes first."""
+    floors = list(_floors(state, tensors, inputs))
+    for slack in (16.0, 1.0):
+        for floor, deviation in floors:
+            if not floor.allows(slack):
+                return deviation
+    return None
+
+
+def _floors(
+    state: State, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> Iterator[tuple[NoiseFloor, Deviation]]:
+    """The errors of every value, with the deviation it would be."""
+    source = state.source
+    assert source is not None
+    by_name = {value.name: value for value in state.known.of}
+    clone = execute(state.graph, tensors, input_through_maps(state, inputs))
+    own = execute(source, own_tensors(source), [tensor.clone() for tensor in inputs])
+    exact = execute(source, Lazy(source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
+    for (node, ours), (_, truths) in zip(own, exact, strict=True):
+        theirs = next(results for match, results in clone if match.name == node.name)
+        for value, a, truth, b in zip(node.outputs, ours, truths, theirs, strict=True):
+            match = by_name[value.name]
+            if isinstance(a, torch.Tensor) and state.known.source(match) not in state.known.folded:
+                wide = rescaled(state, match, through_maps(truth, layouts_of(state, match)))
+                floor = noise_floor(value.name, (truth, a), (wide, b))
+                yield floor, Deviation.at(node, value.name, floor.clone, str(floor))
