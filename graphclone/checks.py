@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -118,6 +119,31 @@ class Check:
     def __str__(self) -> str:
         sign = {True: "ok", False: "WRONG", None: "--"}[self.ok]
         return f"{self.name:<13} {sign:<6} {self.summary}"
+
+
+def judge(
+    name: str,
+    measured: Sequence[Sequence[NoiseFloor]],
+    locate: Callable[[], Deviation | None] = lambda: None,
+    **figures: Any,
+) -> Check:
+    """The check that errors measured on several inputs amount to.
+
+    Args:
+        name: of the check.
+        measured: the errors of every output, for every input set.
+        locate: finds the first value that is wrong, where an output is.
+        figures: what else machines should know.
+    """
+    floors = tuple(reduce(NoiseFloor.__or__, floors) for floors in zip(*measured, strict=True))
+    wrong = next((floor for floor in floors if not floor.ok), None)
+    first = None
+    if wrong is not None:
+        first = locate() or Deviation(wrong.value, "", "", wrong.clone, str(wrong))
+    worst = max(floors, key=lambda floor: floor.ratio, default=None)
+    summary = str(first) if first else f"{worst}; {len(measured)} input sets" if worst else "no outputs"
+    ratio = worst.ratio if worst else 0.0
+    return Check(name, first is None, summary, {"ratio": ratio, **figures}, floors, first)
 
 
 @dataclass(frozen=True)

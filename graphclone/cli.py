@@ -6,11 +6,13 @@ Exit codes: 0 done, 1 not equivalent, 2 bad input, usage or something unsupporte
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
 from graphclone import __version__
@@ -27,11 +29,10 @@ that returns (module, args) or (module, args, kwargs).
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit code."""
     arguments = parser().parse_args(argv)
-    if not arguments.debug:
-        warnings.simplefilter("ignore")
     try:
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        with nullcontext() if arguments.debug else _no_warnings():
+            code: int = arguments.run(arguments)
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
     except BrokenPipeError:  # the reader, head say, has had enough
@@ -45,6 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = f"a defect of graphclone, please report it with --debug: {type(error).__name__}: {error}"
         return _fail(text, REFUSED, arguments.debug)
     return code
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Without the warnings of the libraries that do the work; they do not concern the user."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -15,7 +15,7 @@ from graphclone.passes import default_pipeline
 from graphclone.pipeline import Pass, State, available, parse
 from graphclone.printer import print_state
 from graphclone.rules import FAMILIES
-from graphclone.sources import resolve
+from graphclone.sources import quiet, resolve
 
 if TYPE_CHECKING:
     from graphclone.clone import Clone, Traced
@@ -68,7 +68,7 @@ def clone(arguments: Namespace) -> int:
     with written(target) as stage:
         with report.progress(f"writing {target.name}"):
             saving.write(made, stage)
-        verification = None if arguments.no_verify else _verified(made, arguments)
+        verification = None if arguments.no_verify else _verified(made, stage, arguments)
     _show(arguments, made, verification, graphs)
     return 0
 
@@ -83,7 +83,7 @@ def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) 
     source = resolve(arguments.model)
     with report.progress(f"building {source.name}"):
         built = source.build()
-    with report.progress(f"tracing {source.name}"):
+    with report.progress(f"tracing {source.name}"), quiet():
         return api.clone(
             built.module,
             built.args,
@@ -123,9 +123,10 @@ def _check_printed(names: Sequence[str], passes: Sequence[Pass]) -> None:
             raise GraphcloneError(f"--print-after: no pass is called {name!r}; there are {', '.join(known)}")
 
 
-def _verified(made: Clone, arguments: Namespace) -> Report:
-    with report.progress("verifying"):
-        found = made.verify(provider=arguments.provider)
+def _verified(made: Clone, stage: Path, arguments: Namespace) -> Report:
+    with report.progress("verifying") as advance:
+        written = stage if stage.suffix == ".onnx" else True
+        found = made.verify(provider=arguments.provider, onnx=written, progress=advance)
     if arguments.json and not found.ok:
         report.show_json({"verification": found.to_dict()})
     found.raise_if_failed()

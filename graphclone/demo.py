@@ -130,20 +130,20 @@ def _widen(encoder: Encoder, example: Mapping[str, Any], strategy: str, snr_db: 
         name="MiniLM",
     )
     report.show_clone(made)
-    verification = made.verify(provider="auto")
-    verification.raise_if_failed()
-    print(verification)
-    _check_gradients(made, example)
     model, program = folder / f"minilm-2x-{strategy}.onnx", folder / f"minilm-2x-{strategy}.pt2"
     made.save_onnx(model)
+    verification = made.verify(provider="auto", onnx=model)
+    print(verification)
+    verification.raise_if_failed()
     made.save(program)
     for path in (model, program):
         print(f"wrote {path.name}, {path.stat().st_size / 1e6:.0f} MB")
+    _train_a_step(made, example)
     return _onnx_encoder(model, verification.provider)
 
 
-def _check_gradients(made: Clone, example: Mapping[str, Any]) -> None:
-    """Train the module for one step."""
+def _train_a_step(made: Clone, example: Mapping[str, Any]) -> None:
+    """Show that the module trains."""
     import torch
 
     module = made.module().train()

@@ -136,8 +136,12 @@ class Dialect(Protocol):
         """Compute the node's outputs from operands whose values have been replaced by tensors."""
         ...
 
-    def foldable(self, node: Node) -> bool:
-        """Whether the node computes the same every time and changes nothing."""
+    def mutates(self, node: Node) -> bool:
+        """Whether the node may change anything but its results."""
+        ...
+
+    def is_random(self, node: Node) -> bool:
+        """Whether the node may compute something else every time."""
         ...
 
     def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
@@ -220,7 +224,7 @@ class Graph:
         live = set(values_in([output.operand for output in self.outputs]))
         kept: list[Node] = []
         for node in reversed(self.nodes):
-            if not self.dialect.foldable(node) or any(value in live for value in node.outputs):
+            if self.dialect.mutates(node) or any(value in live for value in node.outputs):
                 kept.append(node)
                 live.update(node.inputs)
         dropped = len(kept) != len(self.nodes)

@@ -21,6 +21,10 @@ from graphclone.pipeline import State
 Reader = Callable[[Initializer], torch.Tensor]
 """Gives the data of an initializer of the source."""
 
+VALUE_TOLERANCE = 1e-10
+OUTPUT_TOLERANCE = 1e-12
+"""Greatest deviations in float64 of a value and of an output, relative to its greatest magnitude."""
+
 _HUGE = 1e30
 """Magnitudes beyond this are masks; beside them everything else would look like rounding."""
 
@@ -65,14 +69,12 @@ class Lockstep:
         output: greatest relative error of any output.
         values: how many values were compared.
         first: the first value, in graph order, that breaks the invariant.
-        outputs: what the source returns, in float64, one tensor per output that is a tensor.
     """
 
     worst: float
     output: float
     values: int
     first: Deviation | None
-    outputs: tuple[torch.Tensor, ...] = ()
 
 
 class Lazy(Mapping[Value, torch.Tensor]):
@@ -142,7 +144,6 @@ def run_lockstep(
     *,
     read: Reader = lifted_tensor,
     tensors: Mapping[Value, torch.Tensor] | None = None,
-    tolerance: float = 1e-10,
 ) -> Lockstep:
     """Compare every value of source and clone in float64, but for views of weights that share out a sum.
 
@@ -151,7 +152,6 @@ def run_lockstep(
         inputs: of the source, one per graph input; replicated where the clone's inputs grew.
         read: gives the source's initializers in float64.
         tensors: float64 data of the clone's initializers; made from what ``read`` gives if not given.
-        tolerance: greatest deviation, relative to the greatest magnitude of the value.
 
     Raises:
         ExecutionError: the source cannot be run on these inputs. A clone that cannot is a deviation.
@@ -160,16 +160,15 @@ def run_lockstep(
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
     clone = execute(state.graph, tensors, input_through_maps(state, inputs), lift=True)
-    return _Comparison(state, clone, tolerance).run(state.source, Lazy(state.source, read), inputs)
+    return _Comparison(state, clone).run(state.source, Lazy(state.source, read), inputs)
 
 
 class _Comparison:
     """A side-by-side run: the source leads, the clone follows by the names of the nodes."""
 
-    def __init__(self, state: State, clone: Iterator[tuple[Node, list[Any]]], tolerance: float) -> None:
+    def __init__(self, state: State, clone: Iterator[tuple[Node, list[Any]]]) -> None:
         self.state = state
         self.clone = clone
-        self.tolerance = tolerance
         self.by_name = {value.name: value for value in state.known.of}
         self.returned = {value for _, value in output_tensors(state.graph)}
         self.kept: dict[Value, torch.Tensor] = {}
@@ -186,8 +185,8 @@ class _Comparison:
             self._step(node, computed)
         for _ in self._clone_until(None):  # what was put in after the last node of the source
             pass
-        outputs = tuple(kept[v] if v in kept else tensors[v] for v in returned)
-        return Lockstep(self.worst, self._output_error(outputs), self.values, self.first, outputs)
+        outputs = [kept[v] if v in kept else tensors[v] for v in returned]
+        return Lockstep(self.worst, self._output_error(outputs), self.values, self.first)
 
     def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
         """Compare one node, unless the clone has failed before."""
@@ -224,13 +223,14 @@ class _Comparison:
             actual = self.kept.get(value)
             fits = actual is not None and actual.shape == wide.shape
             error = relative_error(wide, actual) if actual is not None and fits else float("inf")
-            self._note(Deviation.at(value.producer, name, error, f"relative error {error:.1e}"))
+            deviation = Deviation.at(value.producer, name, error, f"relative error {error:.1e}")
+            self._note(deviation, OUTPUT_TOLERANCE)
             worst = max(worst, error)
         return worst
 
-    def _note(self, deviation: Deviation) -> None:
+    def _note(self, deviation: Deviation, tolerance: float = VALUE_TOLERANCE) -> None:
         self.worst = max(self.worst, deviation.error)
-        if self.first is None and not deviation.error <= self.tolerance:
+        if self.first is None and not deviation.error <= tolerance:
             self.first = deviation
 
     def _deviation(self, node: Node, value: Value, a: torch.Tensor, b: torch.Tensor) -> Deviation:

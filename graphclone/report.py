@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from graphclone.clone import Clone
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
     from graphclone.pipeline import Timing
+
+Advance = Callable[[str, int, int], None]
+"""Told what is being done, how many steps are done, and how many there are."""
 
 _PIPE_WIDTH = 160
 """Columns where nothing says how wide the reader's screen is."""
@@ -44,15 +47,18 @@ def table(*headings: str, title: str | None = None) -> Table:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[None]:
-    """A moving bar with the time, on the standard error, while something takes long; only on a terminal."""
+def progress(text: str) -> Iterator[Advance]:
+    """A bar with the time, on the standard error, while something takes long; only on a terminal.
+
+    It moves to and fro until it is told how far things are.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    screen = Console(stderr=True)
+    screen = Console(file=sys.stderr)  # this one, whatever is redirected meanwhile
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        bar.add_task(text, total=None)
-        yield
+        task = bar.add_task(text, total=None)
+        yield lambda what, done, total: bar.update(task, description=f"{text}: {what}", completed=done, total=total)
 
 
 def show_inspection(inspection: Inspection, *, everything: bool = False) -> None:
@@ -112,7 +118,7 @@ def _show_refusals(out: Console, inspection: Inspection) -> None:
 
 def explained(explanation: Explanation) -> str:
     """What a dim touches and what pins it, in a few lines."""
-    lines = [f"{explanation.name} ({explanation.size}) is an axis of {len(explanation.parameters)} parameters:"]
+    lines = [f"{explanation.name} ({explanation.size}) is an axis of"]
     lines += [f"  {name}" for name in explanation.parameters]
     if explanation.pinned is None:
         return "\n".join([*lines, "it can grow"])

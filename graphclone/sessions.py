@@ -28,13 +28,16 @@ _CUDA_OPTIONS = {"use_tf32": 0}
 """TF32 keeps ten bits of a product: far from what float32 promises."""
 
 _FATAL = 4
-_DTYPES = {
-    "float": np.float32,
-    "double": np.float64,
+_DTYPES: Mapping[str, str] = {
+    "float": "float32",
+    "double": "float64",
+    **{name: name for name in ("float16", "bool")},
     **{f"{kind}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
-    "float16": np.float16,
-    "bool": np.bool_,
 }
+
+
+class NoProviderError(GraphcloneError):
+    """The execution provider that was asked for is not there."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,15 @@ class Session:
             provider: ``auto`` takes CUDA where there is a GPU to run on.
 
         Raises:
-            GraphcloneError: no such file, not a model, an operator or type that ONNX Runtime does not run, or
-                CUDA asked for but not there.
+            NoProviderError: CUDA asked for but not there.
+            GraphcloneError: no such file, not a model, or an operator or type that ONNX Runtime does not run.
         """
         if not model.is_file():
             raise GraphcloneError(f"{model}: no such file")
         self._session = _load(model, _providers(provider), retry=provider == "auto")
         self.provider = str(self._session.get_providers()[0])
         if provider == "cuda" and self.provider != _CUDA:
-            raise GraphcloneError(f"{model}: ONNX Runtime fell back to {self.provider}; are CUDA and cuDNN installed?")
+            raise NoProviderError(f"ONNX Runtime fell back to {self.provider}; are CUDA and cuDNN installed?")
         self.inputs = tuple(_port(node) for node in self._session.get_inputs())
         self.outputs = tuple(_port(node) for node in self._session.get_outputs())
 
@@ -129,13 +132,23 @@ def _reason(error: Exception) -> str:
     return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__
 
 
+def check_provider(provider: Provider) -> None:
+    """Refuse a provider that is not there, before any work is done.
+
+    Raises:
+        NoProviderError: CUDA asked for but not there.
+        GraphcloneError: no such provider.
+    """
+    _providers(provider)
+
+
 def _providers(provider: Provider) -> list[Any]:
     """What to ask for. Asking for CUDA where there is none prints errors, so look first."""
     if provider not in get_args(Provider):
         raise GraphcloneError(f"no provider is called {provider!r}; there are {', '.join(get_args(Provider))}")
     if provider == "cpu" or not _cuda_is_usable():
         if provider == "cuda":
-            raise GraphcloneError("no CUDA: there is no NVIDIA GPU or driver, or ONNX Runtime was built without")
+            raise NoProviderError("no CUDA: there is no NVIDIA GPU or driver, or ONNX Runtime was built without")
         return [_CPU]
     return [(_CUDA, _CUDA_OPTIONS), _CPU]
 

@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from graphclone.checks import Check, NoiseFloor, Report, noise_floor
+from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.errors import GraphcloneError
-from graphclone.input_sets import InputSet, candidates, example_tensors
-from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors, outputs
+from graphclone.input_sets import InputSet
+from graphclone.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.ir import Graph, Initializer, Value
 from graphclone.lockstep import (
     Deviation,
     Lazy,
     Lockstep,
-    Reader,
     input_through_maps,
     layouts_of,
     lifted_tensor,
@@ -40,6 +37,7 @@ from graphclone.lockstep import (
     widened_tensors,
 )
 from graphclone.pipeline import State
+from graphclone.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.static_check import check_static
 from graphclone.verify_files import verify_files
 
@@ -49,30 +47,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Report", "verify", "verify_files"]
 
-OUTPUT_TOLERANCE = 1e-12
-VALUE_TOLERANCE = 1e-10
-"""Greatest deviations in float64, relative to the greatest magnitude of the output or value."""
-
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many steps are done, and how many there are."""
 
 _PERTURBATION = 0.1
 """Spread of the noise on other weights, relative to the weights' own; zeros get some too."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the source gives for one input set.
-
-    Attributes:
-        inputs: of the source.
-        own: its outputs in its own precision.
-        exact: its outputs in float64.
-    """
-
-    inputs: InputSet
-    own: Sequence[torch.Tensor]
-    exact: Sequence[torch.Tensor]
 
 
 def verify(
@@ -103,6 +82,10 @@ def verify(
             is not there. What is wrong with the clone is in the report.
     """
     _check_weights(clone.graph)
+    if onnx:
+        from graphclone.sessions import check_provider
+
+        check_provider(provider)
     with torch.no_grad():
         return _Verification(clone, tensors, progress).report(provider, onnx, exact, sets, seed)
 
@@ -113,18 +96,20 @@ def _check_weights(graph: Graph) -> None:
             raise GraphcloneError(f"{graph.name}: traced without weights, so there is nothing to verify")
 
 
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
 class _Verification:
     """The checks, one after the other. A clone that cannot even be run is not looked at any further."""
 
-    def __init__(
-        self, clone: Clone, tensors: Mapping[Value, torch.Tensor] | None, progress: Progress | None
-    ) -> None:
+    def __init__(self, clone: Clone, tensors: Mapping[Value, torch.Tensor] | None, progress: Progress | None) -> None:
         assert clone.state.source is not None
         self.clone = clone
         self.state = clone.state
         self.source = clone.state.source
         self.given = tensors
-        self.progress = progress or (lambda what, done, total: None)
+        self.progress = progress or _silent
 
     def report(self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int) -> Report:
         total = 3 + bool(onnx)
@@ -133,7 +118,7 @@ class _Verification:
         samples: list[Sample] = []
         if checks[0].ok:
             self.progress("float64", 1, total)
-            samples = list(self.samples(sets, seed))
+            samples = list(draw_samples(self.clone, sets, seed))
             if exact:
                 checks.append(self.exact([sample.inputs for sample in samples]))
             self.progress("noise floor", 2, total)
@@ -147,61 +132,25 @@ class _Verification:
         self.progress("done", total, total)
         return Report(self.clone.graph.name, tuple(checks), tuple(str(sample.inputs) for sample in samples))
 
-    def samples(self, sets: int, seed: int) -> Iterator[Sample]:
-        """The example and random input sets, all of which the source accepts."""
-        clone = self.clone
-        examples = example_tensors(clone.graph, clone.args, clone.kwargs or {})
-        yield self.sample(InputSet(examples))
-        for index in range(1, sets):
-            tried = candidates(self.source, examples, index, seed + index)
-            accepted = (sample for inputs in tried if (sample := self.maybe_sample(inputs)) is not None)
-            if (sample := next(accepted, None)) is not None:
-                yield sample
-
-    def maybe_sample(self, inputs: InputSet) -> Sample | None:
-        """None where the source refuses the inputs, or returns nothing that could be compared."""
-        try:
-            sample = self.sample(inputs)
-        except ExecutionError:
-            return None
-        finite = [t.isfinite().any() for t in sample.exact if t.numel()]
-        return sample if all(finite) else None
-
-    def sample(self, inputs: InputSet) -> Sample:
-        source = self.source
-        own = outputs(source, own_tensors(source), [tensor.clone() for tensor in inputs.tensors])
-        lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
-        return Sample(inputs, own, outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True))
-
     def exact(self, sets: Sequence[InputSet]) -> Check:
         """Every value in float64, on every input set, and once with other weights."""
         runs = [(inputs, lifted_tensor) for inputs in sets]
         runs.append((sets[0], perturbed))
         found: list[Lockstep] = []
         for inputs, read in runs:
-            found.append(run_lockstep(self.state, inputs.tensors, read=read, tolerance=VALUE_TOLERANCE))
+            found.append(run_lockstep(self.state, inputs.tensors, read=read))
             if found[-1].first is not None:
                 break
-        return _exact_check(self.state, found)
+        return _exact_check(found)
 
 
-def _exact_check(state: State, found: Sequence[Lockstep]) -> Check:
+def _exact_check(found: Sequence[Lockstep]) -> Check:
     output, worst = max(run.output for run in found), max(run.worst for run in found)
-    first = found[-1].first
-    if first is None and not output <= OUTPUT_TOLERANCE:
-        name, value = output_tensors(state.graph)[0]
-        detail = f"relative error {output:.1e}, though no value is off by more than {VALUE_TOLERANCE:.0e}"
-        first = _at_output(name, value, output, detail)
-    measured = f"outputs to {output:.1e}, all {found[0].values} values to {worst:.1e}, relative, in float64"
+    first, values = found[-1].first, found[0].values
+    measured = f"outputs to {output:.1e}, all {values} values to {worst:.1e}, relative, in float64"
     summary = str(first) if first else f"{measured}; {len(found)} runs"
-    figures = {"output": output, "worst": worst, "values": found[0].values, "runs": len(found)}
+    figures = {"output": output, "worst": worst, "values": values, "runs": len(found)}
     return Check("exact", first is None, summary, figures, first=first)
-
-
-def _at_output(name: str, value: Value, error: float, detail: str) -> Deviation:
-    if value.producer is None:
-        return Deviation(name, "", "", error, detail)
-    return Deviation.at(value.producer, name, error, detail)
 
 
 def perturbed(initializer: Initializer) -> torch.Tensor:
@@ -215,12 +164,6 @@ def perturbed(initializer: Initializer) -> torch.Tensor:
     return tensor + _PERTURBATION * spread * noise
 
 
-def own_tensors(graph: Graph) -> Lazy:
-    """The initializers of a graph in their own precision, copied when they are read."""
-    read: Reader = lambda initializer: initializer.tensor.detach().clone()  # noqa: E731
-    return Lazy(graph, read)
-
-
 def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Sequence[Sample]) -> Check:
     """Every output in the model's own precision, against the source in float64."""
     name = "noise floor"
@@ -232,48 +175,11 @@ def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Se
             first = Deviation.at(error.node, error.node.name, float("inf"), error.reason)
             return Check(name, False, str(first), first=first)
         measured.append(compare(state, sample, sample.own, wide))
-    return judge(name, measured, lambda: _locate(state, tensors, samples[0].inputs.tensors))
+    found = (_locate(state, tensors, sample.inputs.tensors) for sample in samples)
+    return judge(name, measured, lambda: next(filter(None, found), None))
 
 
-def compare(
-    state: State, sample: Sample, source: Sequence[torch.Tensor], clone: Sequence[torch.Tensor]
-) -> list[NoiseFloor]:
-    """The errors of every output of source and clone, both in their own precision."""
-    floors = []
-    returned = output_tensors(state.graph)
-    for (name, value), exact, own, wide in zip(returned, sample.exact, source, clone, strict=True):
-        floors.append(noise_floor(name, (exact, own), (through_maps(exact, layouts_of(state, value)), wide)))
-    return floors
-
-
-def judge(
-    name: str,
-    measured: Sequence[Sequence[NoiseFloor]],
-    locate: Callable[[], Deviation | None] = lambda: None,
-    **figures: str,
-) -> Check:
-    """The check that errors measured on several inputs amount to.
-
-    Args:
-        name: of the check.
-        measured: the errors of every output, for every input set.
-        locate: finds the first value that is wrong, where an output is.
-        figures: what else machines should know.
-    """
-    floors = tuple(reduce(NoiseFloor.__or__, floors) for floors in zip(*measured, strict=True))
-    wrong = next((floor for floor in floors if not floor.ok), None)
-    first = None
-    if wrong is not None:
-        first = locate() or Deviation(wrong.value, "", "", wrong.clone, str(wrong))
-    worst = max(floors, key=lambda floor: floor.ratio, default=None)
-    summary = str(first) if first else f"{worst}; {len(measured)} input sets" if worst else "no outputs"
-    ratio = worst.ratio if worst else 0.0
-    return Check(name, first is None, summary, {"ratio": ratio, **figures}, floors, first)
-
-
-def _locate(
-    state: State, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[torch.Tensor]
-) -> Deviation | None:
+def _locate(state: State, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[torch.Tensor]) -> Deviation | None:
     """The first value whose error is not of the size of rounding; a value that is far off goes first."""
     floors = list(_floors(state, tensors, inputs))
     for slack in (16.0, 1.0):

@@ -1,7 +1,8 @@
 """One spelling per operation, so that rules need to know only one.
 
 Assertions about metadata go, equal splits become explicit ones, views that depend on strides become reshapes,
-default scales of attention become literals, and subgraphs without inputs or parameters become constants.
+default scales of attention become literals, and subgraphs without inputs or parameters become constants. What is
+written into in place keeps its spelling: a reshape may copy, and the write would be lost.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class Canonicalize:
         count = len(graph.nodes)
         graph.nodes = [node for node in graph.nodes if node.op not in _DROPPED]
         untied = state.request.untie and _untie(graph)
-        rewritten = [_SPELLINGS[node.op](graph, node) for node in graph.nodes if node.op in _SPELLINGS]
-        folded = _fold(graph)
+        mutated = set(_mutated(graph))
+        rewritten = [_SPELLINGS[n.op](graph, n) for n in graph.nodes if n.op in _SPELLINGS and n.outputs[0] not in mutated]
+        folded = _fold(graph, mutated)
         pruned = graph.prune()
         return len(graph.nodes) != count or any((*rewritten, untied, folded, pruned))
 
@@ -92,10 +94,9 @@ _SPELLINGS: Mapping[str, Callable[[Graph, Node], bool]] = {
 }
 
 
-def _fold(graph: Graph) -> bool:
+def _fold(graph: Graph, mutated: set[Value]) -> bool:
     """Compute what depends on no input and no parameter, such as tables of positions, as constants."""
     constants: dict[Value, Any] = {}
-    mutated = set(_mutated(graph))
     kept: list[Node] = []
     for node in graph.nodes:
         if _is_constant(graph, node, constants, mutated):
@@ -119,7 +120,8 @@ def _fold(graph: Graph) -> bool:
 
 def _is_constant(graph: Graph, node: Node, constants: Mapping[Value, Any], mutated: set[Value]) -> bool:
     return (
-        graph.dialect.foldable(node)
+        not graph.dialect.mutates(node)
+        and not graph.dialect.is_random(node)
         and all(value in constants for value in node.inputs)
         and not any(value in mutated for value in node.outputs)
         and not any(output.dynamic or prod(output.shape or ()) > _LARGEST_CONSTANT for output in node.outputs)
@@ -137,6 +139,6 @@ def _mutated(graph: Graph) -> Iterator[Value]:
     for node in reversed(graph.nodes):
         if any(value in written for value in node.outputs):
             written.update(node.inputs)
-        elif not graph.dialect.foldable(node):
+        elif graph.dialect.mutates(node):
             written.update(islice(node.inputs, 1))
     return iter(written)

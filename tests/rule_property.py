@@ -271,8 +271,9 @@ def _refine(axes: Axes, tensors: Iterator[tuple[Axis, ...]], rng: random.Random)
 
 def log_scales(state: State, rng: random.Random | None) -> dict[Value | Literal, float]:
     """A solution of all scale equations, in logarithms: the least one, or any one."""
-    rows = [row for node in state.graph.nodes for row in _equations(state, node)]
-    unknowns = list(dict.fromkeys(item for terms, _ in rows for item in terms))
+    rows = [({}, 0.0), *(row for node in state.graph.nodes for row in _equations(state, node))]
+    operands = (value for node in state.graph.nodes for value in node.inputs if value.is_float)
+    unknowns = list(dict.fromkeys([*operands, *(item for terms, _ in rows for item in terms)]))
     if not unknowns:
         assert not any(constant for _, constant in rows), "no scales satisfy the rule's equations"
         return {}

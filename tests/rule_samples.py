@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 import torch
+import transformers.integrations.moe  # noqa: F401  registers an op that has a rule
 from torch import Tensor
 
 from tests.rule_opinfo import bound

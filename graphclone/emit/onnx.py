@@ -19,7 +19,7 @@ from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import _export
 from graphclone.input_sets import clone_examples
-from graphclone.ir import Graph, Value, values_in
+from graphclone.ir import Graph, values_in
 
 if TYPE_CHECKING:
     from graphclone.clone import Clone

@@ -44,15 +44,14 @@ class TorchDialect:
         result = node.target(*args, **kwargs)
         return result if isinstance(result, list | tuple) else (result,)
 
-    def foldable(self, node: Node) -> bool:
+    def mutates(self, node: Node) -> bool:
         target = node.target
-        if not isinstance(target, torch._ops.OpOverload):
-            return not isinstance(target, torch._ops.HigherOrderOperator)
-        return (
-            not target._schema.is_mutable
-            and torch.Tag.nondeterministic_seeded not in target.tags
-            and bool(target._schema.returns)
-        )
+        if isinstance(target, torch._ops.OpOverload):
+            return target._schema.is_mutable or not target._schema.returns
+        return isinstance(target, torch._ops.HigherOrderOperator)
+
+    def is_random(self, node: Node) -> bool:
+        return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
     def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
         namespace, name, overload = op.split(".")
@@ -171,6 +170,7 @@ class _Importer:
         self.inputs: list[Value] = []
         self.initializers: dict[Any, Initializer] = {}
         self.unbacked: dict[sympy.Symbol, int] = {}
+        self.notes: list[str] = []
 
     def graph(self) -> Graph:
         fx = self.program.graph_module
@@ -185,6 +185,7 @@ class _Importer:
             nodes=self.nodes,
             outputs=self.outputs(results),
             dialect=TorchDialect(),
+            notes=self.notes,
             origin=self.program,
         )
 
@@ -242,6 +243,8 @@ class _Importer:
         args: tuple[Any, ...] = node.args
         position = next(i for i, arg in enumerate(args) if getattr(arg, "op", "") == "get_attr")
         body = getattr(fx, str(args[position].target))
+        if "autocast" in op_name(node.target) and True in args[:position]:
+            self.notes.append(f"{node.name}: a region under autocast is computed in the precision of its inputs")
         operands = [self.operand(arg) for arg in args[position + 1 :]]
         for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
             self.values[placeholder] = operand

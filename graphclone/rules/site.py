@@ -258,4 +258,4 @@ def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any
 def _has_number(operand: Operand) -> bool:
     if isinstance(operand, list | tuple):
         return any(_has_number(item) for item in operand)
-    return isinstance(operand, int | float) and not isinstance(operand, bool)
+    return isinstance(operand, int | float | complex | str) and operand is not False

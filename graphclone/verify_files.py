@@ -1,0 +1,237 @@
+"""Whether two ONNX files compute the same, the second wider than the first.
+
+Nothing is known about the files but what they declare. Inputs are drawn by their types, and integers stay small
+enough for the source to accept them. An input or output of the clone that is an integer multiple wider on an axis
+is compared with the source's, tiled. How much rounding matters is measured on the source itself, with weights that
+are a rounding error off.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+import torch
+
+from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
+from graphclone.errors import GraphcloneError
+from graphclone.lockstep import Deviation
+from graphclone.sessions import Array, Port, Provider, Session
+
+NAME = "ONNX Runtime"
+
+_BOUNDS = (1000, 100, 10)
+"""What integer inputs are drawn below, if the source runs with it; 2 otherwise."""
+
+_ULPS = 2.0
+"""How far the weights are moved to see what rounding does, in units in the last place."""
+
+_FLOATS = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE, onnx_ir.DataType.FLOAT16)
+
+_CONSTANTS = 16
+"""Initializers of this many elements or fewer may be sizes and factors, and stay as they are."""
+
+Feeds = dict[str, Array]
+
+
+def verify_files(
+    source: Path,
+    clone: Path,
+    provider: Provider = "auto",
+    *,
+    sets: int = 3,
+    seed: int = 0,
+    bound: int | None = None,
+) -> Report:
+    """Run two ONNX files on the same inputs.
+
+    Args:
+        source: the narrow model.
+        clone: the wide one, with the same names of inputs and outputs.
+        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
+        sets: how many input sets; sizes differ where they are dynamic.
+        seed: of the inputs.
+        bound: what integer inputs are drawn below; found by trying where it is not given.
+
+    Raises:
+        GraphcloneError: a file is missing or not a model, their inputs or outputs do not fit, or the source
+            accepts no inputs of the types it declares.
+    """
+    narrow, wide = Session(source, provider), Session(clone, provider)
+    factors = {port.name: factor for port, factor in _paired(narrow.inputs, wide.inputs, "input")}
+    _paired(narrow.outputs, wide.outputs, "output")
+    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+        shaken = Session(_shaken(source, Path(folder) / source.name, seed), provider)
+    drawn = list(_Inputs(narrow, bound).draw(sets, seed))
+    measured: list[list[NoiseFloor]] = []
+    for feeds in drawn:
+        expected, moved = narrow.run(feeds), shaken.run(feeds)
+        try:
+            found = wide.run({name: np.tile(array, factors[name]) for name, array in feeds.items()})
+        except GraphcloneError as error:
+            first = Deviation(str(clone), "", "", float("inf"), f"{error}, on {_shapes(feeds)}")
+            check = Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
+            return Report(source.name, (check,), tuple(map(_shapes, drawn)))
+        measured.append([_compared(name, expected[name], moved[name], found[name]) for name in expected])
+    check = judge(NAME, measured, provider=wide.provider)
+    return Report(source.name, (check,), tuple(map(_shapes, drawn)))
+
+
+def _paired(narrow: Sequence[Port], wide: Sequence[Port], what: str) -> Iterator[tuple[Port, tuple[int, ...]]]:
+    """Every port of the source, and by how much each of its axes is wider in the clone."""
+    by_name = {port.name: port for port in wide}
+    names = {port.name for port in narrow}
+    if names != by_name.keys():
+        first = min(names ^ by_name.keys())
+        owner = "source" if first in names else "clone"
+        raise GraphcloneError(f"only the {owner} has an {what} {first}: these are not a source and its clone")
+    for port in narrow:
+        other = by_name[port.name]
+        if port.type != other.type or len(port.shape) != len(other.shape):
+            raise GraphcloneError(
+                f"{what} {port.name} is {_declared(port)} in the source, {_declared(other)} in the clone"
+            )
+        yield port, tuple(_factor(port, other, axis, what) for axis in range(len(port.shape)))
+
+
+def _factor(port: Port, other: Port, axis: int, what: str) -> int:
+    old, new = port.shape[axis], other.shape[axis]
+    if not isinstance(old, int) or not isinstance(new, int) or old == new:
+        return 1
+    factor, rest = divmod(new, old) if old else (0, 1)
+    if rest or not factor:
+        text = f"axis {axis} of {what} {port.name} has {old} in the source, {new} in the clone"
+        raise GraphcloneError(f"{text}, which is not a multiple")
+    return factor
+
+
+def _declared(port: Port) -> str:
+    return f"{port.type} of {len(port.shape)} axes"
+
+
+def _compared(name: str, expected: Array, moved: Array, found: Array) -> NoiseFloor:
+    """The error of an output, which may have grown by whole factors; infinite where it has not."""
+    fits = expected.ndim == found.ndim and all(
+        old and new % old == 0 for old, new in zip(expected.shape, found.shape, strict=True)
+    )
+    wide = expected
+    if fits:
+        wide = np.tile(expected, [new // old for old, new in zip(expected.shape, found.shape, strict=True)])
+    truth, source, tiled, clone = (_lifted(array) for array in (expected, moved, wide, found))
+    floor = noise_floor(name, (truth, source), (tiled, clone))
+    ulp = float(np.finfo(found.dtype).eps) / np.finfo(np.float64).eps if found.dtype.kind == "f" else 1.0
+    return NoiseFloor(name, floor.source, floor.clone, floor.ulp * ulp)
+
+
+def _lifted(array: Array) -> torch.Tensor:
+    return torch.as_tensor(array.astype(np.float64) if array.dtype.kind == "f" else array)
+
+
+def _shapes(feeds: Mapping[str, Array]) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
+
+
+class _Inputs:
+    """Draws inputs that a session accepts."""
+
+    def __init__(self, session: Session, bound: int | None) -> None:
+        self.session = session
+        self.integers = [port.name for port in session.inputs if port.dtype.kind in "iu"]
+        self.bounds = dict.fromkeys(self.integers, bound or 2)
+        self.search = bound is None
+        self.reason = ""
+
+    def draw(self, sets: int, seed: int) -> Iterator[Feeds]:
+        """Input sets of different sizes where these are dynamic.
+
+        Raises:
+            GraphcloneError: the session accepts none.
+        """
+        for index in range(sets):
+            accepted = (sizes for sizes in self.sizes(index) if self.accepts(self.feeds(sizes, seed + index)))
+            sizes = next(accepted, None)
+            if sizes is None:
+                if index == 0:
+                    raise GraphcloneError(f"no inputs of the declared types are accepted: {self.reason}")
+                continue
+            if index == 0 and self.search:
+                self.raise_bounds(sizes, seed)
+            yield self.feeds(sizes, seed + index)
+
+    def sizes(self, index: int) -> Iterator[Mapping[tuple[str, int], int]]:
+        """Sizes of all axes: one per symbol, or per position, or the same for all, or 1."""
+        axes = [(port, axis, size) for port in self.session.inputs for axis, size in enumerate(port.shape)]
+        numbers: dict[str, int] = {}
+        fresh = count(2 + index, 3)
+        by_symbol, by_position = {}, {}
+        for port, axis, size in axes:
+            symbol = size if isinstance(size, str) else f"{port.name} {axis}"
+            if symbol not in numbers and not isinstance(size, int):
+                numbers[symbol] = next(fresh)
+            by_symbol[port.name, axis] = size if isinstance(size, int) else numbers[symbol]
+            by_position[port.name, axis] = size if isinstance(size, int) else 2 + index + 3 * axis
+        yield by_symbol
+        yield by_position
+        for least in (2 + index, 1):
+            yield {(port.name, axis): size if isinstance(size, int) else least for port, axis, size in axes}
+
+    def feeds(self, sizes: Mapping[tuple[str, int], int], seed: int) -> Feeds:
+        """Random arrays of these sizes."""
+        random = np.random.default_rng(seed)
+        return {port.name: self.array(port, sizes, random) for port in self.session.inputs}
+
+    def array(self, port: Port, sizes: Mapping[tuple[str, int], int], random: np.random.Generator) -> Array:
+        shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
+        high = self.bounds.get(port.name, 2)
+        if port.dtype.kind == "f":
+            return np.asarray(random.standard_normal(shape)).astype(port.dtype)
+        if port.dtype.kind in "iu":
+            high = min(high, int(np.iinfo(port.dtype).max))
+        return np.asarray(random.integers(0, high, shape)).astype(port.dtype)
+
+    def accepts(self, feeds: Feeds, *, finite: bool = False) -> bool:
+        """Whether the session runs on them and returns numbers: some, or nothing but."""
+        try:
+            found = [array for array in self.session.run(feeds).values() if array.dtype.kind == "f" and array.size]
+        except GraphcloneError as error:
+            self.reason = str(error)
+            return False
+        self.reason = "the outputs are not finite"
+        numbers = [np.isfinite(array) for array in found]
+        return all(each.all() if finite else each.any() for each in numbers)
+
+    def raise_bounds(self, sizes: Mapping[tuple[str, int], int], seed: int) -> None:
+        """Find for every integer input how large its values may be."""
+        for name in self.integers:
+            for bound in _BOUNDS:
+                least, self.bounds[name] = self.bounds[name], bound
+                if self.accepts(self.feeds(sizes, seed), finite=True):
+                    break
+                self.bounds[name] = least
+
+
+def _shaken(source: Path, target: Path, seed: int) -> Path:
+    """The model with every weight a rounding error off, written to the target."""
+    from graphclone.emit.onnx import write
+
+    try:
+        model = onnx_ir.load(source)
+        random = np.random.default_rng(seed)
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype in _FLOATS and tensor.size > _CONSTANTS:
+                value.const_value = onnx_ir.tensor(_moved(tensor.numpy(), random), name=value.name)
+    except Exception as error:  # a damaged file fails in as many ways as there are
+        raise GraphcloneError(f"{source}: cannot be read: {type(error).__name__}: {error}") from error
+    write(model, target)
+    return target
+
+
+def _moved(array: Array, random: np.random.Generator) -> Array:
+    limits = np.finfo(array.dtype)
+    off = 1 + _ULPS * float(limits.eps) * random.uniform(-1, 1, array.shape)
+    return np.clip(array * off, float(limits.min), float(limits.max)).astype(array.dtype)

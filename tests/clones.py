@@ -1,0 +1,92 @@
+"""Clones to verify and to write, made once per test process, and ways to spoil them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphclone.clone import Clone, clone
+from graphclone.frontends.torch import trace
+from graphclone.ir import Node, Value
+from graphclone.lockstep import widened_tensors
+from graphclone.passes import default_pipeline
+from graphclone.pipeline import Request, State, run
+from graphclone.rules import default_rules
+from graphclone.rules.site import Rule
+from tests.zoo import ZOO
+
+
+@cache
+def zoo_clone(name: str, widen: int = 2) -> Clone:
+    """A clone of a zoo model. It is shared: do not change it."""
+    built = ZOO[name].build()
+    return clone(built.module, built.args, built.kwargs, widen=widen, name=name)
+
+
+@cache
+def perceptron() -> Clone:
+    """A clone whose ONNX export is quick. It is shared: do not change it."""
+    return spoilable(small())
+
+
+def small() -> nn.Module:
+    """(batch, 6) -> (batch, 5), every layer named."""
+    return seeded(lambda: nn.Sequential(nn.Linear(6, 10), nn.LayerNorm(10), nn.Tanh(), nn.Linear(10, 5)))
+
+
+def seeded(make: Any) -> Any:
+    """What a function makes with a random generator that begins anew."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return make()
+
+
+def features(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
+
+
+def spoilable(module: nn.Module, *args: Tensor, **options: Any) -> Clone:
+    """A clone of its own."""
+    return clone(module.eval(), args or (features(3, 6),), name="small", **options)
+
+
+def clone_by_rules(module: nn.Module, args: Sequence[Tensor], rules: Mapping[str, Rule]) -> Clone:
+    """A clone made with other rules for some ops."""
+    graph = trace(module.eval(), args, name="small")
+    state = State(graph, Request(2), rules=default_rules() | dict(rules))
+    return Clone(state, run(default_pipeline(), state), tuple(args), {})
+
+
+def node_of(made: Clone, op: str, index: int = 0) -> Node:
+    """A node of the clone by its op."""
+    return [node for node in made.graph.nodes if node.op == op][index]
+
+
+def spoiled_tensors(made: Clone, name: str, change: float = 0.05) -> dict[Value, Tensor]:
+    """The clone's initializers, one element of one of them changed."""
+    tensors = widened_tensors(made.state)
+    initializer = next(i for i in made.graph.initializers if name in i.names)
+    tensor = tensors[initializer.value].clone()
+    tensor.view(-1)[tensor.numel() // 2] += change
+    return tensors | {initializer.value: tensor}
+
+
+def doubled(tensors: Mapping[Value, Tensor]) -> dict[Value, Tensor]:
+    """Tensors in float64."""
+    return {v: t.double() if t.is_floating_point() else t for v, t in tensors.items()}
+
+
+def with_source_tensor(made: Clone, name: str, tensor: Tensor) -> Clone:
+    """The clone of a source one of whose initializers holds something else."""
+    source = made.state.source
+    assert source is not None
+    initializers = [
+        dataclasses.replace(i, tensor=tensor) if name in i.names else i for i in source.initializers
+    ]
+    state = dataclasses.replace(made.state, source=dataclasses.replace(source, initializers=initializers))
+    return dataclasses.replace(made, state=state)

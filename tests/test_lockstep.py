@@ -1,0 +1,139 @@
+"""Source and clone side by side: what is wrong is found, and named where it begins."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graphclone.clone import Clone
+from graphclone.interpreter import ExecutionError
+from graphclone.lockstep import lazily_widened, relative_error, run_lockstep, widened_tensors
+from tests.clones import doubled, features, node_of, perceptron, small, spoilable, spoiled_tensors, zoo_clone
+
+INF, NAN = math.inf, math.nan
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "error"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.0, 4.0], [1.0, 4.4], 0.1),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([INF, NAN, -INF, 1.0], [INF, NAN, -INF, 1.0], 0.0),
+        ([INF, 1.0], [-INF, 1.0], INF),
+        ([NAN, 1.0], [0.0, 1.0], INF),
+        ([0.0, 1.0], [NAN, 1.0], INF),
+        ([0.0, 1.0], [INF, 1.0], INF),
+        ([-3e38, 1.0], [-3e38, 1.1], 0.1),  # beside a mask everything else would look like rounding
+        ([-3e38, 1.0], [-1.5e38, 1.0], 0.5),
+        ([3, 4], [3, 4], 0.0),
+        ([3, 4], [3, 5], INF),
+        ([True, False], [True, True], INF),
+        ([], [], 0.0),
+    ],
+)
+def test_relative_error(expected: list[float], actual: list[float], error: float) -> None:
+    dtype = torch.float64 if any(isinstance(x, float) for x in expected) else None
+    found = relative_error(torch.tensor(expected, dtype=dtype), torch.tensor(actual, dtype=dtype))
+    assert found == pytest.approx(error, rel=1e-6)
+
+
+def test_a_clone_is_equal_at_every_value() -> None:
+    result = run_lockstep(perceptron().state, [features(3, 6)])
+    assert result.first is None
+    assert result.values == 4
+    assert 0 < result.output <= result.worst < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("weight", "reader"),
+    [("0.weight", "linear"), ("1.bias", "layer_norm"), ("3.bias", "linear_1")],
+)
+def test_a_spoiled_weight_is_found_at_the_node_that_reads_it(weight: str, reader: str) -> None:
+    made = perceptron()
+    result = run_lockstep(made.state, [features(3, 6)], tensors=doubled(spoiled_tensors(made, weight)))
+    assert result.first is not None
+    assert result.first.value == reader
+    assert result.first.scope == weight.split(".")[0]
+    assert f"rule of {result.first.op} in {result.first.scope}" in str(result.first)
+
+
+def test_a_spoiled_literal_is_found_at_its_node() -> None:
+    made = spoilable(small())
+    node = node_of(made, "aten.layer_norm.default")
+    node.operands["eps"] = 1e-3
+    result = run_lockstep(made.state, [features(3, 6)])
+    assert result.first is not None
+    assert (result.first.value, result.first.op) == ("layer_norm", "aten.layer_norm.default")
+
+
+def test_a_node_of_the_clone_that_cannot_run_is_a_deviation() -> None:
+    made = spoilable(small())
+    node_of(made, "aten.layer_norm.default").operands["normalized_shape"] = [10]
+    result = run_lockstep(made.state, [features(3, 6)])
+    assert result.first is not None
+    assert result.first.value == "layer_norm"
+    assert result.worst == math.inf
+    assert result.output == math.inf
+    assert "RuntimeError" in result.first.detail
+
+
+class Tied(nn.Module):
+    """(batch,) ids -> (batch, 30): a table looked up and contracted, with nothing between to absorb the factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(features(30, 8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.tanh(self.table[ids]) @ self.table.T
+
+
+def _rescaled() -> Clone:
+    made = spoilable(Tied(), torch.arange(4))
+    assert any("rescaled" in node.name for node in made.graph.nodes)
+    return made
+
+
+def test_a_node_that_the_clone_alone_has_is_passed_over_but_not_believed() -> None:
+    made = _rescaled()
+    assert run_lockstep(made.state, [torch.arange(4)]).first is None
+    node = next(node for node in made.graph.nodes if "rescaled" in node.name)
+    node.operands["other"] = 0.75
+    found = run_lockstep(made.state, [torch.arange(4)]).first
+    assert found is not None
+    assert found.op == "aten.matmul.default"
+
+
+def test_a_source_that_cannot_run_is_an_error_that_names_the_node() -> None:
+    with pytest.raises(ExecutionError, match=r"linear \(aten.linear.default\) failed: RuntimeError"):
+        run_lockstep(perceptron().state, [features(3, 7)])
+
+
+def test_views_of_shared_out_weights_are_not_compared() -> None:
+    """A transposed weight is not repeated but divided by the copies."""
+
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 10), nn.Parameter(features(5, 10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(self.up(x)) @ self.down.transpose(0, 1)
+
+    made = spoilable(Transposed())
+    result = run_lockstep(made.state, [features(3, 6)])
+    assert result.first is None
+    assert result.values == len(made.graph.nodes) - 1
+
+
+def test_tensors_widened_one_by_one_are_those_widened_at_once() -> None:
+    state = zoo_clone("mlp", 3).state
+    lazy, at_once = lazily_widened(state), widened_tensors(state)
+    assert len(lazy) == len(at_once)
+    for value in lazy:
+        assert lazy[value].dtype == (torch.float64 if value.is_float else torch.int64)
+        torch.testing.assert_close(lazy[value].to(at_once[value].dtype), at_once[value], rtol=1e-6, atol=0)

@@ -1,0 +1,258 @@
+"""Rules at work together: weights seen through views, writes through views, computed sizes, scales that travel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphclone.frontends.torch import trace
+from graphclone.growth import Kind
+from graphclone.lockstep import run_lockstep
+from graphclone.models.randomise import randomise
+from graphclone.pipeline import Request, State, run
+from graphclone.strategies import strategy
+from tests.tracing import random_pipeline
+
+torch.set_num_threads(1)
+
+
+class Module(nn.Module):
+    """A function of parameters and inputs as a module.
+
+    Args:
+        shapes: of its parameters.
+        function: of the parameters, then the inputs.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(torch.empty(shape)) for shape in shapes])
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*self.weights, *inputs)
+
+
+def clones(shapes: Sequence[tuple[int, ...]], function: Callable[..., Any], *inputs: Tensor, io: bool = False) -> list[State]:
+    """Clones of a function with all free dims grown at random, each equal to the source at every node."""
+    module = randomise(Module(shapes, function)).eval()
+    graph = trace(module, inputs)
+    states = []
+    for seed, kind in ((0, "tile"), (1, "interleave"), (2, "tile")):
+        request = Request(widen_io=("*",) if io else (), strategy=strategy("noisy-diagonal"), seed=seed)
+        state = State(graph.copy(), request)
+        run(random_pipeline(seed, kind), state, check=True)  # type: ignore[arg-type]
+        result = run_lockstep(state, inputs)
+        assert result.first is None, str(result.first)
+        assert result.worst <= 1e-12
+        states.append(state)
+    return states
+
+
+def grown(states: Sequence[State]) -> bool:
+    return any(state.growths for state in states)
+
+
+def x(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+# Weights seen through views
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transpose": lambda w: w.transpose(0, 1).transpose(0, 1),
+    "permute": lambda w: w.permute(1, 0).mT,
+    "t": lambda w: w.t().t(),
+    "T": lambda w: w.T.T,
+    "adjoint": lambda w: w.adjoint().adjoint(),
+    "movedim": lambda w: w.movedim(0, 1).movedim(-1, 0),
+    "unsqueeze": lambda w: w.unsqueeze(1).squeeze(1),
+    "squeeze all": lambda w: w[None].squeeze(),
+    "contiguous": lambda w: w.contiguous(),
+    "clone": lambda w: w.clone(),
+    "detach": lambda w: w.detach(),
+    "to": lambda w: w.to(torch.float64).to(torch.float32),
+    "type_as": lambda w: w.type_as(torch.zeros(3, dtype=torch.float64)).float(),
+    "dropout": lambda w: F.dropout(w, 0.5, False),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_weight_absorbs_copies_behind_a_view(name: str) -> None:
+    view = VIEWS[name]
+    states = clones([(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, view(a)).relu(), view(b)), x(3, 6))
+    assert grown(states)
+    assert all(len(state.known.folded) == 2 for state in states)
+
+
+NO_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cast to integers": lambda w: (w * 100).to(torch.int64).float(),
+    "exponential": lambda w: w.exp(),
+    "reshape": lambda w: w.reshape(4, 2, 6).reshape(8, 6),
+    "added": lambda w: w + w,
+}
+
+
+@pytest.mark.parametrize("name", NO_VIEWS)
+def test_a_weight_behind_anything_else_is_replicated(name: str) -> None:
+    """The copies are then balanced by a scale, or held back."""
+    derived = NO_VIEWS[name]
+    for io in (False, True):
+        states = clones([(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, derived(a)).relu(), b), x(3, 6), io=io)
+        assert all(len(state.known.folded) == 1 for state in states)
+        assert grown(states)
+
+
+def test_a_weight_cast_to_integers_is_not_divided() -> None:
+    """It would be rounded to something else."""
+    states = clones(
+        [(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, a).relu(), b.to(torch.int64).to(torch.float32)), x(3, 6)
+    )
+    assert all(len(state.known.folded) == 1 for state in states)
+
+
+def test_two_weights_multiplied_with_each_other() -> None:
+    """``B A`` as one weight: only one of the two is divided by the number of copies of what they share."""
+    shapes = [(8, 6), (8, 4), (4, 6), (6, 8)]
+    assert grown(clones(shapes, lambda w, b, a, v, x: F.linear(F.linear(x, w + b @ a).relu(), v), x(3, 6)))
+
+
+# Writes through views
+
+
+def _slices_written(a: Tensor, b: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = torch.zeros(x.shape[0], 12, dtype=x.dtype)
+    h[:, :8] = F.linear(x, a)
+    h[:, 8:].copy_(F.linear(x, b))
+    h.mul_(2.0).relu_()
+    return F.linear(h, v)
+
+
+def _accumulated(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    total = torch.zeros_like(h)
+    total.index_put_((torch.tensor([0, 2]),), h[:2], accumulate=True)
+    total.masked_fill_(x[:, :1] > 0, 0.0)
+    total[1].add_(h[0])
+    return F.linear(total, v)
+
+
+def _unrolled(a: Tensor, u: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    state = x.new_zeros(x.shape[0], 8)
+    for step in range(3):
+        state = torch.tanh(F.linear(x[:, step], a) + F.linear(state, u))
+    return F.linear(state, v)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "function", "shape"),
+    [
+        ([(8, 6), (4, 6), (5, 12)], _slices_written, (3, 6)),
+        ([(8, 6), (5, 8)], _accumulated, (3, 6)),
+        ([(8, 6), (8, 8), (5, 8)], _unrolled, (4, 3, 6)),
+    ],
+    ids=["slices", "index_put", "unrolled"],
+)
+def test_writes_into_what_was_made_for_it(shapes: Any, function: Any, shape: tuple[int, ...]) -> None:
+    assert grown(clones(shapes, function, x(*shape)))
+
+
+# Computed sizes
+
+
+def _heads(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    batch, length, _ = x.shape
+    h = F.linear(x, a).view(batch, length, 4, 3).transpose(1, 2)
+    h = h.reshape(batch * 4, length, 3)
+    h = h.view(batch, 4, length, 3).permute(0, 2, 1, 3).reshape(batch, length, -1)
+    return F.linear(h, v)
+
+
+def _expanded(a: Tensor, token: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    tokens = token.expand(x.shape[0], -1, -1)
+    repeated = token.repeat(x.shape[0], 1, 1)
+    zeros = torch.zeros(x.shape[0], 1, 12)
+    return F.linear(torch.cat([tokens, h, repeated, zeros], 1), v)
+
+
+def _sizes_read(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    h = h[:, : h.shape[1] - 1] + h.narrow(1, 1, h.shape[1] - 1)
+    return F.linear(h * h.shape[1], v) / x.shape[0]
+
+
+def _cut_batch_with_heads(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a).unflatten(-1, (4, 3)).movedim(2, 0).flatten(0, 1)
+    first, second = h.chunk(2, 0)
+    h = torch.cat([first, second], 0).unflatten(0, (4, -1)).movedim(0, 2).flatten(2)
+    return F.linear(h, v)
+
+
+@pytest.mark.parametrize("function", [_heads, _expanded, _sizes_read])
+def test_computed_sizes(function: Callable[..., Any]) -> None:
+    shapes = [(12, 6), (1, 1, 12), (5, 12)] if function is _expanded else [(12, 6), (5, 12)]
+    assert grown(clones(shapes, function, x(2, 7, 6)))
+
+
+def test_cutting_a_batch_that_holds_heads_holds_them_back() -> None:
+    assert not grown(clones([(12, 6), (5, 12)], _cut_batch_with_heads, x(2, 7, 6)))
+
+
+# Scales that travel
+
+
+def _padded(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    scores = h @ h.mT
+    scores = torch.cat([scores, torch.zeros(scores.shape[0], scores.shape[1], 2), torch.ones_like(scores[..., :1])], -1)
+    return F.pad(scores, (1, 1)) @ v
+
+
+def _padded_with_ones(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    return F.pad(h @ h.mT, (1, 1), value=1.0) @ v
+
+
+def _filled(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    scores = torch.where(x[..., :1] > 0, h @ h.mT, 0.5).masked_fill(x[..., 1:2] > 0, 2.0)
+    return torch.maximum(scores, torch.full((1,), 0.25)) @ v
+
+
+def _counted(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    active = (h > 0).sum(-1, keepdim=True)
+    return F.linear(h * active, v)
+
+
+def _rounded(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    return ((h @ h.mT).to(torch.int64).to(x.dtype)) @ v
+
+
+def _normed(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a)
+    return F.linear(h / h.std(-1, keepdim=True) * h.norm(dim=-1, keepdim=True) / h.var((0, -1), keepdim=True), v)
+
+
+@pytest.mark.parametrize("function", [_padded, _padded_with_ones, _filled, _rounded, _normed])
+def test_scales_travel_as_far_as_they_may(function: Callable[..., Any]) -> None:
+    columns = {_padded: 12, _padded_with_ones: 9, _filled: 7, _rounded: 7}.get(function)
+    assert grown(clones([(8, 6), (columns, 5) if columns else (5, 8)], function, x(2, 7, 6)))
+
+
+def test_what_is_counted_is_held_back() -> None:
+    """Its number is an integer, which no scale could mend."""
+    assert not grown(clones([(8, 6), (5, 8)], _counted, x(2, 7, 6)))
+
+
+def test_a_result_may_be_mended() -> None:
+    """Where nothing else absorbs the copies, a multiplication is put behind the norm that counts them."""
+    shapes = [(8, 6), (5, 8)]
+    assert grown(clones(shapes, lambda a, v, x: F.linear((h := F.linear(x, a)) + h.norm(dim=-1, keepdim=True), v), x(3, 6)))
