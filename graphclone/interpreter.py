@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch.utils import _pytree as pytree
@@ -13,6 +15,8 @@ from graphclone.ir import Graph, Node, Operand, Value, substitute, values_in
 
 Run = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
 """Computes a node's outputs from its operands, values replaced by tensors."""
+
+_UNINITIALISED = re.compile(r"aten\.(new_)?empty")
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -100,13 +104,21 @@ def lifted(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _run_lifted(graph: Graph) -> Run:
+    """Run nodes in float64; two runs of one graph give the same, whatever chance or stale memory has to say."""
+
     def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
+        if graph.dialect.is_random(node):
+            torch.manual_seed(crc32(node.name.encode()))
         try:
-            return graph.dialect.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
+            results = graph.dialect.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
         finally:
             torch.set_default_dtype(default)
+        if _UNINITIALISED.match(node.op):
+            for result in results:
+                result.zero_()
+        return results
 
     return run
 

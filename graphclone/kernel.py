@@ -30,8 +30,8 @@ CHUNK = 1 << 18
 MAX_SLICES = 32
 """An explicit map of at most this many arithmetic runs is written by slices, any other by index."""
 
-_SERIAL = 1 << 14
-"""Torch sums this many elements in one thread, so that the thread count cannot change the rounding."""
+_PART = 1 << 14
+"""Elements squared and summed at once: a norm in float64 copies what it is given to float64 first."""
 
 
 @torch.no_grad()
@@ -422,5 +422,5 @@ def _contracted_axes(chunk: Tensor, recipe: Widening) -> list[Layout]:
 
 
 def _power(tensor: Tensor) -> float:
-    parts = torch.split(tensor.reshape(-1), _SERIAL)
+    parts = torch.split(tensor.reshape(-1), _PART)
     return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._C._functorch import is_batchedtensor
 
 from graphclone.growth import PAD, Layout
 from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors
@@ -27,8 +28,6 @@ OUTPUT_TOLERANCE = 1e-12
 
 _HUGE = 1e30
 """Magnitudes beyond this are masks; beside them everything else would look like rounding."""
-
-_NOT_INITIALISED = ("aten.empty", "aten.new_empty")
 
 
 @dataclass(frozen=True)
@@ -189,10 +188,10 @@ class _Comparison:
         return Lockstep(self.worst, self._output_error(outputs), self.values, self.first)
 
     def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
-        """Compare one node, unless the clone has failed before."""
+        """Compare one node, unless the clone has failed before. Inside a vmap there is nothing to compare."""
         for match, results in self._clone_until(node.name):
             for (value, a), b in zip(computed.items(), results, strict=True):
-                if isinstance(a, torch.Tensor) and not self._shared_out(value):
+                if isinstance(a, torch.Tensor) and not is_batchedtensor(a) and not self._shared_out(value):
                     self.values += 1
                     self._note(self._deviation(match, self.by_name[value.name], a, b))
 
@@ -235,8 +234,6 @@ class _Comparison:
 
     def _deviation(self, node: Node, value: Value, a: torch.Tensor, b: torch.Tensor) -> Deviation:
         expected = through_maps(a, layouts_of(self.state, value))
-        if node.op.startswith(_NOT_INITIALISED):
-            return Deviation.at(node, value.name, 0.0, "not initialised")
         if expected.shape != b.shape:
             detail = f"shape {tuple(b.shape)}, expected {tuple(expected.shape)}"
             return Deviation.at(node, value.name, float("inf"), detail)

@@ -234,6 +234,7 @@ class _Solver:
         if mend.on_operand:
             _replace_operand(mend.node, mend.value, out)
         else:
+            self.state.value_scales[mend.value] = self.state.value_scales.get(mend.value, 1.0) / factor
             self.graph.replace(mend.value, out)
         self.graph.nodes.insert(position, node)
         return True

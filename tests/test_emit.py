@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_everything_as_it_was(
     monkeypatch.setattr(onnx_ir, "save", save)
     monkeypatch.setattr(emit_onnx, "INLINE_LIMIT", 0)
     model = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], opset_imports={"": 20}), ir_version=10)
-    model.graph.register_initializer(onnx_ir.Value("w", const_value=onnx_ir.tensor([1.0])))
+    model.graph.register_initializer(onnx_ir.Value(name="w", const_value=onnx_ir.tensor([1.0])))
     path = tmp_path / "wide.onnx"
     if existing is not None:
         path.write_bytes(existing)

@@ -25,6 +25,9 @@ from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
 """Sizes for data-dependent axes: large primes, which coincide with no width."""
 
+_PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
+"""Where the functions on sizes live that a trace may hold; any other function may do anything."""
+
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 _KINDS: Mapping[InputKind, Any] = {
@@ -48,7 +51,7 @@ class TorchDialect:
         target = node.target
         if isinstance(target, torch._ops.OpOverload):
             return target._schema.is_mutable or not target._schema.returns
-        return isinstance(target, torch._ops.HigherOrderOperator)
+        return getattr(target, "__module__", "") not in _PURE_MODULES
 
     def is_random(self, node: Node) -> bool:
         return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
