@@ -127,9 +127,9 @@ def through_maps(tensor: torch.Tensor, layouts: Sequence[Layout]) -> torch.Tenso
 
 
 def input_through_maps(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The clone's inputs for inputs of the source: replicated where they grew."""
+    """The clone's inputs for inputs of the source: copies, replicated where they grew."""
     layouts = [layouts_of(state, value) for value in state.graph.inputs]
-    return [through_maps(tensor, maps) for tensor, maps in zip(inputs, layouts, strict=True)]
+    return [through_maps(tensor.clone(), maps) for tensor, maps in zip(inputs, layouts, strict=True)]
 
 
 def layouts_of(state: State, value: Value) -> list[Layout]:

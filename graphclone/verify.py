@@ -202,8 +202,10 @@ def _floors(
     for (node, ours), (_, truths) in zip(own, exact, strict=True):
         theirs = next(results for match, results in clone if match.name == node.name)
         for value, a, truth, b in zip(node.outputs, ours, truths, theirs, strict=True):
+            if not isinstance(a, torch.Tensor):
+                continue
             match = by_name[value.name]
-            if isinstance(a, torch.Tensor) and state.known.source(match) not in state.known.folded:
+            if state.known.source(match) not in state.known.folded:
                 wide = rescaled(state, match, through_maps(truth, layouts_of(state, match)))
                 floor = noise_floor(value.name, (truth, a), (wide, b))
                 yield floor, Deviation.at(node, value.name, floor.clone, str(floor))

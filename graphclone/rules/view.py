@@ -124,12 +124,6 @@ def swap_last(s: Site) -> None:
     permuted(s, x, [*range(x.rank - 2), x.rank - 1, x.rank - 2] if x.rank > 1 else range(x.rank))
 
 
-def size_of(s: Site) -> None:
-    """The size of one axis as a number, which may be used for anything."""
-    x = s.tensor("self")
-    s.pin(s.axes(x)[s.axis("dim", x.rank)], "its size is read as a number")
-
-
 def unsqueeze(s: Site) -> None:
     x = s.tensor("self")
     axis = s.axis("dim", x.rank + 1)
@@ -279,7 +273,6 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("aten.t.default", "aten.numpy_T.default"), reverse_axes),
     **dict.fromkeys(("aten.mT.default", "aten.mH.default", "aten.adjoint.default"), swap_last),
     "aten.unsqueeze.default": unsqueeze,
-    "aten.sym_size.int": size_of,
     **dict.fromkeys(("aten.squeeze.default", "aten.squeeze.dim", "aten.squeeze.dims"), squeeze),
     "aten.expand.default": expand,
     "aten.broadcast_to.default": expand,
