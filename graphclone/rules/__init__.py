@@ -56,7 +56,7 @@ def _apply(rule: Rule, site: Site, *, in_place: bool) -> None:
         rule(site)
         if in_place:
             _write_back(site)
-        unread = list(site.unread_numbers())
+        unread = list(site.unread())
         if unread:
             raise Cannot(f"its {', '.join(unread)} is not understood")
     except Cannot as reason:

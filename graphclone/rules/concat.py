@@ -46,6 +46,18 @@ def split(s: Site) -> None:
         s.follow(("split_sizes", i), part)
 
 
+def split_dynamic(s: Site) -> None:
+    """Equal parts of a dynamic axis; those of a static one have been spelled as parts of stated sizes."""
+    x = s.tensor("self")
+    axis = s.axis("dim", x.rank, 0)
+    s.get("chunks"), s.get("split_size")
+    s.pin(s.axes(x)[axis], "part of a dynamic axis")
+    for out in s.node.outputs:
+        s.pin(s.axes(out)[axis], "part of a dynamic axis")
+        _equal_but(s, axis, s.axes(out), s.axes(x))
+        s.scale(out, {x: 1})
+
+
 def split_at(s: Site) -> None:
     """As ``split``, with the places of the cuts given, each counting the parts before it."""
     x, cuts = s.tensor("self"), s["indices"]
@@ -219,6 +231,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("aten.cat.default", "aten.concat.default", "aten.concatenate.default"), cat),
     "aten.stack.default": stack,
     "aten.split_with_sizes.default": split,
+    "aten.chunk.default": split_dynamic,
+    "aten.split.Tensor": split_dynamic,
     "aten.tensor_split.indices": split_at,
     "aten.unbind.int": unbind,
     "aten.select.int": select,

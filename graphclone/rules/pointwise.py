@@ -33,7 +33,8 @@ def identity(s: Site) -> None:
 def cast_like(s: Site) -> None:
     """The first operand in the dtype of the second, whose layout says nothing."""
     x = s.tensor("self")
-    s.tensor("other")
+    for name in ("other", "non_blocking", "copy", "memory_format"):
+        s.get(name)
     s.broadcast(x)
     s.same_scale(s.out, x)
     _shows_all(s, x)

@@ -236,10 +236,10 @@ class Site:
 
     # The audit
 
-    def unread_numbers(self) -> Iterator[str]:
-        """Operands with tensors or numbers that the rule did not look at."""
+    def unread(self) -> Iterator[str]:
+        """Operands that could matter and that the rule did not look at."""
         for name, operand in self.node.operands.items():
-            if name not in self.read and (_has_number(operand) or any(True for _ in values_in(operand))):
+            if name not in self.read and (_says_something(operand) or any(True for _ in values_in(operand))):
                 yield name
 
 
@@ -255,7 +255,8 @@ def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any
     return tuple((Fraction(coefficient), key) for key, coefficient in terms.items() if coefficient)
 
 
-def _has_number(operand: Operand) -> bool:
+def _says_something(operand: Operand) -> bool:
+    """Whether a literal could matter to axes: any number, name or flag that is set."""
     if isinstance(operand, list | tuple):
-        return any(_has_number(item) for item in operand)
+        return any(_says_something(item) for item in operand)
     return isinstance(operand, int | float | complex | str) and operand is not False
