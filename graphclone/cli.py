@@ -21,8 +21,8 @@ from graphclone.errors import GraphcloneError, NotEquivalentError
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 _EPILOG = """
-MODEL is a name in models/ (opt-mini, pythia-410m, ..), or package.module:function or path/to/file.py:function
-that returns (module, args) or (module, args, kwargs).
+MODEL is a name in models/ (a wrong one lists them), or package.module:function or path/to/file.py:function that
+returns (module, args) or (module, args, kwargs).
 """
 
 

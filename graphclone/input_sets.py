@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import resized
 from graphclone.ir import Graph
-from graphclone.lockstep import input_through_maps
+from graphclone.maps import widened_inputs
 
 if TYPE_CHECKING:
     from graphclone.clone import Clone
@@ -64,7 +64,7 @@ def example_tensors(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]
 def clone_examples(clone: Clone) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
     graph, kwargs = clone.graph, clone.kwargs or {}
-    new = iter(input_through_maps(clone.state, example_tensors(graph, clone.args, kwargs)))
+    new = iter(widened_inputs(clone.state, example_tensors(graph, clone.args, kwargs)))
     leaves = _leaves(graph, clone.args, kwargs)
     leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     args, kwargs = pytree.tree_unflatten(leaves, graph.origin.call_spec.in_spec)

@@ -24,8 +24,9 @@ from torch import Tensor
 from graphclone.growth import PAD, Concat, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.initializers import Widening
 
-CHUNK = 1 << 18
-"""Elements of noise held at once: few enough for the cache. Part of what a seed means, so never change it."""
+CHUNK = 1 << 15
+"""Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that
+each wait for all threads took ten times as long on a busy machine. Part of what a seed means, so never change it."""
 
 MAX_SLICES = 32
 """An explicit map of at most this many arithmetic runs is written by slices, any other by index."""
@@ -355,11 +356,13 @@ def _lay_noise(recipe: Widening, out: Tensor, along: int) -> float:
     """
     generator = torch.Generator().manual_seed(recipe.noise_seed)
     dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
+    padded = [axis for axis, layout in enumerate(recipe.axes) if PAD in layout.index_map]
     energy = 0.0
     for start, part in _chunks(out, along):
         noise = torch.empty(part.shape, dtype=dtype).normal_(generator=generator)
-        for axis, index_map in enumerate(_chunk_maps(recipe, along, start, part)):
-            _clear_pads(noise, axis, index_map)
+        maps = _chunk_maps(recipe, along, start, part)
+        for axis in padded:
+            _clear_pads(noise, axis, maps[axis])
         _subtract_means(noise, recipe)
         energy += _power(noise)
         part.copy_(noise)
@@ -369,11 +372,11 @@ def _lay_noise(recipe: Widening, out: Tensor, along: int) -> float:
 def _subtract_means(noise: Tensor, recipe: Widening) -> None:
     """Leaves exactly 0 of an entry with one copy. Element-wise, so no thread count changes the rounding."""
     axes = _contracted_axes(noise, recipe)
-    sums = noise.new_zeros([layout.size for layout in axes])
-    for block in _blocks(noise, sums, axes):
+    blocks = list(_blocks(noise, noise.new_zeros([layout.size for layout in axes]), axes))
+    for block in blocks:
         for copy in _copies(block, recipe.contracted):
             copy.source.add_(copy.out)
-    for block in _blocks(noise, sums, axes):
+    for block in blocks:
         block.out.sub_(block.source, alpha=1 / block.copies_of(recipe.contracted))
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch._C._functorch import is_batchedtensor
 
-from graphclone.growth import PAD, Layout
 from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors
 from graphclone.ir import Graph, Initializer, Node, Value
 from graphclone.kernel import widen
+from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
 
 Reader = Callable[[Initializer], torch.Tensor]
@@ -115,28 +115,6 @@ def _recipes(state: State) -> Mapping[Value, Any]:
     return state.recipes
 
 
-def through_maps(tensor: torch.Tensor, layouts: Sequence[Layout]) -> torch.Tensor:
-    """A source tensor as the clone should have it, but for its scale."""
-    for axis, layout in enumerate(layouts):
-        if layout.grows:
-            index = torch.as_tensor(layout.index_map, device=tensor.device)
-            tensor = tensor.index_select(axis, index.clamp(min=0))
-            pads = (index == PAD).nonzero().flatten()
-            tensor = tensor.index_fill(axis, pads, 0) if len(pads) else tensor
-    return tensor
-
-
-def input_through_maps(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The clone's inputs for inputs of the source: copies, replicated where they grew."""
-    layouts = [layouts_of(state, value) for value in state.graph.inputs]
-    return [through_maps(tensor.clone(), maps) for tensor, maps in zip(inputs, layouts, strict=True)]
-
-
-def layouts_of(state: State, value: Value) -> list[Layout]:
-    """The widened layout of every axis of a value of the clone."""
-    return [state.layout(axis) for axis in state.known.of[value]]
-
-
 def run_lockstep(
     state: State,
     inputs: Sequence[torch.Tensor],
@@ -158,15 +136,16 @@ def run_lockstep(
     assert state.source is not None, "infer-dims has not run"
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
-    clone = execute(state.graph, tensors, input_through_maps(state, inputs), lift=True)
-    return _Comparison(state, clone).run(state.source, Lazy(state.source, read), inputs)
+    clone = execute(state.graph, tensors, widened_inputs(state, inputs), lift=True)
+    return _Comparison(state, Maps(state, inputs), clone).run(state.source, Lazy(state.source, read), inputs)
 
 
 class _Comparison:
     """A side-by-side run: the source leads, the clone follows by the names of the nodes."""
 
-    def __init__(self, state: State, clone: Iterator[tuple[Node, list[Any]]]) -> None:
+    def __init__(self, state: State, maps: Maps, clone: Iterator[tuple[Node, list[Any]]]) -> None:
         self.state = state
+        self.maps = maps
         self.clone = clone
         self.by_name = {value.name: value for value in state.known.of}
         self.returned = {value for _, value in output_tensors(state.graph)}
@@ -188,17 +167,12 @@ class _Comparison:
         return Lockstep(self.worst, self._output_error(outputs), self.values, self.first)
 
     def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
-        """Compare one node, unless the clone has failed before. Inside a vmap there is nothing to compare."""
+        """Compare one node, unless the clone has failed before."""
         for match, results in self._clone_until(node.name):
             for (value, a), b in zip(computed.items(), results, strict=True):
-                if isinstance(a, torch.Tensor) and not is_batchedtensor(a) and not self._shared_out(value):
+                if comparable(self.state, self.by_name.get(value.name), a):
                     self.values += 1
                     self._note(self._deviation(match, self.by_name[value.name], a, b))
-
-    def _shared_out(self, value: Value) -> bool:
-        """Whether a value is a view of a contracted weight, which is not repeated but shared out."""
-        known = self.state.known
-        return known.source(self.by_name[value.name]) in known.folded
 
     def _clone_until(self, name: str | None) -> Iterator[tuple[Node, list[Any]]]:
         """Run the clone up to the node of that name, past nodes of its own, and yield it."""
@@ -218,7 +192,7 @@ class _Comparison:
         for (name, value), tensor in zip(output_tensors(self.state.graph), expected, strict=True):
             if value.producer is None:  # an input or an initializer, returned as it is
                 continue
-            wide = through_maps(tensor, layouts_of(self.state, value))
+            wide = self.maps.widened(value, tensor)
             actual = self.kept.get(value)
             fits = actual is not None and actual.shape == wide.shape
             error = relative_error(wide, actual) if actual is not None and fits else float("inf")
@@ -233,18 +207,23 @@ class _Comparison:
             self.first = deviation
 
     def _deviation(self, node: Node, value: Value, a: torch.Tensor, b: torch.Tensor) -> Deviation:
-        expected = through_maps(a, layouts_of(self.state, value))
+        expected = self.maps.rescaled(value, a)
         if expected.shape != b.shape:
             detail = f"shape {tuple(b.shape)}, expected {tuple(expected.shape)}"
             return Deviation.at(node, value.name, float("inf"), detail)
-        error = relative_error(rescaled(self.state, value, expected), b)
+        error = relative_error(expected, b)
         return Deviation.at(node, value.name, error, f"relative error {error:.1e}")
 
 
-def rescaled(state: State, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with the scale and the shift that the value has in the clone."""
-    scale, shift = state.value_scales.get(value, 1.0), state.shifts.get(value, 0.0)
-    return tensor if (scale, shift) == (1.0, 0.0) else tensor * scale + shift
+def comparable(state: State, value: Value | None, result: Any) -> bool:
+    """Whether a result of the source says what the clone's must be.
+
+    A number does not, nor does what is inside a vmap, nor a view of a contracted weight, which is not repeated but
+    shared out.
+    """
+    if value is None or not isinstance(result, torch.Tensor) or is_batchedtensor(result):
+        return False
+    return state.known.source(value) not in state.known.folded
 
 
 def difference(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from graphclone.checks import NoiseFloor, noise_floor
 from graphclone.input_sets import InputSet, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.ir import Graph
-from graphclone.lockstep import Lazy, layouts_of, lifted_tensor, through_maps
+from graphclone.lockstep import Lazy, lifted_tensor
+from graphclone.maps import Maps
 from graphclone.pipeline import State
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def compare(
 ) -> list[NoiseFloor]:
     """The errors of every output that source and clone return for a sample, in their own precision."""
     floors = []
+    maps = Maps(state, sample.inputs.tensors)
     returned = output_tensors(state.graph)
     for (name, value), exact, own, wide in zip(returned, sample.exact, source, clone, strict=True):
-        expected = through_maps(exact, layouts_of(state, value))
-        floors.append(noise_floor(name, (exact, own), (expected, wide)))
+        floors.append(noise_floor(name, (exact, own), (maps.widened(value, exact), wide)))
     return floors

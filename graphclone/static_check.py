@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._C._functorch import is_batchedtensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -16,7 +17,8 @@ from torch._subclasses.fake_tensor import (
 from graphclone.checks import Check
 from graphclone.interpreter import ExecutionError, execute
 from graphclone.ir import Initializer, Node, Operand, Value
-from graphclone.lockstep import Deviation, Lazy, layouts_of
+from graphclone.lockstep import Deviation, Lazy
+from graphclone.maps import Maps
 from graphclone.pipeline import State
 
 _DEPENDS_ON_DATA = (
@@ -32,7 +34,7 @@ def check_static(state: State) -> Check:
     try:
         for node, results in _fake_run(state):
             pairs = zip(node.outputs, results, strict=True)
-            found = [_wrong(state, node, value, r) for value, r in pairs if isinstance(r, torch.Tensor)]
+            found = [_wrong(state, node, value, r) for value, r in pairs if _has_shape(r)]
             checked += len(found)
             first = first or next(filter(None, found), None)
     except ExecutionError as error:
@@ -47,7 +49,7 @@ def check_static(state: State) -> Check:
 
 def predicted_shape(state: State, value: Value) -> tuple[int, ...]:
     """The shape that a value of the clone must have."""
-    return tuple(layout.new_size for layout in layouts_of(state, value))
+    return tuple(layout.new_size for layout in Maps(state).layouts(value))
 
 
 def _fake_run(state: State) -> Iterator[tuple[Node, list[Any]]]:
@@ -73,6 +75,11 @@ def _fake_run(state: State) -> Iterator[tuple[Node, list[Any]]]:
 
 def _empty(state: State, value: Value) -> torch.Tensor:
     return torch.empty(predicted_shape(state, value), dtype=getattr(torch, value.dtype))
+
+
+def _has_shape(result: Any) -> bool:
+    """Whether a result is a tensor; inside a vmap it hides an axis."""
+    return isinstance(result, torch.Tensor) and not is_batchedtensor(result)
 
 
 def _wrong(state: State, node: Node, value: Value, result: torch.Tensor) -> Deviation | None:

@@ -28,14 +28,12 @@ from graphclone.lockstep import (
     Deviation,
     Lazy,
     Lockstep,
-    input_through_maps,
-    layouts_of,
+    comparable,
     lifted_tensor,
-    rescaled,
     run_lockstep,
-    through_maps,
     widened_tensors,
 )
+from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
 from graphclone.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.static_check import check_static
@@ -170,7 +168,7 @@ def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Se
     measured: list[list[NoiseFloor]] = []
     for sample in samples:
         try:
-            wide = outputs(state.graph, tensors, input_through_maps(state, sample.inputs.tensors))
+            wide = outputs(state.graph, tensors, widened_inputs(state, sample.inputs.tensors))
         except ExecutionError as error:
             first = Deviation.at(error.node, error.node.name, float("inf"), error.reason)
             return Check(name, False, str(first), first=first)
@@ -196,16 +194,14 @@ def _floors(
     source = state.source
     assert source is not None
     by_name = {value.name: value for value in state.known.of}
-    clone = execute(state.graph, tensors, input_through_maps(state, inputs))
+    maps = Maps(state, inputs)
+    clone = execute(state.graph, tensors, widened_inputs(state, inputs))
     own = execute(source, own_tensors(source), [tensor.clone() for tensor in inputs])
     exact = execute(source, Lazy(source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
     for (node, ours), (_, truths) in zip(own, exact, strict=True):
         theirs = next(results for match, results in clone if match.name == node.name)
         for value, a, truth, b in zip(node.outputs, ours, truths, theirs, strict=True):
-            if not isinstance(a, torch.Tensor):
-                continue
-            match = by_name[value.name]
-            if state.known.source(match) not in state.known.folded:
-                wide = rescaled(state, match, through_maps(truth, layouts_of(state, match)))
-                floor = noise_floor(value.name, (truth, a), (wide, b))
+            match = by_name.get(value.name)
+            if match is not None and comparable(state, match, a):
+                floor = noise_floor(value.name, (truth, a), (maps.rescaled(match, truth), b))
                 yield floor, Deviation.at(node, value.name, floor.clone, str(floor))

@@ -17,7 +17,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.input_sets import clone_examples
 from graphclone.interpreter import output_tensors
 from graphclone.ir import Graph, Value, values_in
-from graphclone.lockstep import Deviation, input_through_maps
+from graphclone.lockstep import Deviation
+from graphclone.maps import widened_inputs
 from graphclone.samples import Sample, compare
 from graphclone.sessions import Array, NoProviderError, Provider, Session
 
@@ -96,7 +97,7 @@ class _Runs:
             if (wrong := self.misexported(sample, own)) is not None:
                 return self.failed(wrong)
             try:
-                wide = self.run(self.wide, self.state.graph, input_through_maps(self.state, sample.inputs.tensors))
+                wide = self.run(self.wide, self.state.graph, widened_inputs(self.state, sample.inputs.tensors))
             except GraphcloneError as error:
                 return self.failed(Deviation("the clone", "", "", float("inf"), f"{error}, on {sample.inputs}"))
             measured.append(compare(self.state, sample, own, wide))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -19,6 +18,8 @@ from graphclone.pipeline import Request, State, run
 from graphclone.rules import default_rules
 from graphclone.rules.site import Rule
 from tests.zoo import ZOO
+
+torch.set_num_threads(1)  # with tensors this small more threads do nothing but wait for each other
 
 
 @cache
@@ -79,14 +80,3 @@ def spoiled_tensors(made: Clone, name: str, change: float = 0.05) -> dict[Value,
 def doubled(tensors: Mapping[Value, Tensor]) -> dict[Value, Tensor]:
     """Tensors in float64."""
     return {v: t.double() if t.is_floating_point() else t for v, t in tensors.items()}
-
-
-def with_source_tensor(made: Clone, name: str, tensor: Tensor) -> Clone:
-    """The clone of a source one of whose initializers holds something else."""
-    source = made.state.source
-    assert source is not None
-    initializers = [
-        dataclasses.replace(i, tensor=tensor) if name in i.names else i for i in source.initializers
-    ]
-    state = dataclasses.replace(made.state, source=dataclasses.replace(source, initializers=initializers))
-    return dataclasses.replace(made, state=state)

@@ -95,7 +95,7 @@ def test_a_module_is_called_as_its_source_is() -> None:
 
     kwargs = {"other": features(3, 5) + 1, "weight": features(3, 6), "times": 2}
     source = Called()
-    made = spoilable(source, None, **{"kwargs": kwargs})
+    made = spoilable(source, None, kwargs=kwargs)
     module = made.module()
     assert module.weight.shape == (6, 20)
     expected = source(None, **kwargs)["result"]
@@ -287,17 +287,26 @@ def test_files_appear_together_and_replace_what_was_there(tmp_path: Path) -> Non
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), written(tmp_path / "a.bin") as path:
-        path.write_text("half")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with written(tmp_path / "a.bin") as path:
+            path.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_target_that_cannot_be_replaced_takes_its_data_with_it(tmp_path: Path) -> None:
     (tmp_path / "a.bin").mkdir()
-    with pytest.raises(GraphcloneError, match="cannot write"), written(tmp_path / "a.bin") as path:
-        path.write_text("new")
-        path.with_name("a.bin.data").write_text("data")
+
+    def write() -> None:
+        with written(tmp_path / "a.bin") as path:
+            path.write_text("new")
+            path.with_name("a.bin.data").write_text("data")
+
+    with pytest.raises(GraphcloneError, match="cannot write"):
+        write()
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
 
 

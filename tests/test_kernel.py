@@ -372,8 +372,8 @@ class Allocations(TorchDispatchMode):
         (lambda axis: Widening("w", (axis, axis), (1,)), 0),
         (lambda axis: Widening("w", (axis, axis), (0,), strategy("diagonal")), 0),
         (lambda axis: Widening("w", (axis, axis), (1,), strategy(skewed)), 0),
-        (lambda axis: Widening("w", (axis, axis), (1,), strategy("noisy-symmetric")), 8 * kernel.CHUNK),
-        (lambda axis: Widening("w", (rigid(1), axis, axis), (2,), strategy("noisy-diagonal")), 8 * kernel.CHUNK),
+        (lambda axis: Widening("w", (axis, axis), (1,), strategy("noisy-symmetric")), 1 << 21),
+        (lambda axis: Widening("w", (rigid(1), axis, axis), (2,), strategy("noisy-diagonal")), 1 << 21),
     ],
 )
 def test_no_temporary_is_as_large_as_the_output(recipe: Callable[[Layout], Widening], limit: int) -> None:

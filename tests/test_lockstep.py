@@ -57,7 +57,7 @@ def test_a_spoiled_weight_is_found_at_the_node_that_reads_it(weight: str, reader
     result = run_lockstep(made.state, [features(3, 6)], tensors=doubled(spoiled_tensors(made, weight)))
     assert result.first is not None
     assert result.first.value == reader
-    assert result.first.scope == weight.split(".")[0]
+    assert result.first.scope == weight.partition(".")[0]
     assert f"rule of {result.first.op} in {result.first.scope}" in str(result.first)
 
 

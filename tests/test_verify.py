@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -19,7 +18,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from graphclone.checks import Check, NoiseFloor, Report, noise_floor
 from graphclone.clone import Clone, clone
 from graphclone.errors import GraphcloneError, NotEquivalentError
-from graphclone.facts import Literal
 from graphclone.input_sets import candidates, drawn_like
 from graphclone.lockstep import Deviation
 from graphclone.rules import norm, reduce
@@ -35,7 +33,6 @@ from tests.clones import (
     small,
     spoilable,
     spoiled_tensors,
-    with_source_tensor,
     zoo_clone,
 )
 
@@ -220,7 +217,7 @@ def test_a_spoiled_scale_is_caught_in_float64() -> None:
     node = node_of(made, "aten.scaled_dot_product_attention.default")
     node.operands["scale"] *= 1.001
     report = verify(made)
-    assert failed(report) == "exact"
+    assert [check.ok for check in report.checks] == [True, False, False]
     assert first(report).value == node.name
 
 

@@ -29,7 +29,7 @@ def scaled_dot_product_attention(s: Site) -> None:
         s.pin([length, s.axes(k)[-2]], "causal order")
     _batch(s, q, k, v, grouped=grouped)
     if mask is not None:
-        s.broadcast(mask, out=_scores(s, q, k))
+        s.broadcast(mask, out=_scores(s, k))
         s.require({mask: 1})
     _label(s, q, v)
     scale = s.get("scale")
@@ -54,7 +54,7 @@ def _batch(s: Site, q: Value, k: Value, v: Value, *, grouped: bool) -> None:
         s.equal(heads, s.axes(s.out)[-3])
 
 
-def _scores(s: Site, q: Value, k: Value) -> tuple[Axis, ...]:
+def _scores(s: Site, k: Value) -> tuple[Axis, ...]:
     return (*s.axes(s.out)[:-1], s.axes(k)[-2])
 
 

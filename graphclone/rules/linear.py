@@ -70,15 +70,9 @@ def einsum(s: Site) -> None:
         raise Cannot("it sums over an axis of one operand only")
     if any(len(set(term)) != len(term) for term in terms):
         raise Cannot("it takes a diagonal")
-    if any(
-        operand.shape[term.index(letter)] != axes[letter].size
-        for letter in summed
-        for term, operand in zip(terms, operands, strict=True)
-    ):
+    sides = [(x, [term.index(letter) for letter in summed]) for term, x in zip(terms, operands, strict=True)]
+    if any(s.axes(x)[i].size != axes[letter].size for x, at in sides for letter, i in zip(summed, at, strict=True)):
         raise Cannot("it broadcasts an axis that it sums over")
-    sides = [
-        (operand, [term.index(letter) for letter in summed]) for term, operand in zip(terms, operands, strict=True)
-    ]
     contraction = s.contracted(*sides)
     scaled_sum(s, operands, contraction)
 

@@ -66,18 +66,14 @@ def distance(s: Site) -> None:
 
 def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Operand) -> None:
     """A norm over axes; the greatest or least of all elements does not care for copies."""
-    inverse = (
-        0
-        if order in (math.inf, -math.inf)
-        else exact(1 / order)
-        if isinstance(order, int | float) and order > 0
-        else None
-    )
-    if inverse is None:
+    if not isinstance(order, int | float) or -math.inf < order <= 0:
+        raise Cannot(f"a norm of order {order}")
+    power = Fraction(0) if math.isinf(order) else exact(1 / order)
+    if power is None:
         raise Cannot(f"a norm of order {order}")
     for axis in axes:
         s.uniform(axis, "normed over")
-    s.scale(s.out, terms, logs=_count(axes, inverse))
+    s.scale(s.out, terms, logs=_count(axes, power))
 
 
 def variance(power: Fraction) -> Rule:

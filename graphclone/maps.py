@@ -1,0 +1,88 @@
+"""Take tensors of the source to where the clone should have them: through the growth maps of their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+from graphclone.axes import Axis, Kind
+from graphclone.growth import PAD, Growth, Layout
+from graphclone.ir import Value
+from graphclone.pipeline import State
+
+
+class Maps:
+    """The maps of one run, whose dynamic axes need not have the sizes of the trace."""
+
+    def __init__(self, state: State, inputs: Sequence[torch.Tensor] = ()) -> None:
+        """Learn the sizes of dynamic dims from the inputs of the run.
+
+        Args:
+            state: after the whole pipeline.
+            inputs: of the source, one per graph input.
+        """
+        self.state = state
+        self.sizes: dict[Axis, int] = {}
+        for value, tensor in zip(state.graph.inputs, inputs, strict=bool(inputs)):
+            self.layouts(value, tensor.shape)
+
+    def layouts(self, value: Value, shape: Sequence[int] | None = None) -> list[Layout]:
+        """The widened layout of every axis of a value of the clone.
+
+        Args:
+            value: of the clone.
+            shape: it has in the source in this run; that of the trace if not given.
+        """
+        axes = self.state.known.of[value]
+        sizes = [axis.size for axis in axes] if shape is None else shape
+        return [self._layout(axis, size) for axis, size in zip(axes, sizes, strict=True)]
+
+    def _layout(self, axis: Axis, size: int) -> Layout:
+        known = self.state.known.axes
+        axis = known.find(axis)
+        if size == axis.size:
+            layout: Layout = self.state.layout(axis)
+            return layout
+        self._learn(axis, size)
+        return known.layout(axis, self._growth)
+
+    def _learn(self, axis: Axis, size: int) -> None:
+        """An axis of another size than in the trace is dynamic, or a factor of it is."""
+        leaves = self.state.known.axes.leaves(axis)
+        if len(leaves) == 1:
+            self.sizes[leaves[0]] = size
+        elif axis.kind is Kind.PRODUCT:
+            before = prod(self.sizes.get(leaf, leaf.size) for leaf in leaves)
+            for leaf in leaves:
+                if leaf.pin is not None and leaf not in self.sizes and leaf.size * size % before == 0:
+                    self.sizes[leaf] = leaf.size * size // before
+                    return
+
+    def _growth(self, leaf: Axis) -> Growth:
+        growth = self.state.growth_of(leaf)
+        size = self.sizes.get(leaf, growth.size)
+        return growth if size == growth.size else Growth(size, growth.factor, growth.kind)
+
+    def widened(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
+        """What the source computes for a value, as the clone should, but for its scale."""
+        for axis, layout in enumerate(self.layouts(value, tensor.shape)):
+            if layout.grows:
+                index = torch.as_tensor(layout.index_map, device=tensor.device)
+                tensor = tensor.index_select(axis, index.clamp(min=0))
+                pads = (index == PAD).nonzero().flatten()
+                tensor = tensor.index_fill(axis, pads, 0) if len(pads) else tensor
+        return tensor
+
+    def rescaled(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
+        """What the source computes for a value, exactly as the clone should."""
+        wide = self.widened(value, tensor)
+        scale, shift = self.state.value_scales.get(value, 1.0), self.state.shifts.get(value, 0.0)
+        return wide if (scale, shift) == (1.0, 0.0) else wide * scale + shift
+
+
+def widened_inputs(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The clone's inputs for inputs of the source: copies, replicated where they grew."""
+    maps = Maps(state)
+    return [maps.widened(v, tensor.clone()) for v, tensor in zip(state.graph.inputs, inputs, strict=True)]
