@@ -12,13 +12,10 @@ What it is made of is imported when it is first used, so that ``import graphclon
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphclone.api import clone, trace
-    from graphclone.clone import Clone, Traced
+    from graphclone.cloning import Clone, Traced, clone, trace
     from graphclone.errors import GraphcloneError, NotEquivalentError
     from graphclone.growth import Growth
     from graphclone.models import build
@@ -39,28 +36,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Clone": "clone",
+    "Clone": "cloning",
     "GraphcloneError": "errors",
     "Growth": "growth",
     "NotEquivalentError": "errors",
     "Strategy": "strategies",
-    "Traced": "clone",
+    "Traced": "cloning",
     "build": "models",
-    "clone": "api",
-    "trace": "api",
+    "clone": "cloning",
+    "trace": "cloning",
 }
 """The module of each public name."""
-
-
-class _Package(ModuleType):
-    """The package as a module that keeps its public names.
-
-    Importing the submodule ``graphclone.clone`` would bind it to that name here, over the function.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:
@@ -73,6 +59,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone import api, inspection, report, saving
+from graphclone import cloning, inspection, report, saving
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.passes import default_pipeline
@@ -18,7 +18,7 @@ from graphclone.rules import FAMILIES
 from graphclone.sources import quiet, resolve
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone, Traced
+    from graphclone.cloning import Clone, Traced
     from graphclone.verify import Report
 
 _NEEDED = frozenset({"recipes", "literals"})
@@ -84,7 +84,7 @@ def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) 
     with report.progress(f"building {source.name}"):
         built = source.build()
     with report.progress(f"tracing {source.name}"), quiet():
-        return api.clone(
+        return cloning.clone(
             built.module,
             built.args,
             built.kwargs,

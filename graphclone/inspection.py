@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from graphclone.axes import Axis
-from graphclone.clone import Traced
+from graphclone.cloning import Traced
 from graphclone.dims import Dim, Group, dims
 from graphclone.errors import GraphcloneError
 from graphclone.facts import Facts

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
     from graphclone.pipeline import Timing
 

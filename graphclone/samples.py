@@ -17,7 +17,7 @@ from graphclone.maps import Maps
 from graphclone.pipeline import State
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 
 @dataclass(frozen=True)

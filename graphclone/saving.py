@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
 

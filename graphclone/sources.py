@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
-    from graphclone.clone import Traced
+    from graphclone.cloning import Traced
     from graphclone.models import Built
 
 _WHAT = "a name in models/, or package.module:function or file.py:function that returns (module, args)"
@@ -60,7 +60,7 @@ class Source:
         """
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        from graphclone.clone import trace
+        from graphclone.cloning import trace
 
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):

@@ -40,7 +40,7 @@ from graphclone.static_check import check_static
 from graphclone.verify_files import verify_files
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
     from graphclone.sessions import Provider
 
 __all__ = ["Check", "Report", "verify", "verify_files"]

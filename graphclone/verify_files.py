@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -62,40 +63,51 @@ def verify_files(
             accepts no inputs of the types it declares.
     """
     narrow, wide = Session(source, provider), Session(clone, provider)
-    factors = {port.name: factor for port, factor in _paired(narrow.inputs, wide.inputs, "input")}
-    _paired(narrow.outputs, wide.outputs, "output")
+    factors = _factors(narrow.inputs, wide.inputs, "input")
+    _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         shaken = Session(_shaken(source, Path(folder) / source.name, seed), provider)
-    drawn = list(_Inputs(narrow, bound).draw(sets, seed))
+        drawn = list(_Inputs(narrow, bound).draw(sets, seed))
+        check = _check(narrow, shaken, wide, [(feeds, _tiled(feeds, factors)) for feeds in drawn])
+    inputs = tuple(f"{_shapes(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
+    return Report(clone.name, (check,), inputs)
+
+
+def _check(narrow: Session, shaken: Session, wide: Session, drawn: Sequence[tuple[Feeds, Feeds]]) -> Check:
+    """Run the source, the source with other rounding, and the clone on every input set."""
     measured: list[list[NoiseFloor]] = []
-    for feeds in drawn:
+    for feeds, tiled in drawn:
         expected, moved = narrow.run(feeds), shaken.run(feeds)
         try:
-            found = wide.run({name: np.tile(array, factors[name]) for name, array in feeds.items()})
+            found = wide.run(tiled)
         except GraphcloneError as error:
-            first = Deviation(str(clone), "", "", float("inf"), f"{error}, on {_shapes(feeds)}")
-            check = Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
-            return Report(source.name, (check,), tuple(map(_shapes, drawn)))
+            first = Deviation("the clone", "", "", float("inf"), f"{error}, on {_shapes(tiled)}")
+            return Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
         measured.append([_compared(name, expected[name], moved[name], found[name]) for name in expected])
     check = judge(NAME, measured, provider=wide.provider)
-    return Report(source.name, (check,), tuple(map(_shapes, drawn)))
+    return replace(check, summary=f"{wide.provider}: {check.summary}")
 
 
-def _paired(narrow: Sequence[Port], wide: Sequence[Port], what: str) -> Iterator[tuple[Port, tuple[int, ...]]]:
-    """Every port of the source, and by how much each of its axes is wider in the clone."""
+def _tiled(feeds: Feeds, factors: Mapping[str, tuple[int, ...]]) -> Feeds:
+    return {name: np.tile(array, factors[name]) for name, array in feeds.items()}
+
+
+def _factors(narrow: Sequence[Port], wide: Sequence[Port], what: str) -> dict[str, tuple[int, ...]]:
+    """By how much each axis of each port of the source is declared to be wider in the clone."""
     by_name = {port.name: port for port in wide}
     names = {port.name for port in narrow}
     if names != by_name.keys():
         first = min(names ^ by_name.keys())
         owner = "source" if first in names else "clone"
         raise GraphcloneError(f"only the {owner} has an {what} {first}: these are not a source and its clone")
-    for port in narrow:
-        other = by_name[port.name]
-        if port.type != other.type or len(port.shape) != len(other.shape):
-            raise GraphcloneError(
-                f"{what} {port.name} is {_declared(port)} in the source, {_declared(other)} in the clone"
-            )
-        yield port, tuple(_factor(port, other, axis, what) for axis in range(len(port.shape)))
+    return {port.name: _factors_of(port, by_name[port.name], what) for port in narrow}
+
+
+def _factors_of(port: Port, other: Port, what: str) -> tuple[int, ...]:
+    if port.type != other.type or len(port.shape) != len(other.shape):
+        text = f"{what} {port.name} is {_declared(port)} in the source, {_declared(other)} in the clone"
+        raise GraphcloneError(text)
+    return tuple(_factor(port, other, axis, what) for axis in range(len(port.shape)))
 
 
 def _factor(port: Port, other: Port, axis: int, what: str) -> int:
@@ -163,7 +175,11 @@ class _Inputs:
             yield self.feeds(sizes, seed + index)
 
     def sizes(self, index: int) -> Iterator[Mapping[tuple[str, int], int]]:
-        """Sizes of all axes: one per symbol, or per position, or the same for all, or 1."""
+        """Sizes of all axes: one per symbol, or per position, or the same for all, or 1.
+
+        Inputs that belong together need not share a symbol, and those that share a position need not be equal, so
+        input sets take turns in which of both is tried first.
+        """
         axes = [(port, axis, size) for port in self.session.inputs for axis, size in enumerate(port.shape)]
         numbers: dict[str, int] = {}
         fresh = count(2 + index, 3)
@@ -174,8 +190,7 @@ class _Inputs:
                 numbers[symbol] = next(fresh)
             by_symbol[port.name, axis] = size if isinstance(size, int) else numbers[symbol]
             by_position[port.name, axis] = size if isinstance(size, int) else 2 + index + 3 * axis
-        yield by_symbol
-        yield by_position
+        yield from (by_symbol, by_position) if index % 2 else (by_position, by_symbol)
         for least in (2 + index, 1):
             yield {(port.name, axis): size if isinstance(size, int) else least for port, axis, size in axes}
 

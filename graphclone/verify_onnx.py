@@ -23,7 +23,7 @@ from graphclone.samples import Sample, compare
 from graphclone.sessions import Array, NoProviderError, Provider, Session
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 NAME = "ONNX Runtime"
 

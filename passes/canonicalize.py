@@ -36,7 +36,9 @@ class Canonicalize:
         graph.nodes = [node for node in graph.nodes if node.op not in _DROPPED]
         untied = state.request.untie and _untie(graph)
         mutated = set(_mutated(graph))
-        rewritten = [_SPELLINGS[n.op](graph, n) for n in graph.nodes if n.op in _SPELLINGS and n.outputs[0] not in mutated]
+        rewritten = [
+            _SPELLINGS[n.op](graph, n) for n in graph.nodes if n.op in _SPELLINGS and n.outputs[0] not in mutated
+        ]
         folded = _fold(graph, mutated)
         pruned = graph.prune()
         return len(graph.nodes) != count or any((*rewritten, untied, folded, pruned))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphclone.clone import Clone, clone
+from graphclone.cloning import Clone, clone
 from graphclone.frontends.torch import trace
 from graphclone.ir import Node, Value
 from graphclone.lockstep import widened_tensors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,16 +41,6 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_no_other_name_is_there() -> None:
     with pytest.raises(AttributeError, match="module 'graphclone' has no attribute 'widen'"):
         _ = gc.widen  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    "first",
-    ["import graphclone.clone", "from graphclone.clone import Clone", "import graphclone; graphclone.clone"],
-)
-def test_clone_is_the_function_whatever_is_imported_first(first: str) -> None:
-    """The submodule graphclone.clone has the same name."""
-    code = f"{first}; import graphclone as gc; from graphclone import clone; assert gc.clone is clone; clone.__call__"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_the_signature_can_be_read() -> None:

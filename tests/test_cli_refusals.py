@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from graphclone import saving
-from graphclone.clone import Clone
+from graphclone.cloning import Clone
 from graphclone.errors import NotEquivalentError
 from graphclone.pipeline import State
 from tests.command_line import Refused, clone_args, prepare, refusal

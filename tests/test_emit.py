@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphclone.clone import Clone
+from graphclone.cloning import Clone
 from graphclone.emit import onnx as emit_onnx
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError

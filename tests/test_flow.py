@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.clone import Traced
+from graphclone.cloning import Traced
 from graphclone.dims import Dim, dims
 from graphclone.flow import components, flow_graph, path, why_pinned
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphclone.clone import clone
+from graphclone.cloning import clone
 from graphclone.frontends.torch import trace
 from graphclone.growth import Growth
 from graphclone.passes import default_pipeline

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.checks import Check, NoiseFloor, Report, noise_floor
-from graphclone.clone import Clone, clone
+from graphclone.cloning import Clone, clone
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.input_sets import candidates, drawn_like
 from graphclone.lockstep import Deviation

@@ -22,7 +22,7 @@ from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, values_in
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 OPSET = 20
 MAX_IR_VERSION = 13

@@ -19,7 +19,7 @@ from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
 
 if TYPE_CHECKING:
-    from graphclone.clone import Clone
+    from graphclone.cloning import Clone
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:

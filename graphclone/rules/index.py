@@ -86,6 +86,8 @@ def _place(s: Site, x: Value, indices: Sequence[Value | None]) -> _Place:
             s.pin(s.axes(item), "an index")
             indexed += range(position, position + taken)
         position += taken
+    if not indexed or any(item.rank == 0 for item in indices if item is not None and item.dtype in _MASKS):
+        raise Cannot("it takes all or nothing")
     s.pin([s.axes(x)[axis] for axis in indexed], "indexed by position")
     together = indexed == list(range(indexed[0], indexed[-1] + 1))
     ranks = (1 if item.dtype in _MASKS else item.rank for item in indices if item is not None)

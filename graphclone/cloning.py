@@ -8,18 +8,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from graphclone.dims import Group, dims, groups
+from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace as trace_torch
 from graphclone.ir import Graph
 from graphclone.lockstep import widened_tensors
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
-from graphclone.strategies import StrategyLike
+from graphclone.strategies import Strategy, StrategyLike
 from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
-    import torch
-
     from graphclone.verify import Report
 
 
@@ -123,6 +124,7 @@ def trace(
     Raises:
         GraphcloneError: torch.export refuses the model.
     """
+    _check(model, 1, widen_io)
     state = State(trace_torch(model, args, kwargs, name=name), Request(widen_io=tuple(widen_io)))
     return Traced(state, run(analysis(), state))
 
@@ -161,7 +163,26 @@ def clone(
     Raises:
         GraphcloneError: the model cannot be traced, or not widened as asked.
     """
-    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
+    _check(model, widen, widen_io)
+    request = Request(widen, tuple(widen_io), _resolved(strategy, snr_db), seed, untie)
     state = State(trace_torch(model, args, kwargs, name=name), request)
     timings = run(default_pipeline() if passes is None else passes, state, after=after)
     return Clone(state, timings, tuple(args), kwargs)
+
+
+def _check(model: object, widen: object, widen_io: object) -> None:
+    """Refuse arguments that can mean nothing, in the user's words."""
+    if not isinstance(model, torch.nn.Module):
+        got = f"{model!r}" if isinstance(model, str) else type(model).__name__
+        raise GraphcloneError(f"the model must be a torch.nn.Module, got {got}; files cannot be widened yet")
+    if not isinstance(widen, int | Mapping):
+        raise GraphcloneError(f"widen={widen!r}: give a whole number, or a dict of whole numbers by dim")
+    if isinstance(widen_io, str):
+        raise GraphcloneError(f"widen_io={widen_io!r}: give a list of names, [{widen_io!r}]")
+
+
+def _resolved(strategy: StrategyLike, snr_db: float | None) -> Strategy:
+    try:
+        return resolve_strategy(strategy, snr_db)
+    except ValueError as error:
+        raise GraphcloneError(str(error)) from error
