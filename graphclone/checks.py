@@ -12,13 +12,15 @@ from typing import Any
 import torch
 
 from graphclone.errors import NotEquivalentError
-from graphclone.lockstep import Deviation, difference, magnitude
+from graphclone.lockstep import OUTPUT_TOLERANCE, Deviation, difference, magnitude
 
 FLOOR_FACTOR = 4.0
 """How many times the source's own rounding error the clone may have."""
 
 FLOOR_ULPS = 8.0
 """What it may have beyond that, in units in the last place of the greatest element."""
+
+_DOUBLE = (torch.float64, torch.complex128)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def noise_floor(
     value: str,
     source: tuple[torch.Tensor, torch.Tensor],
     clone: tuple[torch.Tensor, torch.Tensor],
+    precision: torch.dtype | None = None,
 ) -> NoiseFloor:
     """Measure a value.
 
@@ -75,11 +78,17 @@ def noise_floor(
         value: its name.
         source: what it is in float64, and what the source computes in its own precision; of one shape.
         clone: the same of the clone. An error is infinite where the shapes differ.
+        precision: of the clone, if not that of the tensor.
     """
-    dtype = clone[1].dtype
-    exact = dtype.is_floating_point or dtype.is_complex
-    ulp = torch.finfo(dtype).eps * magnitude(source[0]) if exact else 0.0
-    return NoiseFloor(value, _error(*source), _error(*clone), ulp)
+    unit = _unit(precision or clone[1].dtype)
+    return NoiseFloor(value, _error(*source), _error(*clone), unit * magnitude(source[0]) if unit else 0.0)
+
+
+def _unit(dtype: torch.dtype) -> float:
+    """A unit in the last place of 1; 0 of integers. Nothing is exact beside float64, so there a tolerance rules."""
+    if not dtype.is_floating_point and not dtype.is_complex:
+        return 0.0
+    return OUTPUT_TOLERANCE / FLOOR_ULPS if dtype in _DOUBLE else torch.finfo(dtype).eps
 
 
 def _error(expected: torch.Tensor, actual: torch.Tensor) -> float:
@@ -87,7 +96,7 @@ def _error(expected: torch.Tensor, actual: torch.Tensor) -> float:
         return math.inf
     if expected.numel() == 0:
         return 0.0
-    distance = difference(expected, actual.to(expected.dtype))
+    distance = difference(expected, actual.to(expected))
     return float(distance.max() if expected.is_floating_point() or expected.is_complex() else distance.mean())
 
 

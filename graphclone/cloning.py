@@ -129,7 +129,7 @@ def trace(
     return Traced(state, run(analysis(), state))
 
 
-def clone(
+def clone(  # noqa: PLR0913 (all but the first three are keywords)
     model: torch.nn.Module,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,

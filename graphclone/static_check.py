@@ -28,11 +28,16 @@ _DEPENDS_ON_DATA = (
 )
 
 
-def check_static(state: State) -> Check:
-    """Run the clone on tensors without data, dynamic axes by the sizes of the trace."""
+def check_static(state: State, examples: Sequence[torch.Tensor]) -> Check:
+    """Run the clone on tensors without data, dynamic axes by the sizes of the trace.
+
+    Args:
+        state: after the whole pipeline.
+        examples: one tensor per graph input, for their types and devices.
+    """
     name, checked, first = "static", 0, None
     try:
-        for node, results in _fake_run(state):
+        for node, results in _fake_run(state, examples):
             pairs = zip(node.outputs, results, strict=True)
             found = [_wrong(state, node, value, r) for value, r in pairs if _has_shape(r)]
             checked += len(found)
@@ -52,13 +57,9 @@ def predicted_shape(state: State, value: Value) -> tuple[int, ...]:
     return tuple(layout.new_size for layout in Maps(state).layouts(value))
 
 
-def _fake_run(state: State) -> Iterator[tuple[Node, list[Any]]]:
-    recipes = state.recipes
-    assert recipes is not None, "widen-initializers has not run"
-
+def _fake_run(state: State, examples: Sequence[torch.Tensor]) -> Iterator[tuple[Node, list[Any]]]:
     def read(initializer: Initializer) -> torch.Tensor:
-        like = initializer.tensor
-        return torch.empty(recipes[initializer.value].shape, dtype=like.dtype, device=like.device)
+        return _empty(state, initializer.value, initializer.tensor.dtype, initializer.tensor.device)
 
     def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
         try:
@@ -66,15 +67,17 @@ def _fake_run(state: State) -> Iterator[tuple[Node, list[Any]]]:
         except _DEPENDS_ON_DATA:
             if not all(value.is_tensor for value in node.outputs):
                 raise
-            return [_empty(state, value) for value in node.outputs]
+            device = next(t.device for t in operands.values() if isinstance(t, torch.Tensor))
+            return [_empty(state, value, getattr(torch, value.dtype), device) for value in node.outputs]
 
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        inputs = [_empty(state, value) for value in state.graph.inputs]
+        pairs = zip(state.graph.inputs, examples, strict=True)
+        inputs = [_empty(state, value, like.dtype, like.device) for value, like in pairs]
         yield from execute(state.graph, Lazy(state.graph, read), inputs, run=run)
 
 
-def _empty(state: State, value: Value) -> torch.Tensor:
-    return torch.empty(predicted_shape(state, value), dtype=getattr(torch, value.dtype))
+def _empty(state: State, value: Value, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.empty(predicted_shape(state, value), dtype=dtype, device=device)
 
 
 def _has_shape(result: Any) -> bool:

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.errors import GraphcloneError
-from graphclone.input_sets import InputSet
+from graphclone.input_sets import InputSet, example_tensors
 from graphclone.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.ir import Graph, Initializer, Value
 from graphclone.lockstep import (
@@ -112,7 +112,8 @@ class _Verification:
     def report(self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int) -> Report:
         total = 3 + bool(onnx)
         self.progress("static", 0, total)
-        checks = [check_static(self.state)]
+        clone = self.clone
+        checks = [check_static(self.state, example_tensors(clone.graph, clone.args, clone.kwargs or {}))]
         samples: list[Sample] = []
         if checks[0].ok:
             self.progress("float64", 1, total)

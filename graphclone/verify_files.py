@@ -133,10 +133,8 @@ def _compared(name: str, expected: Array, moved: Array, found: Array) -> NoiseFl
     wide = expected
     if fits:
         wide = np.tile(expected, [new // old for old, new in zip(expected.shape, found.shape, strict=True)])
-    truth, source, tiled, clone = (_lifted(array) for array in (expected, moved, wide, found))
-    floor = noise_floor(name, (truth, source), (tiled, clone))
-    ulp = float(np.finfo(found.dtype).eps) / np.finfo(np.float64).eps if found.dtype.kind == "f" else 1.0
-    return NoiseFloor(name, floor.source, floor.clone, floor.ulp * ulp)
+    pairs = (_lifted(expected), _lifted(moved)), (_lifted(wide), _lifted(found))
+    return noise_floor(name, *pairs, precision=torch.as_tensor(found[:0]).dtype if found.ndim else None)
 
 
 def _lifted(array: Array) -> torch.Tensor:

@@ -126,7 +126,7 @@ def settle(facts: Facts, wanted: Mapping[Axis, Growth]) -> tuple[dict[Axis, Grow
 
 def _hold(chosen: dict[Axis, Growth], held: dict[Axis, Why], axes: Iterable[Axis], why: Why) -> bool:
     """Keep axes at their size. Whether that changes anything."""
-    lowered = [axis for axis in axes if axis in chosen]
+    lowered = [axis for axis in dict.fromkeys(axes) if axis in chosen]
     for axis in lowered:
         del chosen[axis]
         held[axis] = why

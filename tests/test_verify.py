@@ -323,6 +323,13 @@ def test_an_error_beyond_the_noise_is_caught_though_it_is_small() -> None:
     assert first(report).error < 1e-3
 
 
+def test_a_model_in_float64_is_held_to_a_tolerance() -> None:
+    """Its own error is nothing, for there is nothing more exact to compare it with."""
+    made = spoilable(seeded(_layers).double(), features(3, 6).double())
+    assert verify(made, onnx=False).ok
+    assert failed(verify(made, tensors=spoiled_tensors(made, "2.weight", 1e-10), onnx=False)) == "noise floor"
+
+
 def test_noise_floor() -> None:
     exact, own = torch.tensor([1.0, -2.0]).double(), torch.tensor([1.0, -2.5])
     floor = noise_floor("y", (exact, own), (exact, torch.tensor([1.0, -4.0])))

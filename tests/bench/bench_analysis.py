@@ -1,7 +1,6 @@
 """What the analysis of a 7-billion-parameter decoder costs: beside its trace, and as its layers double.
 
-The model is traced without weights. The shape is that of the usual 7-billion-parameter decoder: width 4096, feed-forward
-width 11008, 32 heads, 32 layers.
+The model is traced without weights, in the usual shape of that size: width 4096, feed-forward width 11008, 32 heads.
 """
 
 from __future__ import annotations
