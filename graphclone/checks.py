@@ -81,7 +81,7 @@ def noise_floor(
         precision: of the clone, if not that of the tensor.
     """
     unit = _unit(precision or clone[1].dtype)
-    return NoiseFloor(value, _error(*source), _error(*clone), unit * magnitude(source[0]) if unit else 0.0)
+    return NoiseFloor(value, error(*source), error(*clone), unit * magnitude(source[0]) if unit else 0.0)
 
 
 def _unit(dtype: torch.dtype) -> float:
@@ -91,7 +91,8 @@ def _unit(dtype: torch.dtype) -> float:
     return OUTPUT_TOLERANCE / FLOOR_ULPS if dtype in _DOUBLE else torch.finfo(dtype).eps
 
 
-def _error(expected: torch.Tensor, actual: torch.Tensor) -> float:
+def error(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    """Greatest distance, or the share of elements that differ where they are no floats."""
     if expected.shape != actual.shape:
         return math.inf
     if expected.numel() == 0:

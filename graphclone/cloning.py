@@ -17,7 +17,7 @@ from graphclone.ir import Graph
 from graphclone.lockstep import widened_tensors
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
-from graphclone.strategies import Strategy, StrategyLike
+from graphclone.strategies import StrategyLike
 from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class Clone(Traced):
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
 
-    def factor(self, group: Group) -> int:
-        """By how much the dims of a group grew."""
-        axis = self.state.known.axes.find(group.dims[0].axis)
-        return self.state.growth_of(axis).new_size // group.size
+    def factors(self, group: Group) -> tuple[int, ...]:
+        """By how much every dim of a group grew."""
+        find, growth_of = self.state.known.axes.find, self.state.growth_of
+        return tuple(growth_of(find(dim.axis)).new_size // dim.size for dim in group.dims)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The widened tensors under the source's names; tied ones share their storage."""
@@ -164,7 +164,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         GraphcloneError: the model cannot be traced, or not widened as asked.
     """
     _check(model, widen, widen_io)
-    request = Request(widen, tuple(widen_io), _resolved(strategy, snr_db), seed, untie)
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
     state = State(trace_torch(model, args, kwargs, name=name), request)
     timings = run(default_pipeline() if passes is None else passes, state, after=after)
     return Clone(state, timings, tuple(args), kwargs)
@@ -179,10 +179,3 @@ def _check(model: object, widen: object, widen_io: object) -> None:
         raise GraphcloneError(f"widen={widen!r}: give a whole number, or a dict of whole numbers by dim")
     if isinstance(widen_io, str):
         raise GraphcloneError(f"widen_io={widen_io!r}: give a list of names, [{widen_io!r}]")
-
-
-def _resolved(strategy: StrategyLike, snr_db: float | None) -> Strategy:
-    try:
-        return resolve_strategy(strategy, snr_db)
-    except ValueError as error:
-        raise GraphcloneError(str(error)) from error

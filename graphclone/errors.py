@@ -7,6 +7,10 @@ class GraphcloneError(Exception):
     """Bad input, usage, or something unsupported: one line saying what, where, and what to do. Exit code 2."""
 
 
+class StrategyError(GraphcloneError, ValueError):
+    """A strategy that does not exist, or gives no matrix that preserves the function."""
+
+
 class NotEquivalentError(GraphcloneError):
     """The clone does not compute what the source computes. Exit code 1."""
 

@@ -62,7 +62,7 @@ class Balance:
     Attributes:
         terms: coefficient of the scale of every value or literal.
         logs: coefficient of the logarithm of the multiplicity of every axis.
-        unbiased: coefficient of log (n S - 1) / ((S - 1) n), what an unbiased variance over S grows by.
+        unbiased: coefficient of log (n S - 1) / ((S - 1) n), what an unbiased variance over S shrinks by.
         contraction: where the result is a contraction, whose axes count only if no parameter absorbs them.
         mendable: whether a multiplication may be put into the graph where nothing else balances it: on the first
             operand of a contraction, on the result of anything else.

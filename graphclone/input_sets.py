@@ -44,6 +44,10 @@ class InputSet:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(tensor.shape) for tensor in self.tensors)
 
+    def copies(self) -> list[torch.Tensor]:
+        """The tensors for a run that may write into them."""
+        return [tensor.clone() for tensor in self.tensors]
+
     def __str__(self) -> str:
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
         return f"{shapes} ({'example' if self.seed is None else f'seed {self.seed}'})"

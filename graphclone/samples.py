@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import NoiseFloor, noise_floor
+from graphclone.checks import NoiseFloor, error, noise_floor
 from graphclone.input_sets import InputSet, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.ir import Graph
+from graphclone.ir import Graph, Initializer
 from graphclone.lockstep import Lazy, lifted_tensor
 from graphclone.maps import Maps
 from graphclone.pipeline import State
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
+
+
+_SHAKES = 3
+"""Runs of the source with other rounding, beside its own."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,14 @@ class Sample:
         inputs: of the source.
         own: its outputs in its own precision.
         exact: its outputs in float64.
+        noise: greatest error of every output, of its own and of runs whose weights are a rounding off. One run may be
+            lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold.
     """
 
     inputs: InputSet
     own: Sequence[torch.Tensor]
     exact: Sequence[torch.Tensor]
+    noise: Sequence[float]
 
 
 def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
@@ -67,9 +75,26 @@ def _maybe_sample(source: Graph, inputs: InputSet) -> Sample | None:
 
 
 def _sample(source: Graph, inputs: InputSet) -> Sample:
-    own = outputs(source, own_tensors(source), [tensor.clone() for tensor in inputs.tensors])
+    own = outputs(source, own_tensors(source), inputs.copies())
     lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
-    return Sample(inputs, own, outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True))
+    exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
+    runs = [own, *(outputs(source, _shaken_tensors(source, seed), inputs.copies()) for seed in range(_SHAKES))]
+    noise = [max(error(truth, run[i]) for run in runs) for i, truth in enumerate(exact)]
+    return Sample(inputs, own, exact, noise)
+
+
+def _shaken_tensors(graph: Graph, seed: int) -> Lazy:
+    """The initializers of a graph with every weight moved by up to a unit in its last place."""
+
+    def read(initializer: Initializer) -> torch.Tensor:
+        tensor: torch.Tensor = initializer.tensor.detach()
+        if initializer.kind != "parameter" or not tensor.is_floating_point():
+            return tensor.clone()
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {initializer.name}".encode()))
+        off = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
+        return (tensor * (1 + torch.finfo(tensor.dtype).eps * off.to(tensor.device))).to(tensor.dtype)
+
+    return Lazy(graph, read)
 
 
 def own_tensors(graph: Graph) -> Lazy:
@@ -84,6 +109,7 @@ def compare(
     floors = []
     maps = Maps(state, sample.inputs.tensors)
     returned = output_tensors(state.graph)
-    for (name, value), exact, own, wide in zip(returned, sample.exact, source, clone, strict=True):
-        floors.append(noise_floor(name, (exact, own), (maps.widened(value, exact), wide)))
+    for (name, value), exact, noise, own, wide in zip(returned, sample.exact, sample.noise, source, clone, strict=True):
+        floor = noise_floor(name, (exact, own), (maps.widened(value, exact), wide))
+        floors.append(replace(floor, source=max(floor.source, noise)))
     return floors

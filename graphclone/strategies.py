@@ -21,6 +21,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from graphclone.errors import StrategyError
+
 FloatArray = npt.NDArray[np.float64]
 Rule = Callable[[int, int], npt.ArrayLike]
 StrategyLike: TypeAlias = "str | Strategy | Rule | npt.ArrayLike"
@@ -42,7 +44,7 @@ class Strategy:
         snr_db: power of A (x) W over that of N, in decibels; None for no noise.
 
     Raises:
-        ValueError: when ``snr_db`` is not finite.
+        StrategyError: when ``snr_db`` is not finite.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Strategy:
 
     def __post_init__(self) -> None:
         if self.snr_db is not None and not math.isfinite(self.snr_db):
-            raise ValueError(f"snr_db must be a finite number of decibels, got {self.snr_db}")
+            raise StrategyError(f"snr_db must be a finite number of decibels, got {self.snr_db}")
 
     @property
     def uniform(self) -> bool:
@@ -62,7 +64,7 @@ class Strategy:
         """A for an output of ``n_out`` copies and an input of ``n_in``, shape (n_out, n_in).
 
         Raises:
-            ValueError: when the user's matrix or callable gives another shape, an entry that is not finite,
+            StrategyError: when the user's matrix or callable gives another shape, an entry that is not finite,
                 or a row that does not sum to 1 within 1e-12.
         """
         if n_in == 1:
@@ -81,7 +83,7 @@ class _Fixed:
     def __call__(self, n_out: int, n_in: int) -> FloatArray:
         matrix = np.array(self.rows)
         if matrix.shape != (n_out, n_in):
-            raise ValueError(
+            raise StrategyError(
                 f"the strategy's matrix has shape {matrix.shape}, but a parameter with {n_out} output and "
                 f"{n_in} input copies needs {(n_out, n_in)}: give a callable (n_out, n_in) -> matrix instead"
             )
@@ -117,14 +119,14 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
         snr_db: noise of that signal-to-noise ratio, instead of the strategy's own.
 
     Raises:
-        ValueError: for an unknown name, noise asked of a noiseless name, an ``snr_db`` that is not finite, or
+        StrategyError: for an unknown name, noise asked of a noiseless name, an ``snr_db`` that is not finite, or
             a matrix that is not 2-D, not finite, or has a row that does not sum to 1.
     """
     found = _resolve(spec)
     if snr_db is None:
         return found
     if found in (SYMMETRIC, DIAGONAL):
-        raise ValueError(f"strategy '{found.name}' has no noise, so snr_db does not apply: use 'noisy-{found.name}'")
+        raise StrategyError(f"strategy '{found.name}' has no noise, so snr_db does not apply: use 'noisy-{found.name}'")
     return replace(found, snr_db=float(snr_db))
 
 
@@ -133,7 +135,7 @@ def _resolve(spec: StrategyLike) -> Strategy:
         return spec
     if isinstance(spec, str):
         if spec not in STRATEGIES:
-            raise ValueError(f"unknown strategy '{spec}': choose one of {', '.join(STRATEGIES)}")
+            raise StrategyError(f"unknown strategy '{spec}': choose one of {', '.join(STRATEGIES)}")
         return STRATEGIES[spec]
     if callable(spec):
         return Strategy(getattr(spec, "__name__", "custom"), spec)
@@ -144,7 +146,7 @@ def _fixed(spec: npt.ArrayLike) -> _Fixed:
     matrix = np.array(spec, dtype=np.float64)
     if matrix.ndim != 2:
         names = ", ".join(STRATEGIES)
-        raise ValueError(
+        raise StrategyError(
             f"a strategy's matrix must be 2-D, got {matrix.ndim}-D: give one, a callable or one of {names}"
         )
     _check_matrix(matrix, matrix.shape, "custom")
@@ -153,11 +155,11 @@ def _fixed(spec: npt.ArrayLike) -> _Fixed:
 
 def _check_matrix(matrix: FloatArray, shape: Sequence[int], name: str) -> None:
     if matrix.shape != tuple(shape):
-        raise ValueError(f"strategy '{name}' gave a matrix of shape {matrix.shape} where {tuple(shape)} is needed")
+        raise StrategyError(f"strategy '{name}' gave a matrix of shape {matrix.shape} where {tuple(shape)} is needed")
     if not np.isfinite(matrix).all():
-        raise ValueError(f"strategy '{name}' has an entry that is not finite")
+        raise StrategyError(f"strategy '{name}' has an entry that is not finite")
     sums = matrix.sum(axis=1)
     wrong = np.flatnonzero(np.abs(sums - 1) > _ROW_SUM_TOLERANCE)
     if len(wrong):
         row = int(wrong[0])
-        raise ValueError(f"strategy '{name}': every row must sum to 1, but row {row} sums to {sums[row]:.15g}")
+        raise StrategyError(f"strategy '{name}': every row must sum to 1, but row {row} sums to {sums[row]:.15g}")

@@ -158,7 +158,7 @@ def perturbed(initializer: Initializer) -> torch.Tensor:
     if initializer.kind != "parameter" or not tensor.is_floating_point():
         return tensor
     generator = torch.Generator().manual_seed(zlib.crc32(initializer.name.encode()))
-    noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype).to(tensor.device)
+    noise = torch.randn(tensor.shape, generator=generator).to(tensor)
     spread = tensor.square().mean().sqrt().clamp(min=_PERTURBATION)
     return tensor + _PERTURBATION * spread * noise
 

@@ -134,7 +134,7 @@ def _compared(name: str, expected: Array, moved: Array, found: Array) -> NoiseFl
     if fits:
         wide = np.tile(expected, [new // old for old, new in zip(expected.shape, found.shape, strict=True)])
     pairs = (_lifted(expected), _lifted(moved)), (_lifted(wide), _lifted(found))
-    return noise_floor(name, *pairs, precision=torch.as_tensor(found[:0]).dtype if found.ndim else None)
+    return noise_floor(name, *pairs, precision=torch.as_tensor(np.empty(0, found.dtype)).dtype)
 
 
 def _lifted(array: Array) -> torch.Tensor:

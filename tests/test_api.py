@@ -99,7 +99,7 @@ def test_clone_and_trace() -> None:
         "2": 10,
     }
     wide = gc.clone(source, INPUTS, widen={"0": 2, "2": 3}, strategy=np.eye(2)[[0, 1, 0]])
-    assert {group.name: wide.factor(group) for group in wide.dims if group.default} == {"0": 2, "2": 3}
+    assert {group.name: wide.factors(group) for group in wide.dims if group.default} == {"0": (2,), "2": (3,)}
     assert isinstance(wide, gc.Clone)
     assert isinstance(wide, gc.Traced)
 

@@ -268,6 +268,5 @@ def _uneven(a: Tensor, b: Tensor, v: Tensor, x: Tensor) -> Tensor:
     return F.linear(F.layer_norm(torch.cat([h, h, k], -1), (18,)), v)
 
 
-@pytest.mark.xfail(raises=KeyError, strict=False, reason="settling holds a dim back once for each time it occurs")
 def test_a_norm_over_a_dim_that_occurs_twice() -> None:
     clones([(6, 5), (6, 5), (4, 18)], _uneven, x(3, 5))

@@ -311,7 +311,8 @@ UNKNOWN = [
     call("linalg_vector_norm", floats(4, 6), 0, [1]),
     call("meshgrid.indexing", [floats(4), floats(6)], indexing="xy"),
     call("scaled_dot_product_attention", floats(4, 6), floats(7, 6), floats(7, 3), None, 0.5, scale=0.3),
-    call("index.Tensor", floats(4, 6), [torch.tensor(True)]),
+    call("index.Tensor", floats(4, 6), [torch.tensor(True), torch.tensor([1, 2])]),
+    call("index_put", floats(4, 6), [torch.tensor(True)], floats()),
     call("squeeze_", floats(1, 4, 6)),
     call("transpose_", floats(4, 4), 0, 1),
 ]

@@ -73,9 +73,12 @@ def call_arguments(node: Node, operands: Mapping[str, Operand]) -> tuple[list[Op
     """The positional and keyword arguments of a node's target, from its operands by name."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return list(operands.values()), {}
-    keyword = {argument.name for argument in node.target._schema.arguments if argument.kwarg_only}
-    positional = [operand for name, operand in operands.items() if name not in keyword]
-    return positional, {name: operand for name, operand in operands.items() if name in keyword}
+    positional: list[Operand] = []
+    for argument in node.target._schema.arguments:
+        if argument.kwarg_only or argument.name not in operands:
+            break
+        positional.append(operands[argument.name])
+    return positional, dict(list(operands.items())[len(positional) :])
 
 
 def op_name(target: Any) -> str:
