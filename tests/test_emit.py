@@ -215,6 +215,29 @@ def test_ports_that_are_one_value_get_names_of_their_own(tmp_path: Path) -> None
     assert {"linear.weight", "linear.bias", "x.weight", "x.bias"} == set(initializers(tmp_path / "wide.onnx"))
 
 
+def test_views_of_attention_do_not_depend_on_the_kernel(tmp_path: Path) -> None:
+    """With a mask the exporter's kernel leaves its result in another order in memory than that of the trace."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(6, 14) for _ in range(3))
+            self.bias, self.out = nn.Parameter(features(1, 2, 1, 1)), nn.Linear(14, 5)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            q, k, v = (f(x).view(*x.shape[:2], 2, 7).transpose(1, 2) for f in (self.q, self.k, self.v))
+            bias = (mask[:, None, None, :] + self.bias).expand(-1, -1, x.shape[1], -1)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            y: Tensor = self.out(mixed.transpose(1, 2).contiguous().view(x.shape[0], -1, 14))
+            return y
+
+    made = spoilable(Masked(), features(3, 11, 6), torch.arange(33).view(3, 11))
+    made.save_onnx(tmp_path / "wide.onnx")
+    x, mask = features(4, 11, 6), torch.ones(4, 11, dtype=torch.int64)
+    found = Session(tmp_path / "wide.onnx", "cpu").run({"x": x.numpy(), "mask": mask.numpy()})
+    close(made.module()(x, mask).detach(), found["output"])
+
+
 def test_large_weights_lie_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emit_onnx, "INLINE_LIMIT", 100)
     wide = spoilable(nn.Sequential(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 5)))
