@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from graphclone.input_sets import candidates, drawn_like
 from graphclone.verify import verify
-from tests.clones import features, zoo_clone
+from tests.clones import features, spoilable, zoo_clone
 
 
 def test_integers_are_rearranged_examples() -> None:
