@@ -79,6 +79,7 @@ def test_a_clone_is_equivalent_in_torch(name: str) -> None:
 
 def test_sequences_of_other_lengths_are_tried() -> None:
     report = verify(zoo_clone("encoder"), onnx=False, sets=5)
+    assert report.ok, str(report)  # there heads and batch are one axis, so its map depends on the batch
     shapes = [tuple(map(int, text.split(" ")[0].split("x"))) for text in report.inputs]
     assert shapes[0] == (2, 7)
     assert len({batch for batch, _ in shapes}) >= 3

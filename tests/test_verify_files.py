@@ -50,9 +50,9 @@ def layers(path: Path, n: int = 1, change: float = 0.0, wide_output: int = 1, **
 
 
 def lookup(path: Path, change: float = 0.0) -> Path:
-    """ids (a, b) into a table of 30 rows, times a mask (c, d) that must have their size."""
+    """ids (a, b) into a table of 30 rows, one of them changed, times a mask (c, d) that must have their size."""
     table = _TABLE.copy()
-    table[:, 0] += change
+    table[7, 0] += change
     nodes = [
         helper.make_node("Gather", ["table", "ids"], ["a"]),
         helper.make_node("Cast", ["mask"], ["b"], to=TensorProto.FLOAT),

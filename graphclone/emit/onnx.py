@@ -149,10 +149,12 @@ def unique(names: Iterable[str], taken: Iterable[str]) -> Iterator[str]:
 
 
 def _clean(model: onnx_ir.Model) -> None:
-    """Drop stack traces, which hold paths of this machine, and make a number of a symbol that is one."""
+    """Drop the exporter's notes to itself, and make a number of a symbol that is one."""
+    model.graph.metadata_props.clear()
     for node in model.graph.all_nodes():
-        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+        node.metadata_props.clear()
     for value in _values(model):
+        value.metadata_props.clear()
         if value.shape is not None and not value.shape.frozen:
             for i, size in enumerate(value.shape):
                 if isinstance(size, onnx_ir.SymbolicDim) and str(size.value).isdigit():
