@@ -15,7 +15,7 @@ from graphclone.passes import default_pipeline
 from graphclone.pipeline import Pass, State, available, parse
 from graphclone.printer import print_state
 from graphclone.rules import FAMILIES
-from graphclone.sources import quiet, resolve
+from graphclone.sources import resolve
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
@@ -83,7 +83,7 @@ def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) 
     source = resolve(arguments.model)
     with report.progress(f"building {source.name}"):
         built = source.build()
-    with report.progress(f"tracing {source.name}"), quiet():
+    with report.progress(f"tracing {source.name}"):
         return cloning.clone(
             built.module,
             built.args,

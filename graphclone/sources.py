@@ -6,10 +6,8 @@ import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -65,14 +63,12 @@ class Source:
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 built = self.build()
-                with quiet():
-                    return trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
+                return trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
         except GraphcloneError as refusal:
             if not isinstance(refusal.__cause__, Exception):
                 raise
         built = self.build()
-        with quiet():
-            traced = trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
+        traced = trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
         traced.graph.notes.append("built with its weights: it cannot be built or traced without them")
         return traced
 
@@ -111,13 +107,6 @@ def _directory(path: Path) -> str:
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(text, names, 1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}; or give {_WHAT}"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what torch.export prints of its own on a model that it refuses; the reason is raised."""
-    with redirect_stderr(StringIO()):
-        yield
 
 
 # Functions of the user

@@ -10,6 +10,8 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 import sympy
@@ -146,7 +148,8 @@ def _export(
     ):
         shapes = dynamic_shapes(module, call_args, call_kwargs) if dynamic else None
         try:
-            with warnings.catch_warnings():
+            # torch.export prints the graph so far of a model that it refuses; the reason is raised.
+            with warnings.catch_warnings(), redirect_stderr(StringIO()):
                 warnings.simplefilter("ignore")
                 program = torch.export.export(module, call_args, call_kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises whatever the model's own code raises
