@@ -140,6 +140,10 @@ class Dialect(Protocol):
         """Whether the node may change anything but its results."""
         ...
 
+    def aliases(self, node: Node) -> bool:
+        """Whether a result may be the first operand, or a part of it, in the same memory."""
+        ...
+
     def is_random(self, node: Node) -> bool:
         """Whether the node may compute something else every time."""
         ...

@@ -36,9 +36,8 @@ class Canonicalize:
         graph.nodes = [node for node in graph.nodes if node.op not in _DROPPED]
         untied = state.request.untie and _untie(graph)
         mutated = set(_mutated(graph))
-        rewritten = [
-            _SPELLINGS[n.op](graph, n) for n in graph.nodes if n.op in _SPELLINGS and n.outputs[0] not in mutated
-        ]
+        spelled = [n for n in graph.nodes if n.op in _SPELLINGS and not (n.op in _COPYING and n.outputs[0] in mutated)]
+        rewritten = [_SPELLINGS[node.op](graph, node) for node in spelled]
         folded = _fold(graph, mutated)
         pruned = graph.prune()
         return len(graph.nodes) != count or any((*rewritten, untied, folded, pruned))
@@ -96,6 +95,10 @@ _SPELLINGS: Mapping[str, Callable[[Graph, Node], bool]] = {
 }
 
 
+_COPYING = ("aten.view.default",)
+"""What may be spelled in a way that copies."""
+
+
 def _fold(graph: Graph, mutated: set[Value]) -> bool:
     """Compute what depends on no input and no parameter, such as tables of positions, as constants."""
     constants: dict[Value, Any] = {}
@@ -139,8 +142,8 @@ def _mutated(graph: Graph) -> Iterator[Value]:
     """Values that some node writes into, its first operand, and whatever those may be views of."""
     written: set[Value] = set()
     for node in reversed(graph.nodes):
-        if any(value in written for value in node.outputs):
-            written.update(node.inputs)
-        elif graph.dialect.mutates(node):
+        if (graph.dialect.aliases(node) and any(value in written for value in node.outputs)) or graph.dialect.mutates(
+            node
+        ):
             written.update(islice(node.inputs, 1))
     return iter(written)

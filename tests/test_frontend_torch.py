@@ -218,3 +218,16 @@ def test_fake_parameters_are_traced_without_memory() -> None:
     made = gc.clone(module, (x,))
     assert made.state.recipes is not None
     assert {recipe.shape for recipe in made.state.recipes.values()} >= {(1 << 21, 5), (7, 1 << 21)}
+
+
+def test_a_write_further_down_leaves_spellings_further_up_alone() -> None:
+    class Gated(Hidden):
+        def middle(self, h: Tensor) -> Tensor:
+            gate, up = torch.tanh(h).chunk(2, -1)
+            total = torch.zeros(h.shape[0], 12)
+            total.copy_(gate * up)
+            return torch.cat([total, total.relu_()], -1)
+
+    made = exact_clone(Gated(), X)
+    assert not any(node.op == "aten.chunk.default" for node in made.graph.nodes)
+    assert made.state_dict()["first.weight"].shape == (48, 5)

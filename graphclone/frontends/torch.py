@@ -55,6 +55,14 @@ class TorchDialect:
             return target._schema.is_mutable or not target._schema.returns
         return getattr(target, "__module__", "") not in _PURE_MODULES
 
+    def aliases(self, node: Node) -> bool:
+        target = node.target
+        if (
+            not isinstance(target, torch._ops.OpOverload) or "dropout" in node.op
+        ):  # not annotated, but may return its input
+            return True
+        return any(argument.alias_info is not None for argument in target._schema.arguments)
+
     def is_random(self, node: Node) -> bool:
         return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
