@@ -80,3 +80,15 @@ def spoiled_tensors(made: Clone, name: str, change: float = 0.05) -> dict[Value,
 def doubled(tensors: Mapping[Value, Tensor]) -> dict[Value, Tensor]:
     """Tensors in float64."""
     return {v: t.double() if t.is_floating_point() else t for v, t in tensors.items()}
+
+
+class Unsupported(nn.Module):
+    """An op that ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.special.bessel_j0(self.down(torch.tanh(self.up(x))))
+        return y

@@ -19,7 +19,7 @@ from graphclone.emit import onnx as emit_onnx
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.sessions import Session
-from tests.clones import features, perceptron, small, spoilable, zoo_clone
+from tests.clones import Unsupported, features, perceptron, small, spoilable, zoo_clone
 from tests.zoo import ZOO
 
 
@@ -245,18 +245,6 @@ def test_large_weights_lie_beside_the_model(tmp_path: Path, monkeypatch: pytest.
     assert {file.name for file in tmp_path.iterdir()} == {"wide.onnx", "wide.onnx.data"}
     (found,) = Session(tmp_path / "wide.onnx", "cpu").run({"input": features(4, 6).numpy()}).values()
     close(wide.module()(features(4, 6)).detach(), found)
-
-
-class Unsupported(nn.Module):
-    """An op that ONNX does not have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.special.bessel_j0(self.down(torch.tanh(self.up(x))))
-        return y
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from graphclone.rules.site import Rule, Site
 from graphclone.sessions import NoProviderError
 from graphclone.verify import verify
 from tests.clones import (
+    Unsupported,
     clone_by_rules,
     features,
     node_of,
@@ -353,20 +354,8 @@ def test_noise_floor() -> None:
 # ONNX Runtime that cannot, and exports that are wrong
 
 
-class Bessel(nn.Module):
-    """An op that torch cannot export to ONNX."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.special.bessel_j0(self.down(torch.tanh(self.up(x))))
-        return y
-
-
 def test_what_cannot_be_exported_is_judged_by_torch_and_says_so() -> None:
-    report = verify(spoilable(Bessel()))
+    report = verify(spoilable(Unsupported()))
     assert report.ok
     assert not report.onnx_checked
     assert report.provider == ""

@@ -17,7 +17,7 @@ from torch.export.graph_signature import ConstantArgument
 
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.torch import _export
+from graphclone.frontends.torch import export
 from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, values_in
 
@@ -71,7 +71,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         GraphcloneError: torch cannot export it.
     """
     with _quiet():
-        program, _ = _export(module, tuple(args), dict(kwargs), graph.name)
+        program, _ = export(module, tuple(args), dict(kwargs), graph.name)
         _unfreeze_strides(program)
         try:
             exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)

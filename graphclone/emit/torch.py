@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.torch import _export, call_arguments
+from graphclone.frontends.torch import call_arguments, export
 from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
 
@@ -56,7 +56,7 @@ def save_program(clone: Clone, path: Path) -> None:
     Raises:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
-    program, _ = _export(clone.module(), *clone_examples(clone), clone.graph.name)
+    program, _ = export(clone.module(), *clone_examples(clone), clone.graph.name)
     with written(path) as target:
         try:
             torch.export.save(program, target)

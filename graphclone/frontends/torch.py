@@ -122,7 +122,7 @@ def trace(
         GraphcloneError: torch.export refuses the module.
     """
     name = name or type(module).__name__
-    program, failure = _export(module, tuple(args), dict(kwargs or {}), name)
+    program, failure = export(module, tuple(args), dict(kwargs or {}), name)
     graph = from_program(program, name)
     fixed = [text for value in graph.inputs for text in _fixed(value)]
     if fixed:
@@ -142,10 +142,17 @@ def _is_symbolic(size: int | torch.SymInt) -> bool:
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
-def _export(
+def export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
 ) -> tuple[ExportedProgram, str]:
-    """The program, and why it could not be exported with dynamic sizes that differ from all widths, if so."""
+    """Export a module with dynamic sizes that differ from all widths, if that can be done.
+
+    Returns:
+        The program, and why it has the sizes of the example inputs, if so.
+
+    Raises:
+        GraphcloneError: torch.export refuses the module.
+    """
     taken = {size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape}
     fresh_args, fresh_kwargs = with_fresh_sizes((args, kwargs), taken)
     failures: list[Exception] = []
