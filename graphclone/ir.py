@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Operand = Any
 """A ``Value``, a literal, or a list of operands."""
@@ -98,6 +98,23 @@ class Node:
         self.operands[str(path[0])] = _replaced(self.operands[str(path[0])], path[1:], operand)
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """Data that lies in a file, and is read anew whenever it is wanted, so that nothing stays in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any:
+        """What a tensor read from it has."""
+        ...
+
+    def read(self) -> Any:
+        """The tensor."""
+        ...
+
+
 @dataclass(eq=False)
 class Initializer:
     """A parameter, buffer or constant of the model.
@@ -106,13 +123,17 @@ class Initializer:
         value: the value the graph reads.
         names: every name it has in the state dict; the first is the one shown. Tied weights have several.
         kind: a parameter trains, a buffer is saved with the model, a constant does neither.
-        tensor: its data, or a tensor without data where the model was traced without weights.
+        tensor: its data, where that is stored, or a tensor without data where the model was traced without weights.
     """
 
     value: Value
     names: tuple[str, ...]
     kind: Literal["parameter", "buffer", "constant"]
     tensor: Any
+
+    def read(self) -> Any:
+        """Its data, from the file if it is stored in one. Not to be written into."""
+        return self.tensor.read() if isinstance(self.tensor, Stored) else self.tensor
 
     @property
     def name(self) -> str:

@@ -95,7 +95,7 @@ class Lazy(Mapping[Value, torch.Tensor]):
 
 def lifted_tensor(initializer: Initializer) -> torch.Tensor:
     """An initializer of the source in float64."""
-    return lifted(initializer.tensor)
+    return lifted(initializer.read())
 
 
 def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
@@ -107,7 +107,7 @@ def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
 def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
     """The data of all the clone's initializers in their own dtype, from their recipes."""
     recipes = _recipes(state)
-    return {i.value: widen(i.tensor.detach(), recipes[i.value]) for i in state.graph.initializers}
+    return {i.value: widen(i.read().detach(), recipes[i.value]) for i in state.graph.initializers}
 
 
 def _recipes(state: State) -> Mapping[Value, Any]:

@@ -87,7 +87,7 @@ def _shaken_tensors(graph: Graph, seed: int) -> Lazy:
     """The initializers of a graph with every weight moved by up to a unit in its last place."""
 
     def read(initializer: Initializer) -> torch.Tensor:
-        tensor: torch.Tensor = initializer.tensor.detach()
+        tensor: torch.Tensor = initializer.read().detach()
         if initializer.kind != "parameter" or not tensor.is_floating_point():
             return tensor.clone()
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {initializer.name}".encode()))
@@ -99,7 +99,7 @@ def _shaken_tensors(graph: Graph, seed: int) -> Lazy:
 
 def own_tensors(graph: Graph) -> Lazy:
     """The initializers of a graph in their own precision, copied when they are read."""
-    return Lazy(graph, lambda initializer: initializer.tensor.detach().clone())
+    return Lazy(graph, lambda initializer: initializer.read().detach().clone())
 
 
 def compare(

@@ -64,7 +64,7 @@ def _check_room(clone: Clone, path: Path) -> None:
 def size_in_bytes(clone: Clone) -> int:
     """Of all initializers of the clone."""
     return sum(
-        prod(initializer.value.shape or ()) * initializer.tensor.element_size()
+        prod(initializer.value.shape or ()) * initializer.tensor.dtype.itemsize
         for initializer in clone.graph.initializers
     )
 

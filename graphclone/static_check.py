@@ -59,7 +59,12 @@ def predicted_shape(state: State, value: Value) -> tuple[int, ...]:
 
 def _fake_run(state: State, examples: Sequence[torch.Tensor]) -> Iterator[tuple[Node, list[Any]]]:
     def read(initializer: Initializer) -> torch.Tensor:
-        return _empty(state, initializer.value, initializer.tensor.dtype, initializer.tensor.device)
+        return _empty(
+            state,
+            initializer.value,
+            initializer.tensor.dtype,
+            getattr(initializer.tensor, "device", torch.device("cpu")),
+        )
 
     def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
         try:

@@ -68,7 +68,7 @@ def check_onnx(
 def _source_session(clone: Clone, path: Path, provider: Provider) -> Session:
     source = clone.state.source
     assert source is not None
-    module = to_module(source, {i.value: i.tensor.detach() for i in source.initializers})
+    module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
     write(to_onnx(source, module, clone.args, clone.kwargs or {}), path)
     return Session(path, provider)
 
