@@ -104,8 +104,46 @@ class Clone(Traced):
         return verify(self, **options)
 
 
+@dataclass(frozen=True)
+class OnnxClone(Clone):
+    """A widened ONNX file, which can be written as ONNX only."""
+
+    def module(self) -> torch.fx.GraphModule:
+        """There is none.
+
+        Raises:
+            GraphcloneError: always.
+        """
+        raise GraphcloneError(f"{self.graph.name}: a clone of an ONNX file has no torch module; write it as .onnx")
+
+    def save_onnx(self, path: str | Path) -> None:
+        """Write the widened file, with its weights in ``<name>.data`` beside it where they are too many for one.
+
+        Raises:
+            GraphcloneError: the file cannot be written.
+        """
+        from graphclone.emit.onnx import write
+        from graphclone.emit.onnx_file import to_model
+
+        write(to_model(self.state), Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """There is no program to save.
+
+        Raises:
+            GraphcloneError: always.
+        """
+        raise GraphcloneError(f"{path}: a clone of an ONNX file is no torch program; write it as .onnx")
+
+    def verify(self, **options: Any) -> Report:
+        """Check that file and clone compute the same; see ``graphclone.verify_onnx_model``."""
+        from graphclone.verify_onnx_model import verify_onnx_model
+
+        return verify_onnx_model(self, **options)
+
+
 def trace(
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -115,22 +153,22 @@ def trace(
     """Trace a model and find its dims, without widening anything.
 
     Args:
-        model: in the mode it is to be traced in (eval, as a rule).
+        model: in the mode it is to be traced in (eval, as a rule); or the path of an ``.onnx`` file.
         args: positional example inputs.
         kwargs: keyword example inputs.
         widen_io: patterns of names of inputs and outputs that may grow.
         name: for messages.
 
     Raises:
-        GraphcloneError: torch.export refuses the model.
+        GraphcloneError: torch.export refuses the model, or the file cannot be read.
     """
     _check(model, 1, widen_io)
-    state = State(trace_torch(model, args, kwargs, name=name), Request(widen_io=tuple(widen_io)))
+    state = State(_graph(model, args, kwargs, name), Request(widen_io=tuple(widen_io)))
     return Traced(state, run(analysis(), state))
 
 
 def clone(  # noqa: PLR0913 (all but the first three are keywords)
-    model: torch.nn.Module,
+    model: torch.nn.Module | str | Path,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
@@ -147,7 +185,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """Widen a model without changing what it computes (HyperCloning, arXiv 2409.12903).
 
     Args:
-        model: the source, which is left as it is.
+        model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes no inputs.
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
         widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``).
@@ -165,16 +203,27 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """
     _check(model, widen, widen_io)
     request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
-    state = State(trace_torch(model, args, kwargs, name=name), request)
+    state = State(_graph(model, args, kwargs, name), request)
     timings = run(default_pipeline() if passes is None else passes, state, after=after)
-    return Clone(state, timings, tuple(args), kwargs)
+    made = Clone if isinstance(model, torch.nn.Module) else OnnxClone
+    return made(state, timings, tuple(args), kwargs)
+
+
+def _graph(
+    model: torch.nn.Module | str | Path, args: Sequence[Any], kwargs: Mapping[str, Any] | None, name: str | None
+) -> Graph:
+    if isinstance(model, torch.nn.Module):
+        return trace_torch(model, args, kwargs, name=name)
+    from graphclone.frontends.onnx import trace as trace_onnx
+
+    return trace_onnx(Path(model), name=name)
 
 
 def _check(model: object, widen: object, widen_io: object) -> None:
     """Refuse arguments that can mean nothing, in the user's words."""
-    if not isinstance(model, torch.nn.Module):
-        got = f"{model!r}" if isinstance(model, str) else type(model).__name__
-        raise GraphcloneError(f"the model must be a torch.nn.Module, got {got}; files cannot be widened yet")
+    if not isinstance(model, torch.nn.Module) and not (isinstance(model, str | Path) and Path(model).suffix == ".onnx"):
+        got = f"{str(model)!r}" if isinstance(model, str | Path) else type(model).__name__
+        raise GraphcloneError(f"the model must be a torch.nn.Module or the path of an .onnx file, got {got}")
     if not isinstance(widen, int | Mapping):
         raise GraphcloneError(f"widen={widen!r}: give a whole number, or a dict of whole numbers by dim")
     if isinstance(widen_io, str):

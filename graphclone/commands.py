@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone import cloning, inspection, report, saving
+from graphclone import inspection, report, saving
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.passes import default_pipeline
@@ -81,13 +81,8 @@ def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) 
             graphs[step.name] = print_state(state)
 
     source = resolve(arguments.model)
-    with report.progress(f"building {source.name}"):
-        built = source.build()
     with report.progress(f"tracing {source.name}"):
-        return cloning.clone(
-            built.module,
-            built.args,
-            built.kwargs,
+        return source.clone(
             widen=arguments.widen,
             widen_io=arguments.widen_io,
             strategy=arguments.strategy,
@@ -96,7 +91,6 @@ def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) 
             untie=arguments.untie,
             passes=passes,
             after=after,
-            name=source.name,
         )
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
-from zlib import crc32
 
 import torch
-from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.ir import Graph, Node, Operand, Value, substitute, values_in
 
 Run = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
 """Computes a node's outputs from its operands, values replaced by tensors."""
-
-_UNINITIALISED = re.compile(r"aten\.(new_)?empty")
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -44,7 +40,7 @@ def execute(
     lift: bool = False,
     run: Run | None = None,
 ) -> Iterator[tuple[Node, list[Any]]]:
-    """Run a graph in the torch dialect, yielding every node with its results.
+    """Run a graph, yielding every node with its results.
 
     An initializer is read when its first reader runs, and a value is dropped when its last reader has run.
 
@@ -59,7 +55,7 @@ def execute(
     Raises:
         ExecutionError: naming the node that cannot be run.
     """
-    run = run or (_run_lifted(graph) if lift else graph.dialect.run)
+    run = run or partial(graph.dialect.run, lift=lift)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
     last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
     kept = set(values_in([output.operand for output in graph.outputs]))
@@ -101,27 +97,3 @@ def output_tensors(graph: Graph) -> list[tuple[str, Value]]:
 def lifted(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in float64 if it is a float of lower precision."""
     return tensor.detach().to(torch.float64) if tensor.dtype in _LIFTED else tensor.detach().clone()
-
-
-def _run_lifted(graph: Graph) -> Run:
-    """Run nodes in float64; two runs of one graph give the same, whatever chance or stale memory has to say."""
-
-    def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
-        if graph.dialect.is_random(node):
-            torch.manual_seed(crc32(node.name.encode()))
-        try:
-            results = graph.dialect.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
-        finally:
-            torch.set_default_dtype(default)
-        if _UNINITIALISED.match(node.op):
-            for result in results:
-                result.zero_()
-        return results
-
-    return run
-
-
-def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype in _LIFTED else dtype

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Operand = Any
@@ -47,6 +48,11 @@ class Value:
     @property
     def rank(self) -> int:
         return len(self.shape or ())
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.shape or ())
 
     @property
     def is_float(self) -> bool:
@@ -153,8 +159,12 @@ class Dialect(Protocol):
 
     name: str
 
-    def run(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
-        """Compute the node's outputs from operands whose values have been replaced by tensors."""
+    def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+        """Compute the node's outputs from operands whose values have been replaced by tensors.
+
+        Lifted, it computes in float64 also where the node asks for lower precision, and always the same, whatever
+        chance or stale memory have to say.
+        """
         ...
 
     def mutates(self, node: Node) -> bool:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
-    from graphclone.cloning import Traced
+    from graphclone.cloning import Clone, Traced
     from graphclone.models import Built
 
-_WHAT = "a name in models/, or package.module:function or file.py:function that returns (module, args)"
+_WHAT = "an .onnx file, a name in models/, or package.module:function or file.py:function that returns (module, args)"
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,42 @@ class Source:
         traced.graph.notes.append("built with its weights: it cannot be built or traced without them")
         return traced
 
+    def clone(self, **options: Any) -> Clone:
+        """The model built and widened; see ``graphclone.clone``."""
+        from graphclone.cloning import clone
 
-def resolve(text: str) -> Source:
+        built = self.build()
+        return clone(built.module, built.args, built.kwargs, name=self.name, **options)
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A model in an ONNX file.
+
+    Attributes:
+        name: its path, as the user wrote it.
+    """
+
+    name: str
+
+    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
+        """The model as it is read from the file; its weights stay there.
+
+        Raises:
+            GraphcloneError: the file cannot be read.
+        """
+        from graphclone.cloning import trace
+
+        return trace(Path(self.name), widen_io=widen_io, name=self.name)
+
+    def clone(self, **options: Any) -> Clone:
+        """The model widened; see ``graphclone.clone``."""
+        from graphclone.cloning import clone
+
+        return clone(Path(self.name), name=self.name, **options)
+
+
+def resolve(text: str) -> Source | OnnxFile:
     """The source that the MODEL of a command line means.
 
     Raises:
@@ -90,7 +124,7 @@ def resolve(text: str) -> Source:
     if path.is_dir():
         raise GraphcloneError(_directory(path))
     if path.suffix == ".onnx" and path.exists():
-        raise GraphcloneError(f"{text}: ONNX models cannot be widened yet; give {_WHAT}")
+        return OnnxFile(text)
     if path.exists():
         raise GraphcloneError(f"{text}: not a model; give {_WHAT}")
     if path.suffix or "/" in text:

@@ -94,8 +94,8 @@ def _check_weights(graph: Graph) -> None:
             raise GraphcloneError(f"{graph.name}: traced without weights, so there is nothing to verify")
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    pass
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 class _Verification:
@@ -107,7 +107,7 @@ class _Verification:
         self.state = clone.state
         self.source = clone.state.source
         self.given = tensors
-        self.progress = progress or _silent
+        self.progress = progress or silent
 
     def report(self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int) -> Report:
         total = 3 + bool(onnx)
@@ -140,10 +140,11 @@ class _Verification:
             found.append(run_lockstep(self.state, inputs.tensors, read=read))
             if found[-1].first is not None:
                 break
-        return _exact_check(found)
+        return exact_check(found)
 
 
-def _exact_check(found: Sequence[Lockstep]) -> Check:
+def exact_check(found: Sequence[Lockstep]) -> Check:
+    """The check that runs in float64 amount to."""
     output, worst = max(run.output for run in found), max(run.worst for run in found)
     first, values = found[-1].first, found[0].values
     measured = f"outputs to {output:.1e}, all {values} values to {worst:.1e}, relative, in float64"

@@ -20,6 +20,7 @@ import torch
 
 from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.errors import GraphcloneError
+from graphclone.frontends.onnx_file import load
 from graphclone.lockstep import Deviation
 from graphclone.sessions import Array, Port, Provider, Session
 
@@ -66,9 +67,9 @@ def verify_files(
     factors = _factors(narrow.inputs, wide.inputs, "input")
     _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        shaken = Session(_shaken(source, Path(folder) / source.name, seed), provider)
-        drawn = list(_Inputs(narrow, bound).draw(sets, seed))
-        check = _check(narrow, shaken, wide, [(feeds, _tiled(feeds, factors)) for feeds in drawn])
+        moved = Session(shaken(source, Path(folder) / source.name, seed), provider)
+        drawn = list(DrawnInputs(narrow, bound).draw(sets, seed))
+        check = _check(narrow, moved, wide, [(feeds, _tiled(feeds, factors)) for feeds in drawn])
     inputs = tuple(f"{_shapes(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
     return Report(clone.name, (check,), inputs)
 
@@ -145,7 +146,7 @@ def _shapes(feeds: Mapping[str, Array]) -> str:
     return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 
-class _Inputs:
+class DrawnInputs:
     """Draws inputs that a session accepts."""
 
     def __init__(self, session: Session, bound: int | None) -> None:
@@ -227,24 +228,24 @@ class _Inputs:
                 self.bounds[name] = least
 
 
-def _shaken(source: Path, target: Path, seed: int) -> Path:
+def shaken(source: Path, target: Path, seed: int) -> Path:
     """The model with every weight a rounding error off, written to the target."""
     from graphclone.emit.onnx import write
 
-    try:
-        model = onnx_ir.load(source)
-        random = np.random.default_rng(seed)
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is not None and tensor.dtype in _FLOATS and tensor.size > _CONSTANTS:
-                value.const_value = onnx_ir.tensor(_moved(tensor.numpy(), random), name=value.name)
-    except Exception as error:  # a damaged file fails in as many ways as there are
-        raise GraphcloneError(f"{source}: cannot be read: {type(error).__name__}: {error}") from error
+    model = load(source)
+    for number, value in enumerate(model.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype in _FLOATS and tensor.size > _CONSTANTS:
+            value.const_value = _moved(tensor, np.random.default_rng((seed, number)))
     write(model, target)
     return target
 
 
-def _moved(array: Array, random: np.random.Generator) -> Array:
-    limits = np.finfo(array.dtype)
-    off = 1 + _ULPS * float(limits.eps) * random.uniform(-1, 1, array.shape)
-    return np.clip(array * off, float(limits.min), float(limits.max)).astype(array.dtype)
+def _moved(tensor: onnx_ir.TensorProtocol, random: np.random.Generator) -> onnx_ir.LazyTensor:
+    def read() -> onnx_ir.TensorProtocol:
+        array = tensor.numpy()
+        limits = np.finfo(array.dtype)
+        off = 1 + _ULPS * float(limits.eps) * random.uniform(-1, 1, array.shape)
+        return onnx_ir.tensor(np.clip(array * off, float(limits.min), float(limits.max)).astype(array.dtype))
+
+    return onnx_ir.LazyTensor(read, dtype=tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=tensor.name)

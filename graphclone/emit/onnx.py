@@ -31,6 +31,11 @@ MAX_IR_VERSION = 13
 INLINE_LIMIT = 1_900_000_000
 """Bytes of weights that still go into the model file itself, which protobuf limits to 2 GiB."""
 
+WORKERS, IN_FLIGHT = 2, 256 << 20
+"""How many tensors are computed and written at once, and how many bytes they may take together. A larger tensor goes
+alone.
+"""
+
 _NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
@@ -52,7 +57,8 @@ def write(model: onnx_ir.Model, path: Path) -> None:
     """
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     with written(path) as target:
-        onnx_ir.save(model, target, external_data=f"{path.name}.data" if size > INLINE_LIMIT else None)
+        external = f"{path.name}.data" if size > INLINE_LIMIT else None
+        onnx_ir.save(model, target, external_data=external, max_workers=WORKERS, max_in_flight_bytes=IN_FLIGHT)
 
 
 def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:

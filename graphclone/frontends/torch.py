@@ -8,11 +8,13 @@ graph's notes say so.
 from __future__ import annotations
 
 import operator
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from typing import Any
+from zlib import crc32
 
 import sympy
 import torch
@@ -30,6 +32,10 @@ _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
 _PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
 """Where the functions on sizes live that a trace may hold; any other function may do anything."""
 
+_UNINITIALISED = re.compile(r"aten\.(new_)?empty")
+
+_LIFTED = (torch.float32, torch.float16, torch.bfloat16)
+
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 _KINDS: Mapping[InputKind, Any] = {
@@ -44,10 +50,26 @@ class TorchDialect:
 
     name = "torch"
 
-    def run(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+    def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+        if lift:
+            return self._run_lifted(node, operands)
         args, kwargs = call_arguments(node, operands)
         result = node.target(*args, **kwargs)
         return result if isinstance(result, list | tuple) else (result,)
+
+    def _run_lifted(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        if self.is_random(node):
+            torch.manual_seed(crc32(node.name.encode()))
+        try:
+            results = self.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
+        finally:
+            torch.set_default_dtype(default)
+        if _UNINITIALISED.match(node.op):
+            for result in results:
+                result.zero_()
+        return results
 
     def mutates(self, node: Node) -> bool:
         target = node.target
@@ -77,6 +99,10 @@ class TorchDialect:
         node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
         out.producer = node
         return node
+
+
+def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype in _LIFTED else dtype
 
 
 def call_arguments(node: Node, operands: Mapping[str, Operand]) -> tuple[list[Operand], dict[str, Operand]]:

@@ -9,6 +9,7 @@ from graphclone.ir import Node
 from graphclone.rules import (
     attention,
     concat,
+    control,
     conv,
     create,
     index,
@@ -21,7 +22,7 @@ from graphclone.rules import (
 )
 from graphclone.rules.site import Cannot, Rule, Site
 
-FAMILIES = (pointwise, linear, conv, norm, attention, index, view, concat, reduce, recurrent, create)
+FAMILIES = (pointwise, linear, conv, norm, attention, index, view, concat, reduce, recurrent, control, create)
 
 Rules = Mapping[str, Rule]
 

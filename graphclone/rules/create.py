@@ -14,7 +14,7 @@ def constant(value: float | None) -> Rule:
     def rule(s: Site) -> None:
         for name in ("dtype", "layout", "device", "pin_memory", "memory_format", "names"):
             s.get(name)
-        if "self" in s.node.operands:
+        if s.has("self"):
             s["self"]  # gives the dtype only
         follow_sizes(s, "size", s.axes(s.out))
         _fill(s, value)

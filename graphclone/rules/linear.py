@@ -8,7 +8,7 @@ from fractions import Fraction
 from graphclone.axes import Axis
 from graphclone.facts import Contraction, Scaled
 from graphclone.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site, spelled
 
 
 def linear(s: Site) -> None:
@@ -24,6 +24,10 @@ def linear(s: Site) -> None:
 def matmul(s: Site) -> None:
     """``... i k, ... k j -> ... i j``, either matrix possibly a vector."""
     a, b = _two(s)
+    product(s, a, b, _multiplied(s, a, b))
+
+
+def _multiplied(s: Site, a: Value, b: Value) -> Contraction:
     contraction = s.contract(a, [a.rank - 1], b, [max(b.rank - 2, 0)])
     axes = list(s.axes(s.out))
     if b.rank > 1:
@@ -32,7 +36,7 @@ def matmul(s: Site) -> None:
         s.equal(axes.pop(), s.axes(a)[-2])
     for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
         s.align(batch, axes)
-    product(s, a, b, contraction)
+    return contraction
 
 
 def addmm(s: Site) -> None:
@@ -54,7 +58,7 @@ def outer(s: Site) -> None:
 
 
 def einsum(s: Site) -> None:
-    """Any einsum of one or two operands, unified letter by letter."""
+    """Any einsum in which one operand has all the axes that are summed over, unified letter by letter."""
     equation, operands = s["equation"], s["tensors"]
     s.get("path")
     terms, result = _parse(equation, [operand.rank for operand in operands], s.out.rank)
@@ -66,12 +70,14 @@ def einsum(s: Site) -> None:
             elif axis.size != 1:
                 s.equal(axes[letter], axis)
     summed = [letter for letter in dict.fromkeys("".join(terms)) if letter not in result]
-    if any(letter not in term for letter in summed for term in terms):
-        raise Cannot("it sums over an axis of one operand only")
-    if any(len(set(term)) != len(term) for term in terms):
+    if any(len(set(term)) != len(term) for term in (*terms, result)):
         raise Cannot("it takes a diagonal")
-    sides = [(x, [term.index(letter) for letter in summed]) for term, x in zip(terms, operands, strict=True)]
-    if any(s.axes(x)[i].size != axes[letter].size for x, at in sides for letter, i in zip(summed, at, strict=True)):
+    sides = [(x, [term.index(letter) for letter in summed])
+             for term, x in zip(terms, operands, strict=True) if set(summed) <= set(term)]  # fmt: skip
+    if not sides:
+        raise Cannot("no operand has all the axes that it sums over")
+    named = [pair for term, x in zip(terms, operands, strict=True) for pair in zip(term, s.axes(x), strict=True)]
+    if any(letter in summed and axis.size != axes[letter].size for letter, axis in named):
         raise Cannot("it broadcasts an axis that it sums over")
     contraction = s.contracted(*sides)
     scaled_sum(s, operands, contraction)
@@ -116,9 +122,47 @@ def scaled_sum(s: Site, factors: list[Value], contraction: Contraction, bias: Va
         s.require({s.out: 1, bias: -1})
 
 
+def general_product(s: Site) -> None:
+    """``alpha a b + beta c``, a and b perhaps transposed, c broadcast."""
+    a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
+    s.get("alpha"), s.get("beta")
+    inner, outer = (0, 1) if s.get("transA") else (1, 0)
+    summed, kept = (1, 0) if s.get("transB") else (0, 1)
+    contraction = s.contract(a, [inner], b, [summed])
+    s.equal_all(s.axes(s.out), [s.axes(a)[outer], s.axes(b)[kept]])
+    if c is not None:
+        s.broadcast(c)
+    product(s, a, b, contraction, bias=c)
+
+
+def quantized_product(a: str, b: str) -> Rule:
+    """A matrix product of integers, with scales and zero points: a number each, or one per row or column.
+
+    What is summed over keeps its size, as sums of integers cannot be divided; rows and columns pass.
+    """
+
+    def rule(s: Site) -> None:
+        matrices = {"a": s.tensor(a), "b": s.tensor(b), "y": s.out}
+        s.pin(_multiplied(s, matrices["a"], matrices["b"]).axes, "summed over integers")
+        for name in s.node.operands:
+            value = s.maybe_tensor(name)
+            if value is not None and value not in matrices.values():
+                _per_line(s, value, matrices[name[0].lower()], per_column=name.startswith("b"))
+
+    return rule
+
+
+def _per_line(s: Site, value: Value, matrix: Value, *, per_column: bool) -> None:
+    """Numbers of the columns of a matrix, or of its rows, which then keep their size."""
+    if per_column:
+        s.broadcast(value, out=matrix)
+    elif any(axis.size != 1 for axis in s.axes(value)):
+        s.pin([*s.axes(value), *s.axes(matrix)], "a number per row")
+
+
 def _two(s: Site, *names: tuple[str, str]) -> tuple[Value, Value]:
     for a, b in (*names, ("self", "other"), ("self", "mat2"), ("self", "vec"), ("self", "tensor")):
-        if a in s.node.operands and b in s.node.operands:
+        if s.has(a) and s.has(b):
             return s.tensor(a), s.tensor(b)
     raise Cannot("its operands have unknown names")
 
@@ -126,16 +170,16 @@ def _two(s: Site, *names: tuple[str, str]) -> tuple[Value, Value]:
 def _parse(equation: str, ranks: list[int], out_rank: int) -> tuple[list[str], str]:
     """Terms and result of an einsum, an ellipsis spelled out in capital letters from the end."""
     left, arrow, result = equation.replace(" ", "").partition("->")
-    if not arrow:
-        raise Cannot("an einsum without an explicit result")
     terms = left.split(",")
+    if not arrow:
+        result = "..." + "".join(sorted(letter for letter in left if letter.isalpha() and left.count(letter) == 1))
     hidden = "".join(chr(0x100 + i) for i in range(max(ranks, default=0)))
 
-    def spelled(term: str, rank: int) -> str:
+    def letters(term: str, rank: int) -> str:
         missing = rank - len(term.replace("...", ""))
         return term.replace("...", hidden[len(hidden) - missing :] if missing else "")
 
-    return [spelled(term, rank) for term, rank in zip(terms, ranks, strict=True)], spelled(result, out_rank)
+    return [letters(term, rank) for term, rank in zip(terms, ranks, strict=True)], letters(result, out_rank)
 
 
 RULES: Mapping[str, Rule] = {
@@ -152,4 +196,9 @@ RULES: Mapping[str, Rule] = {
     "aten.einsum.default": einsum,
     "aten.bilinear.default": bilinear,
     "transformers.grouped_mm_fallback.default": grouped_mm,
+    "onnx.MatMul": spelled(matmul, self="A", other="B"),
+    "onnx.Gemm": general_product,
+    "onnx.Einsum": spelled(einsum, tensors="Inputs"),
+    "onnx.MatMulInteger": quantized_product("A", "B"),
+    "onnx.QLinearMatMul": quantized_product("a", "b"),
 }

@@ -26,24 +26,44 @@ class Site:
     pins the node.
     """
 
-    def __init__(self, node: Node, facts: Facts) -> None:
+    def __init__(self, node: Node, facts: Facts, names: Mapping[str, str] | None = None) -> None:
         self.node = node
         self.facts = facts
+        self.names = names or {}
         self.read: set[str] = set()
+
+    def renamed(self, names: Mapping[str, str]) -> Site:
+        """The same site for a rule that calls the operands by other names: the rule's name to the node's."""
+        site = Site(self.node, self.facts, {**self.names, **names})
+        site.read = self.read
+        return site
 
     # Operands
 
-    def __getitem__(self, name: str) -> Operand:
+    def _name(self, name: str) -> str:
+        """What the node calls an operand, which is thereby understood."""
+        name = self.names.get(name, name)
         self.read.add(name)
-        if name not in self.node.operands:
-            raise Cannot(f"it has no {name}")
-        return self.node.operands[name]
+        return name
+
+    def has(self, name: str) -> bool:
+        """Whether the node gives the operand."""
+        return self.node.operands.get(self.names.get(name, name)) is not None
+
+    def __getitem__(self, name: str) -> Operand:
+        own = self._name(name)
+        if own not in self.node.operands:
+            raise Cannot(f"it has no {own}")
+        return self.node.operands[own]
 
     def get(self, name: str, default: Any = None) -> Operand:
         """The operand, or a default where the node does not give it."""
-        self.read.add(name)
-        found = self.node.operands.get(name)
+        found = self.node.operands.get(self._name(name))
         return default if found is None else found
+
+    def operand(self, path: Path) -> Operand:
+        """The operand at a path."""
+        return self.node.operand((self._name(str(path[0])), *path[1:]))
 
     def tensor(self, name: str) -> Value:
         """The operand, which must be a tensor."""
@@ -141,7 +161,7 @@ class Site:
 
     def follow(self, path: Path, *axes: Axis, sign: int = 1) -> None:
         """The size at a path counts the widened size of these axes. A computed size is multiplied."""
-        self.read.add(str(path[0]))
+        path = (self._name(str(path[0])), *path[1:])
         self.facts.follows.append(Follow(self.node, path, axes, sign))
 
     def shows(self, out: Value, value: Value, axes: Sequence[int | None]) -> None:
@@ -217,8 +237,7 @@ class Site:
 
     def literal(self, name: str, value: float) -> Literal:
         """The number at an operand, as something that may be scaled."""
-        self.read.add(name)
-        return Literal(self.node, (name,), value)
+        return Literal(self.node, (self._name(name),), value)
 
     def _balance(
         self,
@@ -241,6 +260,20 @@ class Site:
         for name, operand in self.node.operands.items():
             if name not in self.read and (_says_something(operand) or any(True for _ in values_in(operand))):
                 yield name
+
+
+def spelled(rule: Rule, **names: str) -> Rule:
+    """A rule for a node that calls the operands by other names: the rule's name to the node's."""
+    return lambda site: rule(site.renamed(names))
+
+
+def refused(why: str) -> Rule:
+    """A rule for what cannot be stated."""
+
+    def rule(s: Site) -> None:  # noqa: ARG001
+        raise Cannot(why)
+
+    return rule
 
 
 def exact(number: Operand) -> Fraction | None:

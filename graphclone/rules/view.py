@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphclone.axes import Axis
 from graphclone.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site, spelled
 
 
 def reshape(s: Site) -> None:
     """The same elements in row-major order: axes are grouped wherever the products of sizes meet."""
     x = s.tensor("self")
     for name in ("size", "shape"):
-        if name in s.node.operands:
+        if s.has(name):
             follow_sizes(s, name, s.axes(s.out))
     _regrouped(s, x)
 
@@ -76,10 +76,17 @@ def _groups(a: list[Axis], b: list[Axis]) -> Iterator[tuple[list[Axis], list[Axi
 
 def follow_sizes(s: Site, name: str, axes: Sequence[Axis]) -> None:
     """A list of literal sizes counts these axes; -1 is left to be inferred."""
-    sizes: Operand = s.get(name)
-    for i, (size, axis) in enumerate(zip(sizes, axes, strict=True)):
+    for i, (size, axis) in enumerate(zip(literals(s, name), axes, strict=True)):
         if size != -1:
             s.follow((name, i), axis)
+
+
+def literals(s: Site, name: str) -> Sequence[Operand]:
+    """The operand, which must be a list of numbers, whether literal or computed one by one."""
+    found = s[name]
+    if not isinstance(found, list | tuple):
+        raise Cannot(f"its {name} is computed as a whole")
+    return found
 
 
 def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
@@ -98,7 +105,7 @@ def permute(s: Site) -> None:
 
 def transpose(s: Site) -> None:
     x = s.tensor("self")
-    names = ("dim0", "dim1") if "dim0" in s.node.operands else ("axis0", "axis1")
+    names = ("dim0", "dim1") if s.has("dim0") else ("axis0", "axis1")
     i, j = (s.axis(name, x.rank) for name in names)
     order: list[int | None] = list(range(x.rank))
     order[i], order[j] = order[j], order[i]
@@ -133,7 +140,7 @@ def unsqueeze(s: Site) -> None:
 def squeeze(s: Site) -> None:
     x = s.tensor("self")
     dims = s.get("dim", list(range(x.rank)))
-    dims = [dims] if isinstance(dims, int) else dims
+    dims = [dims] if isinstance(dims, int) else literals(s, "dim") if s.has("dim") else dims
     gone = {dim % max(x.rank, 1) for dim in dims}
     assert x.shape is not None
     permuted(s, x, [i for i in range(x.rank) if i not in gone or x.shape[i] != 1])
@@ -143,7 +150,7 @@ def expand(s: Site) -> None:
     """An axis of size 1 becomes a free axis; other axes stay."""
     x = s.tensor("self")
     for name in ("size", "shape"):
-        if name in s.node.operands:
+        if s.has(name):
             follow_sizes(s, name, s.axes(s.out))
     s.get("implicit")
     s.broadcast(x)
@@ -168,8 +175,8 @@ def broadcast_tensors(s: Site) -> None:
 def repeat(s: Site) -> None:
     """Every axis is repeated as a block: ``P(r, x)`` with r free."""
     x = s.tensor("self")
-    name = "repeats" if "repeats" in s.node.operands else "dims"
-    counts = s[name]
+    name = "repeats" if s.has("repeats") else "dims"
+    counts = literals(s, name)
     missing = x.rank - len(counts)
     axes = [None] * (len(counts) - x.rank) + list(s.axes(x))
     for i, (axis, out) in enumerate(zip(axes, s.axes(s.out), strict=True)):
@@ -195,7 +202,7 @@ def repeat_interleave(s: Site) -> None:
 
 
 def _repeat_axis(s: Site, path: tuple[str | int, ...], axis: Axis | None, out: Axis, *, outer: bool) -> None:
-    count = s.node.operand(path)
+    count = s.operand(path)
     if isinstance(count, Value):
         s.pin([out] if axis is None else [axis, out], "repeated a computed number of times")
         return
@@ -219,6 +226,18 @@ def _paired(s: Site, pairs: Sequence[Axis], single: Sequence[Axis]) -> None:
     s.pin(pairs[-1], "real and imaginary part")
     s.equal_all(pairs[:-1], single)
     s.same_scale(s.out, s.tensor("self"))
+
+
+def element(s: Site) -> None:
+    """A number out of a vector of numbers."""
+    s.get("index")
+    s.pin(s.axes(s.tensor("self")), "read number by number")
+
+
+def pack(s: Site) -> None:
+    """A vector of numbers: literals are those of the source, whatever has grown."""
+    s.get("items")
+    s.pin(s.axes(s.out), "put together number by number")
 
 
 def size(s: Site) -> None:
@@ -262,7 +281,65 @@ def channel_shuffle(s: Site) -> None:
     s.same_scale(s.out, x)
 
 
+def onnx_reshape(s: Site) -> None:
+    """As reshape; a 0 stands for the size that the axis at that position had."""
+    x = s.tensor("data")
+    if not s.get("allowzero"):
+        for i, size in enumerate(literals(s, "shape")):
+            if size == 0:
+                s.equal(s.axes(x)[i], s.axes(s.out)[i])
+    for i, size in enumerate(literals(s, "shape")):
+        if size not in (0, -1):
+            s.follow(("shape", i), s.axes(s.out)[i])
+    _regrouped(s, x)
+
+
+def onnx_flatten(s: Site) -> None:
+    """The axes before one, and the others, become two."""
+    x = s.tensor("input")
+    cut = s.integer("axis", 1)
+    for axis, factors in zip(s.axes(s.out), (s.axes(x)[:cut], s.axes(x)[cut:]), strict=True):
+        s.equal(axis, s.system.product(factors))
+    s.same_scale(s.out, x)
+
+
+def onnx_transpose(s: Site) -> None:
+    x = s.tensor("data")
+    permuted(s, x, s.get("perm", range(x.rank)[::-1]))
+
+
+def onnx_unsqueeze(s: Site) -> None:
+    x = s.tensor("data")
+    rank = s.out.rank
+    new = {axis % rank for axis in literals(s, "axes")}
+    old = iter(range(x.rank))
+    permuted(s, x, [None if axis in new else next(old) for axis in range(rank)])
+
+
+def onnx_expand(s: Site) -> None:
+    """The operand and a shape are broadcast to each other: a size of 1 leaves an axis as it is."""
+    x, sizes = s.tensor("input"), literals(s, "shape")
+    s.broadcast(x)
+    axes = s.axes(s.out)[s.out.rank - len(sizes) :]
+    for i, (size, axis) in enumerate(zip(sizes, axes, strict=True)):
+        at = x.rank - len(sizes) + i
+        if isinstance(size, Value) and at >= 0 and s.axes(x)[at].size != 1:
+            s.pin(axis, "a computed size, which may be 1")
+        elif size != 1:
+            s.follow(("shape", i), axis)
+    s.same_scale(s.out, x)
+
+
+def count(s: Site) -> None:
+    """The number of elements."""
+    s.pin(s.axes(s.tensor("data")), "its elements are counted")
+    s.any_scale()
+
+
 RULES: Mapping[str, Rule] = {
+    "size.axis": size,
+    "size.element": element,
+    "size.pack": pack,
     **dict.fromkeys(("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default"), reshape),
     **dict.fromkeys(("aten.reshape_as.default", "aten.view_as.default"), reshape_as),
     "aten.flatten.using_ints": flatten,
@@ -287,4 +364,12 @@ RULES: Mapping[str, Rule] = {
     "aten.pixel_shuffle.default": pixel_shuffle,
     "aten.pixel_unshuffle.default": pixel_unshuffle,
     "aten.channel_shuffle.default": channel_shuffle,
+    "onnx.Reshape": onnx_reshape,
+    "onnx.Flatten": onnx_flatten,
+    "onnx.Transpose": onnx_transpose,
+    "onnx.Squeeze": spelled(squeeze, self="data", dim="axes"),
+    "onnx.Unsqueeze": onnx_unsqueeze,
+    "onnx.Expand": onnx_expand,
+    "onnx.Tile": spelled(repeat, self="input", repeats="repeats"),
+    "onnx.Size": count,
 }

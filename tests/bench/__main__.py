@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from tests.bench import Timing, bench_analysis, bench_kernel
+from tests.bench import Timing, bench_analysis, bench_kernel, bench_onnx
 
 BENCHMARKS: tuple[Callable[[], Iterable[Timing]], ...] = (
     bench_kernel.widen_linear,
     bench_analysis.analyse_decoder,
+    bench_onnx.widen_file,
 )
 
 

@@ -1,0 +1,136 @@
+"""If, Loop and Scan: their bodies, and what an If becomes whose condition is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+
+CONTROL = ("If", "Loop", "Scan")
+
+
+def bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
+    """The graphs among a node's attributes."""
+    for attribute in node.attributes.values():
+        if attribute.type == onnx_ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == onnx_ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def captured(node: onnx_ir.Node) -> list[onnx_ir.Value]:
+    """The values outside that the bodies of a node read."""
+    made: set[onnx_ir.Value] = set()
+    read: dict[onnx_ir.Value, None] = {}
+    for body in _all_bodies(node):
+        made.update(body.inputs)
+        made.update(body.initializers.values())
+        read.update(dict.fromkeys(body.outputs))
+        for inner in body:
+            made.update(inner.outputs)
+            read.update(dict.fromkeys(value for value in inner.inputs if value is not None))
+    return [value for value in read if value not in made]
+
+
+def _all_bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
+    for body in bodies(node):
+        yield body
+        for inner in body:
+            yield from _all_bodies(inner)
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What goes into the body of a Loop or a Scan, and what comes out.
+
+    Attributes:
+        body: the graph.
+        states: values before the first round, with the body's inputs and outputs for them and the final results.
+        scanned: values of which the body takes one slice a round, with the axis and the body's input.
+        stacked: outputs of the body that are put side by side, with the axis and the result.
+    """
+
+    body: onnx_ir.Graph
+    states: list[tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]]
+    scanned: list[tuple[onnx_ir.Value, int, onnx_ir.Value]]
+    stacked: list[tuple[onnx_ir.Value, int, onnx_ir.Value]]
+
+    @classmethod
+    def of(cls, node: onnx_ir.Node) -> Repeated:
+        """A Loop or a Scan."""
+        return _loop(node) if node.op_type == "Loop" else _scan(node)
+
+
+def _loop(node: onnx_ir.Node) -> Repeated:
+    body = node.attributes["body"].as_graph()
+    before = [value for value in node.inputs[2:] if value is not None]
+    count = len(before)
+    states = zip(before, body.inputs[2:], body.outputs[1:], node.outputs, strict=False)
+    stacked = zip(body.outputs[1 + count :], [0] * len(body.outputs), node.outputs[count:], strict=False)
+    return Repeated(body, list(states), [], list(stacked))
+
+
+def _scan(node: onnx_ir.Node) -> Repeated:
+    body = node.attributes["body"].as_graph()
+    given = [value for value in node.inputs if value is not None]
+    count = len(given) - node.attributes["num_scan_inputs"].as_int()
+    states = zip(given[:count], body.inputs, body.outputs, node.outputs, strict=False)
+    scanned = zip(given[count:], _axes(node, "scan_input_axes", len(given)), body.inputs[count:], strict=False)
+    axes = _axes(node, "scan_output_axes", len(body.outputs))
+    stacked = zip(body.outputs[count:], axes, node.outputs[count:], strict=False)
+    return Repeated(body, list(states), list(scanned), list(stacked))
+
+
+def _axes(node: onnx_ir.Node, name: str, count: int) -> Sequence[int]:
+    return node.attributes[name].as_ints() if name in node.attributes else [0] * count
+
+
+def inline_branch(node: onnx_ir.Node, branch: onnx_ir.Graph) -> list[onnx_ir.Node]:
+    """Put the nodes of a branch in place of its If, under the names of the If's results.
+
+    Returns:
+        The nodes, in order.
+    """
+    graph = node.graph
+    assert isinstance(graph, onnx_ir.Graph)
+    for value in list(branch.initializers.values()):
+        branch.initializers.pop(value.name or "")
+        value.name = _unique(graph, value.name or "constant")
+        graph.register_initializer(value)
+    nodes = list(branch)
+    outputs = list(branch.outputs)
+    branch.outputs.clear()
+    for inner in nodes:
+        branch.remove(inner)
+    graph.insert_before(node, nodes)
+    added = []
+    for old, new in zip(node.outputs, outputs, strict=True):
+        added += _take_over(graph, node, old, new, nodes)
+    graph.remove(node)
+    return [*nodes, *added]
+
+
+def _take_over(
+    graph: onnx_ir.Graph, node: onnx_ir.Node, old: onnx_ir.Value, new: onnx_ir.Value, nodes: Sequence[onnx_ir.Node]
+) -> list[onnx_ir.Node]:
+    """Let a result of a branch be what a result of its If was; an identity where the branch passes it on."""
+    identity: list[onnx_ir.Node] = []
+    if new.producer() not in nodes:
+        made = onnx_ir.node("Identity", [new], name=f"{node.name or 'If'}_{old.name}")
+        graph.insert_before(node, made)
+        identity, new = [made], made.outputs[0]
+    name = old.name
+    new.type, new.shape = old.type or new.type, old.shape or new.shape
+    onnx_ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    old.name = f"{name}_if"
+    new.name = name
+    return identity
+
+
+def _unique(graph: onnx_ir.Graph, name: str) -> str:
+    taken = {value.name for value in graph.initializers.values()}
+    chosen, number = name, 1
+    while chosen in taken:
+        chosen, number = f"{name}_{number}", number + 1
+    return chosen

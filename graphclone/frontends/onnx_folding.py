@@ -1,0 +1,92 @@
+"""Constants folded and nodes sorted by onnx-graphsurgeon, on a copy of the model that has no weights.
+
+The copy is thrown away: writing through graphsurgeon would lose metadata and more. What is kept of it is the order of
+the nodes and the values that turned out constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import onnx_graphsurgeon
+import onnx_ir
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from graphclone.frontends.onnx_ops import Array
+
+_SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
+
+_BYTES = 1 << 22
+"""Of the largest value that is folded."""
+
+
+def prepare(model: onnx_ir.Model) -> Mapping[str, Array]:
+    """Sort the nodes of a model, and find what in it is constant.
+
+    Args:
+        model: its nodes are put in an order that can be executed, if they are not.
+
+    Returns:
+        The elements of values that nodes compute from constants alone, by name; weights count as unknown.
+    """
+    order, constants = _folded(model)
+    _sort(model.graph, order)
+    return constants
+
+
+def _folded(model: onnx_ir.Model) -> tuple[Mapping[str, int], Mapping[str, Array]]:
+    """The position of every node by its first result, and what turned out constant; nothing where that fails."""
+    severity = G_LOGGER.severity
+    G_LOGGER.severity = G_LOGGER.ULTRA_CRITICAL if hasattr(G_LOGGER, "ULTRA_CRITICAL") else G_LOGGER.CRITICAL
+    try:
+        graph = onnx_graphsurgeon.import_onnx(onnx_ir.serde.serialize_model(_without_weights(model))).toposort()
+        order = {node.outputs[0].name: i for i, node in enumerate(graph.nodes) if node.outputs}
+        graph.fold_constants(size_threshold=_BYTES, error_ok=True)
+        constants = {
+            name: tensor.values
+            for name, tensor in graph.tensors().items()
+            if isinstance(tensor, onnx_graphsurgeon.Constant) and name in order
+        }
+    except Exception:  # an operator or a type that it does not know; nothing is lost but a short cut
+        return {}, {}
+    finally:
+        G_LOGGER.severity = severity
+    return order, constants
+
+
+def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
+    """A copy whose weights are inputs."""
+    copy = model.clone()
+    graph = copy.graph
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and (tensor.dtype not in _SIZE_TYPES or 4 * prod(tensor.shape.numpy()) > _BYTES):
+            del graph.initializers[name]
+            if not value.is_graph_input():
+                value.shape, value.dtype = onnx_ir.Shape(tensor.shape.numpy()), tensor.dtype
+                graph.inputs.append(value)
+    for node in [node for node in graph if _may_be_weight(node)]:
+        made = onnx_ir.Value(name=node.outputs[0].name, type=node.outputs[0].type)
+        onnx_ir.convenience.replace_all_uses_with(node.outputs[0], made)
+        graph.remove(node)
+        graph.inputs.append(made)
+    return copy
+
+
+def _may_be_weight(node: onnx_ir.Node) -> bool:
+    """Whether a node makes floats that may have been trained, or stand for such."""
+    if node.domain or node.op_type not in ("Constant", "ConstantOfShape") or "value" not in node.attributes:
+        return False
+    tensor = node.attributes["value"].as_tensor()
+    if node.outputs[0].is_graph_output() or tensor.dtype in _SIZE_TYPES:
+        return False
+    return tensor.size > 1 if node.op_type == "Constant" else bool(tensor.numpy().any())
+
+
+def _sort(graph: onnx_ir.Graph, order: Mapping[str, int]) -> None:
+    positions = [order.get(node.outputs[0].name or "", -1) for node in graph]
+    if -1 not in positions and positions != sorted(positions):
+        nodes = sorted(graph, key=lambda node: order[node.outputs[0].name or ""])
+        graph.remove(nodes)
+        graph.extend(nodes)

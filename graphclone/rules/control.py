@@ -1,0 +1,61 @@
+"""Branches and loops: their bodies lie in the graph like any nodes, and these say how values pass in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphclone.ir import Value
+from graphclone.rules.site import Rule, Site
+
+
+def branch(s: Site) -> None:
+    """Every result is that of one branch or the other."""
+    s.get("cond")
+    for out, a, b in zip(s.node.outputs, s["then_branch"], s["else_branch"], strict=True):
+        _same(s, out, a)
+        s.equal_all(s.axes(out), s.axes(b))
+        s.require({a: 1, b: -1})
+
+
+def enter(s: Site) -> None:
+    """A round begins with the state that the one before left, and with one slice of what is scanned."""
+    states, scanned, axes = s["states"], s["scanned"], s["axes"]
+    inside = s.node.outputs[len(s.node.outputs) - len(states) - len(scanned) :]
+    for counter in s.node.outputs[: len(s.node.outputs) - len(inside)]:
+        s.pin(s.axes(counter), "counts the rounds")
+    for out, state in zip(inside, states, strict=False):
+        _same(s, out, state)
+    for out, whole, axis in zip(inside[len(states) :], scanned, axes, strict=True):
+        _sliced(s, whole, out, axis)
+        s.scale(out, {whole: 1})
+
+
+def leave(s: Site) -> None:
+    """A loop returns its last state, and what its rounds left side by side."""
+    states, stacked, axes = s["states"], s["stacked"], s["axes"]
+    for out, state, before in zip(s.node.outputs, states, s["before"], strict=False):
+        _same(s, out, state)
+        s.equal_all(s.axes(before), s.axes(state))
+        s.require({before: 1, state: -1})
+    for out, part, axis in zip(s.node.outputs[len(states) :], stacked, axes, strict=True):
+        _sliced(s, out, part, axis)
+        s.scale(out, {part: 1})
+
+
+def _same(s: Site, out: Value, value: Value) -> None:
+    s.equal_all(s.axes(out), s.axes(value))
+    s.scale(out, {value: 1})
+
+
+def _sliced(s: Site, whole: Value, part: Value, axis: int) -> None:
+    """One value is the slices of another along an axis, one for every round."""
+    axes = list(s.axes(whole))
+    s.pin(axes.pop(axis), "one position for every round")
+    s.equal_all(axes, s.axes(part))
+
+
+RULES: Mapping[str, Rule] = {
+    "onnx.If": branch,
+    **dict.fromkeys(("onnx.Loop.body", "onnx.Scan.body"), enter),
+    **dict.fromkeys(("onnx.Loop", "onnx.Scan"), leave),
+}

@@ -1,0 +1,89 @@
+"""What widening an ONNX file of 2 GB costs: its time beside plain writing of the same bytes, and its peak memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+
+from graphclone.emit.onnx import write
+from tests.bench import Timing
+
+LAYERS, WIDTH, PORT = 30, 4096, 8
+REPEATS = 3
+
+_CHILD = """
+import sys, time, graphclone
+start = time.perf_counter()
+graphclone.clone(sys.argv[1], widen=2).save_onnx(sys.argv[2])
+print(time.perf_counter() - start)
+"""
+
+
+def widen_file() -> Iterator[Timing]:
+    """A file of 2 GB becomes one of 8 GB."""
+    with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
+        source, clone, plain = (Path(folder) / name for name in ("source.onnx", "clone.onnx", "plain"))
+        write(model(), source)
+        rounds = []
+        for _ in range(REPEATS):
+            seconds = widened(source, clone)
+            size = sum(file.stat().st_size for file in clone.parent.glob("clone.onnx*"))
+            rounds.append((seconds, written(plain, size)))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        work, yardstick = (statistics.median(column) for column in zip(*rounds, strict=True))
+        yield Timing(f"widen {size / 4e9:.1f} GB of ONNX 2x, peak {peak:.2f} GB", "write()", work, yardstick)
+
+
+def widened(source: Path, clone: Path) -> float:
+    """Seconds that a process of its own takes, imports apart."""
+    for old in clone.parent.glob("clone.onnx*"):
+        old.unlink()
+    command = [sys.executable, "-c", _CHILD, str(source), str(clone)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def written(path: Path, size: int) -> float:
+    """Seconds to write that many bytes."""
+    block = memoryview(bytes(64 << 20))
+    start = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        while size > 0:
+            size -= file.write(block[:size] if size < len(block) else block)
+    seconds = time.perf_counter() - start
+    path.unlink()
+    return seconds
+
+
+def model() -> onnx_ir.Model:
+    """Square layers between a narrow input and a narrow output, 2 GB together, drawn as they are written."""
+    x = onnx_ir.Value(name="x", shape=onnx_ir.Shape(["batch", PORT]), type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT))
+    sizes = [PORT, *[WIDTH] * (LAYERS + 1), PORT]
+    weights = [_weight(f"layers.{i}.weight", sizes[i], sizes[i + 1]) for i in range(len(sizes) - 1)]
+    nodes: list[onnx_ir.Node] = []
+    value = x
+    for i, weight in enumerate(weights):
+        nodes.append(onnx_ir.node("MatMul", [value, weight], name=f"/layers.{i}/MatMul"))
+        nodes.append(onnx_ir.node("Relu", nodes[-1].outputs, name=f"/layers.{i}/Relu"))
+        value = nodes[-1].outputs[0]
+    value.name, value.shape, value.type = "y", onnx_ir.Shape(["batch", PORT]), x.type
+    graph = onnx_ir.Graph([x], [value], nodes=nodes, initializers=weights, opset_imports={"": 17}, name="layers")
+    return onnx_ir.Model(graph, ir_version=8)
+
+
+def _weight(name: str, rows: int, columns: int) -> onnx_ir.Value:
+    def draw() -> onnx_ir.TensorProtocol:
+        random = np.random.default_rng(len(name))
+        return onnx_ir.tensor(random.standard_normal((rows, columns), np.float32) / rows**0.5)
+
+    shape = onnx_ir.Shape((rows, columns))
+    lazy = onnx_ir.LazyTensor(draw, dtype=onnx_ir.DataType.FLOAT, shape=shape, name=name)
+    return onnx_ir.Value(name=name, shape=shape, type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT), const_value=lazy)
