@@ -15,7 +15,7 @@ from graphclone.passes import default_pipeline
 from graphclone.pipeline import Pass, State, available, parse
 from graphclone.printer import print_state
 from graphclone.rules import FAMILIES
-from graphclone.sources import resolve
+from graphclone.sources import OnnxFile, Source, resolve
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
@@ -59,9 +59,12 @@ def clone(arguments: Namespace) -> int:
     saving.check_target(target, arguments.force)
     passes = _pipeline(arguments.passes)
     _check_printed(arguments.print_after, passes)
+    source = resolve(arguments.model)
+    if isinstance(source, OnnxFile):
+        source.check_target(target)
     graphs: dict[str, str] = {}
     try:
-        made = _made(arguments, passes, graphs)
+        made = _made(source, arguments, passes, graphs)
     finally:
         for text in graphs.values() if not arguments.json else ():
             report.show_text(text)
@@ -73,14 +76,13 @@ def clone(arguments: Namespace) -> int:
     return 0
 
 
-def _made(arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) -> Clone:
+def _made(source: Source | OnnxFile, arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) -> Clone:
     def after(step: Pass, state: State) -> None:
         if "dims" in step.ensures:
             inspection.refuse_pinned(state, arguments.widen)
         if step.name in arguments.print_after:
             graphs[step.name] = print_state(state)
 
-    source = resolve(arguments.model)
     with report.progress(f"tracing {source.name}"):
         return source.clone(
             widen=arguments.widen,

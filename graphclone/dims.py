@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -107,8 +107,9 @@ def _inner(facts: Facts) -> set[Axis]:
 def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, str]:
     """A unique name per dim."""
     labels = {leaf: label for axis, label in facts.labels for leaf in _labelled(facts, axis)}
+    contracted = {i.name: facts.folded[i.value] for i in facts.graph.initializers if i.value in facts.folded}
     long = {axis: _long_name(axis, uses, labels) for axis, uses in touched.items()}
-    long = _resolve(long, {axis: _first_module(uses, labels.get(axis)) for axis, uses in touched.items()})
+    long = _resolve(long, {axis: _first_module(uses, labels.get(axis), contracted) for axis, uses in touched.items()})
     short = {axis: _shortened(name) for axis, name in long.items()}
     clashes = _clashing(short, long)
     chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in touched}
@@ -130,9 +131,10 @@ def _long_name(axis: Axis, uses: list[tuple[str, int]], labels: dict[Axis, str])
     return "" if prefix.rpartition(".")[2].isdigit() else prefix
 
 
-def _first_module(uses: list[tuple[str, int]], label: str | None) -> str:
+def _first_module(uses: list[tuple[str, int]], label: str | None, contracted: Mapping[str, Sequence[int]]) -> str:
     """The module that makes the dim: the first whose output axis it is."""
-    made = next((name for name, index in uses if index == 0), uses[0][0])
+    made = next((name for name, index in uses if name in contracted and index not in contracted[name]), None)
+    made = made or next((name for name, index in uses if index == 0), uses[0][0])
     return f"{_module(made)}.{label}".lstrip(".") if label else _module(made) or made
 
 

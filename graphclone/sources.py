@@ -100,6 +100,17 @@ class OnnxFile:
 
         return trace(Path(self.name), widen_io=widen_io, name=self.name)
 
+    def check_target(self, target: Path) -> None:
+        """Refuse to write what a file cannot become, or over the file itself.
+
+        Raises:
+            GraphcloneError: the target is a torch program, or the source.
+        """
+        if target.suffix == ".pt2":
+            raise GraphcloneError(f"{target}: a clone of an ONNX file is no torch program; write it as .onnx")
+        if target.exists() and target.samefile(self.name):
+            raise GraphcloneError(f"{target}: is the source; write the clone elsewhere")
+
     def clone(self, **options: Any) -> Clone:
         """The model widened; see ``graphclone.clone``."""
         from graphclone.cloning import clone

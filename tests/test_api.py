@@ -75,8 +75,9 @@ def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        ("model.onnx", "the model must be a torch.nn.Module, got 'model.onnx'; files cannot be widened yet"),
-        (model, "the model must be a torch.nn.Module, got function"),
+        ("nowhere.onnx", "nowhere.onnx: no such file"),
+        ("model.bin", "the model must be a torch.nn.Module or the path of an .onnx file, got 'model.bin'"),
+        (model, "the model must be a torch.nn.Module or the path of an .onnx file, got function"),
     ],
 )
 def test_what_is_no_model(thing: Any, message: str) -> None:

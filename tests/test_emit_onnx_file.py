@@ -110,8 +110,10 @@ def test_what_nobody_asked_to_change_survives(tmp_path: Path) -> None:
     assert [p.value for p in model.graph.metadata_props] == ["props"]
     assert model.graph.doc_string == "about it"
     for before, after in zip(source.graph.node, model.graph.node, strict=True):
-        before.domain = ""  # which it is, said or not
+        for node in (before, after):
+            node.ClearField("domain")  # empty, said or not
         assert before == after
+    assert model.graph.quantization_annotation == source.graph.quantization_annotation
     assert (model.graph.input, model.graph.output) == (source.graph.input, source.graph.output)
 
 
@@ -212,3 +214,14 @@ def test_an_onnx_clone_is_written_as_onnx_only(tmp_path: Path) -> None:
         with pytest.raises(GraphcloneError, match=r"write it as \.onnx"):
             write()
     assert {name: tuple(t.shape) for name, t in clone.state_dict().items()}["up"] == (5, 16)
+
+
+def test_new_initializers_of_old_files_are_inputs_too(tmp_path: Path) -> None:
+    """As they must be before version 4 of the format."""
+    text = "g (float[batch, 5] x, float[5, 4] up, float[4, 3] down) => (float[batch, 3] y) { CHAIN }"
+    chain = "sizes = Constant<value = int64[2] {-1, 4}>() a = MatMul(x, up) b = Reshape(a, sizes) y = MatMul(b, down)"
+    source = parse(text.replace("CHAIN", chain), {"up": (5, 4), "down": (4, 3)}, opset=9, ir_version=3)
+    _, model = cloned(source, tmp_path)
+    assert model.ir_version == 3
+    assert {tensor.name for tensor in model.graph.initializer} < {value.name for value in model.graph.input}
+    assert shapes(model)["up"] == (5, 8)

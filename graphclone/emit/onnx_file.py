@@ -35,6 +35,10 @@ def to_model(state: State) -> onnx_ir.Model:
     return _Writer(state).model()
 
 
+INITIALIZERS_APART = 4
+"""The first IR version in which an initializer need not be an input."""
+
+
 class _Writer:
     def __init__(self, state: State) -> None:
         assert state.source is not None
@@ -102,6 +106,8 @@ class _Writer:
             const_value=tensor,
         )
         self.graph.register_initializer(value)
+        if (self.result.ir_version or 0) < INITIALIZERS_APART:
+            self.graph.inputs.append(value)
         return value
 
     def fresh(self, name: str) -> str:

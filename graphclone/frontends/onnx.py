@@ -32,7 +32,9 @@ _LITERALS = {
     "Clip": ("min", "max"),
     "Col2Im": ("image_shape", "block_shape"),
     "ConstantOfShape": ("input",),
+    "CumProd": ("axis",),
     "CumSum": ("axis",),
+    "DFT": ("dft_length", "axis"),
     "Dropout": ("ratio", "training_mode"),
     "Expand": ("shape",),
     "MaxUnpool": ("output_shape",),
@@ -41,6 +43,7 @@ _LITERALS = {
     "Range": ("start", "limit", "delta"),
     "Reshape": ("shape",),
     "Resize": ("roi", "scales", "sizes"),
+    "STFT": ("frame_step", "frame_length"),
     "Slice": ("starts", "ends", "axes", "steps"),
     "Split": ("split",),
     "Squeeze": ("axes",),
@@ -267,7 +270,10 @@ class _Importer:
 
     def fresh_node(self, node: onnx_ir.Node) -> str:
         """The name of the node, or one after its operator and its first result."""
-        name = node.name or f"{node.op_type}_{node.outputs[0].name}"
+        return self.unused(node.name or f"{node.op_type}_{node.outputs[0].name}")
+
+    def unused(self, name: str) -> str:
+        """A name that no node has."""
         chosen, number = name, 1
         while chosen in self.node_names:
             chosen, number = f"{name}_{number}", number + 1
@@ -305,7 +311,7 @@ class _Importer:
     def number(self, name: str, op: str, operands: dict[str, Operand]) -> Value:
         name = self.fresh(name)
         value = Value(name, None, "")
-        self.append(Node(name, op, operands, [value]))
+        self.append(Node(self.unused(name), op, operands, [value]))
         return value
 
     # Operands

@@ -98,6 +98,12 @@ def size_in_bytes(tensor: TensorProto) -> int:
     return (bits + 7) // 8
 
 
+def shape(tensor: TensorProto) -> str:
+    """The declared shape in a message."""
+    text = str([*tensor.dims])
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def described(node: NodeProto) -> str:
     """A node in a message; not all have names, but what they make has."""
     if node.name:
@@ -300,19 +306,18 @@ def _check_tensor(tensor: TensorProto, where: str) -> None:
         raise GraphcloneError(f"{where} has data type {tensor.data_type}, which ONNX does not have; export it again")
     if len(tensor.dims) > _MAX_RANK:
         raise GraphcloneError(f"{where} has {len(tensor.dims)} axes, and {_MAX_RANK} are the most; export it again")
-    shape = "x".join(map(str, tensor.dims)) or "scalar"
     if any(size < 0 for size in tensor.dims):
-        raise GraphcloneError(f"{where} declares a negative size: {shape}; export it again")
+        raise GraphcloneError(f"{where} declares a negative size: {shape(tensor)}; export it again")
     if prod(size or 1 for size in tensor.dims) > sys.maxsize // 16:
-        raise GraphcloneError(f"{where} declares more elements than any memory holds: {shape}; export it again")
+        raise GraphcloneError(f"{where} declares more elements than any memory holds: {shape(tensor)}; export it again")
     if tensor.data_location == TensorProto.EXTERNAL:
         if tensor.data_type == TensorProto.STRING:
             raise GraphcloneError(f"{where} holds strings, which cannot lie in another file; export it again")
         return
-    _check_held(tensor, where, shape)
+    _check_held(tensor, where)
 
 
-def _check_held(tensor: TensorProto, where: str, shape: str) -> None:
+def _check_held(tensor: TensorProto, where: str) -> None:
     own = _FIELDS.get(tensor.data_type, "int32_data")
     allowed = ("string_data",) if tensor.data_type == TensorProto.STRING else ("raw_data", own)
     held = {field: len(getattr(tensor, field)) for field in _TYPED_FIELDS if getattr(tensor, field)}
@@ -324,7 +329,8 @@ def _check_held(tensor: TensorProto, where: str, shape: str) -> None:
     found = sum(held.values())
     needed, unit = (size_in_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
     if found != needed:
-        raise GraphcloneError(f"{where} holds {found} {unit}, but {shape} needs {needed}; export or download it again")
+        hint = "export or download it again"
+        raise GraphcloneError(f"{where} holds {found} {unit}, but its shape {shape(tensor)} needs {needed}; {hint}")
 
 
 def _entries(tensor: TensorProto) -> int:
@@ -388,7 +394,8 @@ def _check_values(body: _Body, outer: tuple[_Scope, ...]) -> set[str]:
     _check_order(body, needs)
     for name in body.outputs:
         if name not in made:
-            raise GraphcloneError(f"{body.where} returns {quoted(name)}, which nothing in it makes; add an Identity")
+            hint = "add an Identity" if any(name in scope.made for scope in outer) else "export it again"
+            raise GraphcloneError(f"{body.where} returns {quoted(name)}, which nothing in it makes; {hint}")
     return captured
 
 

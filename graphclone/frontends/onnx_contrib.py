@@ -1,4 +1,4 @@
-# ruff: noqa: PLR0913  operands and attributes are those of the operators
+# ruff: noqa: PLR0913, PLR0917  operands and attributes are those of the operators
 """Operators of ONNX Runtime's own domain, as functions for onnx's reference evaluator."""
 
 from __future__ import annotations
@@ -325,7 +325,8 @@ def dynamic_product(
 
 def dequantize(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1) -> Array:
     """Integers as the floats they stand for."""
-    scale, zeros = (a if a is None else _along(a, x.ndim, axis) for a in (scale, zero))
+    zeros = None if zero is None else _along(zero, x.ndim, axis)
+    scale = _along(scale, x.ndim, axis)
     found: Array = (x.astype(np.int64) - (0 if zeros is None else zeros.astype(np.int64))) * scale
     return found
 
@@ -333,8 +334,8 @@ def dequantize(x: Array, scale: Array, zero: Array | None = None, *, axis: int =
 def quantize(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1) -> Array:
     """Floats as integers that stand for them."""
     kind = np.dtype(np.uint8) if zero is None else zero.dtype
-    scale, zeros = (a if a is None else _along(a, x.ndim, axis) for a in (scale, zero))
-    made = np.rint(x / scale) + (0 if zeros is None else zeros)
+    zeros = None if zero is None else _along(zero, x.ndim, axis)
+    made = np.rint(x / _along(scale, x.ndim, axis)) + (0 if zeros is None else zeros)
     return np.clip(made, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: PLR0913  operands and attributes are those of the operators
+# ruff: noqa: PLR0913, PLR0917  operands and attributes are those of the operators
 """ONNX Runtime's attention operators, as functions for onnx's reference evaluator."""
 
 from __future__ import annotations

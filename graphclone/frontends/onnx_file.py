@@ -12,7 +12,7 @@ import onnx_ir
 from onnx import ModelProto, TensorProto
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx_checks import OWN_DOMAIN, check, quoted, size_in_bytes, tensors
+from graphclone.frontends.onnx_checks import OWN_DOMAIN, check, quoted, shape, size_in_bytes, tensors
 
 _PROTOBUF_LIMIT = 2**31
 """Bytes that no protobuf message reaches."""
@@ -80,8 +80,10 @@ def _contents(path: Path) -> bytes:
 
 
 def _model(proto: ModelProto) -> onnx_ir.Model:
-    # Some files of older versions have initializers that are no inputs, as 4 allows, and runtimes run them
-    proto.ir_version = max(proto.ir_version, 4)
+    inputs = {value.name for value in proto.graph.input}
+    if any(tensor.name not in inputs for tensor in proto.graph.initializer):
+        # Legal since version 4 only, but runtimes run older files that have such
+        proto.ir_version = max(proto.ir_version, 4)
     for owner in (proto, *proto.functions):
         for entry in owner.opset_import:
             entry.domain = "" if entry.domain in OWN_DOMAIN else entry.domain  # onnx-ir does so in nodes only
@@ -176,8 +178,8 @@ def _find(tensor: TensorProto, folder: _Folder) -> None:
     offset = _number(entries.get("offset", "0"), "offset")
     length = _number(entries.get("length", str(needed)), "length")
     if length != needed:
-        shape = "x".join(map(str, tensor.dims)) or "scalar"
-        raise GraphcloneError(f"its external data has {length} bytes, but {shape} needs {needed}; export it again")
+        needs = f"its shape {shape(tensor)} needs {needed}"
+        raise GraphcloneError(f"its external data has {length} bytes, but {needs}; export it again")
     if offset + length > file.size:
         end = f"ends at byte {offset + length} of a file of {file.size}"
         raise GraphcloneError(f"its external data {end}; export or download it again")

@@ -1,7 +1,7 @@
-"""Constants folded and nodes sorted by onnx-graphsurgeon, on a copy of the model that has no weights.
+"""Constants folded by onnx-graphsurgeon, on a copy of the model that has no weights.
 
-The copy is thrown away: writing through graphsurgeon would lose metadata and more. What is kept of it is the order of
-the nodes and the values that turned out constant.
+The copy is thrown away: writing through graphsurgeon would lose metadata and more. What is kept of it is the elements
+of the values that turned out constant.
 """
 
 from __future__ import annotations
@@ -21,38 +21,22 @@ _BYTES = 1 << 22
 """Of the largest value that is folded."""
 
 
-def prepare(model: onnx_ir.Model) -> Mapping[str, Array]:
-    """Sort the nodes of a model, and find what in it is constant.
-
-    Args:
-        model: its nodes are put in an order that can be executed, if they are not.
-
-    Returns:
-        The elements of values that nodes compute from constants alone, by name; weights count as unknown.
-    """
-    order, constants = _folded(model)
-    _sort(model.graph, order)
-    return constants
-
-
-def _folded(model: onnx_ir.Model) -> tuple[Mapping[str, int], Mapping[str, Array]]:
-    """The position of every node by its first result, and what turned out constant; nothing where that fails."""
-    severity = G_LOGGER.severity
-    G_LOGGER.severity = G_LOGGER.ULTRA_CRITICAL if hasattr(G_LOGGER, "ULTRA_CRITICAL") else G_LOGGER.CRITICAL
+def fold(model: onnx_ir.Model) -> Mapping[str, Array]:
+    """The elements of values that nodes compute from constants alone, by name; weights count as unknown."""
+    severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
     try:
-        graph = onnx_graphsurgeon.import_onnx(onnx_ir.serde.serialize_model(_without_weights(model))).toposort()
-        order = {node.outputs[0].name: i for i, node in enumerate(graph.nodes) if node.outputs}
+        graph = onnx_graphsurgeon.import_onnx(onnx_ir.serde.serialize_model(_without_weights(model)))
+        computed = {output.name for node in graph.nodes for output in node.outputs}
         graph.fold_constants(size_threshold=_BYTES, error_ok=True)
-        constants = {
+        return {
             name: tensor.values
             for name, tensor in graph.tensors().items()
-            if isinstance(tensor, onnx_graphsurgeon.Constant) and name in order
+            if isinstance(tensor, onnx_graphsurgeon.Constant) and name in computed
         }
     except Exception:  # an operator or a type that it does not know; nothing is lost but a short cut
-        return {}, {}
+        return {}
     finally:
         G_LOGGER.severity = severity
-    return order, constants
 
 
 def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
@@ -61,7 +45,7 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
     graph = copy.graph
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is not None and (tensor.dtype not in _SIZE_TYPES or 4 * prod(tensor.shape.numpy()) > _BYTES):
+        if tensor is not None and (_may_be_trained(tensor) or 4 * prod(tensor.shape.numpy()) > _BYTES):
             del graph.initializers[name]
             if not value.is_graph_input():
                 value.shape, value.dtype = onnx_ir.Shape(tensor.shape.numpy()), tensor.dtype
@@ -79,14 +63,11 @@ def _may_be_weight(node: onnx_ir.Node) -> bool:
     if node.domain or node.op_type not in ("Constant", "ConstantOfShape") or "value" not in node.attributes:
         return False
     tensor = node.attributes["value"].as_tensor()
-    if node.outputs[0].is_graph_output() or tensor.dtype in _SIZE_TYPES:
+    if node.outputs[0].is_graph_output():
         return False
-    return tensor.size > 1 if node.op_type == "Constant" else bool(tensor.numpy().any())
+    filled = node.op_type == "ConstantOfShape" and tensor.dtype not in _SIZE_TYPES and bool(tensor.numpy().any())
+    return filled or (node.op_type == "Constant" and _may_be_trained(tensor))
 
 
-def _sort(graph: onnx_ir.Graph, order: Mapping[str, int]) -> None:
-    positions = [order.get(node.outputs[0].name or "", -1) for node in graph]
-    if -1 not in positions and positions != sorted(positions):
-        nodes = sorted(graph, key=lambda node: order[node.outputs[0].name or ""])
-        graph.remove(nodes)
-        graph.extend(nodes)
+def _may_be_trained(tensor: onnx_ir.TensorProtocol) -> bool:
+    return tensor.dtype not in _SIZE_TYPES and tensor.size > 1

@@ -75,6 +75,11 @@ def _pad(attributes: Attributes, arrays: Inputs) -> Spelling:
     return 13, attributes, [x, np.array(pads), np.array(attributes.pop("value", 0), x.dtype)]
 
 
+def _dropout(_: Attributes, arrays: Inputs) -> Spelling:
+    """Nothing, as the ratio of an attribute is for training."""
+    return 13, {}, arrays
+
+
 def _first_tile(_: Attributes, arrays: Inputs) -> Spelling:
     x, tiles, axis = arrays
     assert x is not None
@@ -114,6 +119,7 @@ _OLD: Mapping[str, tuple[int, Callable[[Attributes, Inputs], Spelling]]] = {
     "Clip": (11, _attribute_to_input(12, "min", "max", dtype=None)),
     "Cast": (6, _first_cast),
     "Concat": (4, _first_concat),
+    "Dropout": (12, _dropout),
     "Pad": (11, _pad),
     "Reshape": (5, _attribute_to_input(5, "shape")),
     "Resize": (11, _resize),

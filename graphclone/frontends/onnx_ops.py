@@ -21,8 +21,9 @@ Array = npt.NDArray[Any]
 
 _TENSOR_SHAPE = tuple[int | None, ...]
 
-VERSIONED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13}
-"""Operators that meant something else before an opset, where they flattened their operand to two axes."""
+VERSIONED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "PRelu": 7}
+"""Operators that meant something else before an opset: they flattened their operand to two axes, or had a slope for
+each channel."""
 
 
 class UnknownOpError(Exception):
@@ -58,7 +59,7 @@ def schema(domain: str, op: str, opset: int) -> Schema:
     Raises:
         UnknownOpError: there is none.
     """
-    found = _contrib_schemas().get((domain, op)) if domain else None
+    found = _contrib_schemas().get((domain, op)) if is_contrib(domain, op) else None
     if found is None:
         try:
             found = onnx.defs.get_schema(op, opset, domain)
@@ -70,13 +71,23 @@ def schema(domain: str, op: str, opset: int) -> Schema:
     return Schema(inputs, variadic, found.since_version, found)
 
 
+def known_opset(domain: str, op: str, opset: int) -> int:
+    """The opset an operator is of, which ONNX Runtime puts into files of older opsets as well."""
+    return max(opset, 17) if (domain, op) == ("", "LayerNormalization") else opset
+
+
+def is_contrib(domain: str, op: str) -> bool:
+    """Whether an operator is ONNX Runtime's own, a few of which it has in the default domain."""
+    return domain not in ("", "ai.onnx") or op == "SimplifiedLayerNormalization"
+
+
 @cache
 def _contrib_schemas() -> dict[tuple[str, str], Any]:
-    """The schemas of ONNX Runtime's own domains."""
+    """The schemas of ONNX Runtime's own operators."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     schemas = sorted(state.get_all_operator_schema(), key=lambda schema: schema.since_version)
-    return {(schema.domain, schema.name): schema for schema in schemas if schema.domain not in ("", "ai.onnx")}
+    return {(schema.domain, schema.name): schema for schema in schemas if is_contrib(schema.domain, schema.name)}
 
 
 @dataclass(frozen=True)
@@ -177,12 +188,18 @@ def infer(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
     Raises:
         Exception: whatever onnx or ONNX Runtime raise where operands do not fit together.
     """
-    if call.domain in ("", "ai.onnx"):
+    if not is_contrib(call.domain, call.op):
         return _infer_standard(call, operands)
     return _infer_contrib(call, tuple(_Key.of(known) for known in operands))
 
 
+_LIKE_FIRST = ("GroupNormalization", "MeanVarianceNormalization")
+"""Operators that look like their first operand, of which onnx infers nothing."""
+
+
 def _infer_standard(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
+    if call.op in _LIKE_FIRST and operands[0] is not None:
+        return [Known(operands[0].dtype, operands[0].shape)]
     definition = schema("", call.op, call.opset).definition
     given = {f"i{i}": known for i, known in enumerate(operands) if known is not None}
     types = {name: _type(known) for name, known in given.items()}
@@ -196,7 +213,10 @@ def _infer_standard(call: Call, operands: Sequence[Known | None]) -> list[Known]
     results = [found.get(f"o{i}") for i, wanted in enumerate(call.outputs) if wanted]
     if all(result is None for result in results):
         return None
-    return [known_of_type(result) if result is not None else Known(0, None) for result in results]
+    known = [known_of_type(result) if result is not None else Known(0, None) for result in results]
+    if call.op == "Dropout":  # of whose mask onnx infers the shape in later opsets only
+        known = [Known(result.dtype, known[0].shape) for result in known]
+    return known
 
 
 def _type(known: Known) -> onnx.TypeProto:
@@ -231,6 +251,13 @@ class _Key:
         data, kind = (None, "") if array is None else (np.ascontiguousarray(array).tobytes(), array.dtype.str)
         return cls(known.dtype, known.shape, data, kind)
 
+    def zeros(self) -> Array:
+        """The operand, or zeros where its elements are not known."""
+        if self.data is not None:
+            return onnx.numpy_helper.to_array(self.tensor("known"))
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(self.dtype)
+        return np.zeros([size or 0 for size in self.shape or ()], dtype)
+
     def tensor(self, name: str) -> onnx.TensorProto:
         """The operand as an initializer."""
         assert self.data is not None
@@ -240,7 +267,7 @@ class _Key:
 
 @lru_cache(maxsize=4096)
 def _infer_contrib(call: Call, operands: tuple[_Key | None, ...]) -> list[Known] | None:
-    """Ask ONNX Runtime, which loads a model of this one node."""
+    """Ask ONNX Runtime, which loads a model of this one node; what it does not know our own implementation may."""
     import onnxruntime
 
     given = {f"i{i}": key for i, key in enumerate(operands) if key is not None}
@@ -260,10 +287,26 @@ def _infer_contrib(call: Call, operands: tuple[_Key | None, ...]) -> list[Known]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:  # it has no implementation for a CPU
+        return _tried(call, operands)
     found = {port.name: port for port in session.get_outputs()}
     results = [_of_port(found[f"o{i}"]) for i, wanted in enumerate(call.outputs) if wanted]
-    return results if any(known.shape is not None for known in results) else None
+    # A result of unknown rank is shown like a scalar
+    return results if all(known.shape for known in results) else _tried(call, operands)
+
+
+def _tried(call: Call, operands: Sequence[_Key | None]) -> list[Known] | None:
+    """The types and shapes of what our own implementation makes of operands full of zeros."""
+    if (call.domain, call.op) not in {(cls.op_domain, cls.__name__) for cls in OPERATORS}:
+        return None
+    if any(key is not None and (key.shape is None or None in key.shape) for key in operands):
+        return None
+    tensors = [None if key is None else key.zeros() for key in operands]
+    results = run(call, tensors)
+    return [Known(onnx.helper.np_dtype_to_tensor_dtype(result.dtype), result.shape) for result in results]
 
 
 _PORT_TYPES: Mapping[str, int] = {

@@ -12,13 +12,16 @@ from onnx.reference.op_run import OpRun
 
 Array = npt.NDArray[Any]
 
+Index = tuple[Any, ...]
+"""Of an array, axis by axis."""
+
 Function = Callable[..., Any]
 """Takes inputs by position, None for one that is left out, and attributes by name; returns one result or a tuple."""
 
 _NARROW = ("float16", "bfloat16")
 
 
-class _Own(OpRun):  # type: ignore[misc]
+class _Own(OpRun):
     """An operator that is a function; halves are computed in single precision."""
 
     function: Function

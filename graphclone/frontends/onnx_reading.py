@@ -13,8 +13,8 @@ import onnx_ir
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx_control import CONTROL, Repeated, inline_branch
-from graphclone.frontends.onnx_folding import prepare
-from graphclone.frontends.onnx_ops import Array, Call
+from graphclone.frontends.onnx_folding import fold
+from graphclone.frontends.onnx_ops import Array, Call, known_opset
 from graphclone.frontends.onnx_sequences import plain_split
 from graphclone.frontends.onnx_sizes import LARGE, READINGS, Fact, ReadingError, Sizes, evaluate_symbol, fresh_sizes
 
@@ -92,7 +92,7 @@ def read(model: onnx_ir.Model, name: str, assignment: Assignment | None = None) 
         GraphcloneError: an input declares no shape, or the nodes of the model do not fit together.
     """
     failures: list[ReadingError] = []
-    constants = prepare(model)
+    constants = fold(model)
     tried = _assignments(model, name) if assignment is None else [assignment]
     for sizes in tried:
         try:
@@ -388,7 +388,7 @@ def call_of(model: onnx_ir.Model, node: onnx_ir.Node) -> Call:
     return Call(
         domain="" if node.domain == "ai.onnx" else node.domain,
         op=node.op_type,
-        opset=model.opset_imports.get(node.domain, 1),
+        opset=known_opset(node.domain, node.op_type, model.opset_imports.get(node.domain, 1)),
         attributes=tuple(_bytes(proto) for proto in protos),
         inputs=tuple(given),
         outputs=tuple(bool(output.name) for output in node.outputs),

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphclone.frontends.onnx_contrib import CONTRIB
 from graphclone.frontends.onnx_functions import erf, gelu, group_norm, layer_normalization, rms_normalization
-from graphclone.frontends.onnx_own import Array, operators
+from graphclone.frontends.onnx_own import Array, Index, operators
 from graphclone.frontends.onnx_windows import (
     average_pool,
     convolution,
@@ -54,7 +54,8 @@ def max_roi_pool(x: Array, rois: Array, *, pooled_shape: Sequence[int], spatial_
         for place in np.ndindex(*pooled_shape):
             spans = zip(place, sizes, pooled_shape, (top, left), x.shape[2:], strict=True)
             cut = tuple(_bin(at, size / bins, start, limit) for at, size, bins, start, limit in spans)
-            seen = x[(int(batch), slice(None), *cut)]
+            region: Index = (int(batch), slice(None), *cut)
+            seen = x[region]
             if seen.size:
                 found[(number, slice(None), *place)] = seen.max(axis=(1, 2))
     return found
@@ -90,8 +91,10 @@ def columns_to_image(
             slice(start, start + (count - 1) * stride + 1, stride)
             for start, count, stride in zip(starts, counts, strides, strict=True)
         )
-        image[(..., *cut)] += columns[(slice(None), slice(None), *place)]
-    return image[(..., *(slice(pads[i], pads[i] + int(size)) for i, size in enumerate(image_shape)))]
+        seen: Index = (..., *cut)
+        image[seen] += columns[(slice(None), slice(None), *place)]
+    inside: Index = (..., *(slice(pads[i], pads[i] + int(size)) for i, size in enumerate(image_shape)))
+    return image[inside]
 
 
 def linear_attention(
@@ -135,6 +138,13 @@ def _heads(x: Array, heads: int) -> Array:
     return x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
 
 
+def gather_elements(data: Array, indices: Array, *, axis: int = 0) -> Array:
+    """``GatherElements``, along axes of any size."""
+    axis %= data.ndim
+    corner = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
+    return np.take_along_axis(data[corner], np.where(indices < 0, indices + data.shape[axis], indices), axis)
+
+
 def scatter(data: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
     """``Scatter``, which has been called ``ScatterElements`` since opset 11."""
     found = data.copy()
@@ -164,6 +174,7 @@ _STANDARD: Mapping[str, Callable[..., Any]] = {
     "GridSample": grid_sample,
     "Col2Im": columns_to_image,
     "LinearAttention": linear_attention,
+    "GatherElements": gather_elements,
     "Scatter": scatter,
 }
 

@@ -178,7 +178,7 @@ class OnnxDialect:
 
     def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
         new = {name: literal for name, literal in operands.items() if name not in node.operands}
-        node.target = node.target.respelled(op.removeprefix("onnx."), new)
+        node.target = node.target.respelled(op.removeprefix(f"{node.target.domain or 'onnx'}."), new)
         node.op, node.operands = op, operands
 
     def multiply(self, value: Value, factor: float, name: str) -> Node:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from graphclone.frontends.onnx_own import Array
+from graphclone.frontends.onnx_own import Array, Index
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Windows:
                 slice(start, start + (count - 1) * stride + 1, stride)
                 for start, count, stride in zip(starts, self.counts, self.strides, strict=True)
             ]
-            yield position, padded[(..., *cut)]
+            index: Index = (..., *cut)
+            yield position, padded[index]
 
 
 def _count(size: int, extent: int, stride: int, pads: tuple[int, int], ceil_mode: int) -> int:
@@ -174,8 +175,12 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
 
 # Convolutions
 
-_CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
-_TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+_CONVOLUTIONS: Sequence[Callable[..., torch.Tensor]] = (functional.conv1d, functional.conv2d, functional.conv3d)
+_TRANSPOSED: Sequence[Callable[..., torch.Tensor]] = (
+    functional.conv_transpose1d,
+    functional.conv_transpose2d,
+    functional.conv_transpose3d,
+)
 
 
 def convolution(
