@@ -131,7 +131,7 @@ class Facts:
                 contracted.setdefault((contraction.node, value), []).append(contraction)
         returned = {output.operand for output in self.graph.outputs if isinstance(output.operand, Value)}
         for initializer in self.graph.initializers:
-            if initializer.kind == "parameter":
+            if initializer.kind == "parameter" and initializer.value.is_float:
                 uses = set(self._uses(initializer.value, users, contracted, returned))
                 if len(uses) == 1 and (axes := uses.pop()) is not None:
                     self.folded[initializer.value] = axes

@@ -18,6 +18,8 @@ Operand = Any
 Path = tuple[str | int, ...]
 """Where an operand sits in a node: its name, then indices into lists."""
 
+_STORED_ONLY = ("float8", "float6e", "float4e")
+
 Role = Literal["input", "initializer", "node"]
 
 
@@ -56,7 +58,8 @@ class Value:
 
     @property
     def is_float(self) -> bool:
-        return "float" in self.dtype or "complex" in self.dtype
+        """Whether it can be scaled: floats of eight bits and fewer are stored, not computed with."""
+        return ("float" in self.dtype or "complex" in self.dtype) and not self.dtype.startswith(_STORED_ONLY)
 
     def __repr__(self) -> str:
         return f"%{self.name}"

@@ -17,12 +17,12 @@ from typing import ClassVar
 from graphclone.axes import Axis
 from graphclone.errors import GraphcloneError
 from graphclone.facts import Balance, Facts, Literal, Scaled
-from graphclone.ir import Graph, Initializer, Node, Value, substitute, values_in
+from graphclone.ir import Graph, Initializer, Node, Value, values_in
 from graphclone.pipeline import State
 from graphclone.scales import Expression, Infeasible, System, add, exp, log
 
 _ONE: Expression = {}
-_COSTS = {"scale": 1, "eps": 7}
+_COSTS = {"scale": 1, "eps": 7, "epsilon": 7}
 """What changing a literal costs, by operand; other literals cost 4."""
 
 
@@ -241,5 +241,13 @@ class _Solver:
 
 
 def _replace_operand(node: Node, old: Value, new: Value) -> None:
+    """Let the node read the new value where it first reads the old one: a square takes a factor once."""
     for name, operand in node.operands.items():
-        node.operands[name] = substitute(operand, {old: new})
+        if operand is old:
+            node.operands[name] = new
+            return
+        if old in values_in(operand):
+            items = list(operand)
+            items[items.index(old)] = new
+            node.operands[name] = items
+            return

@@ -87,11 +87,65 @@ def _explicit_scale(_: Graph, node: Node) -> bool:
     return True
 
 
+def _explicit_onnx_scale(graph: Graph, node: Node) -> bool:
+    """The default scale depends on the width, which is about to change."""
+    query = node.operands["Q"]
+    if node.operands.get("scale") is not None or query.rank - 1 in query.dynamic:
+        return False
+    width = query.shape[-1] // (node.operands["q_num_heads"] if query.rank == 3 else 1)
+    graph.dialect.respell(node, node.op, {**node.operands, "scale": float(width) ** -0.5})
+    return True
+
+
+def _explicit_contrib_scale(graph: Graph, node: Node) -> bool:
+    """The default scale, which may be spelled as 0, depends on the width, which is about to change."""
+    operands = node.operands
+    width = _query_width(node)
+    if operands.get("scale") or width is None:
+        return False
+    graph.dialect.respell(node, node.op, {**operands, "scale": float(width) ** -0.5})
+    return True
+
+
+def _query_width(node: Node) -> int | None:
+    """How wide the heads of an attention are that ONNX Runtime knows; None where that is dynamic."""
+    operands, heads = node.operands, node.operands["num_heads"]
+    if "weights" in operands:
+        sizes = operands.get("qkv_hidden_sizes") or [operands["weights"].shape[1] // 3]
+        return int(sizes[0]) // int(heads)
+    query = operands["query"]
+    if query.rank - 1 in query.dynamic:
+        return None
+    if query.rank == 5:
+        return int(query.shape[-1])
+    if operands.get("key") is None:
+        heads += 2 * operands["kv_num_heads"]
+    return int(query.shape[-1]) // int(heads)
+
+
+def _split_onnx_explicitly(graph: Graph, node: Node) -> bool:
+    """Equal parts become parts of stated sizes, which may grow unequally."""
+    x, axis = node.operands["input"], node.operands.get("axis", 0)
+    if node.operands.get("split") is not None or axis % max(x.rank, 1) in x.dynamic:
+        return False
+    sizes = [output.shape[axis] for output in node.outputs if output.shape is not None]
+    if sum(sizes) != x.shape[axis]:  # not all parts are wanted
+        return False
+    operands = {name: operand for name, operand in node.operands.items() if name != "num_outputs"}
+    graph.dialect.respell(node, node.op, {**operands, "split": sizes})
+    return True
+
+
 _SPELLINGS: Mapping[str, Callable[[Graph, Node], bool]] = {
     "aten.chunk.default": _split_explicitly,
     "aten.split.Tensor": _split_explicitly,
     "aten.view.default": _reshape,
     "aten.scaled_dot_product_attention.default": _explicit_scale,
+    "onnx.Attention": _explicit_onnx_scale,
+    "com.microsoft.Attention": _explicit_contrib_scale,
+    "com.microsoft.MultiHeadAttention": _explicit_contrib_scale,
+    "com.microsoft.GroupQueryAttention": _explicit_contrib_scale,
+    "onnx.Split": _split_onnx_explicitly,
 }
 
 

@@ -118,7 +118,7 @@ def test_functions_of_the_model_are_inlined() -> None:
         ["a"],
         ["b"],
         [onnx.helper.make_node("Add", ["a", "a"], ["b"])],
-        [onnx.helper.make_opsetid("", 17)],
+        opset,
     )
     model = parse("g (float[batch, 3] x) => (float[batch, 4] y) { h = MatMul(x, w) y = Identity(h) }", {"w": (3, 4)})
     model.graph.node[1].op_type, model.graph.node[1].domain = "Twice", "here"

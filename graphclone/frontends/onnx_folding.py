@@ -50,12 +50,17 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
             if not value.is_graph_input():
                 value.shape, value.dtype = onnx_ir.Shape(tensor.shape.numpy()), tensor.dtype
                 graph.inputs.append(value)
-    for node in [node for node in graph if _may_be_weight(node)]:
+    for node in [node for node in graph if _may_be_weight(node) or _is_part_of_shape(node)]:
         made = onnx_ir.Value(name=node.outputs[0].name, type=node.outputs[0].type)
         onnx_ir.convenience.replace_all_uses_with(node.outputs[0], made)
         graph.remove(node)
         graph.inputs.append(made)
     return copy
+
+
+def _is_part_of_shape(node: onnx_ir.Node) -> bool:
+    """Whether a node gives some of the sizes of a shape, for which graphsurgeon takes all."""
+    return not node.domain and node.op_type == "Shape" and bool({"start", "end"} & set(node.attributes))
 
 
 def _may_be_weight(node: onnx_ir.Node) -> bool:

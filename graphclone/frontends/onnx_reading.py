@@ -17,6 +17,7 @@ from graphclone.frontends.onnx_folding import fold
 from graphclone.frontends.onnx_ops import Array, Call, known_opset
 from graphclone.frontends.onnx_sequences import plain_split
 from graphclone.frontends.onnx_sizes import LARGE, READINGS, Fact, ReadingError, Sizes, evaluate_symbol, fresh_sizes
+from graphclone.symbols import sums
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
 """Element types of what is computed with rather than trained."""
@@ -69,8 +70,8 @@ class Reading:
 
     def is_weight(self, value: onnx_ir.Value) -> bool:
         """Whether a constant value may have been trained."""
-        fact, stored = self.facts[value], self.stored(value)
-        return stored is not None and stored.dtype not in _SIZE_TYPES and prod(fact.shape or ()) > 1
+        stored = self.stored(value)
+        return stored is not None and stored.dtype not in _SIZE_TYPES
 
     def folded(self, node: onnx_ir.Node) -> bool:
         """Whether all that a node computes is constant."""
@@ -141,6 +142,9 @@ def _assignments(model: onnx_ir.Model, name: str) -> Iterator[Assignment]:
     yield _completed(symbols, base)
     if not symbols:
         return
+    for whole, a, b in sums(plain):
+        both = tuple(one + other for one, other in zip(base[a], base[b], strict=True))
+        yield _completed(symbols, base | {whole: both})
     by_position = {axis: tuple(next(sizes) for sizes in fresh) for axis in sorted(set(symbols.values()))}
     yield {symbol: by_position[axis] for symbol, axis in symbols.items()}
     for step in (32, 0):

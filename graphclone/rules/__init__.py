@@ -9,6 +9,8 @@ from graphclone.ir import Node
 from graphclone.rules import (
     attention,
     concat,
+    contrib,
+    contrib_attention,
     control,
     conv,
     create,
@@ -22,7 +24,22 @@ from graphclone.rules import (
 )
 from graphclone.rules.site import Cannot, Rule, Site
 
-FAMILIES = (pointwise, linear, conv, norm, attention, index, view, concat, reduce, recurrent, control, create)
+FAMILIES = (
+    pointwise,
+    linear,
+    conv,
+    norm,
+    attention,
+    index,
+    view,
+    concat,
+    reduce,
+    recurrent,
+    control,
+    create,
+    contrib,
+    contrib_attention,
+)
 
 Rules = Mapping[str, Rule]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from math import isinf
 
 from graphclone.axes import Axis
-from graphclone.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.ir import Operand, Path, Value
+from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
+from graphclone.rules.view import constants, literals
 
 
 def cat(s: Site) -> None:
@@ -101,17 +103,22 @@ def cut(s: Site) -> None:
     axis = s.axis("dim", x.rank, 0)
     _equal_but(s, axis, s.axes(x), s.axes(s.out))
     s.same_scale(s.out, x)
+    bounds = [s.get("start", 0), s.get("end"), s.get("step", 1)]
+    _cut_axis(s, x, axis, bounds, (("start",), ("end",)))
+
+
+def _cut_axis(s: Site, x: Value, axis: int, bounds: Sequence[Operand], paths: tuple[Path, Path]) -> None:
+    """``start:end:step`` of one axis; the paths are those of start and end."""
     whole, part = s.axes(x)[axis], s.axes(s.out)[axis]
-    bounds = [s.get("start", 0), s.get("end", whole.size), s.get("step", 1)]
     if axis in x.dynamic or any(isinstance(bound, Value) for bound in bounds):
         s.pin([whole, part], "part of a dynamic axis")
         return
     start, end, step = slice(*bounds).indices(whole.size)
     if step == 1:
-        _cut_at(s, whole, part, start, end)
-    elif whole.size % step == 0 and 0 <= (bounds[0] or 0) < step and end == whole.size:
+        _cut_at(s, whole, part, (start, end), (bounds[0], bounds[1]), paths)
+    elif step > 0 and whole.size % step == 0 and 0 <= (bounds[0] or 0) < step and end == whole.size:
         s.equal(whole, s.system.product([part, s.system.dim(step, s.why("taken in steps"))]))
-        _follow_bound(s, "end", [whole], [])
+        _follow_bound(s, paths[1], bounds[1], [whole], [])
     else:
         s.pin([whole, part], "taken in steps")
 
@@ -129,7 +136,7 @@ def narrow(s: Site) -> None:
     start = s.integer("start") % max(whole.size, 1)
     before, after = s.system.dim(start), s.system.dim(whole.size - start - part.size)
     s.equal(whole, s.system.concat([before, part, after]))
-    _follow_bound(s, "start", [before], [part, after])
+    _follow_bound(s, ("start",), s["start"], [before], [part, after])
     s.follow(("length",), part)
 
 
@@ -140,7 +147,7 @@ def pad(s: Site) -> None:
     axes, out = list(s.axes(x)), list(s.axes(s.out))
     for i in range(0, len(padding), 2):
         axis = x.rank - 1 - i // 2
-        _pad_axis(s, i, (axes.pop(axis), out.pop(axis)), constant=constant)
+        _pad_axis(s, (("pad", i), ("pad", i + 1)), (axes.pop(axis), out.pop(axis)), constant=constant)
     s.equal_all(axes, out)
     if constant and isinstance(value, int | float) and value:
         s.same_scale(s.out, x, s.literal("value", float(value)))
@@ -148,8 +155,8 @@ def pad(s: Site) -> None:
         s.same_scale(s.out, x)
 
 
-def _pad_axis(s: Site, i: int, axes: tuple[Axis, Axis], *, constant: bool) -> None:
-    before, after = s["pad"][i : i + 2]
+def _pad_axis(s: Site, paths: tuple[Path, Path], axes: tuple[Axis, Axis], *, constant: bool) -> None:
+    before, after = (s.operand(path) for path in paths)
     if before == 0 and after == 0:
         s.equal(*axes)
     elif not constant or isinstance(before, Value) or isinstance(after, Value) or min(before, after) < 0:
@@ -157,8 +164,8 @@ def _pad_axis(s: Site, i: int, axes: tuple[Axis, Axis], *, constant: bool) -> No
     else:
         borders = s.system.dim(before), s.system.dim(after)
         s.equal(axes[1], s.system.concat([borders[0], axes[0], borders[1]]))
-        s.follow(("pad", i), borders[0])
-        s.follow(("pad", i + 1), borders[1])
+        for path, border in zip(paths, borders, strict=True):
+            s.follow(path, border)
 
 
 def shift(s: Site) -> None:
@@ -171,29 +178,31 @@ def shift(s: Site) -> None:
     s.same_scale(s.out, x)
 
 
-def _cut_at(s: Site, whole: Axis, part: Axis, start: int, end: int) -> None:
+def _cut_at(
+    s: Site, whole: Axis, part: Axis, place: tuple[int, int], bounds: tuple[Operand, Operand], paths: tuple[Path, Path]
+) -> None:
+    start, end = place
     if part.size == 0 or end <= start:
         s.pin([whole, part], "nothing is taken")
         return
     before, after = s.system.dim(start), s.system.dim(whole.size - end)
     s.equal(whole, s.system.concat([before, part, after]))
-    _follow_bound(s, "start", [before], [part, after])
-    _follow_bound(s, "end", [before, part], [after])
+    _follow_bound(s, paths[0], bounds[0], [before], [part, after])
+    _follow_bound(s, paths[1], bounds[1], [before, part], [after])
 
 
-def _follow_bound(s: Site, name: str, before: Sequence[Axis], after: Sequence[Axis]) -> None:
+def _follow_bound(s: Site, path: Path, bound: Operand, before: Sequence[Axis], after: Sequence[Axis]) -> None:
     """A literal bound counts what is before it, or what is after it where it is negative.
 
     One beyond either end is cut off there, and would not be once the axis has grown; only the bounds that mean
     the end itself, missing or as great as can be, are left as they are.
     """
-    bound = s.get(name)
     if bound in (None, 0, _END):
         return
     if bound > 0:
-        s.follow((name,), *before)
+        s.follow(path, *before)
     else:
-        s.follow((name,), *after, sign=-1)
+        s.follow(path, *after, sign=-1)
 
 
 _END = 2**63 - 1
@@ -227,6 +236,84 @@ def meshgrid(s: Site) -> None:
         s.scale(out, {tensor: 1})
 
 
+def onnx_split(s: Site) -> None:
+    """Parts of stated sizes; equal parts of a static axis have been spelled so."""
+    s.get("num_outputs")
+    rule = split if isinstance(s.get("split"), list) else split_dynamic
+    if (sizes := s.maybe_tensor("split")) is not None:
+        s.pin(s.axes(sizes), "sizes")
+    rule(s.renamed({"self": "input", "dim": "axis", "split_sizes": "split"}))
+
+
+def onnx_slice(s: Site) -> None:
+    """``x[start:end:step]`` along several axes."""
+    x = s.tensor("data")
+    starts, ends = literals(s, "starts"), literals(s, "ends")
+    axes = [axis % x.rank for axis in (constants(s, "axes") if s.has("axes") else range(len(starts)))]
+    steps = literals(s, "steps") if s.has("steps") else [1] * len(starts)
+    for axis, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if axis not in axes:
+            s.equal(a, b)
+    for i, axis in enumerate(axes):
+        _cut_axis(s, x, axis, (starts[i], ends[i], steps[i]), (("starts", i), ("ends", i)))
+    s.same_scale(s.out, x)
+
+
+def onnx_pad(s: Site) -> None:
+    """Borders: all those before the axes, then all those after. Constant ones grow as they like."""
+    x, pads = s.tensor("data"), literals(s, "pads")
+    axes = [axis % x.rank for axis in (constants(s, "axes") if s.has("axes") else range(x.rank))]
+    constant = s.get("mode", "constant") == "constant"
+    for axis, pair in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if axis in axes:
+            at = axes.index(axis)
+            _pad_axis(s, (("pads", at), ("pads", at + len(pads) // 2)), pair, constant=constant)
+        else:
+            s.equal(*pair)
+    _scale_of_padded(s, x, "constant_value" if s.has("constant_value") else "value", constant=constant)
+
+
+def _scale_of_padded(s: Site, x: Value, name: str, *, constant: bool) -> None:
+    value = s.get(name, 0)
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if isinstance(value, Value):
+        if value.is_tensor:
+            s.pin(s.axes(value), "a number")
+            s.same_scale(s.out, x, value)
+    elif constant and value and not isinf(value):
+        s.same_scale(s.out, x, s.literal(name, float(value)))
+    else:
+        s.same_scale(s.out, x)
+
+
+def reverse_sequence(s: Site) -> None:
+    """The first so many places of one axis in reverse, as many for each index of another axis as a vector says."""
+    x, lengths = s.tensor("input"), s.tensor("sequence_lens")
+    time, batch = s.axis("time_axis", x.rank, 0), s.axis("batch_axis", x.rank, 1)
+    s.pin(s.axes(x)[time], "reordered")
+    s.equal(s.axes(lengths)[0], s.axes(x)[batch])
+    s.equal_all(s.axes(x), s.axes(s.out))
+    s.same_scale(s.out, x)
+
+
+def compress(s: Site) -> None:
+    """Those places of an axis, or of all axes as one, that a condition marks."""
+    x, condition = s.tensor("input"), s.tensor("condition")
+    s.pin(s.axes(condition), "chosen by place")
+    if s.get("axis") is None:
+        s.pin([*s.axes(x), *s.axes(s.out)], "chosen by place")
+    else:
+        axis = s.axis("axis", x.rank)
+        s.pin([s.axes(x)[axis], s.axes(s.out)[axis]], "chosen by place")
+        _equal_but(s, axis, s.axes(x), s.axes(s.out))
+    s.same_scale(s.out, x)
+
+
+_OF_SEQUENCES = """
+    SplitToSequence SequenceAt SequenceConstruct SequenceInsert SequenceErase SequenceLength SequenceEmpty SequenceMap
+    ConcatFromSequence
+"""
+
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("aten.cat.default", "aten.concat.default", "aten.concatenate.default"), cat),
     "aten.stack.default": stack,
@@ -242,4 +329,11 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("aten.flip.default", "aten.roll.default"), shift),
     "aten.unfold.default": unfold,
     **dict.fromkeys(("aten.meshgrid.default", "aten.meshgrid.indexing"), meshgrid),
+    "onnx.Concat": spelled(cat, tensors="inputs", dim="axis"),
+    "onnx.Split": onnx_split,
+    "onnx.Slice": onnx_slice,
+    "onnx.Pad": onnx_pad,
+    "onnx.ReverseSequence": reverse_sequence,
+    "onnx.Compress": compress,
+    **dict.fromkeys((f"onnx.{op}" for op in _OF_SEQUENCES.split()), refused("a sequence of tensors")),
 }

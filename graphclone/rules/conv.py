@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from graphclone.axes import Axis
 from graphclone.facts import Contraction
 from graphclone.ir import Value
 from graphclone.rules.linear import product
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site, exact, refused, spelled
 
 
 def convolution(s: Site) -> None:
@@ -20,7 +20,7 @@ def convolution(s: Site) -> None:
         raise Cannot("an input of this rank")
     _groups(s, s.axes(x)[batch], w, s.axes(s.out)[batch])
     contraction = s.contracted((w, [1]))
-    _channels_and_windows(s, x, w, batch, windowed=_is_windowed(s, w))
+    _channels_and_windows(s, x, w, batch, [_is_windowed(s, w)] * rank)
     if b is not None:
         s.equal(s.axes(b)[0], s.axes(s.out)[batch])
     product(s, x, w, contraction, bias=b)
@@ -49,21 +49,25 @@ def transposed_convolution(s: Site) -> None:
     contraction: Contraction = s.contracted((w, [0]))
     s.get("output_padding")
     _is_windowed(s, w)
-    _channels_and_windows(s, x, w, batch, windowed=True)
+    _channels_and_windows(s, x, w, batch, [True] * (w.rank - 2))
     if b is not None:
         s.equal(s.axes(b)[0], s.axes(s.out)[batch])
     product(s, x, w, contraction, bias=b)
 
 
-def _channels_and_windows(s: Site, x: Value, w: Value, batch: int, *, windowed: bool) -> None:
+def _channels_and_windows(s: Site, x: Value, w: Value, batch: int, windowed: Sequence[bool]) -> None:
     s.pin(s.axes(w)[2:], "a window")
     if batch:
         s.equal(s.axes(x)[0], s.axes(s.out)[0])
-    inner, outer = s.axes(x)[batch + 1 :], s.axes(s.out)[batch + 1 :]
-    if windowed:
-        s.pin((*inner, *outer), "windowed")
-    else:
-        s.equal_all(inner, outer)
+    _windows(s, s.axes(x)[batch + 1 :], s.axes(s.out)[batch + 1 :], windowed)
+
+
+def _windows(s: Site, inner: Sequence[Axis], outer: Sequence[Axis], windowed: Sequence[bool]) -> None:
+    for a, b, moves in zip(inner, outer, windowed, strict=True):
+        if moves:
+            s.pin([a, b], "windowed")
+        else:
+            s.equal(a, b)
 
 
 def _is_windowed(s: Site, w: Value) -> bool:
@@ -128,11 +132,203 @@ def columns_to_image(s: Site) -> None:
     s.same_scale(s.out, x)
 
 
-def _columns(s: Site, image: tuple[Axis, ...], columns: tuple[Axis, ...]) -> None:
-    s.pin([*image[-2:], columns[-1]], "windowed")
-    s.equal_all(image[:-3], columns[:-2])
-    window = s.system.dim(columns[-2].size // image[-3].size, s.why("a window"))
-    s.equal(columns[-2], s.system.product([image[-3], window]))
+def _columns(s: Site, image: tuple[Axis, ...], columns: tuple[Axis, ...], rank: int = 2) -> None:
+    *batch, channel = image[:-rank]
+    s.pin([*image[-rank:], columns[-1]], "windowed")
+    s.equal_all(batch, columns[:-2])
+    window = s.system.dim(columns[-2].size // channel.size, s.why("a window"))
+    s.equal(columns[-2], s.system.product([channel, window]))
+
+
+def onnx_convolution(s: Site) -> None:
+    """``b (g i) ..., (g o) i ..., (g o)? -> b (g o) ...``; axes on which the window stands still pass."""
+    x, w, b = s.tensor("X"), s.tensor("W"), s.maybe_tensor("B")
+    contraction = _onnx_convolved(s, x, w)
+    if b is not None:
+        s.equal(s.axes(b)[0], s.axes(s.out)[1])
+    product(s, x, w, contraction, bias=b)
+
+
+def _onnx_convolved(s: Site, x: Value, w: Value) -> Contraction:
+    _groups(s.renamed({"groups": "group"}), s.axes(x)[1], w, s.axes(s.out)[1])
+    _channels_and_windows(s, x, w, 1, _moving(s, (w.shape or ())[2:]))
+    return s.contracted((w, [1]))
+
+
+def _moving(s: Site, kernel: Sequence[int]) -> list[bool]:
+    """For each axis whether the window sees more than one place, or skips some."""
+    for name in ("kernel_shape", "dilations", "auto_pad", "ceil_mode", "count_include_pad"):
+        s.get(name)
+    n = len(kernel)
+    strides, pads = s.get("strides", [1] * n), s.get("pads", [0] * 2 * n)
+    return [place != (1, 1, 0, 0) for place in zip(kernel, strides, pads[:n], pads[n:], strict=True)]
+
+
+def quantized_convolution(s: Site) -> None:
+    """A convolution of integers. What it sums over keeps its size; groups and channels of the result pass."""
+    x, w = s.tensor("x"), s.tensor("w")
+    s.pin(_onnx_convolved(s, x, w).axes, "summed over integers")
+    for name in s.node.operands:
+        value = s.maybe_tensor(name)
+        if value is not None and value not in (x, w):  # a number, or one for each channel of the result
+            s.align(s.axes(value), [s.axes(s.out)[1]])
+
+
+def onnx_transposed_convolution(s: Site) -> None:
+    """``b i ..., i o ..., o? -> b o ...``; the groups, if any, keep their number."""
+    for name in ("strides", "pads", "dilations", "kernel_shape", "auto_pad", "output_shape"):
+        s.get(name)
+    transposed_convolution(s.renamed({"input": "X", "weight": "W", "bias": "B", "groups": "group"}))
+
+
+def deformable_convolution(s: Site) -> None:
+    """A convolution that takes its samples at given offsets, each perhaps with a weight."""
+    x, offset, mask = s.tensor("X"), s.tensor("offset"), s.maybe_tensor("mask")
+    onnx_convolution(s)
+    s.pin([*s.axes(x)[2:], *s.axes(s.out)[2:]], "sampled by place")
+    for value in (offset, mask):
+        if value is not None:
+            s.pin(s.axes(value)[1:], "sampled by place")
+            s.equal(s.axes(value)[0], s.axes(x)[0])
+            s.require({value: 1})
+    groups = s.system.dim(s.integer("offset_group", 1), s.why("groups of offsets"))
+    channel = s.axes(x)[1]
+    s.equal(channel, s.system.product([groups, s.system.dim(channel.size // groups.size)]))
+
+
+def onnx_pool(s: Site) -> None:
+    """Windows over all axes but batch and channels; mean, norm and maximum pass the scale on."""
+    x = s.tensor("X")
+    if len(s.node.outputs) > 1:
+        raise Cannot("positions counted over all axes")
+    s.get("p"), s.get("storage_order")
+    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
+    _windows(s, s.axes(x)[2:], s.axes(s.out)[2:], _moving(s, s["kernel_shape"]))
+    s.same_scale(s.out, x)
+
+
+def global_pool(s: Site) -> None:
+    """One number per channel: mean, maximum or p-norm."""
+    x = s.tensor("X")
+    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
+    places, power = s.axes(x)[2:], None
+    if s.node.op == "onnx.GlobalLpPool":
+        power = exact(1 / s.number("p", 2))
+        if power is None:
+            raise Cannot("a norm of this order")
+    if s.node.op != "onnx.GlobalMaxPool":
+        for axis in places:
+            s.uniform(axis, "pooled")
+    s.scale(s.out, {x: 1}, logs=dict.fromkeys(places, power) if power else None)
+
+
+def region_pool(s: Site) -> None:
+    """Regions of an image, given by their corners: ``b c h w, r 4, r? -> r c y x``"""
+    x, regions, batch = s.tensor("X"), s.tensor("rois"), s.maybe_tensor("batch_indices")
+    _read_all(s, x, regions, *([] if batch is None else [batch]))
+    s.pin([s.axes(x)[0], *s.axes(x)[2:], *s.axes(s.out)[2:], s.axes(regions)[1]], "sampled by place")
+    for axis in (s.axes(s.out)[0], *([] if batch is None else s.axes(batch))):
+        s.equal(s.axes(regions)[0], axis)
+    s.equal(s.axes(x)[1], s.axes(s.out)[1])
+    s.require({regions: 1})
+    s.scale(s.out, {x: 1})
+
+
+def onnx_columns_to_image(s: Site) -> None:
+    """``b (c k) l -> b c ...``"""
+    x = s.tensor("input")
+    _read_all(s, x)
+    _columns(s, s.axes(s.out), s.axes(x), s.out.rank - 2)
+    s.same_scale(s.out, x)
+
+
+def depth_to_space(s: Site) -> None:
+    """``b (r r c) h w -> b c (h r) (w r)``, or ``b (c r r) h w`` in mode CRD"""
+    _move_blocks(s, s.axes(s.tensor("input")), s.axes(s.out))
+
+
+def space_to_depth(s: Site) -> None:
+    """``b c (h r) (w r) -> b (r r c) h w``, or ``b (c r r) h w`` in mode CRD"""
+    _move_blocks(s, s.axes(s.out), s.axes(s.tensor("input")))
+
+
+def _move_blocks(s: Site, deep: Sequence[Axis], wide: Sequence[Axis]) -> None:
+    ratio = s.integer("blocksize")
+    s.pin([*deep[2:], *wide[2:]], "blocks of pixels are moved")
+    s.equal(deep[0], wide[0])
+    block = s.system.dim(ratio * ratio, s.why("blocks of pixels are moved"))
+    s.equal(deep[1], s.system.product([wide[1], block] if s.get("mode", "DCR") == "CRD" else [block, wide[1]]))
+    s.same_scale(s.out, s.tensor("input"))
+
+
+def resize(s: Site) -> None:
+    """Interpolation; axes that keep their size pass."""
+    x = s.tensor("X")
+    _read_all(s, x)
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if _keeps(s, x, i):
+            s.equal(a, b)
+        else:
+            s.pin([a, b], "resampled")
+    beyond = s.get("extrapolation_value", 0)
+    s.same_scale(s.out, x, *([s.literal("extrapolation_value", beyond)] if beyond else []))
+
+
+def _keeps(s: Site, x: Value, axis: int) -> bool:
+    """Whether an axis is not resampled. A size that says so is that of the axis, whatever it becomes."""
+    if "tf_crop_and_resize" in (s.get("coordinate_transformation_mode"), s.get("mode")):
+        return False
+    axes = s.axis_list("axes", x.rank)
+    if axis not in axes:
+        return True
+    at, sizes, scales = axes.index(axis), s.get("sizes"), s.get("scales")
+    if isinstance(scales, list) and scales:
+        return bool(scales[at] == 1)
+    if not isinstance(sizes, list) or s.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return False
+    if isinstance(sizes[at], Value) or sizes[at] != s.axes(x)[axis].size or axis in x.dynamic:
+        return False
+    s.follow(("sizes", at), s.axes(s.out)[axis])
+    return True
+
+
+def affine_grid(s: Site) -> None:
+    """Places in an image, linear in the matrices: ``b n m, sizes -> b ... n``"""
+    theta, size = s.tensor("theta"), s["size"]
+    _read_all(s, theta)
+    s.pin([*s.axes(theta)[1:], *s.axes(s.out)[1:]], "places in an image")
+    s.equal(s.axes(theta)[0], s.axes(s.out)[0])
+    if isinstance(size, list):
+        s.follow(("size", 0), s.axes(s.out)[0])
+    else:
+        s.pin(s.axes(s.out)[0], "a computed size")
+    s.same_scale(s.out, theta)
+
+
+def center_crop_or_pad(s: Site) -> None:
+    """Some axes cut or padded with zeros on both sides to sizes; those that have them already pass."""
+    x, shape = s.tensor("input_data"), s["shape"]
+    _read_all(s, x)
+    axes = s.axis_list("axes", x.rank)
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if i not in axes:
+            s.equal(a, b)
+        elif isinstance(shape, list) and shape[axes.index(i)] == a.size:
+            s.equal(a, b)
+            s.follow(("shape", axes.index(i)), b)
+        else:
+            s.pin([a, b], "cut or padded")
+    s.same_scale(s.out, x)
+
+
+def _read_all(s: Site, *known: Value) -> None:
+    """All operands are options but these; tensors among them are sizes or places."""
+    for name in s.node.operands:
+        s.get(name)
+    for value in s.tensors:
+        if value not in known:
+            s.pin(s.axes(value), "sizes or places")
+            s.require({value: 1})
 
 
 def _pooled_rank(s: Site) -> int:
@@ -162,4 +358,19 @@ RULES: Mapping[str, Rule] = {
     "aten.grid_sampler.default": grid_sample,
     "aten.im2col.default": image_to_columns,
     "aten.col2im.default": columns_to_image,
+    "onnx.Conv": onnx_convolution,
+    "onnx.ConvTranspose": onnx_transposed_convolution,
+    **dict.fromkeys(("onnx.ConvInteger", "onnx.QLinearConv"), quantized_convolution),
+    "onnx.DeformConv": deformable_convolution,
+    **dict.fromkeys((f"onnx.{kind}Pool" for kind in ("Max", "Average", "Lp")), onnx_pool),
+    **dict.fromkeys((f"onnx.Global{kind}Pool" for kind in ("Max", "Average", "Lp")), global_pool),
+    **dict.fromkeys(("onnx.MaxRoiPool", "onnx.RoiAlign"), region_pool),
+    "onnx.MaxUnpool": refused("positions counted over all axes"),
+    "onnx.Col2Im": onnx_columns_to_image,
+    "onnx.DepthToSpace": depth_to_space,
+    "onnx.SpaceToDepth": space_to_depth,
+    **dict.fromkeys(("onnx.Resize", "onnx.Upsample"), resize),
+    "onnx.GridSample": spelled(grid_sample, input="X"),
+    "onnx.AffineGrid": affine_grid,
+    "onnx.CenterCropPad": center_crop_or_pad,
 }  # fmt: skip

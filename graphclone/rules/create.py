@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphclone.rules.site import Rule, Site
+from graphclone.ir import Value
+from graphclone.rules.site import Cannot, Rule, Site, refused
 from graphclone.rules.view import follow_sizes
 
 
@@ -52,12 +53,42 @@ def positions(s: Site) -> None:
     s.pin_all("values by position")
 
 
+def onnx_constant(s: Site) -> None:
+    """A tensor of one value, its sizes given as numbers."""
+    if isinstance(s["input"], Value):
+        raise Cannot("its sizes are computed as a whole")
+    follow_sizes(s, "input", s.axes(s.out))
+    s.scale(s.out, {} if s.get("value") else {s.literal("", 0.0): 1})
+
+
+def one_hot(s: Site) -> None:
+    """``... -> ... depth``, or with the new axis somewhere else: one of two values each."""
+    indices, values = s.tensor("indices"), s.tensor("values")
+    depth = s.maybe_tensor("depth")
+    axes = list(s.axes(s.out))
+    s.pin(axes.pop(s.axis("axis", s.out.rank, -1)), "its elements are numbered")
+    s.pin(s.axes(values), "off and on")
+    s.equal_all(s.axes(indices), axes)
+    for number in [indices] if depth is None else [indices, depth]:
+        s.require({number: 1})
+    s.scale(s.out, {values: 1})
+
+
 _VALUES = {"zeros": 0.0, "ones": 1.0, "full": None, "empty": 0.0}
 
 _BY_POSITION = """
     arange.default arange.start arange.start_step eye.default eye.m linspace.default scalar_tensor.default
     rand.default rand.generator randn.default randn.generator randint.default randint.low rand_like.default
     randn_like.default randperm.default tril_indices.default triu_indices.default affine_grid_generator.default
+"""
+
+_ONNX_BY_POSITION = """
+    Range EyeLike Bernoulli RandomNormal RandomNormalLike RandomUniform RandomUniformLike BlackmanWindow HammingWindow
+    HannWindow MelWeightMatrix
+"""
+
+_NO_TENSORS = """
+    ImageDecoder Optional OptionalGetElement OptionalHasElement StringNormalizer StringSplit TfIdfVectorizer
 """
 
 RULES: Mapping[str, Rule] = {
@@ -67,4 +98,8 @@ RULES: Mapping[str, Rule] = {
     **{f"aten.{name}_like.default": constant_like(value) for name, value in _VALUES.items()},
     "aten.zero.default": constant_like(0.0),
     **{f"aten.{name}": positions for name in _BY_POSITION.split()},
+    "onnx.ConstantOfShape": onnx_constant,
+    "onnx.OneHot": one_hot,
+    **{f"onnx.{name}": positions for name in _ONNX_BY_POSITION.split()},
+    **{f"onnx.{name}": refused("a value of its own kind") for name in _NO_TENSORS.split()},
 }

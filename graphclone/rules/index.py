@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from graphclone.axes import Axis
 from graphclone.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site, refused
 
 
 def embedding(s: Site) -> None:
@@ -184,6 +184,74 @@ def bucketize(s: Site) -> None:
     s.equal_all(s.axes(x), s.axes(s.out))
 
 
+def onnx_gather(s: Site) -> None:
+    """Places of one axis, looked up by number: the axes of the indices stand where that axis was."""
+    x, indices = s.tensor("data"), s.tensor("indices")
+    axis = s.axis("axis", x.rank, 0)
+    axes = s.axes(x)
+    s.pin(axes[axis], "looked up by number")
+    s.equal_all(s.axes(s.out), [*axes[:axis], *s.axes(indices), *axes[axis + 1 :]])
+    s.same_scale(s.out, x)
+
+
+def gather_elements(s: Site) -> None:
+    """As ``gather``."""
+    x, indices = s.tensor("data"), s.tensor("indices")
+    _along(s, x, indices, s.axis("axis", x.rank, 0))
+    s.equal_all(s.axes(indices), s.axes(s.out))
+    s.same_scale(s.out, x)
+
+
+def gather_nd(s: Site) -> None:
+    """``x[i]`` for every i among the last axis of the indices, which count off the first axes after the batch."""
+    x, indices = s.tensor("data"), s.tensor("indices")
+    batch = s.integer("batch_dims", 0)
+    *places, number = s.axes(indices)
+    taken = batch + number.size
+    s.pin([number, *s.axes(x)[batch:taken]], "looked up by number")
+    s.equal_all(s.axes(x)[:batch], places[:batch])
+    s.equal_all(s.axes(s.out), [*places, *s.axes(x)[taken:]])
+    s.same_scale(s.out, x)
+
+
+def scatter_elements(s: Site) -> None:
+    """The operand with the updates, of the index's shape, written or reduced along one axis."""
+    x, indices, updates = s.tensor("data"), s.tensor("indices"), s.tensor("updates")
+    _along(s, x, indices, s.axis("axis", x.rank, 0))
+    s.equal_all(s.axes(indices), s.axes(updates))
+    _updated(s, x, updates)
+
+
+def scatter_nd(s: Site) -> None:
+    """The operand with slices of it replaced or reduced at the places that the last axis of the indices gives."""
+    x, indices, updates = s.tensor("data"), s.tensor("indices"), s.tensor("updates")
+    taken, places = s.axes(indices)[-1].size, indices.rank - 1
+    s.pin([*s.axes(indices), *s.axes(x)[:taken], *s.axes(updates)[:places]], "written by number")
+    s.equal_all(s.axes(updates)[places:], s.axes(x)[taken:])
+    _updated(s, x, updates)
+
+
+def _updated(s: Site, x: Value, updates: Value) -> None:
+    s.equal_all(s.axes(x), s.axes(s.out))
+    if s.get("reduction") != "mul":
+        s.same_scale(s.out, x, updates)
+
+
+def tensor_scatter(s: Site) -> None:
+    """The operand with the update written along one axis, from a place on that may differ by batch."""
+    x, updates, start = s.tensor("past_cache"), s.tensor("update"), s.maybe_tensor("write_indices")
+    axis = s.axis("axis", x.rank, -2)
+    s.get("mode")
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(updates), strict=True)):
+        if i == axis:
+            s.pin([a, b], "written by number")
+        else:
+            s.equal(a, b)
+    if start is not None:
+        s.equal(s.axes(start)[0], s.axes(x)[0])
+    _updated(s, x, updates)
+
+
 RULES: Mapping[str, Rule] = {
     "aten.embedding.default": embedding,
     "aten.embedding_bag.padding_idx": embedding_bag,
@@ -205,4 +273,12 @@ RULES: Mapping[str, Rule] = {
     "aten.index_fill.int_Scalar": index_fill,
     "aten.one_hot.default": one_hot,
     "aten.bucketize.Tensor": bucketize,
+    "onnx.Gather": onnx_gather,
+    "onnx.GatherElements": gather_elements,
+    "onnx.GatherND": gather_nd,
+    **dict.fromkeys(("onnx.Scatter", "onnx.ScatterElements"), scatter_elements),
+    "onnx.ScatterND": scatter_nd,
+    "onnx.TensorScatter": tensor_scatter,
+    "onnx.NonMaxSuppression": refused("boxes are compared and chosen by number"),
+    "onnx.Unique": refused("elements are compared and counted"),
 }

@@ -8,18 +8,33 @@ from fractions import Fraction
 
 from graphclone.facts import Literal, Scaled
 from graphclone.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, exact
+from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
+
+
+def _broadcast(s: Site, *values: Value) -> None:
+    """Tensors are aligned from the right; ONNX up to opset 6 may lay the second along axes from a given one."""
+    axis = s.get("axis")
+    s.get("broadcast"), s.get("consumed_inputs")
+    if axis is None or len(values) == 1:
+        s.broadcast(*values)
+        return
+    first, second = values
+    s.broadcast(first)
+    start = axis % first.rank
+    s.align(s.axes(second), s.axes(first)[start : start + second.rank])
 
 
 def elementwise(s: Site) -> None:
     """All tensors are broadcast; non-linear, so every scale is 1. Options are plain numbers."""
     for name in s.node.operands:
         s.get(name)
-    s.broadcast(*s.tensors)
+    _broadcast(s, *s.tensors)
 
 
 def homogeneous(s: Site) -> None:
     """f(c x) = c f(x) for c > 0; options are plain numbers."""
+    if not s.tensors:
+        raise Cannot("its operand is no tensor")
     elementwise(s)
     s.same_scale(s.out, s.tensors[0])
 
@@ -33,7 +48,7 @@ def identity(s: Site) -> None:
 def cast_like(s: Site) -> None:
     """The first operand in the dtype of the second, whose layout says nothing."""
     x = s.tensor("self")
-    for name in ("other", "non_blocking", "copy", "memory_format"):
+    for name in ("other", "non_blocking", "copy", "memory_format", "saturate", "round_mode"):
         s.get(name)
     s.broadcast(x)
     s.same_scale(s.out, x)
@@ -41,9 +56,16 @@ def cast_like(s: Site) -> None:
 
 
 def _shows_all(s: Site, x: Value) -> None:
-    """The result is a view, unless a cast to integers rounds: a weight may not be divided behind one."""
-    if s.out.is_float or not x.is_float:
+    """The result is a view, unless a cast to few bits rounds: a weight may not be divided behind one."""
+    if (_is_coarse(s.out) or _is_coarse(x)) and s.out.dtype != x.dtype:
+        s.require({x: 1})
+    elif s.out.is_float or not x.is_float:
         s.shows(s.out, x, range(x.rank))
+
+
+def _is_coarse(value: Value) -> bool:
+    """Whether its floating point type rounds so much that a factor changes what is seen."""
+    return value.dtype.startswith(("float8", "float6e", "float4e"))
 
 
 def dropout(s: Site) -> None:
@@ -93,7 +115,7 @@ def add(s: Site) -> None:
     """x + alpha y; both have the scale of the result."""
     x, y = s.get("self"), s.get("other")
     s.get("alpha")
-    s.broadcast(*s.tensors)
+    _broadcast(s, *s.tensors)
     if isinstance(x, Value) and isinstance(y, Value):
         if x.is_tensor and y.is_tensor:
             s.same_scale(s.out, x, y)
@@ -101,19 +123,19 @@ def add(s: Site) -> None:
     tensor, name = (x, "other") if isinstance(x, Value) else (y, "self")
     number = y if tensor is x else x
     s.same_scale(s.out, tensor, *_numbers(s, name, number))
-    if s.node.op.endswith("add.Tensor") and s.get("alpha", 1) == 1 and number:
+    if s.node.op.endswith(("add.Tensor", "onnx.Add")) and s.get("alpha", 1) == 1 and number:
         s.facts.shifts[s.out] = (tensor, float(number))
 
 
 def multiply(s: Site) -> None:
     """x y: scales multiply."""
-    s.broadcast(*s.tensors)
+    _broadcast(s, *s.tensors)
     s.scale(s.out, _terms(s, 1))
 
 
 def divide(s: Site) -> None:
     """x / y: scales divide; rounding makes it non-linear."""
-    s.broadcast(*s.tensors)
+    _broadcast(s, *s.tensors)
     terms = _terms(s, -1)
     if s.get("rounding_mode") is None:
         s.scale(s.out, terms)
@@ -180,6 +202,71 @@ def polar(s: Site) -> None:
     s.scale(s.out, {length: 1})
 
 
+def onnx_dropout(s: Site) -> None:
+    """Nothing, once the model is trained; the mask says that all elements are kept."""
+    x = s.tensor("data")
+    s.get("ratio"), s.get("seed"), s.get("consumed_inputs")
+    if s.get("training_mode", False) is not False or s.get("is_test", 1) != 1:
+        raise Cannot("dropout in training mode")
+    for out in s.node.outputs:
+        s.equal_all(s.axes(x), s.axes(out))
+    s.same_scale(s.out, x)
+    s.shows(s.out, x, range(x.rank))
+
+
+def onnx_power(s: Site) -> None:
+    """x to the power y; if y is a literal, scales take its power."""
+    if s.maybe_tensor("X") is None or s.maybe_tensor("Y") is not None:
+        elementwise(s)
+    else:
+        spelled(pow_scalar, self="X", exponent="Y")(s)
+
+
+def onnx_prelu(s: Site) -> None:
+    """A leaky ReLU whose slopes are broadcast."""
+    x, slope = s.tensor("X"), s.tensor("slope")
+    s.broadcast(x, slope)
+    s.require({slope: 1})
+    s.same_scale(s.out, x)
+
+
+def bounded(s: Site) -> None:
+    """Between two bounds; those that are literals may be scaled along."""
+    x = s.tensor("input")
+    s.get("consumed_inputs")
+    s.broadcast(*s.tensors)
+    scaled: list[Scaled] = [s.out, x]
+    for name in ("min", "max"):
+        bound = s.get(name)
+        if isinstance(bound, Value):
+            scaled.append(bound)
+        elif bound is not None and abs(bound) < _GREATEST:
+            scaled += _numbers(s, name, bound)
+    s.same_scale(*scaled)
+
+
+def several(s: Site) -> None:
+    """The sum, mean, maximum or minimum of any number of operands, which share one scale with the result."""
+    scaled: list[Scaled] = [s.out]
+    s.get("consumed_inputs")
+    for i, operand in enumerate(s["data_0"]):
+        if isinstance(operand, Value):
+            scaled.append(operand)
+        elif operand and math.isfinite(operand):
+            scaled.append(Literal(s.node, ("data_0", i), float(operand)))
+    s.broadcast(*s.tensors)
+    s.same_scale(*scaled)
+
+
+def gated(s: Site) -> None:
+    """``swish(A) B``: linear in B."""
+    a, b = s.tensor("A"), s.tensor("B")
+    s.get("alpha")
+    s.broadcast(a, b)
+    s.require({a: 1})
+    s.scale(s.out, {b: 1})
+
+
 def _numbers(s: Site, name: str, value: Operand) -> list[Scaled]:
     """A literal as something with a scale; 0 and the infinities have any scale."""
     if not isinstance(value, int | float):
@@ -207,6 +294,10 @@ def _sum(*terms: tuple[Scaled, int]) -> dict[Scaled, int | Fraction]:
     return total
 
 
+_GREATEST = 3.4e38
+"""Bounds beyond are none."""
+
+
 def _named(names: str, *overloads: str) -> Iterator[str]:
     return (f"aten.{name}.{overload}" for name in names.split() for overload in overloads or ("default",))
 
@@ -224,6 +315,13 @@ _BINARY = (
 )
 _HOMOGENEOUS = "relu neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
+
+_ONNX_NON_LINEAR = """
+    Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish Log Mish Round
+    Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Swish Tan Tanh ThresholdedRelu
+    And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual
+    Mod Not Or Xor BitCast RegexFullMatch StringConcat
+"""
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named(_NON_LINEAR), elementwise),
@@ -262,4 +360,23 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named("masked_fill fill", "Scalar", "Tensor"), choose),
     "aten.complex.default": complex_of,
     "aten.polar.default": polar,
+    **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
+    **{f"onnx.{name}": homogeneous for name in ("Relu", "Neg", "Abs", "LeakyRelu")},
+    "onnx.Identity": identity,
+    "onnx.Cast": identity,
+    "onnx.CastLike": spelled(cast_like, self="input", other="target_type"),
+    "onnx.Dropout": onnx_dropout,
+    "onnx.Sqrt": spelled(power_of(Fraction(1, 2)), self="X"),
+    "onnx.Reciprocal": spelled(power_of(-1), self="X"),
+    "onnx.Pow": onnx_power,
+    "onnx.PRelu": onnx_prelu,
+    "onnx.PRelu.1": spelled(prelu, self="X", weight="slope"),
+    "onnx.Clip": bounded,
+    "onnx.Add": spelled(add, self="A", other="B"),
+    "onnx.Sub": spelled(add, self="A", other="B"),
+    "onnx.Mul": spelled(multiply, self="A", other="B"),
+    "onnx.Div": spelled(divide, self="A", other="B"),
+    "onnx.Where": spelled(choose, self="X", other="Y"),
+    **dict.fromkeys(("onnx.Sum", "onnx.Mean", "onnx.Max", "onnx.Min"), several),
+    "onnx.SwiGLU": gated,
 }

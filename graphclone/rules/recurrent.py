@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from graphclone.axes import Axis
 from graphclone.ir import Value
@@ -78,6 +78,66 @@ def cell(gates: int) -> Rule:
     return rule
 
 
+def onnx_layer(gates: int) -> Rule:
+    """One layer as ONNX spells it, with a direction per index of the first axis of ``W``, which keeps its size.
+
+    ``X t b i, W d (g h) i, R d (g h) h, B d (2 g h), P d (3 h), states d b h -> t d b h, states d b h``, or with
+    the batch first.
+    """
+
+    def rule(s: Site) -> None:
+        x, directions, hidden = s.tensor("X"), s.axes(s.tensor("W"))[0], s.axes(s.tensor("R"))[2]
+        for name in _OPTIONS:
+            s.get(name)
+        s.pin(directions, "directions of a recurrence")
+        s.label(hidden, "hidden")
+        if s.has("hidden_size"):
+            s.follow(("hidden_size",), hidden)
+        s.require({x: 1})
+        for name, axis in (("W", s.axes(x)[2]), ("R", hidden)):
+            weight = s.tensor(name)
+            s.require({weight: 1}, contraction=s.contracted((weight, [2])), mendable=False)
+            s.equal_all(s.axes(weight), [directions, _blocks(s, gates, hidden), axis])
+        for name, count in (("B", 2 * gates), ("P", 3)):
+            _is_made_of(s, name, [directions, _blocks(s, count, hidden)])
+        _onnx_states(s, x, directions, hidden)
+
+    return rule
+
+
+def _onnx_states(s: Site, x: Value, directions: Axis, hidden: Axis) -> None:
+    """Time keeps its size; the batch passes."""
+    time, batch = s.axes(x)[:2]
+    state, sequence = [directions, batch, hidden], [time, directions, batch, hidden]
+    if s.get("layout"):
+        batch, time = time, batch
+        state, sequence = [batch, directions, hidden], [batch, time, directions, hidden]
+    s.pin(time, "time of a recurrence")
+    _is_made_of(s, "sequence_lens", [batch])
+    for name in ("initial_h", "initial_c"):
+        _is_made_of(s, name, state)
+    for out in s.node.outputs:
+        s.equal_all(s.axes(out), state if out.rank == len(state) else sequence)
+
+
+def _is_made_of(s: Site, name: str, axes: Sequence[Axis]) -> None:
+    """An operand, if it is given, has these axes; what it says is added to what cannot be rescaled."""
+    value = s.maybe_tensor(name)
+    if value is not None:
+        s.equal_all(s.axes(value), axes)
+        s.require({value: 1})
+
+
+_OPTIONS = ("activations", "activation_alpha", "activation_beta", "clip", "direction", "input_forget",
+            "linear_before_reset", "layout")  # fmt: skip
+"""What says which functions act on each element, in which order, or whether gates are coupled."""
+
+
+def _blocks(s: Site, count: int, hidden: Axis) -> Axis:
+    """So many gates, one after another."""
+    return s.system.product([s.system.dim(count, s.why("gates")), hidden])
+
+
 RULES: Mapping[str, Rule] = {
     "aten.lstm.input": layers(4),
     "aten.gru.input": layers(3),
@@ -87,4 +147,7 @@ RULES: Mapping[str, Rule] = {
     "aten.gru_cell.default": cell(3),
     "aten.rnn_tanh_cell.default": cell(1),
     "aten.rnn_relu_cell.default": cell(1),
+    "onnx.LSTM": onnx_layer(4),
+    "onnx.GRU": onnx_layer(3),
+    "onnx.RNN": onnx_layer(1),
 }

@@ -9,7 +9,7 @@ from fractions import Fraction
 from graphclone.axes import Axis
 from graphclone.facts import Scaled
 from graphclone.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, exact
+from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 
 
 def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
@@ -17,7 +17,7 @@ def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
     out = out or s.out
     reduced = s.axis_list("dim", x.rank)
     kept = [axis for i, axis in enumerate(s.axes(x)) if i not in reduced]
-    if s.get("keepdim", False):
+    if s.get("keepdim", s.node.op.startswith("onnx.")):  # ONNX keeps them if not told otherwise
         s.equal_all([axis for i, axis in enumerate(s.axes(out)) if i not in reduced], kept)
     else:
         s.equal_all(s.axes(out), kept)
@@ -141,7 +141,7 @@ def unknown_sum(s: Site) -> None:
 def softmax(s: Site) -> None:
     """n copies share what one had: the result is n times smaller."""
     x = s.tensor("self")
-    axis = s.axes(x)[s.axis("dim", x.rank)]
+    axis = s.axes(x)[s.axis("dim", x.rank, -1)]
     s.get("dtype"), s.get("half_to_float")
     s.equal_all(s.axes(x), s.axes(s.out))
     s.uniform(axis, "softmax over")
@@ -188,7 +188,7 @@ def difference(s: Site) -> None:
 def triangle(s: Site) -> None:
     """tril and triu: the last two axes keep their size."""
     x = s.tensor("self")
-    s.get("diagonal")
+    s.get("diagonal"), s.get("upper")
     s.pin(s.axes(x)[-2:], "cut to a triangle")
     s.equal_all(s.axes(x), s.axes(s.out))
     s.same_scale(s.out, x)
@@ -228,6 +228,171 @@ def dense_statistics(s: Site) -> None:
     for name in s.node.operands:
         s.get(name)
     s.pin_all("depends on the data")
+
+
+def onnx_reduction(rule: Rule) -> Rule:
+    """A reduction over axes that are literals; perhaps over none, where none are given."""
+
+    def reduction(s: Site) -> None:
+        x, axes = s.tensor("data"), s.get("axes")
+        if isinstance(axes, Value) or any(isinstance(axis, Value) for axis in axes or ()):
+            raise Cannot("its axes are computed")
+        if s.get("noop_with_empty_axes", 0) and not axes:
+            s.get("keepdims")
+            s.equal_all(s.axes(x), s.axes(s.out))
+        else:
+            spelled(rule, self="data", dim="axes", keepdim="keepdims")(s)
+
+    return reduction
+
+
+def norm_of(order: int) -> Rule:
+    """The p-norm."""
+
+    def rule(s: Site) -> None:
+        x = s.tensor("self")
+        axes = _reduced(s, x)
+        if not s.out.is_float:
+            s.pin(axes, "summed over integers")
+        _normed(s, axes, {x: 1}, order)
+
+    return rule
+
+
+def squares(s: Site) -> None:
+    """The sum of squares."""
+    x = s.tensor("self")
+    axes = _reduced(s, x)
+    if not s.out.is_float:
+        s.pin(axes, "summed over integers")
+    for axis in axes:
+        s.uniform(axis, "summed over")
+    s.scale(s.out, {x: 2}, logs=_count(axes, 1))
+
+
+def onnx_position(s: Site) -> None:
+    """ArgMax and ArgMin, along one axis."""
+    x = s.tensor("data")
+    s.get("select_last_index"), s.get("keepdims")
+    along = s.axis("axis", x.rank, 0)
+    kept = [axis for i, axis in enumerate(s.axes(x)) if i != along]
+    ours = [axis for i, axis in enumerate(s.axes(s.out)) if i != along or not s.get("keepdims", 1)]
+    s.pin(s.axes(x)[along], "searched for a position")
+    s.equal_all(ours, kept)
+
+
+def running(s: Site) -> None:
+    """CumSum and CumProd; the sums keep their scale."""
+    x, axis = s.tensor("x"), s.get("axis")
+    s.get("exclusive"), s.get("reverse")
+    if isinstance(axis, Value):
+        raise Cannot("its axis is computed")
+    (number,) = axis if isinstance(axis, list) else [axis]
+    along = number % x.rank
+    s.equal_all(s.axes(x), s.axes(s.out))
+    s.pin(s.axes(x)[along], "taken in order")
+    if s.node.op == "onnx.CumSum":
+        s.scale(s.out, {x: 1})
+
+
+def greatest(s: Site) -> None:
+    """TopK, whose number has been an attribute."""
+    s.get("K")
+    spelled(ordered_linear, self="X", dim="axis")(s)
+
+
+def flattened(kind: str) -> Rule:
+    """Softmax and its like up to opset 12, over all axes from one on."""
+
+    def rule(s: Site) -> None:
+        x = s.tensor("input")
+        start = s.integer("axis", 1)
+        over = s.axes(x)[start + x.rank if start < 0 else start :]
+        s.equal_all(s.axes(x), s.axes(s.out))
+        if kind != "softmax":
+            s.pin(over, f"{kind} over")
+            return
+        for axis in over:
+            s.uniform(axis, "softmax over")
+        s.require({x: 1})
+        s.scale(s.out, {}, logs=_count(list(over), -1))
+
+    return rule
+
+
+def discrete_fourier(s: Site) -> None:
+    """Along one axis; the last one holds real and imaginary parts."""
+    x, axis = s.tensor("input"), s.get("axis")
+    s.get("dft_length"), s.get("inverse"), s.get("onesided")
+    if isinstance(axis, Value):
+        raise Cannot("its axis is computed")
+    if axis is None and x.rank != 3:  # the default was 1 before it was -2
+        raise Cannot("its axis is not given")
+    axis = 1 if axis is None else axis
+    (number,) = axis if isinstance(axis, list) else [axis]
+    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+        if i in (number % x.rank, x.rank - 1):
+            s.pin([a, b], "Fourier transformed")
+        else:
+            s.equal(a, b)
+    s.same_scale(s.out, x)
+
+
+def short_time_fourier(s: Site) -> None:
+    """``b time (re im) -> b frame frequency (re im)``, every frame multiplied by a window."""
+    x, window = s.tensor("signal"), s.maybe_tensor("window")
+    s.get("frame_step"), s.get("frame_length"), s.get("onesided")
+    s.equal(s.axes(x)[0], s.axes(s.out)[0])
+    s.pin([*s.axes(x)[1:], *s.axes(s.out)[1:], *(s.axes(window) if window else ())], "Fourier transformed")
+    s.scale(s.out, {x: 1, window: 1} if window else {x: 1})
+
+
+def determinant(s: Site) -> None:
+    """``... m m -> ...``"""
+    x = s.tensor("X")
+    s.pin(s.axes(x)[-2:], "a determinant")
+    s.equal_all(s.axes(x)[:-2], s.axes(s.out))
+
+
+def likelihood(s: Site) -> None:
+    """``n c ..., n ... -> n ...``, the negative logarithm of the likelihood of the class that the target names."""
+    x, target, weight = s.tensor("input"), s.tensor("target"), s.maybe_tensor("weight")
+    s.get("ignore_index")
+    s.pin(s.axes(x)[1], "its elements are classes")
+    if weight is not None:
+        s.equal(s.axes(weight)[0], s.axes(x)[1])
+    s.equal_all([s.axes(x)[0], *s.axes(x)[2:]], s.axes(target))
+    _averaged(s, x, target, weight)
+
+
+def cross_entropy(s: Site) -> None:
+    """As ``likelihood``, of a softmax, whose logarithm is another result."""
+    x, target, weight = s.tensor("scores"), s.tensor("labels"), s.maybe_tensor("weights")
+    s.get("ignore_index")
+    s.pin(s.axes(x)[1], "its elements are classes")
+    if weight is not None:
+        s.equal(s.axes(weight)[0], s.axes(x)[1])
+    s.equal_all([s.axes(x)[0], *s.axes(x)[2:]], s.axes(target))
+    for out in s.node.outputs[1:]:
+        s.equal_all(s.axes(x), s.axes(out))
+    s.require({x: 1})
+    _averaged(s, None, target, weight)
+
+
+def _averaged(s: Site, x: Value | None, target: Value, weight: Value | None) -> None:
+    """The loss of every element, their sum, or their weighted mean."""
+    reduction = s.get("reduction", "mean")
+    terms: dict[Scaled, int] = {value: 1 for value in (x, weight) if value is not None}
+    if reduction == "none":
+        s.equal_all(s.axes(target), s.axes(s.out))
+        s.scale(s.out, terms)
+        return
+    for axis in s.axes(target):
+        s.uniform(axis, "averaged over")
+    if reduction == "sum":
+        s.scale(s.out, terms, logs=_count(list(s.axes(target)), 1))
+    else:
+        s.scale(s.out, {} if x is None else {x: 1})
 
 
 def _count(axes: list[Axis], coefficient: int | Fraction) -> dict[Axis, int | Fraction]:
@@ -270,4 +435,29 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_overloads("fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2", "default"), fourier),
     **dict.fromkeys(_overloads("fft_fftn fft_ifftn fft_rfftn fft_irfftn", "default"), fourier),
     **dict.fromkeys(_overloads("histc bincount nonzero where masked_scatter", "default"), dense_statistics),
+    **{f"onnx.Reduce{kind}": onnx_reduction(extreme) for kind in ("Max", "Min")},
+    **{f"onnx.Reduce{kind}": onnx_reduction(unknown_sum) for kind in ("Prod", "LogSum", "LogSumExp")},
+    "onnx.ReduceMean": onnx_reduction(mean),
+    "onnx.ReduceSum": onnx_reduction(total),
+    "onnx.ReduceL1": onnx_reduction(norm_of(1)),
+    "onnx.ReduceL2": onnx_reduction(norm_of(2)),
+    "onnx.ReduceSumSquare": onnx_reduction(squares),
+    "onnx.ArgMax": onnx_position,
+    "onnx.ArgMin": onnx_position,
+    "onnx.Softmax": spelled(softmax, self="input", dim="axis"),
+    "onnx.LogSoftmax": spelled(ordered, self="input", dim="axis"),
+    "onnx.Hardmax": spelled(ordered, self="input", dim="axis"),
+    "onnx.Softmax.1": flattened("softmax"),
+    "onnx.LogSoftmax.1": flattened("log softmax"),
+    "onnx.Hardmax.1": flattened("hard maximum"),
+    "onnx.CumSum": running,
+    "onnx.CumProd": running,
+    "onnx.TopK": greatest,
+    "onnx.Trilu": spelled(triangle, self="input", diagonal="k"),
+    "onnx.Det": determinant,
+    "onnx.DFT": discrete_fourier,
+    "onnx.STFT": short_time_fourier,
+    "onnx.NegativeLogLikelihoodLoss": likelihood,
+    "onnx.SoftmaxCrossEntropyLoss": cross_entropy,
+    **dict.fromkeys(("onnx.NonZero", "onnx.Unique", "onnx.Multinomial", "onnx.Size"), dense_statistics),
 }

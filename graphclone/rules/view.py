@@ -89,6 +89,14 @@ def literals(s: Site, name: str) -> Sequence[Operand]:
     return found
 
 
+def constants(s: Site, name: str) -> Sequence[int]:
+    """The operand, which must be a list of literal numbers."""
+    found = literals(s, name)
+    if any(isinstance(item, Value) for item in found):
+        raise Cannot(f"its {name} are computed")
+    return [int(item) for item in found]
+
+
 def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
     """Result axis i is operand axis order[i], or new with size 1."""
     for axis, source in zip(s.axes(s.out), order, strict=True):
@@ -140,7 +148,7 @@ def unsqueeze(s: Site) -> None:
 def squeeze(s: Site) -> None:
     x = s.tensor("self")
     dims = s.get("dim", list(range(x.rank)))
-    dims = [dims] if isinstance(dims, int) else literals(s, "dim") if s.has("dim") else dims
+    dims = [dims] if isinstance(dims, int) else constants(s, "dim") if s.has("dim") else dims
     gone = {dim % max(x.rank, 1) for dim in dims}
     assert x.shape is not None
     permuted(s, x, [i for i in range(x.rank) if i not in gone or x.shape[i] != 1])
@@ -311,7 +319,7 @@ def onnx_transpose(s: Site) -> None:
 def onnx_unsqueeze(s: Site) -> None:
     x = s.tensor("data")
     rank = s.out.rank
-    new = {axis % rank for axis in literals(s, "axes")}
+    new = {axis % rank for axis in constants(s, "axes")}
     old = iter(range(x.rank))
     permuted(s, x, [None if axis in new else next(old) for axis in range(rank)])
 

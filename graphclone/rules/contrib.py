@@ -1,0 +1,471 @@
+"""ONNX Runtime's own operators but for attention: fused, normalising and quantized ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+
+from graphclone.axes import Axis
+from graphclone.facts import Contraction, Scaled
+from graphclone.ir import Value
+from graphclone.rules.concat import cat
+from graphclone.rules.conv import onnx_convolution
+from graphclone.rules.linear import general_product
+from graphclone.rules.pointwise import elementwise
+from graphclone.rules.site import Cannot, Rule, Site, refused
+
+_HOMOGENEOUS = ("", "Relu", "LeakyRelu")
+"""Activations that pass the scale on."""
+
+# Products
+
+
+def fused_product(s: Site) -> None:
+    """``alpha a b``, either transposed, or with its rows in front of the batch axes; perhaps an activation."""
+    a, b = s.tensor("A"), s.tensor("B")
+    left, right = _turned(s, a, "A"), _turned(s, b, "B")
+    contraction = s.contract(a, [left[-1]], b, [right[-2 if b.rank > 1 else -1]])
+    axes = list(s.axes(s.out))
+    if b.rank > 1:
+        s.equal(axes.pop(), s.axes(b)[right[-1]])
+    if a.rank > 1:
+        s.equal(axes.pop(), s.axes(a)[left[-2]])
+    for value, order in ((a, left), (b, right)):
+        s.align([s.axes(value)[i] for i in order[:-2]], axes)
+    terms = _sum([a, b])
+    if (alpha := s.get("alpha", 1.0)) != 1:
+        terms[s.literal("alpha", s.number("alpha"))] = 1 if alpha else 0
+    _activate(s, terms, contraction, [])
+
+
+def _turned(s: Site, value: Value, side: str) -> list[int]:
+    """The axes of a matrix in the order in which they are multiplied."""
+    order = list(range(value.rank))
+    if s.get(f"transBatch{side}") and value.rank > 2:
+        order = [*order[1:-1], 0, order[-1]]
+    if s.get(f"trans{side}") and value.rank > 1:
+        order[-2:] = order[:-3:-1]
+    return order
+
+
+def _activate(
+    s: Site, terms: Mapping[Scaled, int | Fraction], contraction: Contraction, added: Sequence[Value]
+) -> None:
+    """A contraction, what is added to it, and an activation, which may want all scales to be 1."""
+    for name in ("alpha", "beta", "gamma", "params"):
+        s.get(f"activation_{name}")
+    if s.get("activation", "") in _HOMOGENEOUS:
+        s.scale(s.out, terms, contraction=contraction)
+        for value in added:
+            s.require({s.out: 1, value: -1})
+        return
+    if "activation_axis" in s.node.operands or s.get("activation") == "Softmax":
+        s.uniform(s.axes(s.out)[s.integer("activation_axis", -1)], "softmax")
+        raise Cannot("a softmax in a product")
+    s.require(terms, contraction=contraction)
+    for value in added:
+        s.require({value: 1})
+
+
+def fused_general_product(s: Site) -> None:
+    """``Gemm`` and an activation."""
+    general_product(s)
+    _reactivate(s, [s.maybe_tensor("C")], (s.tensor("A"), s.tensor("B")))
+
+
+def fused_convolution(s: Site) -> None:
+    """``Conv``, something added to it, and an activation."""
+    z = s.maybe_tensor("Z")
+    onnx_convolution(s)
+    if z is not None:
+        s.equal_all(s.axes(z), s.axes(s.out))
+    _reactivate(s, [s.maybe_tensor("B"), z], (s.tensor("X"), s.tensor("W")))
+
+
+def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Value]) -> None:
+    """State the scales of a contraction anew, now with an activation."""
+    contraction = next(c for c in s.facts.contractions if c.node is s.node)
+    s.facts.balances.pop(s.node, None)
+    _activate(s, _sum(factors), contraction, [value for value in added if value is not None])
+
+
+def product_with_gelu(s: Site) -> None:
+    """``gelu(x w + bias)``"""
+    x, w, bias = s.tensor("X"), s.tensor("W"), s.maybe_tensor("bias")
+    contraction = s.contract(x, [x.rank - 1], w, [0])
+    s.equal_all(s.axes(s.out), [*s.axes(x)[:-1], s.axes(w)[1]])
+    if bias is not None:
+        s.broadcast(bias)
+        s.require({bias: 1})
+    s.require(_sum([x, w]), contraction=contraction)
+
+
+def _sum(values: Iterable[Scaled]) -> dict[Scaled, int | Fraction]:
+    terms: dict[Scaled, int | Fraction] = {}
+    for value in values:
+        terms[value] = terms.get(value, 0) + 1
+    return terms
+
+
+# Activations
+
+
+def split_gelu(s: Site) -> None:
+    """``x + bias``, one half of which is multiplied with the GELU of the other."""
+    x, bias = s.tensor("X"), s.tensor("bias")
+    s.broadcast(bias, out=x)
+    half = s.axes(s.out)[-1]
+    s.equal(s.axes(x)[-1], s.system.concat([half, half]))
+    s.equal_all(s.axes(x)[:-1], s.axes(s.out)[:-1])
+
+
+def added(s: Site) -> None:
+    """A sum of all operands."""
+    s.broadcast(*s.tensors)
+    for name in s.node.operands:
+        s.get(name)
+    s.same_scale(s.out, *s.tensors)
+
+
+def biased_softmax(s: Site) -> None:
+    """A softmax over the axes from one on. Copies share what one gets, so that these axes keep their size."""
+    x, bias = s.tensor("data"), s.tensor("bias")
+    s.get("is_inner_broadcast")
+    s.equal_all(s.axes(x), s.axes(s.out))
+    s.pin(s.axes(x)[s.axis("axis", x.rank, 1) :], "shared out")
+    if bias.rank == x.rank:
+        s.broadcast(bias)
+    else:
+        s.pin([*s.axes(bias), *s.axes(x)], "a bias of another rank")
+
+
+# Norms
+
+
+def rms_norm(s: Site) -> None:
+    """``SimplifiedLayerNormalization``: over the axes from one on."""
+    x, weight = s.tensor("X"), s.tensor("scale")
+    s.get("stash_type")
+    over = s.axes(x)[s.axis("axis", x.rank, -1) :]
+    s.equal_all(s.axes(x), s.axes(s.out))
+    s.equal_all(s.axes(weight)[-len(over) :], over)
+    _normalised(s, over, [x], weight, None)
+    _only_first(s)
+
+
+def skip_norm(s: Site) -> None:
+    """A norm of a sum, which may be returned as well."""
+    x = s.tensor("input")
+    summands = [x, s.tensor("skip"), *(value for value in [s.maybe_tensor("bias")] if value is not None)]
+    s.equal_all(s.axes(x), s.axes(s.out))
+    for value in summands[1:]:
+        s.broadcast(value)
+    weight, bias = s.tensor("gamma"), s.maybe_tensor("beta")
+    for parameter in (weight, *([] if bias is None else [bias])):
+        s.equal(s.axes(parameter)[0], s.axes(x)[-1])
+    _normalised(s, [s.axes(x)[-1]], summands, weight, bias)
+    for result in s.node.outputs[1:]:
+        if result.shape != x.shape:
+            raise Cannot("its mean and deviation are read")
+        s.equal_all(s.axes(result), s.axes(x))
+        s.scale(result, {x: 1})
+
+
+def embedding_norm(s: Site) -> None:
+    """A norm of the sum of what is looked up in up to three tables."""
+    tables = [s.maybe_tensor(f"{name}_embedding") for name in ("word", "position", "segment")]
+    found = [table for table in tables if table is not None]
+    s.get("mask_index_type")
+    batch, length, width = s.axes(s.out)
+    for table in found:
+        s.pin(s.axes(table)[0], "looked up by number")
+        s.equal(s.axes(table)[1], width)
+    for name in ("input_ids", "segment_ids", "position_ids", "mask"):
+        value = s.maybe_tensor(name)
+        if value is not None:
+            s.align(s.axes(value), [batch, length])
+    if not s.has("position_ids") or s.has("mask"):
+        s.pin(length, "numbered by place")
+    weight, bias = s.tensor("gamma"), s.tensor("beta")
+    s.equal(s.axes(weight)[0], width)
+    s.equal(s.axes(bias)[0], width)
+    _normalised(s, [width], found, weight, bias)
+    for result in s.node.outputs[1:]:
+        if result.rank == 1:  # how many positions count
+            s.equal(s.axes(result)[0], batch)
+        else:
+            s.equal_all(s.axes(result), s.axes(s.out))
+            s.scale(result, {found[0]: 1})
+
+
+def group_norm(s: Site) -> None:
+    """A group norm of one operand or of a sum, perhaps with SiLU after it; channels first or last."""
+    x, skip, bias = s.tensor("X"), s.maybe_tensor("skip"), s.maybe_tensor("bias")
+    place = x.rank - 1 if s.get("channels_last", 1) else 1
+    channel = s.axes(x)[place]
+    groups = s.system.dim(s.integer("groups"))
+    members = s.system.dim(channel.size // groups.size)
+    s.equal(channel, s.system.product([groups, members]))
+    s.follow(("groups",), groups)
+    s.equal_all(s.axes(x), s.axes(s.out))
+    summands = [value for value in (x, skip, bias) if value is not None]
+    for value in summands[1:]:
+        s.equal(s.axes(value)[-1 if value.rank < x.rank else place], channel)
+        s.align(s.axes(value)[:-1], s.axes(x)[: value.rank - 1])
+    weight, beta = s.tensor("gamma"), s.tensor("beta")
+    for parameter in (weight, beta):
+        s.equal(s.axes(parameter)[0], channel)
+    others = [axis for i, axis in enumerate(s.axes(x)) if i not in (0, place)]
+    _normalised(s, [members, *others], summands, weight, beta)
+    if s.integer("activation"):
+        s.require({s.out: 1})
+    for result in s.node.outputs[1:]:
+        s.equal_all(s.axes(result), s.axes(x))
+        s.scale(result, {x: 1})
+
+
+def _normalised(s: Site, over: Sequence[Axis], summands: Sequence[Value], weight: Value, bias: Value | None) -> None:
+    """What norms have in common: they swallow the scale of what they average over, if their epsilon follows it."""
+    for axis in over:
+        s.uniform(axis, "normalised over")
+    x = summands[0]
+    for other in dict.fromkeys(summands[1:]):
+        if other is not x:
+            s.require({x: 1, other: -1})
+    epsilon = s.get("epsilon")
+    if epsilon is None:  # a default that cannot be rescaled
+        s.require({x: 1})
+    elif epsilon:
+        s.require({x: 2, s.literal("epsilon", s.number("epsilon")): -1})
+    s.scale(s.out, {weight: 1})
+    if bias is not None:
+        s.require({s.out: 1, bias: -1})
+
+
+def _only_first(s: Site) -> None:
+    if len(s.node.outputs) > 1:
+        raise Cannot("its mean or deviation is read")
+
+
+# Quantized
+
+
+def blockwise_product(s: Site) -> None:
+    """``... (k m), o k -> ... o``: a matrix whose rows are cut into blocks of m numbers, each with a scale.
+
+    Whole blocks are repeated, and the scales take what this multiplies.
+    """
+    a, b, scales, zeros, bias = (s.maybe_tensor(name) for name in ("A", "B", "scales", "zero_points", "bias"))
+    if a is None or b is None or scales is None or s.has("g_idx") or s.get("weight_prepacked"):
+        raise Cannot("a permuted or prepacked matrix")
+    s.get("accuracy_level"), s.get("bits")
+    count, size, outputs = s.integer("K"), s.integer("block_size"), s.axes(s.out)[-1]
+    blocks = s.system.dim(-(-count // size), s.why("a part of a block") if count % size else None)
+    whole = s.axes(a)[-1]
+    if count % size:
+        s.pin(whole, "a part of a block")
+    else:
+        s.equal(whole, s.system.product([blocks, s.system.dim(size, s.why("a block"))]))
+    s.follow(("K",), whole)
+    s.follow(("N",), outputs)
+    s.equal_all(s.axes(a)[:-1], s.axes(s.out)[:-1])
+    s.pin(s.axes(b)[2:], "packed")
+    s.equal_all(s.axes(b)[:2], [outputs, blocks])
+    _rows_of_blocks(s, scales, outputs, blocks)
+    if zeros is not None:
+        _zero_points(s, zeros, outputs, blocks)
+    if bias is not None:
+        s.equal(s.axes(bias)[0], outputs)
+    if scales.rank == 2:
+        contraction = s.contracted((scales, [1]))
+    else:
+        contraction = Contraction(s.node, (), (blocks,))
+        s.facts.contractions.append(contraction)
+    s.scale(s.out, {a: 1, scales: 1}, contraction=contraction)
+    if bias is not None:
+        s.require({s.out: 1, bias: -1})
+
+
+def _rows_of_blocks(s: Site, value: Value, outputs: Axis, blocks: Axis) -> None:
+    if value.rank == 1:
+        s.equal(s.axes(value)[0], s.system.product([outputs, blocks]))
+    else:
+        s.equal_all(s.axes(value), [outputs, blocks])
+
+
+def _zero_points(s: Site, zeros: Value, outputs: Axis, blocks: Axis) -> None:
+    """One number per block, or several in every byte."""
+    if zeros.elements == outputs.size * blocks.size:
+        _rows_of_blocks(s, zeros, outputs, blocks)
+        return
+    s.pin(blocks, "zero points packed in bytes")
+    packed = s.system.dim(zeros.elements // outputs.size, s.why("zero points packed in bytes"))
+    _rows_of_blocks(s, zeros, outputs, packed)
+
+
+def blockwise_lookup(s: Site) -> None:
+    """Rows of a table whose rows are cut into blocks of numbers, each with a scale."""
+    data, indices, scales, zeros = (s.maybe_tensor(name) for name in ("data", "indices", "scales", "zero_points"))
+    if data is None or indices is None or scales is None or data.rank != 2:
+        raise Cannot("a table of this rank")
+    if s.integer("gather_axis", 0) % 2 or s.integer("quantize_axis", 1) % 2 != 1:
+        raise Cannot("a table that is quantized along another axis")
+    s.get("bits")
+    size, width = s.integer("block_size", 128), s.axes(s.out)[-1]
+    rows, blocks = s.axes(scales)
+    s.pin([rows, s.axes(data)[0]], "looked up by number")
+    if width.size != blocks.size * size or (zeros is not None and zeros.shape != scales.shape):
+        s.pin([width, blocks, s.axes(data)[1]], "blocks or zero points in parts")
+    else:
+        for axis in (width, s.axes(data)[1]):
+            s.equal(axis, s.system.product([blocks, s.system.dim(axis.size // blocks.size, s.why("a block"))]))
+    if zeros is not None:
+        s.pin(s.axes(zeros)[0], "looked up by number")
+        s.equal(s.axes(zeros)[1], blocks) if zeros.shape == scales.shape else s.pin(s.axes(zeros), "packed")
+    s.equal_all(s.axes(indices), s.axes(s.out)[:-1])
+    s.scale(s.out, {scales: 1})
+
+
+def integer_product(s: Site) -> None:
+    """A product of integers that stand for floats, and a bias; what is summed over may grow evenly."""
+    a, b, bias = s.tensor("A"), s.tensor("B"), s.maybe_tensor("bias")
+    s.equal(s.axes(a)[-1], s.axes(b)[-2])
+    s.equal_all(s.axes(s.out)[-2:], [s.axes(a)[-2], s.axes(b)[-1]])
+    for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
+        s.align(batch, s.axes(s.out)[:-2])
+    factors = [a] if a.is_float else []
+    for name in ("a_scale", "b_scale", "a_zero_point", "b_zero_point"):
+        value = s.maybe_tensor(name)
+        if value is None:
+            continue
+        if name.startswith("a") and value.elements > 1:
+            raise Cannot("one number per row")
+        s.align(s.axes(value), s.axes(b)[-1:])
+        factors += [value] if name.endswith("scale") else []
+    contraction = Contraction(s.node, (), (s.axes(a)[-1],))
+    s.facts.contractions.append(contraction)
+    if bias is None:
+        s.scale(s.out, _sum(factors), logs={s.axes(a)[-1]: 1})
+        return
+    s.broadcast(bias)
+    s.scale(s.out, {bias: 1})
+    s.require({**_sum(factors), bias: -1}, contraction=contraction, mendable=a.is_float)
+
+
+def quantized(*operands: str) -> Rule:
+    """An elementwise function of integers, each operand with one scale and one zero point."""
+
+    def rule(s: Site) -> None:
+        values = [s.tensor(name) for name in operands]
+        _single(s, operands)
+        s.get("alpha")
+        s.broadcast(*values)
+
+    return rule
+
+
+def quantized_concat(s: Site) -> None:
+    """Side by side, in one scale."""
+    inputs = s["inputs"]
+    for value in (*inputs[1::3], *inputs[2::3]):
+        _one_number(value)
+    _single(s, ["inputs"])
+    s.node.operands["inputs"] = inputs[::3]
+    try:
+        cat(s.renamed({"tensors": "inputs", "dim": "axis"}))
+    finally:
+        s.node.operands["inputs"] = inputs
+    s.facts.balances.pop(s.node, None)
+
+
+def _single(s: Site, operands: Iterable[str]) -> None:
+    """All operands but these hold one number."""
+    for name in s.node.operands:
+        value = s.maybe_tensor(name)
+        if name not in operands and value is not None:
+            _one_number(value)
+
+
+def _one_number(value: Value) -> None:
+    if value.elements != 1:
+        raise Cannot("more than one scale or zero point")
+
+
+def cast_by_scale(s: Site) -> None:
+    """To integers or back; one scale and zero point, or one for every position of an axis."""
+    x = s.tensor("x")
+    s.equal_all(s.axes(x), s.axes(s.out))
+    axis = s.integer("axis", 1)
+    for name in s.node.operands:
+        value = s.maybe_tensor(name)
+        if value is not None and value is not x and value.elements > 1:
+            s.equal_all(s.axes(value), [s.axes(x)[axis % x.rank]])
+    scale = s.maybe_tensor("x_scale")
+    if scale is not None:  # to floats
+        s.scale(s.out, {scale: 1})
+
+
+# Plain
+
+
+def new_axis(s: Site) -> None:
+    """A new axis of size 1."""
+    x = s.tensor("X")
+    s.get("axis")
+    sizes = iter(s.axes(x))
+    pending = [axis for axis in s.axes(s.out) if axis.size != 1]
+    s.equal_all([axis for axis in sizes if axis.size != 1], pending)
+    s.same_scale(s.out, x)
+
+
+def biased_dropout(s: Site) -> None:
+    """A sum, once the model is trained."""
+    summands = [value for name in ("data", "bias", "residual") if (value := s.maybe_tensor(name)) is not None]
+    training = s.maybe_tensor("training_mode")
+    if training is not None or len(s.node.outputs) > 1:
+        raise Cannot("dropout in training mode, or its mask")
+    s.get("ratio"), s.get("seed")
+    s.broadcast(*summands)
+    s.same_scale(s.out, *summands)
+
+
+_NO_LAYOUT = "its layout is one of ONNX Runtime's own; save the model at a lower graph_optimization_level than ALL"
+_NCHWC = "Conv MaxPool AveragePool GlobalMaxPool GlobalAveragePool ReorderInput ReorderOutput Upsample"
+_RANDOM_OR_TEXT = "Tokenizer BitmaskDropout BitmaskBiasDropout Unique"
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys((f"com.microsoft.{name}" for name in ("FusedMatMul", "TransposeMatMul")), fused_product),
+    "com.microsoft.FusedMatMulActivation": fused_product,
+    "com.microsoft.FusedGemm": fused_general_product,
+    "com.microsoft.FusedConv": fused_convolution,
+    "com.microsoft.GemmFastGelu": product_with_gelu,
+    **dict.fromkeys((f"com.microsoft.{name}Gelu" for name in ("", "Bias", "Fast", "Quick")), elementwise),
+    "com.microsoft.BiasSplitGelu": split_gelu,
+    "com.microsoft.BiasAdd": added,
+    "com.microsoft.BiasSoftmax": biased_softmax,
+    "com.microsoft.BiasDropout": biased_dropout,
+    "com.microsoft.ExpandDims": new_axis,
+    "onnx.SimplifiedLayerNormalization": rms_norm,
+    "com.microsoft.SimplifiedLayerNormalization": rms_norm,
+    "com.microsoft.SkipLayerNormalization": skip_norm,
+    "com.microsoft.SkipSimplifiedLayerNormalization": skip_norm,
+    "com.microsoft.EmbedLayerNormalization": embedding_norm,
+    "com.microsoft.GroupNorm": group_norm,
+    "com.microsoft.SkipGroupNorm": group_norm,
+    "com.microsoft.MatMulNBits": blockwise_product,
+    "com.microsoft.GatherBlockQuantized": blockwise_lookup,
+    "com.microsoft.DynamicQuantizeMatMul": integer_product,
+    "com.microsoft.MatMulIntegerToFloat": integer_product,
+    "com.microsoft.QLinearAdd": quantized("A", "B"),
+    "com.microsoft.QLinearMul": quantized("A", "B"),
+    "com.microsoft.QLinearSigmoid": quantized("X"),
+    "com.microsoft.QLinearLeakyRelu": quantized("X"),
+    "com.microsoft.QLinearConcat": quantized_concat,
+    "com.microsoft.QuantizeLinear": cast_by_scale,
+    "com.microsoft.DequantizeLinear": cast_by_scale,
+    "com.microsoft.Inverse": refused("the inverse of a matrix with copied rows does not exist"),
+    "com.microsoft.MatMulBnb4": refused("blocks of numbers that cross the rows of the matrix"),
+    "com.microsoft.QAttention": refused("sums over integers"),
+    **dict.fromkeys((f"com.microsoft.{name}" for name in _RANDOM_OR_TEXT.split()), refused("no layout passes it")),
+    **dict.fromkeys((f"com.microsoft.nchwc.{name}" for name in _NCHWC.split()), refused(_NO_LAYOUT)),
+}

@@ -1,0 +1,20 @@
+"""Symbols of dynamic axes that are not independent: the length of a mask is that of the past plus that of the new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, islice
+
+_MOST = 60
+
+
+def sums(symbols: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Which symbol may stand for the sum of which two others, those that appear last first; some dozens at most."""
+
+    def all_of_them() -> Iterator[tuple[str, str, str]]:
+        for whole in reversed(symbols):
+            others = [symbol for symbol in reversed(symbols) if symbol != whole]
+            for a, b in combinations(others, 2):
+                yield whole, a, b
+
+    return islice(all_of_them(), _MOST)

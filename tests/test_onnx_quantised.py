@@ -1,0 +1,115 @@
+"""Quantised weights: the numbers are copied, the scale takes the factor; what cannot be is pinned, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+
+import graphclone as gc
+from tests.onnx_graphs import drawn, parse
+
+DEQUANTISED = """
+    g (float[batch, 6] x) => (float[batch, 5] y) {
+        up_ = DequantizeLinear<axis = AXIS>(up, up_scale, up_zero)
+        down_ = DequantizeLinear<axis = AXIS>(down, down_scale, down_zero)
+        a = MatMul(x, up_)
+        b = Relu(a)
+        y = MatMul(b, down_)
+    }
+"""
+
+WIDTHS = {"up": (6, 8), "down": (8, 5)}
+
+
+def quantised(dtype: type, axis: int | None, opset: int = 21) -> onnx.ModelProto:
+    """Two layers in a small type, with one scale for all or one per index of an axis."""
+    model = parse(DEQUANTISED.replace("AXIS", str(axis or 0)), opset=opset, ir_version=10)
+    for name, shape in WIDTHS.items():
+        scales = () if axis is None else (shape[axis],)
+        weight = np.clip(np.round(7 * drawn(name, shape)), -8, 7).astype(dtype)
+        add(model, name, weight)
+        add(model, f"{name}_scale", np.abs(drawn(f"{name}_scale", scales)).astype(np.float32) + np.float32(0.1))
+        zeros = (
+            np.zeros(scales) if np.dtype(dtype).name.startswith("float") else np.round(2 * drawn(f"{name}_z", scales))
+        )
+        add(model, f"{name}_zero", np.asarray(zeros).astype(dtype))
+    return model
+
+
+def add(model: onnx.ModelProto, name: str, array: np.ndarray) -> None:
+    model.graph.initializer.append(onnx_ir.serde.serialize_tensor(onnx_ir.tensor(array, name=name)))
+
+
+def cloned(model: onnx.ModelProto, folder: Path) -> tuple[gc.Clone, onnx.ModelProto]:
+    source = folder / "source.onnx"
+    source.write_bytes(model.SerializeToString())
+    clone = gc.clone(source, widen=2)
+    clone.save_onnx(folder / "clone.onnx")
+    return clone, onnx.load(folder / "clone.onnx")
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1], ids=["per tensor", "per input", "per output"])
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.uint8, ml_dtypes.int4, ml_dtypes.float8_e4m3fn], ids=["int8", "uint8", "int4", "fp8"]
+)
+def test_weights_behind_a_dequantisation_grow(dtype: type, axis: int | None, tmp_path: Path) -> None:
+    if dtype is np.uint8:
+        model = quantised(np.int8, axis)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.INT8:
+                array = (onnx.numpy_helper.to_array(tensor).astype(np.int16) + 128).astype(np.uint8)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    else:
+        model = quantised(dtype, axis)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    clone, written = cloned(model, tmp_path)
+    assert {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer if tensor.name in WIDTHS} == {
+        "up": (6, 16),
+        "down": (16, 5),
+    }
+    assert {tensor.name: tensor.data_type for tensor in written.graph.initializer if tensor.name in types} == types
+    report = clone.verify(provider="cpu")
+    assert report.ok, str(report)
+    assert report.check("exact").ok  # type: ignore[union-attr]
+
+
+def test_blocks_of_a_contracted_axis_are_refused_with_the_reason(tmp_path: Path) -> None:
+    """The blocks of one scale each would no longer begin where the copies do."""
+    model = parse(DEQUANTISED.replace("axis = AXIS", "axis = 0, block_size = 4"), opset=21, ir_version=10)
+    for name, shape in {"up": (8, 8), "down": (8, 5)}.items():
+        add(model, name, np.round(7 * drawn(name, shape)).astype(np.int8))
+        add(model, f"{name}_scale", np.abs(drawn(f"{name}_scale", (2, shape[1]))) + np.float32(0.1))
+        add(model, f"{name}_zero", np.zeros((2, shape[1]), np.int8))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 8
+    source = tmp_path / "source.onnx"
+    source.write_bytes(model.SerializeToString())
+    traced = gc.trace(source)
+    assert any("block" in refusal.why.text for refusal in traced.state.known.refusals) or any(
+        dim.pin and "block" in dim.pin.text for group in traced.dims for dim in group.dims
+    )
+
+
+INTEGERS = """
+    g (float[batch, 6] x) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        q, s, z = DynamicQuantizeLinear(h)
+        i = MatMulInteger(q, middle, z)
+        f = Cast<to = 1>(i)
+        j = Mul(f, s)
+        k = Relu(j)
+        y = MatMul(k, down)
+    }
+"""
+
+
+def test_a_sum_over_integers_is_pinned_and_the_rest_grows(tmp_path: Path) -> None:
+    weights = {"up": (6, 8), "down": (7, 5), "middle": np.round(9 * drawn("middle", (8, 7))).astype(np.int8)}
+    clone, written = cloned(parse(INTEGERS, weights), tmp_path)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
+    assert shapes == {"up": (6, 8), "middle": (8, 14), "down": (14, 5)}
+    assert clone.verify(provider="cpu").ok
