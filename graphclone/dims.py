@@ -50,7 +50,7 @@ def dims(facts: Facts) -> list[Dim]:
     """
     touched = _touched(facts)
     inner = _inner(facts)
-    names = _names(facts, touched)
+    names = _names(facts, _by_path(facts, touched))
     groups = {axis: _starred(name) for axis, name in names.items()}
     return [
         Dim(
@@ -107,13 +107,30 @@ def _inner(facts: Facts) -> set[Axis]:
 def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, str]:
     """A unique name per dim."""
     labels = {leaf: label for axis, label in facts.labels for leaf in _labelled(facts, axis)}
-    contracted = {i.name: facts.folded[i.value] for i in facts.graph.initializers if i.value in facts.folded}
+    paths = _paths(facts)
+    contracted = {paths[i.name]: facts.folded[i.value] for i in facts.graph.initializers if i.value in facts.folded}
     long = {axis: _long_name(axis, uses, labels) for axis, uses in touched.items()}
     long = _resolve(long, {axis: _first_module(uses, labels.get(axis), contracted) for axis, uses in touched.items()})
     short = {axis: _shortened(name) for axis, name in long.items()}
     clashes = _clashing(short, long)
     chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in touched}
     return _numbered(chosen)
+
+
+def _by_path(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, list[tuple[str, int]]]:
+    paths = _paths(facts)
+    return {axis: [(paths[name], index) for name, index in uses] for axis, uses in touched.items()}
+
+
+def _paths(facts: Facts) -> dict[str, str]:
+    """Where in the model every initializer belongs: its own name, or, if that has no path, that of its first reader."""
+    users = facts.graph.users()
+    paths = {}
+    for initializer in facts.graph.initializers:
+        readers = users.get(initializer.value, ()) if "." not in initializer.name else ()
+        scope = next((node.scope for node in readers if node.scope), "")
+        paths[initializer.name] = f"{scope}.{initializer.name}".lstrip(".")
+    return paths
 
 
 def _labelled(facts: Facts, axis: Axis) -> list[Axis]:

@@ -174,21 +174,19 @@ class _Frees:
         """The names, or none where that would not free the dim."""
         if dim.pin is None:
             return ()
-        freed = {
-            leaf
-            for name, index in self._uses(dim)
-            for leaf in self.free.axes.leaves(self.parameters[name][index])
-            if leaf.pin is None and leaf.size > 1
-        }
+        freed = {leaf for leaf in self._counterparts(dim) if leaf.pin is None and leaf.size > 1}
         return tuple(dict.fromkeys(name for name, leaves in self.boundary if leaves & freed))
 
-    def _uses(self, dim: Dim) -> Iterator[tuple[str, int]]:
-        """The axes of parameters that are this dim, and nothing else besides."""
+    def _counterparts(self, dim: Dim) -> Iterator[Axis]:
+        """What the dim is with all inputs and outputs free, where parameters' axes have the same factors then."""
         axes = self.pinned.axes
         for initializer in self.pinned.graph.initializers:
-            for index, axis in enumerate(self.pinned.of[initializer.value]):
-                if initializer.name in dim.parameters and axes.find(axis) is axes.find(dim.axis):
-                    yield initializer.name, index
+            if initializer.name not in dim.parameters:
+                continue
+            for axis, free in zip(self.pinned.of[initializer.value], self.parameters[initializer.name], strict=True):
+                leaves, others = axes.leaves(axis), self.free.axes.leaves(free)
+                if [leaf.size for leaf in leaves] == [leaf.size for leaf in others]:
+                    yield from (b for a, b in zip(leaves, others, strict=True) if a is axes.find(dim.axis))
 
 
 def refuse_pinned(state: State, widen: Widen) -> None:

@@ -304,7 +304,7 @@ UNKNOWN = [
     call("diagonal", floats(4, 6)),
     call("trace", floats(4, 6)),
     call("einsum", "ii->i", [floats(4, 4)]),
-    call("einsum", "ij,jk,kl->il", [floats(2, 4), floats(4, 6), floats(6, 3)]),
+    call("einsum", "ij,jk,kl,lm->im", [floats(2, 4), floats(4, 6), floats(6, 3), floats(3, 5)]),
     call("einsum", "bi,bi->b", [floats(4, 1), floats(4, 6)]),
     call("dropout", floats(4, 6), 0.5, True),
     call("batch_norm", floats(4, 6), None, None, None, None, True, 0.1, 1e-5, False),

@@ -227,7 +227,7 @@ class _Importer:
             return
         target, operands = self.spelled(node, name)
         outputs = [self.value(output) for output in node.outputs if output.name]
-        self.append(Node(name, self.op(node), operands, outputs, target))
+        self.append(Node(name, self.op(node), operands, outputs, target, _scope(node)))
         self.values.update(zip((output for output in node.outputs if output.name), outputs, strict=True))
 
     def control(self, node: onnx_ir.Node) -> None:
@@ -390,6 +390,18 @@ class _Importer:
     def element(self, value: onnx_ir.Value, index: int, reader: str) -> Value:
         operands = {"self": self.tensor(value, reader), "index": index}
         return self.number(f"{value.name}_{index}", "size.element", operands)
+
+
+def _scope(node: onnx_ir.Node) -> str:
+    """The part of the model that a node belongs to, if that is known.
+
+    Names of nodes may be paths (``/layers.0/attention/MatMul``); or torch's exporter has noted the modules that a node
+    is in, each with its class (``: Model/layers.0: Layer/linear: aten.linear``).
+    """
+    if "namespace" in node.metadata_props:
+        modules = node.metadata_props["namespace"].split("/")[:-1]
+        return modules[-1].partition(":")[0].strip() if modules else ""
+    return (node.name or "").rpartition("/")[0].strip("/").replace("/", ".")
 
 
 def _literal(value: Any) -> Operand:

@@ -11,11 +11,14 @@ from math import prod
 
 import onnx_graphsurgeon
 import onnx_ir
+import onnxruntime
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from graphclone.frontends.onnx_ops import Array
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
+
+_FATAL = 4
 
 _BYTES = 1 << 22
 """Of the largest value that is folded."""
@@ -23,6 +26,7 @@ _BYTES = 1 << 22
 
 def fold(model: onnx_ir.Model) -> Mapping[str, Array]:
     """The elements of values that nodes compute from constants alone, by name; weights count as unknown."""
+    onnxruntime.set_default_logger_severity(_FATAL)  # graphsurgeon runs it, and lets it talk
     severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL
     try:
         graph = onnx_graphsurgeon.import_onnx(onnx_ir.serde.serialize_model(_without_weights(model)))

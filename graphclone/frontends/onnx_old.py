@@ -52,6 +52,13 @@ def _slope(_: Attributes, arrays: Inputs) -> Spelling:
     return 7, {}, [x, slope.reshape(-1, *[1] * (x.ndim - 2)) if slope.size > 1 and slope.ndim == 1 else slope]
 
 
+def _normalised(attributes: Attributes, arrays: Inputs) -> Spelling:
+    """The statistics were of channels, unless told otherwise, and stayed as they are if told so."""
+    if attributes.get("spatial", 1) == 1 and attributes.get("is_test", 1) == 1:
+        attributes = {name: value for name, value in attributes.items() if name in ("epsilon", "momentum")}
+    return 9, attributes, arrays
+
+
 def _attribute_to_input(opset: int, *names: str, dtype: Any = np.int64) -> Callable[[Attributes, Inputs], Spelling]:
     """Attributes that have become inputs, after those that there were."""
 
@@ -115,6 +122,7 @@ _BINARY = "Add Sub Mul Div Pow And Or Xor Equal Less Greater"
 _OLD: Mapping[str, tuple[int, Callable[[Attributes, Inputs], Spelling]]] = {
     **dict.fromkeys(_BINARY.split(), (7, _binary)),
     "PRelu": (7, _slope),
+    "BatchNormalization": (9, _normalised),
     "Gemm": (7, _product),
     "Clip": (11, _attribute_to_input(12, "min", "max", dtype=None)),
     "Cast": (6, _first_cast),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -139,12 +140,29 @@ def run(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
     Raises:
         Exception: whatever the implementation raises.
     """
+    if not call.domain and call.op in _FLATTENING and call.opset < VERSIONED[call.op]:
+        return _flattened(call, arrays)
     call, arrays = _current(call, arrays)
     evaluator = _evaluator(call)
     feeds = {f"i{i}": array for i, array in enumerate(arrays) if array is not None}
     with np.errstate(all="ignore"):
         results: list[Array] = evaluator.run([f"o{i}" for i, wanted in enumerate(call.outputs) if wanted], feeds)
         return results
+
+
+_FLATTENING = ("Softmax", "LogSoftmax", "Hardmax")
+
+
+def _flattened(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
+    """An operator that took all axes from one on for one, which the reference implementation does not know."""
+    (x,) = arrays
+    assert x is not None
+    axis = call.integers().get("axis", 1)
+    axis += x.ndim if axis < 0 else 0
+    last = onnx.helper.make_attribute("axis", 1).SerializeToString()
+    rows = x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
+    (result,) = run(replace(call, opset=VERSIONED[call.op], attributes=(last,)), [rows])
+    return [result.reshape(x.shape)]
 
 
 def _current(call: Call, arrays: Sequence[Array | None]) -> tuple[Call, Sequence[Array | None]]:

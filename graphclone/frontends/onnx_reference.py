@@ -35,6 +35,25 @@ def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) ->
     return found
 
 
+def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
+    """``x / |x|``, 0 where x is 0."""
+    norm = (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p)
+    return np.where(norm == 0, 0, x / norm).astype(x.dtype)
+
+
+def local_response_normalization(
+    x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Array:
+    """Divided by the squares of neighbouring channels, of every channel."""
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    squares = np.zeros_like(x)
+    for channel in range(x.shape[1]):
+        neighbours = x[:, max(0, channel - before) : channel + after + 1]
+        squares[:, channel] = (neighbours * neighbours).sum(axis=1)
+    found: Array = x / (bias + alpha / size * squares) ** beta
+    return found
+
+
 def affine_grid(theta: Array, size: Array, *, align_corners: int = 0) -> Array:
     """``n i j, j ... -> n ... i``, with the homogeneous coordinates of every place."""
     sizes = [int(n) for n in size[2:]]
@@ -163,6 +182,8 @@ _STANDARD: Mapping[str, Callable[..., Any]] = {
     "SimplifiedLayerNormalization": rms_normalization,
     "GroupNormalization": group_norm,
     "MeanVarianceNormalization": mean_variance_normalization,
+    "LpNormalization": lp_normalization,
+    "LRN": local_response_normalization,
     "AffineGrid": affine_grid,
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,

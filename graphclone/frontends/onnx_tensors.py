@@ -28,6 +28,10 @@ _REINTERPRETED = {
 """Types that numpy and torch share no buffers of, with what both can read them as."""
 
 
+_UNPACKED = {"int4": torch.int8, "int2": torch.int8, "uint4": torch.uint8, "uint2": torch.uint8}
+"""Types of which several share a byte, with what one is read as."""
+
+
 def dtype_name(dtype: onnx_ir.DataType) -> str:
     """What torch calls an element type; ONNX's own name, in small letters, where torch has none."""
     return _TORCH_NAMES.get(dtype, dtype.name.lower())
@@ -44,8 +48,8 @@ def to_torch(array: Array) -> torch.Tensor:
     if kind in _REINTERPRETED:
         through, dtype = _REINTERPRETED[kind]
         return _shared(array.view(through)).view(dtype)
-    if kind in ("int4", "uint4", "int2", "uint2"):
-        return _shared(array.astype(np.int8 if kind.startswith("int") else np.uint8))
+    if kind in _UNPACKED:
+        return _shared(array.astype(str(_UNPACKED[kind]).removeprefix("torch.")))
     return _shared(array)
 
 
@@ -82,12 +86,9 @@ class StoredTensor:
 
     @property
     def dtype(self) -> torch.dtype:
+        """What it is read as; strings, which are never widened, count as bytes."""
         name = dtype_name(self.source.dtype)
-        if name in ("int4", "int2"):
-            return torch.int8
-        if name in ("uint4", "uint2"):
-            return torch.uint8
-        dtype: torch.dtype = getattr(torch, name)
+        dtype: torch.dtype = _UNPACKED.get(name) or getattr(torch, name, torch.uint8)
         return dtype
 
     def read(self) -> torch.Tensor:

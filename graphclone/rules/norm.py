@@ -166,7 +166,6 @@ def dequantize(s: Site) -> None:
     x, scale = s.tensor("x"), s.tensor("x_scale")
     s.get("output_dtype")
     _quantized(s, x, scale, "x_zero_point")
-    s.require({x: 1})
     s.scale(s.out, {scale: 1})
 
 
@@ -185,8 +184,6 @@ def _quantized(s: Site, x: Value, scale: Value, zero: str) -> None:
             s.pin(axes, "of the whole tensor")
         else:
             s.equal_all(axes, [s.axes(x)[index % x.rank]])
-    if zero_point is not None:
-        s.require({zero_point: 1})
 
 
 def dynamic_quantize(s: Site) -> None:

@@ -57,15 +57,8 @@ def cast_like(s: Site) -> None:
 
 def _shows_all(s: Site, x: Value) -> None:
     """The result is a view, unless a cast to few bits rounds: a weight may not be divided behind one."""
-    if (_is_coarse(s.out) or _is_coarse(x)) and s.out.dtype != x.dtype:
-        s.require({x: 1})
-    elif s.out.is_float or not x.is_float:
+    if s.out.is_float or not x.is_float:
         s.shows(s.out, x, range(x.rank))
-
-
-def _is_coarse(value: Value) -> bool:
-    """Whether its floating point type rounds so much that a factor changes what is seen."""
-    return value.dtype.startswith(("float8", "float6e", "float4e"))
 
 
 def dropout(s: Site) -> None:
