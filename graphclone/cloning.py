@@ -214,7 +214,7 @@ def _graph(
 ) -> Graph:
     if isinstance(model, torch.nn.Module):
         return trace_torch(model, args, kwargs, name=name)
-    from graphclone.frontends.onnx import trace as trace_onnx
+    from graphclone.frontends.onnx.importer import trace as trace_onnx
 
     return trace_onnx(Path(model), name=name)
 

@@ -20,7 +20,7 @@ import torch
 
 from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx_file import load
+from graphclone.frontends.onnx.file import load
 from graphclone.lockstep import Deviation
 from graphclone.sessions import Array, Port, Provider, Session
 from graphclone.symbols import sums

@@ -20,9 +20,9 @@ from graphclone.checks import Check, NoiseFloor, Report, judge
 from graphclone.emit.onnx import write
 from graphclone.emit.onnx_file import to_model
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx import Origin
-from graphclone.frontends.onnx_reading import read
-from graphclone.frontends.onnx_tensors import to_array, to_torch
+from graphclone.frontends.onnx.importer import Origin
+from graphclone.frontends.onnx.reading import read
+from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, run_lockstep
 from graphclone.maps import Maps, widened_inputs

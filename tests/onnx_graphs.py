@@ -12,8 +12,8 @@ import onnx.parser
 import onnx_ir
 import torch
 
-from graphclone.frontends.onnx import from_model
-from graphclone.frontends.onnx_tensors import to_torch
+from graphclone.frontends.onnx.importer import from_model
+from graphclone.frontends.onnx.tensors import to_torch
 from graphclone.ir import Graph
 from graphclone.lockstep import Lockstep, run_lockstep
 from graphclone.passes import default_pipeline

@@ -15,9 +15,9 @@ import onnx
 import onnx_ir
 
 from graphclone.frontends import onnx as frontend
-from graphclone.frontends.onnx_ops import Array
-from graphclone.frontends.onnx_reading import Reading
-from graphclone.frontends.onnx_tensors import to_array
+from graphclone.frontends.onnx.ops import Array
+from graphclone.frontends.onnx.reading import Reading
+from graphclone.frontends.onnx.tensors import to_array
 from graphclone.ir import Graph, Value
 from tests.onnx_node_calls import CALLS
 

@@ -28,10 +28,10 @@ import onnxruntime
 
 from graphclone.errors import GraphcloneError
 from graphclone.facts import Literal
-from graphclone.frontends.onnx_ops import Array, Call
-from graphclone.frontends.onnx_ops import run as run_by_reference
-from graphclone.frontends.onnx_target import Target
-from graphclone.frontends.onnx_tensors import to_array, to_torch
+from graphclone.frontends.onnx.dialect import Target
+from graphclone.frontends.onnx.ops import Array, Call
+from graphclone.frontends.onnx.ops import run as run_by_reference
+from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.growth import Growth
 from graphclone.ir import Node, Value, substitute
 from graphclone.kernel import widen

@@ -225,3 +225,17 @@ def test_dims_pass_through_the_body_of_a_scan() -> None:
     shapes = {i.name: i.value.shape for i in state.graph.initializers if i.kind == "parameter"}
     assert shapes == {"up": (5, 12), "recurrent": (12, 12), "down": (12, 5)}
     assert {i.name: i.value.shape for i in state.graph.initializers}["start"] == (2, 12)
+
+
+def test_chance_is_the_same_for_source_and_clone() -> None:
+    text = """
+        g (float[batch, 3] x) => (float[batch, 2] y) {
+            noise = RandomNormalLike(x)
+            a = Add(x, noise)
+            b = MatMul(a, up)
+            y = MatMul(b, down)
+        }
+    """
+    state = widened(parse(text, {"up": (3, 4), "down": (4, 2)}))
+    assert any(growth.grows for growth in (state.growths or {}).values())
+    assert lockstep(state).first is None

@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from graphclone.emit.onnx_file import to_model
 from graphclone.frontends import onnx_ops
-from graphclone.frontends.onnx import from_model
-from graphclone.frontends.onnx_tensors import to_array, to_torch
+from graphclone.frontends.onnx.importer import from_model
+from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.growth import Kind
 from graphclone.lockstep import relative_error, run_lockstep
 from graphclone.maps import Maps, widened_inputs

@@ -19,7 +19,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends import onnx_checks
-from graphclone.frontends.onnx_file import load
+from graphclone.frontends.onnx.file import load
 from tests.hostile_onnx import (
     BROKEN,
     FLOATS,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphclone.frontends.onnx_tensors import to_torch
+from graphclone.frontends.onnx.tensors import to_torch
 from graphclone.growth import Kind
 from graphclone.lockstep import run_lockstep
 from graphclone.pipeline import Request, State

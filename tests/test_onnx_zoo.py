@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from graphclone.frontends.onnx import trace
-from graphclone.frontends.onnx_tensors import to_torch
+from graphclone.frontends.onnx.importer import trace
+from graphclone.frontends.onnx.tensors import to_torch
 from graphclone.growth import Kind
 from graphclone.lockstep import run_lockstep
 from graphclone.pipeline import Request, State, run

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from graphclone.frontends.onnx import Origin
-from graphclone.frontends.onnx_control import bodies
-from graphclone.frontends.onnx_target import Given, Place, Target, frozen
-from graphclone.frontends.onnx_tensors import StoredTensor, data_type, to_array
+from graphclone.frontends.onnx.control import bodies
+from graphclone.frontends.onnx.dialect import Given, Place, Target, frozen
+from graphclone.frontends.onnx.importer import Origin
+from graphclone.frontends.onnx.tensors import StoredTensor, data_type, to_array
 from graphclone.initializers import Widening
 from graphclone.ir import Initializer, Node, Operand, Value
 from graphclone.kernel import widen

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from graphclone.frontends.onnx_contrib import CONTRIB
-from graphclone.frontends.onnx_functions import erf, gelu, group_norm, layer_normalization, rms_normalization
-from graphclone.frontends.onnx_own import Array, Index, operators
-from graphclone.frontends.onnx_windows import (
+from graphclone.frontends.onnx.contrib import CONTRIB
+from graphclone.frontends.onnx.functions import erf, gelu, group_norm, layer_normalization, rms_normalization
+from graphclone.frontends.onnx.own import Array, Index, operators
+from graphclone.frontends.onnx.windows import (
     average_pool,
     convolution,
     global_lp_pool,

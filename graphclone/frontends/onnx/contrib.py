@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from graphclone.frontends.onnx_contrib_attention import ATTENTION, softmax
-from graphclone.frontends.onnx_functions import gelu, group_norm, layer_normalization, rms_normalization, sigmoid
-from graphclone.frontends.onnx_own import Array, Function, operators
-from graphclone.frontends.onnx_windows import convolution, max_pool
+from graphclone.frontends.onnx.contrib_attention import ATTENTION, softmax
+from graphclone.frontends.onnx.functions import gelu, group_norm, layer_normalization, rms_normalization, sigmoid
+from graphclone.frontends.onnx.own import Array, Function, operators
+from graphclone.frontends.onnx.windows import convolution, max_pool
 
 # Products
 

@@ -14,9 +14,9 @@ import onnx
 from onnx import shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from graphclone.frontends.onnx_old import OLDEST_KNOWN, respelled
-from graphclone.frontends.onnx_own import attribute_value
-from graphclone.frontends.onnx_reference import OPERATORS
+from graphclone.frontends.onnx.old import OLDEST_KNOWN, respelled
+from graphclone.frontends.onnx.own import attribute_value
+from graphclone.frontends.onnx.reference import OPERATORS
 
 Array = npt.NDArray[Any]
 
@@ -123,6 +123,12 @@ class Call:
         """A cast to an element type in place of the operator."""
         to = onnx.helper.make_attribute("to", dtype).SerializeToString()
         return Call("", "Cast", self.opset, (to,))
+
+    def seeded(self, seed: float) -> Call:
+        """The same with a seed for what it draws."""
+        return replace(
+            self, attributes=(*self.attributes, onnx.helper.make_attribute("seed", seed).SerializeToString())
+        )
 
     def integers(self) -> dict[str, int]:
         """The attributes that are integers, by name."""

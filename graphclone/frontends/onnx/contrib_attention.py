@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphclone.frontends.onnx_own import Array, Function
+from graphclone.frontends.onnx.own import Array, Function
 
 _FILTER = -10000.0
 """What is added to the score of a masked key unless the node says otherwise."""

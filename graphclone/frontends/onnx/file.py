@@ -12,7 +12,7 @@ import onnx_ir
 from onnx import ModelProto, TensorProto
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx_checks import OWN_DOMAIN, check, quoted, shape, size_in_bytes, tensors
+from graphclone.frontends.onnx.checks import OWN_DOMAIN, check, quoted, shape, size_in_bytes, tensors
 
 _PROTOBUF_LIMIT = 2**31
 """Bytes that no protobuf message reaches."""

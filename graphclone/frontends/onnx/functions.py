@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from graphclone.frontends.onnx_own import Array
+from graphclone.frontends.onnx.own import Array
 
 
 def sigmoid(x: Array) -> Array:

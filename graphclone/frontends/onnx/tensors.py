@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 import torch
 
-from graphclone.frontends.onnx_ops import Array
+from graphclone.frontends.onnx.ops import Array
 
 _TORCH_NAMES = {
     onnx_ir.DataType.FLOAT: "float32",
@@ -88,7 +88,9 @@ class StoredTensor:
     def dtype(self) -> torch.dtype:
         """What it is read as; strings, which are never widened, count as bytes."""
         name = dtype_name(self.source.dtype)
-        dtype: torch.dtype = _UNPACKED.get(name) or getattr(torch, name, torch.uint8)
+        if name in _UNPACKED:
+            return _UNPACKED[name]
+        dtype: torch.dtype = getattr(torch, name, torch.uint8)
         return dtype
 
     def read(self) -> torch.Tensor:

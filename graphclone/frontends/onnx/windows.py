@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from graphclone.frontends.onnx_own import Array, Index
+from graphclone.frontends.onnx.own import Array, Index
 
 
 @dataclass(frozen=True)

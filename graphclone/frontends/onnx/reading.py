@@ -12,11 +12,11 @@ import onnx
 import onnx_ir
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx_control import CONTROL, Repeated, inline_branch
-from graphclone.frontends.onnx_folding import fold
-from graphclone.frontends.onnx_ops import Array, Call, known_opset
-from graphclone.frontends.onnx_sequences import plain_split
-from graphclone.frontends.onnx_sizes import LARGE, READINGS, Fact, ReadingError, Sizes, evaluate_symbol, fresh_sizes
+from graphclone.frontends.onnx.control import CONTROL, Repeated, inline_branch
+from graphclone.frontends.onnx.folding import fold
+from graphclone.frontends.onnx.ops import Array, Call, known_opset
+from graphclone.frontends.onnx.sequences import plain_split
+from graphclone.frontends.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes, evaluate_symbol, fresh_sizes
 from graphclone.symbols import sums
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)

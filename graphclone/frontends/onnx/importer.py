@@ -18,12 +18,12 @@ import onnx_ir
 import onnx_ir.passes.common
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx_control import CONTROL, Repeated, captured
-from graphclone.frontends.onnx_ops import VERSIONED, Call, UnknownOpError, schema
-from graphclone.frontends.onnx_reading import Reading, call_of, read
-from graphclone.frontends.onnx_sizes import Fact
-from graphclone.frontends.onnx_target import Given, OnnxDialect, Place, Target, frozen
-from graphclone.frontends.onnx_tensors import StoredTensor, dtype_name, to_torch
+from graphclone.frontends.onnx.control import CONTROL, Repeated, captured
+from graphclone.frontends.onnx.dialect import Given, OnnxDialect, Place, Target, frozen
+from graphclone.frontends.onnx.ops import VERSIONED, Call, UnknownOpError, schema
+from graphclone.frontends.onnx.reading import Reading, call_of, read
+from graphclone.frontends.onnx.sizes import Fact
+from graphclone.frontends.onnx.tensors import StoredTensor, dtype_name, to_torch
 from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
 
 _LITERALS = {
@@ -105,7 +105,7 @@ def trace(path: Path, name: str | None = None) -> Graph:
     Raises:
         GraphcloneError: it cannot be read, or nothing says what shapes its tensors have.
     """
-    from graphclone.frontends.onnx_file import load
+    from graphclone.frontends.onnx.file import load
 
     return from_model(load(path), path, name or path.name)
 

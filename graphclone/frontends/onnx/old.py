@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphclone.frontends.onnx_own import Array
+from graphclone.frontends.onnx.own import Array
 
 Attributes = dict[str, Any]
 Inputs = list[Array | None]

@@ -12,8 +12,8 @@ import onnx
 import onnx_ir
 import torch
 
-from graphclone.frontends.onnx_ops import Array, Call, run, schema
-from graphclone.frontends.onnx_tensors import data_type, to_array, to_torch
+from graphclone.frontends.onnx.ops import Array, Call, run, schema
+from graphclone.frontends.onnx.tensors import data_type, to_array, to_torch
 from graphclone.ir import Node, Operand, Value
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
@@ -161,10 +161,11 @@ class OnnxDialect:
             return list(operands["then_branch" if bool(operands["cond"]) else "else_branch"])
         target: Target = node.target
         resolved = replace(node, operands=dict(operands))
-        if self.is_random(node):
-            np.random.seed(crc32(node.name.encode()))  # noqa: NPY002  what the reference implementation draws from
+        call = target.call(resolved, lift=lift)
+        if self.is_random(node) and "seed" not in target.attributes:
+            call = call.seeded(float(crc32(node.name.encode()) % 1000))
         arrays = [_array(operand, target.given.get(place), lift=lift) for place, operand in target.operands(resolved)]
-        results = run(target.call(resolved, lift=lift), arrays)
+        results = run(call, arrays)
         return [to_torch(result) if isinstance(result, np.ndarray) else result for result in results]
 
     def mutates(self, node: Node) -> bool:  # noqa: ARG002  nothing does

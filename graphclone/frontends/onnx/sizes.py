@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from graphclone.frontends.onnx_ops import Array, Call, Known, infer, run
+from graphclone.frontends.onnx.ops import Array, Call, Known, infer, run
 
 READINGS = 3
 

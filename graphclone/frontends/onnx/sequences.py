@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 
-from graphclone.frontends.onnx_ops import Array
+from graphclone.frontends.onnx.ops import Array
 
 Known = Callable[[onnx_ir.Value], Array | None]
 """The elements of a value that is constant."""
