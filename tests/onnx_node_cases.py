@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from graphclone.frontends import onnx as frontend
+from graphclone.frontends.onnx import importer as frontend
 from graphclone.frontends.onnx.ops import Array
 from graphclone.frontends.onnx.reading import Reading
 from graphclone.frontends.onnx.tensors import to_array

@@ -79,7 +79,7 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
         ("folder/missing", "folder/missing: no such file"),
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
-        ("my_models.py", "my_models.py: not a model; give a name in models/"),
+        ("my_models.py", "my_models.py: not a model; give an .onnx file, a name in models/"),
         ("missing_module:build", "missing_module: no such module; run from the directory it is in"),
         ("my_broken:build", "my_broken: cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("my_broken.py:build", "my_broken.py: cannot be imported: ModuleNotFoundError"),

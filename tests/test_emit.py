@@ -264,7 +264,7 @@ def test_what_torch_cannot_export_is_said_in_one_line(tmp_path: Path, unsupporte
 def test_a_full_disk_leaves_everything_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bytes | None
 ) -> None:
-    def save(model: Any, target: Path, external_data: str) -> None:
+    def save(model: Any, target: Path, external_data: str, **_: Any) -> None:
         target.write_bytes(b"half")
         target.with_name(external_data).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")

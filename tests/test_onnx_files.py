@@ -18,7 +18,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends import onnx_checks
+from graphclone.frontends.onnx import checks
 from graphclone.frontends.onnx.file import load
 from tests.hostile_onnx import (
     BROKEN,
@@ -463,7 +463,7 @@ def test_weights_of_all_types_load(tmp_path: Path, element: int, raw: bool) -> N
 
 
 def test_the_models_of_the_onnx_package_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_checks, "OPSETS", range(1, 99))  # most are of opset 6
+    monkeypatch.setattr(checks, "OPSETS", range(1, 99))  # most are of opset 6
     paths = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
     assert len(paths) > 100
     for path in paths:
