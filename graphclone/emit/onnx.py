@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import export
 from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, values_in
+from graphclone.names import fresh
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
@@ -132,7 +133,8 @@ def _name_ports(model: onnx_ir.Model, inputs: Sequence[str], outputs: Sequence[s
             graph.append(node)
             graph.outputs[i] = value = node.outputs[0]
         fixed.add(value)
-    names = list(unique([*inputs, *outputs], graph.initializers))
+    taken = set(graph.initializers)
+    names = [fresh(name, taken) for name in (*inputs, *outputs)]
     values = [*graph.inputs, *graph.outputs]
     for value in _values(model):
         if value.name in names and value not in values and value.name not in graph.initializers:
@@ -141,17 +143,6 @@ def _name_ports(model: onnx_ir.Model, inputs: Sequence[str], outputs: Sequence[s
         value.name = f"{value.name}_port"
     for value, name in zip(values, names, strict=True):
         value.name = name
-
-
-def unique(names: Iterable[str], taken: Iterable[str]) -> Iterator[str]:
-    """Every name, with a number where it has been taken."""
-    seen = set(taken)
-    for name in names:
-        new, number = name, 1
-        while new in seen:
-            new, number = f"{name}_{number}", number + 1
-        seen.add(new)
-        yield new
 
 
 def _clean(model: onnx_ir.Model) -> None:

@@ -20,6 +20,7 @@ from graphclone.frontends.onnx.tensors import StoredTensor, data_type, to_array
 from graphclone.initializers import Widening
 from graphclone.ir import Initializer, Node, Operand, Value
 from graphclone.kernel import widen
+from graphclone.names import fresh
 from graphclone.pipeline import State
 
 
@@ -50,7 +51,7 @@ class _Writer:
         self.nodes = dict(zip(origin.model.graph.all_nodes(), self.graph.all_nodes(), strict=True))
         same = dict(zip(_values(origin.model), _values(self.result), strict=True))
         self.values = {name: same[value] for name, value in origin.file_values.items()}
-        self.taken = {value.name for value in same.values()}
+        self.taken = {value.name or "" for value in same.values()}
         self.was_read = {value for value in same.values() if _is_read(value)}
         self.widened: dict[Any, onnx_ir.Value] = {}
         self.sizes: dict[str, onnx_ir.Value] = {}
@@ -100,7 +101,7 @@ class _Writer:
     def register(self, name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.Value:
         """A new initializer, named as near to that as can be."""
         value = onnx_ir.Value(
-            name=self.fresh(name),
+            name=fresh(name, self.taken),
             shape=onnx_ir.Shape(tensor.shape.numpy()),
             type=onnx_ir.TensorType(tensor.dtype),
             const_value=tensor,
@@ -109,13 +110,6 @@ class _Writer:
         if (self.result.ir_version or 0) < INITIALIZERS_APART:
             self.graph.inputs.append(value)
         return value
-
-    def fresh(self, name: str) -> str:
-        chosen, number = name, 1
-        while chosen in self.taken:
-            chosen, number = f"{name}_{number}", number + 1
-        self.taken.add(chosen)
-        return chosen
 
     # Nodes
 
@@ -146,7 +140,7 @@ class _Writer:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]
         made = onnx_ir.node(target.op, inputs, domain=target.domain, name=node.name)
         (out,) = node.outputs
-        made.outputs[0].name = self.fresh(out.name)
+        made.outputs[0].name = fresh(out.name, self.taken)
         made.outputs[0].dtype = data_type(out.dtype)
         made.outputs[0].shape = inputs[0].shape
         self.place(made, inputs[0])
@@ -250,8 +244,8 @@ class _Writer:
     def computed(
         self, op: str, inputs: Sequence[onnx_ir.Value], name: str, source: onnx_ir.Value, **attributes: int
     ) -> onnx_ir.Value:
-        made = onnx_ir.node(op, inputs, attributes, name=self.fresh(name))
-        made.outputs[0].name = self.fresh(name)
+        made = onnx_ir.node(op, inputs, attributes, name=fresh(name, self.taken))
+        made.outputs[0].name = fresh(name, self.taken)
         made.outputs[0].dtype = onnx_ir.DataType.INT64
         self.place(made, source)
         return made.outputs[0]
@@ -294,7 +288,7 @@ class _Writer:
             if wanted is own:
                 continue
             name, wanted.shape, wanted.type = own.name, own.shape, own.type
-            own.name = self.fresh(f"{name}_before")
+            own.name = fresh(f"{name}_before", self.taken)
             wanted.name = name
             self.graph.outputs[index] = wanted
 

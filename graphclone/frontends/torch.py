@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import dynamic_shapes, with_fresh_sizes
 from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.names import fresh
 
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
 """Sizes for data-dependent axes: large primes, which coincide with no width."""
@@ -243,7 +244,7 @@ class _Importer:
         if spec.kind is InputKind.USER_INPUT:
             if not isinstance(placeholder.meta["val"], torch.Tensor):
                 return self.constant_input(placeholder)
-            value = self.value(self.fresh(placeholder.name), placeholder.meta["val"], role="input")
+            value = self.value(fresh(placeholder.name, self.names), placeholder.meta["val"], role="input")
             self.inputs.append(value)
             return value
         if spec.kind not in _KINDS or spec.target is None:
@@ -266,7 +267,7 @@ class _Importer:
         if shared is not None:
             shared.names = (*shared.names, target)
             return shared.value
-        value = self.value(self.fresh(target), tensor, role="initializer")
+        value = self.value(fresh(target, self.names), tensor, role="initializer")
         self.initializers[key if tensor.numel() else target] = Initializer(value, (target,), kind, tensor)
         return value
 
@@ -302,7 +303,7 @@ class _Importer:
 
     def append(self, fx_node: torch.fx.Node) -> Operand:
         """Append one call; its value, or the list of its values where it returns several."""
-        name = self.fresh(fx_node.name)
+        name = fresh(fx_node.name, self.names)  # bodies of inlined regions repeat names
         result: Any = fx_node.meta.get("val")
         several = isinstance(result, list | tuple)
         items = list(result) if several else [result]
@@ -358,14 +359,6 @@ class _Importer:
 
     def unbacked_hint(self, symbol: sympy.Symbol) -> int:
         return self.unbacked.setdefault(symbol, _UNBACKED_HINTS[len(self.unbacked) % len(_UNBACKED_HINTS)])
-
-    def fresh(self, name: str) -> str:
-        """The name, or the name with a number where it is taken (bodies of inlined regions repeat names)."""
-        unique, number = name, 1
-        while unique in self.names:
-            unique, number = f"{name}_{number}", number + 1
-        self.names.add(unique)
-        return unique
 
 
 def _scope(node: torch.fx.Node) -> str:

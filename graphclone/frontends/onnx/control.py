@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir
 
+from graphclone.names import fresh
+
 CONTROL = ("If", "Loop", "Scan")
 
 
@@ -94,9 +96,10 @@ def inline_branch(node: onnx_ir.Node, branch: onnx_ir.Graph) -> list[onnx_ir.Nod
     """
     graph = node.graph
     assert isinstance(graph, onnx_ir.Graph)
+    taken = set(graph.initializers)
     for value in list(branch.initializers.values()):
         branch.initializers.pop(value.name or "")
-        value.name = _unique(graph, value.name or "constant")
+        value.name = fresh(value.name or "constant", taken)
         graph.register_initializer(value)
     nodes = list(branch)
     outputs = list(branch.outputs)
@@ -126,11 +129,3 @@ def _take_over(
     old.name = f"{name}_if"
     new.name = name
     return identity
-
-
-def _unique(graph: onnx_ir.Graph, name: str) -> str:
-    taken = {value.name for value in graph.initializers.values()}
-    chosen, number = name, 1
-    while chosen in taken:
-        chosen, number = f"{name}_{number}", number + 1
-    return chosen

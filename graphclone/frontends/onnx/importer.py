@@ -25,6 +25,7 @@ from graphclone.frontends.onnx.reading import Reading, call_of, read
 from graphclone.frontends.onnx.sizes import Fact
 from graphclone.frontends.onnx.tensors import StoredTensor, dtype_name, to_torch
 from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.names import fresh
 
 _LITERALS = {
     "AffineGrid": ("size",),
@@ -168,20 +169,12 @@ class _Importer:
 
     def value(self, value: onnx_ir.Value, role: Any = "node", name: str | None = None) -> Value:
         fact = self.origin.reading.of(value)
-        name = name or (self.fresh(value.name or "") if value in self.inner else value.name or "")
+        name = name or (fresh(value.name or "", self.names) if value in self.inner else value.name or "")
         self.origin.file_values[name] = value
         if fact.shape is None:
             return Value(name, None, "", role=role)
         dtype = dtype_name(onnx_ir.DataType(fact.dtype))
         return Value(name, fact.shape, dtype, self.origin.reading.sizes.dynamic(fact), role)
-
-    def fresh(self, name: str) -> str:
-        """A name that nothing in the file has."""
-        chosen, number = name, 1
-        while chosen in self.names:
-            chosen, number = f"{name}_{number}", number + 1
-        self.names.add(chosen)
-        return chosen
 
     def tensor(self, value: onnx_ir.Value, reader: str) -> Value:
         """The value as a tensor that a node reads."""
@@ -194,7 +187,7 @@ class _Importer:
         tensor = StoredTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
         name = value.name or ""
         taken = any(name in initializer.names for initializer in self.initializers)
-        return self.initializer(value, self.fresh(f"{name}_for_{reader}") if taken else name, tensor)
+        return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if taken else name, tensor)
 
     def elements(self, value: onnx_ir.Value) -> Any:
         elements = self.origin.reading.of(value).constant
@@ -270,15 +263,7 @@ class _Importer:
 
     def fresh_node(self, node: onnx_ir.Node) -> str:
         """The name of the node, or one after its operator and its first result."""
-        return self.unused(node.name or f"{node.op_type}_{node.outputs[0].name}")
-
-    def unused(self, name: str) -> str:
-        """A name that no node has."""
-        chosen, number = name, 1
-        while chosen in self.node_names:
-            chosen, number = f"{name}_{number}", number + 1
-        self.node_names.add(chosen)
-        return chosen
+        return fresh(node.name or f"{node.op_type}_{node.outputs[0].name}", self.node_names)
 
     def op(self, node: onnx_ir.Node) -> str:
         """The qualified name by which rules know the operator."""
@@ -309,9 +294,9 @@ class _Importer:
         self.values[result] = vector
 
     def number(self, name: str, op: str, operands: dict[str, Operand]) -> Value:
-        name = self.fresh(name)
+        name = fresh(name, self.names)
         value = Value(name, None, "")
-        self.append(Node(self.unused(name), op, operands, [value]))
+        self.append(Node(fresh(name, self.node_names), op, operands, [value]))
         return value
 
     # Operands
