@@ -6,7 +6,7 @@ WEIGHTS := $(VENV)/.weights
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo bench clean
+.PHONY: help install test lint format coverage demo bench survey clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,9 @@ demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
 
 bench: install ## measure speed and memory
 	$(BIN)/python -m tests.bench
+
+survey: install ## widen every ONNX file of the tests' collection, and count
+	$(BIN)/python -m tests.onnx_survey
 
 clean: ## remove everything that make, the build and the tools made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
