@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,27 @@ def _wrong(tensor: object, recipe: object) -> object:
     from graphclone.kernel import widen
 
     return widen(tensor, recipe) * 1.01  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda model: model.graph.ClearField("node"), "graph 'mlp' returns 'y', which nothing in it makes"),
+        (lambda model: model.graph.initializer[0].dims.append(-1), "declares a negative size"),
+        (lambda model: model.opset_import[0].__setattr__("version", 6), "the model uses opset 6; 7 to 26 can be read"),
+    ],
+    ids=["undefined", "negative", "opset"],
+)
+def test_a_broken_file_is_one_line_and_nothing_is_written(
+    spoil: Callable[[onnx.ModelProto], None], message: str, folder: Path, capfd: Capture
+) -> None:
+    model = onnx.load("mlp.onnx")
+    spoil(model)
+    (folder / "broken.onnx").write_bytes(model.SerializeToString())
+    before = sorted(folder.iterdir())
+    for argv in (["inspect", "broken.onnx"], ["clone", "broken.onnx", "-o", "wide.onnx"]):
+        assert main(argv) == 2
+        (line,) = capfd.readouterr().err.strip().splitlines()
+        assert line.startswith("graphclone: broken.onnx: ")
+        assert message in line
+    assert sorted(folder.iterdir()) == before

@@ -225,3 +225,33 @@ def test_new_initializers_of_old_files_are_inputs_too(tmp_path: Path) -> None:
     assert model.ir_version == 3
     assert {tensor.name for tensor in model.graph.initializer} < {value.name for value in model.graph.input}
     assert shapes(model)["up"] == (5, 8)
+
+
+BRANCH = """
+    g (float[batch, 5] x, bool flag) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        z = If (flag) <
+            then_branch = t () => (float[batch, 7] p)
+                <float[6, 7] a = {1., 2., 3., 4., 5., 6., 7., 8., 9., 1., 2., 3., 4., 5., 6., 7., 8., 9., 1., 2., 3.,
+                                  4., 5., 6., 7., 8., 9., 1., 2., 3., 4., 5., 6., 7., 8., 9., 1., 2., 3., 4., 5., 6.}>
+                { p = MatMul(h, a) },
+            else_branch = e () => (float[batch, 7] q) { r = Relu(h) q = MatMul(r, b) }
+        >
+        y = MatMul(z, down)
+    }
+"""
+
+
+def test_weights_in_branches_grow(tmp_path: Path) -> None:
+    clone, model = cloned(parse(BRANCH, {"up": (5, 6), "b": (6, 7), "down": (7, 5)}), tmp_path)
+    assert {shapes(model)[name] for name in ("up", "b", "down")} == {(5, 12), (12, 14), (14, 5)}
+    inner = [tensor for node in model.graph.node for a in node.attribute for tensor in a.g.initializer]
+    assert [tuple(tensor.dims) for tensor in inner] in ([], [(12, 14)])
+    assert clone.state_dict()["a"].shape == (12, 14)
+
+
+def test_training_information_is_noted_to_be_lost(tmp_path: Path) -> None:
+    source = parse(MLP, MLP_WEIGHTS)
+    source.training_info.add().algorithm.name = "sgd"
+    (note,) = gc.trace(saved(source, tmp_path)).graph.notes
+    assert note.startswith("the training information of the file is not kept")

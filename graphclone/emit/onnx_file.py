@@ -308,9 +308,10 @@ class _Writer:
             before = any(value in self.was_read for value in node.outputs)
             if before and not any(_is_read(value) for value in node.outputs):
                 node.graph.remove(node, safe=True)  # type: ignore[union-attr]
-        for name, value in list(self.graph.initializers.items()):
-            if value in self.was_read and not _is_read(value) and not value.is_graph_input():
-                del self.graph.initializers[name]
+        for graph in self.result.graphs():
+            for name, value in list(graph.initializers.items()):
+                if value in self.was_read and not _is_read(value) and not value.is_graph_input():
+                    del graph.initializers[name]
 
 
 def _vector(numbers: Sequence[int]) -> onnx_ir.TensorProtocol:

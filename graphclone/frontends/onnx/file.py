@@ -20,6 +20,10 @@ _PROTOBUF_LIMIT = 2**31
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
+NOTES = "graphclone notes"
+"""Where a model that has been read keeps what the user should know about it."""
+
+
 def load(path: Path) -> onnx_ir.Model:
     """Read a model without its weights: those in other files are mapped when they are wanted.
 
@@ -88,6 +92,8 @@ def _model(proto: ModelProto) -> onnx_ir.Model:
         for entry in owner.opset_import:
             entry.domain = "" if entry.domain in OWN_DOMAIN else entry.domain  # onnx-ir does so in nodes only
     model = onnx_ir.from_proto(proto)
+    if proto.training_info:
+        model.meta[NOTES] = ["the training information of the file is not kept: onnx-ir has no place for it"]
     model.graph.sort()
     for function in model.functions.values():
         function.sort()

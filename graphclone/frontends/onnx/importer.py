@@ -20,6 +20,7 @@ import onnx_ir.passes.common
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.control import CONTROL, Repeated, captured
 from graphclone.frontends.onnx.dialect import Given, OnnxDialect, Place, Target, frozen
+from graphclone.frontends.onnx.file import NOTES, load
 from graphclone.frontends.onnx.ops import VERSIONED, Call, UnknownOpError, schema
 from graphclone.frontends.onnx.reading import Reading, call_of, read
 from graphclone.frontends.onnx.sizes import Fact
@@ -106,8 +107,6 @@ def trace(path: Path, name: str | None = None) -> Graph:
     Raises:
         GraphcloneError: it cannot be read, or nothing says what shapes its tensors have.
     """
-    from graphclone.frontends.onnx.file import load
-
     return from_model(load(path), path, name or path.name)
 
 
@@ -150,7 +149,7 @@ class _Importer:
             nodes=self.nodes,
             outputs=outputs,
             dialect=OnnxDialect(self.model.opset_imports.get("", 0)),
-            notes=list(reading.notes),
+            notes=[*self.model.meta.get(NOTES, ()), *reading.notes],
             origin=self.origin,
         )
 
