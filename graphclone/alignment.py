@@ -1,4 +1,4 @@
-"""Two traces of the same code at different widths, laid side by side: which value is which, and which numbers differ."""
+"""Two traces of the same code at different widths, side by side: which value is which, which numbers differ."""
 
 from __future__ import annotations
 

@@ -18,9 +18,12 @@ from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
 from graphclone.ir import Graph
 from graphclone.kernel import widen
-from graphclone.passes import BalanceScales, Canonicalize, InferDims, RewriteLiterals, WidenInitializers
-from graphclone.passes.balance_scales import Unbalanced
+from graphclone.passes.balance_scales import BalanceScales, Unbalanced
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
+from graphclone.passes.rewrite_literals import RewriteLiterals
+from graphclone.passes.widen_initializers import WidenInitializers
 from graphclone.pipeline import Pass, Request, State, Timing, run
 
 

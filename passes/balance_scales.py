@@ -170,7 +170,9 @@ class _Solver:
                 try:
                     self.system.zero(self.expression(value))
                 except Infeasible as problem:
-                    raise Unbalanced(f"{output.name} would be {problem} times too large and nothing can absorb it") from None
+                    raise Unbalanced(
+                        f"{output.name} would be {problem} times too large and nothing can absorb it"
+                    ) from None
 
     def node(self, node: Node) -> None:
         balances = self.facts.balances.get(node)

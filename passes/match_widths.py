@@ -79,7 +79,9 @@ class _Equation:
     index: int
 
     def __str__(self) -> str:
-        return f"axis {self.index} of {self.value} has {self.axis.size} in the narrow model, {self.size} in the wide one"
+        return (
+            f"axis {self.index} of {self.value} has {self.axis.size} in the narrow model, {self.size} in the wide one"
+        )
 
 
 class _Widths:
@@ -231,7 +233,9 @@ def _paths(node: Node, value: Value) -> Iterator[Path]:
 
 def _changed(pair: Pair, what: str) -> GraphcloneError:
     where = f"{pair.node.name} ({pair.node.op})"
-    return GraphcloneError(f"{where}: {pair.path[0]} is {pair.old} in the narrow model, {pair.new} in the wide one, {what}")
+    return GraphcloneError(
+        f"{where}: {pair.path[0]} is {pair.old} in the narrow model, {pair.new} in the wide one, {what}"
+    )
 
 
 def _scaled_literals(facts: Facts) -> dict[tuple[Any, Path], Literal]:

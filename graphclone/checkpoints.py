@@ -1,0 +1,431 @@
+"""From a Hugging Face checkpoint to a wider one that its stock class loads, disk to disk.
+
+The source is traced without its weights and the request turned into shapes; a configuration with those shapes is
+solved for, its model traced as well, and the scales balanced around the constants of that model, whose code cannot be
+changed. Only then are weights read, a few at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphclone import into
+from graphclone.alignment import align
+from graphclone.cloning import Clone
+from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
+from graphclone.emit import card, huggingface
+from graphclone.emit.shards import Entry, Shard, sharded
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.huggingface import CONFIG, Checkpoint, open_checkpoint
+from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor, StoredTensor
+from graphclone.ir import Graph, Initializer
+from graphclone.passes import analysis
+from graphclone.passes.balance_scales import Unbalanced
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.choose_widths import ChooseWidths
+from graphclone.passes.infer_dims import UNREAD
+from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
+from graphclone.strategies import StrategyLike
+from graphclone.strategies import strategy as resolve_strategy
+
+if TYPE_CHECKING:
+    from graphclone.checks import Report
+
+MAX_SHARD_SIZE = 5_000_000_000
+"""Bytes of a shard, as ``save_pretrained`` has it."""
+
+_TIE = "tie_word_embeddings"
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps are done, and how many there are."""
+
+After = Callable[[Pass, State], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided, nothing written.
+
+    Attributes:
+        checkpoint: the source.
+        clone: the widened graph, whose source tensors are on disk.
+        fields: the configuration of the wider model, as a dict.
+        notes: what the user should know.
+    """
+
+    checkpoint: Checkpoint
+    clone: Clone
+    fields: Config
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The tensors to be written, in the order of the model, a tied one under the name it has in the source."""
+        recipes = self.clone.state.recipes
+        assert recipes is not None
+        names = _names_on_disk(self.checkpoint)
+        return [
+            Entry(next((name for name in i.names if name in names), i.name), i.tensor, recipes[i.value])
+            for i in self.clone.graph.initializers
+            if i.kind != "constant"
+        ]
+
+    def config(self) -> Config:
+        """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
+        fields = self.checkpoint.fields
+        changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
+        made = _with(self.checkpoint.raw, fields, changes)
+        loaded = type(self.checkpoint.config).from_dict(copy.deepcopy(made)).to_dict()
+        derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
+        return _with(made, fields, derived)
+
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """The fields of the configuration that change, with old and new value."""
+        return {named(where): values for where, values in differences(self.checkpoint.fields, self.fields).items()}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that has been written.
+
+    Attributes:
+        plan: what was decided.
+        shards: its files of weights.
+        verification: what comparing source and clone found; None if that was left out.
+        notes: what the user should know.
+    """
+
+    plan: Plan
+    shards: Sequence[Shard]
+    verification: Report | None
+    notes: Sequence[str]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
+    source: str | Path,
+    output: str | Path,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    inputs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    command: str = "graphclone.clone_checkpoint",
+    progress: Progress | None = None,
+    after: After | None = None,
+) -> Written:
+    """Write a wider checkpoint, which ``from_pretrained`` loads and which computes what the source computes.
+
+    Args:
+        source: folder of the checkpoint, or its hub id.
+        output: folder to be written.
+        widen: a factor, or factors by dim; as for ``clone``.
+        widen_io: patterns of names of outputs that may grow.
+        strategy: as for ``clone``.
+        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        seed: of the noise.
+        max_shard_size: bytes of tensors in a file, at most.
+        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+        trust_remote_code: let code that comes with the checkpoint run.
+        resume: go on from the finished shards of a run that was stopped.
+        force: replace a checkpoint that is there already.
+        verify: load both and compare what they compute, before the folder gets its name.
+        command: what the model card shows.
+        progress: told how far it is.
+        after: called after every pass on the source's graph.
+
+    Raises:
+        NotEquivalentError: the clone does not compute the same; nothing is left behind.
+        GraphcloneError: the source cannot be read or widened as asked, or the output not written.
+    """
+    progress = progress or _silent
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs)
+    target = Path(output)
+    huggingface.check_target(target, checkpoint.folder, force=force, resume=resume)
+    made = plan(checkpoint, request, progress, after)
+    shards = sharded(made.entries, max_shard_size)
+    mark = huggingface.fingerprint(shards, {"config": made.config(), "strategy": repr(request.strategy)})
+    with huggingface.staged(target, mark, resume=resume) as staging:
+        _check_room(shards, staging)
+        staging.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
+        notes = [*made.notes, *_complete(made, shards, staging)]
+        report = _verified(made, staging.folder, progress) if verify else None
+        text = card.text(made, command=command, notes=notes, report=report)
+        huggingface.write_text(staging.folder / huggingface.CARD, text)
+        staging.publish(force)
+    return Written(made, shards, report, notes)
+
+
+def _complete(made: Plan, shards: Sequence[Shard], staging: huggingface.Staging) -> Iterator[str]:
+    """Write everything beside the shards; what the user should know about it."""
+    checkpoint = made.checkpoint
+    left_out = huggingface.copied(checkpoint.folder, staging.folder, code=checkpoint.trusted)
+    huggingface.write_index(staging.folder, shards)
+    huggingface.write_config(staging.folder, made.config())
+    if left_out:
+        yield f"not copied: {', '.join(left_out)}"
+    for names in staging.finished.values():
+        yield from (f"{name} holds NaNs in the source, and so it does here" for name in names)
+
+
+def _verified(made: Plan, folder: Path, progress: Progress) -> Report:
+    from graphclone.verify_checkpoints import verify_checkpoints
+
+    progress("verifying", 0, 1)
+    report = verify_checkpoints(made, folder)
+    report.raise_if_failed()
+    return report
+
+
+def _check_room(shards: Sequence[Shard], staging: huggingface.Staging) -> None:
+    import shutil
+
+    needed = sum(shard.nbytes for shard in shards if shard.file_name not in staging.finished)
+    free = shutil.disk_usage(staging.folder).free
+    if needed > free:
+        shortage = f"needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
+        raise GraphcloneError(f"{staging.target}: {shortage}; make room or write elsewhere")
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    """Adds up bytes, in megabytes as they are shown. It is called from several threads, and need not be exact."""
+    written = 0
+
+    def advance(count: int) -> None:
+        nonlocal written
+        written += count
+        progress(f"writing {written / 1e9:.1f} of {total / 1e9:.1f} GB", written, total)
+
+    return advance
+
+
+# Planning
+
+
+def plan(
+    checkpoint: Checkpoint, request: Request, progress: Progress = _silent, after: After | None = None
+) -> Plan:
+    """Decide everything about the clone of a checkpoint, from its configuration and the names on disk.
+
+    Raises:
+        GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
+    """
+    progress("tracing", 0, 0)
+    source = checkpoint.traced(checkpoint.config, checkpoint.name)
+    notes = [*source.notes, *_attach(source, checkpoint)]
+    wanted = State(source.copy(), request)
+    run((*analysis(), ChooseWidths()), wanted, after=after)
+    progress("solving the configuration", 0, 0)
+    target = _Target(checkpoint, wanted)
+    fields = target.solved()
+    state = State(source.copy(), request)
+    try:
+        timings = into.match(state, target.traced(fields), after)
+    except Unbalanced as unbalanced:
+        fields, state, timings = _untied(target, fields, source, request, unbalanced, after)
+        notes.append(f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings")
+    return Plan(checkpoint, Clone(state, timings), fields, notes)
+
+
+def _untied(
+    target: _Target, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
+) -> tuple[Config, State, Sequence[Timing]]:
+    """The same with embeddings that are not shared, if they are."""
+    ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
+    if not ties or not any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
+        raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
+    fields = changed(fields, [((where,), False) for where in ties])
+    state = State(source.copy(), dataclasses.replace(request, untie=True))
+    return fields, state, into.match(state, target.traced(fields), after)
+
+
+_ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
+
+
+class _Target:
+    """The search for a configuration, and the traces it takes."""
+
+    def __init__(self, checkpoint: Checkpoint, wanted: State) -> None:
+        self.checkpoint = checkpoint
+        self.wanted = wanted
+        self.graphs: dict[str, Graph] = {}
+        self.recorded: dict[str, Any] = {}
+
+    def solved(self) -> Config:
+        """The configuration that makes the wanted widths.
+
+        Raises:
+            GraphcloneError: there is none.
+        """
+        model = Model(self.checkpoint.shapes, self.unlike, self.moves, self.ratios)
+        try:
+            return solve(self.checkpoint.fields, self.shapes(), model)
+        except Unfit as unfit:
+            hint = f"ask for other dims by name ({', '.join(self.grown())} grow), or"
+            raise GraphcloneError(f"no {CONFIG} can say this: {unfit}; {hint} {_ELSEWHERE}") from unfit
+
+    def grown(self) -> list[str]:
+        """The names of the groups of dims that were to grow."""
+        found = Clone(self.wanted, ())
+        return [group.name for group in found.dims if any(factor > 1 for factor in found.factors(group))]
+
+    def shapes(self) -> Shapes:
+        """The wanted shape of every parameter; one that nothing reads may have any."""
+        known = self.wanted.known
+        return {
+            name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
+            for i in self.wanted.graph.initializers
+            if i.kind != "constant" and not any(axis.pin and axis.pin.text == UNREAD for axis in known.of[i.value])
+            for name in i.names
+        }
+
+    def ratios(self, size: int) -> set[int]:
+        """By what axes of a size grow, factors of axes and whole axes alike."""
+        known = self.wanted.known
+        axes = {known.axes.find(axis) for of in known.of.values() for axis in of}
+        axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
+        return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
+
+    def moves(self, before: Config, after: Config) -> bool:
+        """Whether the model runs otherwise. Where that cannot be seen, it may."""
+        try:
+            return self.run(before) != self.run(after)
+        except Exception:  # a refused configuration, or code that does not run on the meta device
+            return True
+
+    def run(self, fields: Config) -> Any:
+        key = repr(fields)
+        if key not in self.recorded:
+            self.recorded[key] = self.checkpoint.runs(fields)
+        return self.recorded[key]
+
+    def unlike(self, fields: Config) -> str | None:
+        """The first value that does not have the width it should have, or why the code is not the same."""
+        try:
+            values = align(self.wanted.graph, self.traced(fields)).values
+        except GraphcloneError as error:
+            return str(error)
+        for value, axes in self.wanted.known.of.items():
+            shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
+            unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
+            if value in values and not unread and values[value].shape != shape:
+                found = values[value].shape
+                return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"
+        return None
+
+    def traced(self, fields: Config) -> Graph:
+        """The canonical graph of the model with these fields."""
+        key = repr(fields)
+        if key not in self.graphs:
+            config = self.checkpoint.with_fields(fields)
+            state = State(self.checkpoint.traced(config, f"the wide {self.checkpoint.name}"))
+            run((Canonicalize(),), state)
+            self.graphs[key] = state.graph
+        return self.graphs[key]
+
+
+# Weights
+
+
+def _names_on_disk(checkpoint: Checkpoint) -> dict[str, str]:
+    """The name on disk of every name in the model: the same, or with or without the prefix of its base model."""
+    prefix = f"{getattr(checkpoint.cls, 'base_model_prefix', '')}."
+    found = {}
+    for name in checkpoint.weights:
+        found.setdefault(name, name)
+        found.setdefault(name.removeprefix(prefix), name)
+        found.setdefault(prefix + name, name)
+    return found
+
+
+def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
+    """Give every weight of a graph its data on disk; what the user should know about that.
+
+    Raises:
+        GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
+    """
+    names = _names_on_disk(checkpoint)
+    used = set()
+    for initializer in graph.initializers:
+        if initializer.kind != "constant":
+            known = [names[name] for name in initializer.names if name in names]
+            if not known:
+                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
+            initializer.tensor = _checked(checkpoint.weights[known[0]], initializer, checkpoint)
+            _check_equal([checkpoint.weights[name] for name in known], checkpoint)
+            used.update(known)
+    if unused := [name for name in checkpoint.weights if name not in used]:
+        yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
+    if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
+        yield PICKLE_NOTE
+
+
+def _checked(
+    stored: StoredTensor | PickledTensor, initializer: Initializer, checkpoint: Checkpoint
+) -> StoredTensor | PickledTensor:
+    shape = initializer.value.shape
+    if stored.shape != shape:
+        raise GraphcloneError(
+            f"{stored.file}: {stored.name} is {stored.shape}, but the model of {CONFIG} has {shape}; "
+            "the two do not belong together"
+        )
+    expected = getattr(torch, initializer.value.dtype)
+    if stored.dtype.is_floating_point != expected.is_floating_point:
+        raise GraphcloneError(f"{stored.file}: {stored.name} is {stored.dtype}, but {checkpoint.name} needs {expected}")
+    return stored
+
+
+def _check_equal(tensors: Sequence[StoredTensor | PickledTensor], checkpoint: Checkpoint) -> None:
+    """Weights that the model ties, and that are stored more than once, must be the same."""
+    for other in tensors[1:]:
+        if not torch.equal(tensors[0].read(), other.read()):
+            raise GraphcloneError(
+                f"{checkpoint.name}: {tensors[0].name} and {other.name} are tied in the model but differ on disk; "
+                f"set {_TIE} to false in {CONFIG}"
+            )
+
+
+# Configurations
+
+
+def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:
+    for key, value in fields.items():
+        if isinstance(value, bool):
+            yield (*prefix, key), value
+        elif isinstance(value, dict):
+            yield from _flags(value, (*prefix, key))
+
+
+def _with(raw: Config, defaults: Config, changes: Mapping[Field, Any]) -> Config:
+    """config.json with some fields set; a list or a nested configuration it does not have is that of the defaults."""
+    made = copy.deepcopy(raw)
+    for where, value in changes.items():
+        holder: Any = made
+        default: Any = defaults
+        for key in where[:-1]:
+            default = default[key]
+            if isinstance(holder, dict) and holder.get(key) is None:
+                holder[key] = copy.deepcopy(default)
+            holder = holder[key]
+        holder[where[-1]] = value
+    return made

@@ -1,0 +1,340 @@
+"""From a Hugging Face checkpoint to a graph whose weights stay on disk.
+
+The class is the one that config.json names. It is built on the meta device and traced with fake weights; tables that
+are not saved with a model, such as rotary frequencies, get the values that ``from_pretrained`` would give them, since
+they are part of what the model computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphclone.config_solver import Config, Shapes
+from graphclone.errors import GraphcloneError
+from graphclone.frontends import weights
+from graphclone.frontends.torch import trace
+from graphclone.into import weightless
+from graphclone.ir import Graph, Output, values_in
+
+CONFIG = "config.json"
+
+_BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
+_IMAGE = 64
+"""Height and width of an image for a model that takes any."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        name: as the user wrote it.
+        folder: that it is in.
+        raw: config.json as it is.
+        config: the configuration object.
+        cls: the model's class.
+        dtype: of the model.
+        weights: the tensors on disk, by the names they have there.
+        inputs: what to feed the model, where the user says so.
+        trusted: whether code that comes with it may run.
+    """
+
+    name: str
+    folder: Path
+    raw: Config
+    config: Any
+    cls: Any
+    dtype: torch.dtype
+    weights: weights.Weights
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    trusted: bool = False
+
+    @cached_property
+    def fields(self) -> Config:
+        """The configuration as a dict, defaults and all."""
+        found: Config = self.config.to_dict()
+        return found
+
+    def with_fields(self, fields: Config) -> Any:
+        """The configuration object of other fields."""
+        return type(self.config).from_dict(copy.deepcopy(fields))
+
+    def shapes(self, fields: Config) -> Shapes:
+        """The shape of every parameter and saved buffer of the model with these fields."""
+        with quiet():
+            module = self.on_meta(self.with_fields(fields))
+        return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+    def on_meta(self, config: Any) -> Any:
+        """The model of a configuration, without any memory for its weights."""
+        with torch.device("meta"), _safe_linspace():
+            return self.cls._from_config(config, dtype=self.dtype).eval()
+
+    def traced(self, config: Any, name: str) -> Graph:
+        """The trace of the model of a configuration, without weights.
+
+        Values that the model computes with and returns besides (an encoder's states, say) are not among the graph's
+        outputs: what counts is what comes out in the end. A note lists them.
+
+        Raises:
+            GraphcloneError: nobody says what to feed it, or torch.export refuses it.
+        """
+        with quiet():
+            module = self.on_meta(config)
+            _materialise_tables(module)
+            graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
+        graph.notes.clear()  # it is the class that will run, at any size
+        _keep_final_outputs(graph)
+        return graph
+
+    def runs(self, fields: Config) -> list[Any]:
+        """The operations of one run of the model with these fields, with the shapes of their results."""
+        recorder = _Recorder()
+        with quiet(), torch.no_grad():
+            module = self.on_meta(self.with_fields(fields))
+            inputs = {k: v.to("meta") if _is_tensor(v) else v for k, v in self.example_inputs(module).items()}
+            with recorder:
+                module(**inputs)
+        return recorder.seen
+
+    def example_inputs(self, module: Any) -> dict[str, Any]:
+        """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
+
+        Raises:
+            GraphcloneError: neither says enough.
+        """
+        if self.inputs:
+            return dict(self.inputs)
+        config, parameters = module.config, inspect.signature(module.forward).parameters
+        found: dict[str, Any] = {}
+        if "input_ids" in parameters:
+            found["input_ids"] = _tokens(module, _SEQUENCE)
+        if "decoder_input_ids" in parameters and getattr(config, "is_encoder_decoder", False):
+            found["decoder_input_ids"] = _tokens(module, _TARGET_SEQUENCE)
+        if "pixel_values" in parameters:
+            found["pixel_values"] = _pixels(config, self.dtype)
+        if module.main_input_name not in found:
+            raise GraphcloneError(
+                f"{self.name}: it is not known what to feed as {module.main_input_name}; "
+                "give example inputs: graphclone.clone_checkpoint(.., inputs={..})"
+            )
+        if "use_cache" in parameters:
+            found["use_cache"] = False
+        return found
+
+
+# Reading
+
+
+def is_checkpoint(text: str) -> bool:
+    """Whether a MODEL of the command line is a checkpoint's folder."""
+    return (Path(text) / CONFIG).is_file()
+
+
+def open_checkpoint(
+    text: str | Path, *, trust_remote_code: bool = False, inputs: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub id; its weights are not read yet.
+
+    Args:
+        text: folder or hub id.
+        trust_remote_code: let code that comes with the checkpoint run.
+        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+
+    Raises:
+        GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
+    """
+    folder = Path(text)
+    if not folder.is_dir():
+        folder = _downloaded(str(text))
+    raw = _read_config(folder / CONFIG)
+    if "quantization_config" in raw:
+        raise GraphcloneError(f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint")
+    config, cls = _config_and_class(folder, raw, trust_remote_code)
+    found = weights.open_weights(folder)
+    dtype = _dtype(raw, found)
+    trusted = trust_remote_code and "auto_map" in raw
+    return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
+
+
+def _downloaded(name: str) -> Path:
+    """The folder that a hub id has been downloaded to."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    advice = "give the folder of a checkpoint, or a hub id where there is a network"
+    patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "LICENSE*", "README.md", "*.py"]
+    try:
+        folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns)
+    except HFValidationError:
+        raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
+    except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
+    return Path(folder)
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise GraphcloneError(f"{path.parent}: no {CONFIG}: not a Hugging Face checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise GraphcloneError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise GraphcloneError(f"{path}: is not a configuration")
+    return raw
+
+
+def _config_and_class(folder: Path, raw: Config, trusted: bool) -> tuple[Any, Any]:
+    transformers = imported()
+    names = raw.get("architectures") or []
+    if not names:
+        raise GraphcloneError(f"{folder / CONFIG}: does not say which class it is for; add its architectures")
+    cls = getattr(transformers, names[0], None)
+    remote = raw.get("auto_map") or {}
+    if cls is None and remote and not trusted:
+        raise GraphcloneError(
+            f"{folder}: needs code that comes with it ({names[0]}), which is not run unless you ask: read it, "
+            "then give --trust-remote-code"
+        )
+    try:
+        with quiet():
+            if cls is not None:
+                return transformers.AutoConfig.from_pretrained(folder), cls
+            return _remote(folder, names[0], remote)
+    except GraphcloneError:
+        raise
+    except Exception as error:  # validators and unknown model types raise whatever they like
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
+
+
+def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, Any]:
+    """The configuration and the class whose code comes with the checkpoint."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    reference = next((item for item in remote.values() if str(item).rpartition(".")[2] == name), None)
+    if reference is None:
+        raise GraphcloneError(f"{folder}: transformers has no {name}, nor does the code that comes with it")
+    config = imported().AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    return config, get_class_from_dynamic_module(reference, folder)
+
+
+def imported() -> Any:
+    """The transformers library.
+
+    Raises:
+        GraphcloneError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise GraphcloneError("Hugging Face checkpoints need transformers: pip install graphclone[hf]") from error
+    return transformers
+
+
+def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
+    """What the configuration says, or else the first weight has."""
+    named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
+    if isinstance(named, torch.dtype):
+        return named
+    return next((tensor.dtype for tensor in found.values() if tensor.dtype.is_floating_point), torch.float32)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log of transformers, for which a probe that is refused is a warning."""
+    logging = imported().logging
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+# Building
+
+
+@contextmanager
+def _safe_linspace() -> Iterator[None]:
+    """Code that reads numbers off ``torch.linspace`` while it builds a model needs it on the CPU."""
+    original: Callable[..., Any] = torch.linspace
+
+    def on_cpu(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{"device": "cpu", **kwargs})
+
+    torch.linspace = on_cpu  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.linspace = original  # type: ignore[assignment]
+
+
+def _materialise_tables(module: Any) -> None:
+    """Give buffers that are not saved the values that ``from_pretrained`` gives them."""
+    tables = list(module.named_non_persistent_buffers())
+    if not tables:
+        return
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor._is_hf_initialized = True  # so that only the tables are
+    for name, table in tables:
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner)._buffers[leaf] = torch.empty(table.shape, dtype=table.dtype, device="cpu")
+    module.initialize_weights()
+
+
+def _tokens(module: Any, length: int) -> torch.Tensor:
+    vocabulary = module.get_input_embeddings().weight.shape[0]
+    return (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary).view(_BATCH, length)
+
+
+def _pixels(config: Any, dtype: torch.dtype) -> torch.Tensor:
+    config = getattr(config, "vision_config", config)
+    size = getattr(config, "image_size", None) or _IMAGE
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    shape = (_BATCH, getattr(config, "num_channels", 3), height, width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _keep_final_outputs(graph: Graph) -> None:
+    """Return only the first output and those that nothing in the model reads."""
+    read = {value for node in graph.nodes for value in node.inputs}
+    kept: list[Output] = []
+    for output in graph.outputs:
+        if not kept or not any(value in read for value in values_in(output.operand)):
+            kept.append(output)
+        else:
+            graph.notes.append(f"{output.name} is returned on the way, and may be wider than the source's")
+    graph.outputs = kept
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every operation with the shapes of its results and its plain numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        results = result if isinstance(result, list | tuple) else [result]
+        numbers = [arg for arg in args if isinstance(arg, int | float | list | tuple) and "Tensor" not in repr(arg)]
+        self.seen.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)], repr(numbers)))
+        return result
