@@ -19,20 +19,21 @@ import torch
 
 from graphclone import into
 from graphclone.alignment import align
-from graphclone.cloning import Clone
+from graphclone.cloning import Clone, Traced
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
 from graphclone.emit import card, huggingface
 from graphclone.emit.shards import Entry, Shard, sharded
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.huggingface import CONFIG, Checkpoint, open_checkpoint
+from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs, open_checkpoint
 from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor, StoredTensor
-from graphclone.ir import Graph, Initializer
+from graphclone.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
 from graphclone.passes.balance_scales import Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
+from graphclone.sources import Source
 from graphclone.strategies import StrategyLike
 from graphclone.strategies import strategy as resolve_strategy
 
@@ -68,12 +69,12 @@ class Plan:
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """The tensors to be written, in the order of the model, a tied one under the name it has in the source."""
+        """The tensors to be written, in the order of the model, under the names they have in the source."""
         recipes = self.clone.state.recipes
         assert recipes is not None
-        names = _names_on_disk(self.checkpoint)
+        names = self.checkpoint.names
         return [
-            Entry(next((name for name in i.names if name in names), i.name), i.tensor, recipes[i.value])
+            Entry(next((names[name] for name in i.names if name in names), i.name), i.tensor, recipes[i.value])
             for i in self.clone.graph.initializers
             if i.kind != "constant"
         ]
@@ -222,9 +223,7 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 # Planning
 
 
-def plan(
-    checkpoint: Checkpoint, request: Request, progress: Progress = _silent, after: After | None = None
-) -> Plan:
+def plan(checkpoint: Checkpoint, request: Request, progress: Progress = _silent, after: After | None = None) -> Plan:
     """Decide everything about the clone of a checkpoint, from its configuration and the names on disk.
 
     Raises:
@@ -232,19 +231,32 @@ def plan(
     """
     progress("tracing", 0, 0)
     source = checkpoint.traced(checkpoint.config, checkpoint.name)
-    notes = [*source.notes, *_attach(source, checkpoint)]
+    inner = drop_inner_outputs(source)
+    notes = list(_attach(source, checkpoint))
     wanted = State(source.copy(), request)
     run((*analysis(), ChooseWidths()), wanted, after=after)
     progress("solving the configuration", 0, 0)
     target = _Target(checkpoint, wanted)
-    fields = target.solved()
+    try:
+        fields = target.solved()
+    except Unfit as unfit:
+        raise _refusal(checkpoint, source, request, target, unfit) from unfit
     state = State(source.copy(), request)
     try:
         timings = into.match(state, target.traced(fields), after)
     except Unbalanced as unbalanced:
         fields, state, timings = _untied(target, fields, source, request, unbalanced, after)
         notes.append(f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings")
+    notes += _wider_outputs(state, inner)
     return Plan(checkpoint, Clone(state, timings), fields, notes)
+
+
+def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
+    by_name = {value.name: axes for value, axes in state.known.of.items()}
+    for output in inner:
+        axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
+        if any(state.layout(axis).grows for axis in axes):
+            yield f"{output.name}, which the model returns besides, is wider than the source's"
 
 
 def _untied(
@@ -257,6 +269,23 @@ def _untied(
     fields = changed(fields, [((where,), False) for where in ties])
     state = State(source.copy(), dataclasses.replace(request, untie=True))
     return fields, state, into.match(state, target.traced(fields), after)
+
+
+def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
+    """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
+    text = f"no {CONFIG} can say this: {unfit}"
+    outputs = tuple(output.name for output in source.outputs)
+    if not request.widen_io:
+        freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
+        try:
+            run((*analysis(), ChooseWidths()), freed)
+            _Target(checkpoint, freed).solved()
+        except GraphcloneError:
+            pass
+        else:
+            names = ",".join(outputs)
+            return GraphcloneError(f"{text}; the outputs are as wide as the model: --widen-io {names} lets them grow")
+    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
 
 
 _ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
@@ -275,14 +304,10 @@ class _Target:
         """The configuration that makes the wanted widths.
 
         Raises:
-            GraphcloneError: there is none.
+            Unfit: there is none.
         """
         model = Model(self.checkpoint.shapes, self.unlike, self.moves, self.ratios)
-        try:
-            return solve(self.checkpoint.fields, self.shapes(), model)
-        except Unfit as unfit:
-            hint = f"ask for other dims by name ({', '.join(self.grown())} grow), or"
-            raise GraphcloneError(f"no {CONFIG} can say this: {unfit}; {hint} {_ELSEWHERE}") from unfit
+        return solve(self.checkpoint.fields, self.shapes(), model)
 
     def grown(self) -> list[str]:
         """The names of the groups of dims that were to grow."""
@@ -309,7 +334,7 @@ class _Target:
     def moves(self, before: Config, after: Config) -> bool:
         """Whether the model runs otherwise. Where that cannot be seen, it may."""
         try:
-            return self.run(before) != self.run(after)
+            return bool(self.run(before) != self.run(after))
         except Exception:  # a refused configuration, or code that does not run on the meta device
             return True
 
@@ -339,23 +364,39 @@ class _Target:
         if key not in self.graphs:
             config = self.checkpoint.with_fields(fields)
             state = State(self.checkpoint.traced(config, f"the wide {self.checkpoint.name}"))
+            drop_inner_outputs(state.graph)
             run((Canonicalize(),), state)
             self.graphs[key] = state.graph
         return self.graphs[key]
 
 
+# As a MODEL of the command line
+
+
+@dataclass(frozen=True)
+class CheckpointSource(Source):
+    """A checkpoint as a model in memory, for outputs that are no checkpoints."""
+
+    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
+        checkpoint = open_checkpoint(self.name)
+        graph = checkpoint.traced(checkpoint.config, self.name)
+        drop_inner_outputs(graph)
+        state = State(graph, Request(widen_io=widen_io))
+        return Traced(state, run(analysis(), state))
+
+
+def source_of(text: str) -> Source:
+    """The checkpoint in a folder as a model that can be built."""
+
+    def make() -> tuple[Any, tuple[()], dict[str, Any]]:
+        checkpoint = open_checkpoint(text)
+        module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
+        return module, (), checkpoint.example_inputs(module)
+
+    return CheckpointSource(text, make)
+
+
 # Weights
-
-
-def _names_on_disk(checkpoint: Checkpoint) -> dict[str, str]:
-    """The name on disk of every name in the model: the same, or with or without the prefix of its base model."""
-    prefix = f"{getattr(checkpoint.cls, 'base_model_prefix', '')}."
-    found = {}
-    for name in checkpoint.weights:
-        found.setdefault(name, name)
-        found.setdefault(name.removeprefix(prefix), name)
-        found.setdefault(prefix + name, name)
-    return found
 
 
 def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
@@ -364,7 +405,7 @@ def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
     Raises:
         GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
     """
-    names = _names_on_disk(checkpoint)
+    names = checkpoint.names
     used = set()
     for initializer in graph.initializers:
         if initializer.kind != "constant":

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from graphclone.cloning import Traced
     from graphclone.models import Built
 
-_WHAT = "a name in models/, or package.module:function or file.py:function that returns (module, args)"
+_WHAT = (
+    "a name in models/, package.module:function or file.py:function that returns (module, args), "
+    "or the folder of a Hugging Face checkpoint"
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def resolve(text: str) -> Source:
         return Source(text, _function(text, module, function))
     path = Path(text)
     if path.is_dir():
-        raise GraphcloneError(_directory(path))
+        return _checkpoint(path)
     if path.suffix == ".onnx" and path.exists():
         raise GraphcloneError(f"{text}: ONNX models cannot be widened yet; give {_WHAT}")
     if path.exists():
@@ -98,10 +101,14 @@ def resolve(text: str) -> Source:
     raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
 
 
-def _directory(path: Path) -> str:
-    if (path / "config.json").exists():
-        return f"{path}: Hugging Face directories cannot be widened yet; give {_WHAT}"
-    return f"{path}: a directory is not a model; give {_WHAT}"
+def _checkpoint(path: Path) -> Source:
+    """The Hugging Face checkpoint in a folder."""
+    from graphclone.checkpoints import source_of
+    from graphclone.frontends.huggingface import is_checkpoint
+
+    if not is_checkpoint(str(path)):
+        raise GraphcloneError(f"{path}: has no config.json, so it is no Hugging Face checkpoint; give {_WHAT}")
+    return source_of(str(path))
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:

@@ -62,7 +62,10 @@ def verify_checkpoints(plan: Plan, folder: Path) -> Report:
         wide = [_run(model, feed) for feed in inputs]
     values = {name: value for name, value in output_tensors(plan.clone.graph) if name in own[0]}
     measured = [
-        [_floor(plan, name, value, [run[i][name] for run in (exact, own, shaken, wide)]) for name, value in values.items()]
+        [
+            _floor(plan, name, value, [run[i][name] for run in (exact, own, shaken, wide)])
+            for name, value in values.items()
+        ]
         for i in range(len(inputs))
     ]
     return _report(plan, judge("from_pretrained", measured), inputs)

@@ -240,7 +240,7 @@ def _has_nan(tensor: torch.Tensor) -> bool:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def _write_at(file: BinaryIO, data: bytes | memoryview, offset: int) -> None:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphclone.config_solver import Config, Shapes
 from graphclone.errors import GraphcloneError
 from graphclone.frontends import weights
+from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
 from graphclone.ir import Graph, Output, values_in
@@ -66,6 +67,23 @@ class Checkpoint:
         found: Config = self.config.to_dict()
         return found
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The name on disk of every tensor of the model that is there; ``from_pretrained`` knows old names."""
+        with quiet():
+            module = self.on_meta(self.config)
+        state = module.state_dict()
+        rename = _renaming(module, state)
+        found: dict[str, str] = {}
+        for name in self.weights:
+            found.setdefault(name if name in state else rename(name), name)
+        return found
+
+    @cached_property
+    def taken(self) -> set[int]:
+        """Every size that a weight of the source has, which no example input should have."""
+        return {size for shape in self.shapes(self.fields).values() for size in shape}
+
     def with_fields(self, fields: Config) -> Any:
         """The configuration object of other fields."""
         return type(self.config).from_dict(copy.deepcopy(fields))
@@ -84,9 +102,6 @@ class Checkpoint:
     def traced(self, config: Any, name: str) -> Graph:
         """The trace of the model of a configuration, without weights.
 
-        Values that the model computes with and returns besides (an encoder's states, say) are not among the graph's
-        outputs: what counts is what comes out in the end. A note lists them.
-
         Raises:
             GraphcloneError: nobody says what to feed it, or torch.export refuses it.
         """
@@ -95,7 +110,6 @@ class Checkpoint:
             _materialise_tables(module)
             graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
         graph.notes.clear()  # it is the class that will run, at any size
-        _keep_final_outputs(graph)
         return graph
 
     def runs(self, fields: Config) -> list[Any]:
@@ -115,7 +129,7 @@ class Checkpoint:
             GraphcloneError: neither says enough.
         """
         if self.inputs:
-            return dict(self.inputs)
+            return dict(with_fresh_sizes(dict(self.inputs), self.taken))
         config, parameters = module.config, inspect.signature(module.forward).parameters
         found: dict[str, Any] = {}
         if "input_ids" in parameters:
@@ -131,7 +145,7 @@ class Checkpoint:
             )
         if "use_cache" in parameters:
             found["use_cache"] = False
-        return found
+        return dict(with_fresh_sizes(found, self.taken))
 
 
 # Reading
@@ -160,7 +174,9 @@ def open_checkpoint(
         folder = _downloaded(str(text))
     raw = _read_config(folder / CONFIG)
     if "quantization_config" in raw:
-        raise GraphcloneError(f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint")
+        raise GraphcloneError(
+            f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
+        )
     config, cls = _config_and_class(folder, raw, trust_remote_code)
     found = weights.open_weights(folder)
     dtype = _dtype(raw, found)
@@ -255,14 +271,17 @@ def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the log of transformers, for which a probe that is refused is a warning."""
+    """Without the log and the bars of transformers, for which a probe that is refused is a warning."""
     logging = imported().logging
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 # Building
@@ -276,11 +295,11 @@ def _safe_linspace() -> Iterator[None]:
     def on_cpu(*args: Any, **kwargs: Any) -> Any:
         return original(*args, **{"device": "cpu", **kwargs})
 
-    torch.linspace = on_cpu  # type: ignore[assignment]
+    torch.linspace = on_cpu
     try:
         yield
     finally:
-        torch.linspace = original  # type: ignore[assignment]
+        torch.linspace = original
 
 
 def _materialise_tables(module: Any) -> None:
@@ -296,8 +315,23 @@ def _materialise_tables(module: Any) -> None:
     module.initialize_weights()
 
 
+def _renaming(module: Any, state: dict[str, Any]) -> Callable[[str], str]:
+    """What ``from_pretrained`` calls a tensor that has another name on disk."""
+    from transformers import conversion_mapping, core_model_loading
+
+    transforms = conversion_mapping.get_model_conversion_mapping(module)
+    renamings = [item for item in transforms if isinstance(item, core_model_loading.WeightRenaming)]
+
+    def rename(name: str) -> str:
+        new, _ = core_model_loading.rename_source_key(name, renamings, [], module.base_model_prefix, state)
+        return str(new)
+
+    return rename
+
+
 def _tokens(module: Any, length: int) -> torch.Tensor:
-    vocabulary = module.get_input_embeddings().weight.shape[0]
+    config = module.config
+    vocabulary = getattr(config, "vocab_size", None) or config.get_text_config().vocab_size
     return (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary).view(_BATCH, length)
 
 
@@ -313,23 +347,22 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _keep_final_outputs(graph: Graph) -> None:
-    """Return only the first output and those that nothing in the model reads."""
+def drop_inner_outputs(graph: Graph) -> list[Output]:
+    """Return only the first output and those that nothing in the model reads; the others.
+
+    What a model returns besides, such as the states of its encoder, it computes with: it may be as wide as the model.
+    """
     read = {value for node in graph.nodes for value in node.inputs}
-    kept: list[Output] = []
-    for output in graph.outputs:
-        if not kept or not any(value in read for value in values_in(output.operand)):
-            kept.append(output)
-        else:
-            graph.notes.append(f"{output.name} is returned on the way, and may be wider than the source's")
-    graph.outputs = kept
+    inner = [o for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))]
+    graph.outputs = [output for output in graph.outputs if output not in inner]
+    return inner
 
 
 class _Recorder(TorchDispatchMode):
     """Notes every operation with the shapes of its results and its plain numbers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

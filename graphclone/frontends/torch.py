@@ -147,7 +147,7 @@ def _is_symbolic(size: int | torch.SymInt) -> bool:
 def export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, *, dynamic: bool = True
 ) -> tuple[ExportedProgram, str]:
-    """Export a module with sizes that differ from all widths, and dynamic ones, if that can be done.
+    """Export a module with dynamic sizes that differ from all widths, if that is wanted and can be done.
 
     Returns:
         The program, and why it has the sizes of the example inputs, if so.
@@ -159,7 +159,7 @@ def export(
     fresh_args, fresh_kwargs = with_fresh_sizes((args, kwargs), taken)
     failures: list[Exception] = []
     fresh, given = (fresh_args, fresh_kwargs), (args, kwargs)
-    attempts = ((fresh, True), (given, True), (given, False)) if dynamic else ((fresh, False), (given, False))
+    attempts = ((fresh, True), (given, True), (given, False)) if dynamic else ((given, False),)
     for (call_args, call_kwargs), varying in attempts:
         shapes = dynamic_shapes(module, call_args, call_kwargs) if varying else None
         try:

@@ -7,7 +7,7 @@ dropped. The safetensors format is 8 bytes for the length of a JSON header, the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -76,7 +76,7 @@ class StoredTensor:
             GraphcloneError: the file cannot be read, or has become shorter.
         """
         data = torch.empty(self.nbytes, dtype=torch.uint8)
-        view = memoryview(data.numpy())
+        view = memoryview(data.numpy())  # type: ignore[arg-type]
         try:
             with self.file.open("rb", buffering=0) as file:
                 file.seek(self.offset)
@@ -118,7 +118,13 @@ def open_weights(folder: Path) -> Weights:
     Raises:
         GraphcloneError: there are none, or files are missing, damaged, or not what the index says.
     """
-    for name, read in ((SINGLE, safetensors_of), (INDEX, _indexed), (PICKLE, _pickled), (PICKLE_INDEX, _indexed)):
+    readers: dict[str, Callable[[Path], Iterator[StoredTensor | PickledTensor]]] = {
+        SINGLE: safetensors_of,
+        INDEX: _indexed,
+        PICKLE: _pickled,
+        PICKLE_INDEX: _indexed,
+    }
+    for name, read in readers.items():
         if (path := folder / name).exists():
             return {tensor.name: tensor for tensor in read(path)}
     raise GraphcloneError(f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
@@ -127,6 +133,7 @@ def open_weights(folder: Path) -> Weights:
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
     """The tensors of all files of an index, which must list each where it is."""
     listed = _weight_map(index)
+    read: Callable[[Path], Iterator[StoredTensor | PickledTensor]]
     read = safetensors_of if index.name == INDEX else _pickled
     for file_name in dict.fromkeys(listed.values()):
         path = index.parent / file_name
