@@ -22,7 +22,7 @@ from graphclone.lockstep import Deviation
 from graphclone.maps import Maps
 
 if TYPE_CHECKING:
-    from graphclone.checkpoints import Plan
+    from graphclone.checkpoint_plan import Plan
 
 SETS = 3
 """Input sets: the example, and others with other values."""

@@ -11,7 +11,7 @@ from graphclone import __version__
 from graphclone.report import clone_rows, parameters
 
 if TYPE_CHECKING:
-    from graphclone.checkpoints import Plan
+    from graphclone.checkpoint_plan import Plan
     from graphclone.checks import Report
 
 

@@ -109,6 +109,8 @@ class PickledTensor:
         return self.tensor
 
 
+_Reader = Callable[[Path], Iterator[Any]]
+
 Weights = Mapping[str, StoredTensor | PickledTensor]
 
 
@@ -118,7 +120,7 @@ def open_weights(folder: Path) -> Weights:
     Raises:
         GraphcloneError: there are none, or files are missing, damaged, or not what the index says.
     """
-    readers: dict[str, Callable[[Path], Iterator[StoredTensor | PickledTensor]]] = {
+    readers: dict[str, _Reader] = {
         SINGLE: safetensors_of,
         INDEX: _indexed,
         PICKLE: _pickled,
@@ -133,13 +135,12 @@ def open_weights(folder: Path) -> Weights:
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
     """The tensors of all files of an index, which must list each where it is."""
     listed = _weight_map(index)
-    read: Callable[[Path], Iterator[StoredTensor | PickledTensor]]
-    read = safetensors_of if index.name == INDEX else _pickled
+    read: _Reader = safetensors_of if index.name == INDEX else _pickled
     for file_name in dict.fromkeys(listed.values()):
         path = index.parent / file_name
         if Path(file_name).name != file_name or not path.is_file():
             raise GraphcloneError(f"{index}: lists {file_name}, which is not there; complete the checkpoint")
-        found = list(read(path))
+        found: list[StoredTensor | PickledTensor] = [*read(path)]
         names = {tensor.name for tensor in found}
         expected = {name for name, file in listed.items() if file == file_name}
         if names != expected:
