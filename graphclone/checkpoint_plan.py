@@ -132,9 +132,9 @@ def _untied(
     ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
     if not ties or not any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
         raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
-    fields = changed(fields, [((where,), False) for where in ties])
     state = State(source.copy(), dataclasses.replace(request, untie=True))
-    return fields, state, into.match(state, target.traced(fields), after)
+    timings = into.match(state, target.traced(fields), after)
+    return changed(fields, [((where,), False) for where in ties]), state, timings
 
 
 def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
@@ -194,12 +194,12 @@ class _Target:
         axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
         return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
 
-    def moves(self, before: Config, after: Config) -> bool:
-        """Whether the model runs otherwise. Where that cannot be seen, it may."""
+    def moves(self, before: Config, after: Config) -> bool | None:
+        """Whether anything in a run has another shape; None where that cannot be seen."""
         try:
             return bool(self.run(before) != self.run(after))
-        except Exception:  # a refused configuration, or code that does not run on the meta device
-            return True
+        except Exception:  # a configuration that is refused together with others only, or code that needs data
+            return None
 
     def run(self, fields: Config) -> Any:
         key = repr(fields)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, islice, product
+from itertools import chain, combinations, islice, product
 from math import prod
 from typing import Any
 
@@ -26,8 +26,8 @@ Field = tuple[str | int, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of every parameter."""
 
-_PROBE = 2
-"""What a number is multiplied by to see what it moves: any whole number keeps most divisibilities."""
+_PROBES = (2, 3)
+"""What a number is multiplied by to see what it moves, the second where the first makes another model or none."""
 
 _UNSET_PROBE = 7919
 """What a field without a value is set to: a prime that no width is."""
@@ -47,37 +47,42 @@ class Model:
     Attributes:
         shapes: the shapes of the model that a configuration makes; raises anything where it makes none.
         unlike: why the model runs otherwise than wanted, or None where it fits.
-        moves: whether a configuration makes the model run otherwise than another one does.
+        moves: whether a configuration gives anything in a run another shape than another one does; None if unknown.
         ratios: by what axes of a size grow.
     """
 
     shapes: Callable[[Config], Shapes]
     unlike: Callable[[Config], str | None]
-    moves: Callable[[Config, Config], bool]
+    moves: Callable[[Config, Config], bool | None]
     ratios: Callable[[int], set[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lever:
     """Fields that are changed together, and the axes they move.
 
     Attributes:
         fields: more than one where they must stay equal.
         value: they have.
-        moved: the size of every axis that a probe moves, under the probe.
+        probe: the factor that was tried.
+        moved: the size that every axis has with it, if that is another.
     """
 
     fields: tuple[Field, ...]
     value: int
+    probe: int
     moved: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def predicted(self, axis: tuple[str, int], size: int, ratio: int) -> int:
         """What an axis of a size becomes if the lever alone is moved by a ratio."""
         probed = self.moved.get(axis, size)
-        power = next((p for p in (1, 2, 3) if probed == size * _PROBE**p), None)
+        power = next((p for p in (1, 2, 3) if probed == size * self.probe**p), None)
         if power is not None:
             return int(size * ratio**power)
-        return size + (ratio - 1) * (probed - size) // (_PROBE - 1)
+        return size + (ratio - 1) * (probed - size) // (self.probe - 1)
+
+
+_Option = tuple[Lever, int]
 
 
 def solve(config: Config, wanted: Shapes, model: Model) -> Config:
@@ -140,23 +145,24 @@ class _Solver:
         """Every field that can be moved alone, and pairs of equal ones that can only be moved together."""
         stuck: list[tuple[Field, int]] = []
         for where, value in numbers(self.config):
-            moved = self.probe((where,), value)
-            if moved is None:
-                stuck.append((where, value))
+            if (lever := self.probe((where,), value)) is not None:
+                yield lever
             else:
-                yield Lever((where,), value, moved)
-        equal = [(a, b, value) for (a, value), (b, other) in combinations(stuck, 2) if value == other]
+                stuck.append((where, value))
+        equal = ((a, b, value) for (a, value), (b, other) in combinations(stuck, 2) if value == other)
         for a, b, value in equal:
-            if (moved := self.probe((a, b), value)) is not None:
-                yield Lever((a, b), value, moved)
+            if (lever := self.probe((a, b), value)) is not None:
+                yield lever
 
-    def probe(self, fields: Sequence[Field], value: int) -> dict[tuple[str, int], int] | None:
+    def probe(self, fields: tuple[Field, ...], value: int) -> Lever | None:
         """The axes that move with fields, or None where the model is refused or has other parameters."""
-        shapes = self.built(changed(self.config, [(fields, value * _PROBE)]))
-        if shapes is None or set(shapes) != self.names:
-            return None
-        sizes = {(name, i): size for name in self.wanted for i, size in enumerate(shapes[name])}
-        return {axis: size for axis, size in sizes.items() if self.axes.get(axis) != size}
+        for factor in _PROBES:
+            shapes = self.built(changed(self.config, [(fields, value * factor)]))
+            if shapes is not None and set(shapes) == self.names:
+                sizes = {(name, i): size for name in self.wanted for i, size in enumerate(shapes[name])}
+                moved = {axis: size for axis, size in sizes.items() if self.axes.get(axis) != size}
+                return Lever(fields, value, factor, moved)
+        return None
 
     def built(self, config: Config) -> Shapes | None:
         try:
@@ -228,8 +234,10 @@ class _Solver:
     def running(self, candidate: Config, silent: Sequence[Lever]) -> tuple[Config | None, str]:
         """The candidate with those numbers changed that no shape shows, so that it runs as wanted."""
         options = [(lever, r) for lever in silent for r in sorted(self.model.ratios(lever.value) - {1})]
-        moving = [o for o in options if self.model.moves(candidate, changed(candidate, [_moved(*o)]))]
-        subsets = (chosen for count in range(len(moving), -1, -1) for chosen in combinations(moving, count))
+        seen = {o: self.model.moves(candidate, changed(candidate, [_moved(*o)])) for o in options}
+        # What is seen to move something is there to be moved; what is not known to is left alone if it can be.
+        moving, unknown = ([o for o in options if seen[o] is answer] for answer in (True, None))
+        subsets = ((*a, *b) for b in _subsets(unknown) for a in reversed([*_subsets(moving)]))
         problem = ""
         for chosen in islice(subsets, _MAX_FITS):
             if len({lever.fields for lever, _ in chosen}) < len(chosen):
@@ -241,6 +249,11 @@ class _Solver:
                 return tried, ""
             problem = problem or reason
         return None, problem
+
+
+def _subsets(options: Sequence[_Option]) -> Iterator[tuple[_Option, ...]]:
+    """All subsets, small ones first."""
+    return chain.from_iterable(combinations(options, count) for count in range(len(options) + 1))
 
 
 def _moved(lever: Lever, ratio: int) -> tuple[tuple[Field, ...], int]:

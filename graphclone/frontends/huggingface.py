@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.config_solver import Config, Shapes
@@ -107,19 +108,18 @@ class Checkpoint:
         """
         with quiet():
             module = self.on_meta(config)
-            _materialise_tables(module)
             graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
         graph.notes.clear()  # it is the class that will run, at any size
         return graph
 
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
-        recorder = _Recorder()
+        recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
         with quiet(), torch.no_grad():
             module = self.on_meta(self.with_fields(fields))
-            inputs = {k: v.to("meta") if _is_tensor(v) else v for k, v in self.example_inputs(module).items()}
-            with recorder:
-                module(**inputs)
+            inputs, faked = self.example_inputs(module), weightless(module, mode)
+            with mode, recorder:
+                faked(**inputs)
         return recorder.seen
 
     def example_inputs(self, module: Any) -> dict[str, Any]:
@@ -302,19 +302,6 @@ def _safe_linspace() -> Iterator[None]:
         torch.linspace = original
 
 
-def _materialise_tables(module: Any) -> None:
-    """Give buffers that are not saved the values that ``from_pretrained`` gives them."""
-    tables = list(module.named_non_persistent_buffers())
-    if not tables:
-        return
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor._is_hf_initialized = True  # so that only the tables are
-    for name, table in tables:
-        owner, _, leaf = name.rpartition(".")
-        module.get_submodule(owner)._buffers[leaf] = torch.empty(table.shape, dtype=table.dtype, device="cpu")
-    module.initialize_weights()
-
-
 def _renaming(module: Any, state: dict[str, Any]) -> Callable[[str], str]:
     """What ``from_pretrained`` calls a tensor that has another name on disk."""
     from transformers import conversion_mapping, core_model_loading
@@ -359,7 +346,7 @@ def drop_inner_outputs(graph: Graph) -> list[Output]:
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes every operation with the shapes of its results and its plain numbers."""
+    """Notes every operation with the shapes of its results."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -368,6 +355,5 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         results = result if isinstance(result, list | tuple) else [result]
-        numbers = [arg for arg in args if isinstance(arg, int | float | list | tuple) and "Tensor" not in repr(arg)]
-        self.seen.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)], repr(numbers)))
+        self.seen.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
         return result
