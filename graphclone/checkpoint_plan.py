@@ -96,7 +96,7 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
         GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
     """
     progress("tracing", 0, 0)
-    source = checkpoint.traced(checkpoint.config, checkpoint.name)
+    source = checkpoint.traced(checkpoint.fields, checkpoint.name)
     inner = drop_inner_outputs(source)
     notes = list(_attach(source, checkpoint))
     wanted = State(source.copy(), request)
@@ -160,7 +160,6 @@ class _Target:
     def __init__(self, checkpoint: Checkpoint, wanted: State) -> None:
         self.checkpoint = checkpoint
         self.wanted = wanted
-        self.graphs: dict[str, Graph] = {}
         self.recorded: dict[str, Any] = {}
 
     def solved(self) -> Config:
@@ -223,14 +222,10 @@ class _Target:
 
     def traced(self, fields: Config) -> Graph:
         """The canonical graph of the model with these fields."""
-        key = repr(fields)
-        if key not in self.graphs:
-            config = self.checkpoint.with_fields(fields)
-            state = State(self.checkpoint.traced(config, f"the wide {self.checkpoint.name}"))
-            drop_inner_outputs(state.graph)
-            run((Canonicalize(),), state)
-            self.graphs[key] = state.graph
-        return self.graphs[key]
+        graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
+        drop_inner_outputs(graph)
+        run((Canonicalize(),), State(graph))
+        return graph
 
 
 # Weights

@@ -17,7 +17,7 @@ from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint
 from graphclone.passes import analysis
 from graphclone.pipeline import Request, State, Widen, run
 from graphclone.sources import Source
-from graphclone.strategies import StrategyLike
+from graphclone.strategies import Strategy, StrategyLike
 from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
@@ -87,14 +87,43 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         NotEquivalentError: the clone does not compute the same; nothing is left behind.
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
-    progress = progress or silent
     request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs)
+    huggingface.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
+    return write_checkpoint(
+        plan(checkpoint, request, progress or silent, after),
+        output,
+        max_shard_size=max_shard_size,
+        resume=resume,
+        force=force,
+        verify=verify,
+        command=command,
+        progress=progress or silent,
+    )
+
+
+def write_checkpoint(
+    made: Plan,
+    output: str | Path,
+    *,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    command: str = "graphclone.clone_checkpoint",
+    progress: Progress = silent,
+) -> Written:
+    """Write what has been planned; see ``clone_checkpoint``.
+
+    Raises:
+        NotEquivalentError: the clone does not compute the same; nothing is left behind.
+        GraphcloneError: a source tensor cannot be read, or the output not written.
+    """
     target = Path(output)
-    huggingface.check_target(target, checkpoint.folder, force=force, resume=resume)
-    made = plan(checkpoint, request, progress, after)
+    huggingface.check_target(target, made.checkpoint.folder, force=force, resume=resume)
     shards = sharded(made.entries, max_shard_size)
-    mark = huggingface.fingerprint(shards, {"config": made.config(), "strategy": repr(request.strategy)})
+    strategy = made.clone.state.request.strategy
+    mark = huggingface.fingerprint(shards, {"config": made.config(), "strategy": _described(strategy)})
     with huggingface.staged(target, mark, resume=resume) as staging:
         _check_room(shards, staging)
         staging.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
@@ -104,6 +133,11 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         huggingface.write_text(staging.folder / huggingface.CARD, text)
         staging.publish(force)
     return Written(made, shards, report, notes)
+
+
+def _described(strategy: Strategy) -> list[Any]:
+    """What tells strategies apart from one run to the next; a user's function by its name."""
+    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
 
 
 def _complete(made: Plan, shards: Sequence[Shard], staging: huggingface.Staging) -> Iterator[str]:
@@ -156,7 +190,7 @@ class CheckpointSource(Source):
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
         checkpoint = open_checkpoint(self.name)
-        graph = checkpoint.traced(checkpoint.config, self.name)
+        graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
         state = State(graph, Request(widen_io=widen_io))
         return Traced(state, run(analysis(), state))

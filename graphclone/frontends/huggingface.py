@@ -50,6 +50,7 @@ class Checkpoint:
         weights: the tensors on disk, by the names they have there.
         inputs: what to feed the model, where the user says so.
         trusted: whether code that comes with it may run.
+        graphs: what has been traced, by the fields of its configuration.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Checkpoint:
     weights: weights.Weights
     inputs: Mapping[str, Any] = field(default_factory=dict)
     trusted: bool = False
+    graphs: dict[str, Graph] = field(default_factory=dict)
 
     @cached_property
     def fields(self) -> Config:
@@ -100,17 +102,20 @@ class Checkpoint:
         with torch.device("meta"), _safe_linspace():
             return self.cls._from_config(config, dtype=self.dtype).eval()
 
-    def traced(self, config: Any, name: str) -> Graph:
-        """The trace of the model of a configuration, without weights.
+    def traced(self, fields: Config, name: str) -> Graph:
+        """The trace of the model with these fields, without weights; a graph of one's own.
 
         Raises:
             GraphcloneError: nobody says what to feed it, or torch.export refuses it.
         """
-        with quiet():
-            module = self.on_meta(config)
-            graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
-        graph.notes.clear()  # it is the class that will run, at any size
-        return graph
+        key = json.dumps(fields, sort_keys=True, default=str)
+        if key not in self.graphs:
+            with quiet():
+                module = self.on_meta(self.with_fields(fields))
+                graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
+            graph.notes.clear()  # it is the class that will run, at any size
+            self.graphs[key] = graph
+        return self.graphs[key].copy()
 
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
