@@ -294,6 +294,8 @@ def unset(config: Config, prefix: Field = ()) -> Iterator[Field]:
 
 def _entries(config: Config, prefix: Field) -> Iterator[tuple[Field, Any]]:
     for key, value in config.items():
+        if key.startswith("_"):  # not for the model, but about the configuration
+            continue
         if isinstance(value, dict) and "model_type" in value:  # other dicts are no configurations
             yield from _entries(value, (*prefix, key))
         elif isinstance(value, list):

@@ -23,8 +23,12 @@ _SMALL = {"vocab_size": 61, "max_position_embeddings": 64}
 _ENCODER = {"hidden_size": 40, "intermediate_size": 52, "num_hidden_layers": 2, "num_attention_heads": 5}
 _TEXT = {**_SMALL, **_ENCODER, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _VISION = {
-    **{"hidden_size": 48, "intermediate_size": 56, "num_hidden_layers": 2, "num_attention_heads": 6},
-    **{"image_size": 24, "patch_size": 4},
+    "hidden_size": 48,
+    "intermediate_size": 56,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "image_size": 24,
+    "patch_size": 4,
 }
 
 

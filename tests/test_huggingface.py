@@ -11,29 +11,32 @@ import pytest
 import torch
 import transformers
 
+from graphclone.checkpoint_plan import Plan, plan
 from graphclone.checkpoints import clone_checkpoint, write_checkpoint
 from graphclone.cli import main
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.weights import open_weights
 from graphclone.kernel import widen
+from graphclone.pipeline import Request
+from graphclone.strategies import strategy
 from graphclone.verify_checkpoints import verify_checkpoints
 from tests.checkpoints import MODELS, contents, loaded, outputs, planned, saved
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
 WIDEN_IO = {"bert-headless": ("last_hidden_state", "pooler_output")}
+TRIPLED = {"opt-mini", "pythia-mini", "olmo-mini", "gemma", "bart", "vit"}
+"""Models that are widened 3x as well."""
+
 UNTIED = {"olmo-mini"}
 """Models whose final norm has no weight, so that nothing absorbs the factor of a tied embedding."""
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_stock_class_loads_the_clone_and_computes_the_same(name: str, tmp_path: Path) -> None:
-    """2x by all strategies and 3x: no key amiss, outputs within the noise floor, and again after a round trip."""
-    source = saved(name, tmp_path / "source")
-    made = planned(source, widen_io=WIDEN_IO.get(name, ()))
+    """By all strategies: no key amiss, outputs within the noise floor, and the same again after a round trip."""
+    made = planned(saved(name, tmp_path / "source"), widen_io=WIDEN_IO.get(name, ()))
     assert ("tie_word_embeddings" in made.changes) is (name in UNTIED)
-    for factor, kind in product((2, 3), STRATEGIES):
-        if factor == 3 and kind != "symmetric":
-            continue
+    for factor, kind in [*product((2,), STRATEGIES), *product((3,), STRATEGIES[:1] if name in TRIPLED else ())]:
         made = planned_again(made, factor, kind, name)
         out = tmp_path / f"{kind}-{factor}"
         write_checkpoint(made, out, verify=False)
@@ -42,16 +45,12 @@ def test_the_stock_class_loads_the_clone_and_computes_the_same(name: str, tmp_pa
     round_trip(made, out, tmp_path / "again")
 
 
-def planned_again(made: Any, factor: int, kind: str, name: str) -> Any:
+def planned_again(made: Plan, factor: int, kind: str, name: str) -> Plan:
     """Another plan for the same checkpoint, whose traces are kept."""
-    from graphclone.checkpoint_plan import plan
-    from graphclone.pipeline import Request
-    from graphclone.strategies import strategy
-
     return plan(made.checkpoint, Request(factor, WIDEN_IO.get(name, ()), strategy(kind), 1))
 
 
-def round_trip(made: Any, out: Path, again: Path) -> None:
+def round_trip(made: Plan, out: Path, again: Path) -> None:
     """Saved and loaded by the class itself, the clone is the same to the bit."""
     first, problems = loaded(out)
     assert not problems and not first.training
@@ -105,7 +104,12 @@ def test_what_lies_beside_the_weights_is_copied_and_the_card_tells_all(tmp_path:
     names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"}
     assert {path.name for path in out.iterdir()} == names
     card = (out / "README.md").read_text()
-    for part in ("license: mit", "graphclone clone ..", "noisy-symmetric at 10 dB, seed 0", "| hidden | 80 | 160 | 1 |"):
+    for part in (
+        "license: mit",
+        "graphclone clone ..",
+        "noisy-symmetric at 10 dB, seed 0",
+        "| hidden | 80 | 160 | 1 |",
+    ):
         assert part in card
     assert "from_pretrained ok" in card and "tie_word_embeddings is turned off" in card
     assert "source card" not in card
@@ -154,7 +158,10 @@ def test_a_headless_encoder_needs_its_outputs_to_grow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("widen", "message"),
     [
-        ({"layers.*.self_attn.v_head_dim": 2}, r"axis 1 of model.layers.0.self_attn.o_proj.weight would be 80 .*\.onnx"),
+        (
+            {"layers.*.self_attn.v_head_dim": 2},
+            r"axis 1 of model.layers.0.self_attn.o_proj.weight would be 80 .*\.onnx",
+        ),
         ({"hidden": 2}, "axis 1 of model.embed_tokens.weight would be 80 instead of 40"),
     ],
 )
@@ -210,9 +217,7 @@ def test_a_checkpoint_is_also_a_model_for_other_outputs(tmp_path: Path, capfd: p
         (["--widen", "nothing=2"], "no dim is called 'nothing'"),
     ],
 )
-def test_options_refused(
-    argv: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_options_refused(argv: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = saved("gpt2", tmp_path / "source")
     capfd.readouterr()
     try:

@@ -113,11 +113,9 @@ def staged(target: Path, fingerprint: str, *, resume: bool) -> Iterator[Staging]
     """
     folder = _partial(target)
     with _locked(target):
-        staging = Staging(target, folder, fingerprint)
+        staging = Staging(target, folder, fingerprint, _finished(folder, fingerprint) if resume else {})
         try:
-            if resume:
-                staging.finished = _finished(folder, fingerprint)
-            else:
+            if not resume:
                 _remove(folder)
                 folder.mkdir()
             staging.record()

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
-from tests.bench import Timing, bench_analysis, bench_kernel
+from tests.bench import bench_analysis, bench_checkpoints, bench_kernel
 
-BENCHMARKS: tuple[Callable[[], Iterable[Timing]], ...] = (
+BENCHMARKS: tuple[Callable[[], Iterable[object]], ...] = (
     bench_kernel.widen_linear,
     bench_analysis.analyse_decoder,
+    bench_checkpoints.clone_in_memory,
+    bench_checkpoints.clone_checkpoints,
 )
 
 
