@@ -78,11 +78,11 @@ class Staging:
 
     def publish(self, force: bool) -> None:
         """Give the folder its name; one that it replaces goes away only then."""
-        (self.folder / RECORD).unlink()
         aside = self.target.with_name(f"{self.target.name}.replaced")
         if force and self.target.exists():
             self.target.rename(aside)
         self.folder.rename(self.target)
+        (self.target / RECORD).unlink()
         _remove(aside)
 
 

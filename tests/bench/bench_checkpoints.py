@@ -50,7 +50,8 @@ peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 largest = max(entry.nbytes for shard in made.shards for entry in shard.entries)
 total = time.perf_counter() - begin
 sizes = [shard.nbytes for shard in made.shards]
-print(json.dumps({"total": total, "writing": total - stages["writing"], "peak": peak, "largest": largest, "sizes": sizes}))
+writing = total - stages["writing"]
+print(json.dumps({"total": total, "writing": writing, "peak": peak, "largest": largest, "sizes": sizes}))
 """
 
 
@@ -73,7 +74,6 @@ def clone_checkpoints() -> Iterator[Figure]:
             _save(name, dtype, source)
             yield _measured(name, source, "symmetric", plain_write)
             if name == "opt-350m":
-                yield _measured(name, source, "noisy-symmetric", plain_write)
                 yield _measured(name, source, "noisy-symmetric", noise, "drawing as many normal numbers")
             shutil.rmtree(source)
 
