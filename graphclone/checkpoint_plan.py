@@ -243,7 +243,7 @@ def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
         if initializer.kind != "constant":
             known = [names[name] for name in initializer.names if name in names]
             if not known:
-                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
+                raise _missing(initializer, checkpoint)
             initializer.tensor = _checked(checkpoint.weights[known[0]], initializer, checkpoint)
             _check_equal([checkpoint.weights[name] for name in known], checkpoint)
             used.update(known)
@@ -251,6 +251,16 @@ def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
     if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
         yield PICKLE_NOTE
+
+
+def _missing(initializer: Initializer, checkpoint: Checkpoint) -> GraphcloneError:
+    text = f"{checkpoint.name}: {initializer.name} is missing"
+    state = checkpoint.shapes(checkpoint.fields)
+    if others := [name for name in checkpoint.names if name not in state]:
+        return GraphcloneError(
+            f"{text}; if it is made of {others[0]} and others while loading, that is not supported yet"
+        )
+    return GraphcloneError(f"{text}; complete the checkpoint")
 
 
 def _checked(

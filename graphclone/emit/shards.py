@@ -25,9 +25,7 @@ from graphclone.frontends.weights import DTYPE_NAMES, PickledTensor, StoredTenso
 from graphclone.growth import rigid
 from graphclone.initializers import Widening
 from graphclone.kernel import widen
-
-WORKERS = 2
-"""Threads: one widens while another writes."""
+from graphclone.threads import workers
 
 BLOCK = 8 << 20
 """Bytes of a block of widened rows."""
@@ -120,12 +118,9 @@ def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Cal
         GraphcloneError: a tensor cannot be read.
     """
     budget = _Budget(2 * max((entry.nbytes for shard in shards for entry in shard.entries), default=0))
-    pool = ThreadPoolExecutor(WORKERS, initializer=torch.set_num_threads, initargs=(1,))
-    try:
+    with workers() as pool:  # one thread widens while another writes
         for shard in shards:
             _write_shard(folder, shard, pool, budget, done, advance)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _write_shard(

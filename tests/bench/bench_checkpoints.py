@@ -39,14 +39,15 @@ BASE_MEMORY = 600e6
 _CHUNK = 64 << 20
 
 _CLONE = """
-import json, resource, sys, time
+import json, re, sys, time
 begin = time.perf_counter()
 from graphclone.checkpoints import clone_checkpoint
 stages = {}
 def progress(what, done, total):
     stages.setdefault(what.split()[0], time.perf_counter() - begin)
 made = clone_checkpoint(sys.argv[1], sys.argv[2], strategy=sys.argv[3], verify=False, progress=progress)
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# not ru_maxrss, which begins with that of the process that started this one
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 largest = max(entry.nbytes for shard in made.shards for entry in shard.entries)
 total = time.perf_counter() - begin
 sizes = [shard.nbytes for shard in made.shards]
