@@ -7,7 +7,7 @@ model of half precision, which needs less memory). One model is in memory at a t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 
 from graphclone.checks import Check, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.huggingface import quiet
+from graphclone.frontends.huggingface import Checkpoint, quiet
 from graphclone.interpreter import output_tensors
 from graphclone.ir import Value
 from graphclone.lockstep import Deviation
@@ -30,45 +30,68 @@ SETS = 3
 Outputs = dict[str, torch.Tensor]
 
 
-def verify_checkpoints(plan: Plan, folder: Path) -> Report:
+@dataclass(frozen=True)
+class SourceRuns:
+    """What the source computes, to hold clones against.
+
+    Attributes:
+        inputs: what it was fed.
+        own: its outputs in its own precision.
+        shaken: the same with weights that are a rounding off.
+        exact: its outputs in a higher precision.
+    """
+
+    inputs: Sequence[dict[str, Any]]
+    own: Sequence[Outputs]
+    shaken: Sequence[Outputs]
+    exact: Sequence[Outputs]
+
+
+@torch.no_grad()
+def run_source(checkpoint: Checkpoint) -> SourceRuns:
+    """Load the source and run it, in its own precision and in a higher one.
+
+    Raises:
+        GraphcloneError: it cannot be loaded.
+    """
+    model, _ = _loaded(checkpoint, checkpoint.folder)
+    inputs = list(_input_sets(checkpoint.example_inputs(model)))
+    own = [_run(model, feed) for feed in inputs]
+    _shake(model)
+    shaken = [_run(model, feed) for feed in inputs]
+    del model
+    model, _ = _loaded(checkpoint, checkpoint.folder)
+    precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
+    model.to(precise)
+    return SourceRuns(inputs, own, shaken, [_run(model, _cast(feed, precise)) for feed in inputs])
+
+
+def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
     """Load source and clone, and run both on the same inputs.
 
     Args:
         plan: of the clone.
         folder: that it lies in.
+        source: what the source computes, if that is known already.
 
     Raises:
         GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
     """
-    checkpoint = plan.checkpoint
-    model, _ = _loaded(plan, checkpoint.folder)
-    inputs = list(_input_sets(checkpoint.example_inputs(model)))
+    source = source or run_source(plan.checkpoint)
+    try:
+        model, problems = _loaded(plan.checkpoint, folder)
+    except GraphcloneError as refusal:
+        return _report(plan, _failed(str(refusal)), source.inputs)
+    if problems:
+        return _report(plan, _failed(problems[0]), source.inputs)
     with torch.no_grad():
-        own = [_run(model, feed) for feed in inputs]
-        _shake(model)
-        shaken = [_run(model, feed) for feed in inputs]
-        del model
-        model, _ = _loaded(plan, checkpoint.folder)
-        precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
-        model.to(precise)
-        exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-        del model
-        try:
-            model, problems = _loaded(plan, folder)
-        except GraphcloneError as refusal:
-            return _report(plan, _failed(str(refusal)), inputs)
-        if problems:
-            return _report(plan, _failed(problems[0]), inputs)
-        wide = [_run(model, feed) for feed in inputs]
-    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in own[0]}
+        wide = [_run(model, feed) for feed in source.inputs]
+    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
     measured = [
-        [
-            _floor(plan, name, value, [run[i][name] for run in (exact, own, shaken, wide)])
-            for name, value in values.items()
-        ]
-        for i in range(len(inputs))
+        [_floor(plan, name, value, [run[name] for run in runs]) for name, value in values.items()]
+        for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
     ]
-    return _report(plan, judge("from_pretrained", measured), inputs)
+    return _report(plan, judge("from_pretrained", measured), source.inputs)
 
 
 def _report(plan: Plan, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
@@ -90,17 +113,17 @@ def _floor(plan: Plan, name: str, value: Value, runs: Sequence[torch.Tensor]) ->
     return replace(floor, source=max(floor.source, error(truth, shaken)))
 
 
-def _loaded(plan: Plan, folder: Path) -> tuple[Any, list[str]]:
+def _loaded(checkpoint: Checkpoint, folder: Path) -> tuple[Any, list[str]]:
     """The model in a folder, and what ``from_pretrained`` did not find or could not use.
 
     Raises:
         GraphcloneError: it raises.
     """
-    options = {"trust_remote_code": True} if plan.checkpoint.trusted else {}
+    options = {"trust_remote_code": True} if checkpoint.trusted else {}
     try:
         with quiet():
-            model, info = plan.checkpoint.cls.from_pretrained(
-                folder, output_loading_info=True, dtype=plan.checkpoint.dtype, **options
+            model, info = checkpoint.cls.from_pretrained(
+                folder, output_loading_info=True, dtype=checkpoint.dtype, **options
             )
     except Exception as failure:  # whatever the class raises
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
