@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphclone.checkpoints import clone_checkpoint
     from graphclone.cloning import Clone, Traced, clone, trace
     from graphclone.errors import GraphcloneError, NotEquivalentError
     from graphclone.growth import Growth
@@ -32,6 +33,7 @@ __all__ = [
     "Traced",
     "build",
     "clone",
+    "clone_checkpoint",
     "trace",
 ]
 
@@ -44,6 +46,7 @@ _HOMES = {
     "Traced": "cloning",
     "build": "models",
     "clone": "cloning",
+    "clone_checkpoint": "checkpoints",
     "trace": "cloning",
 }
 """The module of each public name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -21,8 +22,8 @@ from graphclone.errors import GraphcloneError, NotEquivalentError
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 _EPILOG = """
-MODEL is a name in models/ (a wrong one lists them), or package.module:function or path/to/file.py:function that
-returns (module, args) or (module, args, kwargs).
+MODEL is a name in models/ (a wrong one lists them), package.module:function or path/to/file.py:function that
+returns (module, args) or (module, args, kwargs), or a Hugging Face checkpoint: its folder, or its hub id.
 """
 
 
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with nullcontext() if arguments.debug else _no_warnings():
             code: int = arguments.run(arguments)
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
     except BrokenPipeError:  # the reader, head say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -121,7 +122,9 @@ def _inspect_arguments(command: _Parser) -> None:
 
 def _clone_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL")
-    command.add_argument("-o", "--output", required=True, metavar="OUT", help=".onnx, .pt2 or .safetensors")
+    command.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help=".onnx, .pt2 or .safetensors, or a folder for a checkpoint"
+    )
     command.add_argument(
         "--widen", type=widths, default=2, metavar="N", help="2 (the default), or hidden=2,layers.*.mlp=4"
     )
@@ -138,7 +141,15 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument("--force", action="store_true", help="overwrite OUT")
     command.add_argument("--no-verify", action="store_true", help="write without checking")
     _provider_argument(command)
+    _checkpoint_arguments(command)
     command.set_defaults(run=_lazily("clone"))
+
+
+def _checkpoint_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("when a Hugging Face checkpoint becomes another")
+    only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
+    only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
+    only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
 
 
 def _verify_arguments(command: _Parser) -> None:
@@ -182,6 +193,19 @@ def widths(text: str) -> int | Mapping[str, int]:
             raise argparse.ArgumentTypeError(f"{item!r} is not NAME=FACTOR")
         found[name.strip()] = _factor(factor, item)
     return found
+
+
+def size(text: str) -> int:
+    """A number of bytes: 500MB, 5GB or 5000000.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
+    count = int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " ")) if match else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 5GB")
+    return count
 
 
 def _factor(text: str, where: str) -> int:

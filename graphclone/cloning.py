@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from graphclone.dims import Group, dims, groups
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace as trace_torch
 from graphclone.ir import Graph
-from graphclone.lockstep import widened_tensors
+from graphclone.lockstep import lazily_widened, widened_tensors
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
 from graphclone.strategies import StrategyLike
@@ -74,6 +74,14 @@ class Clone(Traced):
             if initializer.kind != "constant"
             for name in initializer.names
         }
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The entries of ``state_dict()`` one by one, each made when it is asked for and held by nobody else."""
+        lazy = lazily_widened(self.state, lambda initializer: initializer.read().detach())
+        for initializer in self.graph.initializers:
+            if initializer.kind != "constant":
+                tensor = lazy[initializer.value]
+                yield from ((name, tensor) for name in initializer.names)
 
     def module(self) -> torch.fx.GraphModule:
         """The widened model as a trainable module in eval mode, called as the source is."""
@@ -178,6 +186,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     snr_db: float | None = None,
     seed: int = 0,
     untie: bool = False,
+    into: torch.nn.Module | None = None,
     passes: Sequence[Pass] | None = None,
     after: Callable[[Pass, State], None] | None = None,
     name: str | None = None,
@@ -194,6 +203,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
         seed: of the noise.
         untie: give a weight that is both looked up and contracted one copy for each use.
+        into: a wider instance of the same code, whose widths are taken in place of ``widen``. Its weights are
+            overwritten with the clone's, unless it is on the meta device: then ``Clone.tensors()`` streams them.
         passes: the pipeline, if not the default.
         after: called after every pass.
         name: for messages.
@@ -203,6 +214,10 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """
     _check(model, widen, widen_io)
     request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
+    if into is not None:
+        if not isinstance(model, torch.nn.Module):
+            raise GraphcloneError(f"into=: {model} is a file; give two instances of a torch.nn.Module")
+        return _clone_into(model, into, args, kwargs, request, after, name)
     state = State(_graph(model, args, kwargs, name), request)
     timings = run(default_pipeline() if passes is None else passes, state, after=after)
     made = Clone if isinstance(model, torch.nn.Module) else OnnxClone
@@ -217,6 +232,25 @@ def _graph(
     from graphclone.frontends.onnx.importer import trace as trace_onnx
 
     return trace_onnx(Path(model), name=name)
+
+
+def _clone_into(
+    model: torch.nn.Module,
+    big: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    request: Request,
+    after: Callable[[Pass, State], None] | None,
+    name: str | None,
+) -> Clone:
+    from graphclone import into
+
+    into.check_into(model, big, request)
+    small, wide = into.traced_alike(model, big, args, kwargs, name or type(model).__name__)
+    state = State(small, replace(request, untie=into.untied(small, wide)))
+    timings = into.match(state, wide, after)
+    into.load(state, big)
+    return Clone(state, timings, tuple(args), kwargs)
 
 
 def _check(model: object, widen: object, widen_io: object) -> None:

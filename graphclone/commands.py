@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone import inspection, report, saving
+from graphclone import checkpoint_commands, inspection, report, saving
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.passes import default_pipeline
@@ -55,6 +55,9 @@ def _explain(traced: Traced, arguments: Namespace) -> int:
 
 def clone(arguments: Namespace) -> int:
     """Write a wider model, once it is verified."""
+    if checkpoint_commands.is_meant(arguments):
+        return checkpoint_commands.clone(arguments)
+    checkpoint_commands.refuse_options(arguments)
     target = Path(arguments.output)
     saving.check_target(target, arguments.force)
     passes = _pipeline(arguments.passes)

@@ -18,6 +18,7 @@ from graphclone.ir import Graph, Initializer, Node, Value
 from graphclone.kernel import widen
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
+from graphclone.threads import workers
 
 Reader = Callable[[Initializer], torch.Tensor]
 """Gives the data of an initializer of the source."""
@@ -107,7 +108,9 @@ def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
 def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
     """The data of all the clone's initializers in their own dtype, from their recipes."""
     recipes = _recipes(state)
-    return {i.value: widen(i.read().detach(), recipes[i.value]) for i in state.graph.initializers}
+    with workers() as pool:
+        found = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), state.graph.initializers)
+        return dict(zip((i.value for i in state.graph.initializers), found, strict=True))
 
 
 def _recipes(state: State) -> Mapping[Value, Any]:

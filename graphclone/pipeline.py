@@ -16,6 +16,7 @@ from graphclone.growth import Growth
 from graphclone.initializers import Widening
 from graphclone.ir import Graph, Value
 from graphclone.rules import Rules, default_rules
+from graphclone.scales import Expression
 from graphclone.strategies import SYMMETRIC, Strategy
 
 Widen = int | Mapping[str, int]
@@ -54,6 +55,8 @@ class State:
         facts: what the rules say about the graph; set by ``infer-dims``.
         source: the graph as the facts describe it, before anything was widened; set by ``infer-dims``.
         growths: growth of every dim that grows; set by ``choose-widths``.
+        given: logarithm of the scale of literals and constants, which are those of a given wide model and may not be
+            changed, nor may anything be put into its graph; None where the clone's code is ours to write.
         scales: factor of every parameter and literal that is rescaled; set by ``balance-scales``.
         shifts: what is added to a parameter that is read as ``w + b``, and to its views; set by ``balance-scales``.
         value_scales: scale of every value that is not the source's own; set by ``balance-scales``.
@@ -66,6 +69,7 @@ class State:
     facts: Facts | None = None
     source: Graph | None = None
     growths: dict[Axis, Growth] | None = None
+    given: dict[Value | Literal, Expression] | None = None
     scales: dict[Value | Literal, float] | None = None
     shifts: dict[Value, float] = field(default_factory=dict)
     value_scales: dict[Value, float] = field(default_factory=dict)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
     from graphclone.models import Built
 
-_WHAT = "an .onnx file, a name in models/, or package.module:function or file.py:function that returns (module, args)"
+_WHAT = (
+    "an .onnx file, a name in models/, package.module:function or file.py:function that returns (module, args), "
+    "or the folder of a Hugging Face checkpoint"
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def resolve(text: str) -> Source | OnnxFile:
         return Source(text, _function(text, module, function))
     path = Path(text)
     if path.is_dir():
-        raise GraphcloneError(_directory(path))
+        return _checkpoint(path)
     if path.suffix == ".onnx" and path.exists():
         return OnnxFile(text)
     if path.exists():
@@ -143,10 +146,14 @@ def resolve(text: str) -> Source | OnnxFile:
     raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
 
 
-def _directory(path: Path) -> str:
-    if (path / "config.json").exists():
-        return f"{path}: Hugging Face directories cannot be widened yet; give {_WHAT}"
-    return f"{path}: a directory is not a model; give {_WHAT}"
+def _checkpoint(path: Path) -> Source:
+    """The Hugging Face checkpoint in a folder."""
+    from graphclone.checkpoints import source_of
+    from graphclone.frontends.huggingface import is_checkpoint
+
+    if not is_checkpoint(str(path)):
+        raise GraphcloneError(f"{path}: has no config.json, so it is no Hugging Face checkpoint; give {_WHAT}")
+    return source_of(str(path))
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:

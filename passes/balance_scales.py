@@ -26,6 +26,10 @@ _COSTS = {"scale": 1, "eps": 7, "epsilon": 7}
 """What changing a literal costs, by operand; other literals cost 4."""
 
 
+class Unbalanced(GraphcloneError):
+    """A factor that nothing can absorb."""
+
+
 @dataclass(frozen=True)
 class Mend:
     """A multiplication that could be put into the graph."""
@@ -90,8 +94,16 @@ class _Solver:
         return (2 if unknown.rank < 2 else 3 if unknown in self.facts.folded else 5,)
 
     def unknown(self, key: Hashable) -> Expression:
+        if self.state.given is not None and self.is_code(key):
+            return dict(self.state.given.get(key, {}))  # type: ignore[call-overload]
         self.unknowns.setdefault(key)
         return {key: Fraction(1)}
+
+    def is_code(self, key: Hashable) -> bool:
+        """Whether it is the code that holds a number, and no weight. A literal zero is the same at any scale."""
+        if isinstance(key, Literal):
+            return key.value != 0
+        return isinstance(key, Value) and self.initializers[key].kind == "constant"
 
     def _shiftable(self) -> list[Value]:
         """Results ``w + b`` of parameters that nothing else reads."""
@@ -149,13 +161,18 @@ class _Solver:
             try:
                 self.node(node)
             except Infeasible as problem:
-                raise GraphcloneError(
-                    f"{node.name} ({node.op}) would be {problem} times too large and nothing can absorb it; "
-                    "ask for other dims by name"
+                raise Unbalanced(
+                    f"{node.name} ({node.op}) would be {problem} times too large and nothing can absorb it"
+                    + ("; ask for other dims by name" if self.state.given is None else "")
                 ) from None
         for output in self.graph.outputs:
             for value in values_in(output.operand):
-                self.system.zero(self.expression(value))
+                try:
+                    self.system.zero(self.expression(value))
+                except Infeasible as problem:
+                    raise Unbalanced(
+                        f"{output.name} would be {problem} times too large and nothing can absorb it"
+                    ) from None
 
     def node(self, node: Node) -> None:
         balances = self.facts.balances.get(node)
@@ -185,7 +202,7 @@ class _Solver:
             self.expressions[balance.out] = self.system.reduce(total)
 
     def _mend(self, balance: Balance) -> Mend | None:
-        if not balance.mendable:
+        if not balance.mendable or self.state.given is not None:
             return None
         if balance.contraction is None:
             assert balance.out is not None
@@ -200,7 +217,8 @@ class _Solver:
     def factors(self) -> dict[Value | Literal, float]:
         """The factor of every parameter and literal; a literal zero is the same at any scale."""
         changed = (key for key in self.unknowns if isinstance(key, Value) or (isinstance(key, Literal) and key.value))
-        return {key: self.factor(key) for key in changed}
+        given = {key: exp(expression) for key, expression in (self.state.given or {}).items()}
+        return {**given, **{key: self.factor(key) for key in changed}}
 
     def value_scales(self) -> dict[Value, float]:
         """The scale of every value that is not the source's own."""

@@ -13,6 +13,9 @@ from graphclone.ir import Value, values_in
 from graphclone.pipeline import State
 from graphclone.rules import apply
 
+UNREAD = "nothing reads it"
+"""Why an initializer keeps its size of which no node says how it should grow."""
+
 _MULTIPLE = re.compile(r"\d+\*[\w*]+")
 """A dynamic size that is a number times symbols, such as heads times batch: the number may still grow."""
 
@@ -62,7 +65,7 @@ def _pin_unread(facts: Facts) -> None:
     for initializer in facts.graph.initializers:
         if initializer.value not in read:
             for axis in facts.of[initializer.value]:
-                facts.axes.pin(axis, Why(initializer.name, "nothing reads it"))
+                facts.axes.pin(axis, Why(initializer.name, UNREAD))
 
 
 def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:

@@ -156,7 +156,7 @@ def test_the_pipeline_of_the_readme_is_the_default_one() -> None:
     assert drawn == [*(cls.name for cls in PASSES), "verify"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md", "docs/checkpoints.md"])
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -105,9 +105,7 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
     Path("model.onnx").touch()
     assert "model.onnx: " in refused("inspect", "model.onnx")
     (folder / "hub").mkdir()
-    assert "hub: a directory is not a model" in refused("inspect", "hub")
-    (folder / "hub" / "config.json").touch()
-    assert "hub: Hugging Face directories cannot be widened yet" in refused(*clone_args("hub"))
+    assert "hub: has no config.json, so it is no Hugging Face checkpoint" in refused("inspect", "hub")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     name: str | None = None,
+    dynamic: bool = True,
 ) -> Graph:
     """Trace a module on example inputs.
 
@@ -141,6 +142,7 @@ def trace(
         args: positional example inputs.
         kwargs: keyword example inputs.
         name: for messages; the class name where it is not given.
+        dynamic: whether the trace should hold for inputs of other sizes, where it can.
 
     Returns:
         The graph, with ``origin`` the exported program it was read from.
@@ -149,7 +151,7 @@ def trace(
         GraphcloneError: torch.export refuses the module.
     """
     name = name or type(module).__name__
-    program, failure = export(module, tuple(args), dict(kwargs or {}), name)
+    program, failure = export(module, tuple(args), dict(kwargs or {}), name, dynamic=dynamic)
     graph = from_program(program, name)
     fixed = [text for value in graph.inputs for text in _fixed(value)]
     if fixed:
@@ -170,9 +172,9 @@ def _is_symbolic(size: int | torch.SymInt) -> bool:
 
 
 def export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, *, dynamic: bool = True
 ) -> tuple[ExportedProgram, str]:
-    """Export a module with dynamic sizes that differ from all widths, if that can be done.
+    """Export a module with dynamic sizes that differ from all widths, if that is wanted and can be done.
 
     Returns:
         The program, and why it has the sizes of the example inputs, if so.
@@ -183,12 +185,10 @@ def export(
     taken = {size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape}
     fresh_args, fresh_kwargs = with_fresh_sizes((args, kwargs), taken)
     failures: list[Exception] = []
-    for (call_args, call_kwargs), dynamic in (
-        ((fresh_args, fresh_kwargs), True),
-        ((args, kwargs), True),
-        ((args, kwargs), False),
-    ):
-        shapes = dynamic_shapes(module, call_args, call_kwargs) if dynamic else None
+    fresh, given = (fresh_args, fresh_kwargs), (args, kwargs)
+    attempts = ((fresh, True), (given, True), (given, False)) if dynamic else ((given, False),)
+    for (call_args, call_kwargs), varying in attempts:
+        shapes = dynamic_shapes(module, call_args, call_kwargs) if varying else None
         try:
             # torch.export prints the graph so far of a model that it refuses; the reason is raised.
             with warnings.catch_warnings(), redirect_stderr(StringIO()):

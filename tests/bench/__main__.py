@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable
 
-from tests.bench import Timing, bench_analysis, bench_kernel, bench_onnx
+from tests.bench import bench_analysis, bench_checkpoints, bench_kernel, bench_onnx
 
-BENCHMARKS: tuple[Callable[[], Iterable[Timing]], ...] = (
+BENCHMARKS: tuple[Callable[[], Iterable[object]], ...] = (
     bench_kernel.widen_linear,
     bench_analysis.analyse_decoder,
     bench_onnx.widen_file,
+    bench_checkpoints.clone_in_memory,
+    bench_checkpoints.clone_checkpoints,
 )
 
 

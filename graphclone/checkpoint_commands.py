@@ -1,0 +1,124 @@
+"""The part of the command line that turns one Hugging Face checkpoint into another."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphclone import inspection, report, saving
+from graphclone.errors import GraphcloneError
+from graphclone.models import MODELS
+from graphclone.pipeline import Pass, State
+from graphclone.printer import print_state
+
+if TYPE_CHECKING:
+    from graphclone.checkpoints import Written
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_meant(arguments: Namespace) -> bool:
+    """Whether a command line asks for a checkpoint made from another."""
+    model = arguments.model
+    if Path(arguments.output).suffix in saving.SUFFIXES or model in MODELS:
+        return False
+    if Path(model).exists():
+        return (Path(model) / "config.json").is_file()
+    return _HUB_ID.fullmatch(model) is not None and Path(model).suffix not in (".py", *saving.SUFFIXES)
+
+
+def refuse_options(arguments: Namespace) -> None:
+    """Refuse options that mean something for checkpoints only.
+
+    Raises:
+        GraphcloneError: for the first of them.
+    """
+    for option in ("max_shard_size", "resume", "trust_remote_code"):
+        if getattr(arguments, option):
+            raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
+
+
+def clone(arguments: Namespace) -> int:
+    """Write a wider checkpoint, once it is verified."""
+    from graphclone.checkpoints import MAX_SHARD_SIZE, clone_checkpoint
+
+    for option in ("passes", "untie"):
+        if getattr(arguments, option):
+            raise GraphcloneError(f"--{option} is not for checkpoints, whose code stays as it is")
+    graphs: dict[str, str] = {}
+
+    def after(step: Pass, state: State) -> None:
+        if "dims" in step.ensures:
+            inspection.refuse_pinned(state, arguments.widen)
+        if step.name in arguments.print_after:
+            graphs[step.name] = print_state(state)
+
+    with report.progress(f"cloning {arguments.model}") as advance:
+        written = clone_checkpoint(
+            arguments.model,
+            arguments.output,
+            widen=arguments.widen,
+            widen_io=arguments.widen_io,
+            strategy=arguments.strategy,
+            snr_db=arguments.snr_db,
+            seed=arguments.seed,
+            max_shard_size=arguments.max_shard_size or MAX_SHARD_SIZE,
+            trust_remote_code=arguments.trust_remote_code,
+            resume=arguments.resume,
+            force=arguments.force,
+            verify=not arguments.no_verify,
+            command=_command(arguments),
+            progress=advance,
+            after=after,
+        )
+    _show(arguments, written, graphs)
+    return 0
+
+
+def _command(arguments: Namespace) -> str:
+    """The command line that makes the same again, but for options that do not change what is written."""
+    widen = arguments.widen
+    text = str(widen) if isinstance(widen, int) else ",".join(f"{name}={factor}" for name, factor in widen.items())
+    words = ["graphclone", "clone", arguments.model, "-o", arguments.output, "--widen", text]
+    words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
+    words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
+    words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
+    words += ["--trust-remote-code"] if arguments.trust_remote_code else []
+    return shlex.join(words)
+
+
+def _show(arguments: Namespace, written: Written, graphs: dict[str, str]) -> None:
+    made, verification = written.plan.clone, written.verification
+    before, after = report.parameters(made)
+    if arguments.json:
+        report.show_json(
+            {
+                "output": arguments.output,
+                "strategy": made.state.request.strategy.name,
+                "seed": arguments.seed,
+                "parameters": {"source": before, "clone": after},
+                "dims": report.clone_rows(made),
+                "config": {name: list(values) for name, values in written.plan.changes.items()},
+                "shards": [shard.file_name for shard in written.shards],
+                "timings": [dataclasses.asdict(timing) for timing in made.timings],
+                "notes": list(written.notes),
+                "graphs": graphs,
+                "verification": verification.to_dict() if verification is not None else None,
+            }
+        )
+        return
+    for text in graphs.values():
+        report.show_text(text)
+    report.show_clone(made)
+    if arguments.timing:
+        report.show_timings(made.timings)
+    changes = (f"{name} {old} -> {new}" for name, (old, new) in written.plan.changes.items())
+    report.show_text(f"config.json: {', '.join(changes)}")
+    for note in written.notes:
+        report.show_text(f"note: {note}")
+    report.show_text(str(verification) if verification is not None else "not verified")
+    report.show_text(f"written to {arguments.output}")

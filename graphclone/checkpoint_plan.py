@@ -1,0 +1,314 @@
+"""Decide everything about the clone of a checkpoint before a weight is read.
+
+The source is traced without its weights and the request turned into shapes; a configuration with those shapes is
+solved for, its model traced as well, and the scales balanced around the constants of that model, whose code cannot be
+changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from graphclone import into
+from graphclone.alignment import align
+from graphclone.cloning import Clone
+from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
+from graphclone.emit.shards import Entry
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs
+from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor, StoredTensor
+from graphclone.ir import Graph, Initializer, Output, values_in
+from graphclone.passes import analysis
+from graphclone.passes.balance_scales import Unbalanced
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.choose_widths import ChooseWidths
+from graphclone.passes.infer_dims import UNREAD
+from graphclone.pipeline import Pass, Request, State, Timing, run
+
+_TIE = "tie_word_embeddings"
+
+_ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many steps are done, and how many there are."""
+
+After = Callable[[Pass, State], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided, nothing written.
+
+    Attributes:
+        checkpoint: the source.
+        clone: the widened graph, whose source tensors are on disk.
+        fields: the configuration of the wider model, as a dict.
+        notes: what the user should know.
+    """
+
+    checkpoint: Checkpoint
+    clone: Clone
+    fields: Config
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The tensors to be written, in the order of the model, under the names they have in the source."""
+        recipes = self.clone.state.recipes
+        assert recipes is not None
+        names = self.checkpoint.names
+        return [
+            Entry(next((names[name] for name in i.names if name in names), i.name), i.tensor, recipes[i.value])
+            for i in self.clone.graph.initializers
+            if i.kind != "constant"
+        ]
+
+    def config(self) -> Config:
+        """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
+        fields = self.checkpoint.fields
+        changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
+        made = _with(self.checkpoint.raw, fields, changes)
+        loaded = type(self.checkpoint.config).from_dict(copy.deepcopy(made)).to_dict()
+        derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
+        return _with(made, fields, derived)
+
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """The fields of the configuration that change, with old and new value."""
+        return {named(where): values for where, values in differences(self.checkpoint.fields, self.fields).items()}
+
+
+def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, after: After | None = None) -> Plan:
+    """Decide everything about the clone of a checkpoint, from its configuration and the names on disk.
+
+    Raises:
+        GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
+    """
+    progress("tracing", 0, 0)
+    source = checkpoint.traced(checkpoint.fields, checkpoint.name)
+    inner = drop_inner_outputs(source)
+    notes = list(_attach(source, checkpoint))
+    wanted = State(source.copy(), request)
+    run((*analysis(), ChooseWidths()), wanted, after=after)
+    progress("solving the configuration", 0, 0)
+    target = _Target(checkpoint, wanted)
+    try:
+        fields = target.solved()
+    except Unfit as unfit:
+        raise _refusal(checkpoint, source, request, target, unfit) from unfit
+    state = State(source.copy(), request)
+    try:
+        timings = into.match(state, target.traced(fields), after)
+    except Unbalanced as unbalanced:
+        fields, state, timings = _untied(target, fields, source, request, unbalanced, after)
+        notes.append(f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings")
+    notes += _wider_outputs(state, inner)
+    return Plan(checkpoint, Clone(state, timings), fields, notes)
+
+
+def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
+    by_name = {value.name: axes for value, axes in state.known.of.items()}
+    for output in inner:
+        axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
+        if any(state.layout(axis).grows for axis in axes):
+            yield f"{output.name}, which the model returns besides, is wider than the source's"
+
+
+def _untied(
+    target: _Target, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
+) -> tuple[Config, State, Sequence[Timing]]:
+    """The same with embeddings that are not shared, if they are."""
+    ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
+    if not ties or not any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
+        raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
+    state = State(source.copy(), dataclasses.replace(request, untie=True))
+    timings = into.match(state, target.traced(fields), after)
+    return changed(fields, [((where,), False) for where in ties]), state, timings
+
+
+def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
+    """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
+    text = f"no {CONFIG} can say this: {unfit}"
+    outputs = tuple(output.name for output in source.outputs)
+    if not request.widen_io:
+        freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
+        try:
+            run((*analysis(), ChooseWidths()), freed)
+            _Target(checkpoint, freed).solved()
+        except GraphcloneError:
+            pass
+        else:
+            names = ",".join(outputs)
+            return GraphcloneError(f"{text}; the outputs are as wide as the model: --widen-io {names} lets them grow")
+    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
+
+
+class _Target:
+    """The search for a configuration, and the traces it takes."""
+
+    def __init__(self, checkpoint: Checkpoint, wanted: State) -> None:
+        self.checkpoint = checkpoint
+        self.wanted = wanted
+        self.recorded: dict[str, Any] = {}
+
+    def solved(self) -> Config:
+        """The configuration that makes the wanted widths.
+
+        Raises:
+            Unfit: there is none.
+        """
+        model = Model(self.checkpoint.shapes, self.unlike, self.moves, self.ratios)
+        return solve(self.checkpoint.fields, self.shapes(), model)
+
+    def grown(self) -> list[str]:
+        """The names of the groups of dims that were to grow."""
+        found = Clone(self.wanted, ())
+        return [group.name for group in found.dims if any(factor > 1 for factor in found.factors(group))]
+
+    def shapes(self) -> Shapes:
+        """The wanted shape of every parameter; one that nothing reads may have any."""
+        known = self.wanted.known
+        return {
+            name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
+            for i in self.wanted.graph.initializers
+            if i.kind != "constant" and not any(axis.pin and axis.pin.text == UNREAD for axis in known.of[i.value])
+            for name in i.names
+        }
+
+    def ratios(self, size: int) -> set[int]:
+        """By what axes of a size grow, factors of axes and whole axes alike."""
+        known = self.wanted.known
+        axes = {known.axes.find(axis) for of in known.of.values() for axis in of}
+        axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
+        return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
+
+    def moves(self, before: Config, after: Config) -> bool | None:
+        """Whether anything in a run has another shape; None where that cannot be seen."""
+        try:
+            return bool(self.run(before) != self.run(after))
+        except Exception:  # a configuration that is refused together with others only, or code that needs data
+            return None
+
+    def run(self, fields: Config) -> Any:
+        key = repr(fields)
+        if key not in self.recorded:
+            self.recorded[key] = self.checkpoint.runs(fields)
+        return self.recorded[key]
+
+    def unlike(self, fields: Config) -> str | None:
+        """The first value that does not have the width it should have, or why the code is not the same."""
+        try:
+            values = align(self.wanted.graph, self.traced(fields)).values
+        except GraphcloneError as error:
+            return str(error)
+        for value, axes in self.wanted.known.of.items():
+            shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
+            unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
+            if value in values and not unread and values[value].shape != shape:
+                found = values[value].shape
+                return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"
+        return None
+
+    def traced(self, fields: Config) -> Graph:
+        """The canonical graph of the model with these fields."""
+        graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
+        drop_inner_outputs(graph)
+        run((Canonicalize(),), State(graph))
+        return graph
+
+
+# Weights
+
+
+def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
+    """Give every weight of a graph its data on disk; what the user should know about that.
+
+    Raises:
+        GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
+    """
+    names = checkpoint.names
+    used = set()
+    for initializer in graph.initializers:
+        if initializer.kind != "constant":
+            known = [names[name] for name in initializer.names if name in names]
+            if not known:
+                raise _missing(initializer, checkpoint)
+            initializer.tensor = _checked(checkpoint.weights[known[0]], initializer, checkpoint)
+            _check_equal([checkpoint.weights[name] for name in known], checkpoint)
+            used.update(known)
+    if unused := [name for name in checkpoint.weights if name not in used]:
+        yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
+    if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
+        yield PICKLE_NOTE
+
+
+def _missing(initializer: Initializer, checkpoint: Checkpoint) -> GraphcloneError:
+    text = f"{checkpoint.name}: {initializer.name} is missing"
+    state = checkpoint.shapes(checkpoint.fields)
+    if others := [name for name in checkpoint.names if name not in state]:
+        return GraphcloneError(
+            f"{text}; if it is made of {others[0]} and others while loading, that is not supported yet"
+        )
+    return GraphcloneError(f"{text}; complete the checkpoint")
+
+
+def _checked(
+    stored: StoredTensor | PickledTensor, initializer: Initializer, checkpoint: Checkpoint
+) -> StoredTensor | PickledTensor:
+    shape = initializer.value.shape
+    if stored.shape != shape:
+        raise GraphcloneError(
+            f"{stored.file}: {stored.name} is {stored.shape}, but the model of {CONFIG} has {shape}; "
+            "the two do not belong together"
+        )
+    expected = getattr(torch, initializer.value.dtype)
+    if stored.dtype.is_floating_point != expected.is_floating_point:
+        raise GraphcloneError(f"{stored.file}: {stored.name} is {stored.dtype}, but {checkpoint.name} needs {expected}")
+    return stored
+
+
+def _check_equal(tensors: Sequence[StoredTensor | PickledTensor], checkpoint: Checkpoint) -> None:
+    """Weights that the model ties, and that are stored more than once, must be the same."""
+    for other in tensors[1:]:
+        if not torch.equal(tensors[0].read(), other.read()):
+            raise GraphcloneError(
+                f"{checkpoint.name}: {tensors[0].name} and {other.name} are tied in the model but differ on disk; "
+                f"set {_TIE} to false in {CONFIG}"
+            )
+
+
+# Configurations
+
+
+def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:
+    for key, value in fields.items():
+        if isinstance(value, bool):
+            yield (*prefix, key), value
+        elif isinstance(value, dict):
+            yield from _flags(value, (*prefix, key))
+
+
+def _with(raw: Config, defaults: Config, changes: Mapping[Field, Any]) -> Config:
+    """config.json with some fields set; a list or a nested configuration it does not have is that of the defaults."""
+    made = copy.deepcopy(raw)
+    for where, value in changes.items():
+        holder: Any = made
+        default: Any = defaults
+        for key in where[:-1]:
+            default = default[key]
+            if isinstance(holder, dict) and holder.get(key) is None:
+                holder[key] = copy.deepcopy(default)
+            holder = holder[key]
+        holder[where[-1]] = value
+    return made

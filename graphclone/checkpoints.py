@@ -1,0 +1,207 @@
+"""From a Hugging Face checkpoint to a wider one that its stock class loads, disk to disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphclone.checkpoint_plan import After, Plan, Progress, plan, silent
+from graphclone.cloning import Traced
+from graphclone.emit import card, huggingface
+from graphclone.emit.shards import Shard, sharded
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint
+from graphclone.passes import analysis
+from graphclone.pipeline import Request, State, Widen, run
+from graphclone.sources import Source
+from graphclone.strategies import Strategy, StrategyLike
+from graphclone.strategies import strategy as resolve_strategy
+
+if TYPE_CHECKING:
+    from graphclone.checks import Report
+
+MAX_SHARD_SIZE = 5_000_000_000
+"""Bytes of a shard, as ``save_pretrained`` has it."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that has been written.
+
+    Attributes:
+        plan: what was decided.
+        shards: its files of weights.
+        verification: what comparing source and clone found; None if that was left out.
+        notes: what the user should know.
+    """
+
+    plan: Plan
+    shards: Sequence[Shard]
+    verification: Report | None
+    notes: Sequence[str]
+
+
+def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
+    source: str | Path,
+    output: str | Path,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    inputs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    command: str = "graphclone.clone_checkpoint",
+    progress: Progress | None = None,
+    after: After | None = None,
+) -> Written:
+    """Write a wider checkpoint, which ``from_pretrained`` loads and which computes what the source computes.
+
+    Args:
+        source: folder of the checkpoint, or its hub id.
+        output: folder to be written.
+        widen: a factor, or factors by dim; as for ``clone``.
+        widen_io: patterns of names of outputs that may grow.
+        strategy: as for ``clone``.
+        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        seed: of the noise.
+        max_shard_size: bytes of tensors in a file, at most.
+        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+        trust_remote_code: let code that comes with the checkpoint run.
+        resume: go on from the finished shards of a run that was stopped.
+        force: replace a checkpoint that is there already.
+        verify: load both and compare what they compute, before the folder gets its name.
+        command: what the model card shows.
+        progress: told how far it is.
+        after: called after every pass on the source's graph.
+
+    Raises:
+        NotEquivalentError: the clone does not compute the same; nothing is left behind.
+        GraphcloneError: the source cannot be read or widened as asked, or the output not written.
+    """
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs)
+    huggingface.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
+    return write_checkpoint(
+        plan(checkpoint, request, progress or silent, after),
+        output,
+        max_shard_size=max_shard_size,
+        resume=resume,
+        force=force,
+        verify=verify,
+        command=command,
+        progress=progress or silent,
+    )
+
+
+def write_checkpoint(
+    made: Plan,
+    output: str | Path,
+    *,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    command: str = "graphclone.clone_checkpoint",
+    progress: Progress = silent,
+) -> Written:
+    """Write what has been planned; see ``clone_checkpoint``.
+
+    Raises:
+        NotEquivalentError: the clone does not compute the same; nothing is left behind.
+        GraphcloneError: a source tensor cannot be read, or the output not written.
+    """
+    target = Path(output)
+    huggingface.check_target(target, made.checkpoint.folder, force=force, resume=resume)
+    shards = sharded(made.entries, max_shard_size)
+    strategy = made.clone.state.request.strategy
+    mark = huggingface.fingerprint(shards, {"config": made.config(), "strategy": _described(strategy)})
+    with huggingface.staged(target, mark, resume=resume) as staging:
+        _check_room(shards, staging)
+        staging.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
+        notes = [*made.notes, *_complete(made, shards, staging)]
+        report = _verified(made, staging.folder, progress) if verify else None
+        text = card.text(made, command=command, notes=notes, report=report)
+        huggingface.write_text(staging.folder / huggingface.CARD, text)
+        staging.publish(force)
+    return Written(made, shards, report, notes)
+
+
+def _described(strategy: Strategy) -> list[Any]:
+    """What tells strategies apart from one run to the next; a user's function by its name."""
+    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
+
+
+def _complete(made: Plan, shards: Sequence[Shard], staging: huggingface.Staging) -> Iterator[str]:
+    """Write everything beside the shards; what the user should know about it."""
+    checkpoint = made.checkpoint
+    left_out = huggingface.copied(checkpoint.folder, staging.folder, code=checkpoint.trusted)
+    huggingface.write_index(staging.folder, shards)
+    huggingface.write_config(staging.folder, made.config())
+    if left_out:
+        yield f"not copied: {', '.join(left_out)}"
+    for names in staging.finished.values():
+        yield from (f"{name} holds NaNs in the source, and so it does here" for name in names)
+
+
+def _verified(made: Plan, folder: Path, progress: Progress) -> Report:
+    from graphclone.verify_checkpoints import verify_checkpoints
+
+    progress("verifying", 0, 1)
+    report = verify_checkpoints(made, folder)
+    report.raise_if_failed()
+    return report
+
+
+def _check_room(shards: Sequence[Shard], staging: huggingface.Staging) -> None:
+    needed = sum(shard.nbytes for shard in shards if shard.file_name not in staging.finished)
+    free = shutil.disk_usage(staging.folder).free
+    if needed > free:
+        shortage = f"needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
+        raise GraphcloneError(f"{staging.target}: {shortage}; make room or write elsewhere")
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    """Adds up bytes, in megabytes as they are shown. It is called from several threads, and need not be exact."""
+    written = 0
+
+    def advance(count: int) -> None:
+        nonlocal written
+        written += count
+        progress(f"writing {written / 1e9:.1f} of {total / 1e9:.1f} GB", written, total)
+
+    return advance
+
+
+# As a MODEL of the command line
+
+
+@dataclass(frozen=True)
+class CheckpointSource(Source):
+    """A checkpoint as a model in memory, for outputs that are no checkpoints."""
+
+    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
+        checkpoint = open_checkpoint(self.name)
+        graph = checkpoint.traced(checkpoint.fields, self.name)
+        drop_inner_outputs(graph)
+        state = State(graph, Request(widen_io=widen_io))
+        return Traced(state, run(analysis(), state))
+
+
+def source_of(text: str) -> Source:
+    """The checkpoint in a folder as a model that can be built."""
+
+    def make() -> tuple[Any, tuple[()], dict[str, Any]]:
+        checkpoint = open_checkpoint(text)
+        module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
+        return module, (), checkpoint.example_inputs(module)
+
+    return CheckpointSource(text, make)

@@ -1,0 +1,327 @@
+"""Find the configuration of a wider model: which of its numbers to change, by trying, with no table of architectures.
+
+Each whole number of a configuration is probed: with it changed, and nothing else, which axes of which parameters
+change? An axis that only one number moves determines that number. Where several move one axis, and where a number
+moves none (how many heads there are, say), candidates are enumerated, those that change least first, until the model
+built from one has the parameters that are wanted and runs the same code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, combinations, islice, product
+from math import prod
+from typing import Any
+
+from graphclone.errors import GraphcloneError
+
+Config = dict[str, Any]
+"""A configuration as JSON has it, with nested ones as dicts."""
+
+Field = tuple[str | int, ...]
+"""Where a number is: keys of nested dicts, and an index where it is in a list."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shape of every parameter."""
+
+_PROBES = (2, 3)
+"""What a number is multiplied by to see what it moves, the second where the first makes another model or none."""
+
+_UNSET_PROBE = 7919
+"""What a field without a value is set to: a prime that no width is."""
+
+_MAX_BUILDS = 256
+_MAX_FITS = 32
+
+
+class Unfit(GraphcloneError):
+    """No configuration has the wanted parameters."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the solver may ask of the code that a configuration is for.
+
+    Attributes:
+        shapes: the shapes of the model that a configuration makes; raises anything where it makes none.
+        unlike: why the model runs otherwise than wanted, or None where it fits.
+        moves: whether a configuration gives anything in a run another shape than another one does; None if unknown.
+        ratios: by what axes of a size grow.
+    """
+
+    shapes: Callable[[Config], Shapes]
+    unlike: Callable[[Config], str | None]
+    moves: Callable[[Config, Config], bool | None]
+    ratios: Callable[[int], set[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Lever:
+    """Fields that are changed together, and the axes they move.
+
+    Attributes:
+        fields: more than one where they must stay equal.
+        value: they have.
+        probe: the factor that was tried.
+        moved: the size that every axis has with it, if that is another.
+    """
+
+    fields: tuple[Field, ...]
+    value: int
+    probe: int
+    moved: Mapping[tuple[str, int], int] = field(default_factory=dict)
+
+    def predicted(self, axis: tuple[str, int], size: int, ratio: int) -> int:
+        """What an axis of a size becomes if the lever alone is moved by a ratio."""
+        probed = self.moved.get(axis, size)
+        power = next((p for p in (1, 2, 3) if probed == size * self.probe**p), None)
+        if power is not None:
+            return int(size * ratio**power)
+        return size + (ratio - 1) * (probed - size) // (self.probe - 1)
+
+
+_Option = tuple[Lever, int]
+
+
+def solve(config: Config, wanted: Shapes, model: Model) -> Config:
+    """The configuration of a model with the wanted parameters that runs as wanted.
+
+    Args:
+        config: of the source.
+        wanted: shapes of its parameters in the wider model; those left out may have any.
+        model: the code.
+
+    Raises:
+        Unfit: there is none; naming the tensor that does not fit.
+    """
+    try:
+        return _Solver(config, wanted, model).solve()
+    except Unfit as unfit:
+        if (explicit := _explicit(config, model)) is None:
+            raise
+        try:
+            return _Solver(explicit, wanted, model).solve()
+        except Unfit:
+            raise unfit from None
+
+
+class _Solver:
+    def __init__(self, config: Config, wanted: Shapes, model: Model) -> None:
+        self.config = config
+        self.wanted = wanted
+        self.model = model
+        base = model.shapes(config)
+        self.names = set(base)
+        self.axes = {(name, i): size for name in wanted for i, size in enumerate(base[name])}
+        self.target = {(name, i): size for name in wanted for i, size in enumerate(wanted[name])}
+        self.ratios = {
+            self.target[axis] // size
+            for axis, size in self.axes.items()
+            if size and self.target[axis] != size and self.target[axis] % size == 0
+        }
+
+    def solve(self) -> Config:
+        if self.axes == self.target:
+            return copy.deepcopy(self.config)
+        levers = list(self.levers())
+        moving = [lever for lever in levers if lever.moved]
+        self.check_moved(moving)
+        choices = self.choices(moving)
+        problem: str | None = None
+        for chosen in islice(self.assignments(moving, choices), _MAX_BUILDS):
+            candidate = changed(self.config, chosen)
+            if (misfit := self.misfit(candidate)) is None:
+                found, problem = self.running(candidate, [lever for lever in levers if not lever.moved])
+                if found is not None:
+                    return found
+            problem = problem or misfit
+        raise Unfit(problem or "no combination of its numbers makes the wanted shapes")
+
+    # Probing
+
+    def levers(self) -> Iterator[Lever]:
+        """Every field that can be moved alone, and pairs of equal ones that can only be moved together."""
+        stuck: list[tuple[Field, int]] = []
+        for where, value in numbers(self.config):
+            if (lever := self.probe((where,), value)) is not None:
+                yield lever
+            else:
+                stuck.append((where, value))
+        equal = ((a, b, value) for (a, value), (b, other) in combinations(stuck, 2) if value == other)
+        for a, b, value in equal:
+            if (lever := self.probe((a, b), value)) is not None:
+                yield lever
+
+    def probe(self, fields: tuple[Field, ...], value: int) -> Lever | None:
+        """The axes that move with fields, or None where the model is refused or has other parameters."""
+        for factor in _PROBES:
+            shapes = self.built(changed(self.config, [(fields, value * factor)]))
+            if shapes is not None and set(shapes) == self.names:
+                sizes = {(name, i): size for name in self.wanted for i, size in enumerate(shapes[name])}
+                moved = {axis: size for axis, size in sizes.items() if self.axes.get(axis) != size}
+                return Lever(fields, value, factor, moved)
+        return None
+
+    def built(self, config: Config) -> Shapes | None:
+        try:
+            return self.model.shapes(config)
+        except Exception:  # a configuration may be refused in any way
+            return None
+
+    # Shapes
+
+    def choices(self, moving: Sequence[Lever]) -> list[list[int]]:
+        """The ratios of each lever that every axis allows which it moves alone."""
+        alone: dict[tuple[str, int], list[Lever]] = {}
+        for lever in moving:
+            for axis in lever.moved:
+                alone.setdefault(axis, []).append(lever)
+        found = []
+        for lever in moving:
+            own = [axis for axis in lever.moved if len(alone[axis]) == 1]
+            ratios = sorted({1, *self.ratios, *self.model.ratios(lever.value)})
+            fits = [r for r in ratios if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
+            if not fits:
+                axis = next(a for a in own if self.target[a] != self.axes[a])
+                raise Unfit(f"{self.tensor(axis)}, but its {named(lever.fields[0])} cannot give it that")
+            found.append(fits)
+        return found
+
+    def check_moved(self, moving: Sequence[Lever]) -> None:
+        """Refuse an axis that should grow and that no number of the configuration moves."""
+        moved = {axis for lever in moving for axis in lever.moved}
+        for axis, size in self.axes.items():
+            if self.target[axis] != size and axis not in moved:
+                raise Unfit(f"{self.tensor(axis)}, which no number of the configuration says")
+
+    def assignments(
+        self, moving: Sequence[Lever], choices: Sequence[Sequence[int]]
+    ) -> Iterator[list[tuple[tuple[Field, ...], int]]]:
+        """Combinations of ratios whose product is right wherever levers multiply, fewest changes first."""
+        combos = sorted(product(*choices), key=lambda ratios: (sum(r != 1 for r in ratios), ratios))
+        for ratios in combos:
+            if self.multiplies(moving, ratios):
+                pairs = zip(moving, ratios, strict=True)
+                yield [(lever.fields, lever.value * ratio) for lever, ratio in pairs if ratio != 1]
+
+    def multiplies(self, moving: Sequence[Lever], ratios: Sequence[int]) -> bool:
+        for axis, size in self.axes.items():
+            involved = [(lever, r) for lever, r in zip(moving, ratios, strict=True) if axis in lever.moved]
+            if any(lever.moved[axis] % size for lever, _ in involved):
+                continue  # it is a sum; building it will tell
+            factors = [lever.predicted(axis, size, r) // size for lever, r in involved]
+            if involved and size * prod(factors) != self.target[axis]:
+                return False
+        return True
+
+    def misfit(self, candidate: Config) -> str | None:
+        """The first tensor of a candidate that has another shape than wanted."""
+        shapes = self.built(candidate)
+        if shapes is None or set(shapes) != self.names:
+            return "the class refuses every configuration with the wanted shapes"
+        for (name, i), size in self.target.items():
+            if len(shapes[name]) != len(self.wanted[name]) or shapes[name][i] != size:
+                return f"{self.tensor((name, i))}, but a configuration that fits the others makes it {shapes[name][i]}"
+        return None
+
+    def tensor(self, axis: tuple[str, int]) -> str:
+        return f"axis {axis[1]} of {axis[0]} would be {self.target[axis]} instead of {self.axes[axis]}"
+
+    # Running
+
+    def running(self, candidate: Config, silent: Sequence[Lever]) -> tuple[Config | None, str]:
+        """The candidate with those numbers changed that no shape shows, so that it runs as wanted."""
+        options = [(lever, r) for lever in silent for r in sorted(self.model.ratios(lever.value) - {1})]
+        seen = {o: self.model.moves(candidate, changed(candidate, [_moved(*o)])) for o in options}
+        # What is seen to move something is there to be moved; what is not known to is left alone if it can be.
+        moving, unknown = ([o for o in options if seen[o] is answer] for answer in (True, None))
+        subsets = ((*a, *b) for b in _subsets(unknown) for a in reversed([*_subsets(moving)]))
+        problem = ""
+        for chosen in islice(subsets, _MAX_FITS):
+            if len({lever.fields for lever, _ in chosen}) < len(chosen):
+                continue
+            tried = changed(candidate, [_moved(*option) for option in chosen])
+            if self.misfit(tried) is not None:
+                continue
+            if (reason := self.model.unlike(tried)) is None:
+                return tried, ""
+            problem = problem or reason
+        return None, problem
+
+
+def _subsets(options: Sequence[_Option]) -> Iterator[tuple[_Option, ...]]:
+    """All subsets, small ones first."""
+    return chain.from_iterable(combinations(options, count) for count in range(len(options) + 1))
+
+
+def _moved(lever: Lever, ratio: int) -> tuple[tuple[Field, ...], int]:
+    return lever.fields, lever.value * ratio
+
+
+def _explicit(config: Config, model: Model) -> Config | None:
+    """The configuration with a value for every field that has none and stands for a width; None if there is none."""
+    base = model.shapes(config)
+    found = []
+    for where in unset(config):
+        try:
+            probed = model.shapes(changed(config, [((where,), _UNSET_PROBE)]))
+        except Exception:  # such a field may not be a number at all
+            continue
+        axes = [(n, i) for n in probed if n in base for i, size in enumerate(probed[n]) if size == _UNSET_PROBE]
+        if set(probed) == set(base) and axes:
+            name, i = axes[0]
+            found.append(((where,), base[name][i]))
+    made = changed(config, found)
+    return made if found and model.shapes(made) == base else None
+
+
+# Configurations
+
+
+def numbers(config: Config, prefix: Field = ()) -> Iterator[tuple[Field, int]]:
+    """Every whole number of at least 2 in a configuration, in nested ones and in lists."""
+    for where, value in _entries(config, prefix):
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 2:
+            yield where, value
+
+
+def unset(config: Config, prefix: Field = ()) -> Iterator[Field]:
+    """Every field that has no value."""
+    yield from (where for where, value in _entries(config, prefix) if value is None)
+
+
+def _entries(config: Config, prefix: Field) -> Iterator[tuple[Field, Any]]:
+    for key, value in config.items():
+        if key.startswith("_"):  # not for the model, but about the configuration
+            continue
+        if isinstance(value, dict) and "model_type" in value:  # other dicts are no configurations
+            yield from _entries(value, (*prefix, key))
+        elif isinstance(value, list):
+            yield from (((*prefix, key, i), item) for i, item in enumerate(value))
+        elif not isinstance(value, dict):
+            yield (*prefix, key), value
+
+
+def changed(config: Config, changes: Sequence[tuple[Sequence[Field], int]]) -> Config:
+    """A copy of a configuration with some numbers changed."""
+    made = copy.deepcopy(config)
+    for fields, value in changes:
+        for where in fields:
+            holder: Any = made
+            for key in where[:-1]:
+                holder = holder[key]
+            holder[where[-1]] = value
+    return made
+
+
+def differences(old: Config, new: Config) -> dict[Field, tuple[Any, Any]]:
+    """The fields whose value differs, with both values."""
+    before, after = dict(_entries(old, ())), dict(_entries(new, ()))
+    return {where: (before.get(where), after[where]) for where in after if before.get(where) != after[where]}
+
+
+def named(where: Field) -> str:
+    """A field as people write it."""
+    return ".".join(str(key) for key in where)

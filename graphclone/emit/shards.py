@@ -1,0 +1,252 @@
+"""Write widened tensors into safetensors files, without ever holding many of them.
+
+The header of a file says where each tensor begins, so it is written first, and tensors then in any order. Where all
+copies of a row are equal the source is read, widened and written a block of rows at a time, and no tensor is ever held
+whole; elsewhere a tensor is widened in one piece, and a budget keeps what is held at once within twice the largest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from graphclone.frontends.weights import DTYPE_NAMES, PickledTensor, StoredTensor
+from graphclone.growth import rigid
+from graphclone.initializers import Widening
+from graphclone.kernel import widen
+from graphclone.threads import workers
+
+BLOCK = 8 << 20
+"""Bytes of a block of widened rows."""
+
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor to be written.
+
+    Attributes:
+        name: it is written under.
+        source: where its data comes from.
+        recipe: how that is widened.
+    """
+
+    name: str
+    source: StoredTensor | PickledTensor
+    recipe: Widening
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.recipe.shape) * self.source.dtype.itemsize
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory while it is widened in one piece."""
+        return self.nbytes + prod(self.source.shape) * self.source.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of tensors."""
+
+    file_name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def header(self) -> bytes:
+        """Everything before the data."""
+        fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for entry in self.entries:
+            end = offset + entry.nbytes
+            described = {"dtype": DTYPE_NAMES[entry.source.dtype], "shape": list(entry.recipe.shape)}
+            fields[entry.name] = {**described, "data_offsets": [offset, end]}
+            offset = end
+        text = json.dumps(fields, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % _ALIGNMENT)
+        return len(text).to_bytes(8, "little") + text
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole file."""
+        return len(self.header) + sum(entry.nbytes for entry in self.entries)
+
+
+def sharded(entries: Sequence[Entry], max_bytes: int) -> list[Shard]:
+    """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself."""
+    groups: list[list[Entry]] = []
+    size = 0
+    for entry in entries:
+        if not groups or size + entry.nbytes > max_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(entry)
+        size += entry.nbytes
+    if len(groups) == 1:
+        return [Shard("model.safetensors", tuple(groups[0]))]
+    names = (f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1))
+    return [Shard(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+
+
+Done = Callable[[Shard, list[str]], None]
+"""Told of every finished file, with the names of source tensors in it that hold NaNs."""
+
+
+def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Callable[[int], None]) -> None:
+    """Write files into a folder; each appears under its name when it is whole.
+
+    Args:
+        folder: to write into.
+        shards: the files.
+        done: told of every finished file.
+        advance: told how many more bytes have been written.
+
+    Raises:
+        OSError: a file cannot be written.
+        GraphcloneError: a tensor cannot be read.
+    """
+    budget = _Budget(2 * max((entry.nbytes for shard in shards for entry in shard.entries), default=0))
+    with workers() as pool:  # one thread widens while another writes
+        for shard in shards:
+            _write_shard(folder, shard, pool, budget, done, advance)
+
+
+def _write_shard(
+    folder: Path,
+    shard: Shard,
+    pool: ThreadPoolExecutor,
+    budget: _Budget,
+    done: Done,
+    advance: Callable[[int], None],
+) -> None:
+    target = folder / shard.file_name
+    partial = target.with_name(f"{target.name}.partial")
+    with partial.open("wb", buffering=0) as file:
+        header = shard.header
+        _write_at(file, header, 0)
+        offset = len(header)
+        tasks: list[Future[bool]] = []
+        for entry in shard.entries:
+            tasks.append(pool.submit(_Task(entry, file, offset, budget, advance)))
+            offset += entry.nbytes
+        finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+        for task in tasks:
+            task.cancel()
+        wait(tasks)  # none may write into a closed file
+        for task in finished:
+            task.result()
+    partial.replace(target)
+    done(shard, [entry.name for entry, task in zip(shard.entries, tasks, strict=True) if task.result()])
+
+
+class _Budget:
+    """Bytes that may be held at once; whoever needs more than there are waits."""
+
+    def __init__(self, limit: int) -> None:
+        self.free = limit
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= count)
+            self.free -= count
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += count
+                self.changed.notify_all()
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Widens one tensor into its place in a file. Whether the source holds NaNs."""
+
+    entry: Entry
+    file: BinaryIO
+    offset: int
+    budget: _Budget
+    advance: Callable[[int], None]
+
+    def __call__(self) -> bool:
+        copies = _equal_rows(self.entry.recipe)
+        if copies is not None and isinstance(self.entry.source, StoredTensor):
+            return self.by_rows(self.entry.source, copies)
+        with self.budget.holding(self.entry.held):
+            return self.whole()
+
+    def whole(self) -> bool:
+        source = self.entry.source.read()
+        wide = widen(source, self.entry.recipe)
+        self.write(_bytes(wide), 0)
+        return _has_nan(source)
+
+    def by_rows(self, source: StoredTensor, copies: int) -> bool:
+        """Widen blocks of rows, and write each block once for every copy."""
+        recipe = self.entry.recipe
+        rows = source.shape[0]
+        row_bytes = self.entry.nbytes // (rows * copies)
+        step = max(1, BLOCK // max(row_bytes, 1))
+        scale = recipe.scale / (copies if 0 in recipe.contracted else 1)
+        contracted = tuple(axis for axis in recipe.contracted if axis)
+        found = False
+        for first in range(0, rows, step):
+            part = source.rows(first, min(first + step, rows)).read()
+            axes = (rigid(len(part)), *recipe.axes[1:])
+            wide = widen(part, replace(recipe, axes=axes, contracted=contracted, scale=scale))
+            for copy in range(copies):
+                self.write(_bytes(wide), (copy * rows + first) * row_bytes)
+            found = found or _has_nan(part)
+        return found
+
+    def write(self, data: memoryview, at: int) -> None:
+        _write_at(self.file, data, self.offset + at)
+        self.advance(len(data))
+
+
+def _equal_rows(recipe: Widening) -> int | None:
+    """How often the rows of the result repeat as a whole, or None where they do not."""
+    contracted = bool(recipe.contracted)
+    if not recipe.axes or (contracted and (recipe.strategy.snr_db is not None or not recipe.strategy.uniform)):
+        return None
+    layout = recipe.axes[0]
+    if not layout.size or layout.new_size % layout.size or not prod(recipe.shape):
+        return None
+    if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):
+        return None
+    return layout.new_size // layout.size
+
+
+def _has_nan(tensor: torch.Tensor) -> bool:
+    """The extremes of what holds a NaN are NaNs; that is ten times as quick as looking at each number."""
+    return tensor.is_floating_point() and bool(tensor.numel()) and bool(torch.aminmax(tensor)[0].isnan())
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+_WRITING = threading.Lock()
+"""The system lets one thread write into a file at a time; waiting here costs less than spinning there."""
+
+
+def _write_at(file: BinaryIO, data: bytes | memoryview, offset: int) -> None:
+    """All of it; the system may write less at a time."""
+    view = memoryview(data)
+    with _WRITING:
+        while view:
+            count = os.pwrite(file.fileno(), view, offset)
+            view, offset = view[count:], offset + count

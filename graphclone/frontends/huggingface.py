@@ -1,0 +1,364 @@
+"""From a Hugging Face checkpoint to a graph whose weights stay on disk.
+
+The class is the one that config.json names. It is built on the meta device and traced with fake weights; tables that
+are not saved with a model, such as rotary frequencies, get the values that ``from_pretrained`` would give them, since
+they are part of what the model computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphclone.config_solver import Config, Shapes
+from graphclone.errors import GraphcloneError
+from graphclone.frontends import weights
+from graphclone.frontends.example_inputs import with_fresh_sizes
+from graphclone.frontends.torch import trace
+from graphclone.into import weightless
+from graphclone.ir import Graph, Output, values_in
+
+CONFIG = "config.json"
+
+_BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
+_IMAGE = 64
+"""Height and width of an image for a model that takes any."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        name: as the user wrote it.
+        folder: that it is in.
+        raw: config.json as it is.
+        config: the configuration object.
+        cls: the model's class.
+        dtype: of the model.
+        weights: the tensors on disk, by the names they have there.
+        inputs: what to feed the model, where the user says so.
+        trusted: whether code that comes with it may run.
+        graphs: what has been traced, by the fields of its configuration.
+    """
+
+    name: str
+    folder: Path
+    raw: Config
+    config: Any
+    cls: Any
+    dtype: torch.dtype
+    weights: weights.Weights
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    trusted: bool = False
+    graphs: dict[str, Graph] = field(default_factory=dict)
+
+    @cached_property
+    def fields(self) -> Config:
+        """The configuration as a dict, defaults and all."""
+        found: Config = self.config.to_dict()
+        return found
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The name on disk of every tensor of the model that is there; ``from_pretrained`` knows old names."""
+        with quiet():
+            module = self.on_meta(self.config)
+        state = module.state_dict()
+        rename = _renaming(module, state)
+        found: dict[str, str] = {}
+        for name in self.weights:
+            found.setdefault(name if name in state else rename(name), name)
+        return found
+
+    @cached_property
+    def taken(self) -> set[int]:
+        """Every size that a weight of the source has, which no example input should have."""
+        return {size for shape in self.shapes(self.fields).values() for size in shape}
+
+    def with_fields(self, fields: Config) -> Any:
+        """The configuration object of other fields."""
+        return type(self.config).from_dict(copy.deepcopy(fields))
+
+    def shapes(self, fields: Config) -> Shapes:
+        """The shape of every parameter and saved buffer of the model with these fields."""
+        with quiet():
+            module = self.on_meta(self.with_fields(fields))
+        return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+    def on_meta(self, config: Any) -> Any:
+        """The model of a configuration, without any memory for its weights."""
+        with torch.device("meta"), _safe_linspace():
+            return self.cls._from_config(config, dtype=self.dtype).eval()
+
+    def traced(self, fields: Config, name: str) -> Graph:
+        """The trace of the model with these fields, without weights; a graph of one's own.
+
+        Raises:
+            GraphcloneError: nobody says what to feed it, or torch.export refuses it.
+        """
+        key = json.dumps(fields, sort_keys=True, default=str)
+        if key not in self.graphs:
+            with quiet():
+                module = self.on_meta(self.with_fields(fields))
+                graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
+            graph.notes.clear()  # it is the class that will run, at any size
+            self.graphs[key] = graph
+        return self.graphs[key].copy()
+
+    def runs(self, fields: Config) -> list[Any]:
+        """The operations of one run of the model with these fields, with the shapes of their results."""
+        recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
+        with quiet(), torch.no_grad():
+            module = self.on_meta(self.with_fields(fields))
+            inputs, faked = self.example_inputs(module), weightless(module, mode)
+            with mode, recorder:
+                faked(**inputs)
+        return recorder.seen
+
+    def example_inputs(self, module: Any) -> dict[str, Any]:
+        """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
+
+        Raises:
+            GraphcloneError: neither says enough.
+        """
+        if self.inputs:
+            return dict(with_fresh_sizes(dict(self.inputs), self.taken))
+        config, parameters = module.config, inspect.signature(module.forward).parameters
+        found: dict[str, Any] = {}
+        if "input_ids" in parameters:
+            found["input_ids"] = _tokens(module, _SEQUENCE)
+        if "decoder_input_ids" in parameters and getattr(config, "is_encoder_decoder", False):
+            found["decoder_input_ids"] = _tokens(module, _TARGET_SEQUENCE)
+        if "pixel_values" in parameters:
+            found["pixel_values"] = _pixels(config, self.dtype)
+        if module.main_input_name not in found:
+            raise GraphcloneError(
+                f"{self.name}: it is not known what to feed as {module.main_input_name}; "
+                "give example inputs: graphclone.clone_checkpoint(.., inputs={..})"
+            )
+        if "use_cache" in parameters:
+            found["use_cache"] = False
+        return dict(with_fresh_sizes(found, self.taken))
+
+
+# Reading
+
+
+def is_checkpoint(text: str) -> bool:
+    """Whether a MODEL of the command line is a checkpoint's folder."""
+    return (Path(text) / CONFIG).is_file()
+
+
+def open_checkpoint(
+    text: str | Path, *, trust_remote_code: bool = False, inputs: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub id; its weights are not read yet.
+
+    Args:
+        text: folder or hub id.
+        trust_remote_code: let code that comes with the checkpoint run.
+        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+
+    Raises:
+        GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
+    """
+    folder = Path(text)
+    if not folder.is_dir():
+        folder = _downloaded(str(text))
+    raw = _read_config(folder / CONFIG)
+    if "quantization_config" in raw:
+        raise GraphcloneError(
+            f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
+        )
+    config, cls = _config_and_class(folder, raw, trust_remote_code)
+    found = weights.open_weights(folder)
+    dtype = _dtype(raw, found)
+    trusted = trust_remote_code and "auto_map" in raw
+    return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
+
+
+def _downloaded(name: str) -> Path:
+    """The folder that a hub id has been downloaded to."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    advice = "give the folder of a checkpoint, or a hub id where there is a network"
+    patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "LICENSE*", "README.md", "*.py"]
+    try:
+        folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns)
+    except HFValidationError:
+        raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
+    except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
+    return Path(folder)
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise GraphcloneError(f"{path.parent}: no {CONFIG}: not a Hugging Face checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise GraphcloneError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise GraphcloneError(f"{path}: is not a configuration")
+    return raw
+
+
+def _config_and_class(folder: Path, raw: Config, trusted: bool) -> tuple[Any, Any]:
+    transformers = imported()
+    names = raw.get("architectures") or []
+    if not names:
+        raise GraphcloneError(f"{folder / CONFIG}: does not say which class it is for; add its architectures")
+    cls = getattr(transformers, names[0], None)
+    remote = raw.get("auto_map") or {}
+    if cls is None and remote and not trusted:
+        raise GraphcloneError(
+            f"{folder}: needs code that comes with it ({names[0]}), which is not run unless you ask: read it, "
+            "then give --trust-remote-code"
+        )
+    try:
+        with quiet():
+            if cls is not None:
+                return transformers.AutoConfig.from_pretrained(folder), cls
+            return _remote(folder, names[0], remote)
+    except GraphcloneError:
+        raise
+    except Exception as error:  # validators and unknown model types raise whatever they like
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
+
+
+def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, Any]:
+    """The configuration and the class whose code comes with the checkpoint."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    reference = next((item for item in remote.values() if str(item).rpartition(".")[2] == name), None)
+    if reference is None:
+        raise GraphcloneError(f"{folder}: transformers has no {name}, nor does the code that comes with it")
+    config = imported().AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    return config, get_class_from_dynamic_module(reference, folder)
+
+
+def imported() -> Any:
+    """The transformers library.
+
+    Raises:
+        GraphcloneError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise GraphcloneError("Hugging Face checkpoints need transformers: pip install graphclone[hf]") from error
+    return transformers
+
+
+def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
+    """What the configuration says, or else the first weight has."""
+    named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
+    if isinstance(named, torch.dtype):
+        return named
+    return next((tensor.dtype for tensor in found.values() if tensor.dtype.is_floating_point), torch.float32)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the log and the bars of transformers, for which a probe that is refused is a warning."""
+    logging = imported().logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+# Building
+
+
+@contextmanager
+def _safe_linspace() -> Iterator[None]:
+    """Code that reads numbers off ``torch.linspace`` while it builds a model needs it on the CPU."""
+    original: Callable[..., Any] = torch.linspace
+
+    def on_cpu(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{"device": "cpu", **kwargs})
+
+    torch.linspace = on_cpu
+    try:
+        yield
+    finally:
+        torch.linspace = original
+
+
+def _renaming(module: Any, state: dict[str, Any]) -> Callable[[str], str]:
+    """What ``from_pretrained`` calls a tensor that has another name on disk."""
+    from transformers import conversion_mapping, core_model_loading
+
+    transforms = conversion_mapping.get_model_conversion_mapping(module)
+    renamings = [item for item in transforms if isinstance(item, core_model_loading.WeightRenaming)]
+
+    def rename(name: str) -> str:
+        new, _ = core_model_loading.rename_source_key(name, renamings, [], module.base_model_prefix, state)
+        return str(new)
+
+    return rename
+
+
+def _tokens(module: Any, length: int) -> torch.Tensor:
+    config = module.config
+    vocabulary = getattr(config, "vocab_size", None) or config.get_text_config().vocab_size
+    return (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary).view(_BATCH, length)
+
+
+def _pixels(config: Any, dtype: torch.dtype) -> torch.Tensor:
+    config = getattr(config, "vision_config", config)
+    size = getattr(config, "image_size", None) or _IMAGE
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    shape = (_BATCH, getattr(config, "num_channels", 3), height, width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def drop_inner_outputs(graph: Graph) -> list[Output]:
+    """Return only the first output and those that nothing in the model reads; the others.
+
+    What a model returns besides, such as the states of its encoder, it computes with: it may be as wide as the model.
+    """
+    read = {value for node in graph.nodes for value in node.inputs}
+    inner = [o for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))]
+    graph.outputs = [output for output in graph.outputs if output not in inner]
+    return inner
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every operation with the shapes of its results."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        results = result if isinstance(result, list | tuple) else [result]
+        self.seen.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
+        return result

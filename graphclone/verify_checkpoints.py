@@ -1,0 +1,172 @@
+"""Whether two checkpoints compute the same, both loaded by ``from_pretrained`` as anybody would.
+
+The measure is the source's own rounding: its error against itself in a higher precision (float64, or float32 for a
+model of half precision, which needs less memory). One model is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphclone.checks import Check, Report, error, judge, noise_floor
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.huggingface import Checkpoint, quiet
+from graphclone.interpreter import output_tensors
+from graphclone.ir import Value
+from graphclone.lockstep import Deviation
+from graphclone.maps import Maps
+
+if TYPE_CHECKING:
+    from graphclone.checkpoint_plan import Plan
+
+SETS = 3
+"""Input sets: the example, and others with other values."""
+
+Outputs = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SourceRuns:
+    """What the source computes, to hold clones against.
+
+    Attributes:
+        inputs: what it was fed.
+        own: its outputs in its own precision.
+        shaken: the same with weights that are a rounding off.
+        exact: its outputs in a higher precision.
+    """
+
+    inputs: Sequence[dict[str, Any]]
+    own: Sequence[Outputs]
+    shaken: Sequence[Outputs]
+    exact: Sequence[Outputs]
+
+
+@torch.no_grad()
+def run_source(checkpoint: Checkpoint) -> SourceRuns:
+    """Load the source and run it, in its own precision and in a higher one.
+
+    Raises:
+        GraphcloneError: it cannot be loaded.
+    """
+    model, _ = _loaded(checkpoint, checkpoint.folder)
+    inputs = list(_input_sets(checkpoint.example_inputs(model)))
+    own = [_run(model, feed) for feed in inputs]
+    _shake(model)
+    shaken = [_run(model, feed) for feed in inputs]
+    del model
+    model, _ = _loaded(checkpoint, checkpoint.folder)
+    precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
+    model.to(precise)
+    return SourceRuns(inputs, own, shaken, [_run(model, _cast(feed, precise)) for feed in inputs])
+
+
+def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
+    """Load source and clone, and run both on the same inputs.
+
+    Args:
+        plan: of the clone.
+        folder: that it lies in.
+        source: what the source computes, if that is known already.
+
+    Raises:
+        GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
+    """
+    source = source or run_source(plan.checkpoint)
+    try:
+        model, problems = _loaded(plan.checkpoint, folder)
+    except GraphcloneError as refusal:
+        return _report(plan, _failed(str(refusal)), source.inputs)
+    if problems:
+        return _report(plan, _failed(problems[0]), source.inputs)
+    with torch.no_grad():
+        wide = [_run(model, feed) for feed in source.inputs]
+    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+    measured = [
+        [_floor(plan, name, value, [run[name] for run in runs]) for name, value in values.items()]
+        for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
+    ]
+    return _report(plan, judge("from_pretrained", measured), source.inputs)
+
+
+def _report(plan: Plan, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
+    shapes = [", ".join("x".join(map(str, v.shape)) for v in feed.values() if _is_tensor(v)) for feed in inputs]
+    return Report(plan.checkpoint.name, (check,), tuple(shapes))
+
+
+def _failed(reason: str) -> Check:
+    first = Deviation("the clone", "", "", float("inf"), reason)
+    return Check("from_pretrained", False, reason, first=first)
+
+
+def _floor(plan: Plan, name: str, value: Value, runs: Sequence[torch.Tensor]) -> Any:
+    """The error of one output in source and clone; in half precision the truth is known to float32 only."""
+    exact, own, shaken, wide = runs
+    truth = exact.to(torch.float64)
+    widened = Maps(plan.clone.state).widened(value, truth)
+    floor = noise_floor(name, (truth, own), (widened, wide))
+    return replace(floor, source=max(floor.source, error(truth, shaken)))
+
+
+def _loaded(checkpoint: Checkpoint, folder: Path) -> tuple[Any, list[str]]:
+    """The model in a folder, and what ``from_pretrained`` did not find or could not use.
+
+    Raises:
+        GraphcloneError: it raises.
+    """
+    options = {"trust_remote_code": True} if checkpoint.trusted else {}
+    try:
+        with quiet():
+            model, info = checkpoint.cls.from_pretrained(
+                folder, output_loading_info=True, dtype=checkpoint.dtype, **options
+            )
+    except Exception as failure:  # whatever the class raises
+        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        raise GraphcloneError(f"{folder}: from_pretrained fails: {reason}") from failure
+    problems = [
+        f"from_pretrained finds {what.replace('_', ' ')}: {min(map(str, info[what]))}"
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if info.get(what)
+    ]
+    return model.eval(), problems
+
+
+def _run(model: Any, feed: dict[str, Any]) -> Outputs:
+    found = model(**feed)
+    named = found.items() if hasattr(found, "items") else enumerate(found if isinstance(found, tuple) else (found,))
+    return {str(name): tensor for name, tensor in named if _is_tensor(tensor)}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {k: v.to(dtype) if _is_tensor(v) and v.is_floating_point() else v for k, v in feed.items()}
+
+
+def _input_sets(example: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The example, and its values in other orders."""
+    yield example
+    for seed in range(1, SETS):
+        generator = torch.Generator().manual_seed(seed)
+        yield {k: _rearranged(v, generator) if _is_tensor(v) else v for k, v in example.items()}
+
+
+def _rearranged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    order = torch.randperm(tensor.numel(), generator=generator)
+    return tensor.flatten()[order].view(tensor.shape)
+
+
+def _shake(model: Any) -> None:
+    """Move every weight by up to a unit in its last place: one run may be lucky in its rounding."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        for row in parameter.view(-1).split(1 << 22):  # a few at a time, for memory
+            off = torch.rand(row.shape, generator=generator) * 2 - 1
+            row.mul_(1 + torch.finfo(row.dtype).eps * off)

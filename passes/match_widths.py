@@ -1,0 +1,296 @@
+"""Take widths and constants from a second trace of the same code, instead of choosing widths.
+
+Every axis of the source has a size in the target, which says how its dims grew: a dim by the ratio, a product by the
+product of its factors' ratios, a concat by the sum of its segments. These equations are solved to a fixpoint. Numbers
+that differ because the code computes them from a width, such as the square root of one, become known scales, around
+which ``balance-scales`` finds those of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite, prod
+from typing import Any, ClassVar
+
+import torch
+
+from graphclone.alignment import Pair, align
+from graphclone.axes import Axis, Kind, Why
+from graphclone.dims import dims
+from graphclone.errors import GraphcloneError
+from graphclone.facts import Facts, Literal
+from graphclone.growth import Growth
+from graphclone.ir import Graph, Node, Path, Value
+from graphclone.maps import Maps
+from graphclone.passes.choose_widths import settle
+from graphclone.passes.infer_dims import UNREAD
+from graphclone.pipeline import State
+from graphclone.scales import Expression, log
+
+_POWERS = (1, 2, 4, 3)
+"""Powers that make a simple fraction of the ratio of two constants: roots of widths, as a rule."""
+
+_EXACT = 1e-12
+_SIMPLE = 1 << 16
+_FACTORABLE = 1 << 40
+
+
+@dataclass(frozen=True, eq=False)
+class MatchWidths:
+    """Grow the source into the target.
+
+    Attributes:
+        target: the canonical graph of the wide model.
+    """
+
+    target: Graph
+    name: ClassVar[str] = "match-widths"
+    requires: ClassVar[frozenset[str]] = frozenset({"dims"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
+
+    def __call__(self, state: State) -> bool:
+        alignment = align(state.graph, self.target)
+        facts = state.known
+        widths = _Widths(facts)
+        for value, axes in facts.of.items():
+            if (wide := alignment.values.get(value)) is not None:
+                widths.state(value, axes, wide.shape or ())
+        state.growths = widths.solve()
+        _check_settled(facts, state.growths)
+        state.given = {
+            **_given_literals(state, alignment.literals),
+            **_given_constants(state, alignment.values, self.target),
+        }
+        return bool(state.growths)
+
+
+# Widths
+
+
+@dataclass(frozen=True)
+class _Equation:
+    """An axis has this size in the target."""
+
+    axis: Axis
+    size: int
+    value: str
+    index: int
+
+    def __str__(self) -> str:
+        return (
+            f"axis {self.index} of {self.value} has {self.axis.size} in the narrow model, {self.size} in the wide one"
+        )
+
+
+class _Widths:
+    """The system of equations between the growth factors of dims."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.axes = facts.axes
+        self.factors: dict[Axis, int] = {}
+        self.equations: dict[tuple[Axis, int], _Equation] = {}
+
+    def state(self, value: Value, axes: tuple[Axis, ...], shape: tuple[int, ...]) -> None:
+        """Every axis of a value has a size in the target."""
+        for index, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+            root = self.axes.find(axis)
+            self.equations.setdefault((root, size), _Equation(root, size, value.name, index))
+
+    def solve(self) -> dict[Axis, Growth]:
+        """The growth of every dim that grows.
+
+        Raises:
+            GraphcloneError: sizes that do not divide, contradict each other, or grow what cannot.
+        """
+        pending = list(self.equations.values())
+        while pending:
+            left = [equation for equation in pending if not self.step(equation, equation.axis, equation.size)]
+            if len(left) == len(pending):
+                self.assume(left[0])
+            pending = left
+        for equation in self.equations.values():
+            if self.new_size(equation.axis) != equation.size:
+                raise GraphcloneError(f"the widths contradict each other: {equation}")
+        return {axis: Growth(axis.size, factor) for axis, factor in self.factors.items() if factor > 1}
+
+    def new_size(self, axis: Axis) -> int:
+        layout = self.axes.layout(axis, lambda leaf: Growth(leaf.size, self.factors.get(leaf, 1)))
+        return layout.new_size
+
+    def known(self, axis: Axis) -> bool:
+        return all(leaf in self.factors for leaf in self.axes.leaves(axis))
+
+    def step(self, equation: _Equation, axis: Axis, size: int) -> bool:
+        """Learn what one equation says by now. Whether it has nothing more to say."""
+        axis = self.axes.find(axis)
+        if size == axis.size or axis.kind is Kind.DIM:
+            for leaf in self.axes.leaves(axis):
+                self.learn(equation, leaf, size if axis.kind is Kind.DIM else leaf.size)
+            return True
+        parts = list(dict.fromkeys(map(self.axes.find, axis.parts)))
+        unknown = [part for part in parts if not self.known(part)]
+        if not unknown:
+            return True
+        if len(unknown) == 1:
+            return self.step(equation, unknown[0], self.share(equation, axis, unknown[0], size))
+        return False
+
+    def share(self, equation: _Equation, axis: Axis, unknown: Axis, size: int) -> int:
+        """The new size of the one part that is not known yet."""
+        parts = [self.axes.find(part) for part in axis.parts]
+        others = [self.new_size(part) for part in parts if part is not unknown]
+        if axis.kind is Kind.PRODUCT:
+            share = Fraction(size, prod(others))
+        else:
+            share = Fraction(size - sum(others), parts.count(unknown))
+        if share.denominator != 1 or share <= 0:
+            raise self.indivisible(equation)
+        return int(share)
+
+    def learn(self, equation: _Equation, leaf: Axis, size: int) -> None:
+        factor, rest = divmod(size, leaf.size) if leaf.size else (1, size)
+        if rest or factor < 1:
+            raise self.indivisible(equation)
+        if factor > 1 and leaf.pin is not None and leaf.pin.text != UNREAD:
+            raise GraphcloneError(f"{equation}, but it cannot grow: {leaf.pin}{_hint(leaf.pin)}")
+        if self.factors.setdefault(leaf, factor) != factor:
+            raise GraphcloneError(f"the widths contradict each other: {equation}")
+
+    def indivisible(self, equation: _Equation) -> GraphcloneError:
+        return GraphcloneError(f"{equation}, which is no whole multiple of it; other widths are not supported yet")
+
+    def assume(self, equation: _Equation) -> None:
+        """Nothing tells the unknown parts of an axis apart: segments grow alike, else the first factor alone."""
+        axis = self.axes.find(equation.axis)
+        unknown = list(dict.fromkeys(leaf for leaf in self.axes.leaves(axis) if leaf not in self.factors))
+        if axis.kind is Kind.CONCAT:
+            for leaf in unknown:
+                self.learn(equation, leaf, leaf.size * equation.size // axis.size)
+        for leaf in unknown[1:]:
+            self.factors.setdefault(leaf, 1)
+
+
+def _hint(pin: Why) -> str:
+    return f"; widen_io={pin.node!r} lets it grow" if "keeps its shape" in pin.text else ""
+
+
+def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
+    """What must be repeated equally often is."""
+    _, held = settle(facts, growths)
+    for axis, why in held.items():
+        name = next((dim.name for dim in dims(facts) if dim.axis is axis), f"a dim of {axis.size}")
+        raise GraphcloneError(f"{name} cannot grow by {growths[axis].factor}: {why}")
+
+
+# Constants
+
+
+def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
+    """The scale of every literal that has one, once sizes are seen to be what the widths make them."""
+    facts = state.known
+    follows = {(follow.node, follow.path): follow for follow in facts.follows}
+    scaled = _scaled_literals(facts)
+    sizes = _size_nodes(facts)
+    given: dict[Any, Expression] = {}
+    for pair in (pair for pair in pairs if pair.differs and pair.node not in sizes):
+        if (follow := follows.get((pair.node, pair.path))) is not None:
+            expected = follow.sign * sum(state.layout(axis).new_size for axis in follow.axes)
+            if pair.new != expected:
+                raise _changed(pair, f"where the widths make it {expected}")
+        elif (literal := scaled.get((pair.node, pair.path))) is not None and literal.value:
+            if not isinstance(pair.new, int | float) or pair.new * pair.old <= 0:
+                raise _changed(pair, "which no factor does")
+            given[literal] = ratio(pair.old, pair.new)
+        elif not isinstance(pair.old, torch.device):
+            raise _changed(pair, "and no rule says what that means")
+    return given
+
+
+def _size_nodes(facts: Facts) -> set[Node]:
+    """Nodes that compute nothing but sizes: those of the tensors made from them have been compared."""
+    follows = {(follow.node, follow.path) for follow in facts.follows}
+    sizes: set[Node] = set()
+    users = facts.graph.users()
+    for node in reversed(facts.graph.nodes):
+        read = {(user, value) for value in node.outputs for user in users.get(value, ())}
+        if not any(value.is_tensor for value in node.outputs) and all(
+            user in sizes or all((user, path) in follows for path in _paths(user, value)) for user, value in read
+        ):
+            sizes.add(node)
+    return sizes
+
+
+def _paths(node: Node, value: Value) -> Iterator[Path]:
+    """Where a node reads a value, in its operands and in lists of them."""
+    for name, operand in node.operands.items():
+        items = enumerate(operand) if isinstance(operand, list | tuple) else ()
+        yield from ((name, i) for i, item in items if item is value)
+        if operand is value:
+            yield (name,)
+
+
+def _changed(pair: Pair, what: str) -> GraphcloneError:
+    where = f"{pair.node.name} ({pair.node.op})"
+    return GraphcloneError(
+        f"{where}: {pair.path[0]} is {pair.old} in the narrow model, {pair.new} in the wide one, {what}"
+    )
+
+
+def _scaled_literals(facts: Facts) -> dict[tuple[Any, Path], Literal]:
+    terms = (item for balances in facts.balances.values() for balance in balances for _, item in balance.terms)
+    return {(item.node, item.path): item for item in terms if isinstance(item, Literal)}
+
+
+def ratio(old: float, new: float) -> Expression:
+    """The logarithm of the ratio of two numbers, of the root of a simple fraction if it is one but for rounding."""
+    quotient = new / old
+    for power in _POWERS:
+        raised = quotient**power
+        simple = Fraction(raised).limit_denominator(_SIMPLE)
+        if simple > 0 and abs(float(simple) - raised) <= _EXACT * raised:
+            return {prime: Fraction(c) / power for prime, c in log(simple).items()}
+    exact = Fraction(new) / Fraction(old)
+    if max(exact.numerator, exact.denominator) >= _FACTORABLE:
+        exact = exact.limit_denominator(_FACTORABLE >> 20)
+    return log(exact)
+
+
+def _given_constants(state: State, values: Mapping[Value, Value], target: Graph) -> dict[Any, Expression]:
+    """The scale of every tensor that is part of the code and not of the weights: tables, masks, factors."""
+    theirs = target.initializer_of()
+    given: dict[Any, Expression] = {}
+    for initializer in state.graph.initializers:
+        value = initializer.value
+        if initializer.kind == "constant" and value in values:
+            old, new = initializer.read(), theirs[values[value]].read()
+            if not (_has_data(old) and _has_data(new)):
+                raise GraphcloneError(
+                    f"{initializer.name} is not saved with the model and has no data, so that it cannot be compared; "
+                    "build the model with its buffers"
+                )
+            given[value] = _table_scale(initializer.name, Maps(state).widened(value, old), new)
+    return given
+
+
+def _has_data(tensor: torch.Tensor) -> bool:
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def _table_scale(name: str, old: torch.Tensor, new: torch.Tensor) -> Expression:
+    """The factor between the source's table, repeated, and the target's."""
+    if torch.equal(old, new) or (old.is_floating_point() and torch.equal(old.nan_to_num(), new.nan_to_num())):
+        return {}
+    if old.is_floating_point() and old.shape == new.shape:
+        place = old.abs().nan_to_num(posinf=0.0).flatten().argmax()
+        a, b = float(old.flatten()[place]), float(new.flatten()[place])
+        tolerance = 4 * torch.finfo(old.dtype).eps
+        if isfinite(b) and a * b > 0 and torch.allclose(old.double() * (b / a), new.double(), tolerance, 0.0):
+            return ratio(a, b)
+    raise GraphcloneError(
+        f"{name}: the wide model computes this table from its widths, and it is not the narrow model's repeated; "
+        "no weights can make up for that"
+    )

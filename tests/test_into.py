@@ -1,0 +1,157 @@
+"""Clones into another instance of the same code: widths and constants are read off the wide one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphclone as gc
+from graphclone.errors import GraphcloneError
+from graphclone.lockstep import run_lockstep
+from graphclone.passes.match_widths import ratio
+from graphclone.scales import exp
+from tests.clones import features, seeded
+from tests.zoo import ZOO
+
+CLONED = sorted(
+    {name for name, source in ZOO.items() if source.args}
+    | {"opt-mini", "pythia-mini", "gpt2", "llama-gqa", "gemma2", "bert-classifier", "resnet-basic", "t5"}
+)
+"""Models of plain torch, and one of every kind of transformers."""
+
+EXACT = 1e-12
+
+
+def first_output(module: nn.Module, args: Any, kwargs: Any) -> Tensor:
+    with torch.no_grad():
+        found = module(*args, **kwargs)
+    tensor: Tensor = found if isinstance(found, Tensor) else next(iter(found.values()))
+    return tensor
+
+
+@pytest.mark.parametrize("name", CLONED)
+def test_a_model_is_cloned_into_its_wider_self(name: str) -> None:
+    small, big = ZOO[name].build(), ZOO[name].build(2)
+    clone = gc.clone(small.module, small.args, small.kwargs, into=big.module)
+    inputs = tuple(t for t in (*small.args, *small.kwargs.values()) if isinstance(t, Tensor))
+    by_name = dict(zip([*range(len(small.args)), *small.kwargs], inputs, strict=True))
+    ordered = [by_name.get(value.name, inputs[i]) for i, value in enumerate(clone.graph.inputs)]
+    result = run_lockstep(clone.state, ordered)
+    assert result.first is None and result.worst <= EXACT, result
+    expected, found = (first_output(m, small.args, small.kwargs) for m in (small.module, big.module))
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("strategy", ["diagonal", "noisy-symmetric"])
+def test_strategies(strategy: str) -> None:
+    small, big = ZOO["llama-gqa"].build(), ZOO["llama-gqa"].build(3)
+    gc.clone(small.module, kwargs=small.kwargs, into=big.module, strategy=strategy, seed=3)
+    expected, found = (first_output(m, (), small.kwargs) for m in (small.module, big.module))
+    torch.testing.assert_close(found, expected, rtol=5e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma", "mlp"])
+def test_a_wide_model_on_the_meta_device_is_streamed_to(name: str) -> None:
+    """Its tables are computed as the class does when it is loaded, or their constants could not be compared."""
+    small = ZOO[name].build()
+    with torch.device("meta"):
+        meta = ZOO[name].module(2).eval()
+    clone = gc.clone(small.module, small.args, small.kwargs, into=meta)
+    assert all(tensor.is_meta for tensor in meta.parameters())
+    big = ZOO[name].build(2).module
+    big.load_state_dict(dict(clone.tensors()))
+    expected, found = (first_output(m, small.args, small.kwargs) for m in (small.module, big))
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+class Scaled(nn.Module):
+    """A stream multiplied by the square root of its width, then normed: (batch, 6) -> (batch, 5)."""
+
+    def __init__(self, hidden: int, inner: int, heads: int = 1, table: Tensor | None = None) -> None:
+        super().__init__()
+        self.up, self.mid = nn.Linear(6, hidden), nn.Linear(hidden, inner)
+        self.down = nn.Linear(inner, 5)
+        self.scale, self.heads = hidden**0.5, heads
+        if table is not None:
+            self.register_buffer("table", table, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.up(x) * self.scale)
+        if hasattr(self, "table"):
+            y = y + self.table
+        z: Tensor = self.down(torch.relu(self.mid(y)))
+        return z
+
+
+def scaled(*sizes: Any) -> nn.Module:
+    made: nn.Module = seeded(lambda: Scaled(*sizes)).eval()
+    return made
+
+
+def test_constants_of_the_wide_code_are_made_up_for() -> None:
+    small, big, x = scaled(10, 14), scaled(30, 28), features(3, 6)
+    clone = gc.clone(small, (x,), into=big)
+    torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(big.up.weight[:10], small.up.weight / 3**0.5)  # type: ignore[union-attr, index, operator]
+    assert [group.size for group in clone.dims if any(factor > 1 for factor in clone.factors(group))] == [10, 14]
+    assert not [node for node in clone.graph.nodes if "_rescaled_for_" in node.name]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [(8**0.5, 16**0.5, 2**0.5), (1.0, 3.0, 3.0), (7**0.25, 14**0.25, 2**0.25), (0.1, 0.7137, 7.137)],
+)
+def test_ratio(old: float, new: float, expected: float) -> None:
+    assert exp(ratio(old, new)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("big", "message"),
+    [
+        (
+            lambda: scaled(15, 14),
+            "axis 0 of up.weight has 10 in the narrow model, 15 in the wide one, which is no whole",
+        ),
+        (lambda: scaled(5, 14), "which is no whole multiple"),
+        (lambda: nn.Linear(6, 5).eval(), "are not the same code at two widths: only Scaled has up.weight"),
+        (lambda: scaled(20, 14).double(), "is float32 in the one and float64 in the other; cast one"),
+        (lambda: scaled(20, 14).train(), "put both into eval mode"),
+        (lambda: "wide", "into must be a torch.nn.Module, got str"),
+    ],
+)
+def test_what_is_no_wider_instance(big: Any, message: str) -> None:
+    with pytest.raises(GraphcloneError, match=message):
+        gc.clone(scaled(10, 14), (features(3, 6),), into=big())
+
+
+def test_tables_must_be_repeated() -> None:
+    x, table = features(3, 6), torch.arange(10.0)
+    small = scaled(10, 14, 1, table)
+    big = scaled(20, 14, 1, table.repeat(2))
+    gc.clone(small, (x,), into=big)
+    torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(GraphcloneError, match="table: the wide model computes this table from its widths"):
+        gc.clone(small, (x,), into=scaled(20, 14, 1, torch.arange(20.0)))
+
+
+def test_an_output_that_is_a_width_needs_to_be_named() -> None:
+    small, big, x = nn.Linear(6, 10).eval(), nn.Linear(6, 20).eval(), features(3, 6)
+    with pytest.raises(GraphcloneError, match="keeps its shape"):
+        gc.clone(small, (x,), into=big)
+    gc.clone(small, (x,), into=big, widen_io=["output"])
+    torch.testing.assert_close(big(x), small(x).repeat(1, 2))
+
+
+def test_an_untied_wide_model_takes_what_a_tied_one_cannot() -> None:
+    small, tied = ZOO["olmo-mini"].build(), ZOO["olmo-mini"].build(2)
+    with pytest.raises(GraphcloneError, match=r"2.0 times too large.*lm_head.weight are not tied can be cloned into"):
+        gc.clone(small.module, kwargs=small.kwargs, into=tied.module)
+    config: Any = tied.module.config
+    config.tie_word_embeddings = False
+    untied = type(tied.module)(config).eval()  # type: ignore[call-arg]
+    gc.clone(small.module, kwargs=small.kwargs, into=untied)
+    expected, found = (first_output(m, (), small.kwargs) for m in (small.module, untied))
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
