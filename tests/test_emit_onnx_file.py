@@ -154,6 +154,23 @@ def test_a_size_that_is_read_stays_the_source_s(tmp_path: Path) -> None:
     assert shapes(model)["up"] == (5, 16)
 
 
+def test_a_width_that_is_read_stays_the_source_s_where_nothing_else_of_the_shape_is(tmp_path: Path) -> None:
+    """The graph then knows of no shape, but the file still computes one."""
+    text = """
+        g (float[batch, 5] x) => (float[batch, 3] y) {
+            a = MatMul(x, up)
+            shape = Shape(a)
+            width = Gather<axis=0>(shape, one)
+            number = Cast<to=1>(width)
+            root = Sqrt(number)
+            scaled = Div(a, root)
+            y = MatMul(scaled, down)
+        }
+    """
+    _, model = cloned(parse(text, {"up": (5, 8), "down": (8, 3), "one": np.array(1, np.int64)}), tmp_path)
+    assert shapes(model)["up"] == (5, 16)
+
+
 TIED = """
     tied (int64[batch] ids) => (float[batch, 11] y) {
         a = Gather<axis=0>(table, ids)

@@ -16,6 +16,7 @@ import onnx_ir
 from graphclone.frontends.onnx.control import bodies
 from graphclone.frontends.onnx.dialect import Given, Place, Target, frozen
 from graphclone.frontends.onnx.importer import Origin
+from graphclone.frontends.onnx.sizes import Fact
 from graphclone.frontends.onnx.tensors import StoredTensor, data_type, to_array
 from graphclone.initializers import Widening
 from graphclone.ir import Initializer, Node, Operand, Value
@@ -256,23 +257,29 @@ class _Writer:
         Every size the clone needs is a literal of its own; what else the file computes from sizes must not change.
         """
         grown = {id(self.values[name]) for name in self.grown()}
-        packs = {id(self.values[node.outputs[0].name]): node for node in self.packs()}
-        for old, node in self.nodes.items():
-            if node.domain or node.op_type not in ("Shape", "Size") or id(node.inputs[0]) not in grown:
-                continue
-            result = node.outputs[0]
-            pack = packs.get(id(result))
-            if pack is not None:
-                made = self.packed(pack.operands["items"], f"{result.name}_source")
-                self.values[pack.outputs[0].name] = made
-            elif (elements := self.origin.reading.of(old.outputs[0]).constant) is not None:
-                made = self.register(f"{result.name}_source", onnx_ir.tensor(elements))
-            else:
-                continue
-            onnx_ir.convenience.replace_all_uses_with(result, made)
+        read = [(old, node) for old, node in self.nodes.items() if node.op_type in ("Shape", "Size")]
+        for old, node in read:
+            if not node.domain and id(node.inputs[0]) in grown:
+                self.keep_size(self.origin.reading.of(old.outputs[0]), node.outputs[0])
 
-    def packs(self) -> list[Node]:
-        return [node for node in self.state.graph.nodes if node.op == "size.pack"]
+    def keep_size(self, fact: Fact, sizes: onnx_ir.Value) -> None:
+        """Put the source's numbers in place of those that are known; the others are read as before."""
+        assert fact.arrays is not None
+        assert fact.known is not None
+        name, readers = f"{sizes.name}_source", [(use.node, use.idx) for use in sizes.uses()]
+        if fact.known.all():
+            made = self.register(name, onnx_ir.tensor(fact.arrays[0]))
+        else:
+            parts = [
+                self.register(name, _vector([number]))
+                if known
+                else self.computed("Gather", [sizes, self.register(name, _vector([i]))], name, sizes)
+                for i, (number, known) in enumerate(zip(fact.arrays[0].tolist(), fact.known, strict=True))
+            ]
+            made = self.computed("Concat", parts, name, sizes, axis=0)
+        for reader, index in readers:
+            reader.replace_input_with(index, made)
+        self.values = {name: made if value is sizes else value for name, value in self.values.items()}
 
     def grown(self) -> set[str]:
         """The names of the values whose shape is not that of the source."""
