@@ -272,3 +272,30 @@ def test_training_information_is_noted_to_be_lost(tmp_path: Path) -> None:
     source.training_info.add().algorithm.name = "sgd"
     (note,) = gc.trace(saved(source, tmp_path)).graph.notes
     assert note.startswith("the training information of the file is not kept")
+
+
+def test_what_nobody_reads_goes_where_it_would_not_fit(tmp_path: Path) -> None:
+    """It stays where it reads nothing that grew."""
+    text = MLP.replace("unread = Relu(x)", "unread = Relu(x)\ndead = MatMul(x, up)\nafter = Relu(dead)")
+    _, model = cloned(parse(text, MLP_WEIGHTS), tmp_path)
+    outputs = [name for node in model.graph.node for name in node.output]
+    assert "unread" in outputs
+    assert not {"dead", "after"} & set(outputs)
+
+
+def test_a_shared_initializer_of_which_one_reader_does_not_grow(tmp_path: Path) -> None:
+    text = """
+        g (float[batch, 4] x) => (float[batch, 4] y) {
+            a = Mul(x, ones)
+            b = MatMul(a, up)
+            c = Mul(b, ones)
+            y = MatMul(c, down)
+        }
+    """
+    weights = {"ones": np.ones(4, np.float32), "up": (4, 4), "down": (4, 4)}
+    for order in (
+        text,
+        text.replace("Mul(x, ones)", "Identity(x)").replace("y = ", "d = ").replace("}", "y = Mul(d, ones) }"),
+    ):
+        _, model = cloned(parse(order, weights), tmp_path)
+        assert sorted(shape for name, shape in shapes(model).items() if "ones" in name) == [(4,), (8,)]

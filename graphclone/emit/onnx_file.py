@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from graphclone.frontends.onnx.control import bodies
+from graphclone.frontends.onnx.control import bodies, captured
 from graphclone.frontends.onnx.dialect import Given, Place, Target, frozen
 from graphclone.frontends.onnx.importer import Origin
 from graphclone.frontends.onnx.sizes import Fact
@@ -54,6 +54,7 @@ class _Writer:
         self.values = {name: same[value] for name, value in origin.file_values.items()}
         self.taken = {value.name or "" for value in same.values()}
         self.was_read = {value for value in same.values() if _is_read(value)}
+        self.shared = self.shared_unequally()
         self.widened: dict[Any, onnx_ir.Value] = {}
         self.sizes: dict[str, onnx_ir.Value] = {}
         self.cursors: dict[onnx_ir.Node | onnx_ir.Graph, onnx_ir.Node] = {}
@@ -66,6 +67,7 @@ class _Writer:
             self.node(node)
         self.outputs()
         self.reshape()
+        self.drop_dead_readers()
         self.drop_unread()
         _detach(self.result)
         return self.result
@@ -85,6 +87,15 @@ class _Writer:
             self.widened[key] = self.widen(initializer, recipe, known)
         self.values[initializer.name] = self.widened[key]
 
+    def shared_unequally(self) -> set[int]:
+        """The file's values that several initializers of the graph are, which do not all grow alike."""
+        recipes: dict[int, set[Widening]] = {}
+        assert self.state.recipes is not None
+        for initializer in self.state.graph.initializers:
+            recipe = replace(self.state.recipes[initializer.value], name="")
+            recipes.setdefault(id(self.values[initializer.name]), set()).add(recipe)
+        return {value for value, found in recipes.items() if len(found) > 1}
+
     def widen(self, initializer: Initializer, recipe: Widening, known: onnx_ir.Value) -> onnx_ir.Value:
         dtype = data_type(initializer.value.dtype)
         lazy = onnx_ir.LazyTensor(
@@ -93,7 +104,7 @@ class _Writer:
             shape=onnx_ir.Shape(recipe.shape),
             name=initializer.name,
         )
-        if known.name != initializer.name or known.name not in self.graph.initializers:
+        if known.name not in self.graph.initializers or id(known) in self.shared:
             return self.register(initializer.name, lazy)
         known.const_value = lazy
         known.shape = onnx_ir.Shape(recipe.shape)
@@ -309,6 +320,18 @@ class _Writer:
             if list(own.shape) != sizes:
                 own.shape = onnx_ir.Shape(sizes)
 
+    def drop_dead_readers(self) -> None:
+        """Remove what computes nothing that is returned, where it reads what has grown: it would not fit any more."""
+        alive = _alive(self.graph)
+        grown = {id(self.values[name]) for name in self.grown()}
+        dropped: list[onnx_ir.Node] = []
+        for node in self.graph:
+            read = [value for value in (*node.inputs, *captured(node)) if value is not None]
+            if node not in alive and any(id(value) in grown or value.producer() in dropped for value in read):
+                dropped.append(node)
+        for node in reversed(dropped):
+            self.graph.remove(node, safe=True)
+
     def drop_unread(self) -> None:
         """Remove nodes and initializers that have lost their last reader."""
         for node in reversed(list(self.graph.all_nodes())):
@@ -319,6 +342,18 @@ class _Writer:
             for name, value in list(graph.initializers.items()):
                 if value in self.was_read and not _is_read(value) and not value.is_graph_input():
                     del graph.initializers[name]
+
+
+def _alive(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
+    """The nodes that the outputs of a graph depend on."""
+    alive: set[onnx_ir.Node] = set()
+    pending = [value.producer() for value in graph.outputs]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in alive:
+            alive.add(node)
+            pending += [value.producer() for value in (*node.inputs, *captured(node)) if value is not None]
+    return alive
 
 
 def _vector(numbers: Sequence[int]) -> onnx_ir.TensorProtocol:
