@@ -149,14 +149,14 @@ def _keeps_literals(s: Site) -> None:
     s.align(s.axes(x), s.axes(s.out))
 
 
-def _forgets_an_operand(s: Site) -> None:
-    """Says nothing about the scale of indices, which may be floating point."""
+def _scales_indices(s: Site) -> None:
+    """Takes the result to scale with indices, which may be floating point."""
     axes = list(s.axes(s.out))
     s.pin(axes.pop(s.axis("axis", s.out.rank, -1)), "numbered")
     s.equal_all(s.axes(s.tensor("indices")), axes)
     s.pin(s.axes(s.tensor("values")), "off and on")
     s.get("depth")
-    s.scale(s.out, {s.tensor("values"): 1})
+    s.scale(s.out, {s.tensor("values"): 1, s.tensor("indices"): 1})
 
 
 WRONG: Mapping[str, Rule] = {
@@ -164,7 +164,7 @@ WRONG: Mapping[str, Rule] = {
     "MatMul": _does_not_sum,
     "CumSum": _lets_order_grow,
     "Expand": _keeps_literals,
-    "OneHot": _forgets_an_operand,
+    "OneHot": _scales_indices,
     "Softmax": elementwise,
     "Sigmoid": homogeneous,
 }

@@ -10,10 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphclone.frontends.torch import trace
+from graphclone.facts import Facts
+from graphclone.frontends.torch import TorchDialect, trace
+from graphclone.ir import Graph, Node, Output, Value
 from graphclone.lockstep import run_lockstep
 from graphclone.models.randomise import randomise
 from graphclone.pipeline import Request, State, run
+from graphclone.rules import apply
+from graphclone.rules.site import Site
 from graphclone.strategies import strategy
 from tests.tracing import random_pipeline
 
@@ -270,3 +274,20 @@ def _uneven(a: Tensor, b: Tensor, v: Tensor, x: Tensor) -> Tensor:
 
 def test_a_norm_over_a_dim_that_occurs_twice() -> None:
     clones([(6, 5), (6, 5), (4, 18)], _uneven, x(3, 5))
+
+
+def test_what_a_rule_says_nothing_of_keeps_its_scale() -> None:
+    """A rule that balances one operand and forgets another must not leave the other's scale free."""
+
+    def forgetful(s: Site) -> None:
+        s.broadcast(*s.tensors)
+        s.scale(s.out, {s.tensor("self"): 1})
+        s.get("other"), s.get("alpha")
+
+    x, y = (Value(name, (4,), "float32", role="input") for name in "xy")
+    node = Node("op", "aten.add.Tensor", {"self": x, "other": y}, [out := Value("out", (4,), "float32")])
+    out.producer = node
+    facts = Facts(Graph("g", [x, y], [], [node], [Output("out", out)], TorchDialect()))
+    facts.of.update({value: (facts.axes.dim(4),) for value in (x, y, out)})
+    apply(node, facts, {"aten.add.Tensor": forgetful})
+    assert [balance.terms for balance in facts.balances[node]] == [((1, x),), ((1, y),)]

@@ -77,6 +77,8 @@ def _apply(rule: Rule, site: Site, *, in_place: bool) -> None:
         unread = list(site.unread())
         if unread:
             raise Cannot(f"its {', '.join(unread)} is not understood")
+        for value in list(site.unbalanced()):
+            site.require({value: 1})
     except Cannot as reason:
         _forget(site.node, site.facts)
         site.refuse(f"{site.node.op}: {reason}")

@@ -16,7 +16,7 @@ def constant(value: float | None) -> Rule:
         for name in ("dtype", "layout", "device", "pin_memory", "memory_format", "names"):
             s.get(name)
         if s.has("self"):
-            s["self"]  # gives the dtype only
+            s.irrelevant(s.tensor("self"))  # gives the dtype only
         follow_sizes(s, "size", s.axes(s.out))
         _fill(s, value)
 
@@ -31,6 +31,7 @@ def constant_like(value: float | None) -> Rule:
         for name in ("dtype", "layout", "device", "pin_memory", "memory_format"):
             s.get(name)
         s.equal_all(s.axes(x), s.axes(s.out))
+        s.irrelevant(x)
         _fill(s, value)
 
     return rule

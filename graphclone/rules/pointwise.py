@@ -48,7 +48,8 @@ def identity(s: Site) -> None:
 def cast_like(s: Site) -> None:
     """The first operand in the dtype of the second, whose layout says nothing."""
     x = s.tensor("self")
-    for name in ("other", "non_blocking", "copy", "memory_format", "saturate", "round_mode"):
+    s.irrelevant(s.tensor("other"))
+    for name in ("non_blocking", "copy", "memory_format", "saturate", "round_mode"):
         s.get(name)
     s.broadcast(x)
     s.same_scale(s.out, x)

@@ -31,11 +31,12 @@ class Site:
         self.facts = facts
         self.names = names or {}
         self.read: set[str] = set()
+        self.unscaled: set[Value] = set()
 
     def renamed(self, names: Mapping[str, str]) -> Site:
         """The same site for a rule that calls the operands by other names: the rule's name to the node's."""
         site = Site(self.node, self.facts, {**self.names, **names})
-        site.read = self.read
+        site.read, site.unscaled = self.read, self.unscaled
         return site
 
     # Operands
@@ -234,6 +235,18 @@ class Site:
     def any_scale(self) -> None:
         """No scale matters to the results."""
         self.facts.balances.setdefault(self.node, [])
+
+    def irrelevant(self, value: Value) -> None:
+        """The scale of an operand says nothing, as only its shape or its type is looked at."""
+        self.unscaled.add(value)
+
+    def unbalanced(self) -> Iterator[Value]:
+        """Operands that no scale equation of the node mentions, though it has some: they are taken as non-linear."""
+        balances = self.facts.balances.get(self.node, [])
+        mentioned = {item for balance in balances for _, item in balance.terms} | self.unscaled
+        for value in dict.fromkeys(self.tensors) if balances else ():
+            if value.is_float and value not in mentioned:
+                yield value
 
     def literal(self, name: str, value: float) -> Literal:
         """The number at an operand, as something that may be scaled."""

@@ -27,6 +27,7 @@ def reshape_as(s: Site) -> None:
     """As reshape; the other operand gives sizes, and nothing of its layout: the two must grow alike."""
     x, other = s.tensor("self"), s.tensor("other")
     s.equal_all(s.axes(other), s.axes(s.out))
+    s.irrelevant(other)
     _regrouped(s, x)
 
 
@@ -167,8 +168,9 @@ def expand(s: Site) -> None:
 
 def expand_as(s: Site) -> None:
     """As expand; the other operand gives the sizes, so the result grows as it does."""
-    x = s.tensor("self")
-    s.broadcast(x, s.tensor("other"))
+    x, other = s.tensor("self"), s.tensor("other")
+    s.broadcast(x, other)
+    s.irrelevant(other)
     s.same_scale(s.out, x)
 
 
