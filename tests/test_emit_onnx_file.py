@@ -133,41 +133,34 @@ def test_every_dim_of_computed_shapes_can_grow_by_itself() -> None:
         onnx.checker.check_model(onnx_ir.serde.serialize_model(to_model(state)), full_check=True)
 
 
-def test_a_size_that_is_read_stays_the_source_s(tmp_path: Path) -> None:
-    """What is scaled by the square root of a width is scaled by that of the source's."""
-    text = """
-        g (float[batch, 5] x) => (float[batch, 3] y) {
-            a = MatMul(x, up)
-            shape = Shape(a)
-            width = Gather<axis=0>(shape, one)
-            number = Cast<to=1>(width)
-            root = Sqrt(number)
-            scaled = Div(a, root)
-            rows = Gather<axis=0>(shape, zero)
-            batch_size = Cast<to=1>(rows)
-            more = Mul(scaled, batch_size)
-            y = MatMul(more, down)
-        }
-    """
-    numbers = {"one": np.array(1, np.int64), "zero": np.array(0, np.int64)}
-    _, model = cloned(parse(text, {"up": (5, 8), "down": (8, 3), **numbers}), tmp_path)
-    assert shapes(model)["up"] == (5, 16)
+READS_ITS_WIDTH = """
+    g (float[batch, 5] x) => (float[batch, 3] y) {
+        a = MatMul(x, up)
+        shape = Shape(a)
+        width = Gather<axis=0>(shape, one)
+        number = Cast<to=1>(width)
+        root = Sqrt(number)
+        scaled = Div(a, root)
+        MORE
+        y = MatMul(more, down)
+    }
+"""
+
+READS_ITS_BATCH = """
+    rows = Gather<axis=0>(shape, zero)
+    batch_size = Cast<to=1>(rows)
+    more = Mul(scaled, batch_size)
+"""
 
 
-def test_a_width_that_is_read_stays_the_source_s_where_nothing_else_of_the_shape_is(tmp_path: Path) -> None:
-    """The graph then knows of no shape, but the file still computes one."""
-    text = """
-        g (float[batch, 5] x) => (float[batch, 3] y) {
-            a = MatMul(x, up)
-            shape = Shape(a)
-            width = Gather<axis=0>(shape, one)
-            number = Cast<to=1>(width)
-            root = Sqrt(number)
-            scaled = Div(a, root)
-            y = MatMul(scaled, down)
-        }
+@pytest.mark.parametrize("more", [READS_ITS_BATCH, "more = Identity(scaled)"], ids=["and the batch", "alone"])
+def test_a_size_that_is_read_stays_the_source_s(more: str, tmp_path: Path) -> None:
+    """What is scaled by the square root of a width is scaled by that of the source's.
+
+    Where nothing but the width is read, the graph knows of no shape, but the file still computes one.
     """
-    _, model = cloned(parse(text, {"up": (5, 8), "down": (8, 3), "one": np.array(1, np.int64)}), tmp_path)
+    weights = {"up": (5, 8), "down": (8, 3), "one": np.array(1, np.int64), "zero": np.array(0, np.int64)}
+    _, model = cloned(parse(READS_ITS_WIDTH.replace("MORE", more), weights), tmp_path)
     assert shapes(model)["up"] == (5, 16)
 
 
