@@ -161,6 +161,7 @@ class _Target:
         self.checkpoint = checkpoint
         self.wanted = wanted
         self.recorded: dict[str, Any] = {}
+        self.traces: dict[str, Graph] = {}
 
     def solved(self) -> Config:
         """The configuration that makes the wanted widths.
@@ -221,11 +222,14 @@ class _Target:
         return None
 
     def traced(self, fields: Config) -> Graph:
-        """The canonical graph of the model with these fields."""
-        graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
-        drop_inner_outputs(graph)
-        run((Canonicalize(),), State(graph))
-        return graph
+        """The canonical graph of the model with these fields, traced once however often it is asked for."""
+        key = repr(fields)
+        if key not in self.traces:
+            graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
+            drop_inner_outputs(graph)
+            run((Canonicalize(),), State(graph))
+            self.traces[key] = graph
+        return self.traces[key].copy()
 
 
 # Weights

@@ -74,7 +74,7 @@ def verify_files(
         drawn = list(DrawnInputs(narrow, bound).draw(sets, seed))
         moved = shaken_runs(source, Path(folder) / source.name, drawn, provider, seed)
         check = _check(narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(drawn, moved, strict=True)])
-    inputs = tuple(f"{_shapes(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
+    inputs = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
     return Report(clone.name, (check,), inputs)
 
 
@@ -86,7 +86,7 @@ def _check(narrow: Session, wide: Session, drawn: Sequence[tuple[Feeds, Sequence
         try:
             found = wide.run(tiled)
         except GraphcloneError as error:
-            first = Deviation("the clone", "", "", float("inf"), f"{error}, on {_shapes(tiled)}")
+            first = Deviation("the clone", "", "", float("inf"), f"{error}, on {shapes_of(tiled)}")
             return Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
         measured.append([_compared(name, expected[name], [m[name] for m in moved], found[name]) for name in expected])
     check = judge(NAME, measured, provider=wide.provider)
@@ -168,7 +168,8 @@ def _lifted(array: Array) -> torch.Tensor:
     return torch.as_tensor(array.astype(np.float64) if array.dtype.kind == "f" else array)
 
 
-def _shapes(feeds: Mapping[str, Array]) -> str:
+def shapes_of(feeds: Mapping[str, Array]) -> str:
+    """The names and sizes of inputs, for people."""
     return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 

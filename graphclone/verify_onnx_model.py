@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +27,9 @@ from graphclone.interpreter import ExecutionError, lifted, output_tensors, outpu
 from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, run_lockstep
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
-from graphclone.sessions import Array, Provider, Session, check_provider
+from graphclone.sessions import Provider, Session, check_provider
 from graphclone.verify import Progress, exact_check, perturbed, silent
-from graphclone.verify_files import NAME, DrawnInputs, Feeds, rounding_floor, shaken_runs
+from graphclone.verify_files import NAME, DrawnInputs, Feeds, rounding_floor, shaken_runs, shapes_of
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
@@ -84,17 +84,13 @@ def verify_onnx_model(
             runs = _Runs(state, source, path, provider)
             checks.append(runs.check(list(zip(drawn, moved, inputs, truths, strict=True))))
     advance("done", 3, 3)
-    sizes = tuple(f"{_shapes(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
+    sizes = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
     return Report(clone.graph.name, tuple(checks), sizes)
 
 
 def _written(state: State, path: Path) -> Path:
     write(to_model(state), path)
     return path
-
-
-def _shapes(feeds: Mapping[str, Array]) -> str:
-    return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 
 def check_static(state: State) -> Check:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -178,13 +179,6 @@ class _Writer:
                 own.attributes[name] = onnx_ir.Attr(name, kind, wanted)
             elif wanted is None and given is not None:  # respelled without it
                 own.attributes.pop(name)
-        fill = node.operands.get("value") if node.op == "onnx.ConstantOfShape" else None
-        if fill is not None and "value" in own.attributes:
-            tensor = own.attributes["value"].as_tensor()
-            if tensor.numpy().item() != fill:
-                own.attributes["value"] = onnx_ir.AttrTensor(
-                    "value", onnx_ir.tensor(np.full(tensor.shape.numpy(), fill, tensor.dtype.numpy()))
-                )
 
     def inputs(self, own: onnx_ir.Node, node: Node, target: Target) -> None:
         operands = target.operands(node)
@@ -267,13 +261,16 @@ class _Writer:
 
         Every size the clone needs is a literal of its own; what else the file computes from sizes must not change.
         """
-        grown = {id(self.values[name]) for name in self.grown()}
+        grown = {id(self.values[name]) for name in self.grown}
+        kept: dict[int, onnx_ir.Value] = {}
         read = [(old, node) for old, node in self.nodes.items() if node.op_type in ("Shape", "Size")]
         for old, node in read:
             if not node.domain and id(node.inputs[0]) in grown:
-                self.keep_size(self.origin.reading.of(old.outputs[0]), node.outputs[0])
+                sizes = node.outputs[0]
+                kept[id(sizes)] = self.kept_size(self.origin.reading.of(old.outputs[0]), sizes)
+        self.values = {name: kept.get(id(value), value) for name, value in self.values.items()}
 
-    def keep_size(self, fact: Fact, sizes: onnx_ir.Value) -> None:
+    def kept_size(self, fact: Fact, sizes: onnx_ir.Value) -> onnx_ir.Value:
         """Put the source's numbers in place of those that are known; the others are read as before."""
         assert fact.arrays is not None
         assert fact.known is not None
@@ -290,8 +287,9 @@ class _Writer:
             made = self.computed("Concat", parts, name, sizes, axis=0)
         for reader, index in readers:
             reader.replace_input_with(index, made)
-        self.values = {name: made if value is sizes else value for name, value in self.values.items()}
+        return made
 
+    @cached_property
     def grown(self) -> set[str]:
         """The names of the values whose shape is not that of the source."""
         source = {v.name: v.shape for v in _tensors(self.state.source)}
@@ -323,12 +321,12 @@ class _Writer:
     def drop_dead_readers(self) -> None:
         """Remove what computes nothing that is returned, where it reads what has grown: it would not fit any more."""
         alive = _alive(self.graph)
-        grown = {id(self.values[name]) for name in self.grown()}
-        dropped: list[onnx_ir.Node] = []
+        grown = {id(self.values[name]) for name in self.grown}
+        dropped: dict[onnx_ir.Node, None] = {}
         for node in self.graph:
             read = [value for value in (*node.inputs, *captured(node)) if value is not None]
             if node not in alive and any(id(value) in grown or value.producer() in dropped for value in read):
-                dropped.append(node)
+                dropped[node] = None
         for node in reversed(dropped):
             self.graph.remove(node, safe=True)
 

@@ -185,7 +185,7 @@ class _Importer:
             return self.values[value]
         tensor = StoredTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
         name = value.name or ""
-        taken = any(name in initializer.names for initializer in self.initializers)
+        taken = name in self.origin.file_values
         return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if taken else name, tensor)
 
     def elements(self, value: onnx_ir.Value) -> Any:
