@@ -31,19 +31,13 @@ from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import Pass, Request, State, Timing, run
+from graphclone.progress import Progress, silent
 
 _TIE = "tie_word_embeddings"
 
 _ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are done, and how many there are."""
-
 After = Callable[[Pass, State], None]
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.checkpoint_plan import After, Plan, Progress, plan, silent
+from graphclone.checkpoint_plan import After, Plan, plan
 from graphclone.cloning import Traced
 from graphclone.emit import card, huggingface
 from graphclone.emit.shards import Shard, sharded
@@ -16,6 +16,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint
 from graphclone.passes import analysis
 from graphclone.pipeline import Request, State, Widen, run
+from graphclone.progress import Progress, silent
 from graphclone.sources import Source
 from graphclone.strategies import Strategy, StrategyLike
 from graphclone.strategies import strategy as resolve_strategy

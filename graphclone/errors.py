@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class GraphcloneError(Exception):
     """Bad input, usage, or something unsupported: one line saying what, where, and what to do. Exit code 2."""
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, first_line
 
 Array = npt.NDArray[Any]
 Provider = Literal["auto", "cpu", "cuda"]
@@ -128,8 +128,7 @@ def _port(node: Any) -> Port:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__
+    return first_line(error).removeprefix("[ONNXRuntimeError] : ")
 
 
 def check_provider(provider: Provider) -> None:

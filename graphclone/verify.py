@@ -12,7 +12,7 @@ A check that fails names the first value, in graph order, that is wrong, and the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from graphclone.lockstep import (
 )
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
+from graphclone.progress import Progress, silent
 from graphclone.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.static_check import check_static
 from graphclone.verify_files import verify_files
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from graphclone.sessions import Provider
 
 __all__ = ["Check", "Report", "verify", "verify_files"]
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are done, and how many there are."""
 
 _PERTURBATION = 0.1
 """Spread of the noise on other weights, relative to the weights' own; zeros get some too."""
@@ -92,10 +90,6 @@ def _check_weights(graph: Graph) -> None:
     for initializer in graph.initializers:
         if isinstance(initializer.tensor, FakeTensor) or getattr(initializer.tensor, "is_meta", False):
             raise GraphcloneError(f"{graph.name}: traced without weights, so there is nothing to verify")
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 class _Verification:

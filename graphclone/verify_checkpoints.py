@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from graphclone.checks import Check, Report, error, judge, noise_floor
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends.huggingface import Checkpoint, quiet
 from graphclone.interpreter import output_tensors
 from graphclone.ir import Value
@@ -126,7 +126,7 @@ def _loaded(checkpoint: Checkpoint, folder: Path) -> tuple[Any, list[str]]:
                 folder, output_loading_info=True, dtype=checkpoint.dtype, **options
             )
     except Exception as failure:  # whatever the class raises
-        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        reason = first_line(failure)
         raise GraphcloneError(f"{folder}: from_pretrained fails: {reason}") from failure
     problems = [
         f"from_pretrained finds {what.replace('_', ' ')}: {min(map(str, info[what]))}"

@@ -27,8 +27,9 @@ from graphclone.interpreter import ExecutionError, lifted, output_tensors, outpu
 from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, run_lockstep
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
+from graphclone.progress import Progress, silent
 from graphclone.sessions import Provider, Session, check_provider
-from graphclone.verify import Progress, exact_check, perturbed, silent
+from graphclone.verify import exact_check, perturbed
 from graphclone.verify_files import NAME, DrawnInputs, Feeds, rounding_floor, shaken_runs, shapes_of
 
 if TYPE_CHECKING:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from graphclone.emit.onnx import MAX_IR_VERSION
+from graphclone.emit.onnx import MAX_IR_VERSION, quiet
 from tests.zoo import ZOO
 
 Axes = dict[str, dict[int, str]]
@@ -137,7 +135,7 @@ def optimised(source: bytes, path: Path, level: Level) -> None:
 
 
 def _export(model: Exportable, path: Path, **options: Any) -> None:
-    with _quiet():
+    with quiet():
         names = {"input_names": list(model.inputs), "output_names": list(model.outputs)}
         torch.onnx.export(model.module, f=path, **names, **options)
     written = onnx.load(path)
@@ -213,18 +211,3 @@ def _later_symbolics(opset: int) -> Iterator[None]:
     finally:
         for name in names:
             torch.onnx.unregister_custom_op_symbolic(name, opset)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

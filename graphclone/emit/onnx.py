@@ -77,7 +77,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
     Raises:
         GraphcloneError: torch cannot export it.
     """
-    with _quiet():
+    with quiet():
         program, _ = export(module, tuple(args), dict(kwargs), graph.name)
         _unfreeze_strides(program)
         try:
@@ -173,7 +173,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the warnings and the log of the exporter; what goes wrong is raised."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]

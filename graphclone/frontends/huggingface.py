@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.config_solver import Config, Shapes
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends import weights
 from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
@@ -201,7 +201,7 @@ def _downloaded(name: str) -> Path:
     except HFValidationError:
         raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
     except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
     return Path(folder)
 
@@ -238,7 +238,7 @@ def _config_and_class(folder: Path, raw: Config, trusted: bool) -> tuple[Any, An
     except GraphcloneError:
         raise
     except Exception as error:  # validators and unknown model types raise whatever they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -204,7 +204,7 @@ def _pickled(path: Path) -> Iterator[PickledTensor]:
         except RuntimeError:  # a file in torch's old format cannot be mapped
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler stumbles over
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise GraphcloneError(f"{path}: refused by torch.load(weights_only=True): {reason}") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
         raise GraphcloneError(f"{path}: holds something else than tensors; convert it to safetensors")

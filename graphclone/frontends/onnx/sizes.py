@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
+from graphclone.errors import first_line
 from graphclone.frontends.onnx.ops import Array, Call, Known, infer, run
 
 READINGS = 3
@@ -138,8 +139,7 @@ class Sizes:
         try:
             return infer(call, known)
         except Exception as error:  # onnx and ONNX Runtime each raise their own
-            lines = str(error).strip().splitlines()
-            raise ReadingError(f"{name} ({call.op}): {lines[0] if lines else type(error).__name__}") from error
+            raise ReadingError(f"{name} ({call.op}): {first_line(error)}") from error
 
     def _combined(self, results: Sequence[Known]) -> Fact:
         first = results[0]
