@@ -6,7 +6,7 @@ WEIGHTS := $(VENV)/.weights
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo bench survey clean
+.PHONY: help install test lint format coverage demo bench survey study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
 bench: install ## measure speed and memory
 	$(BIN)/python -m tests.bench
 
+study-mini: install ## train a small model, its clones and a random one, and compare
+	$(BIN)/graphclone study mini -o build/study-mini --jobs 2
+
 survey: install ## widen every ONNX file of the tests' collection, and count
 	$(BIN)/python -m tests.onnx_survey
 
@@ -46,7 +49,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,study,test]'
 	@touch $@
 
 # Only the files of the package are of use here, not what it depends on.

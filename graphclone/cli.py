@@ -1,4 +1,4 @@
-"""The command line: inspect, clone, verify, passes, rules.
+"""The command line: inspect, clone, verify, study, passes, rules.
 
 Exit codes: 0 done, 1 not equivalent, 2 bad input, usage or something unsupported, 130 interrupted.
 """
@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 not equivalent, 2 bad input, usage or something unsupporte
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import re
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     _inspect_arguments(_command(commands, "inspect", "what can grow, what holds the rest, what it costs"))
     _clone_arguments(_command(commands, "clone", "write a wider model that computes the same"))
     _verify_arguments(_command(commands, "verify", "run two ONNX files and compare what they compute"))
+    _study_arguments(_command(commands, "study", "train clones and a random model alike, and compare them"))
     _command(commands, "passes", "list the passes").set_defaults(run=_lazily("list_passes"))
     rules = _command(commands, "rules", "list the operators that have rules")
     rules.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
@@ -100,13 +102,12 @@ def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: 
     return command
 
 
-def _lazily(name: str) -> Callable[[argparse.Namespace], int]:
-    """A command of ``graphclone.commands``, which imports torch, imported when it is run."""
+def _lazily(name: str, home: str = "commands") -> Callable[[argparse.Namespace], int]:
+    """A command of a module that imports torch, imported when it is run."""
 
     def run(arguments: argparse.Namespace) -> int:
-        from graphclone import commands
-
-        command: Callable[[argparse.Namespace], int] = getattr(commands, name)
+        module = importlib.import_module(f"graphclone.{home}")
+        command: Callable[[argparse.Namespace], int] = getattr(module, name)
         return command(arguments)
 
     return run
@@ -157,6 +158,22 @@ def _verify_arguments(command: _Parser) -> None:
     command.add_argument("clone", metavar="CLONE", help="an .onnx file")
     _provider_argument(command)
     command.set_defaults(run=_lazily("verify"))
+
+
+def _study_arguments(command: _Parser) -> None:
+    command.add_argument("study", metavar="RUN.toml", help="a study, or the name of one that comes with graphclone")
+    command.add_argument("-o", "--output", metavar="FOLDER", help="of its runs; study-NAME by default")
+    command.add_argument(
+        "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
+    )
+    command.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time")
+    command.set_defaults(run=_lazily("study", "study.commands"))
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _provider_argument(command: _Parser) -> None:

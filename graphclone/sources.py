@@ -131,9 +131,8 @@ def resolve(text: str) -> Source | OnnxFile:
 
     if text in MODELS:
         return Source(text, lambda: build(text))
-    module, colon, function = text.rpartition(":")
-    if colon and module and function.isidentifier():
-        return Source(text, _function(text, module, function))
+    if is_function(text):
+        return Source(text, function(text))
     path = Path(text)
     if path.is_dir():
         return _checkpoint(path)
@@ -164,13 +163,25 @@ def _suggestion(text: str, names: Mapping[str, Any]) -> str:
 # Functions of the user
 
 
-def _function(text: str, module: str, name: str) -> Callable[[], Any]:
+def is_function(text: str) -> bool:
+    """Whether a text has the form of ``package.module:function`` or ``file.py:function``."""
+    module, _, name = text.rpartition(":")
+    return bool(module) and name.isidentifier()
+
+
+def function(text: str) -> Callable[..., Any]:
+    """The function that a text names.
+
+    Raises:
+        GraphcloneError: there is none.
+    """
+    module, _, name = text.rpartition(":")
     found = getattr(_file(module) if module.endswith(".py") else _module(module), name, None)
     if found is None:
         raise GraphcloneError(f"{text}: {module} has no {name}")
     if not callable(found):
         raise GraphcloneError(f"{text}: {name} is a {type(found).__name__}, not a function")
-    made: Callable[[], Any] = found
+    made: Callable[..., Any] = found
     return made
 
 

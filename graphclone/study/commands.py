@@ -1,0 +1,59 @@
+"""The study of the command line."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from graphclone import report
+from graphclone.study.config import read
+from graphclone.study.execute import Progress, run_study
+from graphclone.study.recipes import RECOMMENDED
+
+
+def study(arguments: Namespace) -> int:
+    """Train everything, and show the report."""
+    made = read(arguments.study)
+    recipe = arguments.recipe or RECOMMENDED
+    folder = Path(arguments.output or f"study-{Path(arguments.study).stem}")
+    words = ["graphclone", "study", arguments.study, "-o", str(folder)]
+    words += ["--recipe", recipe] if arguments.recipe else []
+    with _bars(sys.stderr.isatty()) as tell:
+        path = run_study(made, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell)
+    if arguments.json:
+        report.show_json({"folder": str(folder), "report": str(path)})
+    else:
+        report.show_text(path.read_text(encoding="utf-8"))
+        report.show_text(f"written to {path}")
+    return 0
+
+
+@contextmanager
+def _bars(visible: bool) -> Iterator[Progress]:
+    """A bar for every run in progress, with its loss and the time that is left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks = {}
+    with Bars(*columns, console=Console(file=sys.stderr), transient=True, disable=not visible) as bars:
+
+        def tell(run: str, what: str, done: int, total: int) -> None:
+            if run not in tasks:
+                tasks[run] = bars.add_task(run, total=None)
+            bars.update(tasks[run], description=f"{run}: {what}", completed=done, total=total or None)
+            if what == "done":
+                bars.remove_task(tasks.pop(run))
+
+        yield tell

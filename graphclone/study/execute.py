@@ -1,0 +1,157 @@
+"""Do all runs of a study, one after another or several at a time, going on where an earlier call stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphclone.errors import GraphcloneError
+from graphclone.study.config import Study
+from graphclone.study.recipes import RECOMMENDED
+from graphclone.study.runs import Job, Place, do
+from graphclone.study.runs import jobs as all_jobs
+from graphclone.study.tables import write_report
+
+Progress = Callable[[str, str, int, int], None]
+"""Told which run, what it does, how many steps are done, and how many there are; a run ends with all of them done."""
+
+
+def run_study(
+    study: Study,
+    folder: str | Path,
+    *,
+    recipe: str = RECOMMENDED,
+    at_once: int = 1,
+    command: str = "graphclone.study.run_study",
+    progress: Progress | None = None,
+) -> Path:
+    """Train every model of a study that is not trained yet, and write the report.
+
+    Base models are trained first; then, under one schedule, data order and seed, the wide model from random weights
+    and from each clone (HyperCloning, arXiv 2409.12903, section 4).
+
+    Args:
+        study: what to run.
+        folder: of the runs; what is finished there is kept, what was stopped goes on.
+        recipe: what is compared with random weights where a comparison names no recipes.
+        at_once: how many runs to do at a time, each in a process with its share of the threads.
+        command: what the record says.
+        progress: told how far each run is.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        GraphcloneError: a model cannot be built, widened or trained, or the folder is another study's.
+    """
+    _check_installed()
+    place = Place(Path(folder), study, command)
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraphcloneError(f"{folder}: cannot be written to: {error.strerror}") from error
+    todo = [job for job in all_jobs(study, recipe) if not place.finished(job)]
+    tell = progress or _silent
+    if at_once == 1:
+        for job in todo:
+            do(job, place, partial(tell, job.name))
+            tell(job.name, "done", 1, 1)
+    else:
+        _pooled(todo, place, at_once, tell)
+    return write_report(place.folder) if _is_main() else place.folder
+
+
+def _silent(run: str, what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _is_main() -> bool:
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
+def _check_installed() -> None:
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise GraphcloneError("a study needs accelerate: pip install graphclone[study]") from error
+
+
+# Several at a time
+
+
+def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> None:
+    """Every job as soon as its base is trained."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise GraphcloneError("--jobs is for one process: under accelerate launch every run has all processes")
+    place.corpus()  # once, rather than in every process
+    context = multiprocessing.get_context("spawn")
+    threads = max(torch.get_num_threads() // at_once, 1)
+    with _told(context, tell) as queue:
+        pool = ProcessPoolExecutor(at_once, context, initializer=_begin, initargs=(queue, threads))
+        try:
+            _scheduled(pool, todo, place, tell)
+        except BaseException:
+            for process in list(pool._processes.values()):
+                process.terminate()  # a run that is stopped goes on from its last evaluation
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, tell: Progress) -> None:
+    waiting, running = list(todo), dict[Future[None], Job]()
+    unfinished = {job.name for job in todo}
+    while waiting or running:
+        ready = [job for job in waiting if job.needs is None or job.needs.name not in unfinished]
+        waiting = [job for job in waiting if job not in ready]
+        running |= {pool.submit(_do, job, place): job for job in ready}
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+            job = running.pop(future)
+            unfinished.discard(job.name)
+            tell(job.name, "done", 1, 1)
+
+
+_queue: Any = None
+"""Where a process of the pool tells how far it is."""
+
+
+def _begin(queue: Any, threads: int) -> None:
+    global _queue  # noqa: PLW0603 (an initializer has no other way to hand something to the calls that follow)
+    _queue = queue
+    torch.set_num_threads(threads)
+
+
+def _do(job: Job, place: Place) -> None:
+    do(job, place, lambda what, done, total: _queue.put((job.name, what, done, total)))
+
+
+@contextmanager
+def _told(context: Any, tell: Progress) -> Iterator[Any]:
+    """A queue whose messages are passed on while the block runs."""
+    with context.Manager() as manager:
+        queue = manager.Queue()
+        thread = threading.Thread(target=_pass_on, args=(queue, tell), daemon=True)
+        thread.start()
+        try:
+            yield queue
+        finally:
+            queue.put(None)
+            thread.join()
+
+
+def _pass_on(queue: Any, tell: Progress) -> None:
+    for message in iter(queue.get, None):
+        tell(*message)

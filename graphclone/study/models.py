@@ -1,0 +1,168 @@
+"""The models of a study at any width: as they are, wider with random weights, or wider as a clone of a trained one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.models import MODELS
+from graphclone.models.huggingface import new_model
+from graphclone.sources import function, is_function
+
+if TYPE_CHECKING:
+    from graphclone.cloning import Clone
+    from graphclone.study.config import Model
+    from graphclone.study.recipes import Recipe
+
+_BATCH, _SEQUENCE = 2, 7
+
+_NO_SPECIAL_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model at every width.
+
+    Attributes:
+        model: what the study says of it.
+        vocabulary: of the corpus.
+        context: tokens of a sequence.
+        cache: a folder for configurations that have been solved for.
+    """
+
+    model: Model
+    vocabulary: int
+    context: int
+    cache: Path
+
+    def build(self, factor: int, seed: int) -> torch.nn.Module:
+        """The model with fresh random weights, or those of its checkpoint where the factor is 1; in training mode.
+
+        Raises:
+            GraphcloneError: it cannot be built, or takes other tokens than the corpus has.
+        """
+        try:
+            make = self._user(factor) if is_function(self.model.source) else self._pretrained(factor)
+            torch.manual_seed(seed)
+            made = make()
+        except GraphcloneError:
+            raise
+        except Exception as error:  # a configuration of the user's, or code of the user's
+            raise GraphcloneError(f"model {self.model.name}: cannot be built: {first_line(error)}") from error
+        self._check(made)
+        return made.train()
+
+    def clone(self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int) -> tuple[torch.nn.Module, Clone]:
+        """The wide model with the weights of the small one, and how they were widened.
+
+        Raises:
+            GraphcloneError: the model cannot be widened so.
+        """
+        from graphclone.cloning import clone
+
+        wide, strategy = self.build(factor, seed), recipe.made()
+        assert strategy is not None
+        tokens = torch.arange(_BATCH * _SEQUENCE).view(_BATCH, _SEQUENCE) % self.vocabulary
+        made = clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=self.model.name)
+        return wide.train(), made
+
+    def _user(self, factor: int) -> Callable[[], torch.nn.Module]:
+        make = function(self.model.source)
+        if "widen" not in inspect.signature(make).parameters:
+            raise GraphcloneError(f"{self.model.source}: must take widen=, the factor to build the model with")
+        return partial(self._called, make, factor)
+
+    def _called(self, make: Callable[..., Any], factor: int) -> torch.nn.Module:
+        made = make(widen=factor, **self.model.fields)
+        module = made[0] if isinstance(made, tuple) else made
+        if not isinstance(module, torch.nn.Module):
+            raise GraphcloneError(f"{self.model.source}: expected a module, got {type(module).__name__}")
+        return module
+
+    # Models of transformers
+
+    def _pretrained(self, factor: int) -> Callable[[], torch.nn.Module]:
+        if factor > 1:
+            return partial(_from_config, self._wider(factor))
+        if (named := MODELS.get(self.model.source)) is None:
+            return self._loaded
+        sizes = {"vocab_size": self.vocabulary, "max_position_embeddings": self.context}
+        fields = {**named.fields, **sizes, **_NO_SPECIAL_TOKENS, **self.model.fields}
+        return partial(new_model, "CausalLM", named.model_type, fields)
+
+    def _loaded(self) -> torch.nn.Module:
+        from graphclone.frontends.huggingface import imported, quiet
+
+        with self._saved() as folder, quiet():
+            made: torch.nn.Module = imported().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            return made
+
+    def _wider(self, factor: int) -> dict[str, Any]:
+        """The configuration of the wide model, solved for once."""
+        path = self.cache / f"{self.model.name}-{factor}x.json"
+        if not path.exists():
+            from graphclone.checkpoint_plan import plan
+            from graphclone.emit.atomic import written
+            from graphclone.frontends.huggingface import open_checkpoint
+            from graphclone.pipeline import Request
+
+            with self._saved() as folder:
+                fields = plan(open_checkpoint(folder), Request(factor)).config()
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with written(path) as partial:
+                partial.write_text(json.dumps(fields, indent=1), encoding="utf-8")
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    @contextmanager
+    def _saved(self) -> Iterator[Path]:
+        """The folder of the model's checkpoint; that of a model in models/ is made for the while."""
+        if self.model.source not in MODELS:
+            from graphclone.frontends.huggingface import open_checkpoint
+
+            yield open_checkpoint(self.model.source).folder
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            made: Any = self._pretrained(1)()
+            made.save_pretrained(folder)
+            yield Path(folder)
+
+    def _check(self, module: torch.nn.Module) -> None:
+        with torch.no_grad():
+            found = logits(module, torch.zeros(1, 2, dtype=torch.int64)).shape
+        if len(found) != 3 or found[:2] != (1, 2) or found[2] < self.vocabulary:
+            raise GraphcloneError(
+                f"model {self.model.name}: tokens of shape (1, 2) should give logits of shape (1, 2, at least "
+                f"{self.vocabulary}), but give {tuple(found)}"
+            )
+
+
+def _from_config(fields: Mapping[str, Any]) -> torch.nn.Module:
+    return new_model("CausalLM", fields["model_type"], {k: v for k, v in fields.items() if k != "model_type"})
+
+
+def logits(module: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """What a model predicts for the token after each, shape (batch, sequence, vocabulary).
+
+    Args:
+        module: returns a tensor, something with ``.logits``, or a tuple or dict that begins with them.
+        tokens: shape (batch, sequence), int64.
+    """
+    made = module(tokens)
+    if isinstance(made, torch.Tensor):
+        return made
+    found = getattr(made, "logits", None)
+    if found is None:
+        found = next(iter(made.values())) if isinstance(made, dict) else made[0]
+    assert isinstance(found, torch.Tensor)
+    return found

@@ -1,0 +1,200 @@
+"""The plots of a study, as small SVG files that are the same bytes for the same runs.
+
+matplotlib is imported when something is drawn; it draws into files only, whatever else the process shows.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from itertools import cycle
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphclone.emit.atomic import written
+from graphclone.study.measures import Comparison, Run, final_loss, in_order
+from graphclone.study.recipes import RANDOM
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""For all eyes (Okabe and Ito 2008), without their yellow, which is too light for lines on white."""
+
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+"""When the colours are used up they come again with the next of these."""
+
+POINTS = 80
+"""A line is drawn through at most this many evaluations, so that files stay small."""
+
+COSINES = {"swap_cosine": "swap cosine", "row_cosine": "row cosine"}
+"""The measures that have a panel below the losses, and its label."""
+
+_FINER = re.compile(r"(\d\.\d\d)\d+")
+"""Decimals that no eye can see, and that are half of a file."""
+
+_GREY = "#555555"
+_GAP = 0.046
+"""Between labels beside the losses, in heights of that panel."""
+
+_STYLE: dict[Any, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "grid.color": "#e6e6e6",
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",  # text as text: small, and found by a search
+    "svg.hashsalt": "graphclone",
+}
+
+Line = list[tuple[int, float, float, float]]
+"""Step, then mean, least and greatest over seeds."""
+
+Look = tuple[str, "str | tuple[float, tuple[float, ...]]"]
+"""Colour and dashes."""
+
+
+def draw(compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+    """Draw each comparison into ``<slug>.svg``: the losses, and how far apart the copies are.
+
+    Args:
+        compared: all of a study, so that a recipe looks the same in each.
+        folder: that exists.
+
+    Returns:
+        The file of each comparison, by its slug.
+
+    Raises:
+        GraphcloneError: the folder cannot be written to.
+    """
+    from matplotlib import rc_context
+
+    looks = _looks(compared)
+    drawn = {}
+    for each in compared:
+        path = folder / f"{each.slug}.svg"
+        text = StringIO()
+        with rc_context(_STYLE):
+            _figure(each, looks).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        with written(path) as target:
+            target.write_text(_FINER.sub(r"\1", text.getvalue()), encoding="utf-8")
+        drawn[each.slug] = path
+    return drawn
+
+
+def _looks(compared: Sequence[Comparison]) -> dict[str, Look]:
+    """How each recipe is drawn, the same in all plots of a study."""
+    recipes = in_order({recipe for each in compared for recipe in each.recipes} - {RANDOM})
+    pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
+    return {RANDOM: ("black", "-"), **dict(zip(recipes, cycle(pairs), strict=False))}
+
+
+def _figure(compared: Comparison, looks: Mapping[str, Look]) -> Figure:
+    from matplotlib.figure import Figure
+
+    cosines = [name for name in COSINES if any(_measured(runs, name) for runs in compared.recipes.values())]
+    figure = Figure(figsize=(7.5, 4.2 + 1.9 * len(cosines)), layout="constrained")
+    heights = [2.0] + [1.0] * len(cosines)
+    panels = [row[0] for row in figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)]
+    _losses(panels[0], compared, looks)
+    for axes, name in zip(panels[1:], cosines, strict=True):
+        _cosine(axes, compared, name, looks)
+    panels[-1].set_xlabel("steps")
+    panels[-1].set_xlim(left=0)
+    return figure
+
+
+def _losses(axes: Axes, compared: Comparison, looks: Mapping[str, Look]) -> None:
+    base = f", base {compared.base_label}" if compared.base_label else ""
+    axes.set_title(f"{compared.model}, {compared.factor}x{base}", loc="left")
+    axes.set_ylabel("validation loss, nats per token")
+    ends: list[tuple[float, str, Look]] = []
+    for recipe, runs in compared.recipes.items():
+        line = over_seeds(runs, "loss")
+        _plot(axes, line, looks[recipe])
+        ends.append((line[-1][1], recipe, looks[recipe]))
+    level = [final_loss(run) for run in compared.recipes.get(RANDOM, ())]
+    reached = [final_loss(run) for run in compared.bases]
+    for losses, what, dashes in ((level, "random's last", ":"), (reached, "base's last", "--")):
+        if losses:
+            axes.axhline(statistics.fmean(losses), color=_GREY, linestyle=dashes, linewidth=1)
+            ends.append((statistics.fmean(losses), what, (_GREY, dashes)))
+    _zoom(axes, compared, reached)
+    _name(axes, ends)
+
+
+def _zoom(axes: Axes, compared: Comparison, reached: Sequence[float]) -> None:
+    """Show what there is to see: all of the clones, and random weights once they are near them."""
+    seen = [final_loss(run) for runs in compared.recipes.values() for run in runs] + list(reached)
+    for recipe, runs in compared.recipes.items():
+        if recipe != RANDOM:
+            seen += [loss for run in runs for _, loss in run.curve]
+    seen = [loss for loss in seen if isfinite(loss)]
+    if not seen or set(compared.recipes) <= {RANDOM}:
+        return
+    room = 0.08 * (max(seen) - min(seen) or 1)
+    axes.set_ylim(min(seen) - room, max(seen) + 2 * room)
+
+
+def _cosine(axes: Axes, compared: Comparison, name: str, looks: Mapping[str, Look]) -> None:
+    axes.set_ylabel(COSINES[name])
+    axes.axhline(1, color=_GREY, linewidth=0.6)
+    for recipe, runs in compared.recipes.items():
+        _plot(axes, over_seeds(runs, name), looks[recipe])
+
+
+def _plot(axes: Axes, line: Line, look: Look) -> None:
+    thin = thinned([point for point in line if isfinite(point[3])])
+    steps, mean, low, high = ([point[at] for point in thin] for at in range(4))
+    axes.plot(steps, mean, color=look[0], linestyle=look[1])
+    if low != high:
+        axes.fill_between(steps, low, high, color=look[0], alpha=0.15, linewidth=0)
+
+
+def _name(axes: Axes, ends: Sequence[tuple[float, str, Look]]) -> None:
+    """Write what each line is beside its end, with a piece of it, and apart from each other."""
+    bottom, top = axes.get_ylim()
+    ends = sorted(ends)
+    places = apart([(value - bottom) / (top - bottom) for value, _, _ in ends], _GAP)
+    beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+    for place, (_, text, (colour, dashes)) in zip(places, ends, strict=True):
+        axes.plot([1.01, 1.045], [place, place], color=colour, linestyle=dashes, scalex=False, scaley=False, **beside)
+        axes.text(1.055, place, text, color=colour, va="center", fontsize=8, **beside)
+
+
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """Ascending places moved as little as needed to be a gap apart, from 0 on; more than fit go beyond 1."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + gap if moved else 0.0))
+    limit = max(1.0, gap * (len(moved) - 1))
+    for at in reversed(range(len(moved))):
+        moved[at] = min(moved[at], limit)
+        limit = moved[at] - gap
+    return moved
+
+
+def thinned(line: Line) -> Line:
+    """At most ``POINTS`` of the points, evenly, with the first and the last."""
+    if len(line) <= POINTS:
+        return line
+    return [line[round(at * (len(line) - 1) / (POINTS - 1))] for at in range(POINTS)]
+
+
+def over_seeds(runs: Sequence[Run], name: str) -> Line:
+    """A measure over steps, at the steps at which every seed has it."""
+    seeds = [_measured([run], name) for run in runs]
+    steps = set.intersection(*(set(seed) for seed in seeds))
+    together = [(step, [seed[step] for seed in seeds]) for step in sorted(steps)]
+    return [(step, statistics.fmean(values), min(values), max(values)) for step, values in together]
+
+
+def _measured(runs: Iterable[Run], name: str) -> dict[int, float]:
+    """A measure by step, where it was taken."""
+    taken = ((e.step, getattr(e, name)) for run in runs for e in run.evaluations)
+    return {step: value for step, value in taken if value is not None}

@@ -1,0 +1,98 @@
+"""How a wide model starts: from random weights, or as a clone, and with what care in its first steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from graphclone.errors import GraphcloneError
+from graphclone.strategies import STRATEGIES, FloatArray, Strategy, strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RANDOM = "random"
+"""The recipe that every other is measured against: the wide model's own initialisation."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to start the training of a wide model.
+
+    Attributes:
+        name: what reports call it.
+        strategy: ``random`` for no clone, one of ``graphclone.strategies.STRATEGIES``, or ``uneven``.
+        snr_db: of a noisy strategy, in decibels; None for the strategy's own.
+        learning_rate: factor of the study's learning rate.
+        warmup: steps of the warm-up; None for the study's.
+        dropout: probability on the input of every linear layer, for the first ``dropout_steps`` steps.
+        dropout_steps: how many.
+    """
+
+    name: str
+    strategy: str = RANDOM
+    snr_db: float | None = None
+    learning_rate: float = 1.0
+    warmup: int | None = None
+    dropout: float = 0.0
+    dropout_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in (RANDOM, UNEVEN, *STRATEGIES):
+            known = ", ".join((RANDOM, UNEVEN, *STRATEGIES))
+            raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {known}")
+        if not 0 <= self.dropout < 1:
+            raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
+        if self.strategy in (RANDOM, UNEVEN) and self.snr_db is not None:
+            raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
+        self.made()
+
+    @property
+    def clones(self) -> bool:
+        """Whether it starts from the base model at all."""
+        return self.strategy != RANDOM
+
+    def made(self) -> Strategy | None:
+        """Its strategy; None for random weights."""
+        if not self.clones:
+            return None
+        return strategy(uneven if self.strategy == UNEVEN else self.strategy, self.snr_db)
+
+
+UNEVEN = "uneven"
+_LEAN = 0.6
+
+
+def uneven(n_out: int, n_in: int) -> FloatArray:
+    """Every output copy weighs the input copies differently: A of shape (n_out, n_in), rows summing to 1.
+
+    There is no noise to harm what the weights have learned, and yet no exchange of copies leaves the network as it
+    is: each output copy leans towards the input copy of its own number, and less so from copy to copy.
+    """
+    lean = _LEAN * (1 - np.arange(n_out) / n_out)
+    place = np.linspace(1, -1, n_in) if n_in > 1 else np.zeros(1)
+    turned = place[(np.arange(n_in)[None, :] - np.arange(n_out)[:, None]) % n_in]
+    made: FloatArray = (1 + lean[:, None] * turned) / n_in
+    return made
+
+
+def _noisy(kind: str, decibels: int) -> Recipe:
+    return Recipe(f"noisy-{kind}-{decibels}db", f"noisy-{kind}", snr_db=decibels)
+
+
+_ALL = (
+    Recipe(RANDOM),
+    *(Recipe(name, name) for name in STRATEGIES),
+    *(_noisy("symmetric", decibels) for decibels in (0, 5, 20)),
+    *(_noisy("diagonal", decibels) for decibels in (0, 5, 20)),
+    Recipe("symmetric-dropout", "symmetric", dropout=0.1, dropout_steps=200),
+    Recipe("uneven", UNEVEN),
+)
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+"""The recipes that a study may name without saying what they are."""
+
+RECOMMENDED = "noisy-symmetric"
+"""What a study compares with random weights if nothing else is asked for."""

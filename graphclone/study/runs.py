@@ -1,0 +1,256 @@
+"""The runs of a study, and what each does: base models first, then the wide models that start from them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_model, save_file
+
+from graphclone.emit.atomic import written
+from graphclone.errors import GraphcloneError
+from graphclone.progress import Progress, silent
+from graphclone.study.config import Base, Model, Study, Training
+from graphclone.study.corpus import Corpus, prepare
+from graphclone.study.models import Family
+from graphclone.study.recipes import RECOMMENDED, Recipe
+from graphclone.study.symmetry import measure, recipes_of
+from graphclone.study.training import Lesson, forget_states, train
+
+if TYPE_CHECKING:
+    from graphclone.initializers import Widening
+
+RUN, WEIGHTS = "run.json", "weights.safetensors"
+
+_WIDE_DATA = 1_000_000
+"""Added to the seed of the data that wide models see, so that a clone does not begin with what its base began with."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to be trained.
+
+    Attributes:
+        model: what it is.
+        base: how a base model is trained, or the one that is cloned; None for a wide model with random weights.
+        factor: 1 for a base.
+        recipe: None for a base.
+        seed: of weights, order of the data, and noise.
+        training: how it is trained.
+        needs: the job that trains what is cloned.
+    """
+
+    model: Model
+    base: Base | None
+    factor: int
+    recipe: Recipe | None
+    seed: int
+    training: Training
+    needs: Job | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        parts = [self.model.name, f"{self.factor}x"]
+        parts += [self.base.name] if self.base else []
+        parts += [self.recipe.name] if self.recipe else ["base"]
+        return "-".join((*parts, f"s{self.seed}"))
+
+
+def jobs(study: Study, recipe: str = RECOMMENDED) -> list[Job]:
+    """Every run of a study once, in the order of its grids; each base before what is cloned from it.
+
+    Args:
+        study: the grids.
+        recipe: what is compared with random weights where a grid names no recipes.
+    """
+    found: dict[str, Job] = {}
+    for model, base, factor, chosen, seed in study.cells(recipe):
+        first = Job(model, base, 1, None, seed, _of_base(study.training, base))
+        training = _adjusted(study.training, chosen)
+        job = Job(model, base, factor, chosen, seed, training, first)
+        if not chosen.clones:
+            job = replace(job, base=None, needs=None)
+        found |= {first.name: first, job.name: job}
+    return list(found.values())
+
+
+def _of_base(training: Training, base: Base) -> Training:
+    rate = training.learning_rate if base.learning_rate is None else base.learning_rate
+    return replace(training, steps=base.steps, learning_rate=rate)
+
+
+def _adjusted(training: Training, recipe: Recipe) -> Training:
+    warmup = training.warmup if recipe.warmup is None else recipe.warmup
+    return replace(training, learning_rate=training.learning_rate * recipe.learning_rate, warmup=warmup)
+
+
+# Doing it
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is done.
+
+    Attributes:
+        folder: of all its runs.
+        study: what it is.
+        command: that does it again, for the record.
+    """
+
+    folder: Path
+    study: Study
+    command: str
+
+    def of(self, job: Job) -> Path:
+        """The folder of a run."""
+        return self.folder / "runs" / job.name
+
+    def corpus(self) -> Corpus:
+        """The tokens, prepared on the first call."""
+        return prepare(self.study.data.source, self.folder / "corpus")
+
+    def finished(self, job: Job) -> bool:
+        """Whether there is nothing left to do for a run.
+
+        Raises:
+            GraphcloneError: what is there was made by another study.
+        """
+        path = self.of(job) / RUN
+        if not path.exists():
+            return False
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wanted = _described(job)
+        if changed := [key for key in wanted if found.get(key) != wanted[key]]:
+            key = changed[0]
+            raise GraphcloneError(
+                f"{path}: was run with {key} = {found.get(key)!r}, but now it is {wanted[key]!r}; "
+                "give another folder with -o, or remove this run"
+            )
+        return bool(found.get("finished"))
+
+
+def do(job: Job, place: Place, progress: Progress = silent) -> None:
+    """Train one model, or go on with it; its base must be there.
+
+    Raises:
+        GraphcloneError: the model cannot be built, widened or trained; or another process is at it.
+    """
+    from accelerate import PartialState
+
+    if place.finished(job):
+        return
+    folder, study = place.of(job), place.study
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        progress("preparing", 0, 0)
+        with PartialState().main_process_first():  # the others find the corpus and the configuration ready
+            corpus = place.corpus()
+            family = Family(job.model, corpus.vocabulary, study.data.context, place.folder / "models")
+            module, widenings = _start(job, family, place)
+        recipe = job.recipe or Recipe("base")
+        record = {
+            **_described(job),
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "context": study.data.context,
+            "corpus": corpus.digest,
+            "command": place.command,
+        }
+        _write_json(folder / RUN, record)
+        lesson = Lesson(
+            corpus,
+            study.data.context,
+            study.data.validation,
+            job.training,
+            job.seed + (_WIDE_DATA if job.recipe else 0),
+            recipe.dropout,
+            recipe.dropout_steps,
+        )
+        weights = train(module, lesson, folder, lambda tensors: measure(tensors.items(), widenings), progress)
+        _finish(job, folder, weights, record)
+
+
+def _start(job: Job, family: Family, place: Place) -> tuple[torch.nn.Module, dict[str, Widening]]:
+    """The model before its first step, and how its weights were widened if it is a clone."""
+    if job.recipe is None or not job.recipe.clones:
+        return family.build(job.factor, job.seed), {}
+    needed = job.needs
+    assert needed is not None
+    small = family.build(1, job.seed)
+    load_model(small, place.of(needed) / WEIGHTS)
+    wide, clone = family.clone(small, job.factor, job.recipe, job.seed)
+    return wide, recipes_of(clone)
+
+
+def _finish(job: Job, folder: Path, weights: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        PartialState().wait_for_everyone()
+        return
+    if job.recipe is None:
+        with written(folder / WEIGHTS) as partial:
+            save_file(_untied(weights), partial)
+    _write_json(folder / RUN, {**record, "finished": True})
+    forget_states(folder)
+    PartialState().wait_for_everyone()
+
+
+def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each tensor once, under the first of its names."""
+    found: dict[tuple[int, tuple[int, ...]], str] = {}
+    for name, tensor in weights.items():
+        found.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
+    return {name: weights[name].contiguous() for name in found.values()}
+
+
+def _described(job: Job) -> dict[str, Any]:
+    """What must be the same for a run to go on."""
+    base = job.needs
+    return {
+        "name": job.name,
+        "kind": "wide" if job.recipe else "base",
+        "model": job.model.name,
+        "source": job.model.source,
+        "fields": dict(job.model.fields),
+        "recipe": job.recipe.name if job.recipe else None,
+        "strategy": job.recipe.strategy if job.recipe else None,
+        "snr_db": job.recipe.snr_db if job.recipe else None,
+        "dropout": job.recipe.dropout if job.recipe else 0.0,
+        "dropout_steps": job.recipe.dropout_steps if job.recipe else 0,
+        "factor": job.factor,
+        "base": base.name if base else None,
+        "base_label": job.base.name if job.base else None,
+        "seed": job.seed,
+        **{key: getattr(job.training, key) for key in Training.__dataclass_fields__},
+    }
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        with written(path) as partial:
+            partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A run that nobody else is at; the processes of one launch share it."""
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        yield
+        return
+    with (folder / "lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GraphcloneError(f"{folder}: another process is at this run; wait for it") from None
+        yield

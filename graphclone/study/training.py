@@ -1,0 +1,290 @@
+"""Train one model on Accelerate: a learning-rate schedule, evaluations, and a state to go on from."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from graphclone.errors import GraphcloneError
+from graphclone.progress import Progress, silent
+from graphclone.study.models import logits
+from graphclone.study.scores import Counts, scores
+
+if TYPE_CHECKING:
+    from graphclone.study.config import Training
+    from graphclone.study.corpus import Corpus
+
+METRICS = "metrics.jsonl"
+_STATE = "state-"
+_BETAS = (0.9, 0.95)
+
+Measure = Callable[[Mapping[str, torch.Tensor]], dict[str, float | None]]
+"""More numbers from the weights, by name."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one model goes through.
+
+    Attributes:
+        corpus: what is learned.
+        context: tokens of a sequence.
+        validation: sequences of an evaluation, at most.
+        training: how.
+        seed: of the order of the data, and of dropout.
+        dropout: probability on the input of every linear layer in the first steps.
+        dropout_steps: how many.
+    """
+
+    corpus: Corpus
+    context: int
+    validation: int
+    training: Training
+    seed: int
+    dropout: float = 0.0
+    dropout_steps: int = 0
+
+
+def train(
+    module: torch.nn.Module, lesson: Lesson, folder: Path, measure: Measure, progress: Progress = silent
+) -> dict[str, torch.Tensor]:
+    """Train a module, going on from the last state in the folder if there is one; its weights, on the main process.
+
+    Every evaluation adds a line to ``metrics.jsonl`` and leaves a state, so that a run that is stopped at any moment
+    goes on with the same curve. Under ``accelerate launch`` every process trains on its share of each batch.
+
+    Args:
+        module: in training mode, called with tokens.
+        lesson: what and how.
+        folder: of the run.
+        measure: more numbers to write down with each evaluation.
+        progress: told the step and the loss.
+
+    Raises:
+        GraphcloneError: the batch cannot be shared evenly, or the loss is no longer a number.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    training = lesson.training
+    precision = "bf16" if torch.cuda.is_available() else "no"
+    accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=str(folder))
+    if training.batch % accelerator.num_processes:
+        raise GraphcloneError(
+            f"a batch of {training.batch} cannot be shared by {accelerator.num_processes} processes; "
+            "make it a multiple of them"
+        )
+    set_seed(lesson.seed, device_specific=True)
+    dropped = _Dropout(module)
+    prepared, optimizer = accelerator.prepare(module, _optimizer(module, training))
+    run = _Run(accelerator, prepared, optimizer, lesson, folder, measure)
+    accelerator.init_trackers("tensorboard")
+    resumed = run.resumed()
+    for step in range(resumed or 0, training.steps):
+        if step % training.evaluate == 0 and step != resumed:
+            run.evaluate(step)
+        dropped.probability = lesson.dropout if step < lesson.dropout_steps else 0.0
+        run.learn(step)
+        progress(run.seen, step + 1, training.steps)
+    if resumed != training.steps:
+        run.evaluate(training.steps)
+    accelerator.end_training()
+    weights: dict[str, torch.Tensor] = accelerator.get_state_dict(prepared)
+    accelerator.free_memory()
+    return weights
+
+
+def rate(step: int, training: Training) -> float:
+    """The learning rate of a step: a linear warm-up, then half a cosine down to ``final`` of the peak."""
+    if step < training.warmup:
+        return training.learning_rate * (step + 1) / training.warmup
+    done = (step - training.warmup) / max(training.steps - training.warmup, 1)
+    return training.learning_rate * (training.final + (1 - training.final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _optimizer(module: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
+    """AdamW that spares biases and norms from decay."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], training.learning_rate, _BETAS, fused=True)
+
+
+class _Dropout:
+    """Dropout on the input of every linear layer, whatever the model's own code says; off until it is given a value."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.probability = 0.0
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.register_forward_pre_hook(self._drop)
+
+    def _drop(self, layer: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not self.probability or not layer.training:
+            return None
+        return (F.dropout(args[0], self.probability), *args[1:])
+
+
+@dataclass
+class _Run:
+    """One training in progress."""
+
+    accelerator: Any
+    module: torch.nn.Module
+    optimizer: Any
+    lesson: Lesson
+    folder: Path
+    measure: Measure
+    summed: torch.Tensor | None = None
+    count: int = 0
+    seen: str = "training"
+
+    def learn(self, step: int) -> None:
+        """One step."""
+        lesson, training = self.lesson, self.lesson.training
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(step, training)
+        loss = self._loss(self._mine(lesson.corpus.batch(step, training.batch, lesson.context, lesson.seed))).mean()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.module.parameters(), training.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        loss = loss.detach()
+        self.summed = loss if self.summed is None else self.summed + loss
+        self.count += 1
+        if step % 10 == 0:  # each look makes a GPU wait
+            self.seen = f"loss {float(loss):.3f}"
+
+    def _mine(self, tokens: torch.Tensor) -> torch.Tensor:
+        """This process's share."""
+        mine = tokens[self.accelerator.process_index :: self.accelerator.num_processes]
+        return mine.to(self.accelerator.device)
+
+    def _loss(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Nats of every token, shape (batch * context,)."""
+        found = logits(self.module, tokens[:, :-1]).float()
+        return F.cross_entropy(found.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+
+    # Evaluation
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> None:
+        """Add a line to the metrics and leave a state.
+
+        Raises:
+            GraphcloneError: the loss is no longer a number.
+        """
+        line = {"step": step, **self._line(step)}
+        if not math.isfinite(line["loss"]):
+            raise GraphcloneError(f"{self.folder.name}: the loss is {line['loss']} after {step} steps; lower the rate")
+        weights = self.accelerator.get_state_dict(self.module)
+        if self.accelerator.is_main_process:
+            line |= self.measure(weights)
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({key: _short(value) for key, value in line.items()}) + "\n")
+        self.accelerator.log({key: value for key, value in line.items() if value is not None}, step=step)
+        self._save(step)
+
+    def _line(self, step: int) -> dict[str, Any]:
+        lesson, training = self.lesson, self.lesson.training
+        self.module.eval()
+        # a process without sequences of its own still takes part in the sums, and in a sharded forward pass
+        windows = self._mine(lesson.corpus.windows(lesson.validation, lesson.context))
+        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        counts = scores(windows[:0].cpu(), windows[:0, 1:].cpu(), lesson.corpus.text)
+        for tokens in windows.split(max(training.batch // self.accelerator.num_processes, 1)):
+            found = logits(self.module, tokens[:, :-1]).float()
+            nats = F.cross_entropy(found.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+            total += torch.stack([nats.double(), torch.tensor(float(tokens[:, 1:].numel())).to(nats.device)])
+            counts += scores(tokens.cpu(), found.argmax(-1).cpu(), lesson.corpus.text)
+        self.module.train()
+        total = self.accelerator.reduce(total)
+        summed = self.accelerator.reduce(counts.as_tensor().to(self.accelerator.device))
+        return {
+            "tokens": step * training.batch * lesson.context,
+            "loss": float(total[0] / total[1]),
+            "train_loss": self._trained(),
+            "learning_rate": rate(min(step, training.steps - 1), training),
+            **Counts.from_tensor(summed.cpu()).rates(),
+        }
+
+    def _trained(self) -> float | None:
+        """The mean loss of the steps since the last evaluation, over all processes."""
+        if self.summed is None:
+            return None
+        mean = self.accelerator.reduce(self.summed / self.count, reduction="mean")
+        self.summed, self.count = None, 0
+        return float(mean)
+
+    # States
+
+    def _save(self, step: int) -> None:
+        """Leave a state, which gets its name when it is whole, and forget the one before."""
+        partial = self.folder / "state.partial"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            partial.rename(self.folder / f"{_STATE}{step}")
+            for old, path in _states(self.folder).items():
+                if old < step:
+                    shutil.rmtree(path)
+        self.accelerator.wait_for_everyone()
+
+    def resumed(self) -> int | None:
+        """The step that was evaluated last, to go on from; the metrics of later ones are forgotten."""
+        states = _states(self.folder)
+        step = max(states, default=None)
+        if step is not None:
+            self.accelerator.load_state(str(states[step]))
+        if self.accelerator.is_main_process:
+            keep_until(self.folder / METRICS, step)
+        self.accelerator.wait_for_everyone()
+        return step
+
+
+def _states(folder: Path) -> dict[int, Path]:
+    """The whole states in a run's folder, by step."""
+    found = ((path.name.removeprefix(_STATE), path) for path in folder.glob(f"{_STATE}*"))
+    return {int(step): path for step, path in found if step.isdecimal()}
+
+
+def forget_states(folder: Path) -> None:
+    """Remove what a finished run no longer needs."""
+    for path in (*_states(folder).values(), folder / "state.partial"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_until(path: Path, step: int | None) -> None:
+    """Keep the metrics up to a step, without those of a state that was never finished; None keeps nothing."""
+    from graphclone.emit.atomic import written
+
+    if not path.exists():
+        return
+    kept = []
+    for text in path.read_text(encoding="utf-8").splitlines() if step is not None else ():
+        try:
+            line = json.loads(text)
+        except ValueError:  # the last line of a run that was killed while it wrote
+            break
+        if line["step"] <= step:
+            kept.append(text + "\n")
+    with written(path) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
+
+def _short(value: Any) -> Any:
+    """A number with as many digits as mean something."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

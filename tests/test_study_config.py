@@ -1,0 +1,135 @@
+"""What a RUN.toml may say, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphclone.errors import GraphcloneError
+from graphclone.strategies import strategy
+from graphclone.study.config import read, shipped
+from graphclone.study.recipes import RANDOM, RECIPES, RECOMMENDED, Recipe, uneven
+from graphclone.study.runs import jobs
+
+PLAIN = """
+[[model]]
+name = "a"
+source = "opt-mini"
+[[model]]
+name = "b"
+source = "olmo-mini"
+[[base]]
+name = "short"
+steps = 10
+[[base]]
+name = "long"
+steps = 100
+learning_rate = 1
+[training]
+steps = 50
+"""
+
+
+def _read(tmp_path: Path, text: str):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return read(str(path))
+
+
+def test_a_plain_study_compares_the_recommended_recipe_with_random_weights(tmp_path: Path) -> None:
+    study = _read(tmp_path, PLAIN)
+    assert [job.name for job in jobs(study)] == [
+        f"{model}-{name}"
+        for model in "ab"
+        for name in (
+            "1x-short-base-s0",
+            "2x-random-s0",
+            f"2x-short-{RECOMMENDED}-s0",
+            "1x-long-base-s0",
+            f"2x-long-{RECOMMENDED}-s0",
+        )
+    ]
+
+
+def test_base_and_recipe_change_the_schedule(tmp_path: Path) -> None:
+    own = '[[recipe]]\nname = "gentle"\nstrategy = "diagonal"\nlearning_rate = 0.5\nwarmup = 3\n'
+    study = _read(tmp_path, PLAIN + own + '[[compare]]\nrecipes = ["gentle"]\nbases = ["long"]\nmodels = ["a"]\n')
+    base, random, gentle = jobs(study)
+    assert (base.training.steps, base.training.learning_rate) == (100, 1.0)
+    assert (random.training.steps, random.training.learning_rate, random.training.warmup) == (50, 2e-3, 100)
+    assert (gentle.training.steps, gentle.training.learning_rate, gentle.training.warmup) == (50, 1e-3, 3)
+    assert gentle.needs == base
+    assert random.needs is None
+
+
+def test_overlapping_grids_run_once(tmp_path: Path) -> None:
+    grid = '[[compare]]\nmodels = ["a"]\nbases = ["short"]\nseeds = [0, 1]\n'
+    more = '[[compare]]\nmodels = ["a"]\nbases = ["short"]\nseeds = [1, 2]\nfactors = [2, 4]\n'
+    names = [job.name for job in jobs(_read(tmp_path, PLAIN + grid + more))]
+    assert len(names) == len(set(names)) == 3 + 2 * (3 + 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "model is missing"),
+        ("model = []\nbase = []\n", r"no \[\[model\]\]"),
+        (PLAIN + "[traning]\n", "unknown key 'traning'"),
+        (PLAIN + "[[compare]]\nrecipe = []\n", r"compare\[0\]: unknown key 'recipe'"),
+        (PLAIN + "[[compare]]\nrecipes = ['nothing']\n", "there is no 'nothing'; choose from random"),
+        (PLAIN + "[[compare]]\nmodels = ['c']\n", "there is no 'c'; choose from a, b"),
+        (PLAIN + "[[compare]]\nfactors = [1]\n", "at least 2"),
+        (PLAIN + "[[compare]]\nseeds = 3\n", r"compare\[0\]: seeds: must be a list"),
+        (PLAIN + "[data]\ncontext = '9'\n", "data: context = '9': must be int"),
+        (PLAIN + "[data]\ncontext = true\n", "must be int"),
+        (PLAIN + "[data]\ncontext = 0\n", "at least 1"),
+        (PLAIN.replace("steps = 50", "steps = 0"), "must be at least 1"),
+        (PLAIN.replace("steps = 50", "evaluate = 0"), "must be at least 1"),
+        (PLAIN.replace("steps = 10\n", "steps = -1\n"), "at least 0"),
+        (PLAIN + "[[recipe]]\nname = 'x'\nstrategy = 'wild'\n", "unknown strategy 'wild'"),
+        (PLAIN + "[[recipe]]\nname = 'x'\nstrategy = 'diagonal'\nsnr_db = 3\n", "has no noise"),
+        (PLAIN + "[[recipe]]\nname = 'x'\nsnr_db = 3\n", "has no noise"),
+        (PLAIN + "[[recipe]]\nname = 'x'\nstrategy = 'diagonal'\ndropout = 1\n", "probability below 1"),
+        (PLAIN + "[[model]]\nname = 'a'\nsource = 'y'\n", "two .* called 'a'"),
+        (PLAIN + "[[model]]\nname = 'a/b'\nsource = 'y'\n", "letters, digits"),
+        ("model = [", "cannot be read"),
+    ],
+)
+def test_what_means_nothing_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(GraphcloneError, match=message) as caught:
+        _read(tmp_path, text)
+    assert "run.toml" in str(caught.value)
+    assert "\n" not in str(caught.value).strip()
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(GraphcloneError, match="no such file; give a RUN.toml, or one of"):
+        read(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_the_shipped_studies_can_be_read(name: str) -> None:
+    found = jobs(read(name))
+    assert {job.recipe.name for job in found if job.recipe} > {RANDOM}
+    assert len({job.name for job in found}) == len(found)
+
+
+def test_the_studies_that_are_documented_are_there() -> None:
+    assert set(shipped()) == {"mini", "small", "gpu"}
+
+
+@pytest.mark.parametrize(("n_out", "n_in"), [(1, 1), (1, 2), (2, 2), (3, 3), (4, 4), (2, 4), (4, 2)])
+def test_uneven_preserves_the_function_and_no_symmetry(n_out: int, n_in: int) -> None:
+    matrix = strategy(uneven).matrix(n_out, n_in)
+    assert (matrix > 0).all()
+    turns = [(a, b) for a in range(n_out) for b in range(n_in) if (a, b) != (0, 0)]
+    turned = [np.roll(matrix, turn, axis=(0, 1)) for turn in turns]
+    assert n_in == 1 or not any(np.allclose(matrix, other) for other in turned)
+
+
+def test_recipes_know_their_names() -> None:
+    assert all(recipe.name == name for name, recipe in RECIPES.items())
+    assert RECOMMENDED in RECIPES
+    assert not Recipe("x").clones
