@@ -105,7 +105,7 @@ def test_what_means_nothing_is_refused_in_one_line(tmp_path: Path, text: str, me
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(GraphcloneError, match="no such file; give a RUN.toml, or one of"):
+    with pytest.raises(GraphcloneError, match=r"no such file; give a RUN\.toml, or one of"):
         read(str(tmp_path / "none.toml"))
 
 
