@@ -13,10 +13,10 @@ WORKERS = 2
 
 
 @contextmanager
-def workers() -> Iterator[ThreadPoolExecutor]:
+def workers(count: int = WORKERS) -> Iterator[ThreadPoolExecutor]:
     """A pool of threads in which torch uses one thread each; what is not begun when the block fails never is."""
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(WORKERS, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool
     finally:

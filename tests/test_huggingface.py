@@ -14,9 +14,11 @@ import transformers
 from graphclone.checkpoint_plan import Plan, plan
 from graphclone.checkpoints import clone_checkpoint, write_checkpoint
 from graphclone.cli import main
+from graphclone.emit.shards import sharded
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.weights import open_weights
 from graphclone.kernel import widen
+from graphclone.models.randomise import randomise
 from graphclone.pipeline import Request
 from graphclone.strategies import strategy
 from graphclone.verify_checkpoints import run_source, verify_checkpoints
@@ -26,6 +28,8 @@ STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
 WIDEN_IO = {"bert-headless": ("last_hidden_state", "pooler_output")}
 TRIPLED = {"opt-mini", "pythia-mini", "olmo-mini", "gemma", "bart", "vit"}
 """Models that are widened 3x as well."""
+
+_TOWER = {"layers": 2, "attention_heads": 5, "ffn_dim": 52}
 
 UNTIED = {"olmo-mini"}
 """Models whose final norm has no weight, so that nothing absorbs the factor of a tied embedding."""
@@ -85,6 +89,17 @@ def test_every_tensor_is_what_the_kernel_makes(tmp_path: Path) -> None:
             assert torch.equal(found[entry.name].read(), widen(entry.source.read(), entry.recipe)), entry.name
 
 
+@pytest.mark.parametrize("size", [30_000, 60_000, 100_000, 1_000_000])
+def test_files_are_no_more_than_it_takes_and_about_as_large_as_each_other(size: int, tmp_path: Path) -> None:
+    entries = planned(saved("gpt2", tmp_path / "source")).entries
+    files = [sum(entry.nbytes for entry in shard.entries) for shard in sharded(entries, size)]
+    largest = max(entry.nbytes for entry in entries)
+    assert [entry for shard in sharded(entries, size) for entry in shard.entries] == entries
+    assert max(files) <= max(size, largest)
+    assert len(files) <= 1 + 2 * sum(files) // size
+    assert max(files) - sum(files) // len(files) <= largest
+
+
 @pytest.mark.parametrize("size", [1, 700, 4096])
 def test_blocks_of_any_size_give_the_same_bytes(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = planned(saved("llama-tied", tmp_path / "source"), 3)
@@ -92,6 +107,25 @@ def test_blocks_of_any_size_give_the_same_bytes(size: int, tmp_path: Path, monke
     monkeypatch.setattr("graphclone.emit.shards.BLOCK", size)
     write_checkpoint(made, tmp_path / "blocks", verify=False)
     assert contents(tmp_path / "whole") == contents(tmp_path / "blocks")
+
+
+def test_a_model_that_is_fed_with_neither_tokens_nor_images(tmp_path: Path) -> None:
+    """Nobody can tell from a configuration how long a spectrogram is: the user gives one."""
+    towers = {f"{tower}_{field}": n for tower in ("encoder", "decoder") for field, n in _TOWER.items()}
+    sizes = {"d_model": 40, "num_mel_bins": 10, "max_source_positions": 12, "classifier_proj_size": 18}
+    config = transformers.WhisperConfig(**sizes, **towers, vocab_size=61, pad_token_id=0, num_labels=3)
+    source, out = tmp_path / "source", tmp_path / "out"
+    randomise(transformers.WhisperForAudioClassification(config)).save_pretrained(source)
+    with pytest.raises(GraphcloneError, match=r"not known what to feed as input_features; .*inputs=\{"):
+        clone_checkpoint(source, out)
+    inputs = {"input_features": torch.randn(2, 10, 24, generator=torch.Generator().manual_seed(0))}
+    written = clone_checkpoint(source, out, inputs=inputs)
+    assert written.verification is not None and written.verification.ok
+    assert written.plan.changes["d_model"] == (40, 80)
+    assert written.plan.changes["encoder_attention_heads"] == (5, 10)
+    (small, _), (wide, problems) = loaded(source), loaded(out)
+    assert not problems
+    torch.testing.assert_close(outputs(wide, inputs)["logits"], outputs(small, inputs)["logits"])
 
 
 def test_what_lies_beside_the_weights_is_copied_and_the_card_tells_all(tmp_path: Path) -> None:

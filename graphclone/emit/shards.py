@@ -3,6 +3,7 @@
 The header of a file says where each tensor begins, so it is written first, and tensors then in any order. Where all
 copies of a row are equal the source is read, widened and written a block of rows at a time, and no tensor is ever held
 whole; elsewhere a tensor is widened in one piece, and a budget keeps what is held at once within twice the largest.
+Two files are written at a time, since the system lets one thread at a time write into a file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -25,7 +26,7 @@ from graphclone.frontends.weights import DTYPE_NAMES, PickledTensor, StoredTenso
 from graphclone.growth import rigid
 from graphclone.initializers import Widening
 from graphclone.kernel import widen
-from graphclone.threads import workers
+from graphclone.threads import WORKERS, workers
 
 BLOCK = 8 << 20
 """Bytes of a block of widened rows."""
@@ -85,7 +86,25 @@ class Shard:
 
 
 def sharded(entries: Sequence[Entry], max_bytes: int) -> list[Shard]:
-    """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself."""
+    """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself.
+
+    There are no more files than it takes, and they are about as large as each other.
+    """
+    groups = _gathered(entries, max_bytes)
+    low, high = sum(entry.nbytes for entry in entries) // max(len(groups), 1), max_bytes
+    while low < high:
+        middle = (low + high) // 2
+        if len(made := _gathered(entries, middle)) <= len(groups):
+            groups, high = made, middle
+        else:
+            low = middle + 1
+    if len(groups) == 1:
+        return [Shard("model.safetensors", tuple(groups[0]))]
+    names = (f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1))
+    return [Shard(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+
+
+def _gathered(entries: Sequence[Entry], max_bytes: int) -> list[list[Entry]]:
     groups: list[list[Entry]] = []
     size = 0
     for entry in entries:
@@ -94,10 +113,7 @@ def sharded(entries: Sequence[Entry], max_bytes: int) -> list[Shard]:
             size = 0
         groups[-1].append(entry)
         size += entry.nbytes
-    if len(groups) == 1:
-        return [Shard("model.safetensors", tuple(groups[0]))]
-    names = (f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1))
-    return [Shard(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+    return groups
 
 
 Done = Callable[[Shard, list[str]], None]
@@ -118,37 +134,44 @@ def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Cal
         GraphcloneError: a tensor cannot be read.
     """
     budget = _Budget(2 * max((entry.nbytes for shard in shards for entry in shard.entries), default=0))
-    with workers() as pool:  # one thread widens while another writes
-        for shard in shards:
-            _write_shard(folder, shard, pool, budget, done, advance)
+    for first in range(0, len(shards), WORKERS):
+        together = shards[first : first + WORKERS]
+        with ExitStack() as stack:
+            files = [stack.enter_context(_opened(folder, shard)) for shard in together]
+            # A file has a thread of its own; a single one has them all, of which one widens while another writes.
+            pools = [stack.enter_context(workers(WORKERS // len(together))) for _ in together]
+            begun = [
+                _begun(shard, file, pool, budget, advance)
+                for shard, file, pool in zip(together, files, pools, strict=True)
+            ]
+            for shard, tasks in zip(together, begun, strict=True):
+                finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+                for task in finished:
+                    task.result()
+                _partial(folder, shard).replace(folder / shard.file_name)
+                done(shard, [entry.name for entry, task in zip(shard.entries, tasks, strict=True) if task.result()])
 
 
-def _write_shard(
-    folder: Path,
-    shard: Shard,
-    pool: ThreadPoolExecutor,
-    budget: _Budget,
-    done: Done,
-    advance: Callable[[int], None],
-) -> None:
-    target = folder / shard.file_name
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("wb", buffering=0) as file:
-        header = shard.header
-        _write_at(file, header, 0)
-        offset = len(header)
-        tasks: list[Future[bool]] = []
-        for entry in shard.entries:
-            tasks.append(pool.submit(_Task(entry, file, offset, budget, advance)))
-            offset += entry.nbytes
-        finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-        for task in tasks:
-            task.cancel()
-        wait(tasks)  # none may write into a closed file
-        for task in finished:
-            task.result()
-    partial.replace(target)
-    done(shard, [entry.name for entry, task in zip(shard.entries, tasks, strict=True) if task.result()])
+def _partial(folder: Path, shard: Shard) -> Path:
+    return folder / f"{shard.file_name}.partial"
+
+
+def _opened(folder: Path, shard: Shard) -> BinaryIO:
+    return _partial(folder, shard).open("wb", buffering=0)
+
+
+def _begun(
+    shard: Shard, file: BinaryIO, pool: ThreadPoolExecutor, budget: _Budget, advance: Callable[[int], None]
+) -> list[Future[bool]]:
+    """What a pool has been given to do for one file: its tensors, each of which tells whether it holds NaNs."""
+    header, writing = shard.header, threading.Lock()
+    _write_at(file, header, 0)
+    offset = len(header)
+    tasks = []
+    for entry in shard.entries:
+        tasks.append(pool.submit(_Task(entry, file, writing, offset, budget, advance)))
+        offset += entry.nbytes
+    return tasks
 
 
 class _Budget:
@@ -173,10 +196,14 @@ class _Budget:
 
 @dataclass(frozen=True)
 class _Task:
-    """Widens one tensor into its place in a file. Whether the source holds NaNs."""
+    """Widens one tensor into its place in a file. Whether the source holds NaNs.
+
+    The system lets one thread write into a file at a time; waiting for a lock costs less than spinning there.
+    """
 
     entry: Entry
     file: BinaryIO
+    writing: threading.Lock
     offset: int
     budget: _Budget
     advance: Callable[[int], None]
@@ -213,7 +240,8 @@ class _Task:
         return found
 
     def write(self, data: memoryview, at: int) -> None:
-        _write_at(self.file, data, self.offset + at)
+        with self.writing:
+            _write_at(self.file, data, self.offset + at)
         self.advance(len(data))
 
 
@@ -239,14 +267,9 @@ def _bytes(tensor: torch.Tensor) -> memoryview:
     return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
-_WRITING = threading.Lock()
-"""The system lets one thread write into a file at a time; waiting here costs less than spinning there."""
-
-
 def _write_at(file: BinaryIO, data: bytes | memoryview, offset: int) -> None:
     """All of it; the system may write less at a time."""
     view = memoryview(data)
-    with _WRITING:
-        while view:
-            count = os.pwrite(file.fileno(), view, offset)
-            view, offset = view[count:], offset + count
+    while view:
+        count = os.pwrite(file.fileno(), view, offset)
+        view, offset = view[count:], offset + count

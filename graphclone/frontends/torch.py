@@ -10,8 +10,8 @@ from __future__ import annotations
 import operator
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from typing import Any
 from zlib import crc32
@@ -20,6 +20,7 @@ import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
@@ -191,7 +192,7 @@ def export(
         shapes = dynamic_shapes(module, call_args, call_kwargs) if varying else None
         try:
             # torch.export prints the graph so far of a model that it refuses; the reason is raised.
-            with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            with warnings.catch_warnings(), redirect_stderr(StringIO()), _graph_alone():
                 warnings.simplefilter("ignore")
                 program = torch.export.export(module, call_args, call_kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:  # torch.export raises whatever the model's own code raises
@@ -199,6 +200,19 @@ def export(
             continue
         return program, _first_line(failures[0]) if failures else ""
     raise GraphcloneError(f"{name}: torch.export failed: {_first_line(failures[-1])}") from failures[-1]
+
+
+@contextmanager
+def _graph_alone() -> Iterator[None]:
+    """Without what torch.export makes besides a graph: its code in text, and the call stack of each node."""
+    config = torch.fx.config
+    before = getattr(config, "do_not_emit_stack_traces", False)
+    config.do_not_emit_stack_traces = True
+    try:
+        with _use_lazy_graph_module(True):
+            yield
+    finally:
+        config.do_not_emit_stack_traces = before
 
 
 def _first_line(error: Exception) -> str:
