@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphclone.cli import main
 from graphclone.errors import GraphcloneError
 from graphclone.strategies import strategy
 from graphclone.study.config import read, shipped
@@ -102,6 +103,16 @@ def test_what_means_nothing_is_refused_in_one_line(tmp_path: Path, text: str, me
         _read(tmp_path, text)
     assert "run.toml" in str(caught.value)
     assert "\n" not in str(caught.value).strip()
+
+
+def test_the_command_refuses_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", str(tmp_path / "none.toml")]) == 2
+    assert capsys.readouterr().err.startswith("graphclone: ")
+    (tmp_path / "run.toml").write_text(PLAIN)
+    assert main(["study", str(tmp_path / "run.toml"), "--recipe", "wild", "-o", str(tmp_path / "out")]) == 2
+    assert "--recipe: there is no 'wild'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["study", "mini", "--jobs", "0"])
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -132,6 +132,15 @@ def _begin(queue: Any, threads: int) -> None:
     global _queue  # noqa: PLW0603 (an initializer has no other way to hand something to the calls that follow)
     _queue = queue
     torch.set_num_threads(threads)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """End with the process that began this one, even if it was killed: nobody would know of what goes on here."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(job: Job, place: Place) -> None:
