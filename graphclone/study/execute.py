@@ -100,7 +100,7 @@ def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> 
     with _told(context, tell) as queue:
         pool = ProcessPoolExecutor(at_once, context, initializer=_begin, initargs=(queue, threads))
         try:
-            _scheduled(pool, todo, place, tell)
+            _scheduled(pool, todo, place, at_once, tell)
         except BaseException:
             for process in list(pool._processes.values()):
                 process.terminate()  # a run that is stopped goes on from its last evaluation
@@ -109,19 +109,19 @@ def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> 
             pool.shutdown(cancel_futures=True)
 
 
-def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, tell: Progress) -> None:
+def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> None:
+    """Keep so many going, each time with the first that need not wait."""
     waiting, running = list(todo), dict[Future[None], Job]()
-    unfinished = {job.name for job in todo}
     while waiting or running:
+        unfinished = {job.name for job in (*waiting, *running.values())}
         ready = [job for job in waiting if job.needs is None or job.needs.name not in unfinished]
-        waiting = [job for job in waiting if job not in ready]
-        running |= {pool.submit(_do, job, place): job for job in ready}
+        for job in ready[: at_once - len(running)]:
+            waiting.remove(job)
+            running[pool.submit(_do, job, place)] = job
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             future.result()
-            job = running.pop(future)
-            unfinished.discard(job.name)
-            tell(job.name, "done", 1, 1)
+            tell(running.pop(future).name, "done", 1, 1)
 
 
 _queue: Any = None
