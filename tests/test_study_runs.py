@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from graphclone.errors import GraphcloneError
+from graphclone.models.huggingface import new_model
 from graphclone.study import Base, Comparison, Model, Recipe, Training, read, run_study
 from graphclone.study.training import _Dropout, rate
 from tests.study_models import Tiny, corpus, study
@@ -192,6 +194,22 @@ def test_models_of_the_library_grow_by_their_configuration(tmp_path: Path, data:
     wide = json.loads((tmp_path / "models" / "a-3x.json").read_text())
     assert wide["hidden_size"] == 48
     assert wide["vocab_size"] == 256
+
+
+def test_a_checkpoint_is_cloned_as_it_is(tmp_path: Path, data: str) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(5)
+    source: Any = new_model("CausalLM", "olmo", {"vocab_size": 256, "eos_token_id": None, **sizes})
+    source.save_pretrained(tmp_path / "source")
+    made = replace(study(data, steps=2), model=(Model("mine", str(tmp_path / "source")),), base=(Base("as-is", 0),))
+    run_study(made, tmp_path / "out")
+    found = _metrics(tmp_path / "out")
+    (base,) = found["mine-1x-as-is-base-s0"]
+    assert found["mine-2x-as-is-noisy-symmetric-s0"][0]["loss"] == pytest.approx(base["loss"], rel=1e-5)
+    assert found["mine-2x-random-s0"][0]["loss"] != pytest.approx(base["loss"], rel=1e-5)
+    kept = load_file(tmp_path / "out" / "runs" / "mine-1x-as-is-base-s0" / "weights.safetensors")
+    state = source.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept.items())
 
 
 def test_the_shipped_mini_study_in_brief(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -132,6 +134,8 @@ def _begin(queue: Any, threads: int) -> None:
     global _queue  # noqa: PLW0603 (an initializer has no other way to hand something to the calls that follow)
     _queue = queue
     torch.set_num_threads(threads)
+    logging.disable(logging.WARNING)  # as the command line does, where it was not asked to --debug
+    warnings.simplefilter("ignore")
     threading.Thread(target=_follow, daemon=True).start()
 
 

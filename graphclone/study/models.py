@@ -132,9 +132,12 @@ class Family:
 
             yield open_checkpoint(self.model.source).folder
             return
+        from graphclone.frontends.huggingface import quiet
+
         with tempfile.TemporaryDirectory() as folder:
             made: Any = self._pretrained(1)()
-            made.save_pretrained(folder)
+            with quiet():
+                made.save_pretrained(folder)
             yield Path(folder)
 
     def _check(self, module: torch.nn.Module) -> None:
