@@ -154,6 +154,18 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, data: str) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*") if path.is_file()}
 
 
+def test_a_base_whose_weights_were_not_kept_is_trained_again(tmp_path: Path, data: str) -> None:
+    run_study(study(data), tmp_path)
+    before = _metrics(tmp_path)
+    (tmp_path / "runs" / "tiny-1x-brief-base-s0" / "weights.safetensors").unlink()
+    run_study(study(data), tmp_path)  # nothing needs them
+    assert not list(tmp_path.glob("runs/*/weights.safetensors"))
+    run_study(study(data, recipes=("noisy-symmetric", "diagonal")), tmp_path)
+    after = _metrics(tmp_path)
+    assert after.pop("tiny-2x-brief-diagonal-s0")
+    assert after == before
+
+
 def test_a_folder_of_another_study_is_refused(tmp_path: Path, data: str) -> None:
     run_study(study(data), tmp_path)
     with pytest.raises(GraphcloneError, match="was run with steps = 12, but now it is 16"):

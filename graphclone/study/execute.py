@@ -61,7 +61,7 @@ def run_study(
         place.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GraphcloneError(f"{folder}: cannot be written to: {error.strerror}") from error
-    todo = [job for job in all_jobs(study, recipe) if not place.finished(job)]
+    todo = _todo(all_jobs(study, recipe), place)
     tell = progress or _silent
     if at_once == 1:
         for job in todo:
@@ -70,6 +70,13 @@ def run_study(
     else:
         _pooled(todo, place, at_once, tell)
     return write_report(place.folder) if _is_main() else place.folder
+
+
+def _todo(found: Sequence[Job], place: Place) -> list[Job]:
+    """What is not finished, and the bases that it needs, if their weights were not kept with their records."""
+    open_jobs = {job.name for job in found if not place.finished(job)}
+    needed = {job.needs.name for job in found if job.needs and job.name in open_jobs}
+    return [job for job in found if job.name in open_jobs or (job.name in needed and not place.trained(job))]
 
 
 def _silent(run: str, what: str, done: int, total: int) -> None:

@@ -135,6 +135,10 @@ class Place:
             )
         return bool(found.get("finished"))
 
+    def trained(self, job: Job) -> bool:
+        """Whether the weights of a base are there to be cloned."""
+        return (self.of(job) / WEIGHTS).exists()
+
 
 def do(job: Job, place: Place, progress: Progress = silent) -> None:
     """Train one model, or go on with it; its base must be there.
@@ -144,8 +148,6 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
     """
     from accelerate import PartialState
 
-    if place.finished(job):
-        return
     folder, study = place.of(job), place.study
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
