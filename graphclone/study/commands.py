@@ -20,7 +20,7 @@ def study(arguments: Namespace) -> int:
     made = read(arguments.study)
     recipe = arguments.recipe or RECOMMENDED
     folder = Path(arguments.output or f"study-{Path(arguments.study).stem}")
-    words = ["graphclone", "study", arguments.study, "-o", str(folder)]
+    words = ["graphclone", "study", arguments.study]  # the record lies in the folder, wherever that is moved
     words += ["--recipe", recipe] if arguments.recipe else []
     with _bars(sys.stderr.isatty()) as tell:
         path = run_study(made, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell)
