@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -350,3 +351,11 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (study(tmp_path) / "plots").write_text("in the way")
     with pytest.raises(GraphcloneError, match=r"cannot write to .*plots"):
         write_report(tmp_path)
+
+
+def test_the_published_report_is_what_its_runs_say(tmp_path: Path) -> None:
+    published = Path(__file__).resolve().parents[1] / "docs" / "study" / "small"
+    shutil.copytree(published / "runs", tmp_path / "runs")
+    assert write_report(tmp_path).read_text() == (published / "report.md").read_text()
+    drawn = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert drawn == {path.name for path in (published / "plots").iterdir()}

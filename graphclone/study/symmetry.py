@@ -11,9 +11,13 @@ apart. Three cosines say whether it does. For a weight of a clone twice as wide,
   deterministic training keeps it at 1, up to rounding. As long as it is 1 one copy's weights determine the other's,
   and half of the parameters are not free. The row cosine alone does not show that: in a diagonal clone it begins at 0.
 
+"Up to rounding" is more than it seems. The copies of a symmetric clone take part in the same sums, bit for bit, and
+stay as they are. Those of a diagonal clone are added in another order; what differs in the last digit grows from step
+to step, and in single precision the swap cosine leaves 1 within some hundred steps (docs/study.md).
+
 A weight that maps onto an axis that does not grow, as the last one of most models, is ``[W/2, W/2]`` in a symmetric
 clone and ``[W, 0]`` in a diagonal one. The latter's swap cosine is 0, and it lets the copies of the whole network part.
-Where it is tied to an embedding, which is replicated, it is ``[W, W]`` in both, and they do not part.
+Where it is tied to an embedding, which is replicated, it is ``[W, W]`` in both, and does not.
 
 Every measure is taken on 2-D weights of floating point, in float64.
 """
