@@ -144,7 +144,7 @@ def test_the_example_has_ten_lines() -> None:
 def test_the_commands_of_the_readme_parse() -> None:
     commands = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
     commands = [words for words in commands if words[:1] == ["graphclone"]]
-    assert {words[1] for words in commands} == {"inspect", "clone", "verify", "rules"}
+    assert {words[1] for words in commands} == {"inspect", "clone", "verify", "study", "rules"}
     for words in commands:
         parser().parse_args(words[1:])
 

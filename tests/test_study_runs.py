@@ -82,12 +82,12 @@ def test_every_run_learns_and_the_clone_begins_where_its_base_ends(tmp_path: Pat
 
 def test_a_run_that_is_killed_goes_on_with_the_same_curve(tmp_path: Path, data: str) -> None:
     toml = tmp_path / "run.toml"
-    toml.write_text(TOML.format(data=data, steps=1200))
+    toml.write_text(TOML.format(data=data, steps=480))
     command = [sys.executable, "-m", "graphclone.cli", "study", str(toml), "--jobs", "2", "-o"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, str(tmp_path / "whole")], cwd=ROOT, env=environment, check=True, capture_output=True)
     kills = 0
-    for wanted in (200, 600):  # the state after that many steps, in a clone's run
+    for wanted in (80, 280):  # the state after that many steps, in a clone's run
         process = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, env=environment)
         while process.poll() is None and not _reached(tmp_path / "killed", wanted):
             time.sleep(0.01)
