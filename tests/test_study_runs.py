@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from graphclone.errors import GraphcloneError
 from graphclone.models.huggingface import new_model
-from graphclone.study import Base, Comparison, Model, Recipe, Training, read, run_study
+from graphclone.study import Base, Comparison, Data, Model, Recipe, Training, read, run_study
 from graphclone.study.training import _Dropout, rate
 from tests.study_models import Tiny, corpus, study
 
@@ -170,6 +170,11 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path, data: str) -> None
     run_study(study(data), tmp_path)
     with pytest.raises(GraphcloneError, match="was run with steps = 12, but now it is 16"):
         run_study(study(data, steps=16), tmp_path)
+    with pytest.raises(GraphcloneError, match="was run with context = 32, but now it is 16"):
+        run_study(replace(study(data), data=Data(data, context=16, validation=8)), tmp_path)
+    (tmp_path / "runs" / "tiny-2x-random-s0" / "run.json").write_text("{")
+    with pytest.raises(GraphcloneError, match=r"tiny-2x-random-s0.run\.json: cannot be read"):
+        run_study(study(data), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 RANDOM = "random"
 """The recipe that every other is measured against: the wide model's own initialisation."""
 
+UNEVEN = "uneven"
+_LEAN = 0.6
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -59,10 +62,6 @@ class Recipe:
         if not self.clones:
             return None
         return strategy(uneven if self.strategy == UNEVEN else self.strategy, self.snr_db)
-
-
-UNEVEN = "uneven"
-_LEAN = 0.6
 
 
 def uneven(n_out: int, n_in: int) -> FloatArray:

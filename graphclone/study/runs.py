@@ -125,8 +125,7 @@ class Place:
         path = self.of(job) / RUN
         if not path.exists():
             return False
-        found = json.loads(path.read_text(encoding="utf-8"))
-        wanted = _described(job)
+        found, wanted = _record(path), self.described(job)
         if changed := [key for key in wanted if found.get(key) != wanted[key]]:
             key = changed[0]
             raise GraphcloneError(
@@ -134,6 +133,11 @@ class Place:
                 "give another folder with -o, or remove this run"
             )
         return bool(found.get("finished"))
+
+    def described(self, job: Job) -> dict[str, Any]:
+        """What must be the same for a run to go on."""
+        data = self.study.data
+        return {**_described(job), "context": data.context, "validation": data.validation}
 
     def trained(self, job: Job) -> bool:
         """Whether the weights of a base are there to be cloned."""
@@ -158,9 +162,8 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
             module, widenings = _start(job, family, place)
         recipe = job.recipe or Recipe("base")
         record = {
-            **_described(job),
+            **place.described(job),
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "context": study.data.context,
             "corpus": corpus.digest,
             "command": place.command,
         }
@@ -212,8 +215,17 @@ def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: weights[name].contiguous() for name in found.values()}
 
 
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GraphcloneError(f"{path}: cannot be read ({error}); remove the run's folder to do it again") from error
+    if not isinstance(found, dict):
+        raise GraphcloneError(f"{path}: is no record of a run; remove the run's folder to do it again")
+    return found
+
+
 def _described(job: Job) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
     base = job.needs
     return {
         "name": job.name,
