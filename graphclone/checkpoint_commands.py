@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shlex
 from argparse import Namespace
@@ -93,21 +92,12 @@ def _command(arguments: Namespace) -> str:
 
 def _show(arguments: Namespace, written: Written, graphs: dict[str, str]) -> None:
     made, verification = written.plan.clone, written.verification
-    before, after = report.parameters(made)
     if arguments.json:
         report.show_json(
             {
-                "output": arguments.output,
-                "strategy": made.state.request.strategy.name,
-                "seed": arguments.seed,
-                "parameters": {"source": before, "clone": after},
-                "dims": report.clone_rows(made),
+                **report.clone_record(made, arguments.output, written.notes, graphs, verification),
                 "config": {name: list(values) for name, values in written.plan.changes.items()},
                 "shards": [shard.file_name for shard in written.shards],
-                "timings": [dataclasses.asdict(timing) for timing in made.timings],
-                "notes": list(written.notes),
-                "graphs": graphs,
-                "verification": verification.to_dict() if verification is not None else None,
             }
         )
         return

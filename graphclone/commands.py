@@ -133,21 +133,8 @@ def _verified(made: Clone, stage: Path, arguments: Namespace) -> Report:
 
 
 def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
-    before, after = report.parameters(made)
     if arguments.json:
-        report.show_json(
-            {
-                "output": arguments.output,
-                "strategy": made.state.request.strategy.name,
-                "seed": arguments.seed,
-                "parameters": {"source": before, "clone": after},
-                "dims": report.clone_rows(made),
-                "timings": [dataclasses.asdict(timing) for timing in made.timings],
-                "notes": made.graph.notes,
-                "graphs": graphs,
-                "verification": verification.to_dict() if verification is not None else None,
-            }
-        )
+        report.show_json(report.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
         return
     report.show_clone(made)
     if arguments.timing:

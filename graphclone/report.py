@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from graphclone.progress import Progress
+
 if TYPE_CHECKING:
+    from graphclone.checks import Report
     from graphclone.cloning import Clone
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
     from graphclone.pipeline import Timing
-
-Advance = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are done, and how many there are."""
 
 _PIPE_WIDTH = 160
 """Columns where nothing says how wide the reader's screen is."""
@@ -47,16 +48,17 @@ def table(*headings: str, title: str | None = None) -> Table:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Advance]:
+def progress(text: str) -> Iterator[Progress]:
     """A bar with the time, on the standard error, while something takes long; only on a terminal.
 
     It moves to and fro until it is told how far things are.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
 
     screen = Console(file=sys.stderr)  # this one, whatever is redirected meanwhile
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Bars(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task(text, total=None)
         yield lambda what, done, total: bar.update(task, description=f"{text}: {what}", completed=done, total=total)
 
@@ -142,6 +144,24 @@ def clone_rows(clone: Clone) -> list[dict[str, Any]]:
             for new_size, count in sizes.items()
         ]
     return rows
+
+
+def clone_record(
+    clone: Clone, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
+) -> dict[str, Any]:
+    """What ``clone --json`` says of a clone and where it was written."""
+    before, after = parameters(clone)
+    return {
+        "output": output,
+        "strategy": clone.state.request.strategy.name,
+        "seed": clone.state.request.seed,
+        "parameters": {"source": before, "clone": after},
+        "dims": clone_rows(clone),
+        "timings": [dataclasses.asdict(timing) for timing in clone.timings],
+        "notes": list(notes),
+        "graphs": dict(graphs),
+        "verification": verification.to_dict() if verification is not None else None,
+    }
 
 
 def parameters(clone: Clone) -> tuple[int, int]:

@@ -196,14 +196,12 @@ def _start(job: Job, family: Family, place: Place) -> tuple[torch.nn.Module, dic
 def _finish(job: Job, folder: Path, weights: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
-        PartialState().wait_for_everyone()
-        return
-    if job.recipe is None:
-        with written(folder / WEIGHTS) as partial:
-            save_file(_untied(weights), partial)
-    _write_json(folder / RUN, {**record, "finished": True})
-    forget_states(folder)
+    if PartialState().is_main_process:
+        if job.recipe is None:
+            with written(folder / WEIGHTS) as partial:
+                save_file(_untied(weights), partial)
+        _write_json(folder / RUN, {**record, "finished": True})
+        forget_states(folder)
     PartialState().wait_for_everyone()
 
 

@@ -198,15 +198,14 @@ class _Run:
     def _line(self, step: int) -> dict[str, Any]:
         lesson, training = self.lesson, self.lesson.training
         self.module.eval()
-        # a process without sequences of its own still takes part in the sums, and in a sharded forward pass
         windows = self._mine(lesson.corpus.windows(lesson.validation, lesson.context))
-        total = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
-        counts = scores(windows[:0].cpu(), windows[:0, 1:].cpu(), lesson.corpus.text)
+        total, counts = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device), Counts()
+        # of no sequences there is one split: a process without any still takes part in a sharded forward pass
         for tokens in windows.split(max(training.batch // self.accelerator.num_processes, 1)):
             found = logits(self.module, tokens[:, :-1]).float()
-            nats = F.cross_entropy(found.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
-            total += torch.stack([nats.double(), torch.tensor(float(tokens[:, 1:].numel())).to(nats.device)])
-            counts += scores(tokens.cpu(), found.argmax(-1).cpu(), lesson.corpus.text)
+            total[0] += F.cross_entropy(found.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+            total[1] += tokens[:, 1:].numel()
+            counts += scores(tokens, found.argmax(-1), lesson.corpus.text)
         self.module.train()
         total = self.accelerator.reduce(total)
         summed = self.accelerator.reduce(counts.as_tensor().to(self.accelerator.device))
