@@ -3,35 +3,40 @@
 The header of a file says where each tensor begins, so it is written first, and tensors then in any order. Where all
 copies of a row are equal the source is read, widened and written a block of rows at a time, and no tensor is ever held
 whole; elsewhere a tensor is widened in one piece, and a budget keeps what is held at once within twice the largest.
-Two files are written at a time, since the system lets one thread at a time write into a file.
+All threads write into one file through memory maps of its parts, since of calls to ``write`` the system lets but one at
+a time into a file.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from graphclone.frontends.weights import DTYPE_NAMES, PickledTensor, StoredTensor
 from graphclone.growth import rigid
 from graphclone.initializers import Widening
 from graphclone.kernel import widen
-from graphclone.threads import WORKERS, workers
+from graphclone.threads import workers
 
 BLOCK = 8 << 20
-"""Bytes of a block of widened rows."""
+"""Bytes of a block of widened rows, and of the part of a file that a thread has mapped."""
 
 _ALIGNMENT = 8
+
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -134,42 +139,36 @@ def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Cal
         GraphcloneError: a tensor cannot be read.
     """
     budget = _Budget(2 * max((entry.nbytes for shard in shards for entry in shard.entries), default=0))
-    for first in range(0, len(shards), WORKERS):
-        together = shards[first : first + WORKERS]
-        with ExitStack() as stack:
-            files = [stack.enter_context(_opened(folder, shard)) for shard in together]
-            # A file has a thread of its own; a single one has them all, of which one widens while another writes.
-            pools = [stack.enter_context(workers(WORKERS // len(together))) for _ in together]
-            begun = [
-                _begun(shard, file, pool, budget, advance)
-                for shard, file, pool in zip(together, files, pools, strict=True)
-            ]
-            for shard, tasks in zip(together, begun, strict=True):
-                finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-                for task in finished:
-                    task.result()
-                _partial(folder, shard).replace(folder / shard.file_name)
-                done(shard, [entry.name for entry, task in zip(shard.entries, tasks, strict=True) if task.result()])
+    for shard in shards:
+        partial = folder / f"{shard.file_name}.partial"
+        with partial.open("w+b") as file, workers() as pool:
+            _make_room(file, shard.nbytes)
+            tasks = _begun(shard, file, pool, budget, advance)
+            finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+            for task in finished:
+                task.result()
+        partial.replace(folder / shard.file_name)
+        done(shard, [entry.name for entry, task in zip(shard.entries, tasks, strict=True) if task.result()])
 
 
-def _partial(folder: Path, shard: Shard) -> Path:
-    return folder / f"{shard.file_name}.partial"
-
-
-def _opened(folder: Path, shard: Shard) -> BinaryIO:
-    return _partial(folder, shard).open("wb", buffering=0)
+def _make_room(file: BinaryIO, size: int) -> None:
+    """Take the disk's space now: a full disk is an error here, and would kill whoever writes into a map."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
 
 
 def _begun(
     shard: Shard, file: BinaryIO, pool: ThreadPoolExecutor, budget: _Budget, advance: Callable[[int], None]
 ) -> list[Future[bool]]:
     """What a pool has been given to do for one file: its tensors, each of which tells whether it holds NaNs."""
-    header, writing = shard.header, threading.Lock()
-    _write_at(file, header, 0)
+    header = shard.header
+    _write_at(file, np.frombuffer(header, np.uint8), 0)
     offset = len(header)
     tasks = []
     for entry in shard.entries:
-        tasks.append(pool.submit(_Task(entry, file, writing, offset, budget, advance)))
+        tasks.append(pool.submit(_Task(entry, file, offset, budget, advance)))
         offset += entry.nbytes
     return tasks
 
@@ -196,14 +195,10 @@ class _Budget:
 
 @dataclass(frozen=True)
 class _Task:
-    """Widens one tensor into its place in a file. Whether the source holds NaNs.
-
-    The system lets one thread write into a file at a time; waiting for a lock costs less than spinning there.
-    """
+    """Widens one tensor into its place in a file. Whether the source holds NaNs."""
 
     entry: Entry
     file: BinaryIO
-    writing: threading.Lock
     offset: int
     budget: _Budget
     advance: Callable[[int], None]
@@ -239,10 +234,11 @@ class _Task:
             found = found or _has_nan(part)
         return found
 
-    def write(self, data: memoryview, at: int) -> None:
-        with self.writing:
-            _write_at(self.file, data, self.offset + at)
-        self.advance(len(data))
+    def write(self, data: Bytes, at: int) -> None:
+        for first in range(0, len(data), BLOCK):
+            part = data[first : first + BLOCK]
+            _write_at(self.file, part, self.offset + at + first)
+            self.advance(len(part))
 
 
 def _equal_rows(recipe: Widening) -> int | None:
@@ -263,13 +259,13 @@ def _has_nan(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() and bool(tensor.numel()) and bool(torch.aminmax(tensor)[0].isnan())
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+def _bytes(tensor: torch.Tensor) -> Bytes:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy()
 
 
-def _write_at(file: BinaryIO, data: bytes | memoryview, offset: int) -> None:
-    """All of it; the system may write less at a time."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(file.fileno(), view, offset)
-        view, offset = view[count:], offset + count
+def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:
+    """Into a place that the file has."""
+    lead = offset % mmap.ALLOCATIONGRANULARITY
+    if len(data):
+        with mmap.mmap(file.fileno(), lead + len(data), offset=offset - lead) as window:
+            np.frombuffer(window, np.uint8)[lead:] = data  # other threads go on meanwhile
