@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from graphclone import into
+from graphclone import collector, into
 from graphclone.alignment import align
 from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
@@ -83,6 +83,7 @@ class Plan:
         return {named(where): values for where, values in differences(self.checkpoint.fields, self.fields).items()}
 
 
+@collector.seldom()
 def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, after: After | None = None) -> Plan:
     """Decide everything about the clone of a checkpoint, from its configuration and the names on disk.
 

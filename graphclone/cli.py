@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
-from graphclone import __version__
+from graphclone import __version__, collector
 from graphclone.errors import GraphcloneError, NotEquivalentError
 
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit code."""
     arguments = parser().parse_args(argv)
     try:
-        with nullcontext() if arguments.debug else _no_warnings():
+        with collector.seldom(), nullcontext() if arguments.debug else _no_warnings():
             code: int = arguments.run(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from graphclone import collector
 from graphclone.dims import Group, dims, groups
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace as trace_torch
@@ -150,6 +151,7 @@ class OnnxClone(Clone):
         return verify_onnx_model(self, **options)
 
 
+@collector.seldom()
 def trace(
     model: torch.nn.Module | str | Path,
     args: Sequence[Any] = (),
@@ -175,6 +177,7 @@ def trace(
     return Traced(state, run(analysis(), state))
 
 
+@collector.seldom()
 def clone(  # noqa: PLR0913 (all but the first three are keywords)
     model: torch.nn.Module | str | Path,
     args: Sequence[Any] = (),

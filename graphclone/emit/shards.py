@@ -9,6 +9,7 @@ a time into a file.
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -144,11 +145,11 @@ def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Cal
         with partial.open("w+b") as file, workers() as pool:
             _make_room(file, shard.nbytes)
             tasks = _begun(shard, file, pool, budget, advance)
-            finished, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+            finished, _ = wait(tasks.values(), return_when=FIRST_EXCEPTION)
             for task in finished:
                 task.result()
         partial.replace(folder / shard.file_name)
-        done(shard, [entry.name for entry, task in zip(shard.entries, tasks, strict=True) if task.result()])
+        done(shard, [entry.name for entry in shard.entries if tasks[entry.name].result()])
 
 
 def _make_room(file: BinaryIO, size: int) -> None:
@@ -161,16 +162,14 @@ def _make_room(file: BinaryIO, size: int) -> None:
 
 def _begun(
     shard: Shard, file: BinaryIO, pool: ThreadPoolExecutor, budget: _Budget, advance: Callable[[int], None]
-) -> list[Future[bool]]:
+) -> dict[str, Future[bool]]:
     """What a pool has been given to do for one file: its tensors, each of which tells whether it holds NaNs."""
     header = shard.header
     _write_at(file, np.frombuffer(header, np.uint8), 0)
-    offset = len(header)
-    tasks = []
-    for entry in shard.entries:
-        tasks.append(pool.submit(_Task(entry, file, offset, budget, advance)))
-        offset += entry.nbytes
-    return tasks
+    starts = itertools.accumulate((entry.nbytes for entry in shard.entries), initial=len(header))
+    todo = [_Task(entry, file, offset, budget, advance) for entry, offset in zip(shard.entries, starts, strict=False)]
+    # The largest first: whoever takes a large one last works on alone.
+    return {task.entry.name: pool.submit(task) for task in sorted(todo, key=lambda task: -task.entry.nbytes)}
 
 
 class _Budget:
