@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -195,15 +195,18 @@ def _downloaded(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     advice = "give the folder of a checkpoint, or a hub id where there is a network"
-    patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja", "LICENSE*", "README.md", "*.py"]
+    small = ["*.json", "*.model", "*.txt", "*.jinja", "LICENSE*", "README.md", "*.py"]
+    download = partial(huggingface_hub.snapshot_download, name, ignore_patterns=["*/*"])
     try:
-        folder = huggingface_hub.snapshot_download(name, allow_patterns=patterns)
+        folder = Path(download(allow_patterns=[*small, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):  # many repositories have both
+            folder = Path(download(allow_patterns=["*.bin"]))
     except HFValidationError:
         raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
     except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
         reason = first_line(error)
         raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
-    return Path(folder)
+    return folder
 
 
 def _read_config(path: Path) -> Config:
