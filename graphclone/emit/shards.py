@@ -92,34 +92,19 @@ class Shard:
 
 
 def sharded(entries: Sequence[Entry], max_bytes: int) -> list[Shard]:
-    """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself.
-
-    There are no more files than it takes, and they are about as large as each other.
-    """
-    groups = _gathered(entries, max_bytes)
-    low, high = sum(entry.nbytes for entry in entries) // max(len(groups), 1), max_bytes
-    while low < high:
-        middle = (low + high) // 2
-        if len(made := _gathered(entries, middle)) <= len(groups):
-            groups, high = made, middle
-        else:
-            low = middle + 1
-    if len(groups) == 1:
-        return [Shard("model.safetensors", tuple(groups[0]))]
-    names = (f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1))
-    return [Shard(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
-
-
-def _gathered(entries: Sequence[Entry], max_bytes: int) -> list[list[Entry]]:
-    groups: list[list[Entry]] = []
+    """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself."""
+    groups: list[list[Entry]] = [[]]
     size = 0
     for entry in entries:
-        if not groups or size + entry.nbytes > max_bytes:
+        if groups[-1] and size + entry.nbytes > max_bytes:
             groups.append([])
             size = 0
         groups[-1].append(entry)
         size += entry.nbytes
-    return groups
+    if len(groups) == 1:
+        return [Shard("model.safetensors", tuple(entries))]
+    names = (f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1))
+    return [Shard(name, tuple(group)) for name, group in zip(names, groups, strict=True)]
 
 
 Done = Callable[[Shard, list[str]], None]
