@@ -11,7 +11,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import torch
@@ -20,16 +20,18 @@ from graphclone import collector, into
 from graphclone.alignment import align
 from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
-from graphclone.emit.shards import Entry
-from graphclone.errors import GraphcloneError
+from graphclone.emit.shards import Bundle, Entry, Slot
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.frontends.conversion import ConvertedTensor, Source
 from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs
-from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor, StoredTensor
+from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor
 from graphclone.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
 from graphclone.passes.balance_scales import Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
+from graphclone.passes.match_widths import MatchWidths
 from graphclone.pipeline import Pass, Request, State, Timing, run
 from graphclone.progress import Progress, silent
 
@@ -57,16 +59,35 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     @cached_property
-    def entries(self) -> list[Entry]:
-        """The tensors to be written, in the order of the model, under the names they have in the source."""
+    def entries(self) -> list[Entry | Bundle]:
+        """The tensors to be written, in the order of the model, under the names and in the form of the source.
+
+        Raises:
+            GraphcloneError: the form of the source cannot be restored.
+        """
         recipes = self.clone.state.recipes
         assert recipes is not None
-        names = self.checkpoint.names
-        return [
-            Entry(next((names[name] for name in i.names if name in names), i.name), i.tensor, recipes[i.value])
-            for i in self.clone.graph.initializers
-            if i.kind != "constant"
-        ]
+        tensors = self.checkpoint.tensors
+        found: dict[int, list[Entry]] = {}
+        for i in self.clone.graph.initializers:
+            if i.kind != "constant":
+                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
+                together = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
+                found.setdefault(id(together), []).append(Entry(name, i.tensor, recipes[i.value]))
+        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in found.values()]
+
+    def _bundled(self, entries: Sequence[Entry]) -> Bundle:
+        """Tensors that the source has in another form, in that form."""
+        restored = partial(self.checkpoint.stored, self.fields)
+        shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
+        slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
+        parts = [part.name for part in entries[0].source.parts]
+        if {slot.name for slot in slots} != set(parts):
+            raise GraphcloneError(
+                f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
+                f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {_ELSEWHERE}"
+            )
+        return Bundle(tuple(entries), tuple(slots), restored)
 
     def config(self) -> Config:
         """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
@@ -149,11 +170,28 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
 
 
+class _Unchecked(Checkpoint):
+    """A checkpoint whose class is not asked whether the numbers of a configuration agree."""
+
+    def with_fields(self, fields: Config) -> Any:
+        """The configuration object with other fields; the class validates what it reads, not what is set later."""
+        made = super().with_fields(self.fields)
+        for where, (_, new) in differences(self.fields, fields).items():
+            *path, last = where
+            holder = reduce(lambda part, key: getattr(part, str(key)), path, made)
+            if isinstance(last, int):
+                holder[last] = new
+            else:
+                setattr(holder, last, new)
+        return made
+
+
 class _Target:
     """The search for a configuration, and the traces it takes."""
 
     def __init__(self, checkpoint: Checkpoint, wanted: State) -> None:
         self.checkpoint = checkpoint
+        self.unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
         self.wanted = wanted
         self.recorded: dict[str, Any] = {}
         self.traces: dict[str, Graph] = {}
@@ -161,11 +199,29 @@ class _Target:
     def solved(self) -> Config:
         """The configuration that makes the wanted widths.
 
+        Where none makes them all, but the request says nothing about single dims, one is good enough that makes all
+        weights as wide and that can be cloned into: its heads are larger, say, and not more.
+
         Raises:
             Unfit: there is none.
         """
-        model = Model(self.checkpoint.shapes, self.unlike, self.moves, self.ratios)
-        return solve(self.checkpoint.fields, self.shapes(), model)
+        model = Model(self.built, self.unlike, self.moves, self.ratios)
+        try:
+            return solve(self.checkpoint.fields, self.shapes(), model)
+        except Unfit as unfit:
+            if not isinstance(self.wanted.request.widen, int):
+                raise
+            try:
+                return solve(self.checkpoint.fields, self.shapes(), dataclasses.replace(model, unlike=self.unmatched))
+            except Unfit:
+                raise unfit from None
+
+    def built(self, fields: Config) -> Shapes:
+        """The shape of every parameter, also where numbers do not agree yet, since they are tried one by one."""
+        try:
+            return self.checkpoint.shapes(fields)
+        except Exception:  # a configuration may be refused in any way
+            return self.unchecked.shapes(fields)
 
     def grown(self) -> list[str]:
         """The names of the groups of dims that were to grow."""
@@ -199,21 +255,33 @@ class _Target:
     def run(self, fields: Config) -> Any:
         key = repr(fields)
         if key not in self.recorded:
-            self.recorded[key] = self.checkpoint.runs(fields)
+            try:
+                self.recorded[key] = self.checkpoint.runs(fields)
+            except Exception:  # as for shapes
+                self.recorded[key] = self.unchecked.runs(fields)
         return self.recorded[key]
 
     def unlike(self, fields: Config) -> str | None:
-        """The first value that does not have the width it should have, or why the code is not the same."""
-        try:
-            values = align(self.wanted.graph, self.traced(fields)).values
-        except GraphcloneError as error:
-            return str(error)
+        """The first value that does not have the width it should have, or why there can be no such clone."""
+        if (reason := self.unmatched(fields)) is not None:
+            return reason
+        values = align(self.wanted.graph, self.traced(fields)).values
         for value, axes in self.wanted.known.of.items():
             shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
             unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
             if value in values and not unread and values[value].shape != shape:
                 found = values[value].shape
                 return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"
+        return None
+
+    def unmatched(self, fields: Config) -> str | None:
+        """Why the source cannot be cloned into a model with these fields: code, widths or tables that do not match."""
+        try:
+            MatchWidths(self.traced(fields))(dataclasses.replace(self.wanted))
+        except GraphcloneError as error:
+            return str(error)
+        except Exception as error:  # the numbers may not agree
+            return f"the class refuses it: {first_line(error.__cause__ or error)}"
         return None
 
     def traced(self, fields: Config) -> Graph:
@@ -236,35 +304,23 @@ def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
     Raises:
         GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
     """
-    names = checkpoint.names
-    used = set()
+    tensors = checkpoint.tensors
+    used: set[str] = set()
     for initializer in graph.initializers:
         if initializer.kind != "constant":
-            known = [names[name] for name in initializer.names if name in names]
+            known = [tensors[name] for name in initializer.names if name in tensors]
             if not known:
-                raise _missing(initializer, checkpoint)
-            initializer.tensor = _checked(checkpoint.weights[known[0]], initializer, checkpoint)
-            _check_equal([checkpoint.weights[name] for name in known], checkpoint)
-            used.update(known)
+                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
+            initializer.tensor = _checked(known[0], initializer, checkpoint)
+            _check_equal(known, checkpoint)
+            used.update(part.name for tensor in known for part in tensor.parts)
     if unused := [name for name in checkpoint.weights if name not in used]:
         yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
     if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
         yield PICKLE_NOTE
 
 
-def _missing(initializer: Initializer, checkpoint: Checkpoint) -> GraphcloneError:
-    text = f"{checkpoint.name}: {initializer.name} is missing"
-    state = checkpoint.shapes(checkpoint.fields)
-    if others := [name for name in checkpoint.names if name not in state]:
-        return GraphcloneError(
-            f"{text}; if it is made of {others[0]} and others while loading, that is not supported yet"
-        )
-    return GraphcloneError(f"{text}; complete the checkpoint")
-
-
-def _checked(
-    stored: StoredTensor | PickledTensor, initializer: Initializer, checkpoint: Checkpoint
-) -> StoredTensor | PickledTensor:
+def _checked(stored: Source, initializer: Initializer, checkpoint: Checkpoint) -> Source:
     shape = initializer.value.shape
     if stored.shape != shape:
         raise GraphcloneError(
@@ -277,7 +333,7 @@ def _checked(
     return stored
 
 
-def _check_equal(tensors: Sequence[StoredTensor | PickledTensor], checkpoint: Checkpoint) -> None:
+def _check_equal(tensors: Sequence[Source], checkpoint: Checkpoint) -> None:
     """Weights that the model ties, and that are stored more than once, must be the same."""
     for other in tensors[1:]:
         if not torch.equal(tensors[0].read(), other.read()):

@@ -60,7 +60,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
     _shake(model)
     shaken = [_run(model, feed) for feed in inputs]
     del model
-    model, _ = _loaded(checkpoint, checkpoint.folder)
+    model, _ = _loaded(checkpoint, checkpoint.folder, experts_implementation="eager")  # others know no float64
     precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
     model.to(precise)
     return SourceRuns(inputs, own, shaken, [_run(model, _cast(feed, precise)) for feed in inputs])
@@ -113,13 +113,13 @@ def _floor(plan: Plan, name: str, value: Value, runs: Sequence[torch.Tensor]) ->
     return replace(floor, source=max(floor.source, error(truth, shaken)))
 
 
-def _loaded(checkpoint: Checkpoint, folder: Path) -> tuple[Any, list[str]]:
+def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
     """The model in a folder, and what ``from_pretrained`` did not find or could not use.
 
     Raises:
         GraphcloneError: it raises.
     """
-    options = {"trust_remote_code": True} if checkpoint.trusted else {}
+    options |= {"trust_remote_code": True} if checkpoint.trusted else {}
     try:
         with quiet():
             model, info = checkpoint.cls.from_pretrained(

@@ -44,6 +44,16 @@ def _two_towers() -> nn.Module:
     return transformers.CLIPModel(config)
 
 
+def _experts() -> nn.Module:
+    config = transformers.MixtralConfig(**_TEXT, num_key_value_heads=5, num_local_experts=3, num_experts_per_tok=2)
+    return transformers.MixtralForCausalLM(config)
+
+
+def _gated_vision() -> nn.Module:
+    config = transformers.Dinov2WithRegistersConfig(**_VISION, use_swiglu_ffn=True, num_labels=5)
+    return transformers.Dinov2WithRegistersForImageClassification(config)
+
+
 def _headless() -> nn.Module:
     return transformers.BertModel(transformers.BertConfig(**_SMALL, **_ENCODER))
 
@@ -53,6 +63,8 @@ MODELS = {
     "bart": _seq2seq,
     "clip": _two_towers,
     "bert-headless": _headless,
+    "mixtral": _experts,
+    "dinov2-swiglu": _gated_vision,
 }
 """Models of transformers by name."""
 

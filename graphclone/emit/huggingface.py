@@ -188,12 +188,14 @@ def fingerprint(shards: Sequence[Shard], settings: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([__version__, dict(settings)], sort_keys=True).encode())
     for shard in shards:
         digest.update(f"\0{shard.file_name}".encode() + shard.header)
-        for entry in shard.entries:
-            status = entry.source.file.stat()
-            place = entry.source.offset if isinstance(entry.source, StoredTensor) else 0
+        for entry in (entry for item in shard.entries for entry in item.entries):
             recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
-            source = (str(entry.source.file.resolve()), status.st_size, status.st_mtime_ns, place, entry.source.shape)
-            digest.update(repr((entry.name, recipe, source)).encode())
+            digest.update(repr((entry.name, recipe)).encode())
+            for part in entry.source.parts:
+                status = part.file.stat()
+                place = part.offset if isinstance(part, StoredTensor) else 0
+                source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)
+                digest.update(repr(source).encode())
     return digest.hexdigest()
 
 
@@ -210,8 +212,8 @@ def write_text(path: Path, text: str) -> None:
 def write_index(folder: Path, shards: Sequence[Shard]) -> None:
     """The index of several shards; a single one needs none."""
     if len(shards) > 1:
-        total = sum(entry.nbytes for shard in shards for entry in shard.entries)
-        where = {entry.name: shard.file_name for shard in shards for entry in shard.entries}
+        total = sum(slot.nbytes for shard in shards for slot in shard.slots)
+        where = {slot.name: shard.file_name for shard in shards for slot in shard.slots}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
 

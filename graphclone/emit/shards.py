@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from graphclone.frontends.weights import DTYPE_NAMES, PickledTensor, StoredTensor
+from graphclone.frontends.conversion import Source
+from graphclone.frontends.weights import DTYPE_NAMES, StoredTensor
 from graphclone.growth import rigid
 from graphclone.initializers import Widening
 from graphclone.kernel import widen
@@ -41,6 +42,19 @@ Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class Slot:
+    """A tensor in a file, as its header has it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
 class Entry:
     """One tensor to be written.
 
@@ -51,7 +65,7 @@ class Entry:
     """
 
     name: str
-    source: StoredTensor | PickledTensor
+    source: Source
     recipe: Widening
 
     @property
@@ -63,23 +77,81 @@ class Entry:
         """Bytes in memory while it is widened in one piece."""
         return self.nbytes + prod(self.source.shape) * self.source.dtype.itemsize
 
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """What is written."""
+        return (Slot(self.name, self.recipe.shape, self.source.dtype),)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is widened."""
+        return (self,)
+
+    def widened(self) -> tuple[list[torch.Tensor], bool]:
+        """A tensor for every slot, and whether the source holds NaNs."""
+        source = self.source.read()
+        return [widen(source, self.recipe)], _has_nan(source)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Tensors of the model that are written in another form than the model has them.
+
+    Attributes:
+        entries: the tensors of the model.
+        slots: what is written.
+        restored: from tensors of the model to what is written, by name.
+    """
+
+    entries: tuple[Entry, ...]
+    slots: tuple[Slot, ...]
+    restored: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+    @property
+    def name(self) -> str:
+        """Of the first of them, for messages."""
+        return self.entries[0].name
+
+    @property
+    def nbytes(self) -> int:
+        return sum(slot.nbytes for slot in self.slots)
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory, twice because both forms are."""
+        return 2 * sum(entry.held for entry in self.entries)
+
+    def widened(self) -> tuple[list[torch.Tensor], bool]:
+        """A tensor for every slot, and whether a source holds NaNs."""
+        made, nans = {}, False
+        for entry in self.entries:
+            (made[entry.name],), found = entry.widened()
+            nans = nans or found
+        written = self.restored(made)
+        return [written[slot.name] for slot in self.slots], nans
+
 
 @dataclass(frozen=True)
 class Shard:
     """One file of tensors."""
 
     file_name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry | Bundle, ...]
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Its tensors, in their order."""
+        return [slot for entry in self.entries for slot in entry.slots]
 
     @property
     def header(self) -> bytes:
         """Everything before the data."""
         fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
         offset = 0
-        for entry in self.entries:
-            end = offset + entry.nbytes
-            described = {"dtype": DTYPE_NAMES[entry.source.dtype], "shape": list(entry.recipe.shape)}
-            fields[entry.name] = {**described, "data_offsets": [offset, end]}
+        for slot in self.slots:
+            end = offset + slot.nbytes
+            described = {"dtype": DTYPE_NAMES[slot.dtype], "shape": list(slot.shape)}
+            fields[slot.name] = {**described, "data_offsets": [offset, end]}
             offset = end
         text = json.dumps(fields, separators=(",", ":")).encode()
         text += b" " * (-len(text) % _ALIGNMENT)
@@ -91,9 +163,9 @@ class Shard:
         return len(self.header) + sum(entry.nbytes for entry in self.entries)
 
 
-def sharded(entries: Sequence[Entry], max_bytes: int) -> list[Shard]:
+def sharded(entries: Sequence[Entry | Bundle], max_bytes: int) -> list[Shard]:
     """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself."""
-    groups: list[list[Entry]] = [[]]
+    groups: list[list[Entry | Bundle]] = [[]]
     size = 0
     for entry in entries:
         if groups[-1] and size + entry.nbytes > max_bytes:
@@ -124,7 +196,8 @@ def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Cal
         OSError: a file cannot be written.
         GraphcloneError: a tensor cannot be read.
     """
-    budget = _Budget(2 * max((entry.nbytes for shard in shards for entry in shard.entries), default=0))
+    entries = [entry for shard in shards for entry in shard.entries]
+    budget = _Budget(max((max(2 * entry.nbytes, entry.held) for entry in entries), default=0))
     for shard in shards:
         partial = folder / f"{shard.file_name}.partial"
         with partial.open("w+b") as file, workers() as pool:
@@ -181,28 +254,31 @@ class _Budget:
 class _Task:
     """Widens one tensor into its place in a file. Whether the source holds NaNs."""
 
-    entry: Entry
+    entry: Entry | Bundle
     file: BinaryIO
     offset: int
     budget: _Budget
     advance: Callable[[int], None]
 
     def __call__(self) -> bool:
-        copies = _equal_rows(self.entry.recipe)
-        if copies is not None and isinstance(self.entry.source, StoredTensor):
-            return self.by_rows(self.entry.source, copies)
+        if isinstance(self.entry, Entry) and isinstance(self.entry.source, StoredTensor):
+            copies = _equal_rows(self.entry.recipe)
+            if copies is not None:
+                return self.by_rows(self.entry.source, self.entry.recipe, copies)
         with self.budget.holding(self.entry.held):
             return self.whole()
 
     def whole(self) -> bool:
-        source = self.entry.source.read()
-        wide = widen(source, self.entry.recipe)
-        self.write(_bytes(wide), 0)
-        return _has_nan(source)
+        tensors, found = self.entry.widened()
+        at = 0
+        for tensor in tensors:
+            data = _bytes(tensor)
+            self.write(data, at)
+            at += len(data)
+        return found
 
-    def by_rows(self, source: StoredTensor, copies: int) -> bool:
+    def by_rows(self, source: StoredTensor, recipe: Widening, copies: int) -> bool:
         """Widen blocks of rows, and write each block once for every copy."""
-        recipe = self.entry.recipe
         rows = source.shape[0]
         row_bytes = self.entry.nbytes // (rows * copies)
         step = max(1, BLOCK // max(row_bytes, 1))

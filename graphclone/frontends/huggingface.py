@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphclone.config_solver import Config, Shapes
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends import weights
+from graphclone.frontends.conversion import Source, loaded, unloaded
 from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
@@ -51,6 +52,7 @@ class Checkpoint:
         inputs: what to feed the model, where the user says so.
         trusted: whether code that comes with it may run.
         graphs: what has been traced, by the fields of its configuration.
+        modules: models without weights, likewise.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Checkpoint:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     trusted: bool = False
     graphs: dict[str, Graph] = field(default_factory=dict)
+    modules: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def fields(self) -> Config:
@@ -71,16 +74,14 @@ class Checkpoint:
         return found
 
     @cached_property
-    def names(self) -> dict[str, str]:
-        """The name on disk of every tensor of the model that is there; ``from_pretrained`` knows old names."""
+    def tensors(self) -> dict[str, Source]:
+        """What is on disk for every tensor of the model; ``from_pretrained`` knows old names and forms.
+
+        Raises:
+            GraphcloneError: tensors on disk do not make one of the model.
+        """
         with quiet():
-            module = self.on_meta(self.config)
-        state = module.state_dict()
-        rename = _renaming(module, state)
-        found: dict[str, str] = {}
-        for name in self.weights:
-            found.setdefault(name if name in state else rename(name), name)
-        return found
+            return loaded(self.on_meta(self.config), self.weights)
 
     @cached_property
     def taken(self) -> set[int]:
@@ -97,6 +98,14 @@ class Checkpoint:
             module = self.on_meta(self.with_fields(fields))
         return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
+    def stored(self, fields: Config, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors of the model with these fields, in the form that a checkpoint has them."""
+        key = json.dumps(fields, sort_keys=True, default=str)
+        if key not in self.modules:
+            with quiet():
+                self.modules[key] = self.on_meta(self.with_fields(fields))
+        return unloaded(self.modules[key], tensors)
+
     def on_meta(self, config: Any) -> Any:
         """The model of a configuration, without any memory for its weights."""
         with torch.device("meta"), _safe_linspace():
@@ -111,7 +120,7 @@ class Checkpoint:
         key = json.dumps(fields, sort_keys=True, default=str)
         if key not in self.graphs:
             with quiet():
-                module = self.on_meta(self.with_fields(fields))
+                module = _uncached(self.on_meta(self.with_fields(fields)))
                 graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
             graph.notes.clear()  # it is the class that will run, at any size
             self.graphs[key] = graph
@@ -121,7 +130,7 @@ class Checkpoint:
         """The operations of one run of the model with these fields, with the shapes of their results."""
         recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
         with quiet(), torch.no_grad():
-            module = self.on_meta(self.with_fields(fields))
+            module = _uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = self.example_inputs(module), weightless(module, mode)
             with mode, recorder:
                 faked(**inputs)
@@ -310,18 +319,12 @@ def _safe_linspace() -> Iterator[None]:
         torch.linspace = original
 
 
-def _renaming(module: Any, state: dict[str, Any]) -> Callable[[str], str]:
-    """What ``from_pretrained`` calls a tensor that has another name on disk."""
-    from transformers import conversion_mapping, core_model_loading
-
-    transforms = conversion_mapping.get_model_conversion_mapping(module)
-    renamings = [item for item in transforms if isinstance(item, core_model_loading.WeightRenaming)]
-
-    def rename(name: str) -> str:
-        new, _ = core_model_loading.rename_source_key(name, renamings, [], module.base_model_prefix, state)
-        return str(new)
-
-    return rename
+def _uncached(module: Any) -> Any:
+    """A model that keeps no cache unless it is told to; not every class passes on what it is told."""
+    for part in module.modules():
+        if getattr(getattr(part, "config", None), "use_cache", False):
+            part.config.use_cache = False
+    return module
 
 
 def _tokens(module: Any, length: int) -> torch.Tensor:

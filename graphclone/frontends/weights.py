@@ -61,6 +61,11 @@ class StoredTensor:
     dtype: torch.dtype
 
     @property
+    def parts(self) -> tuple[StoredTensor]:
+        """What it is made of on disk."""
+        return (self,)
+
+    @property
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
@@ -96,6 +101,11 @@ class PickledTensor:
     file: Path
     name: str
     tensor: torch.Tensor
+
+    @property
+    def parts(self) -> tuple[PickledTensor]:
+        """What it is made of on disk."""
+        return (self,)
 
     @property
     def shape(self) -> tuple[int, ...]:
