@@ -94,7 +94,7 @@ class Plan:
         fields = self.checkpoint.fields
         changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
         made = _with(self.checkpoint.raw, fields, changes)
-        loaded = type(self.checkpoint.config).from_dict(copy.deepcopy(made)).to_dict()
+        loaded = self.checkpoint.understood(made)
         derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
         return _with(made, fields, derived)
 
@@ -195,26 +195,23 @@ class _Target:
         self.wanted = wanted
         self.recorded: dict[str, Any] = {}
         self.traces: dict[str, Graph] = {}
+        self.matched: list[Config] = []
 
     def solved(self) -> Config:
         """The configuration that makes the wanted widths.
 
-        Where none makes them all, but the request says nothing about single dims, one is good enough that makes all
-        weights as wide and that can be cloned into: its heads are larger, say, and not more.
+        Where none makes them all, one is good enough that makes all weights as wide and that can be cloned into, unless
+        the request names dims: heads may grow in size where they cannot in number.
 
         Raises:
             Unfit: there is none.
         """
-        model = Model(self.built, self.unlike, self.moves, self.ratios)
         try:
-            return solve(self.checkpoint.fields, self.shapes(), model)
-        except Unfit as unfit:
-            if not isinstance(self.wanted.request.widen, int):
-                raise
-            try:
-                return solve(self.checkpoint.fields, self.shapes(), dataclasses.replace(model, unlike=self.unmatched))
-            except Unfit:
-                raise unfit from None
+            return solve(self.checkpoint.fields, self.shapes(), Model(self.built, self.unlike, self.moves, self.ratios))
+        except Unfit:
+            if self.matched and isinstance(self.wanted.request.widen, int):
+                return self.matched[0]
+            raise
 
     def built(self, fields: Config) -> Shapes:
         """The shape of every parameter, also where numbers do not agree yet, since they are tried one by one."""
@@ -263,25 +260,21 @@ class _Target:
 
     def unlike(self, fields: Config) -> str | None:
         """The first value that does not have the width it should have, or why there can be no such clone."""
-        if (reason := self.unmatched(fields)) is not None:
-            return reason
-        values = align(self.wanted.graph, self.traced(fields)).values
+        try:
+            target = self.traced(fields)
+            MatchWidths(target)(dataclasses.replace(self.wanted))
+        except GraphcloneError as error:
+            return str(error)
+        except Exception as error:  # its numbers may not agree
+            return f"the class refuses it: {first_line(error.__cause__ or error)}"
+        self.matched.append(fields)
+        values = align(self.wanted.graph, target).values
         for value, axes in self.wanted.known.of.items():
             shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
             unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
             if value in values and not unread and values[value].shape != shape:
                 found = values[value].shape
                 return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"
-        return None
-
-    def unmatched(self, fields: Config) -> str | None:
-        """Why the source cannot be cloned into a model with these fields: code, widths or tables that do not match."""
-        try:
-            MatchWidths(self.traced(fields))(dataclasses.replace(self.wanted))
-        except GraphcloneError as error:
-            return str(error)
-        except Exception as error:  # the numbers may not agree
-            return f"the class refuses it: {first_line(error.__cause__ or error)}"
         return None
 
     def traced(self, fields: Config) -> Graph:

@@ -4,6 +4,9 @@ Each whole number of a configuration is probed: with it changed, and nothing els
 change? An axis that only one number moves determines that number. Where several move one axis, and where a number
 moves none (how many heads there are, say), candidates are enumerated, those that change least first, until the model
 built from one has the parameters that are wanted and runs the same code.
+
+Numbers that a class wants to agree (a width and the heads it is made of) are probed one by one all the same, with its
+checks left out; those that are solved for must pass them.
 """
 
 from __future__ import annotations
@@ -45,8 +48,9 @@ class Model:
     """What the solver may ask of the code that a configuration is for.
 
     Attributes:
-        shapes: the shapes of the model that a configuration makes; raises anything where it makes none.
-        unlike: why the model runs otherwise than wanted, or None where it fits.
+        shapes: the shapes of the model that a configuration makes, be it one whose numbers do not agree; raises
+            anything where it makes none.
+        unlike: why the model runs otherwise than wanted, or is refused; None where it fits.
         moves: whether a configuration gives anything in a run another shape than another one does; None if unknown.
         ratios: by what axes of a size grow.
     """

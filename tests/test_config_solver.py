@@ -67,6 +67,22 @@ def test_numbers_that_must_stay_equal_are_moved_together() -> None:
     assert solve(config, projected(wide), model(projected)) == wide
 
 
+@pytest.mark.parametrize("grown", ["heads", "size"])
+def test_numbers_that_must_agree_are_probed_alone_and_solved_together(grown: str) -> None:
+    """``hidden = heads x size`` or the class refuses it; no shape has the size in it, and no run can be seen."""
+    config = {"heads": 5, "hidden": 40, "size": 8}
+    wide = {**config, "hidden": 80, grown: 2 * config[grown]}
+
+    def projected(made: Config) -> Shapes:
+        return {"embed": (61, made["hidden"]), "decay": (made["heads"],)}
+
+    def unlike(made: Config) -> str | None:
+        return None if made["hidden"] == made["heads"] * made["size"] else "the class refuses it"
+
+    code = Model(projected, unlike, lambda a, b: None, lambda size: {1, 2})
+    assert solve(config, projected(wide), code) == wide
+
+
 def test_axes_that_are_sums_and_products_of_numbers() -> None:
     def fused(config: Config) -> Shapes:
         return {"qkv": ((config["heads"] + 2 * config["kv"]) * config["dim"], 61), "o": (config["heads"] * 8, 7)}

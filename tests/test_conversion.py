@@ -119,9 +119,7 @@ def test_an_expert_that_is_missing_is_refused(tmp_path: Path) -> None:
     del tensors[next(name for name in tensors if "experts.1." in name)]
     save_file(tensors, path, {"format": "pt"})
     before = contents(source)
-    with pytest.raises(
-        GraphcloneError, match="gate_up_proj"
-    ) as found:
+    with pytest.raises(GraphcloneError, match="gate_up_proj") as found:
         clone_checkpoint(source, tmp_path / "out")
     assert "\n" not in str(found.value)
     assert contents(source) == before

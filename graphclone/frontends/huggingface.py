@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,13 @@ class Checkpoint:
     def with_fields(self, fields: Config) -> Any:
         """The configuration object of other fields."""
         return type(self.config).from_dict(copy.deepcopy(fields))
+
+    def understood(self, raw: Config) -> Config:
+        """The configuration that ``from_pretrained`` makes of a config.json, as a dict."""
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            (Path(folder) / CONFIG).write_text(json.dumps(raw))
+            found: Config = type(self.config).from_pretrained(folder).to_dict()
+        return found
 
     def shapes(self, fields: Config) -> Shapes:
         """The shape of every parameter and saved buffer of the model with these fields."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from graphclone.axes import Axis
@@ -40,14 +40,15 @@ def _multiplied(s: Site, a: Value, b: Value) -> Contraction:
 
 
 def addmm(s: Site) -> None:
-    """``c + ... i k, ... k j -> ... i j``, with c broadcast."""
+    """``beta c + alpha (... i k, ... k j -> ... i j)``, with c broadcast."""
     c, a, b = s.tensor("self"), *_two(s, ("mat1", "mat2"), ("batch1", "batch2"))
-    s.get("alpha"), s.get("beta")
+    s.get("beta")
+    alpha = [s.literal("alpha", s.number("alpha"))] if s.get("alpha", 1) not in (0, 1) else []
     contraction = s.contract(a, [a.rank - 1], b, [b.rank - 2])
     s.equal_all(s.axes(s.out), [*s.axes(a)[:-1], s.axes(b)[-1]])
     s.equal_all(s.axes(a)[:-2], s.axes(b)[:-2])
     s.broadcast(c)
-    product(s, a, b, contraction, bias=c)
+    scaled_sum(s, [a, b, *alpha], contraction, bias=c)
 
 
 def outer(s: Site) -> None:
@@ -112,7 +113,7 @@ def product(s: Site, x: Value, w: Value, contraction: Contraction, bias: Value |
     scaled_sum(s, [x, w], contraction, bias)
 
 
-def scaled_sum(s: Site, factors: list[Value], contraction: Contraction, bias: Value | None = None) -> None:
+def scaled_sum(s: Site, factors: Sequence[Scaled], contraction: Contraction, bias: Value | None = None) -> None:
     """The scale of a contraction of several factors; a bias shares it."""
     terms: dict[Scaled, int | Fraction] = {}
     for factor in factors:
