@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
+from math import prod
 from typing import Any
 
 import torch
@@ -127,8 +128,8 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     try:
         timings = into.match(state, target.traced(fields), after)
     except Unbalanced as unbalanced:
-        fields, state, timings = _untied(target, fields, source, request, unbalanced, after)
-        notes.append(f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings")
+        fields, state, timings, note = _relieved(target, fields, source, request, unbalanced, after)
+        notes.append(note)
     notes += _wider_outputs(state, inner)
     return Plan(checkpoint, Clone(state, timings), fields, notes)
 
@@ -141,16 +142,35 @@ def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
             yield f"{output.name}, which the model returns besides, is wider than the source's"
 
 
-def _untied(
+def _relieved(
     target: _Target, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
-) -> tuple[Config, State, Sequence[Timing]]:
-    """The same with embeddings that are not shared, if they are."""
+) -> tuple[Config, State, Sequence[Timing], str]:
+    """The same with embeddings that are not shared, or with one number that does not grow, and a note of that."""
     ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
-    if not ties or not any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
-        raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
-    state = State(source.copy(), dataclasses.replace(request, untie=True))
-    timings = into.match(state, target.traced(fields), after)
-    return changed(fields, [((where,), False) for where in ties]), state, timings
+    if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
+        state = State(source.copy(), dataclasses.replace(request, untie=True))
+        timings = into.match(state, target.traced(fields), after)
+        note = f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
+        return changed(fields, [((where,), False) for where in ties]), state, timings, note
+    for where, fewer in _fewer(target, fields) if isinstance(request.widen, int) else ():
+        state = State(source.copy(), request)
+        try:
+            timings = into.match(state, target.traced(fewer), after)
+        except Exception:  # the class may refuse it, too
+            continue
+        return fewer, state, timings, f"{named(where)} stays as it is: with it, {unbalanced}"
+    raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
+
+
+def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
+    """Configurations with one number as in the source, those with most parameters first."""
+    found = []
+    for where, (before, _) in differences(target.checkpoint.fields, fields).items():
+        made = changed(fields, [((where,), before)])
+        shapes = target.built(made).values()
+        found.append((sum(prod(shape) for shape in shapes), where, made))
+    found.sort(key=lambda item: -item[0])
+    return [(where, made) for _, where, made in found]
 
 
 def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:

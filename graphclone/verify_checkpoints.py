@@ -15,7 +15,7 @@ import torch
 
 from graphclone.checks import Check, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError, first_line
-from graphclone.frontends.huggingface import Checkpoint, quiet
+from graphclone.frontends.huggingface import Checkpoint, quiet, uncached
 from graphclone.interpreter import output_tensors
 from graphclone.ir import Value
 from graphclone.lockstep import Deviation
@@ -80,12 +80,12 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
     source = source or run_source(plan.checkpoint)
     try:
         model, problems = _loaded(plan.checkpoint, folder)
+        if problems:
+            return _report(plan, _failed(problems[0]), source.inputs)
+        with torch.no_grad():
+            wide = [_run(model, feed) for feed in source.inputs]
     except GraphcloneError as refusal:
         return _report(plan, _failed(str(refusal)), source.inputs)
-    if problems:
-        return _report(plan, _failed(problems[0]), source.inputs)
-    with torch.no_grad():
-        wide = [_run(model, feed) for feed in source.inputs]
     values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
     measured = [
         [_floor(plan, name, value, [run[name] for run in runs]) for name, value in values.items()]
@@ -133,11 +133,14 @@ def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, 
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
         if info.get(what)
     ]
-    return model.eval(), problems
+    return uncached(model.eval()), problems
 
 
 def _run(model: Any, feed: dict[str, Any]) -> Outputs:
-    found = model(**feed)
+    try:
+        found = model(**feed)
+    except Exception as failure:  # whatever the class raises
+        raise GraphcloneError(f"{type(model).__name__} cannot be run: {first_line(failure)}") from failure
     named = found.items() if hasattr(found, "items") else enumerate(found if isinstance(found, tuple) else (found,))
     return {str(name): tensor for name, tensor in named if _is_tensor(tensor)}
 

@@ -72,6 +72,12 @@ def test_a_class_that_wants_its_numbers_to_agree(dim: str, field: str, tmp_path:
     assert changes == {"hidden_size": (32, 64), field: (8, 16)}
 
 
+def test_a_number_stays_where_nothing_absorbs_what_its_growth_brings(tmp_path: Path) -> None:
+    plan = verified(_state_space(), tmp_path)
+    assert "state_size" not in plan.changes and plan.changes["hidden_size"] == (32, 64)
+    assert any(note.startswith("state_size stays as it is: with it, ") for note in plan.notes)
+
+
 def test_a_class_that_wants_some_of_its_many_numbers_to_agree(tmp_path: Path) -> None:
     changes = verified(_hybrid(), tmp_path).changes
     assert changes["mamba_d_ssm"] == (40, 80) and changes["mamba_n_heads"] == (5, 10)

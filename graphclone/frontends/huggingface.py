@@ -128,7 +128,7 @@ class Checkpoint:
         key = json.dumps(fields, sort_keys=True, default=str)
         if key not in self.graphs:
             with quiet():
-                module = _uncached(self.on_meta(self.with_fields(fields)))
+                module = uncached(self.on_meta(self.with_fields(fields)))
                 graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
             graph.notes.clear()  # it is the class that will run, at any size
             self.graphs[key] = graph
@@ -138,7 +138,7 @@ class Checkpoint:
         """The operations of one run of the model with these fields, with the shapes of their results."""
         recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
         with quiet(), torch.no_grad():
-            module = _uncached(self.on_meta(self.with_fields(fields)))
+            module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = self.example_inputs(module), weightless(module, mode)
             with mode, recorder:
                 faked(**inputs)
@@ -327,7 +327,7 @@ def _safe_linspace() -> Iterator[None]:
         torch.linspace = original
 
 
-def _uncached(module: Any) -> Any:
+def uncached(module: Any) -> Any:
     """A model that keeps no cache unless it is told to; not every class passes on what it is told."""
     for part in module.modules():
         if getattr(getattr(part, "config", None), "use_cache", False):
