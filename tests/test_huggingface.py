@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,18 @@ def test_blocks_of_any_size_give_the_same_bytes(size: int, tmp_path: Path, monke
     monkeypatch.setattr("graphclone.emit.shards.BLOCK", size)
     write_checkpoint(made, tmp_path / "blocks", verify=False)
     assert contents(tmp_path / "whole") == contents(tmp_path / "blocks")
+
+
+def test_a_file_system_without_maps_gets_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = planned(saved("gpt2", tmp_path / "source"), kind="noisy-symmetric")
+    write_checkpoint(made, tmp_path / "mapped", verify=False)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr("mmap.mmap", refused)
+    write_checkpoint(made, tmp_path / "plain", verify=False)
+    assert contents(tmp_path / "plain") == contents(tmp_path / "mapped")
 
 
 def test_a_model_that_is_fed_with_neither_tokens_nor_images(tmp_path: Path) -> None:

@@ -326,6 +326,19 @@ def _bytes(tensor: torch.Tensor) -> Bytes:
 def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:
     """Into a place that the file has."""
     lead = offset % mmap.ALLOCATIONGRANULARITY
-    if len(data):
-        with mmap.mmap(file.fileno(), lead + len(data), offset=offset - lead) as window:
+    if not len(data):
+        return
+    try:
+        window = mmap.mmap(file.fileno(), lead + len(data), offset=offset - lead)
+    except OSError:  # file systems over a network may have no maps that can be written into
+        _write_in_turn(file, data.data, offset)
+    else:
+        with window:
             np.frombuffer(window, np.uint8)[lead:] = data  # other threads go on meanwhile
+
+
+def _write_in_turn(file: BinaryIO, view: memoryview, offset: int) -> None:
+    """The same without a map; the system may write less at a time."""
+    while view:
+        count = os.pwrite(file.fileno(), view, offset)
+        view, offset = view[count:], offset + count
