@@ -174,8 +174,16 @@ def test_a_speedup_over_a_random_model_no_better_than_the_base_means_nothing(tmp
     write_base(tmp_path, loss=3.0)
     write_random(tmp_path, end=2.995)
     write(tmp_path, "sym", lambda step: 3 - step / STEPS)
-    assert result(tmp_path)["speedup"] == result(tmp_path)["with base"] == "no gap ³"
+    assert result(tmp_path)["speedup"] == result(tmp_path)["with base"] == "1 no gap ³"
     assert tables.NOTES["³"] in report(tmp_path)
+
+
+def test_a_seed_without_a_gap_does_not_count(tmp_path: Path) -> None:
+    for seed, end in ((0, 2.0), (1, 2.995)):
+        write_base(tmp_path, seed, loss=3.0)
+        write_random(tmp_path, seed, end=end)
+        write(tmp_path, f"sym-{seed}", lambda step: 3 - step / 500, seed=seed, base=f"base-s{seed}")
+    assert result(tmp_path)["speedup"] == "2.00, 1 no gap ³"
 
 
 def test_a_clone_that_begins_below(tmp_path: Path) -> None:

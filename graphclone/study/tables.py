@@ -30,8 +30,9 @@ from graphclone.study.recipes import RANDOM
 NOTES: Mapping[str, str] = {
     "¹": "In this many of the seeds the clone ends above the random model's last loss; a mean is over the others.",
     "²": "The clone is below the random model's last loss before its first step, so there is no ratio of steps.",
-    "³": f"The random model does not end clearly below the base (by {MARGIN} nats, or twice the base's noise): the "
-    "base knew all that is asked for, and how soon a clone is there says nothing.",
+    "³": "In this many of the seeds the random model does not end clearly below the base (by "
+    f"{MARGIN} nats, or twice the base's noise): the base knew all that is asked for, and how soon a clone is there "
+    "says nothing; a mean is over the others.",
     "⁴": "In this many of the seeds the loss did not come back to what the clone began with.",
 }
 """What the marks in the tables mean."""
@@ -207,8 +208,12 @@ def _speedup(gains: Sequence[Speedup], marks: _Marks, of: Callable[[Speedup], fl
     """A cell of speedups: the mean over seeds with its range, or why there is none."""
     if not gains:
         return ""
-    if not all(gain.meaningful for gain in gains):
-        return marks.mark("no gap ", "³")
+    clear = [gain for gain in gains if gain.meaningful]
+    without = marks.mark(f"{len(gains) - len(clear)} no gap ", "³") if len(clear) < len(gains) else ""
+    return ", ".join(text for text in (_of_clear(clear, marks, of), without) if text)
+
+
+def _of_clear(gains: Sequence[Speedup], marks: _Marks, of: Callable[[Speedup], float | None]) -> str:
     never = sum(gain.clone_steps is None for gain in gains)
     found = spread(of(gain) for gain in gains)
     if found is None:
