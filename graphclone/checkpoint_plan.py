@@ -23,8 +23,8 @@ from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
 from graphclone.emit.shards import Bundle, Entry, Slot
 from graphclone.errors import GraphcloneError, first_line
-from graphclone.frontends.conversion import ConvertedTensor, Source
-from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs
+from graphclone.frontends.conversion import ConvertedTensor, Source, unloaded
+from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs, quiet
 from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor
 from graphclone.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
@@ -69,7 +69,7 @@ class Plan:
         recipes = self.clone.state.recipes
         assert recipes is not None
         tensors = self.checkpoint.tensors
-        found: dict[int, list[Entry]] = {}
+        found: dict[int, list[Entry]] = {}  # what one conversion makes, together
         for i in self.clone.graph.initializers:
             if i.kind != "constant":
                 name = next((tensors[name].name for name in i.names if name in tensors), i.name)
@@ -77,9 +77,15 @@ class Plan:
                 found.setdefault(id(together), []).append(Entry(name, i.tensor, recipes[i.value]))
         return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in found.values()]
 
+    @cached_property
+    def _wide(self) -> Any:
+        """The wider model, without weights."""
+        with quiet():
+            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
+
     def _bundled(self, entries: Sequence[Entry]) -> Bundle:
         """Tensors that the source has in another form, in that form."""
-        restored = partial(self.checkpoint.stored, self.fields)
+        restored = partial(unloaded, self._wide)
         shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
         slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
         parts = [part.name for part in entries[0].source.parts]
@@ -167,7 +173,10 @@ def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
     found = []
     for where, (before, _) in differences(target.checkpoint.fields, fields).items():
         made = changed(fields, [((where,), before)])
-        shapes = target.built(made).values()
+        try:
+            shapes = target.built(made).values()
+        except Exception:  # there is no such model
+            continue
         found.append((sum(prod(shape) for shape in shapes), where, made))
     found.sort(key=lambda item: -item[0])
     return [(where, made) for _, where, made in found]

@@ -324,10 +324,8 @@ def _bytes(tensor: torch.Tensor) -> Bytes:
 
 
 def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:
-    """Into a place that the file has."""
+    """Some bytes, into a place that the file has."""
     lead = offset % mmap.ALLOCATIONGRANULARITY
-    if not len(data):
-        return
     try:
         window = mmap.mmap(file.fileno(), lead + len(data), offset=offset - lead)
     except OSError:  # file systems over a network may have no maps that can be written into

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphclone.config_solver import Config, Shapes
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends import weights
-from graphclone.frontends.conversion import Source, loaded, unloaded
+from graphclone.frontends.conversion import Source, loaded
 from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
@@ -53,7 +53,6 @@ class Checkpoint:
         inputs: what to feed the model, where the user says so.
         trusted: whether code that comes with it may run.
         graphs: what has been traced, by the fields of its configuration.
-        modules: models without weights, likewise.
     """
 
     name: str
@@ -66,7 +65,6 @@ class Checkpoint:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     trusted: bool = False
     graphs: dict[str, Graph] = field(default_factory=dict)
-    modules: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def fields(self) -> Config:
@@ -105,14 +103,6 @@ class Checkpoint:
         with quiet():
             module = self.on_meta(self.with_fields(fields))
         return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-
-    def stored(self, fields: Config, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Tensors of the model with these fields, in the form that a checkpoint has them."""
-        key = json.dumps(fields, sort_keys=True, default=str)
-        if key not in self.modules:
-            with quiet():
-                self.modules[key] = self.on_meta(self.with_fields(fields))
-        return unloaded(self.modules[key], tensors)
 
     def on_meta(self, config: Any) -> Any:
         """The model of a configuration, without any memory for its weights."""
