@@ -7,22 +7,24 @@ and the spread of the example.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.export._tree_utils import reorder_kwargs
-from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import resized
+from graphclone.frontends.export import input_leaves
 from graphclone.ir import Graph
 from graphclone.maps import widened_inputs
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Inputs of a module, positional and by name."""
 
 _FEW = 3
 """A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
@@ -59,29 +61,34 @@ def example_tensors(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]
     Raises:
         GraphcloneError: the inputs do not fit the graph.
     """
-    leaves = [leaf for leaf in _leaves(graph, args, kwargs) if isinstance(leaf, torch.Tensor)]
-    if [leaf.ndim for leaf in leaves] != [value.rank for value in graph.inputs]:
-        raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with")
-    return tuple(leaves)
+    leaves = input_leaves(graph.origin.program, args, kwargs)
+    violation = next(graph.origin.guards.violations(leaves), None)
+    if violation is not None:
+        raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with: {violation.message}")
+    return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
-def clone_examples(clone: Clone) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
-    graph, kwargs = clone.graph, clone.kwargs or {}
-    new = iter(widened_inputs(clone.state, example_tensors(graph, clone.args, kwargs)))
-    leaves = _leaves(graph, clone.args, kwargs)
+def call_with(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Iterable[torch.Tensor]) -> Call:
+    """The example inputs with other tensors in place of theirs, positional and by name.
+
+    Args:
+        graph: traced with the example inputs.
+        args: positional example inputs.
+        kwargs: example inputs by name.
+        tensors: one per graph input.
+    """
+    new, program = iter(tensors), graph.origin.program
+    leaves = input_leaves(program, args, kwargs)
     leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    args, kwargs = pytree.tree_unflatten(leaves, graph.origin.call_spec.in_spec)
-    return tuple(args), dict(kwargs)
+    positional, named = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    return tuple(positional), dict(named)
 
 
-def _leaves(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    program = graph.origin
-    leaves = pytree.tree_leaves((tuple(args), reorder_kwargs(dict(kwargs), program.call_spec.in_spec)))
-    fed = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    if len(leaves) != len(fed):
-        raise GraphcloneError(f"{graph.name}: {len(leaves)} example inputs, {len(fed)} when it was traced")
-    return leaves
+def clone_examples(clone: Clone) -> Call:
+    """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
+    kwargs = clone.kwargs or {}
+    tensors = widened_inputs(clone.state, example_tensors(clone.graph, clone.args, kwargs))
+    return call_with(clone.graph, clone.args, kwargs, tensors)
 
 
 def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed: int) -> Iterator[InputSet]:

@@ -14,8 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.example_inputs import with_fresh_sizes
-from graphclone.frontends.torch import trace
+from graphclone.frontends.torch import trace_alike
 from graphclone.ir import Graph
 from graphclone.kernel import widen
 from graphclone.passes.balance_scales import BalanceScales, Unbalanced
@@ -55,12 +54,8 @@ def traced_alike(
         GraphcloneError: torch.export refuses one of them.
     """
     wide = weightless(big) if _on_meta(big) else big
-    taken = {size for module in (small, big) for tensor in _tensors(module).values() for size in tensor.shape}
-    call_args, call_kwargs = with_fresh_sizes((tuple(args), dict(kwargs or {})), taken)
-    return (
-        trace(small, call_args, call_kwargs, name=name),
-        trace(wide, call_args, call_kwargs, name=f"the wide {name}"),
-    )
+    narrow, wider = trace_alike({name: small, f"the wide {name}": wide}, args, kwargs)
+    return narrow, wider
 
 
 def untied(small: Graph, big: Graph) -> bool:

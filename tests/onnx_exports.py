@@ -14,7 +14,8 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from graphclone.emit.onnx import MAX_IR_VERSION, quiet
+from graphclone.emit.onnx import MAX_IR_VERSION
+from graphclone.quiet import quiet
 from tests.zoo import ZOO
 
 Axes = dict[str, dict[int, str]]

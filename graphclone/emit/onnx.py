@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +14,11 @@ from torch.export.graph_signature import ConstantArgument
 
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.torch import export
+from graphclone.frontends.export import export
 from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, values_in
 from graphclone.names import fresh
+from graphclone.quiet import quiet
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
@@ -36,8 +34,6 @@ WORKERS, IN_FLIGHT = 2, 256 << 20
 """How many tensors are computed and written at once, and how many bytes they may take together. A larger tensor goes
 alone.
 """
-
-_NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def save_onnx(clone: Clone, path: Path) -> None:
@@ -78,7 +74,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         GraphcloneError: torch cannot export it.
     """
     with quiet():
-        program, _ = export(module, tuple(args), dict(kwargs), graph.name)
+        program = export(module, tuple(args), dict(kwargs), graph.name).program
         _unfreeze_strides(program)
         try:
             exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
@@ -170,19 +166,3 @@ def _root_cause(error: BaseException) -> str:
         error = cause
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings and the log of the exporter; what goes wrong is raised."""
-    loggers = [logging.getLogger(name) for name in _NOISY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

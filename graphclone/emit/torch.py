@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,40 @@ from torch.export.graph_signature import InputKind, TensorArgument
 
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.torch import call_arguments, export
+from graphclone.frontends.export import Exported, export
+from graphclone.frontends.guards import Guards, InputError
+from graphclone.frontends.torch import call_arguments
 from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
+
+
+GUARD = "input_guard"
+"""The submodule of a clone that refuses inputs its trace does not hold for."""
+
+
+class InputGuard(torch.nn.Module):
+    """Lets inputs pass that a trace holds for, and refuses others.
+
+    Traced itself, by torch.export or torch.compile, it leaves its conditions in that trace.
+    """
+
+    def __init__(self, guards: Guards) -> None:
+        super().__init__()
+        self.guards = guards
+        self._is_impure = True  # so that torch.fx does not drop the call
+
+    def forward(self, *inputs: Any) -> tuple[Any, ...]:
+        """The inputs.
+
+        Raises:
+            InputError: the trace does not hold for them.
+        """
+        for violation in self.guards.violations(inputs):
+            raise InputError(f"{violation.message}; clone with example inputs of that kind for these")
+        return inputs
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
@@ -32,12 +61,14 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     Returns:
         A module whose state dict has the source's names; parameters train, tied ones stay tied.
     """
+    exported: Exported = graph.origin
+    program = exported.program
     root = torch.nn.Module()
     for initializer in graph.initializers:
         _register(root, initializer, tensors[initializer.value])
-    program: ExportedProgram = graph.origin
     fx_graph = torch.fx.Graph()
     fx_graph.set_codegen(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec))
+    root.add_module(GUARD, InputGuard(_guards_for(exported.guards, graph)))
     nodes = _placeholders(fx_graph, program, graph)
     for initializer in graph.initializers:
         nodes[initializer.value] = fx_graph.get_attr(initializer.name)
@@ -56,10 +87,10 @@ def save_program(clone: Clone, path: Path) -> None:
     Raises:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
-    program, _ = export(clone.module(), *clone_examples(clone), clone.graph.name)
+    exported = export(clone.module(), *clone_examples(clone), clone.graph.name)
     with written(path) as target:
         try:
-            torch.export.save(program, target)
+            torch.export.save(exported.program, target)
         except RuntimeError as error:  # what torch's archive writer raises, out of disk space for one
             raise GraphcloneError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
@@ -86,11 +117,23 @@ def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Ten
 
 
 def _placeholders(fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph) -> dict[Value, torch.fx.Node]:
-    """One per input of the source, in its order; examples that were no tensors are accepted and ignored."""
+    """What the graph reads for each of its inputs: all that the module is called with, once the guard let it pass."""
     specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    placeholders = [(spec, fx_graph.placeholder(spec.arg.name)) for spec in specs]
-    tensors = [placeholder for spec, placeholder in placeholders if isinstance(spec.arg, TensorArgument)]
+    passed = fx_graph.call_module(GUARD, tuple(fx_graph.placeholder(spec.arg.name) for spec in specs))
+    positions = [i for i, spec in enumerate(specs) if isinstance(spec.arg, TensorArgument)]
+    tensors = [fx_graph.call_function(operator.getitem, (passed, i)) for i in positions]
     return dict(zip(graph.inputs, tensors, strict=True))
+
+
+def _guards_for(guards: Guards, graph: Graph) -> Guards:
+    """The guards of the source for a graph some of whose inputs may have grown."""
+    sizes = iter(graph.inputs)
+    shapes = [None if shape is None else _refixed(shape, next(sizes)) for shape in guards.shapes]
+    return replace(guards, shapes=tuple(shapes))
+
+
+def _refixed(shape: tuple[int | None, ...], value: Value) -> tuple[int | None, ...]:
+    return tuple(None if old is None else new for old, new in zip(shape, value.shape or (), strict=True))
 
 
 def _call(fx_graph: torch.fx.Graph, node: Node, nodes: dict[Value, torch.fx.Node]) -> None:

@@ -24,7 +24,7 @@ def dynamic_shapes(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[
     return shapes.dynamic_shapes(module, args, kwargs)
 
 
-def with_fresh_sizes(inputs: Any, taken: Collection[int]) -> Any:
+def with_fresh_sizes(inputs: Any, taken: Collection[int], kept: Collection[int] = ()) -> Any:
     """The inputs with every dynamic axis resized to a prime that no other axis has.
 
     A batch of 4 beside 4 heads would let a reshape be read in two ways. Equal sizes stay equal; values are
@@ -33,10 +33,11 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int]) -> Any:
     Args:
         inputs: any nesting of tensors and other things.
         taken: sizes to avoid, those of all parameters.
+        kept: sizes that stay as they are.
     """
     tensors = list(_tensors(inputs))
     fixed = {size for t in tensors for axis, size in enumerate(t.shape) if axis not in dynamic_axes(t)}
-    sizes: dict[int, int] = {}
+    sizes = {size: size for size in kept}
     for tensor in tensors:
         for axis in dynamic_axes(tensor):
             size = tensor.shape[axis]

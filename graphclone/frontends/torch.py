@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
-from io import StringIO
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -20,11 +17,10 @@ import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
-from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.example_inputs import dynamic_shapes, with_fresh_sizes
+from graphclone.frontends.export import Exported, export, export_alike
 from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
 from graphclone.names import fresh
 
@@ -37,6 +33,9 @@ _PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_s
 _UNINITIALISED = re.compile(r"aten\.(new_)?empty")
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
+
+_SHOWN = 3
+"""Conditions on sizes that a note spells out."""
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
@@ -146,18 +145,43 @@ def trace(
         dynamic: whether the trace should hold for inputs of other sizes, where it can.
 
     Returns:
-        The graph, with ``origin`` the exported program it was read from.
+        The graph, with ``origin`` the exported program it was read from, and what inputs that holds for.
 
     Raises:
         GraphcloneError: torch.export refuses the module.
     """
     name = name or type(module).__name__
-    program, failure = export(module, tuple(args), dict(kwargs or {}), name, dynamic=dynamic)
-    graph = from_program(program, name)
+    return from_exported(export(module, tuple(args), dict(kwargs or {}), name, dynamic=dynamic), name)
+
+
+def trace_alike(
+    modules: Mapping[str, torch.nn.Module], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> list[Graph]:
+    """Trace several modules on the same inputs, of the same sizes; see ``trace``.
+
+    Args:
+        modules: by the names that messages call them.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+
+    Raises:
+        GraphcloneError: torch.export refuses one of them.
+    """
+    found = export_alike(modules, tuple(args), dict(kwargs or {}))
+    return [from_exported(exported, name) for exported, name in zip(found, modules, strict=True)]
+
+
+def from_exported(exported: Exported, name: str) -> Graph:
+    """The graph of an exported program, with notes of what it does not hold for."""
+    graph = _Importer(exported.program, name).graph()
+    graph.origin = exported
     fixed = [text for value in graph.inputs for text in _fixed(value)]
     if fixed:
-        reason = f" ({failure})" if failure else ""
+        reason = f" ({exported.failure})" if exported.failure else ""
         graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
+    if conditions := [condition.text for condition in exported.guards.conditions]:
+        more = f" and {len(conditions) - _SHOWN} more" if len(conditions) > _SHOWN else ""
+        graph.notes.append(f"holds for inputs with {', '.join(conditions[:_SHOWN])}{more} only")
     return graph
 
 
@@ -170,59 +194,6 @@ def _fixed(value: Value) -> list[str]:
 
 def _is_symbolic(size: int | torch.SymInt) -> bool:
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
-
-
-def export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str, *, dynamic: bool = True
-) -> tuple[ExportedProgram, str]:
-    """Export a module with dynamic sizes that differ from all widths, if that is wanted and can be done.
-
-    Returns:
-        The program, and why it has the sizes of the example inputs, if so.
-
-    Raises:
-        GraphcloneError: torch.export refuses the module.
-    """
-    taken = {size for tensor in (*module.parameters(), *module.buffers()) for size in tensor.shape}
-    fresh_args, fresh_kwargs = with_fresh_sizes((args, kwargs), taken)
-    failures: list[Exception] = []
-    fresh, given = (fresh_args, fresh_kwargs), (args, kwargs)
-    attempts = ((fresh, True), (given, True), (given, False)) if dynamic else ((given, False),)
-    for (call_args, call_kwargs), varying in attempts:
-        shapes = dynamic_shapes(module, call_args, call_kwargs) if varying else None
-        try:
-            # torch.export prints the graph so far of a model that it refuses; the reason is raised.
-            with warnings.catch_warnings(), redirect_stderr(StringIO()), _graph_alone():
-                warnings.simplefilter("ignore")
-                program = torch.export.export(module, call_args, call_kwargs, dynamic_shapes=shapes, strict=False)
-        except Exception as error:  # torch.export raises whatever the model's own code raises
-            failures.append(error)
-            continue
-        return program, _first_line(failures[0]) if failures else ""
-    raise GraphcloneError(f"{name}: torch.export failed: {_first_line(failures[-1])}") from failures[-1]
-
-
-@contextmanager
-def _graph_alone() -> Iterator[None]:
-    """Without what torch.export makes besides a graph: its code in text, and the call stack of each node."""
-    config = torch.fx.config
-    before = getattr(config, "do_not_emit_stack_traces", False)
-    config.do_not_emit_stack_traces = True
-    try:
-        with _use_lazy_graph_module(True):
-            yield
-    finally:
-        config.do_not_emit_stack_traces = before
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
-def from_program(program: ExportedProgram, name: str) -> Graph:
-    """The graph of an exported program."""
-    return _Importer(program, name).graph()
 
 
 class _Importer:
@@ -251,7 +222,6 @@ class _Importer:
             outputs=self.outputs(results),
             dialect=TorchDialect(),
             notes=self.notes,
-            origin=self.program,
         )
 
     def placeholder(self, placeholder: torch.fx.Node, spec: InputSpec) -> Operand:

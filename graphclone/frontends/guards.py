@@ -1,0 +1,335 @@
+"""What inputs a trace holds for: the sizes that it fixed, the conditions on the others, and values that are part of it.
+
+torch.export traces one way through the code. Where the code asks for a size, it notes what it found as a guard, and the
+trace is the model only where all guards hold. One question leaves no guard: whether a size is 0 or 1, since
+torch.export takes for granted that no dynamic size is. So the questions themselves are noted here, too
+(``decisions``), and a size of 0 or 1 for which one of them has another answer is a *doubt*.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP, ShapeEnv
+from torch.utils._sympy.printers import PythonPrinter
+from torch.utils._sympy.solve import try_solve
+
+from graphclone.errors import GraphcloneError
+
+_ASSUMED = 2
+"""The least size of a dynamic axis that torch.export thinks of."""
+
+_DEPENDS = "the code depends on that size"
+
+_TORCH = str(Path(torch.__file__).parent)
+_TORCH_MODULES = str(Path(torch.nn.__file__).parent)
+
+
+class InputError(GraphcloneError, ValueError):
+    """Inputs that a trace does not hold for."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the sizes of the inputs must satisfy.
+
+    Attributes:
+        text: a Python expression over the inputs by name, such as ``x.shape[0] > 3``.
+        asked: the question of the code that it answers, and where; empty where torch.export noted it.
+    """
+
+    text: str
+    asked: str = ""
+
+    @property
+    def cause(self) -> str:
+        """What in the code makes it so."""
+        return f"the code asks whether {self.asked}" if self.asked else _DEPENDS
+
+    def __str__(self) -> str:
+        return f"traced for {self.text} only: {self.cause}"
+
+    def function(self, names: Sequence[str], namespace: Mapping[str, Any] = SYMPY_INTERP) -> Callable[..., Any]:
+        """The condition as a function of the inputs."""
+        code = f"lambda {', '.join(names)}: {self.text}"
+        made: Callable[..., Any] = eval(code, dict(namespace))  # noqa: S307 (torch's own printer wrote the text)
+        return made
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A size of 0 or 1 for which the code may take another way than the trace did.
+
+    Attributes:
+        input: position of the input among all.
+        axis: of the input.
+        condition: that the axis has another size.
+    """
+
+    input: int
+    axis: int
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A reason why a trace does not hold for some inputs.
+
+    Attributes:
+        message: for people.
+        axes: whose sizes are not those that it holds for: position of the input, and axis.
+        cause: what in the code makes it so.
+    """
+
+    message: str
+    axes: tuple[tuple[int, int], ...] = ()
+    cause: str = _DEPENDS
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What inputs a trace holds for.
+
+    Attributes:
+        names: of all inputs, in order, with those that are no tensors.
+        shapes: for each input that is a tensor its sizes, None where they are free; None for any other input.
+        values: the inputs that are no tensors, by position: they are part of the trace.
+        conditions: on the free sizes.
+        doubts: sizes of which it is not known whether the trace holds for them.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int | None, ...] | None, ...]
+    values: Mapping[int, Any]
+    conditions: tuple[Condition, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def all_conditions(self) -> tuple[Condition, ...]:
+        """The conditions, and that no size is in doubt."""
+        return (*self.conditions, *(doubt.condition for doubt in self.doubts))
+
+    def violations(self, inputs: Sequence[Any]) -> Iterator[Violation]:
+        """Why the trace does not hold for these inputs; nothing if it does.
+
+        Args:
+            inputs: all of them, in order. Sizes may be symbolic: then what is found becomes a guard of that trace.
+        """
+        if len(inputs) != len(self.names):
+            yield Violation(f"{len(inputs)} inputs, traced with {len(self.names)}: {', '.join(self.names)}")
+            return
+        fitting = True
+        for position, value in enumerate(inputs):
+            for violation in self._of_input(position, value):
+                fitting = False
+                yield violation
+        for condition in self.all_conditions if fitting else ():
+            if not condition.function(self.names)(*inputs):
+                yield Violation(str(condition), tuple(self._axes_in(condition)), condition.cause)
+
+    def _of_input(self, position: int, value: Any) -> Iterator[Violation]:
+        name, shape = self.names[position], self.shapes[position]
+        if shape is None:
+            traced = self.values[position]
+            if not _same(traced, value):
+                yield Violation(f"{name} is {_described(value)}, traced for {_described(traced)} only")
+        elif not isinstance(value, torch.Tensor):
+            yield Violation(f"{name} is {_described(value)}, traced with a tensor")
+        elif value.ndim != len(shape):
+            yield Violation(f"{name} has {value.ndim} axes, traced with {len(shape)}")
+        else:
+            for axis, size in enumerate(shape):
+                if size is not None and value.shape[axis] != size:
+                    message = f"axis {axis} of {name} has {value.shape[axis]} elements, traced for {size} only"
+                    yield Violation(message, ((position, axis),))
+
+    def _axes_in(self, condition: Condition) -> Iterator[tuple[int, int]]:
+        for position, shape in enumerate(self.shapes):
+            for axis in range(len(shape or ())):
+                if f"{self.names[position]}.shape[{axis}]" in condition.text:
+                    yield position, axis
+
+    def without(self, doubt: Doubt) -> Guards:
+        """The same, a doubt being settled: the trace holds there."""
+        return replace(self, doubts=tuple(other for other in self.doubts if other is not doubt))
+
+
+def _described(value: Any) -> str:
+    return "a tensor" if isinstance(value, torch.Tensor) else repr(value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two inputs that are no tensors are the same, 1 and True not being."""
+    if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
+        return math.isnan(b)
+    return type(a) is type(b) and bool(a == b)
+
+
+# Reading them off a program
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A question about sizes that the code asked while it was traced, and the answer.
+
+    Attributes:
+        question: in the symbols of the trace.
+        answer: that the trace went on with.
+        where: file and line.
+    """
+
+    question: sympy.Basic
+    answer: bool
+    where: str
+
+
+@contextmanager
+def decisions() -> Iterator[list[Decision]]:
+    """Note the questions that the model's own code asks about symbolic sizes.
+
+    torch.export has no hook for that, and those it answers from its own assumptions leave no guard. What torch asks
+    itself, about strides above all, does not count: it changes how something is computed, never what.
+    """
+    found: list[Decision] = []
+    original: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__
+
+    def ask(question: torch.SymBool) -> bool:
+        expression = question.node.expr
+        answer = original(question)
+        frame = sys._getframe(1)
+        file = frame.f_code.co_filename
+        if not file.startswith(_TORCH) or file.startswith(_TORCH_MODULES):
+            found.append(Decision(expression, answer, f"{Path(file).name}:{frame.f_lineno}"))
+        return answer
+
+    torch.SymBool.__bool__ = ask  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        torch.SymBool.__bool__ = original  # type: ignore[method-assign]
+
+
+def guards_of(program: ExportedProgram, asked: Sequence[Decision] = ()) -> Guards:
+    """What inputs a program holds for.
+
+    Args:
+        program: as torch.export made it, its guards still with it.
+        asked: what the code asked meanwhile.
+    """
+    return _Reader(program).guards(asked)
+
+
+class _Reader:
+    def __init__(self, program: ExportedProgram) -> None:
+        fed = set(program.graph_signature.user_inputs)
+        nodes = program.graph.find_nodes(op="placeholder")
+        specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
+        wanted = {spec.arg.name for spec in specs}
+        self.program = program
+        self.inputs = [node for node in nodes if node.name in wanted or node.name in fed]
+        self.env = _shape_env(node.meta.get("val") for node in self.inputs)
+        self.sizes: dict[sympy.Basic, sympy.Basic] = {}
+        self.printer = PythonPrinter()
+
+    def guards(self, asked: Sequence[Decision]) -> Guards:
+        examples = [node.meta.get("val") for node in self.inputs]
+        tensors = [isinstance(example, torch.Tensor) for example in examples]
+        derived = list(self.bind(examples))
+        conditions = dict.fromkeys(
+            self.text(condition) for condition in (*derived, *self.ranges(), *self.noted()) if condition != sympy.true
+        )
+        return Guards(
+            names=tuple(node.name for node in self.inputs),
+            shapes=tuple(_fixed(e) if tensor else None for e, tensor in zip(examples, tensors, strict=True)),
+            values={i: e for i, (e, tensor) in enumerate(zip(examples, tensors, strict=True)) if not tensor},
+            conditions=tuple(Condition(text) for text in conditions if text),
+            doubts=tuple(self.doubts(examples, asked)),
+        )
+
+    def bind(self, examples: Sequence[Any]) -> Iterator[sympy.Basic]:
+        """Find the size that stands for each symbol, and what follows for sizes that are expressions in others."""
+        axes = list(self.free(examples))
+        for _, _, expression, size in axes:
+            if expression.is_Symbol:
+                self.sizes.setdefault(expression, size)
+        for _, _, expression, size in axes:
+            unbound = expression.free_symbols - set(self.sizes)
+            if len(unbound) == 1 and (solution := try_solve(sympy.Eq(expression, size), *unbound)) is not None:
+                self.sizes[unbound.pop()] = solution[1]
+                yield sympy.Eq(expression.subs(self.sizes), size) if solution[1].is_integer is not True else sympy.true
+            elif not unbound:
+                yield sympy.Eq(size, expression.subs(self.sizes))
+
+    def free(self, examples: Sequence[Any]) -> Iterator[tuple[int, int, Any, sympy.Symbol]]:
+        """Every free axis: input, axis, its size in the symbols of the trace, and as people write it."""
+        for position, example in enumerate(examples):
+            for axis, size in enumerate(example.shape if isinstance(example, torch.Tensor) else ()):
+                if isinstance(size, torch.SymInt) and not size.node.expr.is_number:
+                    name = f"{self.inputs[position].name}.shape[{axis}]"
+                    yield position, axis, size.node.expr, sympy.Symbol(name, integer=True, nonnegative=True)
+
+    def ranges(self) -> Iterator[sympy.Basic]:
+        """Bounds of symbols; a lower one of 2 is torch.export's assumption, not the code's."""
+        for symbol, allowed in self.program.range_constraints.items():
+            if symbol in self.sizes and allowed.lower > _ASSUMED:
+                yield sympy.Ge(symbol, allowed.lower)
+            if symbol in self.sizes and allowed.upper.is_Integer:
+                yield sympy.Le(symbol, allowed.upper)
+
+    def noted(self) -> Iterator[sympy.Basic]:
+        """The guards of the trace, those that its bounds make true left out."""
+        if self.env is not None:
+            for guard in self.env.guards:
+                expression = self.env.simplify(guard.expr)
+                if not self.env.bound_sympy(expression).is_singleton():
+                    yield expression
+
+    def text(self, condition: sympy.Basic) -> str:
+        """A condition as people write it; empty where it is about something that no input says."""
+        expression = condition.subs(self.sizes)
+        written = {size for size in expression.free_symbols if str(size).endswith("]")}
+        return str(self.printer.doprint(expression)) if written == expression.free_symbols else ""
+
+    def doubts(self, examples: Sequence[Any], asked: Sequence[Decision]) -> Iterator[Doubt]:
+        for position, axis, expression, size in self.free(examples):
+            if not expression.is_Symbol or self.sizes[expression] != size:
+                continue
+            lower = self.program.range_constraints[expression].lower
+            for number in range(_ASSUMED) if lower <= _ASSUMED else ():
+                decision = next((d for d in asked if self.flips(d, expression, number)), None)
+                if decision is not None:
+                    asks = f"{self.text(decision.question) or decision.question} in {decision.where}"
+                    yield Doubt(position, axis, Condition(f"{size} != {number}", asks))
+
+    def flips(self, decision: Decision, symbol: sympy.Symbol, number: int) -> bool:
+        """Whether a question would be answered otherwise if that symbol, or all symbols, were that number."""
+        symbols = decision.question.free_symbols
+        if symbol not in symbols or self.env is None:
+            return False
+        hints = self.env.backed_var_to_val
+        for values in ({**hints, symbol: sympy.Integer(number)}, dict.fromkeys(symbols, sympy.Integer(number))):
+            if decision.question.xreplace(values) != sympy.sympify(decision.answer):
+                return True
+        return False
+
+
+def _shape_env(examples: Iterator[Any]) -> ShapeEnv | None:
+    for example in examples:
+        for size in example.shape if isinstance(example, torch.Tensor) else ():
+            if isinstance(size, torch.SymInt):
+                return size.node.shape_env
+    return None
+
+
+def _fixed(example: torch.Tensor) -> tuple[int | None, ...]:
+    """The sizes of an input, None where they are symbolic."""
+    return tuple(None if isinstance(s, torch.SymInt) and not s.node.expr.is_number else int(s) for s in example.shape)
