@@ -54,12 +54,16 @@ class Clone(Traced):
     Attributes:
         state: the widened graph, with the source's graph as ``state.source``.
         timings: of the passes.
-        args: the example inputs it was traced with.
-        kwargs: likewise.
+        args: the positional example inputs it was traced with.
+        kwargs: the example inputs by name.
+        model: the source itself; None where it is no module in memory.
+        into: the wide module whose widths were taken, if there is one.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
+    model: torch.nn.Module | None = None
+    into: torch.nn.Module | None = None
 
     def factors(self, group: Group) -> tuple[int, ...]:
         """By how much every dim of a group grew."""
@@ -85,9 +89,15 @@ class Clone(Traced):
                 yield from ((name, tensor) for name in initializer.names)
 
     def module(self) -> torch.fx.GraphModule:
-        """The widened model as a trainable module in eval mode, called as the source is."""
-        from graphclone.emit.torch import to_module
+        """The widened model as a trainable module in eval mode, called as the source is.
 
+        It refuses inputs that the trace does not hold for (``InputError``, a ``ValueError``). Where the code asks
+        whether a size is 1, the source is run once on such inputs, to see whether it does.
+        """
+        from graphclone.emit.torch import to_module
+        from graphclone.verify_trace import settle
+
+        settle(self)
         return to_module(self.graph, widened_tensors(self.state))
 
     def save_onnx(self, path: str | Path) -> None:
@@ -223,8 +233,9 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         return _clone_into(model, into, args, kwargs, request, after, name)
     state = State(_graph(model, args, kwargs, name), request)
     timings = run(default_pipeline() if passes is None else passes, state, after=after)
-    made = Clone if isinstance(model, torch.nn.Module) else OnnxClone
-    return made(state, timings, tuple(args), kwargs)
+    if isinstance(model, torch.nn.Module):
+        return Clone(state, timings, tuple(args), kwargs, model)
+    return OnnxClone(state, timings)
 
 
 def _graph(
@@ -253,7 +264,7 @@ def _clone_into(
     state = State(small, replace(request, untie=into.untied(small, wide)))
     timings = into.match(state, wide, after)
     into.load(state, big)
-    return Clone(state, timings, tuple(args), kwargs)
+    return Clone(state, timings, tuple(args), kwargs, model, big)
 
 
 def _check(model: object, widen: object, widen_io: object) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphclone.checks import NoiseFloor, error, noise_floor
-from graphclone.input_sets import InputSet, candidates, example_tensors
+from graphclone.frontends.export import Exported, input_leaves
+from graphclone.input_sets import InputSet, call_with, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.ir import Graph, Initializer
 from graphclone.lockstep import Lazy, lifted_tensor
 from graphclone.maps import Maps
 from graphclone.pipeline import State
+from graphclone.running import SEED, RunError, run_module
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
@@ -33,6 +35,7 @@ class Sample:
         inputs: of the source.
         own: its outputs in its own precision.
         exact: its outputs in float64.
+        module: what the user's own module computes for them; None where there is none.
         noise: greatest error of every output, of its own and of runs whose weights are a rounding off. One run may be
             lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold.
     """
@@ -41,10 +44,11 @@ class Sample:
     own: Sequence[torch.Tensor]
     exact: Sequence[torch.Tensor]
     noise: Sequence[float]
+    module: Sequence[torch.Tensor] | None = None
 
 
 def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
-    """The example and random input sets of other sizes, all of which the source accepts.
+    """The example and random input sets of other sizes, all of which the source accepts, and its trace holds for.
 
     Args:
         clone: gives the example inputs and the source.
@@ -57,30 +61,50 @@ def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
     source = clone.state.source
     assert source is not None
     examples = example_tensors(source, clone.args, clone.kwargs or {})
-    yield _sample(source, InputSet(examples))
+    yield take_sample(clone, InputSet(examples))
     for index in range(1, sets):
         tried = candidates(source, examples, index, seed + index)
-        accepted = (sample for inputs in tried if (sample := _maybe_sample(source, inputs)) is not None)
+        accepted = (sample for inputs in tried if (sample := _maybe_sample(clone, inputs)) is not None)
         if (sample := next(accepted, None)) is not None:
             yield sample
 
 
-def _maybe_sample(source: Graph, inputs: InputSet) -> Sample | None:
-    """None where the source refuses the inputs, or returns nothing that could be compared."""
+def _maybe_sample(clone: Clone, inputs: InputSet) -> Sample | None:
+    """None where the source refuses the inputs, its trace claims nothing, or nothing comes out that can be compared."""
+    if not holds(clone, inputs):
+        return None
     try:
-        sample = _sample(source, inputs)
-    except ExecutionError:
+        sample = take_sample(clone, inputs)
+    except (ExecutionError, RunError):
         return None
     return sample if all(t.isfinite().any() for t in sample.exact if t.numel()) else None
 
 
-def _sample(source: Graph, inputs: InputSet) -> Sample:
+def holds(clone: Clone, inputs: InputSet) -> bool:
+    """Whether the trace of the source claims to hold for inputs."""
+    exported: Exported = clone.graph.origin
+    args, kwargs = call_with(clone.graph, clone.args, clone.kwargs or {}, inputs.tensors)
+    return not any(exported.guards.violations(input_leaves(exported.program, args, kwargs)))
+
+
+def take_sample(clone: Clone, inputs: InputSet) -> Sample:
+    """What the source gives for inputs.
+
+    Raises:
+        ExecutionError: the trace cannot be run on them.
+        RunError: the user's module cannot.
+    """
+    source, module = clone.state.source, None
+    assert source is not None
+    if clone.model is not None:
+        module = run_module(clone.model, source, clone.args, clone.kwargs or {}, inputs.tensors)
+    torch.manual_seed(SEED)
     own = outputs(source, own_tensors(source), inputs.copies())
     lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
     exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
     runs = [own, *(outputs(source, _shaken_tensors(source, seed), inputs.copies()) for seed in range(_SHAKES))]
     noise = [max(error(truth, run[i]) for run in runs) for i, truth in enumerate(exact)]
-    return Sample(inputs, own, exact, noise)
+    return Sample(inputs, own, exact, noise, module)
 
 
 def _shaken_tensors(graph: Graph, seed: int) -> Lazy:

@@ -1,5 +1,6 @@
-"""Whether a clone computes what its source computes, in four ways.
+"""Whether a clone computes what its source computes, in five ways.
 
+0. trace: the traced graph computes what the user's own module computes, on the example inputs and on others;
 1. static: every value of the clone has the shape that the layouts predict;
 2. exact: in float64 every value is the source's, through the maps and but for rounding, on the example inputs, on
    random inputs of other sizes, and with other weights;
@@ -12,7 +13,8 @@ A check that fails names the first value, in graph order, that is wrong, and the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.errors import GraphcloneError
-from graphclone.input_sets import InputSet, example_tensors
+from graphclone.input_sets import example_tensors
 from graphclone.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.ir import Graph, Initializer, Value
 from graphclone.lockstep import (
@@ -36,9 +38,12 @@ from graphclone.lockstep import (
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
 from graphclone.progress import Progress, silent
+from graphclone.running import SEED
 from graphclone.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.static_check import check_static
+from graphclone.untouched import untouched
 from graphclone.verify_files import verify_files
+from graphclone.verify_trace import INTO, NAME, check_into, check_trace, settle
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
@@ -82,7 +87,8 @@ def verify(
         from graphclone.sessions import check_provider
 
         check_provider(provider)
-    with torch.no_grad():
+    modules = [module for module in (clone.model, clone.into) if module is not None]
+    with untouched(*modules), torch.no_grad():
         return _Verification(clone, tensors, progress).report(provider, onnx, exact, sets, seed)
 
 
@@ -102,31 +108,61 @@ class _Verification:
         self.source = clone.state.source
         self.given = tensors
         self.progress = progress or silent
+        self.samples: list[Sample] = []
 
     def report(self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int) -> Report:
-        total = 3 + bool(onnx)
-        self.progress("static", 0, total)
+        made: list[Check] = []
+        steps = self.steps(provider, onnx, exact, sets, seed)
+        for number, (name, step) in enumerate(steps):
+            self.progress(name, number, len(steps))
+            if (check := step()) is not None:
+                made.append(check)
+            if made and made[-1].ok is False:
+                break
+        self.progress("done", len(steps), len(steps))
+        return Report(self.clone.graph.name, tuple(made), tuple(str(sample.inputs) for sample in self.samples))
+
+    def steps(
+        self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int
+    ) -> list[tuple[str, Callable[[], Check | None]]]:
+        """What to look at, in order; nothing after what is wrong."""
+        steps: list[tuple[str, Callable[[], Check | None]]] = [(NAME, partial(self.trace, sets, seed))]
+        steps.append(("static", self.static))
+        if exact:
+            steps.append(("float64", self.exact))
+        steps.append(("noise floor", self.noise))
+        if self.clone.into is not None:
+            steps.append((INTO, lambda: check_into(self.clone, self.samples)))
+        if onnx:
+            steps.append(("ONNX Runtime", partial(self.onnx, provider, onnx)))
+        return steps
+
+    def trace(self, sets: int, seed: int) -> Check | None:
+        """The traced graph against the user's module."""
+        settle(self.clone)
+        self.samples = list(draw_samples(self.clone, sets, seed))
+        return check_trace(self.clone, self.samples) if self.clone.model is not None else None
+
+    def static(self) -> Check:
         clone = self.clone
-        checks = [check_static(self.state, example_tensors(clone.graph, clone.args, clone.kwargs or {}))]
-        samples: list[Sample] = []
-        if checks[0].ok:
-            self.progress("float64", 1, total)
-            samples = list(draw_samples(self.clone, sets, seed))
-            if exact:
-                checks.append(self.exact([sample.inputs for sample in samples]))
-            self.progress("noise floor", 2, total)
-            tensors = widened_tensors(self.state) if self.given is None else self.given
-            checks.append(check_noise(self.state, tensors, samples))
-        if onnx and samples and not any(check.first for check in checks):
-            from graphclone.verify_onnx import check_onnx
+        return check_static(self.state, example_tensors(clone.graph, clone.args, clone.kwargs or {}))
 
-            self.progress("ONNX Runtime", 3, total)
-            checks.append(check_onnx(self.clone, tensors, samples, provider, onnx))
-        self.progress("done", total, total)
-        return Report(self.clone.graph.name, tuple(checks), tuple(str(sample.inputs) for sample in samples))
+    def noise(self) -> Check:
+        return check_noise(self.state, self.tensors, self.samples)
 
-    def exact(self, sets: Sequence[InputSet]) -> Check:
+    def onnx(self, provider: Provider, onnx: bool | Path) -> Check:
+        from graphclone.verify_onnx import check_onnx
+
+        return check_onnx(self.clone, self.tensors, self.samples, provider, onnx)
+
+    @cached_property
+    def tensors(self) -> Mapping[Value, torch.Tensor]:
+        """The data of the clone's initializers."""
+        return widened_tensors(self.state) if self.given is None else self.given
+
+    def exact(self) -> Check:
         """Every value in float64, on every input set, and once with other weights."""
+        sets = [sample.inputs for sample in self.samples]
         runs = [(inputs, lifted_tensor) for inputs in sets]
         runs.append((sets[0], perturbed))
         found: list[Lockstep] = []
@@ -164,13 +200,19 @@ def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Se
     measured: list[list[NoiseFloor]] = []
     for sample in samples:
         try:
-            wide = outputs(state.graph, tensors, widened_inputs(state, sample.inputs.tensors))
+            torch.manual_seed(SEED)
+            wide = outputs(state.graph, _copied(state.graph, tensors), widened_inputs(state, sample.inputs.tensors))
         except ExecutionError as error:
             first = Deviation.at(error.node, error.node.name, float("inf"), error.reason)
             return Check(name, False, str(first), first=first)
         measured.append(compare(state, sample, sample.own, wide))
     found = (_locate(state, tensors, sample.inputs.tensors) for sample in samples)
     return judge(name, measured, lambda: next(filter(None, found), None))
+
+
+def _copied(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> Lazy:
+    """The same data for a run that may write into it."""
+    return Lazy(graph, lambda initializer: tensors[initializer.value].clone())
 
 
 def _locate(state: State, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[torch.Tensor]) -> Deviation | None:
@@ -191,7 +233,7 @@ def _floors(
     assert source is not None
     by_name = {value.name: value for value in state.known.of}
     maps = Maps(state, inputs)
-    clone = execute(state.graph, tensors, widened_inputs(state, inputs))
+    clone = execute(state.graph, _copied(state.graph, tensors), widened_inputs(state, inputs))
     own = execute(source, own_tensors(source), [tensor.clone() for tensor in inputs])
     exact = execute(source, Lazy(source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
     for (node, ours), (_, truths) in zip(own, exact, strict=True):

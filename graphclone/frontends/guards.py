@@ -72,11 +72,13 @@ class Doubt:
     Attributes:
         input: position of the input among all.
         axis: of the input.
+        size: 0 or 1.
         condition: that the axis has another size.
     """
 
     input: int
     axis: int
+    size: int
     condition: Condition
 
 
@@ -308,7 +310,7 @@ class _Reader:
                 decision = next((d for d in asked if self.flips(d, expression, number)), None)
                 if decision is not None:
                     asks = f"{self.text(decision.question) or decision.question} in {decision.where}"
-                    yield Doubt(position, axis, Condition(f"{size} != {number}", asks))
+                    yield Doubt(position, axis, number, Condition(f"{size} != {number}", asks))
 
     def flips(self, decision: Decision, symbol: sympy.Symbol, number: int) -> bool:
         """Whether a question would be answered otherwise if that symbol, or all symbols, were that number."""

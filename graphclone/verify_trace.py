@@ -1,0 +1,141 @@
+"""Whether the traced graph is the user's module: both are run on the same inputs, in the module's own precision.
+
+Everything else is proved of the graph. If that is another program than the module, it is proved of nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from graphclone.checks import Check, NoiseFloor, judge, noise_floor
+from graphclone.errors import GraphcloneError
+from graphclone.frontends.example_inputs import resized
+from graphclone.frontends.export import Exported
+from graphclone.frontends.guards import Doubt
+from graphclone.input_sets import InputSet, example_tensors
+from graphclone.interpreter import output_tensors
+from graphclone.ir import Graph
+from graphclone.lockstep import Deviation
+from graphclone.running import RunError, run_module
+from graphclone.samples import Sample, compare, take_sample
+from graphclone.untouched import untouched
+
+if TYPE_CHECKING:
+    from graphclone.cloning import Clone
+
+NAME = "trace"
+INTO = "wide module"
+
+
+def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
+    """Compare the trace with the module on every input set.
+
+    Args:
+        clone: of a module in memory.
+        samples: with what the module gives for them.
+    """
+    source = clone.state.source
+    assert source is not None
+    for sample in samples:
+        wrong = next((floor for floor in _distances(source, sample) if not floor.ok), None)
+        if wrong is not None:
+            detail = f"on {sample.inputs} the model computes something else than its trace: {wrong}"
+            first = Deviation(wrong.value, "", "", wrong.clone, detail)
+            return Check(NAME, False, str(first), first=first)
+    return judge(NAME, [_distances(source, sample) for sample in samples])
+
+
+def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
+    """The errors of every output of the module, beside those of its trace."""
+    assert sample.module is not None
+    names = [name for name, _ in output_tensors(source)]
+    rows = zip(names, sample.exact, sample.own, sample.noise, sample.module, strict=True)
+    return [
+        replace(floor, source=max(floor.source, noise))
+        for name, exact, own, noise, module in rows
+        for floor in [noise_floor(name, (exact, own), (exact, module))]
+    ]
+
+
+def check_into(clone: Clone, samples: Sequence[Sample]) -> Check:
+    """Load the clone's weights into the wide module and compare what that computes with the source.
+
+    The module's own weights are left as they are.
+    """
+    wide = clone.into
+    assert wide is not None
+    if not _has_data(wide):
+        return Check(INTO, None, "not run: it has no data")
+    state, measured = clone.state_dict(), []
+    for sample in samples:
+        try:
+            found = run_module(wide, clone.graph, clone.args, clone.kwargs or {}, sample.inputs.tensors, state)
+        except RunError as error:
+            first = Deviation(INTO, "", "", float("inf"), f"{error}, on {sample.inputs}")
+            return Check(INTO, False, str(first), first=first)
+        measured.append(compare(clone.state, sample, sample.own, found))
+    return judge(INTO, measured)
+
+
+def _has_data(module: torch.nn.Module) -> bool:
+    tensors = (*module.parameters(), *module.buffers())
+    return not any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
+
+
+# Doubts
+
+
+@torch.no_grad()
+def settle(clone: Clone) -> None:
+    """Find out whether the trace holds for single elements, where the code asks for them.
+
+    Code that asks whether a size is 1 often computes the same either way. The module and its trace are run on inputs
+    of that size; where they agree the trace holds there, else the clone goes on refusing it.
+    """
+    exported: Exported = clone.graph.origin
+    doubts = [doubt for doubt in exported.guards.doubts if doubt.size == 1]
+    if (
+        clone.model is None
+        or not doubts
+        or any(isinstance(t, FakeTensor) or t.is_meta for t in clone.model.parameters())
+    ):
+        return
+    with untouched(clone.model):
+        settled = [doubt for doubt in doubts if _agrees(clone, [doubt])]
+        if len(settled) > 1 and not _agrees(clone, settled):
+            settled = []
+    for doubt in settled:
+        exported = replace(exported, guards=exported.guards.without(doubt))
+    clone.graph.origin = exported
+    if clone.state.source is not None:
+        clone.state.source.origin = exported
+
+
+def _agrees(clone: Clone, doubts: Sequence[Doubt]) -> bool:
+    """Whether module and trace agree where the sizes in doubt are 1."""
+    source = clone.state.source
+    assert source is not None
+    examples = example_tensors(source, clone.args, clone.kwargs or {})
+    symbols = {symbol for doubt in doubts for symbol in _symbols(source, doubt)}
+    single = InputSet(
+        tuple(
+            resized(tensor, {axis: 1 for axis, symbol in value.dynamic.items() if symbol in symbols})
+            for value, tensor in zip(source.inputs, examples, strict=True)
+        )
+    )
+    try:
+        return all(floor.ok for floor in _distances(source, take_sample(clone, single)))
+    except GraphcloneError:
+        return False
+
+
+def _symbols(source: Graph, doubt: Doubt) -> Iterator[str]:
+    """The symbol of the axis in doubt; other axes may have it, too."""
+    guards = source.origin.guards
+    tensors = [i for i, shape in enumerate(guards.shapes) if shape is not None]
+    yield source.inputs[tensors.index(doubt.input)].dynamic[doubt.axis]
