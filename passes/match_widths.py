@@ -20,7 +20,7 @@ from graphclone.alignment import Pair, align
 from graphclone.axes import Axis, Kind, Why
 from graphclone.dims import dims
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Facts, Literal
+from graphclone.facts import Facts, Follow, Literal
 from graphclone.growth import Growth
 from graphclone.ir import Graph, Node, Path, Value
 from graphclone.maps import Maps
@@ -57,6 +57,8 @@ class MatchWidths:
         for value, axes in facts.of.items():
             if (wide := alignment.values.get(value)) is not None:
                 widths.state(value, axes, wide.shape or ())
+        for follow, new in _followed(facts, alignment.literals):
+            widths.count(follow, new)
         state.growths = widths.solve()
         _check_settled(facts, state.growths)
         state.given = {
@@ -71,17 +73,14 @@ class MatchWidths:
 
 @dataclass(frozen=True)
 class _Equation:
-    """An axis has this size in the target."""
+    """An axis has this size in the target: that is what a value of it has there, or a number in the code counts."""
 
     axis: Axis
     size: int
-    value: str
-    index: int
+    where: str
 
     def __str__(self) -> str:
-        return (
-            f"axis {self.index} of {self.value} has {self.axis.size} in the narrow model, {self.size} in the wide one"
-        )
+        return f"{self.where} is {self.axis.size} in the narrow model, {self.size} in the wide one"
 
 
 class _Widths:
@@ -95,8 +94,16 @@ class _Widths:
     def state(self, value: Value, axes: tuple[Axis, ...], shape: tuple[int, ...]) -> None:
         """Every axis of a value has a size in the target."""
         for index, (axis, size) in enumerate(zip(axes, shape, strict=True)):
-            root = self.axes.find(axis)
-            self.equations.setdefault((root, size), _Equation(root, size, value.name, index))
+            self.require(axis, size, f"axis {index} of {value.name}")
+
+    def count(self, follow: Follow, size: int) -> None:
+        """A number in the target's code counts axes."""
+        axis = follow.axes[0] if len(follow.axes) == 1 else self.axes.concat(follow.axes)
+        self.require(axis, size * follow.sign, f"{follow.path[0]} of {follow.node.name} ({follow.node.op})")
+
+    def require(self, axis: Axis, size: int, where: str) -> None:
+        root = self.axes.find(axis)
+        self.equations.setdefault((root, size), _Equation(root, size, where))
 
     def solve(self) -> dict[Axis, Growth]:
         """The growth of every dim that grows.
@@ -187,6 +194,15 @@ def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
 # Constants
 
 
+def _followed(facts: Facts, pairs: list[Pair]) -> Iterator[tuple[Follow, int]]:
+    """Numbers that count axes, with what they are in the target, whether that is another number or not."""
+    follows = {(follow.node, follow.path): follow for follow in facts.follows}
+    for pair in pairs:
+        follow = follows.get((pair.node, pair.path))
+        if follow is not None and isinstance(pair.new, int):
+            yield follow, pair.new
+
+
 def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
     """The scale of every literal that has one, once sizes are seen to be what the widths make them."""
     facts = state.known
@@ -194,11 +210,13 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
     scaled = _scaled_literals(facts)
     sizes = _size_nodes(facts)
     given: dict[Any, Expression] = {}
-    for pair in (pair for pair in pairs if pair.differs and pair.node not in sizes):
+    for pair in (pair for pair in pairs if pair.node not in sizes):
         if (follow := follows.get((pair.node, pair.path))) is not None:
             expected = follow.sign * sum(state.layout(axis).new_size for axis in follow.axes)
             if pair.new != expected:
                 raise _changed(pair, f"where the widths make it {expected}")
+        elif not pair.differs:
+            continue
         elif (literal := scaled.get((pair.node, pair.path))) is not None and literal.value:
             if not isinstance(pair.new, int | float) or pair.new * pair.old <= 0:
                 raise _changed(pair, "which no factor does")

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 
 from graphclone.emit.atomic import written
+from graphclone.emit.input_guard import GUARD
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import export
 from graphclone.input_sets import clone_examples
@@ -73,6 +74,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
     Raises:
         GraphcloneError: torch cannot export it.
     """
+    module.get_submodule(GUARD).in_graph = True  # type: ignore[assignment]
     with quiet():
         program = export(module, tuple(args), dict(kwargs), graph.name).program
         _unfreeze_strides(program)

@@ -14,41 +14,16 @@ from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from graphclone.emit.atomic import written
+from graphclone.emit.input_guard import GUARD, InputGuard
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import Exported, export
-from graphclone.frontends.guards import Guards, InputError
+from graphclone.frontends.guards import Guards
 from graphclone.frontends.torch import call_arguments
 from graphclone.input_sets import clone_examples
 from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
-
-
-GUARD = "input_guard"
-"""The submodule of a clone that refuses inputs its trace does not hold for."""
-
-
-class InputGuard(torch.nn.Module):
-    """Lets inputs pass that a trace holds for, and refuses others.
-
-    Traced itself, by torch.export or torch.compile, it leaves its conditions in that trace.
-    """
-
-    def __init__(self, guards: Guards) -> None:
-        super().__init__()
-        self.guards = guards
-        self._is_impure = True  # so that torch.fx does not drop the call
-
-    def forward(self, *inputs: Any) -> tuple[Any, ...]:
-        """The inputs.
-
-        Raises:
-            InputError: the trace does not hold for them.
-        """
-        for violation in self.guards.violations(inputs):
-            raise InputError(f"{violation.message}; clone with example inputs of that kind for these")
-        return inputs
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:

@@ -136,7 +136,7 @@ class Guards:
                 yield violation
         for condition in self.all_conditions if fitting else ():
             if not condition.function(self.names)(*inputs):
-                yield Violation(str(condition), tuple(self._axes_in(condition)), condition.cause)
+                yield Violation(str(condition), tuple(self.axes_in(condition)), condition.cause)
 
     def _of_input(self, position: int, value: Any) -> Iterator[Violation]:
         name, shape = self.names[position], self.shapes[position]
@@ -154,7 +154,8 @@ class Guards:
                     message = f"axis {axis} of {name} has {value.shape[axis]} elements, traced for {size} only"
                     yield Violation(message, ((position, axis),))
 
-    def _axes_in(self, condition: Condition) -> Iterator[tuple[int, int]]:
+    def axes_in(self, condition: Condition) -> Iterator[tuple[int, int]]:
+        """The axes that a condition is about: position of the input, and axis."""
         for position, shape in enumerate(self.shapes):
             for axis in range(len(shape or ())):
                 if f"{self.names[position]}.shape[{axis}]" in condition.text:
