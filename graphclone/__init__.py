@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphclone.checkpoints import clone_checkpoint
     from graphclone.cloning import Clone, Traced, clone, trace
-    from graphclone.errors import GraphcloneError, NotEquivalentError
+    from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
     from graphclone.growth import Growth
     from graphclone.models import build
     from graphclone.strategies import Strategy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CannotJudgeError",
     "Clone",
     "GraphcloneError",
     "Growth",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CannotJudgeError": "errors",
     "Clone": "cloning",
     "GraphcloneError": "errors",
     "Growth": "growth",

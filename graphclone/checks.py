@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from graphclone.errors import NotEquivalentError
+from graphclone.errors import CannotJudgeError, NotEquivalentError
 from graphclone.lockstep import OUTPUT_TOLERANCE, Deviation, difference, magnitude
 
 FLOOR_FACTOR = 4.0
@@ -19,6 +19,8 @@ FLOOR_FACTOR = 4.0
 
 FLOOR_ULPS = 8.0
 """What it may have beyond that, in units in the last place of the greatest element."""
+
+EQUIVALENT = "equivalent"
 
 _DOUBLE = (torch.float64, torch.complex128)
 
@@ -112,6 +114,7 @@ class Check:
         figures: the same for machines.
         outputs: errors of the outputs, where they were measured against rounding.
         first: the first value that is wrong, in graph order.
+        open: whether the verdict stays open for it: the source itself could not be measured.
     """
 
     name: str
@@ -120,6 +123,7 @@ class Check:
     figures: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[NoiseFloor, ...] = ()
     first: Deviation | None = None
+    open: bool = False
 
     @property
     def worst(self) -> NoiseFloor | None:
@@ -172,8 +176,16 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every check that could be made was passed, and one was made at least."""
-        return any(check.ok for check in self.checks) and all(check.ok is not False for check in self.checks)
+        """Whether every check that could be made was passed, one was made at least, and none leaves it open."""
+        return self.verdict == EQUIVALENT
+
+    @property
+    def verdict(self) -> str:
+        """In words: equivalent, not equivalent, or that it cannot be judged."""
+        if any(check.ok is False for check in self.checks):
+            return "NOT EQUIVALENT"
+        judged = any(check.ok for check in self.checks) and not any(check.open for check in self.checks)
+        return EQUIVALENT if judged else "cannot be judged"
 
     @property
     def first(self) -> Deviation | None:
@@ -201,18 +213,23 @@ class Report:
 
         Raises:
             NotEquivalentError: naming the first tensor that is wrong and the rule behind it.
+            CannotJudgeError: naming the check that the source itself did not let be made.
         """
         if self.ok:
             return
         failed = next((check for check in self.checks if check.ok is False), None)
-        reason = self.first or (failed.summary if failed else "no check could be made")
-        raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {reason}")
+        if failed is not None:
+            raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {self.first or failed.summary}")
+        left = next((check for check in self.checks if check.open), None)
+        reason = f"{left.name}: {left.summary}" if left is not None else "no check could be made"
+        raise CannotJudgeError(f"{self.model}: whether the clone is equivalent cannot be judged: {reason}")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has; numbers that are not finite are text."""
         found = {
             "model": self.model,
             "ok": self.ok,
+            "verdict": self.verdict,
             "provider": self.provider,
             "onnx_checked": self.onnx_checked,
             "first": None if self.first is None else dataclasses.asdict(self.first),
@@ -226,7 +243,7 @@ class Report:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{self.model}: {'equivalent' if self.ok else 'NOT EQUIVALENT'}"
+        yield f"{self.model}: {self.verdict}"
         if self.first is not None:
             yield f"  first wrong: {self.first}"
         yield from (f"  {check}" for check in self.checks)

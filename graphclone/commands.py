@@ -137,6 +137,7 @@ def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs
         report.show_json(report.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
         return
     report.show_clone(made)
+    report.show_notes(made.graph.notes)
     if arguments.timing:
         report.show_timings(made.timings)
     report.show_text(str(verification) if verification is not None else "not verified")

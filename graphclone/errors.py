@@ -18,7 +18,11 @@ class StrategyError(GraphcloneError, ValueError):
 
 
 class NotEquivalentError(GraphcloneError):
-    """The clone does not compute what the source computes. Exit code 1."""
+    """The clone was not found to compute what the source computes. Exit code 1."""
+
+
+class CannotJudgeError(NotEquivalentError):
+    """Whether the clone computes what the source computes could not be found out, for the source's own sake."""
 
 
 class InvariantError(AssertionError):

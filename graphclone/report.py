@@ -74,9 +74,14 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
         out.print(f"{hidden} more cannot grow (rows looked up by number, windows and such): --all shows them")
     factor = inspection.doubled / max(inspection.parameters, 1)
     out.print(f"--widen 2 makes it {_short(inspection.doubled)} parameters ({factor:.2f} times)")
-    for note in inspection.notes:
-        out.print(f"note: {note}")
+    show_notes(inspection.notes)
     _show_refusals(out, inspection)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """What the user should know of how a model was traced."""
+    for note in notes:
+        show_text(f"note: {note}")
 
 
 def _dims_table(rows: Iterable[Row], total: int) -> Table:

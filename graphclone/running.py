@@ -29,6 +29,8 @@ def run_module(
     kwargs: Mapping[str, Any],
     tensors: Sequence[torch.Tensor],
     state: Mapping[str, torch.Tensor] | None = None,
+    *,
+    calls: int = 1,
 ) -> list[torch.Tensor]:
     """The tensors that a module returns, in the order of its graph's outputs.
 
@@ -39,18 +41,20 @@ def run_module(
         kwargs: the example inputs by name.
         tensors: take the place of the tensors among them, one per graph input.
         state: parameters and buffers in place of the module's own.
+        calls: how often it is called; what the last call returns counts.
 
     Raises:
         RunError: the module raises, or returns other things than its trace.
     """
-    positional, named = call_with(graph, args, kwargs, [tensor.clone() for tensor in tensors])
     call: Callable[..., Any] = module
     if state is not None:
         call = lambda *args, **kwargs: torch.func.functional_call(module, dict(state), args, kwargs)  # noqa: E731
     with untouched(module), torch.no_grad(), _plain_attention():
-        torch.manual_seed(SEED)
         try:
-            found = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
+            for _ in range(calls):
+                positional, named = call_with(graph, args, kwargs, [tensor.clone() for tensor in tensors])
+                torch.manual_seed(SEED)
+                found = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
         except Exception as error:  # whatever the module raises
             raise RunError(f"{graph.name} cannot be run: {type(error).__name__}: {first_line(error)}") from error
     return list(_returned(graph, found))

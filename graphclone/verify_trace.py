@@ -18,10 +18,10 @@ from graphclone.frontends.example_inputs import resized
 from graphclone.frontends.export import Exported
 from graphclone.frontends.guards import Doubt
 from graphclone.input_sets import InputSet, example_tensors
-from graphclone.interpreter import output_tensors
+from graphclone.interpreter import output_tensors, outputs
 from graphclone.ir import Graph
 from graphclone.lockstep import Deviation
-from graphclone.running import RunError, run_module
+from graphclone.running import SEED, RunError, run_module
 from graphclone.samples import Sample, compare, take_sample
 from graphclone.untouched import untouched
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 NAME = "trace"
 INTO = "wide module"
+
+INSTANCE = "the model"
+_ELSE = "something else than its trace"
 
 
 def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
@@ -44,9 +47,9 @@ def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
     for sample in samples:
         wrong = next((floor for floor in _distances(source, sample) if not floor.ok), None)
         if wrong is not None:
-            detail = f"on {sample.inputs} the model computes something else than its trace: {wrong}"
-            first = Deviation(wrong.value, "", "", wrong.clone, detail)
-            return Check(NAME, False, str(first), first=first)
+            return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
+    if (later := _differs_later(clone, samples[0])) is not None:
+        return _wrong(INSTANCE, float("inf"), later)
     return judge(NAME, [_distances(source, sample) for sample in samples])
 
 
@@ -60,6 +63,31 @@ def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
         for name, exact, own, noise, module in rows
         for floor in [noise_floor(name, (exact, own), (exact, module))]
     ]
+
+
+def _wrong(value: str, error: float, detail: str) -> Check:
+    first = Deviation(value, "", "", error, detail)
+    return Check(NAME, False, str(first), first=first)
+
+
+def _differs_later(clone: Clone, sample: Sample) -> str | None:
+    """What is wrong with a second call, if a first one changes what the model computes, and its trace does not know.
+
+    A counter in Python, say, is a number in the trace.
+    """
+    assert clone.model is not None
+    source = clone.state.source
+    assert source is not None
+    args, kwargs = clone.args, clone.kwargs or {}
+    module = run_module(clone.model, source, args, kwargs, sample.inputs.tensors, calls=2)
+    if all(map(torch.equal, module, sample.module or ())):
+        return None
+    kept = {i.value: i.read().detach().clone() for i in source.initializers}
+    for _ in range(2):
+        torch.manual_seed(SEED)
+        trace = outputs(source, kept, sample.inputs.copies())
+    again = replace(sample, own=trace, module=module)
+    return None if all(floor.ok for floor in _distances(source, again)) else f"called again, the model computes {_ELSE}"
 
 
 def check_into(clone: Clone, samples: Sequence[Sample]) -> Check:

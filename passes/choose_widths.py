@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 from graphclone.axes import Axes, Axis, Kind, Why
@@ -12,6 +13,7 @@ from graphclone.dims import Dim, dims
 from graphclone.errors import GraphcloneError
 from graphclone.facts import Facts
 from graphclone.growth import Growth
+from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import Request, State
 
 
@@ -30,7 +32,7 @@ class ChooseWidths:
 
     def __call__(self, state: State) -> bool:
         found = dims(state.known)
-        wanted = _wanted(found, self.factor or state.request.widen, state.request)
+        wanted = _wanted(state.known, found, self.factor or state.request.widen, state.request)
         chosen, held = settle(state.known, wanted)
         _refuse_held(found, state.request, wanted, chosen, held)
         if not any(growth.grows for growth in chosen.values()) and any(growth.grows for growth in wanted.values()):
@@ -39,13 +41,13 @@ class ChooseWidths:
         return bool(chosen)
 
 
-def _wanted(found: list[Dim], widen: int | Mapping[str, int], request: Request) -> dict[Axis, Growth]:
+def _wanted(facts: Facts, found: list[Dim], widen: int | Mapping[str, int], request: Request) -> dict[Axis, Growth]:
     """The growth asked for, by dim."""
     if isinstance(widen, int):
         factor = _checked(widen, "widen")
         offered = [dim for dim in found if dim.default]
         if factor > 1 and not offered:
-            raise GraphcloneError(_nothing(found))
+            raise GraphcloneError(_nothing(facts, found))
         return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
     wanted: dict[Axis, Growth] = {}
     for pattern, number in widen.items():
@@ -62,11 +64,35 @@ def _checked(factor: object, where: str) -> int:
     return factor
 
 
-def _nothing(found: list[Dim]) -> str:
+def _nothing(facts: Facts, found: list[Dim]) -> str:
+    """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters."""
     if not found:
         return "nothing to widen: no parameter has an axis of more than one element"
-    reasons = dict.fromkeys(str(dim.pin) for dim in found if dim.pin is not None)
-    return f"nothing to widen: every dim is pinned, {found[0].name} by {next(iter(reasons))}{_hint(found[0].pin)}"
+    sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
+    outputs = {output.name for output in facts.graph.outputs}
+    held: dict[Why | None, set[str]] = {}
+    for dim in found:
+        held.setdefault(dim.pin, set()).update(dim.parameters)
+
+    def weight(dim: Dim) -> tuple[bool, bool, bool, int]:
+        assert dim.pin is not None
+        boundary = dim.pin.text.endswith("keeps its shape")
+        returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
+        return dim.pin.text != UNREAD, returned, not boundary, sum(sizes[name] for name in held[dim.pin])
+
+    worst = max(found, key=weight)
+    return f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}{_hint(worst.pin)}"
+
+
+def _is_hidden(facts: Facts, dim: Dim) -> bool:
+    """Whether one weight produces the dim and another consumes it."""
+    contracted: set[bool] = set()
+    for initializer in facts.graph.initializers:
+        folded = facts.folded.get(initializer.value, ())
+        for index, axis in enumerate(facts.of[initializer.value] if initializer.name in dim.parameters else ()):
+            if dim.axis in facts.axes.leaves(axis):
+                contracted.add(index in folded)
+    return len(contracted) == 2
 
 
 def _hint(pin: Why | None) -> str:

@@ -135,11 +135,18 @@ class _Search:
         """Why nothing could be exported, and what is left to do."""
         assert self.refused is not None
         name, error = self.refused
+        if any(isinstance(part, torch.jit.ScriptModule) for part in self.modules[name].modules()):
+            return GraphcloneError(f"{name}: {_SCRIPTED}")
         refusal = GraphcloneError(f"{name}: torch.export failed: {_one_line(error)}; {_WAY_LEFT}")
         refusal.__cause__ = error
         return refusal
 
 
+_SCRIPTED = (
+    "a TorchScript module, traced, scripted or loaded, has no Python code that torch.export could read; "
+    "give the torch.nn.Module it was made from, or write it with torch.onnx.export(.., dynamo=False) and give the "
+    ".onnx file"
+)
 _WAY_LEFT = "change that code, or export the model to ONNX another way and give the .onnx file"
 
 

@@ -247,9 +247,8 @@ class _Reader:
         examples = [node.meta.get("val") for node in self.inputs]
         tensors = [isinstance(example, torch.Tensor) for example in examples]
         derived = list(self.bind(examples))
-        conditions = dict.fromkeys(
-            self.text(condition) for condition in (*derived, *self.ranges(), *self.noted()) if condition != sympy.true
-        )
+        every = (*derived, *self.ranges(), *self.noted(), *self.squeezed())
+        conditions = dict.fromkeys(self.text(condition) for condition in every if condition != sympy.true)
         return Guards(
             names=tuple(node.name for node in self.inputs),
             shapes=tuple(_fixed(e) if tensor else None for e, tensor in zip(examples, tensors, strict=True)),
@@ -295,6 +294,16 @@ class _Reader:
                 expression = self.env.simplify(guard.expr)
                 if not self.env.bound_sympy(expression).is_singleton():
                     yield expression
+
+    def squeezed(self) -> Iterator[sympy.Basic]:
+        """What a squeeze removes is decided by sizes when it is run; the trace took for granted that none was 1."""
+        for node in self.program.graph.nodes:
+            if str(node.target).startswith("aten.squeeze."):
+                shape = node.args[0].meta["val"].shape
+                dims = node.args[1] if len(node.args) > 1 else range(len(shape))
+                for dim in [dims] if isinstance(dims, int) else dims:
+                    if isinstance(size := shape[dim], torch.SymInt):
+                        yield sympy.Ne(size.node.expr, 1)
 
     def text(self, condition: sympy.Basic) -> str:
         """A condition as people write it; empty where it is about something that no input says."""
