@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from graphclone.axes import Axes, Axis, Why
-from graphclone.ir import Graph, Node, Path, Value
+from graphclone.ir import Graph, Node, Path, Value, values_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Balance:
         unbiased: coefficient of log (n S - 1) / ((S - 1) n), what an unbiased variance over S shrinks by.
         contraction: where the result is a contraction, whose axes count only if no parameter absorbs them.
         mendable: whether a multiplication may be put into the graph where nothing else balances it: on the first
-            operand of a contraction, on the result of anything else.
+            factor of a contraction, on the result of anything else.
     """
 
     node: Node
@@ -129,7 +129,7 @@ class Facts:
         for contraction in self.contractions:
             for value, _ in contraction.operands:
                 contracted.setdefault((contraction.node, value), []).append(contraction)
-        returned = {output.operand for output in self.graph.outputs if isinstance(output.operand, Value)}
+        returned = {value for output in self.graph.outputs for value in values_in(output.operand)}
         for initializer in self.graph.initializers:
             if initializer.kind == "parameter" and initializer.value.is_float:
                 uses = set(self._uses(initializer.value, users, contracted, returned))

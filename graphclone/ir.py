@@ -103,8 +103,8 @@ class Node:
         return found
 
     def set_operand(self, path: Path, operand: Operand) -> None:
-        """Replace the operand at a path; lists are replaced, never changed in place."""
-        self.operands[str(path[0])] = _replaced(self.operands[str(path[0])], path[1:], operand)
+        """Replace the operand at a path, or give one that was left out; lists are never changed in place."""
+        self.operands[str(path[0])] = _replaced(self.operands.get(str(path[0])), path[1:], operand)
 
 
 @runtime_checkable

@@ -106,12 +106,13 @@ class _Solver:
         return isinstance(key, Value) and self.initializers[key].kind == "constant"
 
     def _shiftable(self) -> list[Value]:
-        """Results ``w + b`` of parameters that nothing else reads."""
+        """Results ``w + b`` of parameters that nothing else reads, the caller included."""
         users = self.graph.users()
+        returned = {value for output in self.graph.outputs for value in values_in(output.operand)}
         found = []
         for out in self.facts.shifts:
             chain = self._chain(self.facts.shifts[out][0])
-            alone = all(len(users.get(value, ())) == 1 for value in chain)
+            alone = all(len(users.get(value, ())) == 1 for value in chain) and returned.isdisjoint(chain)
             if chain[-1] in self.initializers and self.initializers[chain[-1]].kind == "parameter" and alone:
                 found.append(out)
         return found
@@ -207,7 +208,8 @@ class _Solver:
         if balance.contraction is None:
             assert balance.out is not None
             return Mend(balance.out, balance.node, on_operand=False)
-        return Mend(next(value for value in balance.node.inputs if value.is_tensor), balance.node, on_operand=True)
+        factor = next(item for _, item in balance.terms if isinstance(item, Value))
+        return Mend(factor, balance.node, on_operand=True)
 
     # Results
 

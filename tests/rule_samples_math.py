@@ -148,6 +148,12 @@ def _products() -> Iterator[Sample]:
         yield call("addmm", floats(4, 8), floats(4, 6), floats(6, 8), alpha=alpha, beta=beta)
         yield call("addmm", floats(8), floats(4, 6), floats(6, 8), alpha=alpha, beta=beta)
         yield call("baddbmm", floats(3, 1, 8), floats(3, 4, 6), floats(3, 6, 8), alpha=alpha, beta=beta)
+        yield call("addbmm", floats(4, 8), floats(3, 4, 6), floats(3, 6, 8), alpha=alpha, beta=beta)
+        yield call("addbmm", floats(8), floats(3, 4, 6), floats(3, 6, 8), alpha=alpha, beta=beta)
+        for term in (floats(4), floats(1)):
+            yield call("addmv", term, floats(4, 6), floats(6), alpha=alpha, beta=beta)
+        for term in (floats(4, 6), floats(6)):
+            yield call("addr", term, floats(4), floats(6), alpha=alpha, beta=beta)
     yield call("outer", floats(4), floats(6))
     yield call("bilinear", floats(4, 3), floats(4, 6), floats(8, 3, 6), floats(8))
     yield call("transformers.grouped_mm_fallback.default", floats(9, 6), floats(3, 6, 8), torch.tensor([2, 5, 9]))
