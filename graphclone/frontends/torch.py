@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from typing import Any
@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import dynamic_shapes, with_fresh_sizes
-from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute, values_in
 from graphclone.names import fresh
 
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
@@ -79,13 +79,16 @@ class TorchDialect:
             return target._schema.is_mutable or not target._schema.returns
         return getattr(target, "__module__", "") not in _PURE_MODULES
 
-    def aliases(self, node: Node) -> bool:
-        target = node.target
-        if (
-            not isinstance(target, torch._ops.OpOverload) or "dropout" in node.op
-        ):  # not annotated, but may return its input
-            return True
-        return any(argument.alias_info is not None for argument in target._schema.arguments)
+    def writes(self, node: Node) -> Collection[Value]:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return list(_tensors(node)) if self.mutates(node) else ()
+        return list(_annotated(node, written=True))
+
+    def aliases(self, node: Node) -> Collection[Value]:
+        """What the schema says may be shared, as it depends on strides, and what is shared though it says nothing."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return list(_tensors(node))
+        return {*_annotated(node), *_shared(node)}
 
     def is_random(self, node: Node) -> bool:
         return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -101,6 +104,32 @@ class TorchDialect:
         node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
         out.producer = node
         return node
+
+
+def _tensors(node: Node) -> Iterator[Value]:
+    return (value for value in dict.fromkeys(node.inputs) if value.is_tensor)
+
+
+def _annotated(node: Node, *, written: bool = False) -> Iterator[Value]:
+    """The inputs of which the schema says that results may share their memory, or that they are written into."""
+    for argument in node.target._schema.arguments:
+        if (alias := argument.alias_info) is not None and (alias.is_write or not written):
+            yield from values_in(node.operands.get(argument.name))
+
+
+def _shared(node: Node) -> Iterator[Value]:
+    """The inputs whose memory the results share when the node runs on tensors without data; all if it cannot run."""
+    tensors = list(_tensors(node))
+    empty = {v: torch.empty(v.shape or (), dtype=getattr(torch, v.dtype), device="meta") for v in tensors}
+    args, kwargs = call_arguments(node, {name: substitute(operand, empty) for name, operand in node.operands.items()})
+    try:
+        with torch.no_grad():
+            results = pytree.tree_leaves(node.target(*args, **kwargs))
+    except Exception:  # whatever the op raises for want of data, or at a size that is computed
+        yield from tensors
+        return
+    found = [result for result in results if isinstance(result, torch.Tensor)]
+    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in found))
 
 
 def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
