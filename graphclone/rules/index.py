@@ -44,7 +44,7 @@ def index(s: Site) -> None:
     count = len(axes) - len(place.kept)
     s.pin(axes[place.start : place.start + count], "an index")
     s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.kept)
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def index_put(s: Site) -> None:
@@ -106,7 +106,7 @@ def index_select(s: Site) -> None:
     s.pin([axes[axis], *s.axes(indices)], "indexed by position")
     axes[axis] = s.system.dim(s.axes(s.out)[axis].size, s.why("indexed by position"))
     s.equal_all(s.axes(s.out), axes)
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def gather(s: Site) -> None:
@@ -115,7 +115,7 @@ def gather(s: Site) -> None:
     s.get("sparse_grad")
     _along(s, x, indices, s.axis("dim", x.rank))
     s.equal_all(s.axes(indices), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def scatter(s: Site) -> None:
@@ -191,7 +191,7 @@ def onnx_gather(s: Site) -> None:
     axes = s.axes(x)
     s.pin(axes[axis], "looked up by number")
     s.equal_all(s.axes(s.out), [*axes[:axis], *s.axes(indices), *axes[axis + 1 :]])
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def gather_elements(s: Site) -> None:
@@ -199,7 +199,7 @@ def gather_elements(s: Site) -> None:
     x, indices = s.tensor("data"), s.tensor("indices")
     _along(s, x, indices, s.axis("axis", x.rank, 0))
     s.equal_all(s.axes(indices), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def gather_nd(s: Site) -> None:
@@ -211,7 +211,7 @@ def gather_nd(s: Site) -> None:
     s.pin([number, *s.axes(x)[batch:taken]], "looked up by number")
     s.equal_all(s.axes(x)[:batch], places[:batch])
     s.equal_all(s.axes(s.out), [*places, *s.axes(x)[taken:]])
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def scatter_elements(s: Site) -> None:

@@ -117,12 +117,13 @@ def squared_error(s: Site) -> None:
 def extreme(s: Site) -> None:
     """The greatest or least element; its position means something, so with positions the axis is pinned."""
     x = s.tensor("self")
-    for axis in _reduced(s, x):
-        if len(s.node.outputs) > 1:
-            s.pin(axis, "searched for a position")
+    axes = _reduced(s, x)
+    if len(s.node.outputs) > 1:
+        s.pin(axes, "searched for a position")
     for out in s.node.outputs[1:]:
         _reduced(s, x, out)
-    s.scale(s.out, {x: 1})
+    s.facts.extremes[s.out] = tuple(axes)
+    s.moves(s.out, x)
 
 
 def position(s: Site) -> None:
