@@ -288,6 +288,16 @@ def _recurrences() -> Iterator[Sample]:
         state = hx if states > 1 else hx[0]
         options = (biased, layers, 0.0, False, directions == 2, True)
         yield call(f"{name}.input", floats(2, 3, inner), state, params, *options)
+    for layers, directions, biased in product((1, 2), (1, 2), (False, True)):
+        hidden, inner, given = 5, 4, 3
+        hx = [floats(layers * directions, 2, given), floats(layers * directions, 2, hidden)]
+        params = []
+        for layer, _ in product(range(layers), range(directions)):
+            width = inner if layer == 0 else given * directions
+            params += [floats(4 * hidden, width), floats(4 * hidden, given)]
+            params += [floats(4 * hidden), floats(4 * hidden)] if biased else []
+            params.append(floats(given, hidden))
+        yield call("lstm.input", floats(2, 3, inner), hx, params, biased, layers, 0.0, False, directions == 2, True)
     for name, gates, states in (
         ("lstm_cell", 4, 2),
         ("gru_cell", 3, 1),

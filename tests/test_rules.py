@@ -24,7 +24,7 @@ PINNED_BY_NATURE = {
         randn_like.default
     """,
     "depends on the data": "histc.default bincount.default nonzero.default where.default masked_scatter.default",
-    "a place for every element": "affine_grid_generator.default",
+    "a place for every element": "affine_grid_generator.default fill_diagonal_.default",
     "reduces over all axes": "prod.default",
 }
 """Ops of which no axis can grow, by reason."""

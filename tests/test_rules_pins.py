@@ -77,6 +77,9 @@ PINNED: list[tuple[Sample, str, str]] = [
     (call("one_hot", numbers(5, 2, 3), 5), "self", "00"),
     (call("select.int", floats(4, 6), 1, 2), "self", "01"),
     (call("unbind.int", floats(4, 6), 1), "self", "01"),
+    (call("diagonal", floats(3, 4, 6), 1, 2, 0), "self", "101"),
+    (call("diagonal", floats(4, 6)), "self", "11"),
+    (call("fill_diagonal_", floats(4, 6), 2.0), "self", "11"),
     (call("unfold", floats(4, 6), 1, 3, 2), "self", "01"),
     (call("slice.Tensor", floats(4, 6), 1, 2, 3, 1), "self", "00"),
     (call("slice.Tensor", floats(4, 6), 1, 1, 6, 4), "self", "01"),
@@ -304,7 +307,6 @@ def everything_pinned(facts: Facts) -> bool:
 UNKNOWN = [
     call("view.dtype", floats(4, 6), torch.int64),
     call("median.dim", floats(4, 6), 1),
-    call("diagonal", floats(4, 6)),
     call("trace", floats(4, 6)),
     call("einsum", "ii->i", [floats(4, 4)]),
     call("einsum", "ij,jk,kl,lm->im", [floats(2, 4), floats(4, 6), floats(6, 3), floats(3, 5)]),

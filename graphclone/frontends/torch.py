@@ -129,7 +129,7 @@ def _shared(node: Node) -> Iterator[Value]:
         yield from tensors
         return
     found = [result for result in results if isinstance(result, torch.Tensor)]
-    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in found))
+    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in found))  # type: ignore[attr-defined]
 
 
 def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:

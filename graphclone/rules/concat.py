@@ -97,6 +97,16 @@ def select(s: Site) -> None:
     s.takes(s.out, x)
 
 
+def diagonal(s: Site) -> None:
+    """The elements whose places along two axes go together, along a new last axis."""
+    x = s.tensor("self")
+    s.get("offset")
+    pair = {s.axis("dim1", x.rank, 0), s.axis("dim2", x.rank, 1)}
+    s.pin([*(s.axes(x)[axis] for axis in pair), s.axes(s.out)[-1]], "a diagonal")
+    s.equal_all(s.axes(s.out)[:-1], [axis for i, axis in enumerate(s.axes(x)) if i not in pair])
+    s.takes(s.out, x)
+
+
 def cut(s: Site) -> None:
     """``x[start:end:step]`` along one axis: the axis is a concat of what is before, taken, and after."""
     x = s.tensor("self")
@@ -323,6 +333,7 @@ RULES: Mapping[str, Rule] = {
     "aten.tensor_split.indices": split_at,
     "aten.unbind.int": unbind,
     "aten.select.int": select,
+    "aten.diagonal.default": diagonal,
     "aten.slice.Tensor": cut,
     "aten.narrow.default": narrow,
     **dict.fromkeys(("aten.pad.default", "aten.constant_pad_nd.default"), pad),

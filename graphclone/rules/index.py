@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 from graphclone.axes import Axis
@@ -168,6 +169,15 @@ def index_fill(s: Site) -> None:
         s.same_scale(s.out, x)
 
 
+def fill_diagonal(s: Site) -> None:
+    """One value, written where the places along all axes are the same."""
+    x, value = s.tensor("self"), s.number("fill_value")
+    s.get("wrap")
+    s.pin(s.axes(x), "a diagonal")
+    s.equal_all(s.axes(x), s.axes(s.out))
+    s.same_scale(s.out, x, *([s.literal("fill_value", value)] if value and isfinite(value) else []))
+
+
 def one_hot(s: Site) -> None:
     """A new axis of classes."""
     x = s.tensor("self")
@@ -271,6 +281,7 @@ RULES: Mapping[str, Rule] = {
     "aten.index_add.default": index_add,
     "aten.index_copy.default": index_add,
     "aten.index_fill.int_Scalar": index_fill,
+    "aten.fill_diagonal_.default": fill_diagonal,
     "aten.one_hot.default": one_hot,
     "aten.bucketize.Tensor": bucketize,
     "onnx.Gather": onnx_gather,
