@@ -40,6 +40,8 @@ _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
+_CONDITION = "hop.cond"
+
 _KINDS: Mapping[InputKind, Any] = {
     InputKind.PARAMETER: "parameter",
     InputKind.BUFFER: "buffer",
@@ -53,6 +55,8 @@ class TorchDialect:
     name = "torch"
 
     def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+        if node.op == _CONDITION:
+            return list(operands["then_branch" if bool(operands["cond"]) else "else_branch"])
         if lift:
             return self._run_lifted(node, operands)
         args, kwargs = call_arguments(node, operands)
@@ -77,7 +81,7 @@ class TorchDialect:
         target = node.target
         if isinstance(target, torch._ops.OpOverload):
             return target._schema.is_mutable or not target._schema.returns
-        return getattr(target, "__module__", "") not in _PURE_MODULES
+        return node.op != _CONDITION and getattr(target, "__module__", "") not in _PURE_MODULES
 
     def writes(self, node: Node) -> Collection[Value]:
         if not isinstance(node.target, torch._ops.OpOverload):
@@ -329,8 +333,10 @@ class _Importer:
             self.values[node] = self.values[source][node.args[1]]
         elif any(op_name(node.target) == f"hop.{name}" for name in _INLINED):
             self.inline(fx, node)
+        elif op_name(node.target) == _CONDITION:
+            self.condition(fx, node)
         else:
-            self.values[node] = self.append(node)
+            self.values[node] = self.append(node, self.operands(node))
 
     def inline(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
         """Read the body of a region that computes what its nodes compute (gradient mode, autocast)."""
@@ -339,19 +345,29 @@ class _Importer:
         body = getattr(fx, str(args[position].target))
         if "autocast" in op_name(node.target) and True in args[:position]:
             self.notes.append(f"{node.name}: a region under autocast is computed in the precision of its inputs")
-        operands = [self.operand(arg) for arg in args[position + 1 :]]
+        self.values[node] = self.region(body, args[position + 1 :])
+
+    def region(self, body: torch.fx.GraphModule, args: Sequence[Any]) -> Operand:
+        """Append the nodes of a graph module that is called; what it returns."""
+        operands = [self.operand(arg) for arg in args]
         for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
             self.values[placeholder] = operand
-        self.values[node] = self.body(body)
+        return self.body(body)
 
-    def append(self, fx_node: torch.fx.Node) -> Operand:
+    def condition(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        """Read both branches, and after them the choice between what they return."""
+        wanted, then, otherwise, args = (*node.args, *node.kwargs.values())
+        results = [self.region(getattr(fx, str(branch.target)), args) for branch in (then, otherwise)]  # type: ignore[union-attr, arg-type]
+        operands = {"cond": self.operand(wanted), "then_branch": results[0], "else_branch": results[1]}
+        self.values[node] = self.append(node, operands)
+
+    def append(self, fx_node: torch.fx.Node, operands: dict[str, Operand]) -> Operand:
         """Append one call; its value, or the list of its values where it returns several."""
         name = fresh(fx_node.name, self.names)  # bodies of inlined regions repeat names
         result: Any = fx_node.meta.get("val")
         several = isinstance(result, list | tuple)
         items = list(result) if several else [result]
         outputs = [self.value(f"{name}.{i}" if several else name, item) for i, item in enumerate(items)]
-        operands = self.operands(fx_node)
         node = Node(name, op_name(fx_node.target), operands, outputs, fx_node.target, _scope(fx_node), several)
         for output in outputs:
             output.producer = node
