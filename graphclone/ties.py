@@ -67,10 +67,11 @@ class _Ties:
 
     def read(self, node: Node) -> None:
         floats = [value for value in dict.fromkeys(node.inputs) if value.is_tensor and value.is_float]
-        beside = [axis for pair in combinations(floats, 2) for axis in self.tie(*pair)]
-        if node in self.facts.jumps:
+        jumps, differs = node in self.facts.jumps, node in self.facts.differences
+        beside = [axis for pair in combinations(floats, 2) for axis in self.tie(*pair)] if jumps or differs else []
+        if jumps:
             self.pin(node, [*beside, *(axis for value in floats for axis in self.origin(value).tied)])
-        tied = frozenset(beside) if node in self.facts.differences else _NONE
+        tied = frozenset(beside) if differs else _NONE
         for index, out in enumerate(node.outputs):
             if out.is_tensor:
                 alone = len(floats) == 1 and out.elements == floats[0].elements
