@@ -2,8 +2,8 @@
 
 Assertions about metadata go, equal splits become explicit ones, views that depend on strides become reshapes,
 default scales of attention become literals, and subgraphs without inputs or parameters become constants. What is
-written into in place, by whatever name, is no constant, and a view of what is written into later keeps its spelling:
-a reshape may copy, and the write would be lost.
+written into in place, by whatever name, is no constant, nor is what the caller is given, who may write into it. A view
+of what is written into later keeps its spelling: a reshape may copy, and the write would be lost.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Canonicalize:
             if node.op in _SPELLINGS and not (node.op in _COPYING and written.get(node.outputs[0], -1) > i)
         ]
         rewritten = [_SPELLINGS[node.op](graph, node) for node in spelled]
-        folded = _fold(graph, written)
+        folded = _fold(graph, _last_writes(graph, by_caller=True))
         pruned = graph.prune()
         return len(graph.nodes) != count or any((*rewritten, untied, folded, pruned))
 
@@ -196,9 +196,14 @@ def _computed(graph: Graph, node: Node, constants: Mapping[Value, Any]) -> Any:
     return graph.dialect.run(node, operands)
 
 
-def _last_writes(graph: Graph) -> dict[Value, int]:
-    """For every value whose memory some node may write into, by whatever name, the place of the last that does."""
+def _last_writes(graph: Graph, *, by_caller: bool = False) -> dict[Value, int]:
+    """For every value whose memory some node may write into, by whatever name, the place of the last that does.
+
+    The caller may write into what is returned to it, after all nodes.
+    """
     dialect, last = graph.dialect, dict[Value, int]()
+    if by_caller:
+        last.update((value, len(graph.nodes)) for output in graph.outputs for value in values_in(output.operand))
 
     def note(values: Iterable[Value], known: Iterable[Value]) -> None:
         places = [last[value] for value in known if value in last]

@@ -83,6 +83,19 @@ def test_what_is_written_into_need_not_be_the_first_operand(name: str) -> None:
     assert_calls_agree(Written(OF_THE_BATCH[name], (1, WIDTH)), torch.randn(1, 5))
 
 
+def test_what_the_caller_writes_into_is_no_constant() -> None:
+    class Returned(Written):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return self.first(x).sum(-1).sin(), torch.zeros(3).expand(2, 3)[0]
+
+    x = torch.randn(4, 5)
+    wide = gc.clone(Returned(lambda h, t: t).eval(), (x,)).module()
+    for _ in range(2):
+        _, state = wide(x)
+        assert not state.any()
+        state.add_(1.0)
+
+
 FRESH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": lambda h, t: h + t,
     "linear": lambda h, t: nn.functional.linear(t.expand(2, WIDTH), h.mT @ h),
