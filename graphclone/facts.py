@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from graphclone.axes import Axes, Axis, Why
-from graphclone.ir import Graph, Node, Path, Value
+from graphclone.ir import Graph, Node, Path, Value, values_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Balance:
         unbiased: coefficient of log (n S - 1) / ((S - 1) n), what an unbiased variance over S shrinks by.
         contraction: where the result is a contraction, whose axes count only if no parameter absorbs them.
         mendable: whether a multiplication may be put into the graph where nothing else balances it: on the first
-            operand of a contraction, on the result of anything else.
+            factor of a contraction, on the result of anything else.
     """
 
     node: Node
@@ -101,6 +101,11 @@ class Facts:
         folded: parameters that absorb the multiplicity of what they contract, with the axes they contract; set by
             ``fold`` once all rules have spoken.
         shifts: values that are another value plus a number.
+        picked: values each of whose elements is, bit for bit, an element of one of these values, or a literal.
+        moved: those of them that have the elements of one value, wherever they have got to.
+        extremes: values that are the greatest or least elements over some axes.
+        differences: nodes whose result is a constant where their two operands are equal.
+        jumps: nodes whose results jump: comparisons, rounding, casts to integers.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
 
@@ -113,6 +118,11 @@ class Facts:
     views: dict[Value, tuple[Value, tuple[int | None, ...]]] = field(default_factory=dict)
     folded: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     shifts: dict[Value, tuple[Value, float]] = field(default_factory=dict)
+    picked: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
+    moved: set[Value] = field(default_factory=set)
+    extremes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)
+    differences: set[Node] = field(default_factory=set)
+    jumps: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)
 
@@ -129,7 +139,7 @@ class Facts:
         for contraction in self.contractions:
             for value, _ in contraction.operands:
                 contracted.setdefault((contraction.node, value), []).append(contraction)
-        returned = {output.operand for output in self.graph.outputs if isinstance(output.operand, Value)}
+        returned = {value for output in self.graph.outputs for value in values_in(output.operand)}
         for initializer in self.graph.initializers:
             if initializer.kind == "parameter" and initializer.value.is_float:
                 uses = set(self._uses(initializer.value, users, contracted, returned))

@@ -7,7 +7,7 @@ understands (how to run a node, how to spell a multiplication) is behind ``Diale
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -103,8 +103,8 @@ class Node:
         return found
 
     def set_operand(self, path: Path, operand: Operand) -> None:
-        """Replace the operand at a path; lists are replaced, never changed in place."""
-        self.operands[str(path[0])] = _replaced(self.operands[str(path[0])], path[1:], operand)
+        """Replace the operand at a path, or give one that was left out; lists are never changed in place."""
+        self.operands[str(path[0])] = _replaced(self.operands.get(str(path[0])), path[1:], operand)
 
 
 @runtime_checkable
@@ -174,8 +174,12 @@ class Dialect(Protocol):
         """Whether the node may change anything but its results."""
         ...
 
-    def aliases(self, node: Node) -> bool:
-        """Whether a result may be the first operand, or a part of it, in the same memory."""
+    def writes(self, node: Node) -> Collection[Value]:
+        """The inputs that the node may write into."""
+        ...
+
+    def aliases(self, node: Node) -> Collection[Value]:
+        """The inputs that a result may be, or be a part of, in the same memory."""
         ...
 
     def is_random(self, node: Node) -> bool:

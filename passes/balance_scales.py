@@ -5,13 +5,17 @@ the factor. Elsewhere (a tied embedding, the product of queries and keys, a plai
 a linear system over logarithms (see ``graphclone.scales``): norms swallow it, linear operators carry it, non-linear
 ones and the outputs need it to be 1. Every parameter and literal has a scale that may be changed; the cheapest
 change that solves the system is made, and a multiplication put into the graph where nothing else will do.
+
+A number near the end of what its dtype holds stands for infinity, as in masks, and keeps its value: scaled, it would
+overflow, or what it is added to would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from fractions import Fraction
+from math import isfinite
 from typing import ClassVar
 
 from graphclone.axes import Axis
@@ -22,6 +26,9 @@ from graphclone.pipeline import State
 from graphclone.scales import Expression, Infeasible, System, add, exp, log
 
 _ONE: Expression = {}
+_HEADROOM = 16
+"""How many times a number must fit into its dtype not to stand for infinity."""
+
 _COSTS = {"scale": 1, "eps": 7, "epsilon": 7}
 """What changing a literal costs, by operand; other literals cost 4."""
 
@@ -55,8 +62,7 @@ class BalanceScales:
     ensures: ClassVar[frozenset[str]] = frozenset({"scales"})
 
     def __call__(self, state: State) -> bool:
-        solver = _Solver(state)
-        solver.solve()
+        solver = _solved(state)
         state.scales = solver.factors()
         state.value_scales = solver.value_scales()
         for shift in [key for key in solver.unknowns if isinstance(key, Shift)]:
@@ -65,9 +71,51 @@ class BalanceScales:
         return any(inserted) or any(scale != 1.0 for scale in state.scales.values())
 
 
+def _solved(state: State) -> _Solver:
+    """The scales, found anew with those numbers left alone that turn out to be too large for theirs."""
+    fixed: set[Hashable] = set()
+    while True:
+        solver = _Solver(state, fixed)
+        solver.solve()
+        too_large = {key for key in solver.unknowns if _is_too_large(solver, key)}
+        if not too_large:
+            return solver
+        fixed |= too_large
+
+
+def _is_too_large(solver: _Solver, key: Hashable) -> bool:
+    """Whether a number to be scaled, or one in a tensor, stands for infinity, or would overflow."""
+    if not isinstance(key, Value | Literal) or (scale := solver.factor(key)) == 1.0:
+        return False
+    if isinstance(key, Literal):
+        dtype = next((value.dtype for value in (*key.node.outputs, *key.node.inputs) if value.is_float), "")
+        greatest = abs(key.value) if isfinite(key.value) else 0.0
+    else:
+        dtype, greatest = key.dtype, _greatest(solver.initializers[key])
+    return bool(dtype) and greatest * max(scale, _HEADROOM) > _limit(dtype)
+
+
+def _limit(dtype: str) -> float:
+    import torch
+
+    return torch.finfo(getattr(torch, dtype)).max
+
+
+def _greatest(initializer: Initializer) -> float:
+    """The greatest finite magnitude in a tensor; 0 where there are no data to look at."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    tensor = initializer.read()
+    if tensor.is_meta or isinstance(tensor, FakeTensor) or not tensor.numel():
+        return 0.0
+    return float(torch.nan_to_num(tensor.detach().abs(), nan=0.0, posinf=0.0).max())
+
+
 class _Solver:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, fixed: Collection[Hashable] = ()) -> None:
         self.state = state
+        self.fixed = fixed
         self.facts: Facts = state.known
         self.graph: Graph = state.graph
         self.initializers: dict[Value, Initializer] = self.graph.initializer_of()
@@ -94,6 +142,8 @@ class _Solver:
         return (2 if unknown.rank < 2 else 3 if unknown in self.facts.folded else 5,)
 
     def unknown(self, key: Hashable) -> Expression:
+        if key in self.fixed:
+            return {}
         if self.state.given is not None and self.is_code(key):
             return dict(self.state.given.get(key, {}))  # type: ignore[call-overload]
         self.unknowns.setdefault(key)
@@ -106,12 +156,13 @@ class _Solver:
         return isinstance(key, Value) and self.initializers[key].kind == "constant"
 
     def _shiftable(self) -> list[Value]:
-        """Results ``w + b`` of parameters that nothing else reads."""
+        """Results ``w + b`` of parameters that nothing else reads, the caller included."""
         users = self.graph.users()
+        returned = {value for output in self.graph.outputs for value in values_in(output.operand)}
         found = []
         for out in self.facts.shifts:
             chain = self._chain(self.facts.shifts[out][0])
-            alone = all(len(users.get(value, ())) == 1 for value in chain)
+            alone = all(len(users.get(value, ())) == 1 for value in chain) and returned.isdisjoint(chain)
             if chain[-1] in self.initializers and self.initializers[chain[-1]].kind == "parameter" and alone:
                 found.append(out)
         return found
@@ -207,7 +258,8 @@ class _Solver:
         if balance.contraction is None:
             assert balance.out is not None
             return Mend(balance.out, balance.node, on_operand=False)
-        return Mend(next(value for value in balance.node.inputs if value.is_tensor), balance.node, on_operand=True)
+        factor = next(item for _, item in balance.terms if isinstance(item, Value))
+        return Mend(factor, balance.node, on_operand=True)
 
     # Results
 

@@ -2,14 +2,14 @@
 
 Assertions about metadata go, equal splits become explicit ones, views that depend on strides become reshapes,
 default scales of attention become literals, and subgraphs without inputs or parameters become constants. What is
-written into in place keeps its spelling: a reshape may copy, and the write would be lost.
+written into in place, by whatever name, is no constant, nor is what the caller is given, who may write into it. A view
+of what is written into later keeps its spelling: a reshape may copy, and the write would be lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from math import prod
 from typing import Any, ClassVar
 
@@ -35,10 +35,14 @@ class Canonicalize:
         count = len(graph.nodes)
         graph.nodes = [node for node in graph.nodes if node.op not in _DROPPED]
         untied = state.request.untie and _untie(graph)
-        mutated = set(_mutated(graph))
-        spelled = [n for n in graph.nodes if n.op in _SPELLINGS and not (n.op in _COPYING and n.outputs[0] in mutated)]
+        written = _last_writes(graph)
+        spelled = [
+            node
+            for i, node in enumerate(graph.nodes)
+            if node.op in _SPELLINGS and not (node.op in _COPYING and written.get(node.outputs[0], -1) > i)
+        ]
         rewritten = [_SPELLINGS[node.op](graph, node) for node in spelled]
-        folded = _fold(graph, mutated)
+        folded = _fold(graph, _last_writes(graph, by_caller=True))
         pruned = graph.prune()
         return len(graph.nodes) != count or any((*rewritten, untied, folded, pruned))
 
@@ -153,12 +157,12 @@ _COPYING = ("aten.view.default",)
 """What may be spelled in a way that copies."""
 
 
-def _fold(graph: Graph, mutated: set[Value]) -> bool:
+def _fold(graph: Graph, written: Collection[Value]) -> bool:
     """Compute what depends on no input and no parameter, such as tables of positions, as constants."""
     constants: dict[Value, Any] = {}
     kept: list[Node] = []
     for node in graph.nodes:
-        if _is_constant(graph, node, constants, mutated):
+        if _is_constant(graph, node, constants, written):
             constants.update(zip(node.outputs, _computed(graph, node, constants), strict=True))
         else:
             kept.append(node)
@@ -177,12 +181,12 @@ def _fold(graph: Graph, mutated: set[Value]) -> bool:
     return bool(constants)
 
 
-def _is_constant(graph: Graph, node: Node, constants: Mapping[Value, Any], mutated: set[Value]) -> bool:
+def _is_constant(graph: Graph, node: Node, constants: Mapping[Value, Any], written: Collection[Value]) -> bool:
     return (
         not graph.dialect.mutates(node)
         and not graph.dialect.is_random(node)
         and all(value in constants for value in node.inputs)
-        and not any(value in mutated for value in node.outputs)
+        and not any(value in written for value in node.outputs)
         and not any(output.dynamic or prod(output.shape or ()) > _LARGEST_CONSTANT for output in node.outputs)
     )
 
@@ -192,12 +196,25 @@ def _computed(graph: Graph, node: Node, constants: Mapping[Value, Any]) -> Any:
     return graph.dialect.run(node, operands)
 
 
-def _mutated(graph: Graph) -> Iterator[Value]:
-    """Values that some node writes into, its first operand, and whatever those may be views of."""
-    written: set[Value] = set()
-    for node in reversed(graph.nodes):
-        if (graph.dialect.aliases(node) and any(value in written for value in node.outputs)) or graph.dialect.mutates(
-            node
-        ):
-            written.update(islice(node.inputs, 1))
-    return iter(written)
+def _last_writes(graph: Graph, *, by_caller: bool = False) -> dict[Value, int]:
+    """For every value whose memory some node may write into, by whatever name, the place of the last that does.
+
+    The caller may write into what is returned to it, after all nodes.
+    """
+    dialect, last = graph.dialect, dict[Value, int]()
+    if by_caller:
+        last.update((value, len(graph.nodes)) for output in graph.outputs for value in values_in(output.operand))
+
+    def note(values: Iterable[Value], known: Iterable[Value]) -> None:
+        places = [last[value] for value in known if value in last]
+        last.update((value, max([*places, last.get(value, -1)])) for value in values if places)
+
+    for place, node in reversed(list(enumerate(graph.nodes))):
+        for value in dialect.writes(node):
+            last.setdefault(value, place)
+        if any(value in last for value in node.outputs):
+            note(dialect.aliases(node), node.outputs)
+    for node in graph.nodes:  # what shares memory with them, too
+        if any(value in last for value in node.inputs):
+            note(node.outputs, dialect.aliases(node))
+    return last

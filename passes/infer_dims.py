@@ -12,6 +12,7 @@ from graphclone.facts import Facts
 from graphclone.ir import Value, values_in
 from graphclone.pipeline import State
 from graphclone.rules import apply
+from graphclone.ties import pin_ties
 
 UNREAD = "nothing reads it"
 """Why an initializer keeps its size of which no node says how it should grow."""
@@ -42,6 +43,7 @@ class InferDims:
         _pin_unread(facts)
         for node in graph.nodes:
             apply(node, facts, state.rules)
+        pin_ties(facts)
         facts.fold()
         state.source = graph.copy()
         return True

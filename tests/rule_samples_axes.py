@@ -165,6 +165,13 @@ def _splits() -> Iterator[Sample]:
     yield call("chunk", floats(7, 3), 3)
     for cuts in ([2, 9], [4], [9, 4], [4, 20], [-3], []):
         yield call("tensor_split.indices", x, cuts, 1)
+    for offset, first, second in ((0, 0, 1), (1, 2, 0), (-1, 0, -1), (2, 1, 2)):
+        yield call("diagonal", floats(3, 4, 6), offset, first, second)
+    yield call("diagonal", floats(4, 6))
+    for value in (2.5, 0, True):
+        yield call("fill_diagonal_", floats(4, 6), value)
+    yield call("fill_diagonal_", floats(9, 3), 1.0, True)
+    yield call("fill_diagonal_", floats(3, 3, 3), -1.0)
     yield call("unbind.int", x, 1)
     yield call("unbind.int", x)
     for index in (0, -1):

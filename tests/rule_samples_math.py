@@ -148,6 +148,12 @@ def _products() -> Iterator[Sample]:
         yield call("addmm", floats(4, 8), floats(4, 6), floats(6, 8), alpha=alpha, beta=beta)
         yield call("addmm", floats(8), floats(4, 6), floats(6, 8), alpha=alpha, beta=beta)
         yield call("baddbmm", floats(3, 1, 8), floats(3, 4, 6), floats(3, 6, 8), alpha=alpha, beta=beta)
+        yield call("addbmm", floats(4, 8), floats(3, 4, 6), floats(3, 6, 8), alpha=alpha, beta=beta)
+        yield call("addbmm", floats(8), floats(3, 4, 6), floats(3, 6, 8), alpha=alpha, beta=beta)
+        for term in (floats(4), floats(1)):
+            yield call("addmv", term, floats(4, 6), floats(6), alpha=alpha, beta=beta)
+        for term in (floats(4, 6), floats(6)):
+            yield call("addr", term, floats(4), floats(6), alpha=alpha, beta=beta)
     yield call("outer", floats(4), floats(6))
     yield call("bilinear", floats(4, 3), floats(4, 6), floats(8, 3, 6), floats(8))
     yield call("transformers.grouped_mm_fallback.default", floats(9, 6), floats(3, 6, 8), torch.tensor([2, 5, 9]))
@@ -244,6 +250,8 @@ def _norms() -> Iterator[Sample]:
         yield call("batch_norm", x, *affine, floats(6), positive(6), False, 0.1, 1e-2, False)
         yield call("batch_norm", floats(4, 6), *affine, floats(6), positive(6), False, 0.1, 1e-2, False)
         yield call("batch_norm", x, *affine, None, None, True, 0.1, 1e-2, False)
+        yield call("batch_norm", floats(4, 6), *affine, None, None, True, 0.1, 1e-2, False)
+        yield call("batch_norm", x, *affine, None, None, True, 0.1, 0.0, False)
         yield call("instance_norm", x, *affine, None, None, True, 0.1, 1e-2, False)
         for groups in (1, 2, 3, 6):
             yield call("group_norm", x, groups, *affine, 1e-2)
@@ -280,6 +288,16 @@ def _recurrences() -> Iterator[Sample]:
         state = hx if states > 1 else hx[0]
         options = (biased, layers, 0.0, False, directions == 2, True)
         yield call(f"{name}.input", floats(2, 3, inner), state, params, *options)
+    for layers, directions, biased in product((1, 2), (1, 2), (False, True)):
+        hidden, inner, given = 5, 4, 3
+        hx = [floats(layers * directions, 2, given), floats(layers * directions, 2, hidden)]
+        params = []
+        for layer, _ in product(range(layers), range(directions)):
+            width = inner if layer == 0 else given * directions
+            params += [floats(4 * hidden, width), floats(4 * hidden, given)]
+            params += [floats(4 * hidden), floats(4 * hidden)] if biased else []
+            params.append(floats(given, hidden))
+        yield call("lstm.input", floats(2, 3, inner), hx, params, biased, layers, 0.0, False, directions == 2, True)
     for name, gates, states in (
         ("lstm_cell", 4, 2),
         ("gru_cell", 3, 1),

@@ -244,7 +244,8 @@ def _rounded(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
 
 def _normed(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
     h = F.linear(x, a)
-    return F.linear(h / h.std(-1, keepdim=True) * h.norm(dim=-1, keepdim=True) / h.var((0, -1), keepdim=True), v)
+    normed = h / h.std(-1, keepdim=True) * h.norm(dim=-1, keepdim=True)
+    return F.linear(normed / h.var((0, -1), correction=0, keepdim=True), v)
 
 
 @pytest.mark.parametrize("function", [_padded, _padded_with_ones, _filled, _rounded, _normed])

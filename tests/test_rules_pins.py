@@ -77,6 +77,9 @@ PINNED: list[tuple[Sample, str, str]] = [
     (call("one_hot", numbers(5, 2, 3), 5), "self", "00"),
     (call("select.int", floats(4, 6), 1, 2), "self", "01"),
     (call("unbind.int", floats(4, 6), 1), "self", "01"),
+    (call("diagonal", floats(3, 4, 6), 1, 2, 0), "self", "101"),
+    (call("diagonal", floats(4, 6)), "self", "11"),
+    (call("fill_diagonal_", floats(4, 6), 2.0), "self", "11"),
     (call("unfold", floats(4, 6), 1, 3, 2), "self", "01"),
     (call("slice.Tensor", floats(4, 6), 1, 2, 3, 1), "self", "00"),
     (call("slice.Tensor", floats(4, 6), 1, 1, 6, 4), "self", "01"),
@@ -204,6 +207,7 @@ NEEDS_UNIFORM = [
     call("layer_norm", floats(4, 6), [6], floats(6), floats(6), 1e-2),
     call("rms_norm", floats(4, 6), [6], floats(6), 1e-2),
     call("group_norm", floats(2, 12, 6), 2, floats(12), floats(12), 1e-2),
+    call("batch_norm", floats(6, 3, 4), None, None, None, None, True, 0.1, 1e-2, False),
     call("instance_norm", floats(2, 3, 6), None, None, None, None, True, 0.1, 1e-2, False),
     call("_weight_norm", floats(4, 6), floats(4, 1).abs()),
     call("mean.dim", floats(4, 6), [1]),
@@ -303,13 +307,12 @@ def everything_pinned(facts: Facts) -> bool:
 UNKNOWN = [
     call("view.dtype", floats(4, 6), torch.int64),
     call("median.dim", floats(4, 6), 1),
-    call("diagonal", floats(4, 6)),
     call("trace", floats(4, 6)),
     call("einsum", "ii->i", [floats(4, 4)]),
     call("einsum", "ij,jk,kl,lm->im", [floats(2, 4), floats(4, 6), floats(6, 3), floats(3, 5)]),
     call("einsum", "bi,bi->b", [floats(4, 1), floats(4, 6)]),
     call("dropout", floats(4, 6), 0.5, True),
-    call("batch_norm", floats(4, 6), None, None, None, None, True, 0.1, 1e-5, False),
+    call("batch_norm", floats(4, 6), None, None, floats(6), floats(6).abs(), True, 0.1, 1e-5, False),
     call("linalg_vector_norm", floats(4, 6), 0, [1]),
     call("meshgrid.indexing", [floats(4), floats(6)], indexing="xy"),
     call("scaled_dot_product_attention", floats(4, 6), floats(7, 6), floats(7, 3), None, 0.5, scale=0.3),
@@ -347,8 +350,8 @@ def with_operand(sample: Sample, name: str, operand: Any) -> Facts:
 
 
 READS_EVERYTHING = (
-    "elementwise homogeneous identity cast_like dropout random_slope pool resample grid_sample image_to_columns "
-    "columns_to_image positions dense_statistics embedding_bag"
+    "elementwise jump bounded_by homogeneous rectify identity cast_like dropout random_slope pool resample grid_sample "
+    "image_to_columns columns_to_image positions dense_statistics embedding_bag"
 ).split()
 """Rules of ops whose options are all plain numbers, known to mean nothing for axes."""
 

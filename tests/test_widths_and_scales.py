@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone import Clone
 from graphclone.lockstep import run_lockstep
+from graphclone.models.randomise import randomise
 
 WIDTH = 24
 
@@ -100,7 +101,81 @@ def test_what_copies_would_change_is_pinned(middle: Callable[[Any, Tensor], Tens
         clone(middle)
 
 
+UNBIASED: dict[str, Callable[[Tensor], Tensor]] = {
+    "std": lambda h: h.std(),
+    "var over two axes": lambda h: h.var((0, 1), keepdim=True),
+    "var over both as one": lambda h: h.flatten().var(0),
+}
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_no_factor_makes_up_for_an_unbiased_variance_over_a_dynamic_number_of_elements(name: str) -> None:
+    with pytest.raises(gc.GraphcloneError, match="an unbiased variance over a dynamic number of elements"):
+        clone(lambda m, h: h * UNBIASED[name](h))
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda m, h: h * h.var((0, 1), correction=0),
+        lambda m, h: h * h.flatten().std(0, correction=0),
+        lambda m, h: h * h.var(0, keepdim=True),
+        lambda m, h: h * h.var(-1, keepdim=True),
+        lambda m, h: h * h.view(-1, WIDTH // 2).var(0).mean(),
+    ],
+)
+def test_other_variances_hold_for_every_batch(middle: Callable[[Any, Tensor], Tensor]) -> None:
+    model = Model(middle).eval()
+    made = gc.clone(model, (torch.randn(3, 5),))
+    assert hidden_of(made) == 2 * WIDTH
+    for batch in (2, 3, 17):
+        assert_exact(made, [torch.randn(batch, 5)])
+
+
 # Who absorbs a factor
+
+
+ADDED_PRODUCTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "addmm": lambda h: torch.addmm(h[:, :3] @ h[:, :3].mT, h, h.mT),
+    "addmm of one": lambda h: torch.addmm(h.mT, h.mT @ h, h.mT).mT,
+    "addmm_": lambda h: torch.ones(h.shape[0], h.shape[0]).addmm_(h, h.mT, beta=2, alpha=0.5),
+    "baddbmm": lambda h: torch.baddbmm(torch.ones(1), h[None], h.mT[None])[0],
+    "addbmm": lambda h: torch.addbmm(torch.ones(1), h[None], h.mT[None]),
+    "addmv": lambda h: torch.addmv(torch.ones(1), h, h.mean(0), beta=3)[:, None],
+    "gemm of a square": lambda h: torch.addmm(h @ h.mT, h @ h.mT, h @ h.mT),
+}
+
+
+@pytest.mark.parametrize("name", ADDED_PRODUCTS)
+def test_a_product_takes_its_factor_and_not_what_is_added_to_it(name: str) -> None:
+    made = clone(lambda m, h: h * ADDED_PRODUCTS[name](h).sin().mean(-1, keepdim=True))
+    assert hidden_of(made) == 2 * WIDTH
+    assert inserted(made) <= 1
+
+
+class Shifted(nn.Module):
+    """A factor 1 + g, where g is returned as well."""
+
+    def __init__(self, elsewhere: Callable[[nn.Module], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.g = nn.Linear(5, WIDTH), nn.Parameter(torch.randn(1))
+        self.again = self.g
+        self.elsewhere = elsewhere
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scaled = torch.tanh(self.first(x)).sum(-1) * (1 + self.g.view(1))
+        return scaled.sin(), self.elsewhere(self)
+
+
+@pytest.mark.parametrize("elsewhere", [lambda m: m.g, lambda m: m.again, lambda m: m.g[None].detach()])
+def test_a_shifted_parameter_that_is_returned_keeps_its_value(elsewhere: Callable[[nn.Module], Tensor]) -> None:
+    model, inputs = Shifted(elsewhere).eval(), (torch.randn(3, 5),)
+    made = gc.clone(model, inputs)
+    assert_exact(made, inputs)
+    assert hidden_of(made) == 2 * WIDTH
+    torch.testing.assert_close(made.state_dict()["g"], model.g.detach(), rtol=0, atol=0)
+    torch.testing.assert_close(made.module()(*inputs), model(*inputs))
 
 
 def test_a_weight_used_twice_is_widened_twice() -> None:
@@ -225,3 +300,76 @@ def test_a_request_that_another_dim_holds_back_is_refused() -> None:
     ):
         gc.clone(model, inputs, widen={"a": 2})
     assert_exact(gc.clone(model, inputs, widen=2), inputs)
+
+
+# Numbers that stand for infinity
+
+
+def _masked(low: Callable[[Tensor], Any], fill: Callable[[Tensor, Tensor, Any], Tensor]) -> Callable[..., Tensor]:
+    """Attention with a mask put in before the scores are divided; the first row is masked as a whole."""
+
+    def attend(m: Any, h: Tensor) -> Tensor:
+        keep = torch.ones(h.shape[0], h.shape[0]).tril(-1).bool()
+        scores = fill(h @ h.mT, keep, low(h))
+        return (scores / WIDTH**0.5).softmax(-1) @ h
+
+    return attend
+
+
+def _add(scores: Tensor, keep: Tensor, low: Any) -> Tensor:
+    return scores + (1 - keep.to(scores.dtype)) * low
+
+
+LOWEST: dict[str, Callable[[Tensor], Any]] = {
+    "least number": lambda h: torch.finfo(h.dtype).min,
+    "near the least": lambda h: -1e38 if h.dtype == torch.float32 else -4e4,
+    "tensor": lambda h: torch.tensor(torch.finfo(h.dtype).min, dtype=h.dtype),
+    "full": lambda h: torch.full((h.shape[0], 1), torch.finfo(h.dtype).min, dtype=h.dtype),
+    "moderate": lambda h: -1e3,
+}
+
+FILLS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
+    "masked_fill": lambda s, keep, low: s.masked_fill(~keep, low.min() if isinstance(low, Tensor) else low),
+    "where": lambda s, keep, low: torch.where(keep, s, low),
+    "added": _add,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("lowest", LOWEST)
+def test_a_mask_stands_for_infinity_and_does_not_overflow(lowest: str, fill: str, dtype: torch.dtype) -> None:
+    model = Model(_masked(LOWEST[lowest], FILLS[fill])).eval().to(dtype)
+    x = torch.randn(3, 5, dtype=dtype)
+    made = gc.clone(model, (x,), widen=4)
+    assert hidden_of(made) == 4 * WIDTH
+    assert_exact(made, [x])
+    expected, found = model(x), made.module()(x)
+    assert expected.isfinite().all()
+    rounding = 1e-5 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding)
+
+
+def test_a_table_that_stands_for_infinity_is_not_scaled() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.full((3, 3), torch.finfo(torch.float32).min).triu())
+
+        def forward(self, h: Tensor) -> Tensor:
+            return ((h @ h.mT + self.mask) / WIDTH**0.5).softmax(-1) @ h
+
+    made = clone(lambda m, h: m.table(h), extra={"table": Table()})
+    assert hidden_of(made) == 2 * WIDTH
+    assert made.state_dict()["table.mask"].isfinite().all()
+
+
+def test_the_channels_of_a_batch_norm_without_running_statistics_grow() -> None:
+    norm = nn.BatchNorm1d(WIDTH, track_running_stats=False)
+    model = randomise(Model(lambda m, h: m.norm(h), norm=norm)).eval()
+    made = gc.clone(model, (torch.randn(3, 5),))
+    assert made.state_dict()["norm.weight"].shape == (2 * WIDTH,)
+    for batch in (2, 3, 17):
+        x = torch.randn(batch, 5)
+        assert_exact(made, [x])
+        torch.testing.assert_close(made.module()(x), model(x))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from graphclone.emit.atomic import written
+from graphclone.emit.branches import BRANCHES, Body, bodies
 from graphclone.emit.input_guard import GUARD, InputGuard
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import Exported, export
@@ -47,9 +48,9 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     nodes = _placeholders(fx_graph, program, graph)
     for initializer in graph.initializers:
         nodes[initializer.value] = fx_graph.get_attr(initializer.name)
-    for node in graph.nodes:
-        _call(fx_graph, node, nodes)
-    fx_graph.output(tuple(_argument(output.operand, nodes) for output in graph.outputs))
+    returned = [output.operand for output in graph.outputs]
+    _calls(root, fx_graph, graph, graph.nodes, returned, nodes)
+    fx_graph.output(tuple(_argument(operand, nodes) for operand in returned))
     module = torch.fx.GraphModule(root, fx_graph)
     for initializer in graph.initializers:  # the graph module kept only the names that its graph reads
         _register(module, initializer, tensors[initializer.value])
@@ -111,10 +112,68 @@ def _refixed(shape: tuple[int | None, ...], value: Value) -> tuple[int | None, .
     return tuple(None if old is None else new for old, new in zip(shape, value.shape or (), strict=True))
 
 
-def _call(fx_graph: torch.fx.Graph, node: Node, nodes: dict[Value, torch.fx.Node]) -> None:
-    operands = {name: _argument(operand, nodes) for name, operand in node.operands.items()}
-    args, kwargs = call_arguments(node, operands)
-    call = fx_graph.call_function(node.target, tuple(args), kwargs)
+def _calls(
+    root: torch.nn.Module,
+    fx_graph: torch.fx.Graph,
+    graph: Graph,
+    body: Sequence[Node],
+    returned: Sequence[Operand],
+    nodes: dict[Value, torch.fx.Node],
+) -> None:
+    """Call the nodes of a graph or a branch, those that only a branch reads inside of that branch."""
+    staying, branches = bodies(graph.dialect, body, returned)
+    for node in staying:
+        if node in branches:
+            args: tuple[Any, ...] = _conditional(root, fx_graph, graph, node, branches[node], nodes)
+            _call(fx_graph, node, args, {}, nodes)
+        else:
+            operands = {name: _argument(operand, nodes) for name, operand in node.operands.items()}
+            positional, kwargs = call_arguments(node, operands)
+            _call(fx_graph, node, tuple(positional), kwargs, nodes)
+
+
+def _conditional(
+    root: torch.nn.Module,
+    fx_graph: torch.fx.Graph,
+    graph: Graph,
+    node: Node,
+    branches: Sequence[Body],
+    nodes: Mapping[Value, torch.fx.Node],
+) -> tuple[Any, ...]:
+    """The arguments of a condition: what it depends on, its branches as modules, and what both may read."""
+    captured = list(dict.fromkeys(value for branch in branches for value in branch.captured))
+    modules = []
+    for kind, branch in zip(BRANCHES, branches, strict=True):
+        inner_root, inner = torch.nn.Module(), torch.fx.Graph()
+        known = {value: inner.placeholder(f"captured_{i}") for i, value in enumerate(captured)}
+        _calls(inner_root, inner, graph, branch.nodes, branch.results, known)
+        inner.output(tuple(_own_memory(graph, inner, branch, result, known) for result in branch.results))
+        name = f"{node.name}_{kind}"
+        root.add_module(name, torch.fx.GraphModule(inner_root, inner))
+        modules.append(fx_graph.get_attr(name))
+    return (_argument(node.operands["cond"], nodes), *modules, tuple(nodes[value] for value in captured))
+
+
+def _own_memory(
+    graph: Graph, inner: torch.fx.Graph, branch: Body, result: Operand, known: Mapping[Value, torch.fx.Node]
+) -> Any:
+    """What a branch returns, which may not lie in the memory of what it was given."""
+    returned = _argument(result, known)
+    if not isinstance(result, Value) or not result.is_tensor:
+        return returned
+    if result.producer in branch.nodes and not graph.dialect.aliases(result.producer):
+        return returned
+    return inner.call_function(torch.ops.aten.clone.default, (returned,))
+
+
+def _call(
+    fx_graph: torch.fx.Graph,
+    node: Node,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    nodes: dict[Value, torch.fx.Node],
+) -> None:
+    call = fx_graph.call_function(node.target, args, kwargs)
     if len(node.outputs) == 1 and not node.several:
         nodes[node.outputs[0]] = call
         return

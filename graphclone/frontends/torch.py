@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import Exported, export, export_alike
-from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute, values_in
 from graphclone.names import fresh
 
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
@@ -39,6 +39,8 @@ _SHOWN = 3
 
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
+_CONDITION = "hop.cond"
+
 _KINDS: Mapping[InputKind, Any] = {
     InputKind.PARAMETER: "parameter",
     InputKind.BUFFER: "buffer",
@@ -52,6 +54,8 @@ class TorchDialect:
     name = "torch"
 
     def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+        if node.op == _CONDITION:
+            return list(operands["then_branch" if bool(operands["cond"]) else "else_branch"])
         if lift:
             return self._run_lifted(node, operands)
         args, kwargs = call_arguments(node, operands)
@@ -76,15 +80,18 @@ class TorchDialect:
         target = node.target
         if isinstance(target, torch._ops.OpOverload):
             return target._schema.is_mutable or not target._schema.returns
-        return getattr(target, "__module__", "") not in _PURE_MODULES
+        return node.op != _CONDITION and getattr(target, "__module__", "") not in _PURE_MODULES
 
-    def aliases(self, node: Node) -> bool:
-        target = node.target
-        if (
-            not isinstance(target, torch._ops.OpOverload) or "dropout" in node.op
-        ):  # not annotated, but may return its input
-            return True
-        return any(argument.alias_info is not None for argument in target._schema.arguments)
+    def writes(self, node: Node) -> Collection[Value]:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return list(_tensors(node)) if self.mutates(node) else ()
+        return list(_annotated(node, written=True))
+
+    def aliases(self, node: Node) -> Collection[Value]:
+        """What the schema says may be shared, as it depends on strides, and what is shared though it says nothing."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return list(_tensors(node))
+        return {*_annotated(node), *_shared(node)}
 
     def is_random(self, node: Node) -> bool:
         return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -100,6 +107,32 @@ class TorchDialect:
         node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
         out.producer = node
         return node
+
+
+def _tensors(node: Node) -> Iterator[Value]:
+    return (value for value in dict.fromkeys(node.inputs) if value.is_tensor)
+
+
+def _annotated(node: Node, *, written: bool = False) -> Iterator[Value]:
+    """The inputs of which the schema says that results may share their memory, or that they are written into."""
+    for argument in node.target._schema.arguments:
+        if (alias := argument.alias_info) is not None and (alias.is_write or not written):
+            yield from values_in(node.operands.get(argument.name))
+
+
+def _shared(node: Node) -> Iterator[Value]:
+    """The inputs whose memory the results share when the node runs on tensors without data; all if it cannot run."""
+    tensors = list(_tensors(node))
+    empty = {v: torch.empty(v.shape or (), dtype=getattr(torch, v.dtype), device="meta") for v in tensors}
+    args, kwargs = call_arguments(node, {name: substitute(operand, empty) for name, operand in node.operands.items()})
+    try:
+        with torch.no_grad():
+            results = pytree.tree_leaves(node.target(*args, **kwargs))
+    except Exception:  # whatever the op raises for want of data, or at a size that is computed
+        yield from tensors
+        return
+    found = [result for result in results if isinstance(result, torch.Tensor)]
+    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in found))  # type: ignore[attr-defined]
 
 
 def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -270,8 +303,10 @@ class _Importer:
             self.values[node] = self.values[source][node.args[1]]
         elif any(op_name(node.target) == f"hop.{name}" for name in _INLINED):
             self.inline(fx, node)
+        elif op_name(node.target) == _CONDITION:
+            self.condition(fx, node)
         else:
-            self.values[node] = self.append(node)
+            self.values[node] = self.append(node, self.operands(node))
 
     def inline(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
         """Read the body of a region that computes what its nodes compute (gradient mode, autocast)."""
@@ -280,19 +315,29 @@ class _Importer:
         body = getattr(fx, str(args[position].target))
         if "autocast" in op_name(node.target) and True in args[:position]:
             self.notes.append(f"{node.name}: a region under autocast is computed in the precision of its inputs")
-        operands = [self.operand(arg) for arg in args[position + 1 :]]
+        self.values[node] = self.region(body, args[position + 1 :])
+
+    def region(self, body: torch.fx.GraphModule, args: Sequence[Any]) -> Operand:
+        """Append the nodes of a graph module that is called; what it returns."""
+        operands = [self.operand(arg) for arg in args]
         for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
             self.values[placeholder] = operand
-        self.values[node] = self.body(body)
+        return self.body(body)
 
-    def append(self, fx_node: torch.fx.Node) -> Operand:
+    def condition(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        """Read both branches, and after them the choice between what they return."""
+        wanted, then, otherwise, args = (*node.args, *node.kwargs.values())
+        results = [self.region(getattr(fx, str(branch.target)), args) for branch in (then, otherwise)]  # type: ignore[union-attr, arg-type]
+        operands = {"cond": self.operand(wanted), "then_branch": results[0], "else_branch": results[1]}
+        self.values[node] = self.append(node, operands)
+
+    def append(self, fx_node: torch.fx.Node, operands: dict[str, Operand]) -> Operand:
         """Append one call; its value, or the list of its values where it returns several."""
         name = fresh(fx_node.name, self.names)  # bodies of inlined regions repeat names
         result: Any = fx_node.meta.get("val")
         several = isinstance(result, list | tuple)
         items = list(result) if several else [result]
         outputs = [self.value(f"{name}.{i}" if several else name, item) for i, item in enumerate(items)]
-        operands = self.operands(fx_node)
         node = Node(name, op_name(fx_node.target), operands, outputs, fx_node.target, _scope(fx_node), several)
         for output in outputs:
             output.producer = node

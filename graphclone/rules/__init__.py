@@ -92,6 +92,9 @@ def _forget(node: Node, facts: Facts) -> None:
     for output in node.outputs:
         facts.views.pop(output, None)
         facts.shifts.pop(output, None)
+        facts.picked.pop(output, None)
+        facts.extremes.pop(output, None)
+        facts.moved.discard(output)
 
 
 def _write_back(site: Site) -> None:

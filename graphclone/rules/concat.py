@@ -44,7 +44,7 @@ def split(s: Site) -> None:
         s.equal(s.axes(x)[axis], s.system.concat(parts))
     for i, (out, part) in enumerate(zip(s.node.outputs, parts, strict=True)):
         _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.scale(out, {x: 1})
+        s.takes(out, x)
         s.follow(("split_sizes", i), part)
 
 
@@ -57,7 +57,7 @@ def split_dynamic(s: Site) -> None:
     for out in s.node.outputs:
         s.pin(s.axes(out)[axis], "part of a dynamic axis")
         _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.scale(out, {x: 1})
+        s.takes(out, x)
 
 
 def split_at(s: Site) -> None:
@@ -67,7 +67,7 @@ def split_at(s: Site) -> None:
     whole, parts = s.axes(x)[axis], [s.axes(out)[axis] for out in s.node.outputs]
     for out in s.node.outputs:
         _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.scale(out, {x: 1})
+        s.takes(out, x)
     sizes = [part.size for part in parts]
     if axis in x.dynamic or sum(sizes) != whole.size or cuts != list(accumulate(sizes[:-1])):
         s.pin([whole, *parts], "part of a dynamic axis")
@@ -84,7 +84,7 @@ def unbind(s: Site) -> None:
     s.pin(axes.pop(s.axis("dim", x.rank, 0)), "taken apart by position")
     for out in s.node.outputs:
         s.equal_all(s.axes(out), axes)
-        s.scale(out, {x: 1})
+        s.takes(out, x)
 
 
 def select(s: Site) -> None:
@@ -94,7 +94,17 @@ def select(s: Site) -> None:
     s.pin(axes.pop(s.axis("dim", x.rank)), "selected by position")
     s.get("index")
     s.equal_all(s.axes(s.out), axes)
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
+
+
+def diagonal(s: Site) -> None:
+    """The elements whose places along two axes go together, along a new last axis."""
+    x = s.tensor("self")
+    s.get("offset")
+    pair = {s.axis("dim1", x.rank, 0), s.axis("dim2", x.rank, 1)}
+    s.pin([*(s.axes(x)[axis] for axis in pair), s.axes(s.out)[-1]], "a diagonal")
+    s.equal_all(s.axes(s.out)[:-1], [axis for i, axis in enumerate(s.axes(x)) if i not in pair])
+    s.takes(s.out, x)
 
 
 def cut(s: Site) -> None:
@@ -102,7 +112,7 @@ def cut(s: Site) -> None:
     x = s.tensor("self")
     axis = s.axis("dim", x.rank, 0)
     _equal_but(s, axis, s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
     bounds = [s.get("start", 0), s.get("end"), s.get("step", 1)]
     _cut_axis(s, x, axis, bounds, (("start",), ("end",)))
 
@@ -128,7 +138,7 @@ def narrow(s: Site) -> None:
     x = s.tensor("self")
     axis = s.axis("dim", x.rank)
     _equal_but(s, axis, s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
     whole, part = s.axes(x)[axis], s.axes(s.out)[axis]
     if axis in x.dynamic or isinstance(s["start"], Value) or isinstance(s["length"], Value):
         s.pin([whole, part], "part of a dynamic axis")
@@ -175,7 +185,7 @@ def shift(s: Site) -> None:
     moved = s.axis_list("dims", x.rank)
     s.pin([s.axes(x)[axis] for axis in moved], "reordered")
     s.equal_all(s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def _cut_at(
@@ -222,7 +232,7 @@ def unfold(s: Site) -> None:
     s.get("size"), s.get("step")
     s.pin([s.axes(x)[axis], s.axes(s.out)[axis], s.axes(s.out)[-1]], "windowed")
     _equal_but(s, axis, s.axes(x), s.axes(s.out)[:-1])
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def meshgrid(s: Site) -> None:
@@ -233,7 +243,7 @@ def meshgrid(s: Site) -> None:
     for i, (tensor, out) in enumerate(zip(tensors, s.node.outputs, strict=True)):
         s.equal(s.axes(out)[i], s.axes(tensor)[0])
         s.equal_all(s.axes(out), s.axes(s.out))
-        s.scale(out, {tensor: 1})
+        s.takes(out, tensor)
 
 
 def onnx_split(s: Site) -> None:
@@ -256,7 +266,7 @@ def onnx_slice(s: Site) -> None:
             s.equal(a, b)
     for i, axis in enumerate(axes):
         _cut_axis(s, x, axis, (starts[i], ends[i], steps[i]), (("starts", i), ("ends", i)))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def onnx_pad(s: Site) -> None:
@@ -293,7 +303,7 @@ def reverse_sequence(s: Site) -> None:
     s.pin(s.axes(x)[time], "reordered")
     s.equal(s.axes(lengths)[0], s.axes(x)[batch])
     s.equal_all(s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def compress(s: Site) -> None:
@@ -306,7 +316,7 @@ def compress(s: Site) -> None:
         axis = s.axis("axis", x.rank)
         s.pin([s.axes(x)[axis], s.axes(s.out)[axis]], "chosen by place")
         _equal_but(s, axis, s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 _OF_SEQUENCES = """
@@ -323,6 +333,7 @@ RULES: Mapping[str, Rule] = {
     "aten.tensor_split.indices": split_at,
     "aten.unbind.int": unbind,
     "aten.select.int": select,
+    "aten.diagonal.default": diagonal,
     "aten.slice.Tensor": cut,
     "aten.narrow.default": narrow,
     **dict.fromkeys(("aten.pad.default", "aten.constant_pad_nd.default"), pad),

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphclone.ir import Value
-from graphclone.rules.site import Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site
 
 
 def branch(s: Site) -> None:
     """Every result is that of one branch or the other."""
     s.get("cond")
     for out, a, b in zip(s.node.outputs, s["then_branch"], s["else_branch"], strict=True):
+        if not all(isinstance(value, Value) and value.is_tensor for value in (out, a, b)):
+            raise Cannot("it chooses between numbers")
         _same(s, out, a)
         s.equal_all(s.axes(out), s.axes(b))
         s.require({a: 1, b: -1})
@@ -55,7 +57,7 @@ def _sliced(s: Site, whole: Value, part: Value, axis: int) -> None:
 
 
 RULES: Mapping[str, Rule] = {
-    "onnx.If": branch,
+    **dict.fromkeys(("onnx.If", "hop.cond"), branch),
     **dict.fromkeys(("onnx.Loop.body", "onnx.Scan.body"), enter),
     **dict.fromkeys(("onnx.Loop", "onnx.Scan"), leave),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 from graphclone.axes import Axis
@@ -44,7 +45,7 @@ def index(s: Site) -> None:
     count = len(axes) - len(place.kept)
     s.pin(axes[place.start : place.start + count], "an index")
     s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.kept)
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def index_put(s: Site) -> None:
@@ -106,7 +107,7 @@ def index_select(s: Site) -> None:
     s.pin([axes[axis], *s.axes(indices)], "indexed by position")
     axes[axis] = s.system.dim(s.axes(s.out)[axis].size, s.why("indexed by position"))
     s.equal_all(s.axes(s.out), axes)
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def gather(s: Site) -> None:
@@ -115,7 +116,7 @@ def gather(s: Site) -> None:
     s.get("sparse_grad")
     _along(s, x, indices, s.axis("dim", x.rank))
     s.equal_all(s.axes(indices), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def scatter(s: Site) -> None:
@@ -168,6 +169,15 @@ def index_fill(s: Site) -> None:
         s.same_scale(s.out, x)
 
 
+def fill_diagonal(s: Site) -> None:
+    """One value, written where the places along all axes are the same."""
+    x, value = s.tensor("self"), s.number("fill_value")
+    s.get("wrap")
+    s.pin(s.axes(x), "a diagonal")
+    s.equal_all(s.axes(x), s.axes(s.out))
+    s.same_scale(s.out, x, *([s.literal("fill_value", value)] if value and isfinite(value) else []))
+
+
 def one_hot(s: Site) -> None:
     """A new axis of classes."""
     x = s.tensor("self")
@@ -191,7 +201,7 @@ def onnx_gather(s: Site) -> None:
     axes = s.axes(x)
     s.pin(axes[axis], "looked up by number")
     s.equal_all(s.axes(s.out), [*axes[:axis], *s.axes(indices), *axes[axis + 1 :]])
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def gather_elements(s: Site) -> None:
@@ -199,7 +209,7 @@ def gather_elements(s: Site) -> None:
     x, indices = s.tensor("data"), s.tensor("indices")
     _along(s, x, indices, s.axis("axis", x.rank, 0))
     s.equal_all(s.axes(indices), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def gather_nd(s: Site) -> None:
@@ -211,7 +221,7 @@ def gather_nd(s: Site) -> None:
     s.pin([number, *s.axes(x)[batch:taken]], "looked up by number")
     s.equal_all(s.axes(x)[:batch], places[:batch])
     s.equal_all(s.axes(s.out), [*places, *s.axes(x)[taken:]])
-    s.same_scale(s.out, x)
+    s.takes(s.out, x)
 
 
 def scatter_elements(s: Site) -> None:
@@ -271,6 +281,7 @@ RULES: Mapping[str, Rule] = {
     "aten.index_add.default": index_add,
     "aten.index_copy.default": index_add,
     "aten.index_fill.int_Scalar": index_fill,
+    "aten.fill_diagonal_.default": fill_diagonal,
     "aten.one_hot.default": one_hot,
     "aten.bucketize.Tensor": bucketize,
     "onnx.Gather": onnx_gather,

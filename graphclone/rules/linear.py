@@ -39,16 +39,22 @@ def _multiplied(s: Site, a: Value, b: Value) -> Contraction:
     return contraction
 
 
-def addmm(s: Site) -> None:
-    """``beta c + alpha (... i k, ... k j -> ... i j)``, with c broadcast."""
-    c, a, b = s.tensor("self"), *_two(s, ("mat1", "mat2"), ("batch1", "batch2"))
-    s.get("beta")
-    alpha = [s.literal("alpha", s.number("alpha"))] if s.get("alpha", 1) not in (0, 1) else []
-    contraction = s.contract(a, [a.rank - 1], b, [b.rank - 2])
-    s.equal_all(s.axes(s.out), [*s.axes(a)[:-1], s.axes(b)[-1]])
-    s.equal_all(s.axes(a)[:-2], s.axes(b)[:-2])
-    s.broadcast(c)
-    scaled_sum(s, [a, b, *alpha], contraction, bias=c)
+def added_product(equation: str, *names: str) -> Rule:
+    """``beta self + alpha a b``: a product of two operands as an einsum, and a term, which is broadcast."""
+
+    def rule(s: Site) -> None:
+        added, *factors = s.tensor("self"), *(s.tensor(name) for name in names)
+        terms, result = _parse(equation, [factor.rank for factor in factors], s.out.rank)
+        contraction = _contracted(s, terms, result, factors)
+        s.broadcast(added)
+        scaled_sum(s, [*factors, s.literal("alpha", s.number("alpha", 1))], contraction)
+        beta = s.literal("beta", s.number("beta", 1))
+        if beta.value:
+            s.require({s.out: 1, added: -1, beta: -1})
+        else:  # the term is not even looked at
+            s.irrelevant(added)
+
+    return rule
 
 
 def outer(s: Site) -> None:
@@ -59,10 +65,15 @@ def outer(s: Site) -> None:
 
 
 def einsum(s: Site) -> None:
-    """Any einsum in which one operand has all the axes that are summed over, unified letter by letter."""
+    """Any einsum in which one operand has all the axes that are summed over."""
     equation, operands = s["equation"], s["tensors"]
     s.get("path")
     terms, result = _parse(equation, [operand.rank for operand in operands], s.out.rank)
+    scaled_sum(s, operands, _contracted(s, terms, result, operands))
+
+
+def _contracted(s: Site, terms: Sequence[str], result: str, operands: Sequence[Value]) -> Contraction:
+    """Unify axes letter by letter; what is summed over."""
     axes: dict[str, Axis] = {}
     for term, operand in zip([*terms, result], [*operands, s.out], strict=True):
         for letter, axis in zip(term, s.axes(operand), strict=True):
@@ -80,8 +91,7 @@ def einsum(s: Site) -> None:
     named = [pair for term, x in zip(terms, operands, strict=True) for pair in zip(term, s.axes(x), strict=True)]
     if any(letter in summed and axis.size != axes[letter].size for letter, axis in named):
         raise Cannot("it broadcasts an axis that it sums over")
-    contraction = s.contracted(*sides)
-    scaled_sum(s, operands, contraction)
+    return s.contracted(*sides)
 
 
 def bilinear(s: Site) -> None:
@@ -161,8 +171,8 @@ def _per_line(s: Site, value: Value, matrix: Value, *, per_column: bool) -> None
         s.pin([*s.axes(value), *s.axes(matrix)], "a number per row")
 
 
-def _two(s: Site, *names: tuple[str, str]) -> tuple[Value, Value]:
-    for a, b in (*names, ("self", "other"), ("self", "mat2"), ("self", "vec"), ("self", "tensor")):
+def _two(s: Site) -> tuple[Value, Value]:
+    for a, b in (("self", "other"), ("self", "mat2"), ("self", "vec"), ("self", "tensor")):
         if s.has(a) and s.has(b):
             return s.tensor(a), s.tensor(b)
     raise Cannot("its operands have unknown names")
@@ -191,8 +201,11 @@ RULES: Mapping[str, Rule] = {
     "aten.mv.default": matmul,
     "aten.dot.default": matmul,
     "aten.vdot.default": matmul,
-    "aten.addmm.default": addmm,
-    "aten.baddbmm.default": addmm,
+    "aten.addmm.default": added_product("ik,kj->ij", "mat1", "mat2"),
+    "aten.baddbmm.default": added_product("bik,bkj->bij", "batch1", "batch2"),
+    "aten.addbmm.default": added_product("bik,bkj->ij", "batch1", "batch2"),
+    "aten.addmv.default": added_product("ik,k->i", "mat", "vec"),
+    "aten.addr.default": added_product("i,j->ij", "vec1", "vec2"),
     "aten.outer.default": outer,
     "aten.einsum.default": einsum,
     "aten.bilinear.default": bilinear,

@@ -24,14 +24,17 @@ def layer_norm(s: Site) -> None:
 
 
 def batch_norm(s: Site) -> None:
-    """With running statistics, which are those of the source, repeated."""
+    """With running statistics, which are those of the source, repeated; or, without any, with those of the batch."""
     x = s.tensor("input")
-    if s.get("training", False):
-        raise Cannot("a batch norm in training mode")
-    mean, var = s.tensor("running_mean"), s.tensor("running_var")
     s.get("momentum"), s.get("cudnn_enabled")
     channel = s.axes(x)[1]
     s.equal_all(s.axes(x), s.axes(s.out))
+    if s.get("training", False):
+        if s.has("running_mean") or s.has("running_var"):
+            raise Cannot("a batch norm in training mode writes its running statistics")
+        _normalise(s, x, [s.axes(x)[0], *s.axes(x)[2:]], [channel])
+        return
+    mean, var = s.tensor("running_mean"), s.tensor("running_var")
     s.equal(s.axes(mean)[0], channel)
     s.equal(s.axes(var)[0], channel)
     s.require({x: 1, mean: -1})

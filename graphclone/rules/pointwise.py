@@ -31,12 +31,30 @@ def elementwise(s: Site) -> None:
     _broadcast(s, *s.tensors)
 
 
+def jump(s: Site) -> None:
+    """As ``elementwise``; its result jumps, which a rounding error may make it do."""
+    elementwise(s)
+    s.facts.jumps.add(s.node)
+
+
+def bounded_by(s: Site) -> None:
+    """As ``elementwise``, each element being one of an operand's."""
+    elementwise(s)
+    s.picks(s.out, *s.tensors)
+
+
 def homogeneous(s: Site) -> None:
     """f(c x) = c f(x) for c > 0; options are plain numbers."""
     if not s.tensors:
         raise Cannot("its operand is no tensor")
     elementwise(s)
     s.same_scale(s.out, s.tensors[0])
+
+
+def rectify(s: Site) -> None:
+    """The operand where it is positive, and else 0."""
+    homogeneous(s)
+    s.picks(s.out, *s.tensors)
 
 
 def identity(s: Site) -> None:
@@ -60,6 +78,8 @@ def _shows_all(s: Site, x: Value) -> None:
     """The result is a view, unless a cast to few bits rounds: a weight may not be divided behind one."""
     if s.out.is_float or not x.is_float:
         s.shows(s.out, x, range(x.rank))
+    else:
+        s.facts.jumps.add(s.node)
 
 
 def dropout(s: Site) -> None:
@@ -121,6 +141,12 @@ def add(s: Site) -> None:
         s.facts.shifts[s.out] = (tensor, float(number))
 
 
+def subtract(s: Site) -> None:
+    """As ``add``, but for the sign."""
+    add(s)
+    s.facts.differences.add(s.node)
+
+
 def multiply(s: Site) -> None:
     """x y: scales multiply."""
     _broadcast(s, *s.tensors)
@@ -131,8 +157,11 @@ def divide(s: Site) -> None:
     """x / y: scales divide; rounding makes it non-linear."""
     _broadcast(s, *s.tensors)
     terms = _terms(s, -1)
+    s.facts.differences.add(s.node)
     if s.get("rounding_mode") is None:
         s.scale(s.out, terms)
+    else:
+        s.facts.jumps.add(s.node)
 
 
 def choose(s: Site) -> None:
@@ -149,6 +178,7 @@ def choose(s: Site) -> None:
             chosen += _numbers(s, name, operand)
     if all(isinstance(item, Literal) or item.is_tensor for item in chosen):
         s.same_scale(s.out, *chosen)
+    s.picks(s.out, *(item for item in chosen if isinstance(item, Value) and item.is_tensor))
 
 
 def product_added(sign: int) -> Rule:
@@ -237,6 +267,7 @@ def bounded(s: Site) -> None:
         elif bound is not None and abs(bound) < _GREATEST:
             scaled += _numbers(s, name, bound)
     s.same_scale(*scaled)
+    s.picks(s.out, *s.tensors)
 
 
 def several(s: Site) -> None:
@@ -250,6 +281,8 @@ def several(s: Site) -> None:
             scaled.append(Literal(s.node, ("data_0", i), float(operand)))
     s.broadcast(*s.tensors)
     s.same_scale(*scaled)
+    if s.node.op in ("onnx.Max", "onnx.Min"):
+        s.picks(s.out, *s.tensors)
 
 
 def gated(s: Site) -> None:
@@ -297,35 +330,39 @@ def _named(names: str, *overloads: str) -> Iterator[str]:
 
 
 _NON_LINEAR = """
-    acos acosh asin asinh atan atanh ceil celu clamp clamp_max clamp_min clip cos cosh digamma elu erf erfc erfinv exp
-    exp2 expm1 floor frac gelu hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan lgamma log log10 log1p
-    log2 log_sigmoid logical_not logit mish nan_to_num bitwise_not relu6 round selu sgn sigmoid sign signbit silu sin
-    sinc sinh softplus softshrink special_expm1 tan tanh threshold trunc
-    atan2 floor_divide heaviside hypot logaddexp logical_and logical_or logical_xor
+    acos acosh asin asinh atan atanh celu cos cosh digamma elu erf erfc erfinv exp exp2 expm1 gelu hardshrink
+    hardsigmoid hardswish hardtanh isfinite isinf isnan lgamma log log10 log1p log2 log_sigmoid logit mish nan_to_num
+    bitwise_not relu6 round selu sigmoid silu sin sinc sinh softplus softshrink special_expm1 tan tanh threshold
+    atan2 hypot logaddexp
 """
-_WITH_TENSOR_BOUNDS = "clamp clamp_max clamp_min clip"
-_BINARY = (
-    "eq ne lt le gt ge fmod remainder bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
-)
-_HOMOGENEOUS = "relu neg abs leaky_relu positive real imag"
+_JUMPS = """
+    ceil floor frac trunc sgn sign signbit floor_divide heaviside logical_and logical_not logical_or logical_xor
+"""
+_BOUNDED = "clamp clamp_max clamp_min clip"
+_COMPARISONS = "eq ne lt le gt ge fmod remainder"
+_BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
+_HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
 
 _ONNX_NON_LINEAR = """
-    Acos Acosh Asin Asinh Atan Atanh Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish Log Mish Round
-    Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Swish Tan Tanh ThresholdedRelu
-    And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual
-    Mod Not Or Xor BitCast RegexFullMatch StringConcat
+    Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish Log Mish Round Selu Shrink
+    Sigmoid Sin Sinh Softplus Softsign Swish Tan Tanh ThresholdedRelu
+    And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor IsInf IsNaN Not Or Xor BitCast RegexFullMatch StringConcat
 """
+_ONNX_JUMPS = "Ceil Floor Sign Mod Equal Greater GreaterOrEqual Less LessOrEqual"
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named(_NON_LINEAR), elementwise),
-    **dict.fromkeys(_named(_WITH_TENSOR_BOUNDS, "Tensor"), elementwise),
-    **dict.fromkeys(_named(_BINARY, "Tensor", "Scalar"), elementwise),
+    **dict.fromkeys(_named(_JUMPS), jump),
+    **dict.fromkeys(_named(_BOUNDED, "default", "Tensor"), bounded_by),
+    **dict.fromkeys(_named(_COMPARISONS, "Tensor", "Scalar"), jump),
+    **dict.fromkeys(_named(_BITWISE, "Tensor", "Scalar"), elementwise),
     **dict.fromkeys(_named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
     **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), elementwise),
     **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), elementwise),
-    "aten.floor_divide.Scalar": elementwise,
+    "aten.floor_divide.Scalar": jump,
     "aten.round.decimals": elementwise,
+    "aten.relu.default": rectify,
     **dict.fromkeys(_named(_HOMOGENEOUS), homogeneous),
     **dict.fromkeys(_named(_IDENTITIES), identity),
     **dict.fromkeys(_named("to", "dtype", "dtype_layout", "device"), identity),
@@ -340,7 +377,8 @@ RULES: Mapping[str, Rule] = {
     "aten.reciprocal.default": power_of(-1),
     "aten.square.default": power_of(2),
     "aten.pow.Tensor_Scalar": pow_scalar,
-    **dict.fromkeys(_named("add sub rsub", "Tensor", "Scalar"), add),
+    **dict.fromkeys(_named("add", "Tensor", "Scalar"), add),
+    **dict.fromkeys(_named("sub rsub", "Tensor", "Scalar"), subtract),
     **dict.fromkeys(_named("mul multiply", "Tensor", "Scalar"), multiply),
     **dict.fromkeys(_named("div", "Tensor", "Scalar", "Tensor_mode", "Scalar_mode"), divide),
     "aten.true_divide.Tensor": divide,
@@ -355,7 +393,9 @@ RULES: Mapping[str, Rule] = {
     "aten.complex.default": complex_of,
     "aten.polar.default": polar,
     **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
-    **{f"onnx.{name}": homogeneous for name in ("Relu", "Neg", "Abs", "LeakyRelu")},
+    **{f"onnx.{name}": jump for name in _ONNX_JUMPS.split()},
+    "onnx.Relu": rectify,
+    **{f"onnx.{name}": homogeneous for name in ("Neg", "Abs", "LeakyRelu")},
     "onnx.Identity": identity,
     "onnx.Cast": identity,
     "onnx.CastLike": spelled(cast_like, self="input", other="target_type"),
@@ -367,7 +407,7 @@ RULES: Mapping[str, Rule] = {
     "onnx.PRelu.1": spelled(prelu, self="X", weight="slope"),
     "onnx.Clip": bounded,
     "onnx.Add": spelled(add, self="A", other="B"),
-    "onnx.Sub": spelled(add, self="A", other="B"),
+    "onnx.Sub": spelled(subtract, self="A", other="B"),
     "onnx.Mul": spelled(multiply, self="A", other="B"),
     "onnx.Div": spelled(divide, self="A", other="B"),
     "onnx.Where": spelled(choose, self="X", other="Y"),

@@ -15,19 +15,23 @@ def layers(gates: int) -> Rule:
     def rule(s: Site) -> None:
         x = s.tensor("input")
         states = s["hx"] if isinstance(s["hx"], list) else [s["hx"]]
-        for name in ("has_biases", "num_layers", "dropout", "train", "batch_first"):
+        for name in ("num_layers", "dropout", "train", "batch_first"):
             s.get(name)
         directions = 2 if s.get("bidirectional", False) else 1
-        per_cell = 4 if s["has_biases"] else 2
-        params = s["params"]
-        if len(params) != per_cell * directions * s["num_layers"]:
-            raise Cannot("projections")
-        hidden = _states(s, x, states)
+        params, plain = s["params"], 4 if s["has_biases"] else 2
+        per_cell, rest = divmod(len(params), directions * s["num_layers"])
+        if rest or per_cell not in (plain, plain + 1):
+            raise Cannot("parameters of unknown meaning")
+        given, hidden = _states(s, x, states)
+        if per_cell == plain:
+            s.equal(given, hidden)
         stream = s.axes(x)[-1]
         for first in range(0, len(params), per_cell * directions):
             for cell in range(first, first + per_cell * directions, per_cell):
-                _cell(s, params[cell : cell + per_cell], stream, hidden, gates)
-            stream = s.system.concat([hidden] * directions)
+                _cell(s, params[cell : cell + plain], stream, hidden, gates, given)
+                if per_cell > plain:
+                    _project(s, params[cell + plain], given, hidden)
+            stream = s.system.concat([given] * directions)
         s.equal(s.axes(s.out)[-1], stream)
         s.require({x: 1})
         s.label(hidden, "hidden")
@@ -35,28 +39,41 @@ def layers(gates: int) -> Rule:
     return rule
 
 
-def _states(s: Site, x: Value, states: list[Value]) -> Axis:
-    """Equate the states before and after; the hidden axis. Batch and time pass, layers keep their number."""
-    hidden = s.axes(states[0])[-1]
-    for state in (*states, *s.node.outputs[1:]):
-        s.pin(s.axes(state)[:-1], "layers and batch of a state")
-        s.equal(s.axes(state)[-1], hidden)
-    for state in states:
-        s.require({state: 1})
+def _states(s: Site, x: Value, states: list[Value]) -> tuple[Axis, Axis]:
+    """Equate the states before and after: the axis of what a cell gives on, and the hidden axis of what it keeps.
+
+    Batch and time pass, layers keep their number.
+    """
+    for before, after in zip(states, s.node.outputs[1:], strict=True):
+        for state in (before, after):
+            s.pin(s.axes(state)[:-1], "layers and batch of a state")
+        s.equal(s.axes(before)[-1], s.axes(after)[-1])
+        s.require({before: 1})
     s.pin([*s.axes(x)[:-1], *s.axes(s.out)[:-1]], "time and batch of a recurrence")
-    return hidden
+    return s.axes(states[0])[-1], s.axes(states[-1])[-1]
 
 
-def _cell(s: Site, params: list[Value], stream: Axis, hidden: Axis, gates: int) -> None:
-    """``w_ih (gates h) x, w_hh (gates h) h, biases (gates h)``"""
+def _cell(s: Site, params: list[Value], stream: Axis, hidden: Axis, gates: int, given: Axis) -> None:
+    """``w_ih (gates h) x, w_hh (gates h) g, biases (gates h)``, g what the cell gives on."""
     gated = s.system.product([s.system.dim(gates, s.why("gates")), hidden])
     for i, param in enumerate(params):
         s.equal(s.axes(param)[0], gated)
         if i >= 2:
             s.require({param: 1})
             continue
-        s.equal(s.axes(param)[1], stream if i == 0 else hidden)
-        s.require({param: 1}, contraction=s.contracted((param, [1])), mendable=False)
+        s.equal(s.axes(param)[1], stream if i == 0 else given)
+        _absorb(s, param)
+
+
+def _project(s: Site, weight: Value, given: Axis, hidden: Axis) -> None:
+    """``g h``: what a cell gives on is a projection of what it keeps."""
+    s.equal_all(s.axes(weight), [given, hidden])
+    _absorb(s, weight)
+
+
+def _absorb(s: Site, weight: Value) -> None:
+    """A weight takes the multiplicity of what it contracts, as nothing can be put into a recurrence."""
+    s.require({weight: 1}, contraction=s.contracted((weight, [1])), mendable=False)
 
 
 def cell(gates: int) -> Rule:
@@ -73,7 +90,7 @@ def cell(gates: int) -> Rule:
             s.require({value: 1})
         params = [s.tensor("w_ih"), s.tensor("w_hh")]
         params += [b for b in (s.maybe_tensor("b_ih"), s.maybe_tensor("b_hh")) if b is not None]
-        _cell(s, params, s.axes(x)[-1], hidden, gates)
+        _cell(s, params, s.axes(x)[-1], hidden, gates, hidden)
 
     return rule
 

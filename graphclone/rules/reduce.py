@@ -77,7 +77,10 @@ def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Opera
 
 
 def variance(power: Fraction) -> Rule:
-    """Variance (power 1) or standard deviation (1/2); without bias it depends on the number of elements."""
+    """Variance (power 1) or standard deviation (1/2); without bias it depends on the number of elements.
+
+    Where that number is known only at run time no factor makes up for more elements.
+    """
 
     def rule(s: Site) -> None:
         x = s.tensor("self")
@@ -85,6 +88,8 @@ def variance(power: Fraction) -> Rule:
         if correction not in (0, 1):
             raise Cannot("a variance with this correction")
         axes = _reduced(s, x)
+        if correction and any(i in x.dynamic for i in s.axis_list("dim", x.rank)):
+            s.pin(axes, "an unbiased variance over a dynamic number of elements")
         for axis in axes:
             s.uniform(axis, "averaged over")
         elements = s.system.product(axes)
@@ -112,12 +117,13 @@ def squared_error(s: Site) -> None:
 def extreme(s: Site) -> None:
     """The greatest or least element; its position means something, so with positions the axis is pinned."""
     x = s.tensor("self")
-    for axis in _reduced(s, x):
-        if len(s.node.outputs) > 1:
-            s.pin(axis, "searched for a position")
+    axes = _reduced(s, x)
+    if len(s.node.outputs) > 1:
+        s.pin(axes, "searched for a position")
     for out in s.node.outputs[1:]:
         _reduced(s, x, out)
-    s.scale(s.out, {x: 1})
+    s.facts.extremes[s.out] = tuple(axes)
+    s.moves(s.out, x)
 
 
 def position(s: Site) -> None:

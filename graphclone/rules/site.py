@@ -168,6 +168,25 @@ class Site:
     def shows(self, out: Value, value: Value, axes: Sequence[int | None]) -> None:
         """A result is a view of a value with its axes in another order."""
         self.facts.views[out] = (value, tuple(axes))
+        self._moved(out, value)
+
+    def picks(self, out: Value, *values: Value) -> None:
+        """Every element of a result is, bit for bit, an element of one of these values, or a literal."""
+        self.facts.picked[out] = values
+
+    def takes(self, out: Value, value: Value) -> None:
+        """A result holds some elements of a value, and so has its scale."""
+        self.picks(out, value)
+        self.scale(out, {value: 1})
+
+    def moves(self, out: Value, value: Value) -> None:
+        """A result holds the elements of a value, moved or repeated, and so has its scale."""
+        self._moved(out, value)
+        self.scale(out, {value: 1})
+
+    def _moved(self, out: Value, value: Value) -> None:
+        self.picks(out, value)
+        self.facts.moved.add(out)
 
     def broadcast(self, *values: Value, out: Value | Sequence[Axis] | None = None) -> None:
         """Tensors and the result are aligned from the right."""

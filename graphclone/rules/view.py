@@ -20,7 +20,7 @@ def reshape(s: Site) -> None:
 
 def _regrouped(s: Site, x: Value) -> None:
     regroup(s, s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def reshape_as(s: Site) -> None:
@@ -163,7 +163,7 @@ def expand(s: Site) -> None:
             follow_sizes(s, name, s.axes(s.out))
     s.get("implicit")
     s.broadcast(x)
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def expand_as(s: Site) -> None:
@@ -171,7 +171,7 @@ def expand_as(s: Site) -> None:
     x, other = s.tensor("self"), s.tensor("other")
     s.broadcast(x, other)
     s.irrelevant(other)
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def broadcast_tensors(s: Site) -> None:
@@ -179,7 +179,7 @@ def broadcast_tensors(s: Site) -> None:
     for x, out in zip(s["tensors"], s.node.outputs, strict=True):
         s.broadcast(x)
         s.equal_all(s.axes(out), s.axes(s.out))
-        s.scale(out, {x: 1})
+        s.moves(out, x)
 
 
 def repeat(s: Site) -> None:
@@ -194,7 +194,7 @@ def repeat(s: Site) -> None:
             s.equal(out, axis)  # type: ignore[arg-type]
         else:
             _repeat_axis(s, (name, i - max(missing, 0)), axis, out, outer=True)
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def repeat_interleave(s: Site) -> None:
@@ -208,7 +208,7 @@ def repeat_interleave(s: Site) -> None:
     _repeat_axis(s, ("repeats",), axes[axis], s.axes(s.out)[axis], outer=False)
     if s.get("output_size") is not None:
         s.follow(("output_size",), s.axes(s.out)[axis])
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def _repeat_axis(s: Site, path: tuple[str | int, ...], axis: Axis | None, out: Axis, *, outer: bool) -> None:
@@ -288,7 +288,7 @@ def channel_shuffle(s: Site) -> None:
     for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
         if i != 1:
             s.equal(a, b)
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def onnx_reshape(s: Site) -> None:
@@ -310,7 +310,7 @@ def onnx_flatten(s: Site) -> None:
     cut = s.integer("axis", 1)
     for axis, factors in zip(s.axes(s.out), (s.axes(x)[:cut], s.axes(x)[cut:]), strict=True):
         s.equal(axis, s.system.product(factors))
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def onnx_transpose(s: Site) -> None:
@@ -337,7 +337,7 @@ def onnx_expand(s: Site) -> None:
             s.pin(axis, "a computed size, which may be 1")
         elif size != 1:
             s.follow(("shape", i), axis)
-    s.same_scale(s.out, x)
+    s.moves(s.out, x)
 
 
 def count(s: Site) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
@@ -171,8 +171,11 @@ class OnnxDialect:
     def mutates(self, node: Node) -> bool:  # noqa: ARG002  nothing does
         return False
 
-    def aliases(self, node: Node) -> bool:  # noqa: ARG002
-        return False
+    def writes(self, node: Node) -> Collection[Value]:  # noqa: ARG002
+        return ()
+
+    def aliases(self, node: Node) -> Collection[Value]:  # noqa: ARG002
+        return ()
 
     def is_random(self, node: Node) -> bool:
         return node.op.removeprefix("onnx.").startswith(_RANDOM)

@@ -1,0 +1,112 @@
+"""Comparisons that hold only because both sides are one number, to the last bit.
+
+``h == h.max()`` marks the greatest element. Were the axis of h repeated, it would have to mark every copy of it, but
+copies are equal up to rounding only: a matrix product computes each in an order of its own. So where a comparison, or
+another function that jumps, may see a number beside itself, the axes along which the two are taken from different
+places keep their size. Thresholds in general, which no rounding crosses, are left alone.
+
+Computations are told apart by value numbering: two results have one number if the same op computes them from operands
+of the same numbers. What moves elements, or takes the greatest, keeps the number, and what picks some among others
+remembers theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, zip_longest
+
+from graphclone.axes import Axis, Why
+from graphclone.facts import Facts
+from graphclone.ir import Node, Operand, Value
+
+_REASON = "a number is compared with itself, and copies differ by rounding"
+
+_NONE: frozenset[Axis] = frozenset()
+
+
+def pin_ties(facts: Facts) -> None:
+    """Pin what comparisons between copies of one number would tell apart."""
+    ties = _Ties(facts)
+    for node in facts.graph.nodes:
+        ties.read(node)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What the elements of a value are.
+
+    Attributes:
+        number: of the computation.
+        among: numbers of computations whose results the elements may be, bit for bit.
+        extremes: axes over which the greatest or least elements were taken on the way.
+        tied: axes along which it is the difference or the ratio of a number and itself; then it is a constant there.
+    """
+
+    number: int
+    among: frozenset[int]
+    extremes: frozenset[Axis] = _NONE
+    tied: frozenset[Axis] = _NONE
+
+
+class _Ties:
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.numbers: dict[Hashable, int] = {}
+        self.origins: dict[Value, _Origin] = {}
+
+    def origin(self, value: Value) -> _Origin:
+        """Of a value that no node computes it is the value itself."""
+        if value not in self.origins:
+            number = self.number(value)
+            self.origins[value] = _Origin(number, frozenset([number]))
+        return self.origins[value]
+
+    def number(self, computation: Hashable) -> int:
+        return self.numbers.setdefault(computation, len(self.numbers))
+
+    def read(self, node: Node) -> None:
+        floats = [value for value in dict.fromkeys(node.inputs) if value.is_tensor and value.is_float]
+        jumps, differs = node in self.facts.jumps, node in self.facts.differences
+        beside = [axis for pair in combinations(floats, 2) for axis in self.tie(*pair)] if jumps or differs else []
+        if jumps:
+            self.pin(node, [*beside, *(axis for value in floats for axis in self.origin(value).tied)])
+        tied = frozenset(beside) if differs else _NONE
+        for index, out in enumerate(node.outputs):
+            if out.is_tensor:
+                alone = len(floats) == 1 and out.elements == floats[0].elements
+                self.origins[out] = self.result(node, index, floats, self.origin(floats[0]).tied if alone else tied)
+
+    def result(self, node: Node, index: int, floats: list[Value], tied: frozenset[Axis]) -> _Origin:
+        out = node.outputs[index]
+        sources = [self.origin(value) for value in self.facts.picked.get(out, ())]
+        if out in self.facts.moved:
+            number = sources[0].number
+        else:
+            number = self.number((node.op, index, *map(self.key, node.operands.values())))
+        among = frozenset([number]).union(*(source.among for source in sources))
+        taken = map(self.facts.axes.find, self.facts.extremes.get(out, ()))
+        return _Origin(number, among, frozenset(taken).union(*(self.origin(v).extremes for v in floats)), tied)
+
+    def key(self, operand: Operand) -> Hashable:
+        if isinstance(operand, Value):
+            return self.origin(operand).number
+        return tuple(map(self.key, operand)) if isinstance(operand, list | tuple) else repr(operand)
+
+    def tie(self, a: Value, b: Value) -> Iterator[Axis]:
+        """The axes along which two values hold one number from different places, if they do."""
+        left, right = self.origin(a), self.origin(b)
+        if left.number not in right.among and right.number not in left.among:
+            return
+        yield from left.extremes ^ right.extremes
+        find = self.facts.axes.find
+        axes = [[find(axis) for axis in self.facts.of[value]] for value in (a, b)]
+        for x, y in zip_longest(*(reversed(found) for found in axes)):
+            if x is not y:
+                yield from (axis for axis in (x, y) if axis is not None)
+        for x, y in combinations(axes[0], 2):  # one dim twice: the two may be exchanged
+            yield from set(self.facts.axes.leaves(x)) & set(self.facts.axes.leaves(y))
+
+    def pin(self, node: Node, axes: list[Axis]) -> None:
+        for axis in dict.fromkeys(axes):
+            self.facts.axes.pin(axis, Why(node.name, _REASON))
