@@ -35,6 +35,7 @@ class Sample:
         inputs: of the source.
         own: its outputs in its own precision.
         exact: its outputs in float64; those in its own precision where it draws random numbers.
+        draws: whether it draws random numbers.
         module: what the user's own module computes for them; None where there is none.
         noise: greatest error of every output, of its own and of runs whose weights are a rounding off. One run may be
             lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold.
@@ -45,6 +46,7 @@ class Sample:
     exact: Sequence[torch.Tensor]
     noise: Sequence[float]
     module: Sequence[torch.Tensor] | None = None
+    draws: bool = False
 
 
 def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
@@ -98,30 +100,20 @@ def take_sample(clone: Clone, inputs: InputSet) -> Sample:
     assert source is not None
     if clone.model is not None:
         module = run_module(clone.model, source, clone.args, clone.kwargs or {}, inputs.tensors)
-    own, *shaken = (_seeded_run(source, weights, inputs) for weights in _weights(source))
-    if draws(source):
+    own = _seeded_run(source, own_tensors(source), inputs)
+    draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
+    shaken = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(_SHAKES)]
+    if draws:
         exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
     else:
         exact = outputs(source, Lazy(source, lifted_tensor), [lifted(t) for t in inputs.tensors], lift=True)
     noise = [max(error(truth, run[i]) for run in (own, *shaken)) for i, truth in enumerate(exact)]
-    return Sample(inputs, own, exact, noise, module)
-
-
-def draws(graph: Graph) -> bool:
-    """Whether a graph draws random numbers."""
-    return any(graph.dialect.is_random(node) for node in graph.nodes)
+    return Sample(inputs, own, exact, noise, module, draws)
 
 
 def _seeded_run(graph: Graph, weights: Lazy, inputs: InputSet) -> list[torch.Tensor]:
     torch.manual_seed(SEED)
     return outputs(graph, weights, inputs.copies())
-
-
-def _weights(graph: Graph) -> Iterator[Lazy]:
-    """The weights, and the same moved a little."""
-    yield own_tensors(graph)
-    for seed in range(_SHAKES):
-        yield _shaken_tensors(graph, seed)
 
 
 def _shaken_tensors(graph: Graph, seed: int) -> Lazy:

@@ -61,19 +61,19 @@ def test_a_clone_is_equivalent_in_torch_and_in_onnx_runtime(name: str) -> None:
     report = verify(zoo_clone(name))
     assert report.ok, str(report)
     assert report.first is None
-    assert [check.ok for check in report.checks] == [True] * 4
+    assert [check.ok for check in report.checks] == [True] * 5
     assert report.provider in {"CPUExecutionProvider", "CUDAExecutionProvider"}
     batches = {text.split("x")[0] for text in report.inputs}
     assert len(batches) == 3
-    assert not report.checks[3].figures["skipped"]
+    assert not report.checks[4].figures["skipped"]
 
 
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_a_clone_is_equivalent_in_torch(name: str) -> None:
     report = verify(zoo_clone(name, 3), onnx=False)
     assert report.ok, str(report)
-    assert [check.name for check in report.checks] == ["static", "exact", "noise floor"]
-    assert report.checks[1].figures["output"] <= 1e-13
+    assert [check.name for check in report.checks] == ["trace", "static", "exact", "noise floor"]
+    assert report.checks[2].figures["output"] <= 1e-13
     assert not report.onnx_checked
     assert len(report.inputs) == 3
 
@@ -197,7 +197,7 @@ def test_a_spoiled_view_is_caught_before_anything_runs() -> None:
     node = node_of(made, "aten.reshape.default", 1)
     node.set_operand(("shape", 2), node.operand(("shape", 2)) // 2)
     report = verify(made)
-    assert [check.name for check in report.checks] == ["static"]
+    assert [check.name for check in report.checks] == ["trace", "static"]
     assert first(report).value == node.name
     assert first(report).op == "aten.reshape.default"
     assert first(report).scope == ""
