@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -139,6 +140,11 @@ class Built:
 
     def __post_init__(self) -> None:
         exec(compile(self.program.source(), "<fuzz>", "exec"), self.space)
+
+    @cached_property
+    def source(self) -> nn.Module:
+        """The module that is cloned; no request may change it."""
+        return self.make()
 
     def make(self, n: int = 1) -> nn.Module:
         model: nn.Module = self.space["make"](n)

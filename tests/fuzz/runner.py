@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import torch
 
 from tests.fuzz import graphs
+from tests.fuzz.exports import Exports
 from tests.fuzz.minimise import minimised
 from tests.fuzz.oracle import Verdict, judged
 from tests.fuzz.program import Built, Program
 from tests.fuzz.requests import Request, drawn
 
-REQUESTS = 5
+REQUESTS = 12
 """Requests per program."""
 
 
@@ -81,9 +82,11 @@ def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Ta
         for seed in seeds:
             program = graphs.program(seed)
             built, rng = Built(program), random.Random(seed)
+            exports = Exports(built.source)
             tally.programs += 1
             for request in [drawn(rng) for _ in range(REQUESTS)]:
-                verdict = judged(built, request)
+                with exports.kept():
+                    verdict = judged(built, request)
                 tally.requests += 1
                 tally.kinds[verdict.kind] += 1
                 tally.narrow.update(text.partition(": ")[2][:80] for text in verdict.narrow)
