@@ -9,7 +9,7 @@ import torch
 from tests.fuzz.builder import Builder, Skip, Var, grows
 from tests.fuzz.layers import LAYERS
 from tests.fuzz.maths import MATHS, contracted
-from tests.fuzz.program import Built, Program
+from tests.fuzz.program import Built, Program, reads
 from tests.fuzz.shapes import SHAPES
 
 MAKERS = {**LAYERS, **SHAPES, **MATHS}
@@ -17,7 +17,7 @@ MAKERS = {**LAYERS, **SHAPES, **MATHS}
 STATEMENTS = (4, 14)
 """Fewest and most statements of a program."""
 
-_ATTEMPTS = 400
+_ATTEMPTS, _FIRST = 400, 20
 
 
 def program(seed: int) -> Program:
@@ -34,6 +34,9 @@ def _grown(g: Builder) -> Program | None:
     _inputs(g)
     makers, weights = list(MAKERS), list(MAKERS.values())
     wanted = g.rng.randint(*STATEMENTS)
+    for _ in range(_FIRST):  # something that may grow comes early
+        if g.step(g.rng.choices(list(LAYERS), list(LAYERS.values()))[0]):
+            break
     for _ in range(_ATTEMPTS):
         if len(g.statements) >= wanted:
             break
@@ -63,7 +66,7 @@ def _inputs(g: Builder) -> None:
 def _returned(g: Builder) -> Program | None:
     """What nothing reads is returned, most of it without its wide axes."""
     made = [v for v in g.vars if not v.given and v.kind == "f"]
-    read = {name for s in g.statements for name in _read(s.target, s.text)}
+    read = {name for s in g.statements for name in reads(s.text) - {s.target}}
     loose = [v for v in made if v.name not in read] or made[-1:]
     if not loose:
         return None
@@ -72,14 +75,8 @@ def _returned(g: Builder) -> Program | None:
     return g.finish(outputs, shape)
 
 
-def _read(target: str | None, text: str) -> set[str]:
-    from tests.fuzz.program import reads
-
-    return {str(name) for name in reads(text) if name != target}
-
-
 def _output(g: Builder, var: Var) -> str:
-    if g.chance(0.12) or not any(grows(size) for size in var.shape):
+    if g.chance(0.06) or not any(grows(size) for size in var.shape):
         return var.name
     try:
         return contracted(g, var)

@@ -52,7 +52,7 @@ class Request:
         if self.way != "dims":
             return self.factor
         free = [group.name for group in gc.trace(model, args, kwargs).dims if group.pin is None]
-        return {name: random.Random(f"{self.seed} {name}").choice([1, 2, 3]) for name in free}
+        return {name: random.Random(f"{self.seed} {name}").choice([1, 2, 2, 3]) for name in free}
 
     def __str__(self) -> str:
         said = [self.way, f"factor={self.factor}", f"strategy={self.strategy}", f"seed={self.seed}"]

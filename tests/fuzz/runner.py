@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections import Counter
@@ -102,12 +103,16 @@ def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Ta
 
 @contextmanager
 def doubles() -> Iterator[None]:
-    """Everything in float64, the constants that code makes too, and in one thread."""
+    """Everything in float64, the constants that code makes too, in one thread, and no log of code that torch refuses."""
     before, threads = torch.get_default_dtype(), torch.get_num_threads()
+    log = logging.getLogger("torch")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     try:
         yield
     finally:
+        log.setLevel(level)
         torch.set_default_dtype(before)
         torch.set_num_threads(threads)
