@@ -107,7 +107,9 @@ class Builder:
         """A variable, late ones first."""
         ranks = (rank,) if isinstance(rank, int) else rank
         found = [
-            v for v in self.vars if v.kind in kind and (ranks is None or v.rank in ranks) and (where is None or where(v))
+            v
+            for v in self.vars
+            if v.kind in kind and (ranks is None or v.rank in ranks) and (where is None or where(v))
         ]
         if not found:
             raise Skip
@@ -245,7 +247,9 @@ class Builder:
     def _check(self, given: list[dict[str, torch.Tensor]], weights: list[list[torch.Tensor]]) -> None:
         """Inputs and weights are as they were, and the variable is one to go on from."""
         fixed = [v.name for v in self.vars if v.given]
-        same = all(torch.equal(f[name], kept[name]) for f, kept in zip(self.frames, given, strict=True) for name in fixed)
+        same = all(
+            torch.equal(f[name], kept[name]) for f, kept in zip(self.frames, given, strict=True) for name in fixed
+        )
         kept_weights = all(
             torch.equal(p, value)
             for host, values in zip(self.hosts, weights, strict=True)
@@ -273,9 +277,7 @@ class Builder:
         others = ((self.others[0], self.sizes[1]), (self.sizes[0], self.others[1]), self.others, (1, self.sizes[1]))
         used = {name for s in self.statements for name in reads(s.text)} | {n for o in outputs for n in reads(o)}
         kept = tuple(g for g in self.given if g.name in used)
-        return Program(
-            self.seed, self.sizes, others, kept, self.inits, tuple(self.statements), tuple(outputs), shape
-        )
+        return Program(self.seed, self.sizes, others, kept, self.inits, tuple(self.statements), tuple(outputs), shape)
 
 
 def _check_values(tensor: torch.Tensor, kind: str) -> None:

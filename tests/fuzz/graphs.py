@@ -31,7 +31,7 @@ def program(seed: int) -> Program:
 
 
 def _grown(g: Builder) -> Program | None:
-    _inputs(g)
+    give_inputs(g)
     makers, weights = list(MAKERS), list(MAKERS.values())
     wanted = g.rng.randint(*STATEMENTS)
     for _ in range(_FIRST):  # something that may grow comes early
@@ -44,7 +44,7 @@ def _grown(g: Builder) -> Program | None:
     return _returned(g)
 
 
-def _inputs(g: Builder) -> None:
+def give_inputs(g: Builder) -> None:
     f = g.rng.choice([2, 3, 4, 6, *(w[0] for w in g.widths)])
     kinds = {
         f"torch.randn(B, {f})": 3,
@@ -71,7 +71,11 @@ def _returned(g: Builder) -> Program | None:
     if not loose:
         return None
     outputs = [_output(g, v) for v in loose[-3:]]
-    shape = g.rng.choice(["tuple", "list", "dict", "nested"]) if len(outputs) > 1 else g.rng.choice(["one", "one", "tuple", "dict"])
+    shape = (
+        g.rng.choice(["tuple", "list", "dict", "nested"])
+        if len(outputs) > 1
+        else g.rng.choice(["one", "one", "tuple", "dict"])
+    )
     return g.finish(outputs, shape)
 
 

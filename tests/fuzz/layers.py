@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from tests.fuzz.builder import Builder, Maker, Sig, Skip, Var, constant, grows, is_constant, is_width, over, times
+import contextlib
+import re
+
+from tests.fuzz.builder import Builder, Maker, Sig, Skip, Var, constant, is_width, times
 from tests.fuzz.program import reads, renamed
 
-ACTIVATIONS = ("torch.relu({})", "F.gelu({})", "torch.tanh({})", "F.silu({})", "{}.sigmoid()", "F.leaky_relu({}, 0.1)", "{}")
+ACTIVATIONS = (
+    "torch.relu({})",
+    "F.gelu({})",
+    "torch.tanh({})",
+    "F.silu({})",
+    "{}.sigmoid()",
+    "F.leaky_relu({}, 0.1)",
+    "{}",
+)
 
 
 def activated(g: Builder, code: str) -> str:
@@ -102,7 +113,11 @@ def products(g: Builder) -> str:
     x = g.pick((2, 3, 4))
     y = g.pick(x.rank, where=lambda v: v.shape[:-2] == x.shape[:-2] and last(v) == last(x))
     a, b = x.name, y.name
-    spelled = [f"{a} @ {b}.transpose(-1, -2)", f"torch.matmul({a}, {b}.mT)", f"torch.einsum('...ik,...jk->...ij', {a}, {b})"]
+    spelled = [
+        f"{a} @ {b}.transpose(-1, -2)",
+        f"torch.matmul({a}, {b}.mT)",
+        f"torch.einsum('...ik,...jk->...ij', {a}, {b})",
+    ]
     if x.rank == 3:
         spelled += [f"torch.bmm({a}, {b}.transpose(1, 2))", f"torch.einsum('bik,bjk->bij', {a}, {b})"]
     if x.shape == y.shape:
@@ -151,7 +166,7 @@ def positions(g: Builder) -> str:
 
 def tied(g: Builder) -> str:
     """A weight contracted that something else reads too."""
-    found = [(n, t) for n, t in g.inits.items() if "nn.Embedding(" in t or "nn.Linear(" in t and "Sequential" not in t]
+    found = [(n, t) for n, t in g.inits.items() if re.match(r"self\.\w+ = nn\.(Embedding|Linear)\(", t)]
     if not found:
         raise Skip
     name, text = g.rng.choice(found)
@@ -197,7 +212,9 @@ def _conv(g: Builder, x: Var, space: int) -> str:
         o = times(groups, constant(g.rng.choice([1, 2, 3])))
     kernel = g.rng.choice([1, 2, 3])
     options = [f"{g.at_init(i)}", g.at_init(o), str(kernel), f"groups={g.at_init(groups)}", f"bias={g.chance(0.7)}"]
-    options += g.rng.choice([[], ["padding=1"], ["stride=2", "padding=1"], ["padding='same'"], ["dilation=2", "padding=2"]])
+    options += g.rng.choice(
+        [[], ["padding=1"], ["stride=2", "padding=1"], ["padding='same'"], ["dilation=2", "padding=2"]]
+    )
     if g.chance(0.15):
         options = [option for option in options if "same" not in option]
         layer = g.module(f"nn.ConvTranspose{space}d({', '.join(options)})")
@@ -210,7 +227,12 @@ def layer_norm(g: Builder) -> str:
     x = g.pick((2, 3, 4), where=wide_last)
     d = g.at_init(last(x))
     kind = g.rng.choice(
-        [f"nn.LayerNorm({d})", f"nn.RMSNorm({d})", f"nn.LayerNorm({d}, elementwise_affine=False)", f"nn.RMSNorm({d}, eps=1e-3)"]
+        [
+            f"nn.LayerNorm({d})",
+            f"nn.RMSNorm({d})",
+            f"nn.LayerNorm({d}, elementwise_affine=False)",
+            f"nn.RMSNorm({d}, eps=1e-3)",
+        ]
         + ([f"nn.LayerNorm(({g.at_init(x.shape[-2])}, {d}))"] if x.rank > 2 and is_width(x.shape[-2]) else [])
     )
     return f"{g.module(kind)}({x.name})"
@@ -224,10 +246,8 @@ def channel_norm(g: Builder) -> str:
     if x.rank > 2:
         kinds += [f"nn.InstanceNorm{n}d({g.at_init(c)}, affine={g.chance(0.6)})"]
     groups = [constant(1), c]
-    try:
+    with contextlib.suppress(Skip):
         groups += [g.divisor(c), g.divisor(c)]
-    except Skip:
-        pass
     if x.rank > 2 or c != constant(1):
         kinds += [f"nn.GroupNorm({g.at_init(g.rng.choice(groups))}, {g.at_init(c)}, affine={g.chance(0.8)})"] * 2
     return f"{g.module(g.rng.choice(kinds))}({x.name})"
@@ -241,7 +261,8 @@ def norm_by_hand(g: Builder) -> str:
         [
             f"{a} * torch.rsqrt({a}.pow(2).mean(-1, keepdim=True) + 1e-5) * {gain}",
             f"{a} / ({a}.square().sum(-1, keepdim=True).sqrt() + 1e-6) * {gain}",
-            f"({a} - {a}.mean(-1, keepdim=True)) / ({a}.var(-1, keepdim=True, unbiased={g.chance(0.5)}) + 1e-5).sqrt() * {gain}",
+            f"({a} - {a}.mean(-1, keepdim=True)) / ({a}.var(-1, keepdim=True) + 1e-5).sqrt() * {gain}",
+            f"({a} - {a}.mean(-1, keepdim=True)) / ({a}.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt() * {gain}",
             f"F.layer_norm({a}, ({g.size(last(x))},), {gain})",
             f"F.normalize({a}, dim=-1) * {gain}",
             f"{a} / {a}.norm(dim=-1, keepdim=True).clamp(min=1e-6) * {g.size(last(x))} ** 0.5 * {gain}",
@@ -256,8 +277,15 @@ def gain(g: Builder) -> str:
     w = g.parameter(x.shape[axis])
     view = w + "".join("[:, None]" if not i else "[..., None]" for i in range(x.rank - 1 - axis))
     return g.rng.choice(
-        [f"{x.name} * {view}", f"{x.name} + {view}", f"{x.name} * (1 + {view})", f"{x.name} * torch.exp({view})",
-         f"{x.name} * torch.sigmoid({view})", f"{x.name} - {view}", f"{x.name} * {view}.softmax(0)" if axis == x.rank - 1 else f"{x.name} * {view}"]
+        [
+            f"{x.name} * {view}",
+            f"{x.name} + {view}",
+            f"{x.name} * (1 + {view})",
+            f"{x.name} * torch.exp({view})",
+            f"{x.name} * torch.sigmoid({view})",
+            f"{x.name} - {view}",
+            f"{x.name} * {view}.softmax(0)" if axis == x.rank - 1 else f"{x.name} * {view}",
+        ]
     )
 
 
@@ -280,8 +308,10 @@ def multihead(g: Builder) -> tuple[str, ...]:
     kv = g.rng.choice([constant(1), constant(2), (1, 2, 1), (2, 4, 2)])
     group, d = constant(g.rng.choice([1, 1, 2, 3])), g.rng.choice([constant(2), constant(4), (2, 4, 2)])
     heads = times(kv, group)
-    q, k, v = (g.module(f"nn.Linear({g.at_init(e)}, {g.at_init(times(h, d))}, bias={g.chance(0.6)})") for h in (heads, kv, kv))
-    b, t = f"{x.name}.shape[0]", f"{x.name}.shape[1]"
+    q, k, v = (
+        g.module(f"nn.Linear({g.at_init(e)}, {g.at_init(times(h, d))}, bias={g.chance(0.6)})") for h in (heads, kv, kv)
+    )
+    b = f"{x.name}.shape[0]"
     H, K, D, T = (g.size(s) for s in (heads, kv, d, x.shape[1]))
     lines = [f"q = {q}({x.name}).view({b}, -1, {H}, {D}).transpose(1, 2)"]
     lines += [f"{n} = {m}({x.name}).view({b}, -1, {K}, {D}).transpose(1, 2)" for n, m in (("k", k), ("v", v))]
@@ -289,25 +319,45 @@ def multihead(g: Builder) -> tuple[str, ...]:
         lines += [f"{n} = F.layer_norm({n}, ({D},))" for n in "qk"]
     if g.chance(0.3):
         lines += [
-            f"{n} = torch.cat((-{n}[..., {D} // 2:], {n}[..., :{D} // 2]), -1) * 0.3 + {n}" if g.chance(0.5)
+            f"{n} = torch.cat((-{n}[..., {D} // 2:], {n}[..., :{D} // 2]), -1) * 0.3 + {n}"
+            if g.chance(0.5)
             else f"{n} = torch.stack((-{n}[..., 1::2], {n}[..., ::2]), -1).flatten(-2) * 0.3 + {n}"
             for n in "qk"
         ]
     fused = g.chance(0.5)
     if group != constant(1) and not (fused and g.chance(0.3)):
         r = g.size(group)
-        repeat = g.rng.choice(["{0}.repeat_interleave({1}, dim=1)", "{0}[:, :, None].expand(-1, -1, {1}, -1, -1).flatten(1, 2)"])
+        repeat = g.rng.choice(
+            ["{0}.repeat_interleave({1}, dim=1)", "{0}[:, :, None].expand(-1, -1, {1}, -1, -1).flatten(1, 2)"]
+        )
         lines += [f"{n} = {repeat.format(n, r)}" for n in "kv"]
     elif group != constant(1):
         return _attended(g, lines, "F.scaled_dot_product_attention(q, k, v, enable_gqa=True)", x, times(heads, d))
     if fused:
-        options = g.rng.choice(["", ", is_causal=True", f", scale={g.number()}", f", scale=1 / math.sqrt({D})", f", attn_mask=torch.ones({T}, {T}, dtype=torch.bool).tril()"])
+        options = g.rng.choice(
+            [
+                "",
+                ", is_causal=True",
+                f", scale={g.number()}",
+                f", scale=1 / math.sqrt({D})",
+                f", attn_mask=torch.ones({T}, {T}, dtype=torch.bool).tril()",
+            ]
+        )
         return _attended(g, lines, f"F.scaled_dot_product_attention(q, k, v{options})", x, times(heads, d))
     scale = g.rng.choice([f" / math.sqrt({D})", f" * {D} ** -0.5", " * 0.4", ""])
-    lines += [f"s = q @ k.transpose(-1, -2){scale}" if g.chance(0.7) else f"s = torch.einsum('bhid,bhjd->bhij', q, k){scale}"]
+    lines += [
+        f"s = q @ k.transpose(-1, -2){scale}" if g.chance(0.7) else f"s = torch.einsum('bhid,bhjd->bhij', q, k){scale}"
+    ]
     mask = f"torch.ones({T}, {T}, dtype=torch.bool)"
-    lines += g.rng.choice([[], [f"s = s.masked_fill({mask}.triu(1), float('-inf'))"], [f"s = torch.where({mask}.tril(), s, -1e4)"],
-                           [f"s = s + torch.full(({T}, {T}), -1e4).triu(1)"], [f"s = s + torch.arange({T}) * 0.1"]])
+    lines += g.rng.choice(
+        [
+            [],
+            [f"s = s.masked_fill({mask}.triu(1), float('-inf'))"],
+            [f"s = torch.where({mask}.tril(), s, -1e4)"],
+            [f"s = s + torch.full(({T}, {T}), -1e4).triu(1)"],
+            [f"s = s + torch.arange({T}) * 0.1"],
+        ]
+    )
     return _attended(g, lines, "torch.softmax(s, -1) @ v", x, times(heads, d))
 
 
@@ -332,7 +382,10 @@ def fused_qkv(g: Builder) -> tuple[str, ...]:
             [f"q, k, v = {qkv}({x.name}).view({b}, {t}, 3, {H}, {D}).permute(2, 0, 3, 1, 4)"],
             [f"q, k, v = {qkv}({x.name}).view({b}, {t}, {H}, 3 * {D}).transpose(1, 2).chunk(3, -1)"],
             [f"q, k, v = (y.unflatten(-1, ({H}, {D})).transpose(1, 2) for y in {qkv}({x.name}).chunk(3, dim=-1))"],
-            [f"q, k, v = (y.view({b}, {t}, {H}, {D}).transpose(1, 2) for y in {qkv}({x.name}).split({g.size(width)}, dim=-1))"],
+            [
+                f"q, k, v = {qkv}({x.name}).split({g.size(width)}, dim=-1)",
+                f"q, k, v = (y.view({b}, {t}, {H}, {D}).transpose(1, 2) for y in (q, k, v))",
+            ],
         ]
     )
     fused = "F.scaled_dot_product_attention(q, k, v)"
@@ -341,7 +394,7 @@ def fused_qkv(g: Builder) -> tuple[str, ...]:
 
 
 def multihead_module(g: Builder) -> str:
-    x = g.pick(3, where=lambda v: wide_last(v))
+    x = g.pick(3, where=wide_last)
     heads = g.rng.choice([constant(1), g.divisor(last(x))])
     layer = g.module(f"nn.MultiheadAttention({g.at_init(last(x))}, {g.at_init(heads)}, batch_first=True)")
     return f"{layer}({x.name}, {x.name}, {x.name}, need_weights={g.chance(0.3)})[0]"
@@ -365,7 +418,7 @@ def recurrent(g: Builder) -> str:
 
 
 def cell(g: Builder) -> tuple[str, ...]:
-    """A recurrent cell, with its own state, one made in the code, or none; in a loop over a fixed number or the length."""
+    """A recurrent cell, its state made in the code or not, once or in a loop over a fixed number or the length."""
     kind = g.rng.choice(["RNNCell", "GRUCell", "LSTMCell"])
     width = g.width()
     if g.chance(0.5):
@@ -386,11 +439,9 @@ def cell(g: Builder) -> tuple[str, ...]:
 
 
 LAYERS: dict[Maker, float] = {
-    linear: 8, sequential: 2, functional_linear: 3, one_parameter_two_axes: 1.5, low_rank: 0.7, weight_norm: 1, bilinear: 0.7,
-    addmm: 0.8, baddbmm: 0.5, products: 3, outer: 0.5, einsum_parameter: 1.2, embedding: 3, positions: 0.8, tied: 1.5,
-    replayed: 2, conv1d: 1.5, conv2d: 3, layer_norm: 3, channel_norm: 3, norm_by_hand: 2, gain: 3, lookup_and_contract: 0.8,
-    multihead: 2, fused_qkv: 1, multihead_module: 0.7, encoder_layer: 0.5, recurrent: 1, cell: 1,
-}
+    linear: 8, sequential: 2, functional_linear: 3, one_parameter_two_axes: 1.5, low_rank: 0.7, weight_norm: 1,
+    bilinear: 0.7, addmm: 0.8, baddbmm: 0.5, products: 3, outer: 0.5, einsum_parameter: 1.2, embedding: 3,
+    positions: 0.8, tied: 1.5, replayed: 2, conv1d: 1.5, conv2d: 3, layer_norm: 3, channel_norm: 3, norm_by_hand: 2,
+    gain: 3, lookup_and_contract: 0.8, multihead: 2, fused_qkv: 1, multihead_module: 0.7, encoder_layer: 0.5, recurrent: 1, cell: 1,
+}  # fmt: skip
 """How often each maker is drawn."""
-
-__all__ = ["LAYERS", "grows", "is_constant", "over"]

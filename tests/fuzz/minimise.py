@@ -10,7 +10,7 @@ from tests.fuzz.program import Program, Statement, reads, renamed
 
 Fails = Callable[[Program], bool]
 
-TRIES = 150
+TRIES = 100
 """Most programs that are tried."""
 
 

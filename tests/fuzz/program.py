@@ -87,7 +87,12 @@ class Program:
     def source(self) -> str:
         """The whole program, self-contained."""
         names = [f"{g.name}=None" if g.keyword else g.name for g in self.given]
-        lines = ["class M(nn.Module):", "    def __init__(self, n=1):", "        super().__init__()", "        self.n = n"]
+        lines = [
+            "class M(nn.Module):",
+            "    def __init__(self, n=1):",
+            "        super().__init__()",
+            "        self.n = n",
+        ]
         lines += [f"        {line}" for line in self._needed()]
         lines += ["", f"    def forward(self, {', '.join(names)}):"]
         lines += [f"        {line}" for statement in self.statements for line in statement.lines]

@@ -103,9 +103,9 @@ def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Ta
 
 @contextmanager
 def doubles() -> Iterator[None]:
-    """Everything in float64, the constants that code makes too, in one thread, and no log of code that torch refuses."""
+    """Everything in float64 and in one thread, and no log of code that torch refuses."""
     before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    log = logging.getLogger("torch")
+    log = logging.getLogger("torch._subclasses.fake_tensor")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     torch.set_default_dtype(torch.float64)

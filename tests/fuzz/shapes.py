@@ -17,7 +17,9 @@ def split_axis(g: Builder) -> str:
         sizes[g.rng.randrange(2)] = "-1"
     if g.chance(0.4):
         return f"{x.name}.unflatten({g.dim(x, axis)}, ({', '.join(sizes)}))"
-    whole = [f"{x.name}.shape[{i}]" if not is_constant(s) or g.chance(0.3) else str(s[0]) for i, s in enumerate(x.shape)]
+    whole = [
+        f"{x.name}.shape[{i}]" if not is_constant(s) or g.chance(0.3) else str(s[0]) for i, s in enumerate(x.shape)
+    ]
     whole[axis : axis + 1] = sizes
     return f"{x.name}.{g.rng.choice(['view', 'reshape'])}({', '.join(whole)})"
 
@@ -32,7 +34,9 @@ def merge_axes(g: Builder) -> str:
     whole[axis : axis + 2] = [g.rng.choice(["-1", g.size(merged)])]
     if g.chance(0.3):
         return f"{x.name}.contiguous().view({', '.join(whole)})"
-    return f"{x.name}.reshape({', '.join(whole)})" if g.chance(0.7) else f"torch.reshape({x.name}, ({', '.join(whole)},))"
+    return (
+        f"{x.name}.reshape({', '.join(whole)})" if g.chance(0.7) else f"torch.reshape({x.name}, ({', '.join(whole)},))"
+    )
 
 
 def regrouped(g: Builder) -> str:
@@ -73,7 +77,13 @@ def parts(g: Builder) -> tuple[str, ...]:
         names = "abc"[:pieces]
         each = over(size, constant(pieces))
         assert each is not None
-        cut = g.rng.choice([f"{x.name}.chunk({pieces}, {d})", f"torch.split({x.name}, {g.size(each)}, dim={d})", f"torch.tensor_split({x.name}, {pieces}, {d})"])
+        cut = g.rng.choice(
+            [
+                f"{x.name}.chunk({pieces}, {d})",
+                f"torch.split({x.name}, {g.size(each)}, dim={d})",
+                f"torch.tensor_split({x.name}, {pieces}, {d})",
+            ]
+        )
     else:
         names = "ab"
         k = g.rng.randint(1, size[0] - 1)
@@ -82,9 +92,20 @@ def parts(g: Builder) -> tuple[str, ...]:
         cut = f"{x.name}.split([{g.size(first)}, {_plain(rest)}], {d})"
     a, b = names[0], names[-1]
     same = len(names) > 1 and pieces and "split([" not in cut
-    joined = [f"torch.cat(({b}, {a}), {d})", f"torch.cat([{', '.join(reversed(names))}], dim={d})", f"torch.cat(({a}, {a}), {d})", a, b]
+    joined = [
+        f"torch.cat(({b}, {a}), {d})",
+        f"torch.cat([{', '.join(reversed(names))}], dim={d})",
+        f"torch.cat(({a}, {a}), {d})",
+        a,
+        b,
+    ]
     if same:
-        joined += [f"{a} * F.silu({b})", f"{a} + {b}", f"torch.stack(({a}, {b}), {g.rng.randrange(x.rank + 1)})", f"torch.cat((-{b}, {a}), {d})"] * 2
+        joined += [
+            f"{a} * F.silu({b})",
+            f"{a} + {b}",
+            f"torch.stack(({a}, {b}), {g.rng.randrange(x.rank + 1)})",
+            f"torch.cat((-{b}, {a}), {d})",
+        ] * 2
     return (f"{', '.join(names)} = {cut}", f"{g.target} = {g.rng.choice(joined)}")
 
 
@@ -100,7 +121,9 @@ def _plain(sig: tuple[int, ...]) -> str:
 def cat(g: Builder) -> str:
     x = g.pick((1, 2, 3, 4))
     axis = g.rng.randrange(x.rank)
-    y = g.pick(x.rank, where=lambda v: all(s == t for i, (s, t) in enumerate(zip(v.shape, x.shape, strict=True)) if i != axis))
+    y = g.pick(
+        x.rank, where=lambda v: all(s == t for i, (s, t) in enumerate(zip(v.shape, x.shape, strict=True)) if i != axis)
+    )
     made = g.rng.choice([y.name, y.name, y.name, f"torch.zeros_like({y.name})", f"torch.ones_like({y.name})"])
     order = g.rng.choice([(x.name, made), (made, x.name), (x.name, made, x.name)])
     return f"{g.rng.choice(['torch.cat', 'torch.concat'])}(({', '.join(order)}), {g.dim(x, axis)})"
@@ -129,7 +152,14 @@ def sliced(g: Builder) -> str:
     if g.chance(0.15):
         return f"{x.name}.narrow({axis}, {k - 1}, 2)"
     if g.chance(0.2):
-        return g.rng.choice([f"{x.name}[{before}{k}]", f"{x.name}.select({axis}, {k})", f"{x.name}.unbind({axis})[{k}]", f"{x.name}[{before}-1]"])
+        return g.rng.choice(
+            [
+                f"{x.name}[{before}{k}]",
+                f"{x.name}.select({axis}, {k})",
+                f"{x.name}.unbind({axis})[{k}]",
+                f"{x.name}[{before}-1]",
+            ]
+        )
     return f"{x.name}[{before}{g.rng.choice(cuts)}]"
 
 
@@ -168,14 +198,24 @@ def indexed(g: Builder) -> str:
 def moved(g: Builder) -> str:
     x = g.pick((1, 2, 3, 4))
     axis = g.axis(x)
-    return g.rng.choice([f"{x.name}.flip({axis})", f"torch.roll({x.name}, {g.rng.choice([1, -1, 2])}, {axis})", f"{x.name}.roll(1, dims={g.dim(x, axis)})", f"torch.flip({x.name}, ({g.dim(x, axis)},))"])
+    return g.rng.choice(
+        [
+            f"{x.name}.flip({axis})",
+            f"torch.roll({x.name}, {g.rng.choice([1, -1, 2])}, {axis})",
+            f"{x.name}.roll(1, dims={g.dim(x, axis)})",
+            f"torch.flip({x.name}, ({g.dim(x, axis)},))",
+        ]
+    )
 
 
 def padded(g: Builder) -> str:
     x = g.pick((2, 3, 4))
     axis = g.axis(x)
     pad = "0, 0, " * (x.rank - 1 - axis) + f"{g.rng.choice([0, 1, 2])}, {g.rng.choice([0, 1])}"
-    mode = g.rng.choice(["", "", f", value={g.number()}"] + ([", mode='reflect'", ", mode='replicate'", ", mode='circular'"] if axis == x.rank - 1 and x.rank > 2 else []))
+    mode = g.rng.choice(
+        ["", "", f", value={g.number()}"]
+        + ([", mode='reflect'", ", mode='replicate'", ", mode='circular'"] if axis == x.rank - 1 and x.rank > 2 else [])
+    )
     return f"F.pad({x.name}, ({pad}){mode})"
 
 
@@ -188,7 +228,11 @@ def expanded(g: Builder) -> str:
     wide = f"{x.name}.unsqueeze({axis}).expand({', '.join(sizes)})"
     if g.chance(0.6):
         k = axis if axis < x.rank else axis - 1
-        return f"{wide}.{g.rng.choice([f'flatten({k}, {k + 1})', f'sum({axis})', f'mean({axis})'])}" if k + 1 <= x.rank else wide
+        return (
+            f"{wide}.{g.rng.choice([f'flatten({k}, {k + 1})', f'sum({axis})', f'mean({axis})'])}"
+            if k + 1 <= x.rank
+            else wide
+        )
     return wide
 
 
@@ -198,7 +242,14 @@ def repeated(g: Builder) -> str:
     r = g.size(g.rng.choice([constant(2), constant(3), (2, 4, 2)]))
     counts = ["1"] * x.rank
     counts[axis] = r
-    return g.rng.choice([f"{x.name}.repeat({', '.join(counts)})", f"{x.name}.tile(({', '.join(counts)}))", f"{x.name}.repeat_interleave({r}, dim={axis})", f"torch.repeat_interleave({x.name}, {r}, {axis})"])
+    return g.rng.choice(
+        [
+            f"{x.name}.repeat({', '.join(counts)})",
+            f"{x.name}.tile(({', '.join(counts)}))",
+            f"{x.name}.repeat_interleave({r}, dim={axis})",
+            f"torch.repeat_interleave({x.name}, {r}, {axis})",
+        ]
+    )
 
 
 def squeezed(g: Builder) -> str:
@@ -233,17 +284,40 @@ def pixels(g: Builder) -> str:
 def viewed_as(g: Builder) -> str:
     x = g.pick((1, 2, 3, 4))
     y = g.like(x)
-    return g.rng.choice([f"{x.name}.flatten().view_as({y.name})", f"{x.name}.flatten().reshape(*{y.name}.shape)", f"{x.name}.reshape({y.name}.size())", f"{x.name}.reshape(-1).reshape_as({y.name})"])
+    return g.rng.choice(
+        [
+            f"{x.name}.flatten().view_as({y.name})",
+            f"{x.name}.flatten().reshape(*{y.name}.shape)",
+            f"{x.name}.reshape({y.name}.size())",
+            f"{x.name}.reshape(-1).reshape_as({y.name})",
+        ]
+    )
 
 
 def windows(g: Builder) -> str:
     x = g.pick((2, 3, 4))
     axis = g.axis(x, lambda s: min(s) > 2)
-    spelled = [f"{x.name}.unfold({axis}, 2, 1)", f"{x.name}.unfold({axis}, 2, 2).flatten({axis}, {axis + 1})", f"{x.name}.diff(dim={axis})"]
+    spelled = [
+        f"{x.name}.unfold({axis}, 2, 1)",
+        f"{x.name}.unfold({axis}, 2, 2).flatten({axis}, {axis + 1})",
+        f"{x.name}.diff(dim={axis})",
+    ]
     if x.rank == 4:
-        spelled += [f"F.unfold({x.name}, 2)", f"F.interpolate({x.name}, scale_factor=2)", f"F.avg_pool2d({x.name}, 2)", f"F.max_pool2d({x.name}, 2)", f"F.adaptive_avg_pool2d({x.name}, 1)", f"F.adaptive_avg_pool2d({x.name}, 1).flatten(1)"]
+        spelled += [
+            f"F.unfold({x.name}, 2)",
+            f"F.interpolate({x.name}, scale_factor=2)",
+            f"F.avg_pool2d({x.name}, 2)",
+            f"F.max_pool2d({x.name}, 2)",
+            f"F.adaptive_avg_pool2d({x.name}, 1)",
+            f"F.adaptive_avg_pool2d({x.name}, 1).flatten(1)",
+        ]
     if x.rank == 3:
-        spelled += [f"F.avg_pool1d({x.name}, 2)", f"F.max_pool1d({x.name}, 2)", f"F.adaptive_max_pool1d({x.name}, 1)", f"F.interpolate({x.name}, scale_factor=2)"]
+        spelled += [
+            f"F.avg_pool1d({x.name}, 2)",
+            f"F.max_pool1d({x.name}, 2)",
+            f"F.adaptive_max_pool1d({x.name}, 1)",
+            f"F.interpolate({x.name}, scale_factor=2)",
+        ]
     return g.rng.choice(spelled)
 
 
@@ -251,12 +325,37 @@ def diagonals(g: Builder) -> str:
     x = g.pick((2, 3, 4))
     if x.shape[-1] != x.shape[-2]:
         raise Skip
-    return g.rng.choice([f"{x.name}.diagonal(dim1=-2, dim2=-1)", f"{x.name}.tril()", f"{x.name}.triu(1)", f"torch.einsum('...ii->...i', {x.name})", f"{x.name} * torch.eye({g.size(x.shape[-1])})"])
+    return g.rng.choice(
+        [
+            f"{x.name}.diagonal(dim1=-2, dim2=-1)",
+            f"{x.name}.tril()",
+            f"{x.name}.triu(1)",
+            f"torch.einsum('...ii->...i', {x.name})",
+            f"{x.name} * torch.eye({g.size(x.shape[-1])})",
+        ]
+    )
 
 
 SHAPES: dict[Maker, float] = {
-    split_axis: 4, merge_axes: 3, regrouped: 1, permuted: 4, parts: 4, cat: 3, stack: 1.5, sliced: 3, halves: 1, indexed: 2,
-    moved: 1.5, padded: 1.5, expanded: 1.5, repeated: 1.5, squeezed: 2, shuffled: 1, pixels: 0.7, viewed_as: 0.7, windows: 1.5,
+    split_axis: 4,
+    merge_axes: 3,
+    regrouped: 1,
+    permuted: 4,
+    parts: 4,
+    cat: 3,
+    stack: 1.5,
+    sliced: 3,
+    halves: 1,
+    indexed: 2,
+    moved: 1.5,
+    padded: 1.5,
+    expanded: 1.5,
+    repeated: 1.5,
+    squeezed: 2,
+    shuffled: 1,
+    pixels: 0.7,
+    viewed_as: 0.7,
+    windows: 1.5,
     diagonals: 0.7,
 }
 """How often each maker is drawn."""
