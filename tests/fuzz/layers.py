@@ -442,6 +442,7 @@ LAYERS: dict[Maker, float] = {
     linear: 8, sequential: 2, functional_linear: 3, one_parameter_two_axes: 1.5, low_rank: 0.7, weight_norm: 1,
     bilinear: 0.7, addmm: 0.8, baddbmm: 0.5, products: 3, outer: 0.5, einsum_parameter: 1.2, embedding: 3,
     positions: 0.8, tied: 1.5, replayed: 2, conv1d: 1.5, conv2d: 3, layer_norm: 3, channel_norm: 3, norm_by_hand: 2,
-    gain: 3, lookup_and_contract: 0.8, multihead: 2, fused_qkv: 1, multihead_module: 0.7, encoder_layer: 0.5, recurrent: 1, cell: 1,
+    gain: 3, lookup_and_contract: 0.8, multihead: 2, fused_qkv: 1, multihead_module: 0.7, encoder_layer: 0.5,
+    recurrent: 1, cell: 1,
 }  # fmt: skip
 """How often each maker is drawn."""
