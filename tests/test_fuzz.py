@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from graphclone.errors import GraphcloneError
 from graphclone.rules import reduce
 from graphclone.rules.site import Site
 from tests.fuzz import graphs
@@ -122,10 +123,8 @@ def test_a_wrong_rule_is_noticed(way: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["onnx", "file"])
 def test_files_are_judged(way: str) -> None:
-    with doubles():
-        assert judged(Built(PROGRAM), Request(way, factor=3)).kind == "grown"
-        with mock.patch.dict(reduce.RULES, FAULT | {"onnx.Softmax": careless_file}):
-            assert judged(Built(PROGRAM), Request(way, factor=3)).kind == "wrong"
+    with doubles(), mock.patch.dict(reduce.RULES, FAULT | {"onnx.Softmax": careless_file}):
+        assert judged(Built(PROGRAM), Request(way, factor=3)).kind == "wrong"
 
 
 def careless_file(s: Site) -> None:
@@ -137,13 +136,11 @@ def careless_file(s: Site) -> None:
 
 
 def test_a_wrong_weight_is_noticed() -> None:
-    """A clone of another seed's noise would pass; one with an element off by a millionth does not."""
     with doubles():
         source, inputs = Built(PROGRAM).source, Built(PROGRAM).inputs()
         spoiled = copy.deepcopy(source)
-        with torch.no_grad():
-            spoiled.m1.weight[0, 0] += 1e-6  # type: ignore[union-attr, index, operator]
-        with pytest.raises(Wrong, match="off by"):
+        spoiled.m1.weight.data[0, 0] += 1e-6  # type: ignore[union-attr, index, operator]
+        with pytest.raises(Wrong, match="off by"), torch.no_grad():
             check("here", source, inputs, source(*inputs[0]), spoiled(*inputs[0]))
 
 
@@ -166,7 +163,7 @@ def test_what_the_last_bits_decide_is_not_wrong() -> None:
     ("expected", "found", "message"),
     [
         (torch.ones(2), torch.ones(3), "of \\(3,\\) and not"),
-        (torch.ones(2), torch.ones(2, dtype=torch.float32), "torch.float32 of"),
+        (torch.ones(2), torch.ones(2, dtype=torch.float64), "torch.float64 of"),
         (torch.ones(2), (torch.ones(2),), "returns"),
         (torch.ones(2), torch.tensor([1.0, float("nan")]), "off by inf"),
         ((torch.ones(2), 3), (torch.ones(2), 4), "4 and not 3"),
@@ -203,6 +200,15 @@ def test_a_failure_is_printed_as_a_module_that_fails() -> None:
         exec(text, space)
         args, kwargs = space["inputs"]()
         assert space["make"](2)(*args, **kwargs).shape == space["make"](1)(*args, **kwargs).shape
+
+
+def test_a_source_that_changed_is_wrong() -> None:
+    def spoiling(source: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        source.m2.bias.data.add_(1e-12)  # type: ignore[union-attr, operator]
+        raise GraphcloneError("no")
+
+    with doubles(), mock.patch("graphclone.clone", side_effect=spoiling):
+        assert judged(Built(PROGRAM), Request("factor")).why == "the source's own m2.bias changed"
 
 
 def test_a_crash_is_one_kind_of_failure_by_its_message() -> None:

@@ -10,7 +10,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,12 @@ class Crash(Exception):
 
 def judged(built: Built, request: Request) -> Verdict:
     """Make one request and judge what comes of it."""
+    verdict = _judged(built, request)
+    changed = [name for name, tensor in built.source.state_dict().items() if not tensor.equal(built.weights[name])]
+    return replace(verdict, kind="wrong", why=f"the source's own {', '.join(changed)} changed") if changed else verdict
+
+
+def _judged(built: Built, request: Request) -> Verdict:
     made = request.code(request.factor)
     narrow: list[str] = []
     try:
@@ -80,7 +86,7 @@ def judged(built: Built, request: Request) -> Verdict:
         return Verdict("refused", str(error), call=made)
     except Wrong as error:
         return Verdict("wrong", str(error), tuple(narrow), made)
-    except Exception as error:
+    except Exception as error:  # a crash is any other, the module's own Crash too
         return Verdict("crashed", f"{type(error).__name__}: {str(error)[:500]}", tuple(narrow), made)
     return Verdict(kind, "", tuple(narrow), made)
 
@@ -192,7 +198,7 @@ def _probes(built: Built) -> Iterator[tuple[str, Inputs]]:
     yield "the example", built.inputs()
     yield "the example again", built.inputs()
     yield "other values", built.inputs(seed=1)
-    for sizes in built.program.others:
+    for sizes in built.program.probed[1:]:
         yield f"sizes {sizes}", built.inputs(sizes, seed=2)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 HEADER = """\
 import math
@@ -84,6 +84,11 @@ class Program:
     outputs: tuple[str, ...]
     shape: str = "tuple"
 
+    @property
+    def probed(self) -> list[tuple[int, int]]:
+        """All sizes it is run on, those of the example first."""
+        return [self.sizes, *self.others]
+
     def source(self) -> str:
         """The whole program, self-contained."""
         names = [f"{g.name}=None" if g.keyword else g.name for g in self.given]
@@ -150,6 +155,11 @@ class Built:
     def source(self) -> nn.Module:
         """The module that is cloned; no request may change it."""
         return self.make()
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """What the source holds from first to last."""
+        return self.make().state_dict()
 
     def make(self, n: int = 1) -> nn.Module:
         model: nn.Module = self.space["make"](n)

@@ -23,6 +23,19 @@ REQUESTS = 12
 """Requests per program."""
 
 
+CALL = """
+if __name__ == "__main__":
+    import graphclone as gc
+    from tests.fuzz.requests import own_strategy
+
+    clone = {call}
+    for sizes in {sizes}:
+        args, kwargs = inputs(*sizes)
+        print(sizes, make()(*args, **kwargs), clone.module()(*args, **kwargs), sep="\\n")
+"""
+"""Code that shows a failure."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A request that crashed or came out wrong."""
@@ -34,7 +47,7 @@ class Failure:
 
     def __str__(self) -> str:
         head = f"# seed {self.seed}, {self.request}\n# {self.verdict.kind}: {self.verdict.why}\n"
-        return "".join([head, self.program.source(), f"\n# {self.verdict.call}\n"]).replace("\n\n\n", "\n\n")
+        return head + self.program.source() + CALL.format(call=self.verdict.call, sizes=self.program.probed)
 
     def smaller(self) -> Failure:
         """The same failure of a smaller program."""
