@@ -96,7 +96,7 @@ def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Ta
         for seed in seeds:
             program = graphs.program(seed)
             built, rng = Built(program), random.Random(seed)
-            exports = Exports(built.source)
+            exports, seen = Exports(built.source), set[tuple[str, str]]()
             tally.programs += 1
             for request in [drawn(rng) for _ in range(REQUESTS)]:
                 with exports.kept():
@@ -106,7 +106,8 @@ def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Ta
                 tally.narrow.update(text.partition(": ")[2][:80] for text in verdict.narrow)
                 if verdict.kind == "refused":
                     tally.refusals[verdict.why] += 1
-                if verdict.bad:
+                if verdict.bad and _kind(verdict) not in seen:  # one of a kind is enough to make small
+                    seen.add(_kind(verdict))
                     failure = Failure(seed, request, program, verdict).smaller()
                     tally.failures.append(failure)
                     say(str(failure))
