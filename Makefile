@@ -4,9 +4,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WEIGHTS := $(VENV)/.weights
 WORKERS ?= auto
+SECONDS ?= 600
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo bench survey study-mini clean
+.PHONY: help install test lint format coverage demo bench survey fuzz study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +41,9 @@ study-mini: install ## train a small model, its clones and a random one, and com
 
 survey: install ## widen every ONNX file of the tests' collection, and count
 	$(BIN)/python -m tests.onnx_survey
+
+fuzz: install ## widen random modules and compare: make fuzz SECONDS=600 SEED=0
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 clean: ## remove everything that make, the build and the tools made, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
