@@ -117,7 +117,8 @@ class _Verification:
             self.progress(name, number, len(steps))
             if (check := step()) is not None:
                 made.append(check)
-            if made and made[-1].ok is False:
+            # What is wrong in float64 is looked at in the model's own precision, too; else what is wrong ends it.
+            if name != "float64" and any(check.ok is False for check in made):
                 break
         self.progress("done", len(steps), len(steps))
         return Report(self.clone.graph.name, tuple(made), tuple(str(sample.inputs) for sample in self.samples))

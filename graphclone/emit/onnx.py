@@ -56,7 +56,10 @@ def write(model: onnx_ir.Model, path: Path) -> None:
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     with written(path) as target:
         external = f"{path.name}.data" if size > INLINE_LIMIT else None
-        onnx_ir.save(model, target, external_data=external, max_workers=WORKERS, max_in_flight_bytes=IN_FLIGHT)
+        try:
+            onnx_ir.save(model, target, external_data=external, max_workers=WORKERS, max_in_flight_bytes=IN_FLIGHT)
+        except Exception as error:  # onnx-ir wraps what making a tensor raises
+            raise next((cause for cause in _causes(error) if isinstance(cause, GraphcloneError)), error) from None
 
 
 def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
@@ -164,7 +167,14 @@ def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
 
 def _root_cause(error: BaseException) -> str:
     """The first line of the exception that began it all."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    *_, root = _causes(error)
+    lines = str(root).strip().splitlines()
+    return f"{type(root).__name__}: {lines[0] if lines else ''}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and what led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
