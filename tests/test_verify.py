@@ -365,7 +365,7 @@ def test_what_cannot_be_exported_is_judged_by_torch_and_says_so() -> None:
 
 
 def test_an_export_that_computes_something_else_leaves_the_verdict_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both models are exported by the same code, so a fault of the exporter would be in both: the clone may be right."""
+    """Both models are exported by the same code: a fault of the exporter would be in both, and the clone be right."""
     from graphclone import verify_onnx
 
     write = verify_onnx.write
