@@ -113,7 +113,7 @@ def test_ratio(old: float, new: float, expected: float) -> None:
     [
         (
             lambda: scaled(15, 14),
-            "axis 0 of up.weight has 10 in the narrow model, 15 in the wide one, which is no whole",
+            "axis 0 of up.weight is 10 in the narrow model, 15 in the wide one, which is no whole",
         ),
         (lambda: scaled(5, 14), "which is no whole multiple"),
         (lambda: nn.Linear(6, 5).eval(), "are not the same code at two widths: only Scaled has up.weight"),
@@ -155,3 +155,79 @@ def test_an_untied_wide_model_takes_what_a_tied_one_cannot() -> None:
     gc.clone(small.module, kwargs=small.kwargs, into=untied)
     expected, found = (first_output(m, (), small.kwargs) for m in (small.module, untied))
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+class Heads(nn.Module):
+    """(batch, length, 6) -> (batch, length, 5), an attention that spells its heads as numbers."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(6, width) for _ in range(3))
+        self.o, self.heads = nn.Linear(width, 5), heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q, k, v = (m(x).view(b, t, self.heads, -1).transpose(1, 2) for m in (self.q, self.k, self.v))
+        mixed = ((q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5).softmax(-1) @ v
+        y: Tensor = self.o(mixed.transpose(1, 2).reshape(b, t, -1))
+        return y
+
+
+class Convolved(nn.Module):
+    """(batch, 3, 9, 9) -> (batch, 2, 5, 5), channels in groups that are shuffled."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3)
+        self.second = nn.Conv2d(width, width, 3, groups=groups)
+        self.norm, self.last, self.groups = nn.GroupNorm(groups, width), nn.Conv2d(width, 2, 1), groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.second(torch.relu(self.first(x))))
+        b, c, h, w = y.shape
+        y = y.view(b, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(b, c, h, w)
+        z: Tensor = self.last(y)
+        return z
+
+
+class Cut(nn.Module):
+    """(batch, 6) -> (batch, 5), of the first channels only, however many there are."""
+
+    def __init__(self, width: int, first: int) -> None:
+        super().__init__()
+        self.up, self.down, self.first = nn.Linear(6, width), nn.Linear(first, 5), first
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(torch.tanh(self.up(x))[:, : self.first])
+        return y
+
+
+NUMBERS: dict[str, tuple[type[nn.Module], tuple[int, int], tuple[int, int], Tensor]] = {
+    "heads stay": (Heads, (8, 4), (16, 4), features(2, 3, 6)),
+    "heads grow": (Heads, (8, 4), (16, 8), features(2, 3, 6)),
+    "heads grow and widen": (Heads, (8, 4), (48, 8), features(2, 3, 6)),
+    "groups stay": (Convolved, (8, 2), (24, 2), features(2, 3, 9, 9)),
+    "groups grow": (Convolved, (8, 2), (24, 6), features(2, 3, 9, 9)),
+    "groups grow and widen": (Convolved, (8, 2), (32, 4), features(2, 3, 9, 9)),
+    "a cut stays": (Cut, (8, 4), (16, 4), features(3, 6)),
+    "a cut moves": (Cut, (8, 4), (16, 8), features(3, 6)),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_in_the_wide_code_are_equations_like_its_shapes(name: str) -> None:
+    """The same shapes may be reached by more groups or by wider ones; what the code says decides."""
+    made, narrow, wide, x = NUMBERS[name]
+    small, big = (seeded(lambda sizes=sizes: made(*sizes)).double().eval() for sizes in (narrow, wide))
+    clone = gc.clone(small, (x.double(),), into=big)
+    torch.testing.assert_close(big(x.double()), small(x.double()), rtol=1e-11, atol=1e-12)
+    assert clone.verify(sets=2, onnx=False).ok
+
+
+def test_numbers_that_no_growth_gives_are_refused() -> None:
+    with pytest.raises(GraphcloneError, match=r"num_groups .* is 4 in the narrow model, 6 in the wide one"):
+        gc.clone(seeded(lambda: grouped(8, 4)), (features(3, 6),), into=seeded(lambda: grouped(24, 6)))
+
+
+def grouped(width: int, groups: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, width), nn.GroupNorm(groups, width), nn.Linear(width, 5)).eval()
