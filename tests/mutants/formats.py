@@ -1,0 +1,281 @@
+"""Mistakes in what reads and writes models: ONNX files, checkpoints, configurations, modules."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_READING = ("tests/test_frontend_onnx.py",)
+_WRITING = ("tests/test_emit_onnx_file.py",)
+_CONTRIB = ("tests/test_onnx_contrib.py",)
+_FILES = ("tests/test_onnx_files.py",)
+_MODULES = ("tests/test_emit.py",)
+_CHECKPOINTS = ("tests/test_huggingface.py",)
+_FAULTS = ("tests/test_huggingface_faults.py",)
+_CONFIGS = ("tests/test_config_solver.py",)
+
+_ONNX: tuple[Mutant, ...] = (
+    Mutant(
+        "onnx sizes: elements of which nothing is known count as known",
+        "graphclone/frontends/onnx/sizes.py",
+        "True if constant else known[i] if known else False",
+        "True if constant else known[i] if known else True",
+        _READING,
+    ),
+    Mutant(
+        "onnx sizes: a part of a shape knows the wrong elements",
+        "graphclone/frontends/onnx/sizes.py",
+        "np.array(static[bounds], bool)",
+        "np.array(static[: len(static[bounds])], bool)",
+        _READING,
+    ),
+    Mutant(
+        "onnx sizes: an axis is static if two readings agree",
+        "graphclone/frontends/onnx/sizes.py",
+        "if len(set(sizes)) > 1]",
+        "if len(set(sizes)) > 2]",
+        _READING,
+    ),
+    Mutant(
+        "onnx sizes: the symbol of a multiple forgets the number",
+        "graphclone/frontends/onnx/sizes.py",
+        'symbol if ratio == 1 else f"{int(ratio)}*{symbol}"',
+        "symbol",
+        _READING,
+    ),
+    Mutant(
+        "onnx windows: a dilated window is one step too long",
+        "graphclone/frontends/onnx/windows.py",
+        "extents = [(k - 1) * d + 1 for",
+        "extents = [k * d for",
+        _CONTRIB,
+    ),
+    Mutant(
+        "onnx windows: a window may start behind the end",
+        "graphclone/frontends/onnx/windows.py",
+        ">= size + pads[0] else count",
+        "> size + pads[0] else count",
+        ("tests/test_onnx_rules.py::test_rule[MaxPool]", *_CONTRIB),
+    ),
+    Mutant(
+        "onnx windows: odd padding comes before",
+        "graphclone/frontends/onnx/windows.py",
+        "else (large, small)\n            ceil_mode = 0",
+        "else (small, large)\n            ceil_mode = 0",
+        ("tests/test_onnx_rules.py::test_rule[MaxPool]", *_CONTRIB),
+    ),
+    Mutant(
+        "onnx old opsets: Concat joins along the first axis",
+        "graphclone/frontends/onnx/old.py",
+        '{"axis": 1, **attributes}',
+        '{"axis": 0, **attributes}',
+        ("tests/test_onnx_contrib.py::test_operators_of_old_opsets",),
+    ),
+    Mutant(
+        "onnx sequences: the rest of a split is left out",
+        "graphclone/frontends/onnx/sequences.py",
+        "+ ([size % part] if size % part else [])",
+        "",
+        _READING,
+    ),
+    Mutant(
+        "onnx importer: weights that are equal by chance are tied",
+        "graphclone/frontends/onnx/importer.py",
+        "many and (stored.dtype.is_integer() or _holds_one_number(stored))",
+        "many and stored.dtype.is_integer()",
+        _READING,
+    ),
+    Mutant(
+        "onnx importer: a weight whose ends are equal holds one number",
+        "graphclone/frontends/onnx/importer.py",
+        " and bool((elements == elements[0]).all())",
+        "",
+        _READING,
+    ),
+    Mutant(
+        "onnx importer: the elements of a computed shape are one off",
+        "graphclone/frontends/onnx/importer.py",
+        'operands = {"self": self.tensor(value, reader), "index": index}',
+        'operands = {"self": self.tensor(value, reader), "index": index + 1}',
+        (*_READING, *_WRITING),
+    ),
+    Mutant(
+        "onnx reading: the other branch of an If is taken",
+        "graphclone/frontends/onnx/reading.py",
+        '"then_branch" if condition.item() else "else_branch"',
+        '"else_branch" if condition.item() else "then_branch"',
+        _READING,
+    ),
+    Mutant(
+        "onnx folding: some of a shape is taken for all of it",
+        "graphclone/frontends/onnx/folding.py",
+        "if _may_be_weight(node) or _is_part_of_shape(node)]",
+        "if _may_be_weight(node)]",
+        _READING,
+    ),
+    Mutant(
+        "onnx checks: data may be shorter than its shape",
+        "graphclone/frontends/onnx/checks.py",
+        "    if found != needed:",
+        "    if found > needed:",
+        _FILES,
+    ),
+    Mutant(
+        "onnx checks: sizes may be negative",
+        "graphclone/frontends/onnx/checks.py",
+        "any(size < 0 for size in tensor.dims)",
+        "any(size < -1 for size in tensor.dims)",
+        _FILES,
+    ),
+    Mutant(
+        "onnx writer: a size that is read is that of the clone",
+        "graphclone/emit/onnx_file.py",
+        "        self.keep_sizes()\n",
+        "",
+        _WRITING,
+    ),
+    Mutant(
+        "onnx writer: an initializer of several readers grows for one",
+        "graphclone/emit/onnx_file.py",
+        " or id(known) in self.shared:",
+        ":",
+        _WRITING,
+    ),
+    Mutant(
+        "onnx writer: new initializers of old files are no inputs",
+        "graphclone/emit/onnx_file.py",
+        "INITIALIZERS_APART = 4",
+        "INITIALIZERS_APART = 3",
+        _WRITING,
+    ),
+    Mutant(
+        "onnx writer: what nobody reads stays though it does not fit",
+        "graphclone/emit/onnx_file.py",
+        "        self.drop_dead_readers()\n",
+        "",
+        _WRITING,
+    ),
+    Mutant(
+        "onnx writer: only the first of two new nodes is in order",
+        "graphclone/emit/onnx_file.py",
+        "        self.cursors[producer or graph] = made\n",
+        "",
+        _WRITING,
+    ),
+    Mutant(
+        "onnx export: views depend on the strides of a kernel",
+        "graphclone/emit/onnx.py",
+        "        _unfreeze_strides(program)\n",
+        "",
+        ("tests/test_emit.py::test_views_of_attention_do_not_depend_on_the_kernel",),
+    ),
+)
+
+_OTHERS: tuple[Mutant, ...] = (
+    Mutant(
+        "modules: frozen parameters train",
+        "graphclone/emit/torch.py",
+        'requires_grad=getattr(initializer.tensor, "requires_grad", True)',
+        "requires_grad=True",
+        ("tests/test_emit.py::test_frozen_parameters_stay_frozen",),
+    ),
+    Mutant(
+        "modules: constants are saved with the weights",
+        "graphclone/emit/torch.py",
+        'persistent=initializer.kind == "buffer"',
+        "persistent=True",
+        ("tests/test_emit.py::test_a_module_has_the_state_dict_of_the_wider_class",),
+    ),
+    Mutant(
+        "files: a model appears before its weights",
+        "graphclone/emit/atomic.py",
+        "key=lambda file: file.name == target.name",
+        "key=lambda file: file.name != target.name",
+        _MODULES,
+    ),
+    Mutant(
+        "shards: rows of a contracted axis are not shared out",
+        "graphclone/emit/shards.py",
+        "recipe.scale / (copies if 0 in recipe.contracted else 1)",
+        "recipe.scale",
+        _CHECKPOINTS,
+    ),
+    Mutant(
+        "shards: copies of rows are written one after another",
+        "graphclone/emit/shards.py",
+        "(copy * rows + first) * row_bytes",
+        "(first * copies + copy * len(part)) * row_bytes",
+        _CHECKPOINTS,
+    ),
+    Mutant(
+        "shards: rows with other maps count as tiled",
+        "graphclone/emit/shards.py",
+        "    if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):\n        return None\n",
+        "",
+        _CHECKPOINTS,
+    ),
+    Mutant(
+        "shards: a file may be larger than asked by one tensor",
+        "graphclone/emit/shards.py",
+        "size + entry.nbytes > max_bytes",
+        "size > max_bytes",
+        _CHECKPOINTS,
+    ),
+    Mutant(
+        "checkpoints: what another command began is resumed",
+        "graphclone/emit/huggingface.py",
+        "if known != fingerprint:",
+        "if not known:",
+        _FAULTS,
+    ),
+    Mutant(
+        "checkpoints: experts are stacked in the order of the alphabet",
+        "graphclone/frontends/conversion.py",
+        "sorted(stored, key=core_model_loading.dot_natural_key)",
+        "sorted(stored)",
+        ("tests/test_conversion.py",),
+    ),
+    Mutant(
+        "checkpoints: tied weights may differ on disk",
+        "graphclone/checkpoint_plan.py",
+        "            _check_equal(known, checkpoint)\n",
+        "",
+        _FAULTS,
+    ),
+    Mutant(
+        "checkpoints: rows are read from the start of their tensor",
+        "graphclone/frontends/weights.py",
+        "offset=self.offset + first * row",
+        "offset=self.offset",
+        _CHECKPOINTS,
+    ),
+    Mutant(
+        "checkpoints: a file may end within a tensor",
+        "graphclone/frontends/weights.py",
+        "if start + last > size:",
+        "if start + first > size:",
+        _FAULTS,
+    ),
+    Mutant(
+        "config solver: an axis that is a sum moves as fast as its probe",
+        "graphclone/config_solver.py",
+        "(ratio - 1) * (probed - size) // (self.probe - 1)",
+        "(ratio - 1) * (probed - size)",
+        _CONFIGS,
+    ),
+    Mutant(
+        "config solver: many changes are tried before few",
+        "graphclone/config_solver.py",
+        "(sum(r != 1 for r in ratios), ratios)",
+        "(-sum(r != 1 for r in ratios), ratios)",
+        _CONFIGS,
+    ),
+    Mutant(
+        "config solver: a number that moves several axes is fit to one",
+        "graphclone/config_solver.py",
+        "if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]",
+        "if any(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own[:1])]",
+        _CONFIGS,
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*_ONNX, *_OTHERS)

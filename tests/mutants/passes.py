@@ -1,0 +1,208 @@
+"""Mistakes in the passes, and in what clones one model into another."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_WIDTHS = ("tests/test_widths_and_scales.py",)
+_AXES = ("tests/test_axes.py",)
+_GRAPHS = ("tests/test_rules_graphs.py",)
+_INTO = ("tests/test_into.py",)
+
+MUTANTS: tuple[Mutant, ...] = (
+    # canonicalize
+    Mutant(
+        "canonicalize: the default scale of attention is its inverse",
+        "passes/canonicalize.py",
+        "float(query.shape[-1]) ** -0.5",
+        "float(query.shape[-1]) ** 0.5",
+        ("tests/test_printer.py",),
+    ),
+    Mutant(
+        "canonicalize: what is written into is folded",
+        "passes/canonicalize.py",
+        "        and not any(value in mutated for value in node.outputs)\n",
+        "",
+        _GRAPHS,
+    ),
+    Mutant(
+        "canonicalize: chance is folded",
+        "passes/canonicalize.py",
+        "        and not graph.dialect.is_random(node)\n",
+        "",
+        ("tests/test_frontend_torch.py", "tests/test_frontend_onnx.py"),
+    ),
+    # infer-dims
+    Mutant(
+        "infer-dims: outputs may grow unasked",
+        "passes/infer_dims.py",
+        '    named += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]\n',
+        "",
+        ("tests/test_flow.py",),
+    ),
+    Mutant(
+        "infer-dims: what nobody reads may grow",
+        "passes/infer_dims.py",
+        "        _pin_unread(facts)\n",
+        "",
+        ("tests/test_dims.py",),
+    ),
+    Mutant(
+        "dims: inner factors grow unasked, outer ones do not",
+        "graphclone/dims.py",
+        "for part in free[1:]",
+        "for part in free[:1]",
+        ("tests/test_dims.py",),
+    ),
+    # choose-widths
+    Mutant(
+        "choose-widths: requirements are settled once",
+        "passes/choose_widths.py",
+        "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
+        "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
+        _AXES,
+    ),
+    Mutant(
+        "choose-widths: segments grow by the greatest factor",
+        "passes/choose_widths.py",
+        "least = min(g.factor for g in growths if g)",
+        "least = max(g.factor for g in growths if g)",
+        _AXES,
+    ),
+    Mutant(
+        "choose-widths: tied factors may grow unequally",
+        "passes/choose_widths.py",
+        '("tile", b.factor, "tile")',
+        '("tile", a.factor, "tile")',
+        _AXES,
+    ),
+    Mutant(
+        "choose-widths: what stands behind a tied factor may grow",
+        "passes/choose_widths.py",
+        "_hold(chosen, held, [*inner, *outer], tie.why)",
+        "_hold(chosen, held, outer, tie.why)",
+        _AXES,
+    ),
+    # balance-scales
+    Mutant(
+        "balance-scales: the variance of few elements is that of many",
+        "passes/balance_scales.py",
+        "Fraction((new - 1) * old, (old - 1) * new)",
+        "Fraction(new * old, old * new)",
+        _WIDTHS,
+    ),
+    Mutant(
+        "balance-scales: a mended value has the inverse scale",
+        "passes/balance_scales.py",
+        "self.state.value_scales.get(mend.value, 1.0) / factor",
+        "self.state.value_scales.get(mend.value, 1.0) * factor",
+        _GRAPHS,
+    ),
+    Mutant(
+        "balance-scales: a shifted weight is shifted by the whole scale",
+        "passes/balance_scales.py",
+        "(scale - 1) * number",
+        "scale * number",
+        ("tests/test_clones.py::test_shifted_norm_weight_is_solved_for",),
+    ),
+    Mutant(
+        "balance-scales: a weight that others read is shifted for one",
+        "passes/balance_scales.py",
+        'self.initializers[chain[-1]].kind == "parameter" and alone:',
+        'self.initializers[chain[-1]].kind == "parameter":',
+        ("tests/test_clones.py", *_WIDTHS),
+    ),
+    Mutant(
+        "balance-scales: a given graph is mended",
+        "passes/balance_scales.py",
+        "if not balance.mendable or self.state.given is not None:",
+        "if not balance.mendable:",
+        _INTO,
+    ),
+    Mutant(
+        "balance-scales: a square takes a factor twice",
+        "passes/balance_scales.py",
+        "            node.operands[name] = new\n            return\n",
+        "            node.operands[name] = new\n",
+        (*_WIDTHS, *_GRAPHS),
+    ),
+    # widen-initializers and rewrite-literals
+    Mutant(
+        "widen-initializers: nothing is shared out",
+        "passes/widen_initializers.py",
+        "contracted=state.known.folded.get(value, ())",
+        "contracted=()",
+        ("tests/test_rules_graphs.py::test_a_weight_absorbs_copies_behind_a_view",),
+    ),
+    Mutant(
+        "widen-initializers: shifts are left out",
+        "passes/widen_initializers.py",
+        "shift=state.shifts.get(value, 0.0)",
+        "shift=0.0",
+        ("tests/test_clones.py::test_shifted_norm_weight_is_solved_for",),
+    ),
+    Mutant(
+        "rewrite-literals: a size from the end is written as one from the start",
+        "passes/rewrite_literals.py",
+        "follow.sign * sum(layout.new_size",
+        "sum(layout.new_size",
+        ("tests/test_rules.py::test_rule[aten.slice.Tensor]",),
+    ),
+    Mutant(
+        "rewrite-literals: a factor is divided by its scale",
+        "passes/rewrite_literals.py",
+        "item.value * scale",
+        "item.value / scale",
+        ("tests/test_widths_and_scales.py::test_an_attention_scale_follows_head_dim",),
+    ),
+    # match-widths and into
+    Mutant(
+        "match-widths: a segment that occurs twice counts once",
+        "passes/match_widths.py",
+        "parts.count(unknown)",
+        "1",
+        _INTO,
+    ),
+    Mutant(
+        "match-widths: widths need not be repeated evenly where they must",
+        "passes/match_widths.py",
+        "        _check_settled(facts, state.growths)\n",
+        "",
+        _INTO,
+    ),
+    Mutant(
+        "match-widths: a size may be another than the widths make it",
+        "passes/match_widths.py",
+        "            if pair.new != expected:\n",
+        "            if pair.new is None:\n",
+        _INTO,
+    ),
+    Mutant(
+        "alignment: a node may read something else in the wide model",
+        "graphclone/alignment.py",
+        "if self.found.values.get(a) is not b:",
+        "if a not in self.found.values:",
+        _INTO,
+    ),
+    Mutant(
+        "alignment: types may differ",
+        "graphclone/alignment.py",
+        "if a.dtype != b.dtype:",
+        "if a.is_float != b.is_float:",
+        ("tests/test_into.py::test_what_is_no_wider_instance",),
+    ),
+    Mutant(
+        "alignment: a tensor shared in the narrow model alone is not noticed",
+        "graphclone/alignment.py",
+        "if len(found) > 1:",
+        "if not found:",
+        _INTO,
+    ),
+    Mutant(
+        "into: modes may differ",
+        "graphclone/into.py",
+        "if big.training != small.training:",
+        "if big.training and not small.training and big is small:",
+        ("tests/test_into.py::test_what_is_no_wider_instance",),
+    ),
+)
