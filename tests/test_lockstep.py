@@ -61,6 +61,20 @@ def test_a_spoiled_weight_is_found_at_the_node_that_reads_it(weight: str, reader
     assert f"rule of {result.first.op} in {result.first.scope}" in str(result.first)
 
 
+@pytest.mark.parametrize(
+    ("bias", "change", "found"),
+    [("0.bias", 1e-9, "linear"), ("3.bias", 1e-9, "linear_1"), ("3.bias", 1e-11, "output"), ("3.bias", 1e-13, None)],
+)
+def test_values_hold_to_ten_digits_and_outputs_to_twelve(bias: str, change: float, found: str | None) -> None:
+    made = perceptron()
+    tensors = doubled(widened_tensors(made.state))
+    (spoiled,) = [tensors[i.value] for i in made.graph.initializers if bias in i.names]
+    spoiled[0] += change
+    result = run_lockstep(made.state, [features(3, 6)], tensors=tensors)
+    assert 0.2 * change < result.worst < 5 * change
+    assert (result.first.value if result.first else None) == found
+
+
 def test_a_spoiled_literal_is_found_at_its_node() -> None:
     made = spoilable(small())
     node = node_of(made, "aten.layer_norm.default")

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from graphclone.facts import Facts
 from graphclone.frontends.torch import TorchDialect, trace
 from graphclone.ir import Graph, Node, Output, Value
-from graphclone.lockstep import run_lockstep
+from graphclone.lockstep import lazily_widened, lifted_tensor, run_lockstep
+from graphclone.maps import Maps
 from graphclone.models.randomise import randomise
+from graphclone.passes import default_pipeline
+from graphclone.passes.balance_scales import Unbalanced
 from graphclone.pipeline import Request, State, run
 from graphclone.rules import apply
 from graphclone.rules.site import Site
@@ -125,6 +128,49 @@ def test_two_weights_multiplied_with_each_other() -> None:
     """``B A`` as one weight: only one of the two is divided by the number of copies of what they share."""
     shapes = [(8, 6), (8, 4), (4, 6), (6, 8)]
     assert grown(clones(shapes, lambda w, b, a, v, x: F.linear(F.linear(x, w + b @ a).relu(), v), x(3, 6)))
+
+
+def _with_itself(a: Tensor, w: Tensor, m: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return F.linear(F.linear(F.linear(x, a).tanh() @ m, w @ w), v)
+
+
+def _added_to_its_product(a: Tensor, w: Tensor, m: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return F.linear(F.linear(F.linear(x, a).tanh(), torch.addmm(w, m.relu(), w)), v)
+
+
+def _over_both_axes(a: Tensor, w: Tensor, m: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return F.linear(((F.linear(x, a).tanh() @ w).tanh() @ w.mT).tanh() @ m, v)
+
+
+@pytest.mark.parametrize("function", [_with_itself, _added_to_its_product, _over_both_axes])
+def test_a_weight_with_a_second_use_is_replicated(function: Callable[..., Any]) -> None:
+    """A weight that is shared out for one of its uses would be wrong in the other."""
+    states = clones([(8, 6), (8, 8), (8, 8), (5, 8)], function, x(3, 6))
+    assert grown(states)
+    for state in states:
+        assert "weights.1" not in [i.name for i in state.graph.initializers if i.value in state.known.folded]
+
+
+@pytest.mark.parametrize("seen", [lambda w: w, lambda w: w.mT], ids=["itself", "a view"])
+def test_a_weight_that_is_returned_is_replicated(seen: Callable[[Tensor], Tensor]) -> None:
+    states = clones([(8, 6), (6, 8)], lambda a, b, x: (F.linear(F.linear(x, a).tanh(), b), seen(b)), x(3, 6), io=True)
+    assert grown(states)
+    for state in states:
+        returned = next(i for i in state.graph.initializers if i.name == "weights.1")
+        data = lifted_tensor(returned)
+        assert torch.equal(lazily_widened(state)[returned.value], Maps(state).widened(returned.value, data))
+
+
+def _into_a_recurrence(w: Tensor, u: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    states, _ = torch.rnn_tanh(x, x.new_zeros(1, x.shape[0], 8), [w, u], False, 1, 0.0, False, False, True)
+    return F.linear(states @ u.sigmoid(), v)
+
+
+def test_nothing_is_multiplied_inside_a_recurrence() -> None:
+    """What feeds it is not what its second weight sums over, and that weight cannot be divided for its other use."""
+    module = randomise(Module([(8, 6), (8, 8), (5, 8)], _into_a_recurrence)).eval()
+    with pytest.raises(Unbalanced, match="times too large and nothing can absorb it"):
+        run(default_pipeline(), State(trace(module, (x(3, 7, 6),)), Request(2)))
 
 
 # Writes through views

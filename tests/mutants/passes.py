@@ -25,13 +25,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         _GRAPHS,
     ),
-    Mutant(
-        "canonicalize: chance is folded",
-        "passes/canonicalize.py",
-        "        and not graph.dialect.is_random(node)\n",
-        "",
-        ("tests/test_frontend_torch.py", "tests/test_frontend_onnx.py"),
-    ),
     # infer-dims
     Mutant(
         "infer-dims: outputs may grow unasked",
@@ -171,13 +164,6 @@ MUTANTS: tuple[Mutant, ...] = (
         _INTO,
     ),
     Mutant(
-        "match-widths: a size may be another than the widths make it",
-        "passes/match_widths.py",
-        "            if pair.new != expected:\n",
-        "            if pair.new is None:\n",
-        _INTO,
-    ),
-    Mutant(
         "alignment: a node may read something else in the wide model",
         "graphclone/alignment.py",
         "if self.found.values.get(a) is not b:",
@@ -190,13 +176,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "if a.dtype != b.dtype:",
         "if a.is_float != b.is_float:",
         ("tests/test_into.py::test_what_is_no_wider_instance",),
-    ),
-    Mutant(
-        "alignment: a tensor shared in the narrow model alone is not noticed",
-        "graphclone/alignment.py",
-        "if len(found) > 1:",
-        "if not found:",
-        _INTO,
     ),
     Mutant(
         "into: modes may differ",

@@ -87,13 +87,6 @@ MUTANTS: tuple[Mutant, ...] = (
         _FLOOR,
     ),
     Mutant(
-        "checks: the clone may be off by a hundred times as many units",
-        "graphclone/checks.py",
-        "FLOOR_ULPS = 8.0",
-        "FLOOR_ULPS = 800.0",
-        _FLOOR,
-    ),
-    Mutant(
         "checks: nothing checked is equivalent",
         "graphclone/checks.py",
         "any(check.ok for check in self.checks) and ",
@@ -106,20 +99,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "        return math.inf\n    if expected.numel() == 0:",
         "        return 0.0\n    if expected.numel() == 0:",
         _FLOOR,
-    ),
-    Mutant(
-        "samples: weights are shaken a hundred times as much",
-        "graphclone/samples.py",
-        "eps * off.to(",
-        "eps * 100 * off.to(",
-        _VERIFY,
-    ),
-    Mutant(
-        "samples: the clone is compared with the source's own noise",
-        "graphclone/samples.py",
-        "(maps.widened(value, exact), wide)",
-        "(maps.widened(value, own), wide)",
-        _VERIFY,
     ),
     Mutant(
         "static check: only ranks are compared",
@@ -136,25 +115,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_verify.py::test_a_wrong_scale_of_a_parameter_is_caught_though_the_parameter_is_zero",),
     ),
     Mutant(
-        "verify: a value with little error is named before one far off",
-        "graphclone/verify.py",
-        "for slack in (16.0, 1.0):",
-        "for slack in (1e9, 1e6):",
-        _VERIFY,
-    ),
-    Mutant(
         "verify: the export of the source is taken on trust",
         "graphclone/verify_onnx.py",
         "if not floor.allows(_EXPORT_SLACK):",
         "if not floor.allows(1e9):",
         ("tests/test_verify.py::test_an_export_that_computes_something_else_is_caught",),
-    ),
-    Mutant(
-        "verify files: weights are shaken a thousand times as much",
-        "graphclone/verify_files.py",
-        "_ULPS = 2.0",
-        "_ULPS = 2000.0",
-        ("tests/test_verify_files.py",),
     ),
     Mutant(
         "verify files: a declared width that is no multiple is accepted",
