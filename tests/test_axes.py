@@ -298,3 +298,27 @@ def test_parts_that_are_summed_over_grow_alike() -> None:
     assert [growth.factor for growth in chosen.values()] == [2, 2] and list(held) == [passed]
     chosen, held = settle(facts_of(axes), {rotated: Growth(4, 2)})
     assert not chosen and "repeated unequally" in str(held[rotated])
+
+
+def test_what_one_requirement_lowers_may_break_another() -> None:
+    """The first three grow by 3, until the last holds back one of them, and it the others, in whatever order."""
+    axes = Axes()
+    dims = [axes.dim(4) for _ in range(4)]
+    for a, b in pairwise(dims):
+        axes.uniform(axes.concat([a, b]), WHY)
+    chosen, held = settle(facts_of(axes), {dim: Growth(4, 2 if dim is dims[-1] else 3) for dim in dims})
+    assert [chosen[dim].factor for dim in dims] == [2, 2, 2, 2]
+    assert list(held) == dims[-2::-1]
+
+
+def test_behind_a_tied_factor_nothing_grows() -> None:
+    axes = Axes()
+    outer, inner, other = axes.dim(2), axes.dim(5), axes.dim(3)
+    ten = axes.dim(10)
+    axes.unify(axes.product([ten, axes.dim(21)]), axes.product([other, axes.dim(70)]), WHY)
+    assert [(tie.a, tie.b) for tie in axes.ties] == [(ten, other)]
+    axes.unify(ten, axes.product([outer, inner]), WHY)
+    wanted = {outer: Growth(2, 2), inner: Growth(5, 2), other: Growth(3, 2)}
+    chosen, held = settle(facts_of(axes), {axes.find(axis): growth for axis, growth in wanted.items()})
+    assert {axis.size for axis in chosen} == {2, 3}
+    assert [axis.size for axis in held] == [5]

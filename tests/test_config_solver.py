@@ -91,6 +91,21 @@ def test_axes_that_are_sums_and_products_of_numbers() -> None:
     assert solve(config, fused(wide), model(fused)) == wide
 
 
+def test_a_sum_that_can_only_be_seen_tripled() -> None:
+    """The class refuses even numbers, so that what an axis gains by the probe is twice what a unit brings."""
+
+    def odd(config: Config) -> Shapes:
+        if config["odd"] % 2 == 0:
+            raise ValueError("even")
+        return {"w": (config["odd"] + 4,)}
+
+    def ratios(size: int) -> set[int]:
+        return {1, 5}
+
+    solver = Model(odd, lambda config: None, lambda a, b: None, ratios)
+    assert solve({"odd": 7}, {"w": (39,)}, solver) == {"odd": 35}
+
+
 def test_lists_and_nested_configurations() -> None:
     def towers(config: Config) -> Shapes:
         text = config["text"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.ir import Graph, Node, Value
-from tests.onnx_graphs import graph_of, lockstep, parse, widened
+from graphclone.lockstep import run_lockstep
+from tests.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
 
 SPLIT_HEADS = """
     g (float[batch, sequence, 24] x) => (float[batch, sequence, 4, 6] y) {
@@ -165,6 +167,28 @@ def test_dims_pass_through_both_branches_of_an_if(seed: int | None) -> None:
     assert lockstep(state).first is None
 
 
+SUMMED = """
+    g (float[batch, 5] x, bool flag) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        z = If (flag) <
+            then_branch = t () => (float[batch, 1] p) { p = ReduceSum<keepdims=1>(h, last) },
+            else_branch = e () => (float[batch, 1] q) { q = ReduceMean<axes=[-1], keepdims=1>(h) }
+        >
+        y = MatMul(z, down)
+    }
+"""
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_both_branches_of_an_if_have_one_scale(flag: bool) -> None:
+    """A sum counts the copies that a mean does not."""
+    state = widened(parse(SUMMED, {"up": (5, 6), "down": (1, 5), "last": np.array([-1])}))
+    assert {i.name: i.value.shape for i in state.graph.initializers}["up"] == (5, 12)
+    assert state.source is not None
+    x, _ = inputs_of(state.source)
+    assert run_lockstep(state, [x, torch.tensor(flag)]).first is None
+
+
 def test_a_branch_that_is_always_taken_takes_the_place_of_its_if() -> None:
     text = BRANCH.replace(", bool flag", "").replace("h = MatMul(x, up)", "h = MatMul(x, up)\nflag = Equal(one, one)")
     model = parse(text, {**BRANCH_WEIGHTS, "one": np.array(1, np.int64)})
@@ -199,6 +223,37 @@ def test_dims_pass_through_the_body_of_a_loop() -> None:
     state = widened(model)
     shapes = {i.name: i.value.shape for i in state.graph.initializers if i.kind == "parameter"}
     assert shapes == {"up": (5, 12), "recurrent": (12, 12), "out": (12, 14), "down": (14, 5), "side": (12, 5)}
+
+
+SUMMED_BEFORE = """
+    g (float[batch, 5] x) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        before = ReduceSum<keepdims=1>(h, last)
+        after = ReduceMean<axes=[-1], keepdims=1>(h)
+        end, all = Loop (rounds, , before) <
+            body = b (int64 i, bool c, float[batch, 1] s) => (bool d, float[batch, 1] u, float[batch, 1] o) {
+                d = Identity(c)
+                u = Identity(after)
+                o = Identity(s)
+            }
+        >
+        mean = ReduceMean<axes=[0], keepdims=0>(all)
+        z = MatMul(mean, down)
+        w = MatMul(end, side)
+        y = Add(z, w)
+    }
+"""
+
+
+def test_the_state_of_a_loop_has_one_scale() -> None:
+    """A sum counts the copies that a mean does not: the first round begins with the one, all others with the other."""
+    numbers = {"last": np.array([-1]), "rounds": np.array(3, np.int64)}
+    state = widened(parse(SUMMED_BEFORE, {"up": (5, 6), "down": (1, 5), "side": (1, 5), **numbers}))
+    scales = {value.name: scale for value, scale in state.value_scales.items()}
+    assert scales["before"] == 2.0
+    begins, ends = (node_of(state.graph, op).operands["states"][0] for op in ("onnx.Loop.body", "onnx.Loop"))
+    assert begins.name != "before"
+    assert scales.get(begins.name, 1.0) == scales.get(ends.name, 1.0) == 1.0
 
 
 SCAN = """

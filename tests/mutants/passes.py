@@ -5,9 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _WIDTHS = ("tests/test_widths_and_scales.py",)
-_AXES = ("tests/test_axes.py",)
 _GRAPHS = ("tests/test_rules_graphs.py",)
-_INTO = ("tests/test_into.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # canonicalize
@@ -53,28 +51,28 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/choose_widths.py",
         "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
         "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
-        _AXES,
+        ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
         "choose-widths: segments grow by the greatest factor",
         "passes/choose_widths.py",
         "least = min(g.factor for g in growths if g)",
         "least = max(g.factor for g in growths if g)",
-        _AXES,
+        ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
         "choose-widths: tied factors may grow unequally",
         "passes/choose_widths.py",
         '("tile", b.factor, "tile")',
         '("tile", a.factor, "tile")',
-        _AXES,
+        ("tests/test_axes.py::test_factorings_without_common_factors_are_tied",),
     ),
     Mutant(
         "choose-widths: what stands behind a tied factor may grow",
         "passes/choose_widths.py",
         "_hold(chosen, held, [*inner, *outer], tie.why)",
         "_hold(chosen, held, outer, tie.why)",
-        _AXES,
+        ("tests/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
     ),
     # balance-scales
     Mutant(
@@ -110,7 +108,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/balance_scales.py",
         "if not balance.mendable or self.state.given is not None:",
         "if not balance.mendable:",
-        _INTO,
+        ("tests/test_into.py::test_an_untied_wide_model_takes_what_a_tied_one_cannot",),
     ),
     Mutant(
         "balance-scales: a square takes a factor twice",
@@ -154,21 +152,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/match_widths.py",
         "parts.count(unknown)",
         "1",
-        _INTO,
+        ("tests/test_into.py::test_a_part_that_occurs_twice_counts_twice",),
     ),
     Mutant(
         "match-widths: widths need not be repeated evenly where they must",
         "passes/match_widths.py",
         "        _check_settled(facts, state.growths)\n",
         "",
-        _INTO,
+        ("tests/test_into.py::test_what_is_averaged_over_must_grow_evenly",),
     ),
     Mutant(
         "alignment: a node may read something else in the wide model",
         "graphclone/alignment.py",
         "if self.found.values.get(a) is not b:",
         "if a not in self.found.values:",
-        _INTO,
+        ("tests/test_into.py::test_operands_in_another_order_are_other_code",),
     ),
     Mutant(
         "alignment: types may differ",

@@ -495,14 +495,14 @@ _SHAPES: tuple[Mutant, ...] = (
         "graphclone/rules/control.py",
         "        s.require({a: 1, b: -1})\n",
         "        s.irrelevant(b)\n",
-        ("tests/test_frontend_onnx.py",),
+        ("tests/test_frontend_onnx.py::test_both_branches_of_an_if_have_one_scale",),
     ),
     Mutant(
         "control: a state may have another scale after a round than before",
         "graphclone/rules/control.py",
         "        s.require({before: 1, state: -1})\n",
         "        s.irrelevant(before)\n",
-        ("tests/test_frontend_onnx.py",),
+        ("tests/test_frontend_onnx.py::test_the_state_of_a_loop_has_one_scale",),
     ),
     Mutant(
         "control: a scanned axis may grow",
