@@ -10,6 +10,8 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.ir import Graph, Node, Value
 from graphclone.lockstep import run_lockstep
+from graphclone.passes import analysis
+from graphclone.pipeline import State, run
 from tests.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
 
 SPLIT_HEADS = """
@@ -280,6 +282,24 @@ def test_dims_pass_through_the_body_of_a_scan() -> None:
     shapes = {i.name: i.value.shape for i in state.graph.initializers if i.kind == "parameter"}
     assert shapes == {"up": (5, 12), "recurrent": (12, 12), "down": (12, 5)}
     assert {i.name: i.value.shape for i in state.graph.initializers}["start"] == (2, 12)
+
+
+SCANNED = """
+    g (float[4, 5] x) => (float[4] y) {
+        h = MatMul(x, up)
+        start = ConstantOfShape(sizes)
+        y, all = Scan <num_scan_inputs = 1, scan_input_axes = [1],
+            body = b (float[4] s, float[4] e) => (float[4] u, float[4] o) { u = Add(s, e) o = Identity(e) }
+        > (start, h)
+    }
+"""
+
+
+def test_what_a_scan_takes_one_by_one_keeps_its_size() -> None:
+    state = State(graph_of(parse(SCANNED, {"up": (5, 6), "sizes": np.array([4])})))
+    run(analysis(), state)
+    (up,) = [axes for value, axes in state.known.of.items() if value.name == "up"]
+    assert "one position for every round" in str(state.known.axes.find(up[1]).pin)
 
 
 def test_chance_is_the_same_for_source_and_clone() -> None:

@@ -169,11 +169,9 @@ class TwoParts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = torch.tanh(self.first(x)), torch.tanh(self.second(x))
-        if self.joined:
-            h = torch.cat([a, b], -1)
-        else:
-            h = b - a if self.swapped else a - b
-        y: Tensor = self.down(self.norm(h))
+        if self.swapped:
+            a, b = b, a
+        y: Tensor = self.down(self.norm(torch.cat([a, b], -1) if self.joined else a - b))
         return y
 
 

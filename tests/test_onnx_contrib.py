@@ -125,6 +125,19 @@ def test_rule_by_replication(case: Case) -> None:
             compare_in_onnxruntime(case, state, inputs)
 
 
+def test_the_sizes_written_into_a_blockwise_product_follow() -> None:
+    grew = set()
+    for case in (case for case in CASES if case.op == "MatMulNBits"):
+        before = widened(case, 0, "tile").source
+        assert before is not None
+        for seed in range(4):
+            node, source = widened(case, seed, "tile").graph.nodes[0], before.nodes[0]
+            sizes = (node.operands["A"].shape[-1], node.outputs[0].shape[-1])  # type: ignore[index]
+            assert (node.operands["K"], node.operands["N"]) == sizes
+            grew |= {name for name in "KN" if node.operands[name] > source.operands[name]}
+    assert grew == {"K", "N"}
+
+
 def compare_in_onnxruntime(case: Case, state: State, inputs: Sequence[torch.Tensor]) -> None:
     """The written clone against the source, both in single precision."""
     clone = session(onnx_ir.serde.serialize_model(to_model(state)))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import graphclone as gc
 from graphclone.facts import Facts
 from graphclone.frontends.torch import TorchDialect, trace
 from graphclone.ir import Graph, Node, Output, Value
@@ -211,6 +212,20 @@ def _unrolled(a: Tensor, u: Tensor, v: Tensor, x: Tensor) -> Tensor:
 )
 def test_writes_into_what_was_made_for_it(shapes: Any, function: Any, shape: tuple[int, ...]) -> None:
     assert grown(clones(shapes, function, x(*shape)))
+
+
+def _added_up(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    total = torch.zeros(8)
+    for row in F.linear(x, a).unbind(0):
+        total.add_(row)
+    return F.linear(total, v)
+
+
+def test_what_is_written_into_is_made_anew_in_every_run() -> None:
+    module, inputs = randomise(Module([(8, 6), (5, 8)], _added_up)).eval(), x(3, 6)
+    made = gc.clone(module, (inputs,)).module()
+    for _ in range(2):
+        torch.testing.assert_close(made(inputs), module(inputs), rtol=1e-5, atol=1e-5)
 
 
 # Computed sizes
