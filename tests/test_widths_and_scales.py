@@ -129,6 +129,24 @@ def test_a_norm_absorbs_what_a_tied_embedding_adds() -> None:
         assert inserted(made) == count
 
 
+@pytest.mark.parametrize(("read_twice", "count"), [(False, 0), (True, 1)])
+def test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it(read_twice: bool, count: int) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.norm = nn.Embedding(11, WIDTH), nn.LayerNorm(WIDTH, elementwise_affine=False)
+            self.weight = nn.Parameter(torch.randn(WIDTH))
+
+        def forward(self, ids: Tensor) -> Tensor:
+            h = torch.tanh(self.norm(self.table(ids)) + (self.weight if read_twice else 0.5))
+            return nn.functional.linear(self.norm(h) * (1 + self.weight), self.table.weight)
+
+    ids = torch.randint(0, 11, (3, 5))
+    made = gc.clone(Tied().eval(), (ids,), widen=3)
+    assert_exact(made, [ids])
+    assert inserted(made) == count
+
+
 def test_a_derived_weight_takes_the_factor_on_an_operand() -> None:
     def adapted(m: Any, h: Tensor) -> Tensor:
         return torch.tanh(nn.functional.linear(h, m.w + m.b @ m.a))

@@ -94,14 +94,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/balance_scales.py",
         "(scale - 1) * number",
         "scale * number",
-        ("tests/test_clones.py::test_shifted_norm_weight_is_solved_for",),
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
     Mutant(
         "balance-scales: a weight that others read is shifted for one",
         "passes/balance_scales.py",
         'self.initializers[chain[-1]].kind == "parameter" and alone:',
         'self.initializers[chain[-1]].kind == "parameter":',
-        ("tests/test_clones.py", *_WIDTHS),
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
     Mutant(
         "balance-scales: a given graph is mended",
@@ -115,7 +115,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/balance_scales.py",
         "            node.operands[name] = new\n            return\n",
         "            node.operands[name] = new\n",
-        (*_WIDTHS, *_GRAPHS),
+        ("tests/test_widths_and_scales.py::test_reductions_over_the_widened_axis",),
     ),
     # widen-initializers and rewrite-literals
     Mutant(
@@ -130,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/widen_initializers.py",
         "shift=state.shifts.get(value, 0.0)",
         "shift=0.0",
-        ("tests/test_clones.py::test_shifted_norm_weight_is_solved_for",),
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
     Mutant(
         "rewrite-literals: a size from the end is written as one from the start",

@@ -310,7 +310,7 @@ _NORMS: tuple[Mutant, ...] = (
         "graphclone/rules/pointwise.py",
         "(tensor, float(number))",
         "(tensor, -float(number))",
-        ("tests/test_clones.py::test_shifted_norm_weight_is_solved_for",),
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
     Mutant(
         "reduce: a sum shrinks with its copies",

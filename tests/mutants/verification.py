@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _LOCKSTEP = ("tests/test_lockstep.py",)
-_VERIFY = ("tests/test_verify.py",)
 _FLOOR = ("tests/test_verify.py::test_noise_floor",)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -14,7 +13,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/maps.py",
         "wide * scale + shift",
         "wide * scale",
-        ("tests/test_clones.py::test_shifted_norm_weight_is_solved_for",),
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
     Mutant(
         "maps: a dynamic axis changes a factor that may grow",
@@ -105,7 +104,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/static_check.py",
         "if shape == predicted:",
         "if len(shape) == len(predicted):",
-        ("tests/test_verify.py::test_a_view_of_the_right_size_but_the_wrong_shape_is_caught", *_VERIFY),
+        ("tests/test_verify.py::test_a_view_of_the_right_size_but_the_wrong_shape_is_caught",),
     ),
     Mutant(
         "verify: other weights are not tried",
