@@ -105,13 +105,27 @@ SHARED = """
 
 @pytest.mark.parametrize(
     ("content", "copies"),
-    [(np.ones(4, np.float32), 3), (np.arange(4, dtype=np.float32), 1)],
-    ids=["one number", "trained"],
+    [(np.ones(4, np.float32), 3), (np.arange(4, dtype=np.float32), 1), (np.array([1, 2, 3, 1], np.float32), 1)],
+    ids=["one number", "trained", "trained to equal ends"],
 )
 def test_an_initializer_shared_by_chance_is_one_for_each_reader(content: np.ndarray, copies: int) -> None:
     graph = graph_of(parse(SHARED, {"w": content}))
     assert len(graph.initializers) == copies
     assert graph.initializers[0].name == "w"
+
+
+@pytest.mark.parametrize(("position", "size"), [(0, 3), (1, 3), (2, 1), (-1, 1)])
+def test_a_pick_from_a_split_sequence_is_a_part_of_a_split(position: int, size: int) -> None:
+    text = f"""
+        g (float[batch, 7] x) => (float[batch, {size}] y) {{
+            parts = SplitToSequence<axis=1, keepdims=1>(x, three)
+            y = SequenceAt(parts, position)
+        }}
+    """
+    graph = graph_of(parse(text, {"three": np.array(3, np.int64), "position": np.array(position, np.int64)}))
+    split = node_of(graph, "onnx.Split")
+    assert split.operands["split"] == [3, 3, 1]
+    assert split.outputs[position] is graph.outputs[0].operand
 
 
 def test_functions_of_the_model_are_inlined() -> None:

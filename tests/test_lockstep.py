@@ -122,6 +122,28 @@ def test_a_node_that_the_clone_alone_has_is_passed_over_but_not_believed() -> No
     assert found.op == "aten.matmul.default"
 
 
+class Summed(nn.Module):
+    """(batch, 6) -> (batch,): a sum that counts the copies, as the last thing that is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.up(x)).sum(-1)
+
+
+def test_a_node_that_the_clone_alone_has_at_its_end_gives_the_output() -> None:
+    made = spoilable(Summed())
+    assert "rescaled" in made.graph.nodes[-1].name
+    assert run_lockstep(made.state, [features(3, 6)]).output < 1e-14
+    made.graph.nodes[-1].operands["other"] = 0.75
+    found = run_lockstep(made.state, [features(3, 6)])
+    assert found.output == pytest.approx(0.5)
+    assert found.first is not None
+    assert found.first.value == "output"
+
+
 def test_a_source_that_cannot_run_is_an_error_that_names_the_node() -> None:
     with pytest.raises(ExecutionError, match=r"linear \(aten.linear.default\) failed: RuntimeError"):
         run_lockstep(perceptron().state, [features(3, 7)])

@@ -254,6 +254,7 @@ def windowed() -> Iterator[tuple[str, tuple[Array, ...], dict[str, Any]]]:
     yield "ConvTranspose", (x, f(4, 3, 3, 3)), {"output_shape": [20, 18], "strides": [2, 2], "dilations": [2, 1]}
     for op in ("MaxPool", "AveragePool"):
         yield op, (x,), {"kernel_shape": [3, 2], "ceil_mode": 1, "strides": [2, 3], "pads": [1, 0, 1, 1]}
+        yield op, (f(1, 1, 4),), {"kernel_shape": [2], "ceil_mode": 1, "strides": [4], "pads": [0, 1]}
         yield op, (x,), {"kernel_shape": [3, 2], "auto_pad": "SAME_UPPER", "strides": [2, 2]}
         yield op, (x,), {"kernel_shape": [3, 2], "dilations": [2, 3]}
         yield op, (f(1, 2, 5, 5, 4),), {"kernel_shape": [2, 2, 2]}

@@ -266,6 +266,20 @@ def test_computed_sizes(function: Callable[..., Any]) -> None:
     assert grown(clones(shapes, function, x(2, 7, 6)))
 
 
+def _heads_first(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a).unflatten(-1, (4, 3)).movedim(2, 0).flatten(0, 1).tanh()
+    return F.linear(h.unflatten(0, (4, -1)).movedim(0, 2).flatten(2), v)
+
+
+def test_heads_in_one_axis_with_a_batch_of_another_size() -> None:
+    """It is the batch that has another size in another run, though the heads come first."""
+    module = randomise(Module([(12, 6), (5, 12)], _heads_first)).eval()
+    state = State(trace(module, (x(2, 7, 6),)), Request(2, kind="interleave"))
+    run(default_pipeline(), state)
+    assert any(axis.size == 4 for axis in state.growths or ())
+    assert run_lockstep(state, [x(3, 5, 6)]).first is None
+
+
 def test_cutting_a_batch_that_holds_heads_holds_them_back() -> None:
     for state in clones([(12, 6), (5, 12)], _cut_batch_with_heads, x(2, 7, 6)):
         assert not any(axis.size == 4 for axis in state.growths or ())

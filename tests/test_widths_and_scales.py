@@ -139,7 +139,7 @@ def test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it(read_t
 
         def forward(self, ids: Tensor) -> Tensor:
             h = torch.tanh(self.norm(self.table(ids)) + (self.weight if read_twice else 0.5))
-            return nn.functional.linear(self.norm(h) * (1 + self.weight), self.table.weight)
+            return nn.functional.linear(self.norm(h) * (1 + self.weight[None]), self.table.weight)
 
     ids = torch.randint(0, 11, (3, 5))
     made = gc.clone(Tied().eval(), (ids,), widen=3)

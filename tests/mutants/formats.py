@@ -79,13 +79,6 @@ _ONNX: tuple[Mutant, ...] = (
         ("tests/test_onnx_files.py::test_broken_models_are_refused",),
     ),
     Mutant(
-        "onnx checks: sizes may be negative",
-        "graphclone/frontends/onnx/checks.py",
-        "any(size < 0 for size in tensor.dims)",
-        "any(size < -1 for size in tensor.dims)",
-        ("tests/test_onnx_files.py::test_broken_models_are_refused",),
-    ),
-    Mutant(
         "onnx writer: a size that is read is that of the clone",
         "graphclone/emit/onnx_file.py",
         "        self.keep_sizes()\n",

@@ -20,7 +20,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/maps.py",
         "if leaf.pin is not None and leaf not in self.sizes",
         "if leaf not in self.sizes",
-        ("tests/test_verify.py::test_sequences_of_other_lengths_are_tried",),
+        ("tests/test_rules_graphs.py::test_heads_in_one_axis_with_a_batch_of_another_size",),
     ),
     Mutant(
         "lockstep: values may be off by a hundred times as much",
