@@ -120,6 +120,22 @@ def test_what_is_indexed_is_pinned_and_nothing_else(op: str, x: str, i: str, y: 
     assert not state.known.refusals
 
 
+@pytest.mark.parametrize("turned_a", [0, 1])
+@pytest.mark.parametrize("turned_b", [0, 1])
+def test_a_product_sums_over_one_axis_of_each_matrix(turned_a: int, turned_b: int) -> None:
+    a, b = ("6, 4" if turned_a else "4, 6"), ("5, 6" if turned_b else "6, 5")
+    text = f"y = Gemm<transA={turned_a}, transB={turned_b}>(a, b)"
+    model = parse(f"g (float[{a}] a, float[{b}] b) => (float[4, 5] y) {{ {text} }}")
+    state = State(graph_of_model(model), Request(widen_io=("*",)))
+    run_passes(analysis(), state)
+    find = state.known.axes.find
+    left, right = (state.known.of[value] for value in state.graph.inputs)
+    rows, columns = state.known.of[state.graph.nodes[0].outputs[0]]
+    assert find(left[1 - turned_a]) is find(right[turned_b])
+    assert (find(rows), find(columns)) == (find(left[turned_a]), find(right[1 - turned_b]))
+    assert not any(map(state.known.axes.is_rigid, (*left, *right)))
+
+
 def test_borders_of_a_padded_axis_are_apart() -> None:
     """The first half of the numbers stands before the axes, the second after them."""
     model = parse("g (float[4, 6] x) => (float[7, 10] y) { y = Pad(x, pads) }", {"pads": np.array([1, 0, 2, 4])})
