@@ -341,6 +341,16 @@ def test_a_result_may_be_mended() -> None:
     )
 
 
+def _squared(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a).tanh()
+    return F.linear(h * torch.dot(h, h).tanh(), v)
+
+
+def test_a_square_takes_a_factor_once() -> None:
+    """One value is both operands of a product, and one of the two is divided by the copies."""
+    assert grown(clones([(8, 6), (5, 8)], _squared, x(6)))
+
+
 def _uneven(a: Tensor, b: Tensor, v: Tensor, x: Tensor) -> Tensor:
     h, k = F.linear(x, a), F.linear(x, b)
     k = k + k.view(-1, 2, 3).transpose(1, 2).flatten(1)

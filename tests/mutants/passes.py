@@ -115,7 +115,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/balance_scales.py",
         "            node.operands[name] = new\n            return\n",
         "            node.operands[name] = new\n",
-        ("tests/test_widths_and_scales.py::test_reductions_over_the_widened_axis",),
+        ("tests/test_rules_graphs.py::test_a_square_takes_a_factor_once",),
     ),
     # widen-initializers and rewrite-literals
     Mutant(

@@ -16,10 +16,10 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
     Mutant(
-        "maps: a dynamic axis changes a factor that may grow",
+        "maps: a dynamic axis keeps the size of the trace",
         "graphclone/maps.py",
-        "if leaf.pin is not None and leaf not in self.sizes",
-        "if leaf not in self.sizes",
+        "        self._learn(axis, size)\n",
+        "",
         ("tests/test_rules_graphs.py::test_heads_in_one_axis_with_a_batch_of_another_size",),
     ),
     Mutant(
