@@ -91,6 +91,15 @@ def test_axes_that_are_sums_and_products_of_numbers() -> None:
     assert solve(config, fused(wide), model(fused)) == wide
 
 
+def test_as_few_numbers_change_as_can() -> None:
+    """An axis that is a product could grow fourfold by two of its factors."""
+    solver = Model(lambda c: {"w": (c["a"] * c["b"],)}, lambda c: None, lambda a, b: None, lambda size: {1, 2, 4})
+    config: Config = {"a": 3, "b": 5}
+    found = solve(config, {"w": (60,)}, solver)
+    assert found["a"] * found["b"] == 60
+    assert len(differences(config, found)) == 1
+
+
 def test_a_sum_that_can_only_be_seen_tripled() -> None:
     """The class refuses even numbers, so that what an axis gains by the probe is twice what a unit brings."""
 

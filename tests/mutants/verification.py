@@ -127,11 +127,4 @@ MUTANTS: tuple[Mutant, ...] = (
         "if not factor:",
         ("tests/test_verify_files.py",),
     ),
-    Mutant(
-        "interpreter: what is returned is dropped after its last reader",
-        "graphclone/interpreter.py",
-        "if last[value] is node and value not in kept:",
-        "if last[value] is node:",
-        _LOCKSTEP,
-    ),
 )
