@@ -101,8 +101,8 @@ def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
     except subprocess.TimeoutExpired:
         return FAILED, f"no end after {LIMIT} s"
     lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith(("FAILED", "ERROR"))), lines[-1] if lines else "")
-    return done.returncode, said.removeprefix("FAILED ").partition(" - ")[0][:160]
+    said = [line for sign in ("FAILED ", "ERROR") for line in lines if line.startswith(sign)] or lines[-1:] or [""]
+    return done.returncode, said[0].removeprefix("FAILED ").partition(" - ")[0][:160]
 
 
 def main() -> int:
