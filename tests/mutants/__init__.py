@@ -48,6 +48,7 @@ class StaleError(Exception):
 
 def mutants() -> tuple[Mutant, ...]:
     """All of them, in the order of the library's layers."""
-    from tests.mutants import algebra, formats, passes, rules, verification
+    from tests.mutants import algebra, formats, passes, rules, rules_of_shapes, verification
 
-    return (*algebra.MUTANTS, *rules.MUTANTS, *passes.MUTANTS, *verification.MUTANTS, *formats.MUTANTS)
+    tables = (algebra, rules, rules_of_shapes, passes, verification, formats)
+    return tuple(mutant for table in tables for mutant in table.MUTANTS)

@@ -100,6 +100,13 @@ MUTANTS: tuple[Mutant, ...] = (
         _FLOOR,
     ),
     Mutant(
+        "samples: an output that grew is compared with one that did not",
+        "graphclone/samples.py",
+        "(maps.widened(value, exact), wide)",
+        "(exact, wide)",
+        ("tests/test_verify.py::test_grown_inputs_and_outputs_are_compared_through_the_maps",),
+    ),
+    Mutant(
         "static check: only ranks are compared",
         "graphclone/static_check.py",
         "if shape == predicted:",
