@@ -8,7 +8,7 @@ SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo bench survey fuzz study-mini clean
+.PHONY: help install test lint format coverage demo bench survey fuzz mutants study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ bench: install ## measure speed and memory
 
 study-mini: install ## train a small model, its clones and a random one, and compare
 	$(BIN)/graphclone study mini -o build/study-mini --jobs 2
+
+mutants: install ## make plausible mistakes in copies of the library, and see that the tests notice each of them
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 survey: install ## widen every ONNX file of the tests' collection, and count
 	$(BIN)/python -m tests.onnx_survey

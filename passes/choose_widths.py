@@ -13,7 +13,6 @@ from graphclone.dims import Dim, dims
 from graphclone.errors import GraphcloneError
 from graphclone.facts import Facts
 from graphclone.growth import Growth
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import Request, State
 
 
@@ -65,11 +64,16 @@ def _checked(factor: object, where: str) -> int:
 
 
 def _nothing(facts: Facts, found: list[Dim]) -> str:
-    """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters."""
+    """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters.
+
+    Dims that no product of matrices knows, such as the rows of a table, are nothing that a user wants to grow.
+    """
     if not found:
         return "nothing to widen: no parameter has an axis of more than one element"
     sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
     outputs = {output.name for output in facts.graph.outputs}
+    operands = (value for contraction in facts.contractions for value, _ in contraction.operands)
+    multiplied = {leaf for value in operands for axis in facts.of[value] for leaf in facts.axes.leaves(axis)}
     held: dict[Why | None, set[str]] = {}
     for dim in found:
         held.setdefault(dim.pin, set()).update(dim.parameters)
@@ -78,7 +82,7 @@ def _nothing(facts: Facts, found: list[Dim]) -> str:
         assert dim.pin is not None
         boundary = dim.pin.text.endswith("keeps its shape")
         returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
-        return dim.pin.text != UNREAD, returned, not boundary, sum(sizes[name] for name in held[dim.pin])
+        return dim.axis in multiplied, returned, not boundary, sum(sizes[name] for name in held[dim.pin])
 
     worst = max(found, key=weight)
     return f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}{_hint(worst.pin)}"

@@ -108,6 +108,7 @@ def _reorderings() -> Iterator[Sample]:
         yield call(f"{name}.int", x, 1, -1)
         yield call(f"{name}.intlist", x, [3, 0], [0, 2])
         yield call(f"{name}.intlist", x, [0, 1], [-1, -2])
+        yield call(f"{name}.intlist", floats(4, 6, 4), [0, 1], [1, 0])
     for name in ("mT", "mH", "adjoint", "numpy_T"):
         yield call(name, x if name != "mH" else torch.complex(x, x))
     for name in ("t", "numpy_T"):

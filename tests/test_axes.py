@@ -165,6 +165,27 @@ def test_products_are_refined_from_the_left() -> None:
     assert sizes(axes, a) == sizes(axes, b) == [2, 3, 4]
 
 
+def test_concats_are_cut_from_the_left() -> None:
+    for left, right in ([7, 3], [5, 5]), ([5, 5], [7, 3]):
+        axes = Axes()
+        a, b = (axes.concat([axes.dim(size) for size in cuts]) for cuts in (left, right))
+        axes.unify(a, b, WHY)
+        assert sizes(axes, a) == sizes(axes, b) == [5, 2, 3]
+        assert not any(leaf.pin for leaf in axes.leaves(a))
+
+
+def test_segments_of_a_product_have_its_inner_factors() -> None:
+    """8 + 4 = 3 * 4: the first segment is 2 * 4, in that order, and the 4 of both is that of the product."""
+    axes = Axes()
+    long, short = axes.dim(8), axes.dim(4)
+    outer, inner = axes.dim(3), axes.dim(4)
+    axes.unify(axes.concat([long, short]), axes.product([outer, inner]), WHY)
+    assert sizes(axes, long) == [2, 4]
+    assert sizes(axes, outer) == [2, 1]
+    assert axes.leaves(long)[1] is axes.find(short) is axes.find(inner)
+    assert not axes.is_rigid(inner)
+
+
 def test_factorings_without_common_factors_are_tied() -> None:
     axes = Axes()
     four, twelve, six, eight = (axes.dim(n) for n in (2, 21, 3, 14))
@@ -227,6 +248,23 @@ def test_a_pin_spreads_to_all_that_is_equal() -> None:
     assert axes.find(c).pin == Why("out", "the output keeps its shape")
 
 
+def test_a_pin_holds_every_part() -> None:
+    for make, count in (Axes.product, 2), (Axes.concat, 3):
+        axes = Axes()
+        parts = [axes.dim(4) for _ in range(count)]
+        axes.pin(make(axes, parts), WHY)
+        assert [axes.find(part).pin for part in parts] == [WHY] * count
+
+
+def test_what_equals_a_pinned_dim_is_pinned_part_by_part() -> None:
+    for swapped in (False, True):
+        axes = Axes()
+        parts = [axes.dim(3), axes.dim(4)]
+        pair = (axes.product(parts), axes.dim(12, WHY))
+        axes.unify(*(reversed(pair) if swapped else pair), WHY)
+        assert [axes.find(part).pin for part in parts] == [WHY, WHY]
+
+
 def test_unequal_sizes_pin_both_sides() -> None:
     axes = Axes()
     a, b = axes.dim(4), axes.dim(5)
@@ -260,3 +298,27 @@ def test_parts_that_are_summed_over_grow_alike() -> None:
     assert [growth.factor for growth in chosen.values()] == [2, 2] and list(held) == [passed]
     chosen, held = settle(facts_of(axes), {rotated: Growth(4, 2)})
     assert not chosen and "repeated unequally" in str(held[rotated])
+
+
+def test_what_one_requirement_lowers_may_break_another() -> None:
+    """The first three grow by 3, until the last holds back one of them, and it the others, in whatever order."""
+    axes = Axes()
+    dims = [axes.dim(4) for _ in range(4)]
+    for a, b in pairwise(dims):
+        axes.uniform(axes.concat([a, b]), WHY)
+    chosen, held = settle(facts_of(axes), {dim: Growth(4, 2 if dim is dims[-1] else 3) for dim in dims})
+    assert [chosen[dim].factor for dim in dims] == [2, 2, 2, 2]
+    assert list(held) == dims[-2::-1]
+
+
+def test_behind_a_tied_factor_nothing_grows() -> None:
+    axes = Axes()
+    outer, inner, other = axes.dim(2), axes.dim(5), axes.dim(3)
+    ten = axes.dim(10)
+    axes.unify(axes.product([ten, axes.dim(21)]), axes.product([other, axes.dim(70)]), WHY)
+    assert [(tie.a, tie.b) for tie in axes.ties] == [(ten, other)]
+    axes.unify(ten, axes.product([outer, inner]), WHY)
+    wanted = {outer: Growth(2, 2), inner: Growth(5, 2), other: Growth(3, 2)}
+    chosen, held = settle(facts_of(axes), {axes.find(axis): growth for axis, growth in wanted.items()})
+    assert {axis.size for axis in chosen} == {2, 3}
+    assert [axis.size for axis in held] == [5]

@@ -91,6 +91,30 @@ def test_axes_that_are_sums_and_products_of_numbers() -> None:
     assert solve(config, fused(wide), model(fused)) == wide
 
 
+def test_as_few_numbers_change_as_can() -> None:
+    """An axis that is a product could grow fourfold by two of its factors."""
+    solver = Model(lambda c: {"w": (c["a"] * c["b"],)}, lambda c: None, lambda a, b: None, lambda size: {1, 2, 4})
+    config: Config = {"a": 3, "b": 5}
+    found = solve(config, {"w": (60,)}, solver)
+    assert found["a"] * found["b"] == 60
+    assert len(differences(config, found)) == 1
+
+
+def test_a_sum_that_can_only_be_seen_tripled() -> None:
+    """The class refuses even numbers, so that what an axis gains by the probe is twice what a unit brings."""
+
+    def odd(config: Config) -> Shapes:
+        if config["odd"] % 2 == 0:
+            raise ValueError("even")
+        return {"w": (config["odd"] + 4,)}
+
+    def ratios(size: int) -> set[int]:
+        return {1, 5}
+
+    solver = Model(odd, lambda config: None, lambda a, b: None, ratios)
+    assert solve({"odd": 7}, {"w": (39,)}, solver) == {"odd": 35}
+
+
 def test_lists_and_nested_configurations() -> None:
     def towers(config: Config) -> Shapes:
         text = config["text"]

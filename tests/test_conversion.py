@@ -97,6 +97,17 @@ def test_conversions_there_and_back_give_the_same_bits(name: str, tmp_path: Path
     assert all(torch.equal(back[key], tensor.read()) for key, tensor in checkpoint.weights.items())
 
 
+def test_experts_are_stacked_by_number(tmp_path: Path) -> None:
+    """The tenth comes after the ninth, though its name comes before that of the second."""
+    experts = {"num_local_experts": 12, "num_experts_per_tok": 2, "num_key_value_heads": 2}
+    model = randomise(transformers.MixtralForCausalLM(transformers.MixtralConfig(**_TEXT, **experts)).eval())
+    model.save_pretrained(tmp_path / "source")
+    checkpoint = open_checkpoint(tmp_path / "source")
+    assert any("experts.11." in name for name in checkpoint.weights)
+    tensors = loaded(checkpoint.on_meta(checkpoint.config), checkpoint.weights)
+    assert all(torch.equal(tensors[name].read(), tensor) for name, tensor in model.state_dict().items())
+
+
 def test_several_files_and_threads_give_the_same_tensors(tmp_path: Path) -> None:
     plan = planned(saved("mixtral", tmp_path / "source"), kind="noisy-diagonal")
     assert any(isinstance(entry, Bundle) for entry in plan.entries)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.ir import Graph, Node, Value
-from tests.onnx_graphs import graph_of, lockstep, parse, widened
+from graphclone.lockstep import run_lockstep
+from graphclone.passes import analysis
+from graphclone.pipeline import State, run
+from tests.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
 
 SPLIT_HEADS = """
     g (float[batch, sequence, 24] x) => (float[batch, sequence, 4, 6] y) {
@@ -101,13 +105,27 @@ SHARED = """
 
 @pytest.mark.parametrize(
     ("content", "copies"),
-    [(np.ones(4, np.float32), 3), (np.arange(4, dtype=np.float32), 1)],
-    ids=["one number", "trained"],
+    [(np.ones(4, np.float32), 3), (np.arange(4, dtype=np.float32), 1), (np.array([1, 2, 3, 1], np.float32), 1)],
+    ids=["one number", "trained", "trained to equal ends"],
 )
 def test_an_initializer_shared_by_chance_is_one_for_each_reader(content: np.ndarray, copies: int) -> None:
     graph = graph_of(parse(SHARED, {"w": content}))
     assert len(graph.initializers) == copies
     assert graph.initializers[0].name == "w"
+
+
+@pytest.mark.parametrize(("position", "size"), [(0, 3), (1, 3), (2, 1), (-1, 1)])
+def test_a_pick_from_a_split_sequence_is_a_part_of_a_split(position: int, size: int) -> None:
+    text = f"""
+        g (float[batch, 7] x) => (float[batch, {size}] y) {{
+            parts = SplitToSequence<axis=1, keepdims=1>(x, three)
+            y = SequenceAt(parts, position)
+        }}
+    """
+    graph = graph_of(parse(text, {"three": np.array(3, np.int64), "position": np.array(position, np.int64)}))
+    split = node_of(graph, "onnx.Split")
+    assert split.operands["split"] == [3, 3, 1]
+    assert split.outputs[position] is graph.outputs[0].operand
 
 
 def test_functions_of_the_model_are_inlined() -> None:
@@ -165,6 +183,28 @@ def test_dims_pass_through_both_branches_of_an_if(seed: int | None) -> None:
     assert lockstep(state).first is None
 
 
+SUMMED = """
+    g (float[batch, 5] x, bool flag) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        z = If (flag) <
+            then_branch = t () => (float[batch, 1] p) { p = ReduceSum<keepdims=1>(h, last) },
+            else_branch = e () => (float[batch, 1] q) { q = ReduceMean<axes=[-1], keepdims=1>(h) }
+        >
+        y = MatMul(z, down)
+    }
+"""
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_both_branches_of_an_if_have_one_scale(flag: bool) -> None:
+    """A sum counts the copies that a mean does not."""
+    state = widened(parse(SUMMED, {"up": (5, 6), "down": (1, 5), "last": np.array([-1])}))
+    assert {i.name: i.value.shape for i in state.graph.initializers}["up"] == (5, 12)
+    assert state.source is not None
+    x, _ = inputs_of(state.source)
+    assert run_lockstep(state, [x, torch.tensor(flag)]).first is None
+
+
 def test_a_branch_that_is_always_taken_takes_the_place_of_its_if() -> None:
     text = BRANCH.replace(", bool flag", "").replace("h = MatMul(x, up)", "h = MatMul(x, up)\nflag = Equal(one, one)")
     model = parse(text, {**BRANCH_WEIGHTS, "one": np.array(1, np.int64)})
@@ -201,6 +241,37 @@ def test_dims_pass_through_the_body_of_a_loop() -> None:
     assert shapes == {"up": (5, 12), "recurrent": (12, 12), "out": (12, 14), "down": (14, 5), "side": (12, 5)}
 
 
+SUMMED_BEFORE = """
+    g (float[batch, 5] x) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        before = ReduceSum<keepdims=1>(h, last)
+        after = ReduceMean<axes=[-1], keepdims=1>(h)
+        end, all = Loop (rounds, , before) <
+            body = b (int64 i, bool c, float[batch, 1] s) => (bool d, float[batch, 1] u, float[batch, 1] o) {
+                d = Identity(c)
+                u = Identity(after)
+                o = Identity(s)
+            }
+        >
+        mean = ReduceMean<axes=[0], keepdims=0>(all)
+        z = MatMul(mean, down)
+        w = MatMul(end, side)
+        y = Add(z, w)
+    }
+"""
+
+
+def test_the_state_of_a_loop_has_one_scale() -> None:
+    """A sum counts the copies that a mean does not: the first round begins with the one, all others with the other."""
+    numbers = {"last": np.array([-1]), "rounds": np.array(3, np.int64)}
+    state = widened(parse(SUMMED_BEFORE, {"up": (5, 6), "down": (1, 5), "side": (1, 5), **numbers}))
+    scales = {value.name: scale for value, scale in state.value_scales.items()}
+    assert scales["before"] == 2.0
+    begins, ends = (node_of(state.graph, op).operands["states"][0] for op in ("onnx.Loop.body", "onnx.Loop"))
+    assert begins.name != "before"
+    assert scales.get(begins.name, 1.0) == scales.get(ends.name, 1.0) == 1.0
+
+
 SCAN = """
     g (float[4, batch, 5] x) => (float[4, batch, 5] y) {
         start = ConstantOfShape(sizes)
@@ -225,6 +296,24 @@ def test_dims_pass_through_the_body_of_a_scan() -> None:
     shapes = {i.name: i.value.shape for i in state.graph.initializers if i.kind == "parameter"}
     assert shapes == {"up": (5, 12), "recurrent": (12, 12), "down": (12, 5)}
     assert {i.name: i.value.shape for i in state.graph.initializers}["start"] == (2, 12)
+
+
+SCANNED = """
+    g (float[4, 5] x) => (float[4] y) {
+        h = MatMul(x, up)
+        start = ConstantOfShape(sizes)
+        y, all = Scan <num_scan_inputs = 1, scan_input_axes = [1],
+            body = b (float[4] s, float[4] e) => (float[4] u, float[4] o) { u = Add(s, e) o = Identity(e) }
+        > (start, h)
+    }
+"""
+
+
+def test_what_a_scan_takes_one_by_one_keeps_its_size() -> None:
+    state = State(graph_of(parse(SCANNED, {"up": (5, 6), "sizes": np.array([4])})))
+    run(analysis(), state)
+    (up,) = [axes for value, axes in state.known.of.items() if value.name == "up"]
+    assert "one position for every round" in str(state.known.axes.find(up[1]).pin)
 
 
 def test_chance_is_the_same_for_source_and_clone() -> None:

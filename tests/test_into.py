@@ -231,3 +231,54 @@ def test_numbers_that_no_growth_gives_are_refused() -> None:
 
 def grouped(width: int, groups: int) -> nn.Module:
     return nn.Sequential(nn.Linear(6, width), nn.GroupNorm(groups, width), nn.Linear(width, 5)).eval()
+
+
+class TwoParts(nn.Module):
+    """Two streams, one taken off the other, or side by side and normed: (batch, 6) -> (batch, 5)."""
+
+    def __init__(self, first: int, second: int, *, joined: bool = False, swapped: bool = False) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, first), nn.Linear(6, second)
+        width = first + second if joined else first
+        self.norm, self.down = nn.LayerNorm(width), nn.Linear(width, 5)
+        self.joined, self.swapped = joined, swapped
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = torch.tanh(self.first(x)), torch.tanh(self.second(x))
+        if self.swapped:
+            a, b = b, a
+        y: Tensor = self.down(self.norm(torch.cat([a, b], -1) if self.joined else a - b))
+        return y
+
+
+def test_operands_in_another_order_are_other_code() -> None:
+    small, big = TwoParts(10, 10).eval(), TwoParts(20, 20, swapped=True).eval()
+    with pytest.raises(GraphcloneError, match="sub reads tanh in the one and tanh_1 in the other"):
+        gc.clone(small, (features(3, 6),), into=big)
+
+
+def test_what_is_averaged_over_must_grow_evenly() -> None:
+    small, x = seeded(lambda: TwoParts(10, 14, joined=True)).eval(), features(3, 6)
+    big = TwoParts(20, 28, joined=True).eval()
+    gc.clone(small, (x,), into=big)
+    torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(GraphcloneError, match="first cannot grow by 2: normalised over an axis whose parts"):
+        gc.clone(small, (x,), into=TwoParts(20, 14, joined=True).eval())
+
+
+class Gated(nn.Module):
+    """(batch, 6) -> (batch, 5) by way of a gated linear unit, whose two halves are one dim."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 2 * inner), nn.Linear(inner, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(nn.functional.glu(self.up(x), -1))
+        return y
+
+
+def test_a_part_that_occurs_twice_counts_twice() -> None:
+    small, big, x = seeded(lambda: Gated(8)).eval(), Gated(24).eval(), features(3, 6)
+    gc.clone(small, (x,), into=big)
+    torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)

@@ -186,6 +186,29 @@ def test_unequal_copies_take_the_matrix_of_their_own_count() -> None:
     assert wide.tolist() == [[1, 0, 1, 0, 0, 1], [1, 0, 1, 0, 0, 1], [0, 1, 0, 1, 0, 1]]
 
 
+def test_every_index_is_shared_out_among_its_own_copies() -> None:
+    columns = Concat((Leaf(Growth(1, 2)), Leaf(Growth(1, 4)), rigid(1)))
+    wide = widen(torch.tensor([[2.0, 8.0, 1.0]]), Widening("w", (rigid(1), columns), (1,)))
+    assert wide.tolist() == [[1, 1, 2, 2, 2, 2, 1]]
+
+
+def test_a_strategy_is_asked_for_the_copies_of_outputs_and_of_inputs() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def rule(n_out: int, n_in: int) -> FloatArray:
+        asked.append((n_out, n_in))
+        return skewed(n_out, n_in)
+
+    widen(torch.ones(2, 2), Widening("w", (Leaf(Growth(2, 3)), Leaf(Growth(2, 2))), (1,), strategy(rule)))
+    assert set(asked) == {(3, 2)}
+
+
+def test_pads_are_shifted_and_not_scaled() -> None:
+    padded = Leaf(Growth.explicit(2, [0, PAD, 1]))
+    assert widen(torch.tensor([2.0, 4.0]), Widening("w", (padded,), scale=0.5)).tolist() == [1, 0, 2]
+    assert widen(torch.tensor([2.0, 4.0]), Widening("w", (padded,), scale=0.5, shift=3.0)).tolist() == [4, 3, 5]
+
+
 def test_an_infinite_weight_does_not_leak_into_the_zeros_of_the_diagonal() -> None:
     axes = (rigid(1), Leaf(Growth(2, 2)))
     wide = widen(torch.tensor([[math.inf, -1.0]]), Widening("w", axes, (1,), strategy("diagonal")))

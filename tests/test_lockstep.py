@@ -61,6 +61,20 @@ def test_a_spoiled_weight_is_found_at_the_node_that_reads_it(weight: str, reader
     assert f"rule of {result.first.op} in {result.first.scope}" in str(result.first)
 
 
+@pytest.mark.parametrize(
+    ("bias", "change", "found"),
+    [("0.bias", 1e-9, "linear"), ("3.bias", 1e-9, "linear_1"), ("3.bias", 1e-11, "output"), ("3.bias", 1e-13, None)],
+)
+def test_values_hold_to_ten_digits_and_outputs_to_twelve(bias: str, change: float, found: str | None) -> None:
+    made = perceptron()
+    tensors = doubled(widened_tensors(made.state))
+    (spoiled,) = [tensors[i.value] for i in made.graph.initializers if bias in i.names]
+    spoiled[0] += change
+    result = run_lockstep(made.state, [features(3, 6)], tensors=tensors)
+    assert 0.2 * change < result.worst < 5 * change
+    assert (result.first.value if result.first else None) == found
+
+
 def test_a_spoiled_literal_is_found_at_its_node() -> None:
     made = spoilable(small())
     node = node_of(made, "aten.layer_norm.default")
@@ -106,6 +120,28 @@ def test_a_node_that_the_clone_alone_has_is_passed_over_but_not_believed() -> No
     found = run_lockstep(made.state, [torch.arange(4)]).first
     assert found is not None
     assert found.op == "aten.matmul.default"
+
+
+class Summed(nn.Module):
+    """(batch, 6) -> (batch,): a sum that counts the copies, as the last thing that is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.up(x)).sum(-1)
+
+
+def test_a_node_that_the_clone_alone_has_at_its_end_gives_the_output() -> None:
+    made = spoilable(Summed())
+    assert "rescaled" in made.graph.nodes[-1].name
+    assert run_lockstep(made.state, [features(3, 6)]).output < 1e-14
+    made.graph.nodes[-1].operands["other"] = 0.75
+    found = run_lockstep(made.state, [features(3, 6)])
+    assert found.output == pytest.approx(0.5)
+    assert found.first is not None
+    assert found.first.value == "output"
 
 
 def test_a_source_that_cannot_run_is_an_error_that_names_the_node() -> None:

@@ -125,6 +125,19 @@ def test_rule_by_replication(case: Case) -> None:
             compare_in_onnxruntime(case, state, inputs)
 
 
+def test_the_sizes_written_into_a_blockwise_product_follow() -> None:
+    grew = set()
+    for case in (case for case in CASES if case.op == "MatMulNBits"):
+        before = widened(case, 0, "tile").source
+        assert before is not None
+        for seed in range(4):
+            node, source = widened(case, seed, "tile").graph.nodes[0], before.nodes[0]
+            sizes = (node.operands["A"].shape[-1], node.outputs[0].shape[-1])  # type: ignore[index]
+            assert (node.operands["K"], node.operands["N"]) == sizes
+            grew |= {name for name in "KN" if node.operands[name] > source.operands[name]}
+    assert grew == {"K", "N"}
+
+
 def compare_in_onnxruntime(case: Case, state: State, inputs: Sequence[torch.Tensor]) -> None:
     """The written clone against the source, both in single precision."""
     clone = session(onnx_ir.serde.serialize_model(to_model(state)))
@@ -241,6 +254,7 @@ def windowed() -> Iterator[tuple[str, tuple[Array, ...], dict[str, Any]]]:
     yield "ConvTranspose", (x, f(4, 3, 3, 3)), {"output_shape": [20, 18], "strides": [2, 2], "dilations": [2, 1]}
     for op in ("MaxPool", "AveragePool"):
         yield op, (x,), {"kernel_shape": [3, 2], "ceil_mode": 1, "strides": [2, 3], "pads": [1, 0, 1, 1]}
+        yield op, (f(1, 1, 4),), {"kernel_shape": [2], "ceil_mode": 1, "strides": [4], "pads": [0, 1]}
         yield op, (x,), {"kernel_shape": [3, 2], "auto_pad": "SAME_UPPER", "strides": [2, 2]}
         yield op, (x,), {"kernel_shape": [3, 2], "dilations": [2, 3]}
         yield op, (f(1, 2, 5, 5, 4),), {"kernel_shape": [2, 2, 2]}

@@ -12,12 +12,15 @@ import pytest
 from graphclone.frontends.onnx.tensors import to_torch
 from graphclone.growth import Kind
 from graphclone.lockstep import run_lockstep
+from graphclone.passes import analysis
 from graphclone.pipeline import Request, State
 from graphclone.pipeline import run as run_passes
 from graphclone.rules import default_rules
 from graphclone.rules.pointwise import elementwise, homogeneous
 from graphclone.rules.reduce import mean, onnx_reduction
 from graphclone.rules.site import Rule, Site
+from tests.onnx_graphs import graph_of as graph_of_model
+from tests.onnx_graphs import parse
 from tests.onnx_node_cases import Case, all_ops, cases, expanded, graph_of, more_cases
 from tests.onnx_node_tests import Summary, compare, run, summarise
 from tests.tracing import random_pipeline
@@ -95,6 +98,53 @@ def test_reference_agrees_with_runtime(case: Case) -> None:
         pytest.skip("ONNX Runtime has no kernel")
     found = run(node, data, reference=True)
     compare(np.asarray(found[0]), np.asarray(expected[0]), case.name)
+
+
+INDEXED = [
+    ("Gather<axis=1>", "4, 6, 5", "2, 3", "4, 2, 3, 5", "010"),
+    ("Gather<axis=0>", "4, 6, 5", "2", "2, 6, 5", "100"),
+    ("GatherElements<axis=1>", "4, 6, 5", "4, 3, 5", "4, 3, 5", "010"),
+    ("GatherND<batch_dims=1>", "4, 6, 5, 7", "4, 3, 2", "4, 3, 7", "0110"),
+    ("GatherND", "4, 6, 5, 7", "3, 1", "3, 6, 5, 7", "1000"),
+]
+
+
+@pytest.mark.parametrize(("op", "x", "i", "y", "expected"), INDEXED, ids=[op for op, *_ in INDEXED])
+def test_what_is_indexed_is_pinned_and_nothing_else(op: str, x: str, i: str, y: str, expected: str) -> None:
+    """``expected`` has a 1 for every axis of the operand that must keep its size, and a 0 for one that may grow."""
+    model = parse(f"g (float[{x}] x, int64[{i}] i) => (float[{y}] y) {{ y = {op}(x, i) }}")
+    state = State(graph_of_model(model), Request(widen_io=("*",)))
+    run_passes(analysis(), state)
+    axes = state.known.of[state.graph.inputs[0]]
+    assert "".join("1" if state.known.axes.is_rigid(axis) else "0" for axis in axes) == expected
+    assert not state.known.refusals
+
+
+@pytest.mark.parametrize("turned_a", [0, 1])
+@pytest.mark.parametrize("turned_b", [0, 1])
+def test_a_product_sums_over_one_axis_of_each_matrix(turned_a: int, turned_b: int) -> None:
+    a, b = ("6, 4" if turned_a else "4, 6"), ("5, 6" if turned_b else "6, 5")
+    text = f"y = Gemm<transA={turned_a}, transB={turned_b}>(a, b)"
+    model = parse(f"g (float[{a}] a, float[{b}] b) => (float[4, 5] y) {{ {text} }}")
+    state = State(graph_of_model(model), Request(widen_io=("*",)))
+    run_passes(analysis(), state)
+    find = state.known.axes.find
+    left, right = (state.known.of[value] for value in state.graph.inputs)
+    rows, columns = state.known.of[state.graph.nodes[0].outputs[0]]
+    assert find(left[1 - turned_a]) is find(right[turned_b])
+    assert (find(rows), find(columns)) == (find(left[turned_a]), find(right[1 - turned_b]))
+    assert not any(map(state.known.axes.is_rigid, (*left, *right)))
+
+
+def test_borders_of_a_padded_axis_are_apart() -> None:
+    """The first half of the numbers stands before the axes, the second after them."""
+    model = parse("g (float[4, 6] x) => (float[7, 10] y) { y = Pad(x, pads) }", {"pads": np.array([1, 0, 2, 4])})
+    state = State(graph_of_model(model), Request(widen_io=("*",)))
+    run_passes(analysis(), state)
+    rows, columns = state.known.of[state.graph.nodes[0].outputs[0]]
+    parts = [[leaf.size for leaf in state.known.axes.leaves(axis)] for axis in (rows, columns)]
+    assert parts == [[1, 4, 2], [6, 4]]
+    assert not any(map(state.known.axes.is_rigid, (rows, columns)))
 
 
 EXPANDED = (

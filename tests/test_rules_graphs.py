@@ -10,11 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import graphclone as gc
 from graphclone.facts import Facts
 from graphclone.frontends.torch import TorchDialect, trace
 from graphclone.ir import Graph, Node, Output, Value
-from graphclone.lockstep import run_lockstep
+from graphclone.lockstep import lazily_widened, lifted_tensor, run_lockstep
+from graphclone.maps import Maps
 from graphclone.models.randomise import randomise
+from graphclone.passes import default_pipeline
+from graphclone.passes.balance_scales import Unbalanced
 from graphclone.pipeline import Request, State, run
 from graphclone.rules import apply
 from graphclone.rules.site import Site
@@ -127,6 +131,49 @@ def test_two_weights_multiplied_with_each_other() -> None:
     assert grown(clones(shapes, lambda w, b, a, v, x: F.linear(F.linear(x, w + b @ a).relu(), v), x(3, 6)))
 
 
+def _with_itself(a: Tensor, w: Tensor, m: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return F.linear(F.linear(F.linear(x, a).tanh() @ m, w @ w), v)
+
+
+def _added_to_its_product(a: Tensor, w: Tensor, m: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return F.linear(F.linear(F.linear(x, a).tanh(), torch.addmm(w, m.relu(), w)), v)
+
+
+def _over_both_axes(a: Tensor, w: Tensor, m: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    return F.linear(((F.linear(x, a).tanh() @ w).tanh() @ w.mT).tanh() @ m, v)
+
+
+@pytest.mark.parametrize("function", [_with_itself, _added_to_its_product, _over_both_axes])
+def test_a_weight_with_a_second_use_is_replicated(function: Callable[..., Any]) -> None:
+    """A weight that is shared out for one of its uses would be wrong in the other."""
+    states = clones([(8, 6), (8, 8), (8, 8), (5, 8)], function, x(3, 6))
+    assert grown(states)
+    for state in states:
+        assert "weights.1" not in [i.name for i in state.graph.initializers if i.value in state.known.folded]
+
+
+@pytest.mark.parametrize("seen", [lambda w: w, lambda w: w.mT], ids=["itself", "a view"])
+def test_a_weight_that_is_returned_is_replicated(seen: Callable[[Tensor], Tensor]) -> None:
+    states = clones([(8, 6), (6, 8)], lambda a, b, x: (F.linear(F.linear(x, a).tanh(), b), seen(b)), x(3, 6), io=True)
+    assert grown(states)
+    for state in states:
+        returned = next(i for i in state.graph.initializers if i.name == "weights.1")
+        data = lifted_tensor(returned)
+        assert torch.equal(lazily_widened(state)[returned.value], Maps(state).widened(returned.value, data))
+
+
+def _into_a_recurrence(w: Tensor, u: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    states, _ = torch.rnn_tanh(x, x.new_zeros(1, x.shape[0], 8), [w, u], False, 1, 0.0, False, False, True)
+    return F.linear(states @ u.sigmoid(), v)
+
+
+def test_nothing_is_multiplied_inside_a_recurrence() -> None:
+    """What feeds it is not what its second weight sums over, and that weight cannot be divided for its other use."""
+    module = randomise(Module([(8, 6), (8, 8), (5, 8)], _into_a_recurrence)).eval()
+    with pytest.raises(Unbalanced, match="times too large and nothing can absorb it"):
+        run(default_pipeline(), State(trace(module, (x(3, 7, 6),)), Request(2)))
+
+
 # Writes through views
 
 
@@ -167,6 +214,20 @@ def test_writes_into_what_was_made_for_it(shapes: Any, function: Any, shape: tup
     assert grown(clones(shapes, function, x(*shape)))
 
 
+def _added_up(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    total = torch.zeros(8)
+    for row in F.linear(x, a).unbind(0):
+        total.add_(row)
+    return F.linear(total, v)
+
+
+def test_what_is_written_into_is_made_anew_in_every_run() -> None:
+    module, inputs = randomise(Module([(8, 6), (5, 8)], _added_up)).eval(), x(3, 6)
+    made = gc.clone(module, (inputs,)).module()
+    for _ in range(2):
+        torch.testing.assert_close(made(inputs), module(inputs), rtol=1e-5, atol=1e-5)
+
+
 # Computed sizes
 
 
@@ -203,6 +264,20 @@ def _cut_batch_with_heads(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
 def test_computed_sizes(function: Callable[..., Any]) -> None:
     shapes = [(12, 6), (1, 1, 12), (5, 12)] if function is _expanded else [(12, 6), (5, 12)]
     assert grown(clones(shapes, function, x(2, 7, 6)))
+
+
+def _heads_first(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a).unflatten(-1, (4, 3)).movedim(2, 0).flatten(0, 1).tanh()
+    return F.linear(h.unflatten(0, (4, -1)).movedim(0, 2).flatten(2), v)
+
+
+def test_heads_in_one_axis_with_a_batch_of_another_size() -> None:
+    """It is the batch that has another size in another run, though the heads come first."""
+    module = randomise(Module([(12, 6), (5, 12)], _heads_first)).eval()
+    state = State(trace(module, (x(2, 7, 6),)), Request(2, kind="interleave"))
+    run(default_pipeline(), state)
+    assert any(axis.size == 4 for axis in state.growths or ())
+    assert run_lockstep(state, [x(3, 5, 6)]).first is None
 
 
 def test_cutting_a_batch_that_holds_heads_holds_them_back() -> None:
@@ -265,6 +340,16 @@ def test_a_result_may_be_mended() -> None:
     assert grown(
         clones(shapes, lambda a, v, x: F.linear((h := F.linear(x, a)) + h.norm(dim=-1, keepdim=True), v), x(3, 6))
     )
+
+
+def _squared(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
+    h = F.linear(x, a).tanh()
+    return F.linear(h * torch.dot(h, h).tanh(), v)
+
+
+def test_a_square_takes_a_factor_once() -> None:
+    """One value is both operands of a product, and one of the two is divided by the copies."""
+    assert grown(clones([(8, 6), (5, 8)], _squared, x(6)))
 
 
 def _uneven(a: Tensor, b: Tensor, v: Tensor, x: Tensor) -> Tensor:

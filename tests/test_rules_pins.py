@@ -36,6 +36,7 @@ def pinned(facts: Facts, axis: Axis) -> bool:
 torch.default_generator.manual_seed(0)  # the samples below are drawn here, whatever was imported before
 
 _LOOKUP = numbers(4, 2, 3)
+_PLACES = torch.tensor([2, 0, 1])
 _ROWS = torch.stack([torch.randperm(6)[:3] for _ in range(4)])
 
 PINNED: list[tuple[Sample, str, str]] = [
@@ -66,7 +67,9 @@ PINNED: list[tuple[Sample, str, str]] = [
     (call("embedding", floats(7, 6), numbers(7, 2, 3)), "weight", "10"),
     (call("index.Tensor", floats(4, 6, 5), [_LOOKUP]), "self", "100"),
     (call("index.Tensor", floats(4, 6, 5), [None, flags(6, 5)]), "self", "011"),
+    (call("index.Tensor", floats(4, 5, 6, 3), [None, numbers(5, 4), None, numbers(3, 4)]), "self", "0101"),
     (call("index_put", floats(4, 6), [None, torch.tensor([2, 0])], floats(4, 2)), "self", "01"),
+    (call("index_put", floats(4, 5, 6, 3), [None, _PLACES, None, _PLACES], floats(3, 4, 6)), "values", "100"),
     (call("index_put", floats(4, 6), [None, torch.tensor([2, 0])], floats(4, 2)), "values", "01"),
     (call("index_select", floats(4, 6), 1, torch.tensor([2, 0])), "self", "01"),
     (call("index_add", floats(4, 6), 1, torch.tensor([2, 0]), floats(4, 2)), "source", "01"),
@@ -81,6 +84,7 @@ PINNED: list[tuple[Sample, str, str]] = [
     (call("diagonal", floats(4, 6)), "self", "11"),
     (call("fill_diagonal_", floats(4, 6), 2.0), "self", "11"),
     (call("unfold", floats(4, 6), 1, 3, 2), "self", "01"),
+    (call("split_with_sizes", floats(4, 6), [2, 4], -1), "self", "00"),
     (call("slice.Tensor", floats(4, 6), 1, 2, 3, 1), "self", "00"),
     (call("slice.Tensor", floats(4, 6), 1, 1, 6, 4), "self", "01"),
     (call("slice.Tensor", floats(4, 6), 1, -6, 6, 2), "self", "01"),

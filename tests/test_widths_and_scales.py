@@ -101,6 +101,33 @@ def test_what_copies_would_change_is_pinned(middle: Callable[[Any, Tensor], Tens
         clone(middle)
 
 
+class Blamed(nn.Module):
+    """A stream under a table, whose rows and whose classes are pinned as well."""
+
+    def __init__(self, middle: Callable[[Tensor], Tensor], *, returned: bool) -> None:
+        super().__init__()
+        self.table, self.inner, self.last = nn.Embedding(40, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+        self.middle, self.returned = middle, returned
+
+    def forward(self, ids: Tensor) -> Any:
+        h = self.table(ids)
+        h = self.middle(h + self.inner(h))
+        return h if self.returned else self.last(h)
+
+
+@pytest.mark.parametrize(
+    ("middle", "returned", "message"),
+    [
+        (lambda h: h.sort(-1).values, False, r"every dim is pinned, .* by taken in order \(sort\)"),
+        (lambda h: h, True, r"every dim is pinned, .* by the output keeps its shape \(output\); --widen-io output"),
+    ],
+)
+def test_what_is_blamed_is_what_holds_most(middle: Callable[[Tensor], Tensor], returned: bool, message: str) -> None:
+    """The rows of the table come first and the classes are returned, but neither is what a user wants to grow."""
+    with pytest.raises(gc.GraphcloneError, match=message):
+        gc.clone(Blamed(middle, returned=returned).eval(), (torch.randint(0, 40, (2, 5)),))
+
+
 UNBIASED: dict[str, Callable[[Tensor], Tensor]] = {
     "std": lambda h: h.std(),
     "var over two axes": lambda h: h.var((0, 1), keepdim=True),
@@ -202,6 +229,24 @@ def test_a_norm_absorbs_what_a_tied_embedding_adds() -> None:
         made = gc.clone(Tied(affine=affine).eval(), (ids,), widen=3)
         assert_exact(made, [ids])
         assert inserted(made) == count
+
+
+@pytest.mark.parametrize(("read_twice", "count"), [(False, 0), (True, 1)])
+def test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it(read_twice: bool, count: int) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.norm = nn.Embedding(11, WIDTH), nn.LayerNorm(WIDTH, elementwise_affine=False)
+            self.weight = nn.Parameter(torch.randn(WIDTH))
+
+        def forward(self, ids: Tensor) -> Tensor:
+            h = torch.tanh(self.norm(self.table(ids)) + (self.weight if read_twice else 0.5))
+            return nn.functional.linear(self.norm(h) * (1 + self.weight[None]), self.table.weight)
+
+    ids = torch.randint(0, 11, (3, 5))
+    made = gc.clone(Tied().eval(), (ids,), widen=3)
+    assert_exact(made, [ids])
+    assert inserted(made) == count
 
 
 def test_a_derived_weight_takes_the_factor_on_an_operand() -> None:

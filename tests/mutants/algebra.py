@@ -1,0 +1,292 @@
+"""Mistakes in the algebra of axes, growths, scales and strategies, in the facts about a graph, and in the kernel."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_AXES = ("tests/test_axes.py",)
+_GROWTH = ("tests/test_growth.py",)
+_SCALES = ("tests/test_scales.py",)
+_STRATEGIES = ("tests/test_strategies.py",)
+_GRAPHS = ("tests/test_rules_graphs.py",)
+
+
+def _kernel(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/test_kernel.py::{name}" for name in names)
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    # axes
+    Mutant(
+        "axes: a pin holds the first dim of an axis only",
+        "graphclone/axes.py",
+        "for leaf in self.leaves(axis):\n            if leaf.pin is None:",
+        "for leaf in self.leaves(axis)[:1]:\n            if leaf.pin is None:",
+        _AXES,
+    ),
+    Mutant(
+        "axes: of two unequal sizes one is not pinned",
+        "graphclone/axes.py",
+        "            self.pin(b, clash)\n",
+        "",
+        _AXES,
+    ),
+    Mutant(
+        "axes: a structure equal to a pinned dim stays free",
+        "graphclone/axes.py",
+        "                self._pin_structured(other, rigid.pin)\n",
+        "",
+        _AXES,
+    ),
+    Mutant(
+        "axes: of two parts of a pinned dim one is free",
+        "graphclone/axes.py",
+        "parts[0].pin = parts[1].pin = axis.pin",
+        "parts[0].pin = axis.pin",
+        _AXES,
+    ),
+    Mutant(
+        "axes: a common factor is split off from the wrong end",
+        "graphclone/axes.py",
+        "(common, x.size // common)",
+        "(x.size // common, common)",
+        _AXES,
+    ),
+    Mutant(
+        "axes: what stands behind tied factors is not pinned",
+        "graphclone/axes.py",
+        "for axis in (*a[1:], *b[1:]):",
+        "for axis in a[1:]:",
+        _AXES,
+    ),
+    Mutant(
+        "axes: a segment is inner times outer",
+        "graphclone/axes.py",
+        "self.product([multiple, *tail])",
+        "self.product([*tail, multiple])",
+        _AXES,
+    ),
+    Mutant(
+        "axes: a segment is cut from the wrong end",
+        "graphclone/axes.py",
+        "(y.size, x.size - y.size)",
+        "(x.size - y.size, y.size)",
+        _AXES,
+    ),
+    Mutant(
+        "axes: a run of segments may end within a step",
+        "graphclone/axes.py",
+        "if size % step == 0:",
+        "if size >= step:",
+        _AXES,
+    ),
+    # growth
+    Mutant(
+        "growth: copies of an interleaved dim are numbered by index",
+        "graphclone/growth.py",
+        "return new % self.growth.factor",
+        "return new // self.growth.factor",
+        _GROWTH,
+    ),
+    Mutant(
+        "growth: a product is column-major",
+        "graphclone/growth.py",
+        "index = a[:, None] * b_size + b[None, :]",
+        "index = a[:, None] + b[None, :] * a_size",
+        _GROWTH,
+    ),
+    Mutant(
+        "growth: segments start where the wide ones do",
+        "graphclone/growth.py",
+        "np.cumsum([0, *(part.size for part in self.parts)])",
+        "np.cumsum([0, *(part.new_size for part in self.parts)])",
+        _GROWTH,
+    ),
+    Mutant(
+        "growth: segments of unequal multiplicities count as uniform",
+        "graphclone/growth.py",
+        "return factors.pop() if len(factors) == 1 else None",
+        "return factors.pop() if factors else None",
+        _GROWTH,
+    ),
+    Mutant(
+        "growth: pads do not matter to uniformity",
+        "graphclone/growth.py",
+        "if len(counts) == 1 and self.new_size == counts[0] * self.size else None",
+        "if len(counts) == 1 else None",
+        _GROWTH,
+    ),
+    # scales
+    Mutant(
+        "scales: the logarithm of a denominator has the wrong sign",
+        "graphclone/scales.py",
+        "(number.denominator, -1)",
+        "(number.denominator, 1)",
+        _SCALES,
+    ),
+    Mutant(
+        "scales: the dearest unknown is changed",
+        "graphclone/scales.py",
+        "pivot = min(unknowns, key=self.cost)",
+        "pivot = max(unknowns, key=self.cost)",
+        _SCALES,
+    ),
+    Mutant(
+        "scales: an unknown is multiplied by its coefficient",
+        "graphclone/scales.py",
+        "-value / coefficient",
+        "-value * coefficient",
+        _SCALES,
+    ),
+    Mutant(
+        "scales: an expression is added without its factor",
+        "graphclone/scales.py",
+        "Fraction(0)) + factor * coefficient",
+        "Fraction(0)) + coefficient",
+        _SCALES,
+    ),
+    # strategies
+    Mutant(
+        "strategies: rows may be off by a hundred times as much",
+        "graphclone/strategies.py",
+        "_ROW_SUM_TOLERANCE = 1e-12",
+        "_ROW_SUM_TOLERANCE = 1e-10",
+        _STRATEGIES,
+    ),
+    Mutant(
+        "strategies: the diagonal goes in blocks",
+        "graphclone/strategies.py",
+        "np.arange(n_out) % n_in",
+        "np.arange(n_out) * n_in // n_out",
+        _STRATEGIES,
+    ),
+    Mutant(
+        "strategies: columns sum to one",
+        "graphclone/strategies.py",
+        "sums = matrix.sum(axis=1)",
+        "sums = matrix.sum(axis=0)",
+        _STRATEGIES,
+    ),
+    # kernel
+    Mutant(
+        "kernel: a weight is shared out by the mean multiplicity",
+        "graphclone/kernel.py",
+        "yield _Share(block.out, block.source, recipe.scale / columns, columns)",
+        "mean = prod(recipe.axes[i].new_size / recipe.axes[i].size for i in recipe.contracted)\n"
+        "            yield _Share(block.out, block.source, recipe.scale / mean, columns)",
+        _kernel("test_every_index_is_shared_out_among_its_own_copies"),
+    ),
+    Mutant(
+        "kernel: noise does not sum to zero",
+        "graphclone/kernel.py",
+        "alpha=1 / block.copies_of(recipe.contracted)",
+        "alpha=1 / (block.copies_of(recipe.contracted) + 1)",
+        _kernel("test_a_widened_linear_layer_repeats_its_outputs"),
+    ),
+    Mutant(
+        "kernel: decibels of amplitude instead of power",
+        "graphclone/kernel.py",
+        "(-(recipe.strategy.snr_db or 0.0) / 10)",
+        "(-(recipe.strategy.snr_db or 0.0) / 20)",
+        _kernel("test_the_noise_level_is_exact_at_every_factor"),
+    ),
+    Mutant(
+        "kernel: the scale of a shifted weight is applied twice",
+        "graphclone/kernel.py",
+        "1.0 if recipe.shift else share.factor",
+        "share.factor",
+        _kernel("test_scalars_are_kept_and_scaled"),
+    ),
+    Mutant(
+        "kernel: pads are not shifted",
+        "graphclone/kernel.py",
+        "_clear_pads(out, axis, layout.index_map, recipe.shift)",
+        "_clear_pads(out, axis, layout.index_map)",
+        _kernel("test_pads_are_shifted_and_not_scaled"),
+    ),
+    Mutant(
+        "kernel: rounded sums are not restored",
+        "graphclone/kernel.py",
+        "if out.dtype.itemsize < 4:",
+        "if out.dtype.itemsize < 2:",
+        _kernel("test_the_last_copy_makes_up_for_rounding"),
+    ),
+    Mutant(
+        "kernel: the last copy is taken off itself",
+        "graphclone/kernel.py",
+        "if copy.column < copy.columns - 1:",
+        "if copy.column < copy.columns:",
+        _kernel("test_the_last_copy_makes_up_for_rounding"),
+    ),
+    Mutant(
+        "kernel: the rows of A are counted over contracted axes too",
+        "graphclone/kernel.py",
+        "if axis not in recipe.contracted and layout.grows)",
+        "if layout.grows)",
+        _kernel("test_a_strategy_is_asked_for_the_copies_of_outputs_and_of_inputs"),
+    ),
+    Mutant(
+        "initializers: all weights have the same noise",
+        "graphclone/initializers.py",
+        r'f"{self.seed}\0{self.name}"',
+        'f"{self.seed}"',
+        _kernel("test_noise_does_not_depend_on_what_was_widened_before"),
+    ),
+    # facts
+    Mutant(
+        "facts: a returned weight is shared out",
+        "graphclone/facts.py",
+        "if value in returned:",
+        "if value in returned and not value.is_tensor:",
+        _GRAPHS,
+    ),
+    Mutant(
+        "facts: what a node reads besides what it contracts is ignored",
+        "graphclone/facts.py",
+        "len(contractions) != sum(operand is value for operand in node.inputs)",
+        "not contractions",
+        _GRAPHS,
+    ),
+    Mutant(
+        "facts: a weight contracted with itself is shared out",
+        "graphclone/facts.py",
+        "sources.count(parameter) > 1 or ",
+        "",
+        _GRAPHS,
+    ),
+    Mutant(
+        "facts: two weights share out what they contract with each other",
+        "graphclone/facts.py",
+        " or any(source in self.folded for source in sources)",
+        "",
+        _GRAPHS,
+    ),
+    Mutant(
+        "facts: the axes of a view of a view are those of the first",
+        "graphclone/facts.py",
+        "-1 if axis is None else origin[axis] for axis in seen",
+        "-1 if axis is None else axis for axis in seen",
+        _GRAPHS,
+    ),
+    Mutant(
+        "facts: a weight behind a view is not seen to absorb",
+        "graphclone/facts.py",
+        "any(self.source(value) in self.folded for",
+        "any(value in self.folded for",
+        _GRAPHS,
+    ),
+    Mutant(
+        "facts: a weight contracted over two axes is shared out over one",
+        "graphclone/facts.py",
+        "if len(uses) == 1 and",
+        "if uses and",
+        ("tests/test_widths_and_scales.py::test_a_weight_used_twice_is_widened_twice", *_GRAPHS),
+    ),
+    Mutant(
+        "facts: what no weight absorbs may be repeated unevenly",
+        "graphclone/facts.py",
+        "if not self.absorbed(contraction):",
+        "if self.absorbed(contraction):",
+        ("tests/test_rules_pins.py::test_averages_need_even_copies",),
+    ),
+)

@@ -1,0 +1,163 @@
+"""Mistakes in what reads and writes models: ONNX files, checkpoints, configurations, modules."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_READING = ("tests/test_frontend_onnx.py",)
+_CONFIGS = ("tests/test_config_solver.py",)
+
+_ONNX: tuple[Mutant, ...] = (
+    Mutant(
+        "onnx sizes: elements of which nothing is known count as known",
+        "graphclone/frontends/onnx/sizes.py",
+        "True if constant else known[i] if known else False",
+        "True if constant else known[i] if known else True",
+        _READING,
+    ),
+    Mutant(
+        "onnx sizes: the symbol of a multiple forgets the number",
+        "graphclone/frontends/onnx/sizes.py",
+        'symbol if ratio == 1 else f"{int(ratio)}*{symbol}"',
+        "symbol",
+        _READING,
+    ),
+    Mutant(
+        "onnx windows: a dilated window is one step too long",
+        "graphclone/frontends/onnx/windows.py",
+        "extents = [(k - 1) * d + 1 for",
+        "extents = [k * d for",
+        ("tests/test_onnx_contrib.py::test_standard_operator_agrees_with_kernel",),
+    ),
+    Mutant(
+        "onnx windows: a window may start behind the end",
+        "graphclone/frontends/onnx/windows.py",
+        ">= size + pads[0] else count",
+        "> size + pads[0] else count",
+        ("tests/test_onnx_contrib.py::test_standard_operator_agrees_with_kernel",),
+    ),
+    Mutant(
+        "onnx old opsets: Concat joins along the first axis",
+        "graphclone/frontends/onnx/old.py",
+        '{"axis": 1, **attributes}',
+        '{"axis": 0, **attributes}',
+        ("tests/test_onnx_contrib.py::test_operators_of_old_opsets",),
+    ),
+    Mutant(
+        "onnx sequences: the rest of a split is left out",
+        "graphclone/frontends/onnx/sequences.py",
+        "+ ([size % part] if size % part else [])",
+        "",
+        _READING,
+    ),
+    Mutant(
+        "onnx importer: weights that are equal by chance are tied",
+        "graphclone/frontends/onnx/importer.py",
+        "many and (stored.dtype.is_integer() or _holds_one_number(stored))",
+        "many and stored.dtype.is_integer()",
+        _READING,
+    ),
+    Mutant(
+        "onnx importer: a weight whose ends are equal holds one number",
+        "graphclone/frontends/onnx/importer.py",
+        " and bool((elements == elements[0]).all())",
+        "",
+        _READING,
+    ),
+    Mutant(
+        "onnx reading: the other branch of an If is taken",
+        "graphclone/frontends/onnx/reading.py",
+        '"then_branch" if condition.item() else "else_branch"',
+        '"else_branch" if condition.item() else "then_branch"',
+        _READING,
+    ),
+    Mutant(
+        "onnx checks: data may be shorter than its shape",
+        "graphclone/frontends/onnx/checks.py",
+        "    if found != needed:",
+        "    if found > needed:",
+        ("tests/test_onnx_files.py::test_broken_models_are_refused",),
+    ),
+    Mutant(
+        "onnx writer: a size that is read is that of the clone",
+        "graphclone/emit/onnx_file.py",
+        "        self.keep_sizes()\n",
+        "",
+        ("tests/test_emit_onnx_file.py::test_a_size_that_is_read_stays_the_source_s",),
+    ),
+    Mutant(
+        "onnx writer: an initializer of several readers grows for one",
+        "graphclone/emit/onnx_file.py",
+        " or id(known) in self.shared:",
+        ":",
+        ("tests/test_emit_onnx_file.py::test_a_shared_initializer_of_which_one_reader_does_not_grow",),
+    ),
+    Mutant(
+        "onnx writer: new initializers of old files are no inputs",
+        "graphclone/emit/onnx_file.py",
+        "INITIALIZERS_APART = 4",
+        "INITIALIZERS_APART = 3",
+        ("tests/test_emit_onnx_file.py::test_new_initializers_of_old_files_are_inputs_too",),
+    ),
+    Mutant(
+        "onnx export: views depend on the strides of a kernel",
+        "graphclone/emit/onnx.py",
+        "        _unfreeze_strides(program)\n",
+        "",
+        ("tests/test_emit.py::test_views_of_attention_do_not_depend_on_the_kernel",),
+    ),
+)
+
+_OTHERS: tuple[Mutant, ...] = (
+    Mutant(
+        "modules: frozen parameters train",
+        "graphclone/emit/torch.py",
+        'requires_grad=getattr(initializer.tensor, "requires_grad", True)',
+        "requires_grad=True",
+        ("tests/test_emit.py::test_frozen_parameters_stay_frozen",),
+    ),
+    Mutant(
+        "modules: constants are saved with the weights",
+        "graphclone/emit/torch.py",
+        'persistent=initializer.kind == "buffer"',
+        "persistent=True",
+        ("tests/test_emit.py::test_a_module_has_the_state_dict_of_the_wider_class",),
+    ),
+    Mutant(
+        "shards: rows of a contracted axis are not shared out",
+        "graphclone/emit/shards.py",
+        "recipe.scale / (copies if 0 in recipe.contracted else 1)",
+        "recipe.scale",
+        ("tests/test_huggingface.py::test_every_tensor_is_what_the_kernel_makes",),
+    ),
+    Mutant(
+        "shards: rows with other maps count as tiled",
+        "graphclone/emit/shards.py",
+        "    if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):\n        return None\n",
+        "",
+        ("tests/test_huggingface.py::test_every_tensor_is_what_the_kernel_makes",),
+    ),
+    Mutant(
+        "checkpoints: experts are stacked in the order of the alphabet",
+        "graphclone/frontends/conversion.py",
+        "sorted(stored, key=core_model_loading.dot_natural_key)",
+        "sorted(stored)",
+        ("tests/test_conversion.py::test_experts_are_stacked_by_number",),
+    ),
+    Mutant(
+        "config solver: an axis that is a sum moves as fast as its probe",
+        "graphclone/config_solver.py",
+        "(ratio - 1) * (probed - size) // (self.probe - 1)",
+        "(ratio - 1) * (probed - size)",
+        ("tests/test_config_solver.py::test_a_sum_that_can_only_be_seen_tripled",),
+    ),
+    Mutant(
+        "config solver: many changes are tried before few",
+        "graphclone/config_solver.py",
+        "(sum(r != 1 for r in ratios), ratios)",
+        "(-sum(r != 1 for r in ratios), ratios)",
+        _CONFIGS,
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*_ONNX, *_OTHERS)

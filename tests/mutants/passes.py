@@ -1,0 +1,185 @@
+"""Mistakes in the passes, and in what clones one model into another."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_WIDTHS = ("tests/test_widths_and_scales.py",)
+_GRAPHS = ("tests/test_rules_graphs.py",)
+
+MUTANTS: tuple[Mutant, ...] = (
+    # canonicalize
+    Mutant(
+        "canonicalize: the default scale of attention is its inverse",
+        "passes/canonicalize.py",
+        "float(query.shape[-1]) ** -0.5",
+        "float(query.shape[-1]) ** 0.5",
+        ("tests/test_printer.py",),
+    ),
+    Mutant(
+        "canonicalize: what is written into is folded",
+        "passes/canonicalize.py",
+        "        and not any(value in written for value in node.outputs)\n",
+        "",
+        ("tests/test_rules_graphs.py::test_what_is_written_into_is_made_anew_in_every_run",),
+    ),
+    # infer-dims
+    Mutant(
+        "infer-dims: outputs may grow unasked",
+        "passes/infer_dims.py",
+        '    named += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]\n',
+        "",
+        ("tests/test_flow.py",),
+    ),
+    Mutant(
+        "infer-dims: what nobody reads may grow",
+        "passes/infer_dims.py",
+        "        _pin_unread(facts)\n",
+        "",
+        ("tests/test_dims.py",),
+    ),
+    Mutant(
+        "dims: inner factors grow unasked, outer ones do not",
+        "graphclone/dims.py",
+        "for part in free[1:]",
+        "for part in free[:1]",
+        ("tests/test_dims.py",),
+    ),
+    # choose-widths
+    Mutant(
+        "choose-widths: requirements are settled once",
+        "passes/choose_widths.py",
+        "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
+        "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
+        ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
+    ),
+    Mutant(
+        "choose-widths: segments grow by the greatest factor",
+        "passes/choose_widths.py",
+        "least = min(g.factor for g in growths if g)",
+        "least = max(g.factor for g in growths if g)",
+        ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
+    ),
+    Mutant(
+        "choose-widths: tied factors may grow unequally",
+        "passes/choose_widths.py",
+        '("tile", b.factor, "tile")',
+        '("tile", a.factor, "tile")',
+        ("tests/test_axes.py::test_factorings_without_common_factors_are_tied",),
+    ),
+    Mutant(
+        "choose-widths: what stands behind a tied factor may grow",
+        "passes/choose_widths.py",
+        "_hold(chosen, held, [*inner, *outer], tie.why)",
+        "_hold(chosen, held, outer, tie.why)",
+        ("tests/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
+    ),
+    # balance-scales
+    Mutant(
+        "balance-scales: the variance of few elements is that of many",
+        "passes/balance_scales.py",
+        "Fraction((new - 1) * old, (old - 1) * new)",
+        "Fraction(new * old, old * new)",
+        _WIDTHS,
+    ),
+    Mutant(
+        "balance-scales: a mended value has the inverse scale",
+        "passes/balance_scales.py",
+        "self.state.value_scales.get(mend.value, 1.0) / factor",
+        "self.state.value_scales.get(mend.value, 1.0) * factor",
+        _GRAPHS,
+    ),
+    Mutant(
+        "balance-scales: a shifted weight is shifted by the whole scale",
+        "passes/balance_scales.py",
+        "(scale - 1) * number",
+        "scale * number",
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+    ),
+    Mutant(
+        "balance-scales: a weight that others read is shifted for one",
+        "passes/balance_scales.py",
+        'self.initializers[chain[-1]].kind == "parameter" and alone:',
+        'self.initializers[chain[-1]].kind == "parameter":',
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+    ),
+    Mutant(
+        "balance-scales: a given graph is mended",
+        "passes/balance_scales.py",
+        "if not balance.mendable or self.state.given is not None:",
+        "if not balance.mendable:",
+        ("tests/test_into.py::test_an_untied_wide_model_takes_what_a_tied_one_cannot",),
+    ),
+    Mutant(
+        "balance-scales: a square takes a factor twice",
+        "passes/balance_scales.py",
+        "            node.operands[name] = new\n            return\n",
+        "            node.operands[name] = new\n",
+        ("tests/test_rules_graphs.py::test_a_square_takes_a_factor_once",),
+    ),
+    # widen-initializers and rewrite-literals
+    Mutant(
+        "widen-initializers: nothing is shared out",
+        "passes/widen_initializers.py",
+        "contracted=state.known.folded.get(value, ())",
+        "contracted=()",
+        ("tests/test_rules_graphs.py::test_a_weight_absorbs_copies_behind_a_view",),
+    ),
+    Mutant(
+        "widen-initializers: shifts are left out",
+        "passes/widen_initializers.py",
+        "shift=state.shifts.get(value, 0.0)",
+        "shift=0.0",
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+    ),
+    Mutant(
+        "rewrite-literals: a size from the end is written as one from the start",
+        "passes/rewrite_literals.py",
+        "follow.sign * sum(layout.new_size",
+        "sum(layout.new_size",
+        ("tests/test_rules.py::test_rule[aten.slice.Tensor]",),
+    ),
+    Mutant(
+        "rewrite-literals: a factor is divided by its scale",
+        "passes/rewrite_literals.py",
+        "item.value * scale",
+        "item.value / scale",
+        ("tests/test_widths_and_scales.py::test_an_attention_scale_follows_head_dim",),
+    ),
+    # match-widths and into
+    Mutant(
+        "match-widths: a segment that occurs twice counts once",
+        "passes/match_widths.py",
+        "parts.count(unknown)",
+        "1",
+        ("tests/test_into.py::test_a_part_that_occurs_twice_counts_twice",),
+    ),
+    Mutant(
+        "match-widths: widths need not be repeated evenly where they must",
+        "passes/match_widths.py",
+        "        _check_settled(facts, state.growths)\n",
+        "",
+        ("tests/test_into.py::test_what_is_averaged_over_must_grow_evenly",),
+    ),
+    Mutant(
+        "alignment: a node may read something else in the wide model",
+        "graphclone/alignment.py",
+        "if self.found.values.get(a) is not b:",
+        "if a not in self.found.values:",
+        ("tests/test_into.py::test_operands_in_another_order_are_other_code",),
+    ),
+    Mutant(
+        "alignment: types may differ",
+        "graphclone/alignment.py",
+        "if a.dtype != b.dtype:",
+        "if a.is_float != b.is_float:",
+        ("tests/test_into.py::test_what_is_no_wider_instance",),
+    ),
+    Mutant(
+        "into: modes may differ",
+        "graphclone/into.py",
+        "if big.training != small.training:",
+        "if big.training and not small.training and big is small:",
+        ("tests/test_into.py::test_what_is_no_wider_instance",),
+    ),
+)

@@ -1,0 +1,359 @@
+"""Mistakes in what rules say about operators."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_GRAPHS = ("tests/test_rules_graphs.py",)
+BY_POSITION = ("tests/test_rules_pins.py::test_axes_that_mean_something_by_position_are_pinned",)
+
+
+def of_torch(*ops: str) -> tuple[str, ...]:
+    """The property tests of operators of torch."""
+    return tuple(f"tests/test_rules.py::test_rule[aten.{op}]" for op in ops)
+
+
+def of_onnx(*ops: str) -> tuple[str, ...]:
+    """The property tests of operators of ONNX."""
+    return tuple(f"tests/test_onnx_rules.py::test_rule[{op}]" for op in ops)
+
+
+_STATEMENTS: tuple[Mutant, ...] = (
+    Mutant(
+        "site: operands are aligned from the left",
+        "graphclone/rules/site.py",
+        "zip(reversed(axes), reversed(target), strict=False)",
+        "zip(axes, target, strict=False)",
+        of_torch("add.Tensor", "linear.default"),
+    ),
+    Mutant(
+        "site: negative axes are not counted from the end",
+        "graphclone/rules/site.py",
+        "return self.integer(name, default) % rank",
+        "return self.integer(name, default)",
+        BY_POSITION,
+    ),
+    Mutant(
+        "site: text that no rule has read is let pass",
+        "graphclone/rules/site.py",
+        "isinstance(operand, int | float | complex | str)",
+        "isinstance(operand, int | float | complex)",
+        ("tests/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
+    ),
+    Mutant(
+        "site: tensors that no rule has read are let pass",
+        "graphclone/rules/site.py",
+        "(_says_something(operand) or any(True for _ in values_in(operand)))",
+        "_says_something(operand)",
+        ("tests/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
+    ),
+    Mutant(
+        "site: an operand that no equation mentions has any scale",
+        "graphclone/rules/site.py",
+        "if value.is_float and value not in mentioned:",
+        "if False:",
+        ("tests/test_rules_graphs.py::test_what_a_rule_says_nothing_of_keeps_its_scale",),
+    ),
+    Mutant(
+        "site: of three operands one need not have the scale of the others",
+        "graphclone/rules/site.py",
+        "for value in others[1:]:",
+        "for value in others[2:]:",
+        of_torch("add.Tensor", "maximum.default", "cat.default"),
+    ),
+    Mutant(
+        "site: sums over integers may grow",
+        "graphclone/rules/site.py",
+        "if not self.out.is_float:",
+        "if False:",
+        BY_POSITION,
+    ),
+    Mutant(
+        "site: an irrational number counts as the fraction next to it",
+        "graphclone/rules/site.py",
+        "return fraction if float(fraction) == number else None",
+        "return fraction",
+        of_torch("pow.Tensor_Scalar"),
+    ),
+    Mutant(
+        "rules: what is written into has a scale of its own",
+        "graphclone/rules/__init__.py",
+        "site.require({target: 1, site.out: -1})",
+        "pass",
+        ("tests/test_rules.py::test_rules_in_place",),
+    ),
+    Mutant(
+        "rules: an operand that no rule has read is let pass",
+        "graphclone/rules/__init__.py",
+        "        if unread:\n",
+        "        if unread and rule is None:\n",
+        ("tests/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
+    ),
+    Mutant(
+        "rules: axes may be reordered in place",
+        "graphclone/rules/__init__.py",
+        'raise Cannot("it reorders axes in place")',
+        "return",
+        ("tests/test_rules_pins.py::test_what_is_not_understood_is_refused",),
+    ),
+)
+
+_PRODUCTS: tuple[Mutant, ...] = (
+    Mutant(
+        "linear: a matrix is contracted over its last axis",
+        "graphclone/rules/linear.py",
+        "[max(b.rank - 2, 0)]",
+        "[b.rank - 1]",
+        of_torch("matmul.default"),
+    ),
+    Mutant(
+        "linear: a bias need not have the scale of the sum",
+        "graphclone/rules/linear.py",
+        "s.require({s.out: 1, bias: -1})",
+        "pass",
+        of_torch("linear.default", "addmm.default"),
+    ),
+    Mutant(
+        "linear: a factor that occurs twice counts once",
+        "graphclone/rules/linear.py",
+        "terms[factor] = terms.get(factor, 0) + 1",
+        "terms[factor] = 1",
+        (*of_torch("matmul.default", "mm.default"), *_GRAPHS),
+    ),
+    Mutant(
+        "linear: Gemm transposes B when it should not",
+        "graphclone/rules/linear.py",
+        '(1, 0) if s.get("transB") else (0, 1)',
+        '(0, 1) if s.get("transB") else (1, 0)',
+        ("tests/test_onnx_rules.py::test_a_product_sums_over_one_axis_of_each_matrix",),
+    ),
+    Mutant(
+        "conv: channels are members times groups",
+        "graphclone/rules/conv.py",
+        "s.equal(channel, s.system.product([group, s.axes(w)[1]]))",
+        "s.equal(channel, s.system.product([s.axes(w)[1], group]))",
+        of_torch("conv1d.default"),
+    ),
+    Mutant(
+        "conv: the number of groups is not rewritten",
+        "graphclone/rules/conv.py",
+        's.follow(("groups",), group)',
+        's.get("groups")',
+        of_torch("conv1d.default"),
+    ),
+    Mutant(
+        "conv: a transposed convolution contracts its outputs",
+        "graphclone/rules/conv.py",
+        "s.contracted((w, [0]))",
+        "s.contracted((w, [1]))",
+        (*of_torch("conv_transpose1d.default"), "tests/test_rules.py::test_contracted_operands_may_be_parameters"),
+    ),
+    Mutant(
+        "conv: a column is window times channel",
+        "graphclone/rules/conv.py",
+        "s.system.product([channel, window])",
+        "s.system.product([window, channel])",
+        of_torch("im2col.default"),
+    ),
+    Mutant(
+        "conv: the modes of DepthToSpace are swapped",
+        "graphclone/rules/conv.py",
+        's.get("mode", "DCR") == "CRD"',
+        's.get("mode", "DCR") == "DCR"',
+        of_onnx("DepthToSpace"),
+    ),
+    Mutant(
+        "attention: query heads are groups times key heads",
+        "graphclone/rules/attention.py",
+        "s.system.product([kv, group])",
+        "s.system.product([group, kv])",
+        of_torch("scaled_dot_product_attention.default"),
+    ),
+    Mutant(
+        "attention: the scale does not take the copies of what is summed over",
+        "graphclone/rules/attention.py",
+        's.literal("scale", scale): 1}, contraction=contraction)',
+        's.literal("scale", scale): 1})',
+        of_torch("scaled_dot_product_attention.default"),
+    ),
+    Mutant(
+        "attention: keys may grow in causal order",
+        "graphclone/rules/attention.py",
+        's.pin([length, s.axes(k)[-2]], "causal order")',
+        's.pin([length], "causal order")',
+        of_torch("scaled_dot_product_attention.default"),
+    ),
+    Mutant(
+        "attention: a cache comes after the new keys",
+        "graphclone/rules/attention.py",
+        "s.system.concat([s.axes(cache)[2], axes.length])",
+        "s.system.concat([axes.length, s.axes(cache)[2]])",
+        of_onnx("Attention"),
+    ),
+    Mutant(
+        "attention: interleaved pairs are taken for halves, and halves for pairs",
+        "graphclone/rules/attention.py",
+        's.system.product(pairs) if s.get("interleaved") else s.system.concat([half, half])',
+        's.system.concat([half, half]) if s.get("interleaved") else s.system.product(pairs)',
+        of_onnx("RotaryEmbedding"),
+    ),
+    Mutant(
+        "recurrent: gates are the inner factor",
+        "graphclone/rules/recurrent.py",
+        'gated = s.system.product([s.system.dim(gates, s.why("gates")), hidden])',
+        'gated = s.system.product([hidden, s.system.dim(gates, s.why("gates"))])',
+        of_torch("lstm.input"),
+    ),
+    Mutant(
+        "recurrent: what feeds a layer is mended for a weight inside it",
+        "graphclone/rules/recurrent.py",
+        "contraction=s.contracted((weight, [1])), mendable=False)",
+        "contraction=s.contracted((weight, [1])))",
+        _GRAPHS,
+    ),
+    Mutant(
+        "recurrent: the hidden size is not rewritten",
+        "graphclone/rules/recurrent.py",
+        's.follow(("hidden_size",), hidden)',
+        's.get("hidden_size")',
+        of_onnx("LSTM"),
+    ),
+)
+
+_NORMS: tuple[Mutant, ...] = (
+    Mutant(
+        "norm: epsilon follows the scale and not its square",
+        "graphclone/rules/norm.py",
+        's.literal("eps", eps): -1}',
+        's.literal("eps", eps): -2}',
+        of_torch("layer_norm.default"),
+    ),
+    Mutant(
+        "norm: what is averaged over may be repeated unevenly",
+        "graphclone/rules/norm.py",
+        '        s.uniform(axis, "normalised over")\n',
+        "        s.axes(x)\n",
+        ("tests/test_rules_pins.py::test_averages_need_even_copies",),
+    ),
+    Mutant(
+        "norm: a running variance scales as its input",
+        "graphclone/rules/norm.py",
+        "s.require({x: 2, var: -1})",
+        "s.require({x: 1, var: -1})",
+        of_torch("batch_norm.default"),
+    ),
+    Mutant(
+        "norm: the norm of a weight shrinks with its copies",
+        "graphclone/rules/norm.py",
+        "Fraction(-1, 2)",
+        "Fraction(1, 2)",
+        of_torch("_weight_norm.default"),
+    ),
+    Mutant(
+        "norm: groups are averaged over instead of their members",
+        "graphclone/rules/norm.py",
+        "_normalise(s, x, [members, *s.axes(x)[2:]]",
+        "_normalise(s, x, [groups, *s.axes(x)[2:]]",
+        of_torch("group_norm.default"),
+    ),
+    Mutant(
+        "norm: the normalised shape is not rewritten",
+        "graphclone/rules/norm.py",
+        's.follow(("normalized_shape", i), axis)',
+        's.get("normalized_shape")',
+        of_torch("layer_norm.default"),
+    ),
+    Mutant(
+        "norm: a p-norm shrinks with its copies",
+        "graphclone/rules/norm.py",
+        "logs={axis: -power}",
+        "logs={axis: power}",
+        of_onnx("LpNormalization"),
+    ),
+    Mutant(
+        "pointwise: a reciprocal root is a root",
+        "graphclone/rules/pointwise.py",
+        '"aten.rsqrt.default": power_of(Fraction(-1, 2))',
+        '"aten.rsqrt.default": power_of(Fraction(1, 2))',
+        of_torch("rsqrt.default"),
+    ),
+    Mutant(
+        "pointwise: a divisor multiplies",
+        "graphclone/rules/pointwise.py",
+        '(("self", 1), ("other", sign))',
+        '(("self", 1), ("other", 1))',
+        of_torch("div.Tensor"),
+    ),
+    Mutant(
+        "pointwise: a slope for each channel lies along the last axis",
+        "graphclone/rules/pointwise.py",
+        "s.equal(s.axes(slope)[0], s.axes(x)[1])",
+        "s.equal(s.axes(slope)[0], s.axes(x)[-1])",
+        of_torch("prelu.default"),
+    ),
+    Mutant(
+        "pointwise: a cast to integers is a view",
+        "graphclone/rules/pointwise.py",
+        "if s.out.is_float or not x.is_float:",
+        "if s.out.is_tensor:",
+        ("tests/test_rules_graphs.py::test_a_weight_cast_to_integers_is_not_divided",),
+    ),
+    Mutant(
+        "pointwise: the weight of an interpolation has any scale",
+        "graphclone/rules/pointwise.py",
+        "        s.require({weight: 1})",
+        "        s.irrelevant(weight)",
+        of_torch("lerp.Tensor"),
+    ),
+    Mutant(
+        "pointwise: a shift has the wrong sign",
+        "graphclone/rules/pointwise.py",
+        "(tensor, float(number))",
+        "(tensor, -float(number))",
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+    ),
+    Mutant(
+        "reduce: a sum shrinks with its copies",
+        "graphclone/rules/reduce.py",
+        "s.scale(s.out, {x: 1}, logs=_count(axes, 1))",
+        "s.scale(s.out, {x: 1}, logs=_count(axes, -1))",
+        of_torch("sum.dim_IntList"),
+    ),
+    Mutant(
+        "reduce: shares grow with their copies",
+        "graphclone/rules/reduce.py",
+        "s.scale(s.out, {}, logs={axis: -1})",
+        "s.scale(s.out, {}, logs={axis: 1})",
+        of_torch("softmax.int"),
+    ),
+    Mutant(
+        "reduce: an unbiased variance grows with its copies",
+        "graphclone/rules/reduce.py",
+        "{elements: -power}",
+        "{elements: power}",
+        of_torch("var.dim"),
+    ),
+    Mutant(
+        "reduce: a p-norm grows by the p-th power of its copies",
+        "graphclone/rules/reduce.py",
+        "Fraction(0) if math.isinf(order) else exact(1 / order)",
+        "Fraction(0) if math.isinf(order) else exact(order)",
+        of_torch("linalg_vector_norm.default"),
+    ),
+    Mutant(
+        "reduce: an axis taken in order may grow",
+        "graphclone/rules/reduce.py",
+        's.pin(s.axes(x)[pinned] if x.rank else [], "taken in order")',
+        "s.axes(x)",
+        of_torch("cumsum.default", "sort.default"),
+    ),
+    Mutant(
+        "reduce: an axis searched for a position may grow",
+        "graphclone/rules/reduce.py",
+        "if len(s.node.outputs) > 1:\n        s.pin",
+        "if len(s.node.outputs) > 2:\n        s.pin",
+        of_torch("max.dim"),
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*_STATEMENTS, *_PRODUCTS, *_NORMS)

@@ -1,0 +1,137 @@
+"""Mistakes in what is to find mistakes: maps, lockstep, checks and verification."""
+
+from __future__ import annotations
+
+from tests.mutants import Mutant
+
+_LOCKSTEP = ("tests/test_lockstep.py",)
+_FLOOR = ("tests/test_verify.py::test_noise_floor",)
+
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "maps: a shifted value is compared unshifted",
+        "graphclone/maps.py",
+        "wide * scale + shift",
+        "wide * scale",
+        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+    ),
+    Mutant(
+        "maps: a dynamic axis keeps the size of the trace",
+        "graphclone/maps.py",
+        "        self._learn(axis, size)\n",
+        "",
+        ("tests/test_rules_graphs.py::test_heads_in_one_axis_with_a_batch_of_another_size",),
+    ),
+    Mutant(
+        "lockstep: values may be off by a hundred times as much",
+        "graphclone/lockstep.py",
+        "VALUE_TOLERANCE = 1e-10",
+        "VALUE_TOLERANCE = 1e-8",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: outputs may be off by a hundred times as much",
+        "graphclone/lockstep.py",
+        "OUTPUT_TOLERANCE = 1e-12",
+        "OUTPUT_TOLERANCE = 1e-10",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: a NaN equals anything",
+        "graphclone/lockstep.py",
+        'nan_to_num(nan=float("inf")',
+        "nan_to_num(nan=0.0",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: a view of a shared out weight is compared",
+        "graphclone/lockstep.py",
+        "return state.known.source(value) not in state.known.folded",
+        "return value not in state.known.folded",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: an output of another shape is no error",
+        "graphclone/lockstep.py",
+        'if actual is not None and fits else float("inf")',
+        "if actual is not None and fits else 0.0",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: what the clone has after the source's last node is not run",
+        "graphclone/lockstep.py",
+        "for _ in self._clone_until(None):",
+        "for _ in ():",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: everything is measured by the masks beside it",
+        "graphclone/lockstep.py",
+        "_HUGE = 1e30",
+        "_HUGE = 1e40",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "lockstep: the last value that is wrong is named",
+        "graphclone/lockstep.py",
+        "if self.first is None and not deviation.error <= tolerance:",
+        "if not deviation.error <= tolerance:",
+        _LOCKSTEP,
+    ),
+    Mutant(
+        "checks: the clone may have a hundred times as much noise",
+        "graphclone/checks.py",
+        "FLOOR_FACTOR = 4.0",
+        "FLOOR_FACTOR = 400.0",
+        _FLOOR,
+    ),
+    Mutant(
+        "checks: nothing checked is equivalent",
+        "graphclone/checks.py",
+        "any(check.ok for check in self.checks) and ",
+        "",
+        ("tests/test_verify.py::test_nothing_checked_is_not_equivalent",),
+    ),
+    Mutant(
+        "checks: outputs of other shapes are equal",
+        "graphclone/checks.py",
+        "        return math.inf\n    if expected.numel() == 0:",
+        "        return 0.0\n    if expected.numel() == 0:",
+        _FLOOR,
+    ),
+    Mutant(
+        "samples: an output that grew is compared with one that did not",
+        "graphclone/samples.py",
+        "(maps.widened(value, exact), wide)",
+        "(exact, wide)",
+        ("tests/test_verify.py::test_grown_inputs_and_outputs_are_compared_through_the_maps",),
+    ),
+    Mutant(
+        "static check: only ranks are compared",
+        "graphclone/static_check.py",
+        "if shape == predicted:",
+        "if len(shape) == len(predicted):",
+        ("tests/test_verify.py::test_a_view_of_the_right_size_but_the_wrong_shape_is_caught",),
+    ),
+    Mutant(
+        "verify: other weights are not tried",
+        "graphclone/verify.py",
+        "runs.append((sets[0], perturbed))",
+        "runs.append((sets[0], lifted_tensor))",
+        ("tests/test_verify.py::test_a_wrong_scale_of_a_parameter_is_caught_though_the_parameter_is_zero",),
+    ),
+    Mutant(
+        "verify: the export of the source is taken on trust",
+        "graphclone/verify_onnx.py",
+        "if not floor.allows(_EXPORT_SLACK):",
+        "if not floor.allows(1e9):",
+        ("tests/test_verify.py::test_an_export_that_computes_something_else_leaves_the_verdict_open",),
+    ),
+    Mutant(
+        "verify files: a declared width that is no multiple is accepted",
+        "graphclone/verify_files.py",
+        "if rest or not factor:",
+        "if not factor:",
+        ("tests/test_verify_files.py",),
+    ),
+)
