@@ -35,6 +35,7 @@ from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.pipeline import Pass, Request, State, Timing, run
 from graphclone.progress import Progress, silent
+from graphclone.unreached import widen_unreached
 
 _TIE = "tie_word_embeddings"
 
@@ -136,6 +137,8 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     except Unbalanced as unbalanced:
         fields, state, timings, note = _relieved(target, fields, source, request, unbalanced, after)
         notes.append(note)
+    with quiet():
+        notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
     notes += _wider_outputs(state, inner)
     return Plan(checkpoint, Clone(state, timings), fields, notes)
 

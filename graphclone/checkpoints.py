@@ -203,6 +203,6 @@ def source_of(text: str) -> Source:
     def make() -> tuple[Any, tuple[()], dict[str, Any]]:
         checkpoint = open_checkpoint(text)
         module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
-        return module, (), checkpoint.example_inputs(module)
+        return module, (), checkpoint.example_inputs
 
     return CheckpointSource(text, make)

@@ -6,8 +6,8 @@ model of half precision, which needs less memory). One model is in memory at a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 from graphclone.checks import Check, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends.huggingface import Checkpoint, quiet, uncached
+from graphclone.frontends.model_inputs import media_tokens, sizes
 from graphclone.interpreter import output_tensors
 from graphclone.ir import Value
 from graphclone.lockstep import Deviation
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SETS = 3
 """Input sets: the example, and others with other values."""
+
+_TOKENS = "input_ids"
 
 Outputs = dict[str, torch.Tensor]
 
@@ -39,12 +42,18 @@ class SourceRuns:
         own: its outputs in its own precision.
         shaken: the same with weights that are a rounding off.
         exact: its outputs in a higher precision.
+        options: that it had to be loaded with to be run.
     """
 
     inputs: Sequence[dict[str, Any]]
     own: Sequence[Outputs]
     shaken: Sequence[Outputs]
     exact: Sequence[Outputs]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_EAGER = {"experts_implementation": "eager"}
+"""Other implementations know no float64, and no row whose length is odd."""
 
 
 @torch.no_grad()
@@ -52,18 +61,34 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
     """Load the source and run it, in its own precision and in a higher one.
 
     Raises:
-        GraphcloneError: it cannot be loaded.
+        GraphcloneError: it cannot be loaded or run.
     """
+    options: Mapping[str, Any] = {}
     model, _ = _loaded(checkpoint, checkpoint.folder)
-    inputs = list(_input_sets(checkpoint.example_inputs(model)))
-    own = [_run(model, feed) for feed in inputs]
+    try:
+        _run(model, checkpoint.example_inputs)
+    except GraphcloneError:
+        options = _EAGER
+        model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+    inputs: list[dict[str, Any]] = []
+    own: list[Outputs] = []
+    for feed in _input_sets(checkpoint):
+        try:
+            own.append(_run(model, feed))
+        except GraphcloneError as refusal:
+            if not inputs:
+                advice = "give other inputs, or --no-verify"
+                raise GraphcloneError(f"{checkpoint.name}: the source itself fails: {refusal}; {advice}") from refusal
+            continue  # values in another order may mean nothing to it
+        inputs.append(feed)
     _shake(model)
     shaken = [_run(model, feed) for feed in inputs]
     del model
-    model, _ = _loaded(checkpoint, checkpoint.folder, experts_implementation="eager")  # others know no float64
+    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
     precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
     model.to(precise)
-    return SourceRuns(inputs, own, shaken, [_run(model, _cast(feed, precise)) for feed in inputs])
+    exact = [_run(model, _cast(feed, precise)) for feed in inputs]
+    return SourceRuns(inputs, own, shaken, exact, options)
 
 
 def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
@@ -79,7 +104,7 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
     """
     source = source or run_source(plan.checkpoint)
     try:
-        model, problems = _loaded(plan.checkpoint, folder)
+        model, problems = _loaded(plan.checkpoint, folder, **source.options)
         if problems:
             return _report(plan, _failed(problems[0]), source.inputs)
         with torch.no_grad():
@@ -153,17 +178,32 @@ def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {k: v.to(dtype) if _is_tensor(v) and v.is_floating_point() else v for k, v in feed.items()}
 
 
-def _input_sets(example: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The example, and its values in other orders."""
+def _input_sets(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    """The example, and its values in other orders; sizes, and places that are not for words, stay where they are."""
+    example = checkpoint.example_inputs
+    places = torch.tensor(list(media_tokens(checkpoint.config).values()))
+    held = set(sizes(example))
+    if any(torch.isin(ids, places).any() for name, ids in example.items() if name == _TOKENS):
+        held |= {name for name, value in example.items() if name != _TOKENS and not _is_float(value)}
     yield example
     for seed in range(1, SETS):
         generator = torch.Generator().manual_seed(seed)
-        yield {k: _rearranged(v, generator) if _is_tensor(v) else v for k, v in example.items()}
+        yield {
+            name: _rearranged(value, places, generator) if _is_tensor(value) and name not in held else value
+            for name, value in example.items()
+        }
 
 
-def _rearranged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    order = torch.randperm(tensor.numel(), generator=generator)
-    return tensor.flatten()[order].view(tensor.shape)
+def _rearranged(tensor: torch.Tensor, places: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    values = tensor.flatten()
+    moving = ~torch.isin(values, places) if tensor.dtype == torch.int64 else torch.ones_like(values, dtype=torch.bool)
+    values = values[moving]
+    order = torch.randperm(values.numel(), generator=generator)
+    return tensor.masked_scatter(moving.view(tensor.shape), values[order])
+
+
+def _is_float(value: Any) -> bool:
+    return _is_tensor(value) and value.is_floating_point()
 
 
 def _shake(model: Any) -> None:

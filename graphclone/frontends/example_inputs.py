@@ -41,7 +41,7 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int]) -> Any:
         for axis in dynamic_axes(tensor):
             size = tensor.shape[axis]
             if size not in sizes:
-                sizes[size] = _fresh_size(size, {*taken, *fixed, *sizes.values()})
+                sizes[size] = fresh_size(size, {*taken, *fixed, *sizes.values()})
     return pytree.tree_map_only(
         torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
     )
@@ -62,7 +62,7 @@ def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
             yield leaf
 
 
-def _fresh_size(size: int, taken: Collection[int]) -> int:
+def fresh_size(size: int, taken: Collection[int]) -> int:
     """The nearest prime not taken, at most ``size`` where there is one (a sequence may not get too long)."""
     below = (n for n in range(size, 1, -1) if _is_prime(n) and n not in taken)
     above = (n for n in range(max(size, 2), 10 * size + 1000) if _is_prime(n) and n not in taken)

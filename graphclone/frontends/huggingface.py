@@ -8,9 +8,10 @@ they are part of what the model computes.
 from __future__ import annotations
 
 import copy
-import inspect
 import json
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends import weights
 from graphclone.frontends.conversion import Source, loaded
 from graphclone.frontends.example_inputs import with_fresh_sizes
+from graphclone.frontends.model_inputs import InputMaker, processor_fields, sizes, sizes_known, traceable
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
 from graphclone.ir import Graph, Output, values_in
@@ -34,10 +36,6 @@ from graphclone.ir import Graph, Output, values_in
 CONFIG = "config.json"
 
 _ASSERTION = "aten._assert"
-
-_BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
-_IMAGE = 64
-"""Height and width of an image for a model that takes any."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,11 @@ class Checkpoint:
         if key not in self.graphs:
             with quiet():
                 module = uncached(self.on_meta(self.with_fields(fields)))
-                graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
+                inputs = traceable(module, dict(self.example_inputs))
+                module = weightless(module)
+                with sizes_known(inputs) as known:
+                    module.forward = _with_sizes(module.forward, known) if known() else module.forward
+                    graph = trace(module, (), inputs, name=name, dynamic=False)
             graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
             graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
             graph.prune()
@@ -133,35 +135,29 @@ class Checkpoint:
         recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
         with quiet(), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
-            inputs, faked = self.example_inputs(module), weightless(module, mode)
-            with mode, recorder:
-                faked(**inputs)
+            inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
+            with mode, recorder, sizes_known(inputs) as known:
+                faked(**inputs, **known())
         return recorder.seen
 
-    def example_inputs(self, module: Any) -> dict[str, Any]:
+    @cached_property
+    def example_inputs(self) -> dict[str, Any]:
         """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
 
         Raises:
             GraphcloneError: neither says enough.
         """
         if self.inputs:
-            return dict(with_fresh_sizes(dict(self.inputs), self.taken))
-        config, parameters = module.config, inspect.signature(module.forward).parameters
-        found: dict[str, Any] = {}
-        if "input_ids" in parameters:
-            found["input_ids"] = _tokens(module, _SEQUENCE)
-        if "decoder_input_ids" in parameters and getattr(config, "is_encoder_decoder", False):
-            found["decoder_input_ids"] = _tokens(module, _TARGET_SEQUENCE)
-        if "pixel_values" in parameters:
-            found["pixel_values"] = _pixels(config, self.dtype)
-        if module.main_input_name not in found:
+            return dict(self.inputs if sizes(self.inputs) else with_fresh_sizes(dict(self.inputs), self.taken))
+        with quiet():
+            module = uncached(self.on_meta(self.config))
+            made = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken).made()
+        if made is None:
             raise GraphcloneError(
                 f"{self.name}: it is not known what to feed as {module.main_input_name}; "
                 "give example inputs: graphclone.clone_checkpoint(.., inputs={..})"
             )
-        if "use_cache" in parameters:
-            found["use_cache"] = False
-        return dict(with_fresh_sizes(found, self.taken))
+        return made
 
 
 # Reading
@@ -290,17 +286,19 @@ def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the log and the bars of transformers, for which a probe that is refused is a warning."""
-    logging = imported().logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    """Without the logs, the warnings and the bars of the libraries, for which a probe that is refused is an error."""
+    bars, disabled = imported().logging, logging.root.manager.disable
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+        logging.disable(disabled)
+        if shown:
+            bars.enable_progress_bar()
 
 
 # Building
@@ -329,18 +327,8 @@ def uncached(module: Any) -> Any:
     return module
 
 
-def _tokens(module: Any, length: int) -> torch.Tensor:
-    config = module.config
-    vocabulary = getattr(config, "vocab_size", None) or config.get_text_config().vocab_size
-    return (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary).view(_BATCH, length)
-
-
-def _pixels(config: Any, dtype: torch.dtype) -> torch.Tensor:
-    config = getattr(config, "vision_config", config)
-    size = getattr(config, "image_size", None) or _IMAGE
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    shape = (_BATCH, getattr(config, "num_channels", 3), height, width)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+def _with_sizes(forward: Callable[..., Any], known: Callable[[], dict[str, Any]]) -> Callable[..., Any]:
+    return lambda **inputs: forward(**inputs, **known())
 
 
 def _is_tensor(value: Any) -> bool:
