@@ -390,7 +390,8 @@ def _restore_sums(source: Tensor, recipe: Widening, out: Tensor, along: int) -> 
         left = _rows(source, recipe, along, _chunk_maps(recipe, along, start, part))
         largest = torch.zeros_like(left)
         for copy in _contracted_copies(part, largest, recipe):
-            copy.source.copy_(torch.maximum(copy.source, copy.out.abs()))
+            reach = copy.out.abs().float() * (1 + copy.columns * torch.finfo(out.dtype).eps)  # the last may yet grow
+            copy.source.copy_(torch.maximum(copy.source, reach))
         units = _units(largest, out.dtype)
         copies = list(_contracted_copies(part, left, recipe))
         for copy, unit in zip(copies, _contracted_copies(part, units, recipe), strict=True):
