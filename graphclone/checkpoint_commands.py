@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from argparse import Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphclone import inspection, report, saving
+from graphclone import inspection, report
 from graphclone.errors import GraphcloneError
-from graphclone.models import MODELS
 from graphclone.pipeline import Pass, State
 from graphclone.printer import print_state
 
 if TYPE_CHECKING:
     from graphclone.checkpoints import Written
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def is_meant(arguments: Namespace) -> bool:
-    """Whether a command line asks for a checkpoint made from another."""
-    model = arguments.model
-    if Path(arguments.output).suffix in saving.SUFFIXES or model in MODELS:
-        return False
-    if Path(model).exists():
-        return (Path(model) / "config.json").is_file()
-    return _HUB_ID.fullmatch(model) is not None and Path(model).suffix not in (".py", *saving.SUFFIXES)
 
 
 def refuse_options(arguments: Namespace) -> None:

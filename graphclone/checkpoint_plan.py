@@ -19,12 +19,14 @@ import torch
 
 from graphclone import collector, into
 from graphclone.alignment import align
+from graphclone.axes import Axis
 from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
 from graphclone.emit.shards import Bundle, Entry, Slot
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends.conversion import ConvertedTensor, Source, unloaded
-from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs, quiet
+from graphclone.frontends.huggingface import Checkpoint, drop_inner_outputs, quiet
+from graphclone.frontends.layouts import CONFIG
 from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor
 from graphclone.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
@@ -187,6 +189,10 @@ def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
 
 def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
     """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
+    wanted = target.wanted
+    tables = (name for leaf, name in computed_tables(wanted).items() if wanted.growth_of(leaf).new_size > leaf.size)
+    if (table := next(tables, None)) is not None:
+        unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs)
     if not request.widen_io:
@@ -200,6 +206,13 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
             names = ",".join(outputs)
             return GraphcloneError(f"{text}; the outputs are as wide as the model: --widen-io {names} lets them grow")
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
+
+
+def computed_tables(state: State) -> dict[Axis, str]:
+    """The dims that tables have which the code computes and which are not saved, each with the name of one."""
+    known = state.known
+    tables = [i for i in state.graph.initializers if i.kind == "constant"]
+    return {leaf: i.name for i in tables for axis in known.of[i.value] for leaf in known.axes.leaves(axis)}
 
 
 class _Unchecked(Checkpoint):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.checkpoint_plan import After, Plan, plan
+from graphclone.checkpoint_plan import After, Plan, computed_tables, plan
 from graphclone.cloning import Traced
 from graphclone.emit import card, huggingface
 from graphclone.emit.shards import Shard, sharded
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint
+from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint, quiet
 from graphclone.passes import analysis
 from graphclone.pipeline import Request, State, Widen, run
 from graphclone.progress import Progress, silent
@@ -187,22 +187,35 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 
 @dataclass(frozen=True)
 class CheckpointSource(Source):
-    """A checkpoint as a model in memory, for outputs that are no checkpoints."""
+    """A checkpoint, by its folder or hub id; for outputs that are no checkpoints, a model in memory."""
+
+    @classmethod
+    def of(cls, text: str) -> CheckpointSource:
+        """The checkpoint as a model that can be built."""
+
+        def make() -> tuple[Any, tuple[()], dict[str, Any]]:
+            checkpoint = open_checkpoint(text)
+            with quiet():
+                module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
+            return module, (), checkpoint.example_inputs
+
+        return cls(text, make)
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
         checkpoint = open_checkpoint(self.name)
         graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
         state = State(graph, Request(widen_io=widen_io))
-        return Traced(state, run(analysis(), state))
+        traced = Traced(state, run(analysis(), state))
+        graph.notes += _not_in_a_checkpoint(traced)
+        return traced
 
 
-def source_of(text: str) -> Source:
-    """The checkpoint in a folder as a model that can be built."""
-
-    def make() -> tuple[Any, tuple[()], dict[str, Any]]:
-        checkpoint = open_checkpoint(text)
-        module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
-        return module, (), checkpoint.example_inputs
-
-    return CheckpointSource(text, make)
+def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:
+    """The dims that grow by name, but in no class, as its code computes a table of their size."""
+    tables = computed_tables(traced.state)
+    for group in traced.dims:
+        dim = group.dims[0]
+        if dim.pin is None and not dim.default and dim.axis in tables:
+            table = tables[dim.axis]
+            yield f"{group.name} grows in outputs of .onnx and .pt2 only: the class computes {table} from its size"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone import checkpoint_commands, inspection, report, saving
+from graphclone.checkpoints import CheckpointSource
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.passes import default_pipeline
@@ -55,14 +56,13 @@ def _explain(traced: Traced, arguments: Namespace) -> int:
 
 def clone(arguments: Namespace) -> int:
     """Write a wider model, once it is verified."""
-    if checkpoint_commands.is_meant(arguments):
+    source, target = resolve(arguments.model), Path(arguments.output)
+    if isinstance(source, CheckpointSource) and target.suffix not in saving.SUFFIXES:
         return checkpoint_commands.clone(arguments)
     checkpoint_commands.refuse_options(arguments)
-    target = Path(arguments.output)
     saving.check_target(target, arguments.force)
     passes = _pipeline(arguments.passes)
     _check_printed(arguments.print_after, passes)
-    source = resolve(arguments.model)
     if isinstance(source, OnnxFile):
         source.check_target(target)
     graphs: dict[str, str] = {}

@@ -76,7 +76,7 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
     [
         ("missing.onnx", "missing.onnx: no such file; give an .onnx file, a name in models/"),
         ("missing.py:build", "missing.py: no such file"),
-        ("folder/missing", "folder/missing: no such file"),
+        ("folder/missing", "folder/missing: no such folder, and the hub gives none"),
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
         ("my_models.py", "my_models.py: not a model; give an .onnx file, a name in models/"),

@@ -20,7 +20,7 @@ from typing import Any
 from graphclone import __version__
 from graphclone.emit.shards import Shard, write_shards
 from graphclone.errors import GraphcloneError, NotEquivalentError
-from graphclone.frontends.huggingface import CONFIG
+from graphclone.frontends.layouts import CONFIG
 from graphclone.frontends.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE, StoredTensor
 
 CARD = "README.md"

@@ -28,12 +28,12 @@ from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends import weights
 from graphclone.frontends.conversion import Source, loaded
 from graphclone.frontends.example_inputs import with_fresh_sizes
+from graphclone.frontends.layouts import CONFIG, described, quantised, without_config, wrapped
+from graphclone.frontends.model_class import fitting_class
 from graphclone.frontends.model_inputs import InputMaker, processor_fields, sizes, sizes_known, traceable
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
 from graphclone.ir import Graph, Output, values_in
-
-CONFIG = "config.json"
 
 _ASSERTION = "aten._assert"
 
@@ -106,8 +106,7 @@ class Checkpoint:
 
     def on_meta(self, config: Any) -> Any:
         """The model of a configuration, without any memory for its weights."""
-        with torch.device("meta"), _safe_linspace():
-            return self.cls._from_config(config, dtype=self.dtype).eval()
+        return _on_meta(self.cls, config, self.dtype)
 
     def traced(self, fields: Config, name: str) -> Graph:
         """The trace of the model with these fields, without weights; a graph of one's own.
@@ -163,11 +162,6 @@ class Checkpoint:
 # Reading
 
 
-def is_checkpoint(text: str) -> bool:
-    """Whether a MODEL of the command line is a checkpoint's folder."""
-    return (Path(text) / CONFIG).is_file()
-
-
 def open_checkpoint(
     text: str | Path, *, trust_remote_code: bool = False, inputs: Mapping[str, Any] | None = None
 ) -> Checkpoint:
@@ -182,16 +176,20 @@ def open_checkpoint(
         GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
     """
     folder = Path(text)
+    if folder.is_file():
+        raise GraphcloneError(described(folder) or f"{text}: a file; give the folder of a checkpoint")
     if not folder.is_dir():
         folder = _downloaded(str(text))
     raw = _read_config(folder / CONFIG)
-    if "quantization_config" in raw:
+    if quantised(raw):
         raise GraphcloneError(
             f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
         )
-    config, cls = _config_and_class(folder, raw, trust_remote_code)
     found = weights.open_weights(folder)
+    if (fault := wrapped(found)) is not None:
+        raise GraphcloneError(f"{text}: {fault}")
     dtype = _dtype(raw, found)
+    config, cls = _config_and_class(folder, raw, trust_remote_code, found, dtype)
     trusted = trust_remote_code and "auto_map" in raw
     return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
 
@@ -220,7 +218,7 @@ def _read_config(path: Path) -> Config:
     try:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise GraphcloneError(f"{path.parent}: no {CONFIG}: not a Hugging Face checkpoint") from None
+        raise GraphcloneError(without_config(path.parent)) from None
     except (OSError, ValueError) as error:
         raise GraphcloneError(f"{path}: cannot be read: {error}") from error
     if not isinstance(raw, dict):
@@ -228,28 +226,37 @@ def _read_config(path: Path) -> Config:
     return raw
 
 
-def _config_and_class(folder: Path, raw: Config, trusted: bool) -> tuple[Any, Any]:
+def _config_and_class(
+    folder: Path, raw: Config, trusted: bool, found: weights.Weights, dtype: torch.dtype
+) -> tuple[Any, Any]:
     transformers = imported()
-    names = raw.get("architectures") or []
-    if not names:
-        raise GraphcloneError(f"{folder / CONFIG}: does not say which class it is for; add its architectures")
-    cls = getattr(transformers, names[0], None)
+    name = next(iter(raw.get("architectures") or []), "")
+    cls = getattr(transformers, name, None) if name else None
     remote = raw.get("auto_map") or {}
     if cls is None and remote and not trusted:
         raise GraphcloneError(
-            f"{folder}: needs code that comes with it ({names[0]}), which is not run unless you ask: read it, "
+            f"{folder}: needs code that comes with it ({name}), which is not run unless you ask: read it, "
             "then give --trust-remote-code"
         )
     try:
         with quiet():
-            if cls is not None:
-                return transformers.AutoConfig.from_pretrained(folder), cls
-            return _remote(folder, names[0], remote)
+            if cls is None and remote:
+                return _remote(folder, name, remote)
+            config = transformers.AutoConfig.from_pretrained(folder)
     except GraphcloneError:
         raise
     except Exception as error:  # validators and unknown model types raise whatever they like
         reason = first_line(error)
         raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
+    with quiet():
+        cls = cls or fitting_class(config, found, lambda cls: _on_meta(cls, config, dtype))
+    if cls is None:
+        named = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
+        advice = "set its architectures to the class that saved it"
+        raise GraphcloneError(
+            f"{folder / CONFIG}: {named}, and no class for {config.model_type} finds all its weights; {advice}"
+        )
+    return config, cls
 
 
 def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, Any]:
@@ -302,6 +309,11 @@ def quiet() -> Iterator[None]:
 
 
 # Building
+
+
+def _on_meta(cls: Any, config: Any, dtype: torch.dtype) -> Any:
+    with torch.device("meta"), _safe_linspace():
+        return cls._from_config(config, dtype=dtype).eval()
 
 
 @contextmanager

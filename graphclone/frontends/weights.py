@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.frontends.layouts import described
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -139,7 +140,7 @@ def open_weights(folder: Path) -> Weights:
     for name, read in readers.items():
         if (path := folder / name).exists():
             return {tensor.name: tensor for tensor in read(path)}
-    raise GraphcloneError(f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
+    raise GraphcloneError(described(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
 
 
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
