@@ -103,10 +103,18 @@ class Plan:
         """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
         fields = self.checkpoint.fields
         changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
-        made = _with(self.checkpoint.raw, fields, changes)
+        named = {**self.checkpoint.raw, "architectures": [self.checkpoint.cls.__name__]}
+        made = _with(named, fields, changes)
         loaded = self.checkpoint.understood(made)
         derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
         return _with(made, fields, derived)
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """The width of the model's states in source and clone; 0 where the configuration knows of none."""
+        configs = (self.checkpoint.config, self.checkpoint.with_fields(self.fields))
+        before, after = (int(getattr(config.get_text_config(), "hidden_size", 0) or 0) for config in configs)
+        return before, after
 
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
@@ -162,7 +170,7 @@ def _relieved(
         state = State(source.copy(), dataclasses.replace(request, untie=True))
         timings = into.match(state, target.traced(fields), after)
         note = f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
-        return changed(fields, [((where,), False) for where in ties]), state, timings, note
+        return changed(fields, [(where, False) for where in ties]), state, timings, note
     for where, fewer in _fewer(target, fields) if isinstance(request.widen, int) else ():
         state = State(source.copy(), request)
         try:
@@ -177,7 +185,7 @@ def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
     """Configurations with one number as in the source, those with most parameters first."""
     found = []
     for where, (before, _) in differences(target.checkpoint.fields, fields).items():
-        made = changed(fields, [((where,), before)])
+        made = changed(fields, [(where, before)])
         try:
             shapes = target.built(made).values()
         except Exception:  # there is no such model

@@ -144,7 +144,7 @@ def _described(strategy: Strategy) -> list[Any]:
 def _complete(made: Plan, shards: Sequence[Shard], staging: huggingface.Staging) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = made.checkpoint
-    left_out = huggingface.copied(checkpoint.folder, staging.folder, code=checkpoint.trusted)
+    left_out = huggingface.copied(checkpoint.folder, staging.folder, made.width, code=checkpoint.trusted)
     huggingface.write_index(staging.folder, shards)
     huggingface.write_config(staging.folder, made.config())
     if left_out:
