@@ -6,19 +6,19 @@ model of half precision, which needs less memory). One model is in memory at a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone.checks import Check, Report, error, judge, noise_floor
+from graphclone.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError, first_line
-from graphclone.frontends.huggingface import Checkpoint, quiet, uncached
+from graphclone.frontends.huggingface import Checkpoint, open_checkpoint, quiet, uncached
 from graphclone.frontends.model_inputs import media_tokens, sizes
 from graphclone.interpreter import output_tensors
-from graphclone.ir import Value
 from graphclone.lockstep import Deviation
 from graphclone.maps import Maps
 
@@ -103,25 +103,62 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
         GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
     """
     source = source or run_source(plan.checkpoint)
+    maps = Maps(plan.clone.state)
+    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+    widened = {name: partial(maps.widened, value) for name, value in values.items()}
+    return _compared(plan.checkpoint, folder, source, widened)
+
+
+def verify_folders(source: str | Path, clone: str | Path) -> Report:
+    """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
+
+    Raises:
+        GraphcloneError: one cannot be read, or the first not run.
+    """
+    wide = open_checkpoint(clone)
+    checkpoint = open_checkpoint(source)
+    if checkpoint.dtype != wide.dtype:
+        checkpoint = open_checkpoint(source, dtype=wide.dtype)
+    runs = run_source(checkpoint)
+    return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is))
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _compared(
+    checkpoint: Checkpoint,
+    folder: Path,
+    source: SourceRuns,
+    widened: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
+) -> Report:
+    """What the model in a folder makes of the source's inputs, held against what the source makes of them, widened.
+
+    The first output must be there; others may be wider where the clone computes with them.
+    """
     try:
-        model, problems = _loaded(plan.checkpoint, folder, **source.options)
+        model, problems = _loaded(checkpoint, folder, **source.options)
         if problems:
-            return _report(plan, _failed(problems[0]), source.inputs)
+            return _report(checkpoint, _failed(problems[0]), source.inputs)
         with torch.no_grad():
             wide = [_run(model, feed) for feed in source.inputs]
     except GraphcloneError as refusal:
-        return _report(plan, _failed(str(refusal)), source.inputs)
-    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+        return _report(checkpoint, _failed(str(refusal)), source.inputs)
+    first, *others = widened
+    alike = [n for n in others if n in wide[0] and widened[n](source.own[0][n]).shape == wide[0][n].shape]
+    if first not in wide[0]:
+        return _report(checkpoint, _failed(f"it returns no {first}"), source.inputs)
     measured = [
-        [_floor(plan, name, value, [run[name] for run in runs]) for name, value in values.items()]
+        [_floor(name, widened[name], [run[name] for run in runs]) for name in (first, *alike)]
         for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
     ]
-    return _report(plan, judge("from_pretrained", measured), source.inputs)
+    return _report(checkpoint, judge("from_pretrained", measured), source.inputs)
 
 
-def _report(plan: Plan, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
+def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
     shapes = [", ".join("x".join(map(str, v.shape)) for v in feed.values() if _is_tensor(v)) for feed in inputs]
-    return Report(plan.checkpoint.name, (check,), tuple(shapes))
+    return Report(checkpoint.name, (check,), tuple(shapes))
 
 
 def _failed(reason: str) -> Check:
@@ -129,12 +166,11 @@ def _failed(reason: str) -> Check:
     return Check("from_pretrained", False, reason, first=first)
 
 
-def _floor(plan: Plan, name: str, value: Value, runs: Sequence[torch.Tensor]) -> Any:
+def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
     exact, own, shaken, wide = runs
     truth = exact.to(torch.float64)
-    widened = Maps(plan.clone.state).widened(value, truth)
-    floor = noise_floor(name, (truth, own), (widened, wide))
+    floor = noise_floor(name, (truth, own), (widened(truth), wide))
     return replace(floor, source=max(floor.source, error(truth, shaken)))
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError, first_line
 
 
 def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -54,6 +58,22 @@ def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
             index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
             tensor = tensor.index_select(axis, index)
     return tensor
+
+
+def read_inputs(path: Path) -> dict[str, torch.Tensor]:
+    """Example inputs by name, from the arrays of an .npz file, none of which may need to be unpickled.
+
+    Raises:
+        GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+    except FileNotFoundError:
+        raise GraphcloneError(f"{path}: no such file; write it with numpy.savez(path, name=array)") from None
+    except Exception as error:  # numpy and zipfile raise whatever a file that is none makes them stumble over
+        reason = first_line(error)
+        raise GraphcloneError(f"{path}: no arrays: {reason}; write it with numpy.savez(path, name=array)") from error
 
 
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:

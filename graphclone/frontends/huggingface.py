@@ -163,14 +163,19 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    text: str | Path, *, trust_remote_code: bool = False, inputs: Mapping[str, Any] | None = None
+    text: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    inputs: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Checkpoint:
     """The checkpoint in a folder, or of a hub id; its weights are not read yet.
 
     Args:
         text: folder or hub id.
         trust_remote_code: let code that comes with the checkpoint run.
-        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+        inputs: example inputs by name, for a model that none can be made for.
+        dtype: that its floats are read in, if not those they are stored in.
 
     Raises:
         GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
@@ -188,7 +193,11 @@ def open_checkpoint(
     found = weights.open_weights(folder)
     if (fault := wrapped(found)) is not None:
         raise GraphcloneError(f"{text}: {fault}")
-    dtype = _dtype(raw, found)
+    if dtype is None:
+        dtype = _dtype(raw, found)
+    else:
+        found = weights.converted(found, dtype)
+        raw = {**{key: value for key, value in raw.items() if key != "torch_dtype"}, "dtype": _named(dtype)}
     config, cls = _config_and_class(folder, raw, trust_remote_code, found, dtype)
     trusted = trust_remote_code and "auto_map" in raw
     return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
@@ -281,6 +290,10 @@ def imported() -> Any:
     except ImportError as error:
         raise GraphcloneError("Hugging Face checkpoints need transformers: pip install graphclone[hf]") from error
     return transformers
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:

@@ -52,7 +52,8 @@ class StoredTensor:
         name: it has there.
         offset: of its first byte in the file.
         shape: of the tensor.
-        dtype: of the tensor.
+        dtype: of the tensor once it is read.
+        stored: what it has in the file, if that is another.
     """
 
     file: Path
@@ -60,6 +61,7 @@ class StoredTensor:
     offset: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    stored: torch.dtype | None = None
 
     @property
     def parts(self) -> tuple[StoredTensor]:
@@ -68,7 +70,12 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+        """Bytes in the file."""
+        return prod(self.shape) * (self.stored or self.dtype).itemsize
+
+    def to(self, dtype: torch.dtype) -> StoredTensor:
+        """The same in another dtype."""
+        return replace(self, dtype=dtype, stored=self.stored or self.dtype)
 
     def rows(self, first: int, end: int) -> StoredTensor:
         """The part between two indices of its first axis."""
@@ -92,16 +99,17 @@ class StoredTensor:
             raise GraphcloneError(f"{self.file}: {self.name} cannot be read: {error.strerror or error}") from error
         if view:
             raise GraphcloneError(f"{self.file}: ends within {self.name}; copy or download it again")
-        return data.view(self.dtype).reshape(self.shape)
+        return data.view(self.stored or self.dtype).reshape(self.shape).to(self.dtype)
 
 
 @dataclass(frozen=True)
 class PickledTensor:
-    """A tensor of a pickle file, mapped into memory by torch."""
+    """A tensor of a pickle file, mapped into memory by torch; in another dtype once it is read, if one is given."""
 
     file: Path
     name: str
     tensor: torch.Tensor
+    other: torch.dtype | None = None
 
     @property
     def parts(self) -> tuple[PickledTensor]:
@@ -114,15 +122,24 @@ class PickledTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+        return self.other or self.tensor.dtype
+
+    def to(self, dtype: torch.dtype) -> PickledTensor:
+        """The same in another dtype."""
+        return replace(self, other=dtype)
 
     def read(self) -> torch.Tensor:
-        return self.tensor
+        return self.tensor.to(self.dtype)
 
 
 _Reader = Callable[[Path], Iterator[Any]]
 
 Weights = Mapping[str, StoredTensor | PickledTensor]
+
+
+def converted(found: Weights, dtype: torch.dtype) -> Weights:
+    """The same tensors with all floats in a dtype; none is read."""
+    return {name: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor for name, tensor in found.items()}
 
 
 def open_weights(folder: Path) -> Weights:
