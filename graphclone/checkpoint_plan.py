@@ -103,11 +103,10 @@ class Plan:
         """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
         fields = self.checkpoint.fields
         changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
-        named = {**self.checkpoint.raw, "architectures": [self.checkpoint.cls.__name__]}
-        made = _with(named, fields, changes)
+        made = _with(self.checkpoint.raw, fields, changes)
         loaded = self.checkpoint.understood(made)
         derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
-        return _with(made, fields, derived)
+        return {**_with(made, fields, derived), "architectures": [self.checkpoint.cls.__name__]}
 
     @property
     def width(self) -> tuple[int, int]:

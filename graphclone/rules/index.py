@@ -136,7 +136,7 @@ def _repeats(s: Site, mask: Value, axis: int) -> bool:
 
 _REPEATING = {
     "expand expand_as broadcast_to to _to_copy clone contiguous alias detach logical_not bitwise_not": ("self",),
-    "logical_and logical_or bitwise_and bitwise_or": ("self", "other"),
+    "logical_and logical_or bitwise_and bitwise_or __and__ __or__": ("self", "other"),
 }
 """Operators whose results repeat along every axis along which these operands do."""
 
