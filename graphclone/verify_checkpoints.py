@@ -17,7 +17,7 @@ import torch
 from graphclone.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends.huggingface import Checkpoint, open_checkpoint, quiet, uncached
-from graphclone.frontends.model_inputs import media_tokens, sizes
+from graphclone.frontends.model_inputs import media_tokens, structured
 from graphclone.interpreter import output_tensors
 from graphclone.lockstep import Deviation
 from graphclone.maps import Maps
@@ -66,10 +66,27 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
     options: Mapping[str, Any] = {}
     model, _ = _loaded(checkpoint, checkpoint.folder)
     try:
-        _run(model, checkpoint.example_inputs)
+        inputs, own = _own_runs(model, checkpoint)
     except GraphcloneError:
         options = _EAGER
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+        inputs, own = _own_runs(model, checkpoint)
+    _shake(model)
+    shaken = [_run(model, feed) for feed in inputs]
+    del model
+    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
+    precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
+    model.to(precise)
+    exact = [_run(model, _cast(feed, precise)) for feed in inputs]
+    return SourceRuns(inputs, own, shaken, exact, options)
+
+
+def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
+    """The input sets that the source can be run on, the example among them, and what it makes of each.
+
+    Raises:
+        GraphcloneError: it cannot be run on the example.
+    """
     inputs: list[dict[str, Any]] = []
     own: list[Outputs] = []
     for feed in _input_sets(checkpoint):
@@ -81,14 +98,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
                 raise GraphcloneError(f"{checkpoint.name}: the source itself fails: {refusal}; {advice}") from refusal
             continue  # values in another order may mean nothing to it
         inputs.append(feed)
-    _shake(model)
-    shaken = [_run(model, feed) for feed in inputs]
-    del model
-    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
-    precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
-    model.to(precise)
-    exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, shaken, exact, options)
+    return inputs, own
 
 
 def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
@@ -120,7 +130,7 @@ def verify_folders(source: str | Path, clone: str | Path) -> Report:
     if checkpoint.dtype != wide.dtype:
         checkpoint = open_checkpoint(source, dtype=wide.dtype)
     runs = run_source(checkpoint)
-    return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is))
+    return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is), alike_only=True)
 
 
 def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
@@ -132,10 +142,12 @@ def _compared(
     folder: Path,
     source: SourceRuns,
     widened: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
+    *,
+    alike_only: bool = False,
 ) -> Report:
     """What the model in a folder makes of the source's inputs, held against what the source makes of them, widened.
 
-    The first output must be there; others may be wider where the clone computes with them.
+    With ``alike_only`` outputs after the first are left out that have another shape: a clone may compute with them.
     """
     try:
         model, problems = _loaded(checkpoint, folder, **source.options)
@@ -145,12 +157,12 @@ def _compared(
             wide = [_run(model, feed) for feed in source.inputs]
     except GraphcloneError as refusal:
         return _report(checkpoint, _failed(str(refusal)), source.inputs)
+    if absent := [name for name in widened if name not in wide[0]]:
+        return _report(checkpoint, _failed(f"it returns no {absent[0]}"), source.inputs)
     first, *others = widened
-    alike = [n for n in others if n in wide[0] and widened[n](source.own[0][n]).shape == wide[0][n].shape]
-    if first not in wide[0]:
-        return _report(checkpoint, _failed(f"it returns no {first}"), source.inputs)
+    names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
-        [_floor(name, widened[name], [run[name] for run in runs]) for name in (first, *alike)]
+        [_floor(name, widened[name], [run[name] for run in runs]) for name in names]
         for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
     ]
     return _report(checkpoint, judge("from_pretrained", measured), source.inputs)
@@ -216,16 +228,16 @@ def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
 def _input_sets(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """The example, and its values in other orders; sizes, and places that are not for words, stay where they are."""
-    example = checkpoint.example_inputs
-    places = torch.tensor(list(media_tokens(checkpoint.config).values()))
-    held = set(sizes(example))
-    if any(torch.isin(ids, places).any() for name, ids in example.items() if name == _TOKENS):
-        held |= {name for name, value in example.items() if name != _TOKENS and not _is_float(value)}
+    example, tokens = checkpoint.example_inputs, media_tokens(checkpoint.config)
+    held = structured(example, tokens)
+    places = torch.tensor(list(tokens.values()))
     yield example
     for seed in range(1, SETS):
         generator = torch.Generator().manual_seed(seed)
         yield {
-            name: _rearranged(value, places, generator) if _is_tensor(value) and name not in held else value
+            name: _rearranged(value, places, generator)
+            if _is_tensor(value) and (value.is_floating_point() or name == _TOKENS or not held)
+            else value
             for name, value in example.items()
         }
 
@@ -236,10 +248,6 @@ def _rearranged(tensor: torch.Tensor, places: torch.Tensor, generator: torch.Gen
     values = values[moving]
     order = torch.randperm(values.numel(), generator=generator)
     return tensor.masked_scatter(moving.view(tensor.shape), values[order])
-
-
-def _is_float(value: Any) -> bool:
-    return _is_tensor(value) and value.is_floating_point()
 
 
 def _shake(model: Any) -> None:

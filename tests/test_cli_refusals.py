@@ -105,7 +105,7 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
     Path("model.onnx").touch()
     assert "model.onnx: " in refused("inspect", "model.onnx")
     (folder / "hub").mkdir()
-    assert "hub: has no config.json, so it is no Hugging Face checkpoint" in refused("inspect", "hub")
+    assert "hub: is empty; give the folder of a Hugging Face checkpoint" in refused("inspect", "hub")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,14 @@ from graphclone.frontends.conversion import Source, loaded
 from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.layouts import CONFIG, described, quantised, without_config, wrapped
 from graphclone.frontends.model_class import fitting_class
-from graphclone.frontends.model_inputs import InputMaker, processor_fields, sizes, sizes_known, traceable
+from graphclone.frontends.model_inputs import (
+    InputMaker,
+    media_tokens,
+    processor_fields,
+    sizes_known,
+    structured,
+    traceable,
+)
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
 from graphclone.ir import Graph, Output, values_in
@@ -122,12 +129,22 @@ class Checkpoint:
                 module = weightless(module)
                 with sizes_known(inputs) as known:
                     module.forward = _with_sizes(module.forward, known) if known() else module.forward
-                    graph = trace(module, (), inputs, name=name, dynamic=False)
+                    graph = self._exported(module, inputs, name)
             graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
             graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
             graph.prune()
             self.graphs[key] = graph
         return self.graphs[key].copy()
+
+    def _exported(self, module: Any, inputs: dict[str, Any], name: str) -> Graph:
+        try:
+            return trace(module, (), inputs, name=name, dynamic=False)
+        except GraphcloneError as refusal:
+            if self.inputs:
+                raise
+            fed = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
+            advice = f"it was fed with {fed} made for it; give others: clone_checkpoint(.., inputs={{..}})"
+            raise GraphcloneError(f"{refusal}; {advice}") from refusal
 
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
@@ -147,7 +164,8 @@ class Checkpoint:
             GraphcloneError: neither says enough.
         """
         if self.inputs:
-            return dict(self.inputs if sizes(self.inputs) else with_fresh_sizes(dict(self.inputs), self.taken))
+            as_given = structured(self.inputs, media_tokens(self.config))
+            return dict(self.inputs if as_given else with_fresh_sizes(dict(self.inputs), self.taken))
         with quiet():
             module = uncached(self.on_meta(self.config))
             made = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken).made()

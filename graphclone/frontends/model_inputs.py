@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, product
+from itertools import chain, product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +91,21 @@ class InputMaker:
 
     def made(self) -> Inputs | None:
         """Inputs by name; None where it is not known what the main one looks like."""
-        forms = [image | sound for image, sound in product(self.pictures(), self.sounds())]
-        if len(forms) == 1 and not self.tokens:
-            found: Inputs | None = self.fed(forms[0], {})
+        pictures, sounds = self.pictures(), self.sounds()
+        if len(pictures) == len(sounds) == 1 and not self.tokens:
+            found: Inputs | None = self.fed(pictures[0] | sounds[0], {})
         else:
-            found = next(filter(None, map(self.working, [*forms, {}])), None)
+            fewer = chain(product(pictures, [{}]), product([{}], sounds), [({}, {})])
+            found = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
         return found if found is not None and self.module.main_input_name in found else None
 
-    def working(self, form: Inputs) -> Inputs | None:
-        """All inputs for one form of pictures and sounds, if the model can make something of them."""
+    def working(self, pictures: Inputs, sounds: Inputs) -> Inputs | None:
+        """All inputs for one form of pictures and one of sounds, if the model can make something of them."""
         try:
-            places = {kind: self.count(kind, form) for kind in self.tokens} if form else {}
-            found = self.fed(form, {kind: count for kind, count in places.items() if count})
-            if form and not any(places.values()):
+            forms = {"image": pictures, "audio": sounds}
+            places = {kind: self.count(kind, form) for kind, form in forms.items() if form and kind in self.tokens}
+            found = self.fed(pictures | sounds, {kind: count for kind, count in places.items() if count})
+            if (pictures or sounds) and not any(places.values()):
                 self.run(self.faked, found)
         except Exception:  # whatever the model raises at inputs of another form
             return None
@@ -121,7 +123,7 @@ class InputMaker:
             found["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
         if "use_cache" in self.parameters:
             found["use_cache"] = False
-        return found if places or sizes(found) else dict(with_fresh_sizes(found, self.taken))
+        return found if structured(found, self.tokens) else dict(with_fresh_sizes(found, self.taken))
 
     # What the model says
 
@@ -265,7 +267,13 @@ class InputMaker:
         return {name: drawn.to(self.dtype)}
 
 
-# Sizes among the inputs
+# What may not be changed about inputs
+
+
+def structured(inputs: Mapping[str, Any], tokens: Mapping[str, int]) -> bool:
+    """Whether sizes of inputs depend on each other: some are given as numbers, or texts have places for features."""
+    ids, places = inputs.get("input_ids"), torch.tensor(list(tokens.values()))
+    return bool(sizes(inputs)) or (isinstance(ids, torch.Tensor) and bool(torch.isin(ids, places).any()))
 
 
 def sizes(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
