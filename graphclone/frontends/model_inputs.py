@@ -11,12 +11,13 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, product, starmap
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch._subclasses import fake_tensor
@@ -155,7 +156,7 @@ class InputMaker:
         Raises:
             Exception: whatever the model raises at inputs of another form.
         """
-        make = getattr(self.faked, f"get_{kind}_features", None)
+        make = _method(self.faked, f"get_{kind}_features")
         names = inspect.signature(make).parameters if make else {}
         takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in names.values())
         inputs = {name: value for name, value in form.items() if name in names or (takes_all and {*form} & {*names})}
@@ -183,8 +184,8 @@ class InputMaker:
 
     def words(self, length: int) -> torch.Tensor:
         """Tokens that stand for themselves."""
-        config = self.module.config
-        vocabulary = getattr(config, "vocab_size", None) or config.get_text_config().vocab_size
+        config, table = self.module.config, self.module.get_input_embeddings()
+        vocabulary = getattr(table, "num_embeddings", None) or config.get_text_config().vocab_size
         ids = (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary)
         for token in self.tokens.values():
             ids[ids == token] = next(i for i in range(vocabulary) if i not in self.tokens.values())
@@ -287,7 +288,7 @@ def sizes(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 def traceable(module: Any, inputs: Inputs) -> Inputs:
     """Inputs as a trace takes them: places in a text that follow from sizes are counted before it."""
-    count = next((f for part in module.modules() if (f := getattr(part, "get_rope_index", None)) is not None), None)
+    count = _method(module, "get_rope_index")
     if not sizes(inputs) or count is None or "position_ids" in inputs:
         return inputs
     names = inspect.signature(count).parameters
@@ -295,21 +296,29 @@ def traceable(module: Any, inputs: Inputs) -> Inputs:
     return {**inputs, "position_ids": positions}
 
 
+def _method(module: Any, name: str) -> Any:
+    """A method of a module, or of the first of its parts that has one of the name."""
+    return next((found for part in module.modules() if (found := getattr(part, name, None)) is not None), None)
+
+
 @contextmanager
 def sizes_known(inputs: Inputs) -> Iterator[Callable[[], Inputs]]:
     """Take the sizes out of inputs. What makes them anew, within a run or a trace, as tensors it can look into.
 
-    torch keeps the numbers of small tensors that the code makes from literals, and computes with them while it traces;
-    here small is what a grid of pictures may come to.
+    torch keeps the numbers of small tensors that the code makes from literals, and computes with them while it traces.
+    Here small is what a grid of pictures may come to, and what counts up is made from literals as well.
     """
     known = {name: inputs.pop(name).tolist() for name in sizes(inputs)}
-    limits = [(module, getattr(module, _LIMIT, None)) for module in (fake_tensor, proxy_tensor)]
-    try:
-        for module, limit in limits if known else ():
-            if limit is not None:
-                setattr(module, _LIMIT, _KNOWN)
+    with ExitStack() as stack:
+        if known:
+            for module in (module for module in (fake_tensor, proxy_tensor) if hasattr(module, _LIMIT)):
+                stack.enter_context(patch.object(module, _LIMIT, _KNOWN))
+            stack.enter_context(patch.object(torch, "arange", partial(_counted, torch.arange)))
         yield lambda: {name: torch.tensor(numbers) for name, numbers in known.items()}
-    finally:
-        for module, limit in limits:
-            if limit is not None:
-                setattr(module, _LIMIT, limit)
+
+
+def _counted(arange: Callable[..., torch.Tensor], *bounds: Any, **options: Any) -> torch.Tensor:
+    """``torch.arange``, of whole numbers that are known from literals."""
+    if all(type(bound) is int for bound in bounds) and {*options} <= {"device"} and len(range(*bounds)) <= _KNOWN:
+        return torch.tensor([*range(*bounds)], **options)
+    return arange(*bounds, **options)
