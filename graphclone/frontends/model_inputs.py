@@ -159,7 +159,7 @@ class InputMaker:
         make = _method(self.faked, f"get_{kind}_features")
         names = inspect.signature(make).parameters if make else {}
         takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in names.values())
-        inputs = {name: value for name, value in form.items() if name in names or (takes_all and {*form} & {*names})}
+        inputs = {name: value for name, value in form.items() if takes_all or name in names}
         if make is None or not inputs:
             return 0
         found = self.run(make, inputs)
