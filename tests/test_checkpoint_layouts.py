@@ -65,7 +65,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("m.gguf", r"m: a GGUF file of llama.cpp \(m.gguf\); .*gguf_file"),
+        ("m.gguf", r"m: a GGUF file, quantised for inference \(m.gguf\); .*gguf_file"),
         ("adapter_config.json", "m: a PEFT adapter.*merge_and_unload"),
         ("__0_0.distcp", "m: a distributed checkpoint of torch.*dcp_to_torch_save"),
         ("model_index.json", "m: a diffusers pipeline.*subfolder=.*graphclone.clone"),
@@ -104,7 +104,7 @@ def test_a_configuration_beside_weights_of_others(file: str, copy: Path, tmp_pat
 
 def test_a_file_is_no_folder(copy: Path, tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "m.gguf").write_text("")
-    assert "m.gguf: a GGUF file of llama.cpp; load it" in refused("clone", tmp_path / "m.gguf", "-o", "out")
+    assert "m.gguf: a GGUF file, quantised for inference; load it" in refused("clone", tmp_path / "m.gguf", "-o", "out")
     assert f"give its folder, {copy}" in refused("clone", copy / "model.safetensors", "-o", "out")
 
 

@@ -34,7 +34,7 @@ _SAVE = "and save it with save_pretrained"
 LAYOUTS = (
     Layout(
         ("*.gguf",),
-        "a GGUF file of llama.cpp",
+        "a GGUF file, quantised for inference",
         f"load it with from_pretrained(FOLDER, gguf_file=..), which undoes its quantisation, {_SAVE}",
     ),
     Layout(
