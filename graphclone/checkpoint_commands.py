@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from argparse import Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphclone import inspection, report, saving
+import torch
+
+from graphclone import inspection, report
+from graphclone.emit.shards import sharded
 from graphclone.errors import GraphcloneError
-from graphclone.models import MODELS
 from graphclone.pipeline import Pass, State
 from graphclone.printer import print_state
 
 if TYPE_CHECKING:
     from graphclone.checkpoints import Written
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-def is_meant(arguments: Namespace) -> bool:
-    """Whether a command line asks for a checkpoint made from another."""
-    model = arguments.model
-    if Path(arguments.output).suffix in saving.SUFFIXES or model in MODELS:
-        return False
-    if Path(model).exists():
-        return (Path(model) / "config.json").is_file()
-    return _HUB_ID.fullmatch(model) is not None and Path(model).suffix not in (".py", *saving.SUFFIXES)
 
 
 def refuse_options(arguments: Namespace) -> None:
@@ -36,14 +24,14 @@ def refuse_options(arguments: Namespace) -> None:
     Raises:
         GraphcloneError: for the first of them.
     """
-    for option in ("max_shard_size", "resume", "trust_remote_code"):
+    for option in ("dtype", "max_shard_size", "resume", "trust_remote_code"):
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
 
 
 def clone(arguments: Namespace) -> int:
     """Write a wider checkpoint, once it is verified."""
-    from graphclone.checkpoints import MAX_SHARD_SIZE, clone_checkpoint
+    from graphclone.checkpoints import MAX_SHARD_SIZE, Written, plan_checkpoint, write_checkpoint
 
     for option in ("passes", "untie"):
         if getattr(arguments, option):
@@ -57,7 +45,7 @@ def clone(arguments: Namespace) -> int:
             graphs[step.name] = print_state(state)
 
     with report.progress(f"cloning {arguments.model}") as advance:
-        written = clone_checkpoint(
+        made = plan_checkpoint(
             arguments.model,
             arguments.output,
             widen=arguments.widen,
@@ -65,15 +53,27 @@ def clone(arguments: Namespace) -> int:
             strategy=arguments.strategy,
             snr_db=arguments.snr_db,
             seed=arguments.seed,
-            max_shard_size=arguments.max_shard_size or MAX_SHARD_SIZE,
+            dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
             trust_remote_code=arguments.trust_remote_code,
             resume=arguments.resume,
             force=arguments.force,
-            verify=not arguments.no_verify,
-            command=_command(arguments),
             progress=advance,
             after=after,
         )
+        limit = arguments.max_shard_size or MAX_SHARD_SIZE
+        if arguments.dry_run:
+            written = Written(made, sharded(made.entries, limit), None, made.notes)
+        else:
+            written = write_checkpoint(
+                made,
+                arguments.output,
+                max_shard_size=limit,
+                resume=arguments.resume,
+                force=arguments.force,
+                verify=not arguments.no_verify,
+                command=_command(arguments),
+                progress=advance,
+            )
     _show(arguments, written, graphs)
     return 0
 
@@ -86,6 +86,7 @@ def _command(arguments: Namespace) -> str:
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
+    words += ["--dtype", arguments.dtype] if arguments.dtype else []
     words += ["--trust-remote-code"] if arguments.trust_remote_code else []
     return shlex.join(words)
 
@@ -110,5 +111,4 @@ def _show(arguments: Namespace, written: Written, graphs: dict[str, str]) -> Non
     report.show_text(f"config.json: {', '.join(changes)}")
     for note in written.notes:
         report.show_text(f"note: {note}")
-    report.show_text(str(verification) if verification is not None else "not verified")
-    report.show_text(f"written to {arguments.output}")
+    report.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.shards)))

@@ -19,12 +19,14 @@ import torch
 
 from graphclone import collector, into
 from graphclone.alignment import align
+from graphclone.axes import Axis
 from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
 from graphclone.emit.shards import Bundle, Entry, Slot
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends.conversion import ConvertedTensor, Source, unloaded
-from graphclone.frontends.huggingface import CONFIG, Checkpoint, drop_inner_outputs, quiet
+from graphclone.frontends.huggingface import Checkpoint, drop_inner_outputs, quiet
+from graphclone.frontends.layouts import CONFIG
 from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor
 from graphclone.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
@@ -35,6 +37,7 @@ from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.pipeline import Pass, Request, State, Timing, run
 from graphclone.progress import Progress, silent
+from graphclone.unreached import widen_unreached
 
 _TIE = "tie_word_embeddings"
 
@@ -103,7 +106,14 @@ class Plan:
         made = _with(self.checkpoint.raw, fields, changes)
         loaded = self.checkpoint.understood(made)
         derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
-        return _with(made, fields, derived)
+        return {**_with(made, fields, derived), "architectures": [self.checkpoint.cls.__name__]}
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """The width of the model's states in source and clone; 0 where the configuration knows of none."""
+        configs = (self.checkpoint.config, self.checkpoint.with_fields(self.fields))
+        before, after = (int(getattr(config.get_text_config(), "hidden_size", 0) or 0) for config in configs)
+        return before, after
 
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
@@ -136,6 +146,8 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     except Unbalanced as unbalanced:
         fields, state, timings, note = _relieved(target, fields, source, request, unbalanced, after)
         notes.append(note)
+    with quiet():
+        notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
     notes += _wider_outputs(state, inner)
     return Plan(checkpoint, Clone(state, timings), fields, notes)
 
@@ -157,7 +169,7 @@ def _relieved(
         state = State(source.copy(), dataclasses.replace(request, untie=True))
         timings = into.match(state, target.traced(fields), after)
         note = f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
-        return changed(fields, [((where,), False) for where in ties]), state, timings, note
+        return changed(fields, [(where, False) for where in ties]), state, timings, note
     for where, fewer in _fewer(target, fields) if isinstance(request.widen, int) else ():
         state = State(source.copy(), request)
         try:
@@ -172,7 +184,7 @@ def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
     """Configurations with one number as in the source, those with most parameters first."""
     found = []
     for where, (before, _) in differences(target.checkpoint.fields, fields).items():
-        made = changed(fields, [((where,), before)])
+        made = changed(fields, [(where, before)])
         try:
             shapes = target.built(made).values()
         except Exception:  # there is no such model
@@ -184,6 +196,10 @@ def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
 
 def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
     """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
+    wanted = target.wanted
+    tables = (name for leaf, name in computed_tables(wanted).items() if wanted.growth_of(leaf).new_size > leaf.size)
+    if (table := next(tables, None)) is not None:
+        unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs)
     if not request.widen_io:
@@ -197,6 +213,13 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
             names = ",".join(outputs)
             return GraphcloneError(f"{text}; the outputs are as wide as the model: --widen-io {names} lets them grow")
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
+
+
+def computed_tables(state: State) -> dict[Axis, str]:
+    """The dims that tables have which the code computes and which are not saved, each with the name of one."""
+    known = state.known
+    tables = [i for i in state.graph.initializers if i.kind == "constant"]
+    return {leaf: i.name for i in tables for axis in known.of[i.value] for leaf in known.axes.leaves(axis)}
 
 
 class _Unchecked(Checkpoint):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.checkpoint_plan import After, Plan, plan
+from graphclone.checkpoint_plan import After, Plan, computed_tables, plan
 from graphclone.cloning import Traced
 from graphclone.emit import card, huggingface
 from graphclone.emit.shards import Shard, sharded
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint
+from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint, quiet
 from graphclone.passes import analysis
 from graphclone.pipeline import Request, State, Widen, run
 from graphclone.progress import Progress, silent
@@ -22,6 +22,8 @@ from graphclone.strategies import Strategy, StrategyLike
 from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
+    import torch
+
     from graphclone.checks import Report
 
 MAX_SHARD_SIZE = 5_000_000_000
@@ -54,6 +56,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
     seed: int = 0,
+    dtype: torch.dtype | None = None,
     max_shard_size: int = MAX_SHARD_SIZE,
     inputs: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
@@ -74,8 +77,9 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         strategy: as for ``clone``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
         seed: of the noise.
+        dtype: of the clone's weights, if not that of the source's.
         max_shard_size: bytes of tensors in a file, at most.
-        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+        inputs: example inputs by name, for a model that none can be made for; see ``read_inputs``.
         trust_remote_code: let code that comes with the checkpoint run.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.
@@ -88,11 +92,24 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         NotEquivalentError: the clone does not compute the same; nothing is left behind.
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
-    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
-    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs)
-    huggingface.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
+    made = plan_checkpoint(
+        source,
+        output,
+        widen=widen,
+        widen_io=widen_io,
+        strategy=strategy,
+        snr_db=snr_db,
+        seed=seed,
+        dtype=dtype,
+        inputs=inputs,
+        trust_remote_code=trust_remote_code,
+        resume=resume,
+        force=force,
+        progress=progress,
+        after=after,
+    )
     return write_checkpoint(
-        plan(checkpoint, request, progress or silent, after),
+        made,
         output,
         max_shard_size=max_shard_size,
         resume=resume,
@@ -101,6 +118,34 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         command=command,
         progress=progress or silent,
     )
+
+
+def plan_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
+    source: str | Path,
+    output: str | Path,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    after: After | None = None,
+) -> Plan:
+    """Decide all that ``clone_checkpoint`` would write, and write nothing.
+
+    Raises:
+        GraphcloneError: as ``clone_checkpoint`` raises before it writes.
+    """
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
+    huggingface.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
+    return plan(checkpoint, request, progress or silent, after)
 
 
 def write_checkpoint(
@@ -144,7 +189,7 @@ def _described(strategy: Strategy) -> list[Any]:
 def _complete(made: Plan, shards: Sequence[Shard], staging: huggingface.Staging) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = made.checkpoint
-    left_out = huggingface.copied(checkpoint.folder, staging.folder, code=checkpoint.trusted)
+    left_out = huggingface.copied(checkpoint.folder, staging.folder, made.width, code=checkpoint.trusted)
     huggingface.write_index(staging.folder, shards)
     huggingface.write_config(staging.folder, made.config())
     if left_out:
@@ -187,22 +232,35 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 
 @dataclass(frozen=True)
 class CheckpointSource(Source):
-    """A checkpoint as a model in memory, for outputs that are no checkpoints."""
+    """A checkpoint, by its folder or hub id; for outputs that are no checkpoints, a model in memory."""
+
+    @classmethod
+    def of(cls, text: str) -> CheckpointSource:
+        """The checkpoint as a model that can be built."""
+
+        def make() -> tuple[Any, tuple[()], dict[str, Any]]:
+            checkpoint = open_checkpoint(text)
+            with quiet():
+                module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
+            return module, (), checkpoint.example_inputs
+
+        return cls(text, make)
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
         checkpoint = open_checkpoint(self.name)
         graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
         state = State(graph, Request(widen_io=widen_io))
-        return Traced(state, run(analysis(), state))
+        traced = Traced(state, run(analysis(), state))
+        graph.notes += _not_in_a_checkpoint(traced)
+        return traced
 
 
-def source_of(text: str) -> Source:
-    """The checkpoint in a folder as a model that can be built."""
-
-    def make() -> tuple[Any, tuple[()], dict[str, Any]]:
-        checkpoint = open_checkpoint(text)
-        module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
-        return module, (), checkpoint.example_inputs(module)
-
-    return CheckpointSource(text, make)
+def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:
+    """The dims that grow by name, but in no class, as its code computes a table of their size."""
+    tables = computed_tables(traced.state)
+    for group in traced.dims:
+        dim = group.dims[0]
+        if dim.pin is None and not dim.default and dim.axis in tables:
+            table = tables[dim.axis]
+            yield f"{group.name} grows in outputs of .onnx and .pt2 only: the class computes {table} from its size"

@@ -22,6 +22,8 @@ from graphclone.errors import GraphcloneError, NotEquivalentError
 
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
+
 _EPILOG = """
 MODEL is a name in models/ (a wrong one lists them), package.module:function or path/to/file.py:function that
 returns (module, args) or (module, args, kwargs), or a Hugging Face checkpoint: its folder, or its hub id.
@@ -86,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _inspect_arguments(_command(commands, "inspect", "what can grow, what holds the rest, what it costs"))
     _clone_arguments(_command(commands, "clone", "write a wider model that computes the same"))
-    _verify_arguments(_command(commands, "verify", "run two ONNX files and compare what they compute"))
+    _verify_arguments(_command(commands, "verify", "run two ONNX files or checkpoints and compare what they compute"))
     _study_arguments(_command(commands, "study", "train clones and a random model alike, and compare them"))
     _command(commands, "passes", "list the passes").set_defaults(run=_lazily("list_passes"))
     rules = _command(commands, "rules", "list the operators that have rules")
@@ -141,6 +143,7 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument("--timing", action="store_true", help="print how long each pass took")
     command.add_argument("--force", action="store_true", help="overwrite OUT")
     command.add_argument("--no-verify", action="store_true", help="write without checking")
+    command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     _provider_argument(command)
     _checkpoint_arguments(command)
     command.set_defaults(run=_lazily("clone"))
@@ -148,14 +151,15 @@ def _clone_arguments(command: _Parser) -> None:
 
 def _checkpoint_arguments(command: _Parser) -> None:
     only = command.add_argument_group("when a Hugging Face checkpoint becomes another")
+    only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights, if not that of the source's")
     only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
     only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
     only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
 
 
 def _verify_arguments(command: _Parser) -> None:
-    command.add_argument("source", metavar="SOURCE", help="an .onnx file")
-    command.add_argument("clone", metavar="CLONE", help="an .onnx file")
+    command.add_argument("source", metavar="SOURCE", help="an .onnx file, or the folder of a checkpoint")
+    command.add_argument("clone", metavar="CLONE", help="another of the same kind")
     _provider_argument(command)
     command.set_defaults(run=_lazily("verify"))
 

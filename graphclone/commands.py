@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone import checkpoint_commands, inspection, report, saving
+from graphclone.checkpoints import CheckpointSource
 from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.passes import default_pipeline
@@ -55,14 +56,13 @@ def _explain(traced: Traced, arguments: Namespace) -> int:
 
 def clone(arguments: Namespace) -> int:
     """Write a wider model, once it is verified."""
-    if checkpoint_commands.is_meant(arguments):
+    source, target = resolve(arguments.model), Path(arguments.output)
+    if isinstance(source, CheckpointSource) and target.suffix not in saving.SUFFIXES:
         return checkpoint_commands.clone(arguments)
     checkpoint_commands.refuse_options(arguments)
-    target = Path(arguments.output)
     saving.check_target(target, arguments.force)
     passes = _pipeline(arguments.passes)
     _check_printed(arguments.print_after, passes)
-    source = resolve(arguments.model)
     if isinstance(source, OnnxFile):
         source.check_target(target)
     graphs: dict[str, str] = {}
@@ -71,6 +71,9 @@ def clone(arguments: Namespace) -> int:
     finally:
         for text in graphs.values() if not arguments.json else ():
             report.show_text(text)
+    if arguments.dry_run:
+        _show(arguments, made, None, graphs)
+        return 0
     with written(target) as stage:
         with report.progress(f"writing {target.name}"):
             saving.write(made, stage)
@@ -140,20 +143,16 @@ def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs
     report.show_notes(made.graph.notes)
     if arguments.timing:
         report.show_timings(made.timings)
-    report.show_text(str(verification) if verification is not None else "not verified")
-    report.show_text(f"written to {arguments.output}")
+    report.show_text(report.outcome(arguments, verification, saving.size_in_bytes(made)))
 
 
 # Everything else
 
 
 def verify(arguments: Namespace) -> int:
-    """Compare two ONNX files."""
-    from graphclone.verify import verify_files
-
-    source, wide = (_onnx(text) for text in (arguments.source, arguments.clone))
+    """Compare two ONNX files, or two checkpoints."""
     with report.progress("verifying"):
-        found = verify_files(source, wide, arguments.provider)
+        found = _compared(arguments)
     if arguments.json:
         report.show_json(found.to_dict())
     else:
@@ -162,8 +161,22 @@ def verify(arguments: Namespace) -> int:
     return 0
 
 
+def _compared(arguments: Namespace) -> Report:
+    from graphclone.verify import verify_files
+    from graphclone.verify_checkpoints import verify_folders
+
+    texts = (arguments.source, arguments.clone)
+    found = [resolve(text) if Path(text).is_dir() else None for text in texts]
+    if all(isinstance(source, CheckpointSource) for source in found):
+        return verify_folders(*texts)
+    source, wide = map(_onnx, texts)
+    return verify_files(source, wide, arguments.provider)
+
+
 def _onnx(text: str) -> Path:
     path = Path(text)
+    if path.is_dir():
+        raise GraphcloneError(f"{text}: a folder; verify compares two .onnx files, or two folders of checkpoints")
     if not path.is_file():
         raise GraphcloneError(f"{text}: no such file")
     if path.suffix != ".onnx":

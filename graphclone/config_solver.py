@@ -12,8 +12,8 @@ checks left out; those that are solved for must pass them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, combinations, islice, product
 from math import prod
 from typing import Any
@@ -66,16 +66,20 @@ class Lever:
     """Fields that are changed together, and the axes they move.
 
     Attributes:
-        fields: more than one where they must stay equal.
-        value: they have.
+        fields: more than one where none can be changed without the others.
+        values: they have.
         probe: the factor that was tried.
         moved: the size that every axis has with it, if that is another.
     """
 
     fields: tuple[Field, ...]
-    value: int
+    values: tuple[int, ...]
     probe: int
     moved: Mapping[tuple[str, int], int] = field(default_factory=dict)
+
+    def times(self, ratio: int) -> list[tuple[Field, int]]:
+        """The fields with what they have once they are moved by a ratio."""
+        return [(where, value * ratio) for where, value in zip(self.fields, self.values, strict=True)]
 
     def predicted(self, axis: tuple[str, int], size: int, ratio: int) -> int:
         """What an axis of a size becomes if the lever alone is moved by a ratio."""
@@ -116,6 +120,7 @@ class _Solver:
         self.config = config
         self.wanted = wanted
         self.model = model
+        self.stuck: list[tuple[Field, int]] = []
         base = model.shapes(config)
         self.names = set(base)
         self.axes = {(name, i): size for name in wanted for i, size in enumerate(base[name])}
@@ -131,7 +136,11 @@ class _Solver:
             return copy.deepcopy(self.config)
         levers = list(self.levers())
         moving = [lever for lever in levers if lever.moved]
-        self.check_moved(moving)
+        if self.unmoved(moving) is not None:
+            levers += self.unequal()
+            moving = [lever for lever in levers if lever.moved]
+        if (axis := self.unmoved(moving)) is not None:
+            raise Unfit(f"{self.tensor(axis)}, which no number of the configuration says")
         choices = self.choices(moving)
         problem: str | None = None
         for chosen in islice(self.assignments(moving, choices), _MAX_BUILDS):
@@ -147,25 +156,31 @@ class _Solver:
 
     def levers(self) -> Iterator[Lever]:
         """Every field that can be moved alone, and pairs of equal ones that can only be moved together."""
-        stuck: list[tuple[Field, int]] = []
         for where, value in numbers(self.config):
-            if (lever := self.probe((where,), value)) is not None:
+            if (lever := self.probe((where,), (value,))) is not None:
                 yield lever
             else:
-                stuck.append((where, value))
-        equal = ((a, b, value) for (a, value), (b, other) in combinations(stuck, 2) if value == other)
-        for a, b, value in equal:
-            if (lever := self.probe((a, b), value)) is not None:
+                self.stuck.append((where, value))
+        yield from self.together((a, b) for a, b in combinations(self.stuck, 2) if a[1] == b[1])
+
+    def unequal(self) -> Iterator[Lever]:
+        """Fields that cannot be moved alone, each with one of another value: a width and its heads, say."""
+        others = list(numbers(self.config))
+        yield from self.together((a, b) for a in self.stuck for b in others if a[1] != b[1])
+
+    def together(self, pairs: Iterable[tuple[tuple[Field, int], tuple[Field, int]]]) -> Iterator[Lever]:
+        for (a, value), (b, other) in pairs:
+            if (lever := self.probe((a, b), (value, other))) is not None:
                 yield lever
 
-    def probe(self, fields: tuple[Field, ...], value: int) -> Lever | None:
+    def probe(self, fields: tuple[Field, ...], values: tuple[int, ...]) -> Lever | None:
         """The axes that move with fields, or None where the model is refused or has other parameters."""
         for factor in _PROBES:
-            shapes = self.built(changed(self.config, [(fields, value * factor)]))
+            tried = Lever(fields, values, factor)
+            shapes = self.built(changed(self.config, tried.times(factor)))
             if shapes is not None and set(shapes) == self.names:
                 sizes = {(name, i): size for name in self.wanted for i, size in enumerate(shapes[name])}
-                moved = {axis: size for axis, size in sizes.items() if self.axes.get(axis) != size}
-                return Lever(fields, value, factor, moved)
+                return replace(tried, moved={axis: size for axis, size in sizes.items() if self.axes.get(axis) != size})
         return None
 
     def built(self, config: Config) -> Shapes | None:
@@ -185,7 +200,7 @@ class _Solver:
         found = []
         for lever in moving:
             own = [axis for axis in lever.moved if len(alone[axis]) == 1]
-            ratios = sorted({1, *self.ratios, *self.model.ratios(lever.value)})
+            ratios = sorted({1, *self.ratios, *chain.from_iterable(map(self.model.ratios, lever.values))})
             fits = [r for r in ratios if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
             if not fits:
                 axis = next(a for a in own if self.target[a] != self.axes[a])
@@ -193,22 +208,20 @@ class _Solver:
             found.append(fits)
         return found
 
-    def check_moved(self, moving: Sequence[Lever]) -> None:
-        """Refuse an axis that should grow and that no number of the configuration moves."""
+    def unmoved(self, moving: Sequence[Lever]) -> tuple[str, int] | None:
+        """The first axis that should grow and that no number of the configuration moves."""
         moved = {axis for lever in moving for axis in lever.moved}
-        for axis, size in self.axes.items():
-            if self.target[axis] != size and axis not in moved:
-                raise Unfit(f"{self.tensor(axis)}, which no number of the configuration says")
+        return next((a for a, size in self.axes.items() if self.target[a] != size and a not in moved), None)
 
     def assignments(
         self, moving: Sequence[Lever], choices: Sequence[Sequence[int]]
-    ) -> Iterator[list[tuple[tuple[Field, ...], int]]]:
+    ) -> Iterator[list[tuple[Field, int]]]:
         """Combinations of ratios whose product is right wherever levers multiply, fewest changes first."""
         combos = sorted(product(*choices), key=lambda ratios: (sum(r != 1 for r in ratios), ratios))
         for ratios in combos:
             if self.multiplies(moving, ratios):
                 pairs = zip(moving, ratios, strict=True)
-                yield [(lever.fields, lever.value * ratio) for lever, ratio in pairs if ratio != 1]
+                yield [change for lever, ratio in pairs if ratio != 1 for change in lever.times(ratio)]
 
     def multiplies(self, moving: Sequence[Lever], ratios: Sequence[int]) -> bool:
         for axis, size in self.axes.items():
@@ -237,8 +250,8 @@ class _Solver:
 
     def running(self, candidate: Config, silent: Sequence[Lever]) -> tuple[Config | None, str]:
         """The candidate with those numbers changed that no shape shows, so that it runs as wanted."""
-        options = [(lever, r) for lever in silent for r in sorted(self.model.ratios(lever.value) - {1})]
-        seen = {o: self.model.moves(candidate, changed(candidate, [_moved(*o)])) for o in options}
+        options = [(lever, r) for lever in silent for r in sorted(self.model.ratios(lever.values[0]) - {1})]
+        seen = {(lever, r): self.model.moves(candidate, changed(candidate, lever.times(r))) for lever, r in options}
         # What is seen to move something is there to be moved; what is not known to is left alone if it can be.
         moving, unknown = ([o for o in options if seen[o] is answer] for answer in (True, None))
         subsets = ((*a, *b) for b in _subsets(unknown) for a in reversed([*_subsets(moving)]))
@@ -246,7 +259,7 @@ class _Solver:
         for chosen in islice(subsets, _MAX_FITS):
             if len({lever.fields for lever, _ in chosen}) < len(chosen):
                 continue
-            tried = changed(candidate, [_moved(*option) for option in chosen])
+            tried = changed(candidate, [change for lever, ratio in chosen for change in lever.times(ratio)])
             if self.misfit(tried) is not None:
                 continue
             if (reason := self.model.unlike(tried)) is None:
@@ -260,23 +273,19 @@ def _subsets(options: Sequence[_Option]) -> Iterator[tuple[_Option, ...]]:
     return chain.from_iterable(combinations(options, count) for count in range(len(options) + 1))
 
 
-def _moved(lever: Lever, ratio: int) -> tuple[tuple[Field, ...], int]:
-    return lever.fields, lever.value * ratio
-
-
 def _explicit(config: Config, model: Model) -> Config | None:
     """The configuration with a value for every field that has none and stands for a width; None if there is none."""
     base = model.shapes(config)
     found = []
     for where in unset(config):
         try:
-            probed = model.shapes(changed(config, [((where,), _UNSET_PROBE)]))
+            probed = model.shapes(changed(config, [(where, _UNSET_PROBE)]))
         except Exception:  # such a field may not be a number at all
             continue
         axes = [(n, i) for n in probed if n in base for i, size in enumerate(probed[n]) if size == _UNSET_PROBE]
         if set(probed) == set(base) and axes:
             name, i = axes[0]
-            found.append(((where,), base[name][i]))
+            found.append((where, base[name][i]))
     made = changed(config, found)
     return made if found and model.shapes(made) == base else None
 
@@ -308,15 +317,14 @@ def _entries(config: Config, prefix: Field) -> Iterator[tuple[Field, Any]]:
             yield (*prefix, key), value
 
 
-def changed(config: Config, changes: Sequence[tuple[Sequence[Field], int]]) -> Config:
-    """A copy of a configuration with some numbers changed."""
+def changed(config: Config, changes: Sequence[tuple[Field, Any]]) -> Config:
+    """A copy of a configuration with some fields changed."""
     made = copy.deepcopy(config)
-    for fields, value in changes:
-        for where in fields:
-            holder: Any = made
-            for key in where[:-1]:
-                holder = holder[key]
-            holder[where[-1]] = value
+    for where, value in changes:
+        holder: Any = made
+        for key in where[:-1]:
+            holder = holder[key]
+        holder[where[-1]] = value
     return made
 
 

@@ -381,17 +381,38 @@ def _subtract_means(noise: Tensor, recipe: Widening) -> None:
 
 
 def _restore_sums(source: Tensor, recipe: Widening, out: Tensor, along: int) -> None:
-    """Makes the last copy of each index what the others, rounded by now, leave of the source."""
+    """Makes the last copy of each index what the others leave of the source, as far as the dtype can hold that.
+
+    The others are rounded to what the largest copy is rounded to. So is the source where no copy is larger than it, and
+    then the last copy has no rounding left: the sum is the source to the last bit.
+    """
     for start, part in _chunks(out, along):
         left = _rows(source, recipe, along, _chunk_maps(recipe, along, start, part))
-        blocks = _blocks(part, left, _contracted_axes(part, recipe))
-        copies = [copy for block in blocks for copy in _copies(block, recipe.contracted)]
-        for copy in copies:
+        largest = torch.zeros_like(left)
+        for copy in _contracted_copies(part, largest, recipe):
+            reach = copy.out.abs().float() * (1 + copy.columns * torch.finfo(out.dtype).eps)  # the last may yet grow
+            copy.source.copy_(torch.maximum(copy.source, reach))
+        units = _units(largest, out.dtype)
+        copies = list(_contracted_copies(part, left, recipe))
+        for copy, unit in zip(copies, _contracted_copies(part, units, recipe), strict=True):
             if copy.column < copy.columns - 1:
+                copy.out.copy_(torch.round(copy.out / unit.source).mul_(unit.source))
                 copy.source.sub_(copy.out)
         for copy in copies:
             if copy.column == copy.columns - 1:
                 copy.out.copy_(copy.source)
+
+
+def _contracted_copies(chunk: Tensor, source: Tensor, recipe: Widening) -> Iterator[_Copy]:
+    for block in _blocks(chunk, source, _contracted_axes(chunk, recipe)):
+        yield from _copies(block, recipe.contracted)
+
+
+def _units(largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """A unit in the last place of float32 numbers, were they of a dtype."""
+    info = torch.finfo(dtype)
+    exponents = torch.frexp(largest).exponent - 1
+    return torch.ldexp(torch.full_like(largest, info.eps), exponents).clamp_(min=info.smallest_normal * info.eps)
 
 
 def _rows(source: Tensor, recipe: Widening, along: int, maps: Sequence[IntArray]) -> Tensor:

@@ -18,6 +18,8 @@ from rich.table import Table
 from graphclone.progress import Progress
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from graphclone.checks import Report
     from graphclone.cloning import Clone
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
@@ -167,6 +169,13 @@ def clone_record(
         "graphs": dict(graphs),
         "verification": verification.to_dict() if verification is not None else None,
     }
+
+
+def outcome(arguments: Namespace, verification: Report | None, size: int) -> str:
+    """How a clone was verified and where it was written, or how large it would be."""
+    if arguments.dry_run:
+        return f"{arguments.output} would be {size / 1e9:.3g} GB; nothing was written"
+    return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
 
 
 def parameters(clone: Clone) -> tuple[int, int]:

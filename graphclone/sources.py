@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 
 _WHAT = (
     "an .onnx file, a name in models/, package.module:function or file.py:function that returns (module, args), "
-    "or the folder of a Hugging Face checkpoint"
+    "or a Hugging Face checkpoint: its folder or hub id"
 )
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_FILES = (".onnx", ".py", ".pt", ".pth", ".pt2", ".bin", ".safetensors", ".gguf")
+"""Suffixes that no hub id has."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +128,10 @@ class OnnxFile:
 
 
 def resolve(text: str) -> Source | OnnxFile:
-    """The source that the MODEL of a command line means.
+    """The source that the MODEL of a command line means. Nothing of it is read before it is used.
 
     Raises:
-        GraphcloneError: there is none, or it is of a kind that cannot be read yet.
+        GraphcloneError: there is none, or it is of a kind that cannot be read.
     """
     from graphclone.models import MODELS, build
 
@@ -139,20 +145,34 @@ def resolve(text: str) -> Source | OnnxFile:
     if path.suffix == ".onnx" and path.exists():
         return OnnxFile(text)
     if path.exists():
-        raise GraphcloneError(f"{text}: not a model; give {_WHAT}")
+        raise GraphcloneError(_no_model(path))
+    if _HUB_ID.fullmatch(text) and path.suffix not in _FILES:
+        return _checkpoint(path)
     if path.suffix or "/" in text:
         raise GraphcloneError(f"{text}: no such file; give {_WHAT}")
     raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
 
 
 def _checkpoint(path: Path) -> Source:
-    """The Hugging Face checkpoint in a folder."""
-    from graphclone.checkpoints import source_of
-    from graphclone.frontends.huggingface import is_checkpoint
+    """The Hugging Face checkpoint in a folder, or of a hub id.
 
-    if not is_checkpoint(str(path)):
-        raise GraphcloneError(f"{path}: has no config.json, so it is no Hugging Face checkpoint; give {_WHAT}")
-    return source_of(str(path))
+    Raises:
+        GraphcloneError: it is a folder in which something else lies.
+    """
+    from graphclone.checkpoints import CheckpointSource
+    from graphclone.frontends.layouts import CONFIG, without_config
+
+    if path.is_dir() and not (path / CONFIG).is_file():
+        raise GraphcloneError(without_config(path))
+    return CheckpointSource.of(str(path))
+
+
+def _no_model(path: Path) -> str:
+    from graphclone.frontends.layouts import CONFIG, described
+
+    if (path.parent / CONFIG).is_file() and described(path) is None:
+        return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"
+    return described(path) or f"{path}: not a model; give {_WHAT}"
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:

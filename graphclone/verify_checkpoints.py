@@ -6,18 +6,19 @@ model of half precision, which needs less memory). One model is in memory at a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone.checks import Check, Report, error, judge, noise_floor
+from graphclone.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError, first_line
-from graphclone.frontends.huggingface import Checkpoint, quiet, uncached
+from graphclone.frontends.huggingface import Checkpoint, open_checkpoint, quiet, uncached
+from graphclone.frontends.model_inputs import media_tokens, structured
 from graphclone.interpreter import output_tensors
-from graphclone.ir import Value
 from graphclone.lockstep import Deviation
 from graphclone.maps import Maps
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 SETS = 3
 """Input sets: the example, and others with other values."""
+
+_TOKENS = "input_ids"
 
 Outputs = dict[str, torch.Tensor]
 
@@ -39,12 +42,18 @@ class SourceRuns:
         own: its outputs in its own precision.
         shaken: the same with weights that are a rounding off.
         exact: its outputs in a higher precision.
+        options: that it had to be loaded with to be run.
     """
 
     inputs: Sequence[dict[str, Any]]
     own: Sequence[Outputs]
     shaken: Sequence[Outputs]
     exact: Sequence[Outputs]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_EAGER = {"experts_implementation": "eager"}
+"""Other implementations know no float64, and no row whose length is odd."""
 
 
 @torch.no_grad()
@@ -52,18 +61,44 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
     """Load the source and run it, in its own precision and in a higher one.
 
     Raises:
-        GraphcloneError: it cannot be loaded.
+        GraphcloneError: it cannot be loaded or run.
     """
+    options: Mapping[str, Any] = {}
     model, _ = _loaded(checkpoint, checkpoint.folder)
-    inputs = list(_input_sets(checkpoint.example_inputs(model)))
-    own = [_run(model, feed) for feed in inputs]
+    try:
+        inputs, own = _own_runs(model, checkpoint)
+    except GraphcloneError:
+        options = _EAGER
+        model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+        inputs, own = _own_runs(model, checkpoint)
     _shake(model)
     shaken = [_run(model, feed) for feed in inputs]
     del model
-    model, _ = _loaded(checkpoint, checkpoint.folder, experts_implementation="eager")  # others know no float64
+    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
     precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
     model.to(precise)
-    return SourceRuns(inputs, own, shaken, [_run(model, _cast(feed, precise)) for feed in inputs])
+    exact = [_run(model, _cast(feed, precise)) for feed in inputs]
+    return SourceRuns(inputs, own, shaken, exact, options)
+
+
+def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
+    """The input sets that the source can be run on, the example among them, and what it makes of each.
+
+    Raises:
+        GraphcloneError: it cannot be run on the example.
+    """
+    inputs: list[dict[str, Any]] = []
+    own: list[Outputs] = []
+    for feed in _input_sets(checkpoint):
+        try:
+            own.append(_run(model, feed))
+        except GraphcloneError as refusal:
+            if not inputs:
+                advice = "give other inputs, or --no-verify"
+                raise GraphcloneError(f"{checkpoint.name}: the source itself fails: {refusal}; {advice}") from refusal
+            continue  # values in another order may mean nothing to it
+        inputs.append(feed)
+    return inputs, own
 
 
 def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
@@ -78,25 +113,64 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
         GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
     """
     source = source or run_source(plan.checkpoint)
+    maps = Maps(plan.clone.state)
+    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+    widened = {name: partial(maps.widened, value) for name, value in values.items()}
+    return _compared(plan.checkpoint, folder, source, widened)
+
+
+def verify_folders(source: str | Path, clone: str | Path) -> Report:
+    """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
+
+    Raises:
+        GraphcloneError: one cannot be read, or the first not run.
+    """
+    wide = open_checkpoint(clone)
+    checkpoint = open_checkpoint(source)
+    if checkpoint.dtype != wide.dtype:
+        checkpoint = open_checkpoint(source, dtype=wide.dtype)
+    runs = run_source(checkpoint)
+    return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is), alike_only=True)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _compared(
+    checkpoint: Checkpoint,
+    folder: Path,
+    source: SourceRuns,
+    widened: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
+    *,
+    alike_only: bool = False,
+) -> Report:
+    """What the model in a folder makes of the source's inputs, held against what the source makes of them, widened.
+
+    With ``alike_only`` outputs after the first are left out that have another shape: a clone may compute with them.
+    """
     try:
-        model, problems = _loaded(plan.checkpoint, folder)
+        model, problems = _loaded(checkpoint, folder, **source.options)
         if problems:
-            return _report(plan, _failed(problems[0]), source.inputs)
+            return _report(checkpoint, _failed(problems[0]), source.inputs)
         with torch.no_grad():
             wide = [_run(model, feed) for feed in source.inputs]
     except GraphcloneError as refusal:
-        return _report(plan, _failed(str(refusal)), source.inputs)
-    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+        return _report(checkpoint, _failed(str(refusal)), source.inputs)
+    if absent := [name for name in widened if name not in wide[0]]:
+        return _report(checkpoint, _failed(f"it returns no {absent[0]}"), source.inputs)
+    first, *others = widened
+    names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
-        [_floor(plan, name, value, [run[name] for run in runs]) for name, value in values.items()]
+        [_floor(name, widened[name], [run[name] for run in runs]) for name in names]
         for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
     ]
-    return _report(plan, judge("from_pretrained", measured), source.inputs)
+    return _report(checkpoint, judge("from_pretrained", measured), source.inputs)
 
 
-def _report(plan: Plan, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
+def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
     shapes = [", ".join("x".join(map(str, v.shape)) for v in feed.values() if _is_tensor(v)) for feed in inputs]
-    return Report(plan.checkpoint.name, (check,), tuple(shapes))
+    return Report(checkpoint.name, (check,), tuple(shapes))
 
 
 def _failed(reason: str) -> Check:
@@ -104,12 +178,11 @@ def _failed(reason: str) -> Check:
     return Check("from_pretrained", False, reason, first=first)
 
 
-def _floor(plan: Plan, name: str, value: Value, runs: Sequence[torch.Tensor]) -> Any:
+def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
     exact, own, shaken, wide = runs
     truth = exact.to(torch.float64)
-    widened = Maps(plan.clone.state).widened(value, truth)
-    floor = noise_floor(name, (truth, own), (widened, wide))
+    floor = noise_floor(name, (truth, own), (widened(truth), wide))
     return replace(floor, source=max(floor.source, error(truth, shaken)))
 
 
@@ -153,17 +226,28 @@ def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {k: v.to(dtype) if _is_tensor(v) and v.is_floating_point() else v for k, v in feed.items()}
 
 
-def _input_sets(example: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The example, and its values in other orders."""
+def _input_sets(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    """The example, and its values in other orders; sizes, and places that are not for words, stay where they are."""
+    example, tokens = checkpoint.example_inputs, media_tokens(checkpoint.config)
+    held = structured(example, tokens)
+    places = torch.tensor(list(tokens.values()))
     yield example
     for seed in range(1, SETS):
         generator = torch.Generator().manual_seed(seed)
-        yield {k: _rearranged(v, generator) if _is_tensor(v) else v for k, v in example.items()}
+        yield {
+            name: _rearranged(value, places, generator)
+            if _is_tensor(value) and (value.is_floating_point() or name == _TOKENS or not held)
+            else value
+            for name, value in example.items()
+        }
 
 
-def _rearranged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    order = torch.randperm(tensor.numel(), generator=generator)
-    return tensor.flatten()[order].view(tensor.shape)
+def _rearranged(tensor: torch.Tensor, places: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    values = tensor.flatten()
+    moving = ~torch.isin(values, places) if tensor.dtype == torch.int64 else torch.ones_like(values, dtype=torch.bool)
+    values = values[moving]
+    order = torch.randperm(values.numel(), generator=generator)
+    return tensor.masked_scatter(moving.view(tensor.shape), values[order])
 
 
 def _shake(model: Any) -> None:

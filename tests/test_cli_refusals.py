@@ -76,7 +76,7 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
     [
         ("missing.onnx", "missing.onnx: no such file; give an .onnx file, a name in models/"),
         ("missing.py:build", "missing.py: no such file"),
-        ("folder/missing", "folder/missing: no such file"),
+        ("folder/missing", "folder/missing: no such folder, and the hub gives none"),
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
         ("my_models.py", "my_models.py: not a model; give an .onnx file, a name in models/"),
@@ -105,7 +105,7 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
     Path("model.onnx").touch()
     assert "model.onnx: " in refused("inspect", "model.onnx")
     (folder / "hub").mkdir()
-    assert "hub: has no config.json, so it is no Hugging Face checkpoint" in refused("inspect", "hub")
+    assert "hub: is empty; give the folder of a Hugging Face checkpoint" in refused("inspect", "hub")
 
 
 @pytest.mark.parametrize(

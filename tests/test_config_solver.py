@@ -34,14 +34,14 @@ def model(make: Callable[[Config], Shapes] = shapes, **wanted: int) -> Model:
 
 
 def test_shapes_alone_determine_most_and_a_run_the_rest() -> None:
-    wide = changed(CONFIG, [((("hidden",),), 80), ((("ffn",),), 104), ((("heads",),), 10)])
+    wide = changed(CONFIG, [(("hidden",), 80), (("ffn",), 104), (("heads",), 10)])
     assert solve(CONFIG, shapes(wide), model(heads=10)) == wide
 
 
 def test_each_number_has_its_own_factor() -> None:
-    wide = changed(CONFIG, [((("hidden",),), 80), ((("heads",),), 10)])
+    wide = changed(CONFIG, [(("hidden",), 80), (("heads",), 10)])
     assert solve(CONFIG, shapes(wide), model(heads=10)) == wide
-    narrow_heads = changed(CONFIG, [((("ffn",),), 156)])
+    narrow_heads = changed(CONFIG, [(("ffn",), 156)])
     assert solve(CONFIG, shapes(narrow_heads), model(heads=5)) == narrow_heads
 
 
@@ -51,7 +51,7 @@ def test_nothing_changes_where_nothing_is_wanted() -> None:
 
 def test_a_number_of_the_same_value_that_moves_nothing_is_left_alone() -> None:
     """``token`` has the value of ``heads``, and no bearing on a run."""
-    wide = changed(CONFIG, [((("hidden",),), 80)])
+    wide = changed(CONFIG, [(("hidden",), 80)])
     assert solve(CONFIG, shapes(wide), model(heads=10))["token"] == 5
 
 
@@ -65,6 +65,21 @@ def test_numbers_that_must_stay_equal_are_moved_together() -> None:
     assert solve(config, projected(wide), model(projected)) == wide
     config, wide = {"embed": 20, "hidden": 40}, {"embed": 40, "hidden": 80}
     assert solve(config, projected(wide), model(projected)) == wide
+
+
+@pytest.mark.parametrize(("factor", "tables"), [(2, 4), (3, 4)])
+def test_numbers_whose_quotient_is_fixed_are_moved_together(factor: int, tables: int) -> None:
+    """A list of as many numbers as half a head is wide holds for heads of that width only."""
+
+    def with_list(config: Config) -> Shapes:
+        if config["hidden"] // config["heads"] // 2 != len(config["list"]):
+            raise ValueError("the list does not fit")
+        return shapes(config)
+
+    config = {**CONFIG, "list": [1.0] * tables}
+    wide = {**config, "hidden": 40 * factor, "heads": 5 * factor}
+    code = Model(with_list, lambda c: None, lambda a, b: a["heads"] != b["heads"], lambda size: {1, factor})
+    assert solve(config, with_list(wide), code) == wide
 
 
 @pytest.mark.parametrize("grown", ["heads", "size"])
@@ -150,6 +165,6 @@ def test_a_tensor_that_does_not_fit_is_named(wanted: Any, message: str) -> None:
 
 
 def test_a_run_that_no_number_makes_right_is_named() -> None:
-    wide = changed(CONFIG, [((("hidden",),), 80)])
+    wide = changed(CONFIG, [(("hidden",), 80)])
     with pytest.raises(Unfit, match="token is wrong"):
         solve(CONFIG, shapes(wide), model(token=7))

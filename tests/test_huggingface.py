@@ -64,7 +64,7 @@ def round_trip(made: Plan, out: Path, again: Path) -> None:
     first.save_pretrained(again)
     second, problems = loaded(again)
     assert not problems
-    inputs = made.checkpoint.example_inputs(first)
+    inputs = made.checkpoint.example_inputs
     ours, theirs = outputs(first, inputs), outputs(second, inputs)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -122,23 +122,24 @@ def test_a_file_system_without_maps_gets_the_same_bytes(tmp_path: Path, monkeypa
     assert contents(tmp_path / "plain") == contents(tmp_path / "mapped")
 
 
-def test_a_model_that_is_fed_with_neither_tokens_nor_images(tmp_path: Path) -> None:
-    """Nobody can tell from a configuration how long a spectrogram is: the user gives one."""
-    towers = {f"{tower}_{field}": n for tower in ("encoder", "decoder") for field, n in _TOWER.items()}
-    sizes = {"d_model": 40, "num_mel_bins": 10, "max_source_positions": 12, "classifier_proj_size": 18}
-    config = transformers.WhisperConfig(**sizes, **towers, vocab_size=61, pad_token_id=0, num_labels=3)
+def test_a_model_that_is_fed_with_nothing_known(tmp_path: Path) -> None:
+    """Nobody can tell from a configuration what the values of a series are: the user gives some."""
+    sizes = {"d_model": 40, "ffn_dim": 52, "num_hidden_layers": 2, "num_attention_heads": 5}
+    lengths = {
+        "context_length": 24,
+        "patch_length": 4,
+        "patch_stride": 4,
+        "prediction_length": 6,
+        "num_input_channels": 3,
+    }
     source, out = tmp_path / "source", tmp_path / "out"
-    randomise(transformers.WhisperForAudioClassification(config)).save_pretrained(source)
-    with pytest.raises(GraphcloneError, match=r"not known what to feed as input_features; .*inputs=\{"):
+    config = transformers.PatchTSTConfig(**sizes, **lengths)
+    randomise(transformers.PatchTSTForPrediction(config)).save_pretrained(source)
+    with pytest.raises(GraphcloneError, match=r"not known what to feed as past_values; .*inputs=\{"):
         clone_checkpoint(source, out)
-    inputs = {"input_features": torch.randn(2, 10, 24, generator=torch.Generator().manual_seed(0))}
-    written = clone_checkpoint(source, out, inputs=inputs)
+    inputs = {"past_values": torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0))}
+    written = clone_checkpoint(source, out, inputs=inputs, widen=2)
     assert written.verification is not None and written.verification.ok
-    assert written.plan.changes["d_model"] == (40, 80)
-    assert written.plan.changes["encoder_attention_heads"] == (5, 10)
-    (small, _), (wide, problems) = loaded(source), loaded(out)
-    assert not problems
-    torch.testing.assert_close(outputs(wide, inputs)["logits"], outputs(small, inputs)["logits"])
 
 
 def test_what_lies_beside_the_weights_is_copied_and_the_card_tells_all(tmp_path: Path) -> None:

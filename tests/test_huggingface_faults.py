@@ -274,7 +274,10 @@ NORM, ATTENTION = "transformer.ln_f.weight", "transformer.h.0.attn.c_attn.weight
         (indexed({"ghost": "b.safetensors"}), "lists b.safetensors, which is not there"),
         (indexed({"ghost": "../a.safetensors"}), "lists ../a.safetensors, which is not there"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot be read"),
-        (config(architectures=None), "does not say which class it is for; add its architectures"),
+        (
+            config(architectures=None, model_type="bert"),
+            "no class for bert finds all its weights; set its architectures",
+        ),
         (config(model_type="unheard_of"), "transformers refuses it"),
         (config(quantization_config={"bits": 4}), "its weights are quantised"),
         (

@@ -23,7 +23,7 @@ PINNED_BY_NATURE = {
         rand.default rand.generator randn.default randn.generator randint.default randint.low rand_like.default
         randn_like.default
     """,
-    "depends on the data": "histc.default bincount.default nonzero.default where.default masked_scatter.default",
+    "depends on the data": "histc.default bincount.default nonzero.default where.default",
     "a place for every element": "affine_grid_generator.default fill_diagonal_.default",
     "reduces over all axes": "prod.default",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphclone import __version__
 from graphclone.report import clone_rows, parameters
@@ -13,6 +13,13 @@ from graphclone.report import clone_rows, parameters
 if TYPE_CHECKING:
     from graphclone.checkpoint_plan import Plan
     from graphclone.checks import Report
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_KEPT = (
+    "license", "license_name", "license_link", "language", "pipeline_tag", "library_name", "datasets",
+)  # fmt: skip
+"""Fields of a source's card that hold for its clone as well."""
 
 
 def text(plan: Plan, *, command: str, notes: Sequence[str], report: Report | None) -> str:
@@ -24,7 +31,7 @@ def _lines(plan: Plan, command: str, notes: Sequence[str], report: Report | None
     source, request = plan.checkpoint.name, plan.clone.state.request
     before, after = parameters(plan.clone)
     yield from ("---", *_front_matter(plan), "---", "")
-    yield f"# {Path(source).name}, wider"
+    yield f"# {_title(plan)}, wider"
     yield ""
     yield f"Made from `{source}` by [HyperCloning](https://arxiv.org/abs/2409.12903) with graphclone {__version__}:"
     yield "every weight is wider, and the model computes what its source computes."
@@ -49,11 +56,39 @@ def _decibels(plan: Plan) -> str:
     return f" at {snr_db:g} dB" if snr_db is not None else ""
 
 
+def _title(plan: Plan) -> str:
+    """The source's own name, whatever way led to it."""
+    return _hub_id(plan).rpartition("/")[2] or plan.checkpoint.folder.resolve().name
+
+
+def _hub_id(plan: Plan) -> str:
+    """Of the source, if it has one: as the user gave it, or as the cache of the hub has it in a path."""
+    name, folder = plan.checkpoint.name, plan.checkpoint.folder.resolve()
+    cached = next((part for part in folder.parts if re.fullmatch(r"models--[\w.-]+--[\w.-]+", part)), "")
+    if cached:
+        return "/".join(cached.split("--", 2)[1:])
+    return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else ""
+
+
 def _front_matter(plan: Plan) -> Iterator[str]:
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", plan.checkpoint.name) and not Path(plan.checkpoint.name).exists():
-        yield f"base_model: {plan.checkpoint.name}"
-    card = plan.checkpoint.folder / "README.md"
-    lines = card.read_text(errors="replace").splitlines() if card.is_file() else []
-    end = lines.index("---", 1) if lines[:1] == ["---"] and "---" in lines[1:] else 0
-    yield from (line for line in lines[1:end] if re.match(r"license(_name|_link)?:\s*\S", line))
-    yield from ("tags:", "- graphclone", "- hypercloning")
+    """What the hub shows of a model: the source's fields that hold for the clone, and where that comes from."""
+    from huggingface_hub import CardData
+
+    source = _metadata(plan.checkpoint.folder / "README.md")
+    kept = {key: source[key] for key in _KEPT if source.get(key)}
+    last = str(plan.checkpoint.raw.get("_name_or_path") or "")
+    known = last if _HUB_ID.fullmatch(last) and not Path(last).exists() else None
+    base = _hub_id(plan) or source.get("base_model") or known
+    came_from = {"base_model": base, "base_model_relation": "finetune"} if base else {}
+    fields = {**came_from, "library_name": "transformers", **kept, "tags": ["graphclone", "hypercloning"]}
+    yield CardData(**fields).to_yaml()
+
+
+def _metadata(card: Path) -> dict[str, Any]:
+    """The fields of a card; none where there is no card, or they cannot be read."""
+    from huggingface_hub.repocard import metadata_load
+
+    try:
+        return metadata_load(card) or {}
+    except Exception:  # no such file, no YAML, no map
+        return {}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError, first_line
 
 
 def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -42,7 +46,7 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int], kept: Collection[int] 
         for axis in dynamic_axes(tensor):
             size = tensor.shape[axis]
             if size not in sizes:
-                sizes[size] = _fresh_size(size, {*taken, *fixed, *sizes.values()})
+                sizes[size] = fresh_size(size, {*taken, *fixed, *sizes.values()})
     return pytree.tree_map_only(
         torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
     )
@@ -57,13 +61,29 @@ def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
     return tensor
 
 
+def read_inputs(path: Path) -> dict[str, torch.Tensor]:
+    """Example inputs by name, from the arrays of an .npz file, none of which may need to be unpickled.
+
+    Raises:
+        GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+    except FileNotFoundError:
+        raise GraphcloneError(f"{path}: no such file; write it with numpy.savez(path, name=array)") from None
+    except Exception as error:  # numpy and zipfile raise whatever a file that is none makes them stumble over
+        reason = first_line(error)
+        raise GraphcloneError(f"{path}: no arrays: {reason}; write it with numpy.savez(path, name=array)") from error
+
+
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
     for leaf in pytree.tree_leaves(inputs):
         if isinstance(leaf, torch.Tensor):
             yield leaf
 
 
-def _fresh_size(size: int, taken: Collection[int]) -> int:
+def fresh_size(size: int, taken: Collection[int]) -> int:
     """The nearest prime not taken, at most ``size`` where there is one (a sequence may not get too long)."""
     below = (n for n in range(size, 1, -1) if _is_prime(n) and n not in taken)
     above = (n for n in range(max(size, 2), 10 * size + 1000) if _is_prime(n) and n not in taken)

@@ -8,9 +8,10 @@ they are part of what the model computes.
 from __future__ import annotations
 
 import copy
-import inspect
 import json
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,15 +28,21 @@ from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends import weights
 from graphclone.frontends.conversion import Source, loaded
 from graphclone.frontends.example_inputs import with_fresh_sizes
+from graphclone.frontends.layouts import CONFIG, described, quantised, without_config, wrapped
+from graphclone.frontends.model_class import fitting_class
+from graphclone.frontends.model_inputs import (
+    InputMaker,
+    media_tokens,
+    processor_fields,
+    sizes_known,
+    structured,
+    traceable,
+)
 from graphclone.frontends.torch import trace
 from graphclone.into import weightless
 from graphclone.ir import Graph, Output, values_in
 
-CONFIG = "config.json"
-
-_BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
-_IMAGE = 64
-"""Height and width of an image for a model that takes any."""
+_ASSERTION = "aten._assert"
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,7 @@ class Checkpoint:
 
     def on_meta(self, config: Any) -> Any:
         """The model of a configuration, without any memory for its weights."""
-        with torch.device("meta"), _safe_linspace():
-            return self.cls._from_config(config, dtype=self.dtype).eval()
+        return _on_meta(self.cls, config, self.dtype)
 
     def traced(self, fields: Config, name: str) -> Graph:
         """The trace of the model with these fields, without weights; a graph of one's own.
@@ -119,79 +125,98 @@ class Checkpoint:
         if key not in self.graphs:
             with quiet():
                 module = uncached(self.on_meta(self.with_fields(fields)))
-                graph = trace(weightless(module), (), self.example_inputs(module), name=name, dynamic=False)
-            graph.notes.clear()  # it is the class that will run, at any size
+                inputs = traceable(module, dict(self.example_inputs))
+                module = weightless(module)
+                with sizes_known(inputs) as known:
+                    module.forward = _with_sizes(module.forward, known) if known() else module.forward
+                    graph = self._exported(module, inputs, name)
+            graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
+            graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
+            graph.prune()
             self.graphs[key] = graph
         return self.graphs[key].copy()
+
+    def _exported(self, module: Any, inputs: dict[str, Any], name: str) -> Graph:
+        try:
+            return trace(module, (), inputs, name=name, dynamic=False)
+        except GraphcloneError as refusal:
+            if self.inputs:
+                raise
+            fed = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
+            advice = f"it was fed with {fed} made for it; give others: clone_checkpoint(.., inputs={{..}})"
+            raise GraphcloneError(f"{refusal}; {advice}") from refusal
 
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
         recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
         with quiet(), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
-            inputs, faked = self.example_inputs(module), weightless(module, mode)
-            with mode, recorder:
-                faked(**inputs)
+            inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
+            with mode, recorder, sizes_known(inputs) as known:
+                faked(**inputs, **known())
         return recorder.seen
 
-    def example_inputs(self, module: Any) -> dict[str, Any]:
+    @cached_property
+    def example_inputs(self) -> dict[str, Any]:
         """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
 
         Raises:
             GraphcloneError: neither says enough.
         """
         if self.inputs:
-            return dict(with_fresh_sizes(dict(self.inputs), self.taken))
-        config, parameters = module.config, inspect.signature(module.forward).parameters
-        found: dict[str, Any] = {}
-        if "input_ids" in parameters:
-            found["input_ids"] = _tokens(module, _SEQUENCE)
-        if "decoder_input_ids" in parameters and getattr(config, "is_encoder_decoder", False):
-            found["decoder_input_ids"] = _tokens(module, _TARGET_SEQUENCE)
-        if "pixel_values" in parameters:
-            found["pixel_values"] = _pixels(config, self.dtype)
-        if module.main_input_name not in found:
+            as_given = structured(self.inputs, media_tokens(self.config))
+            return dict(self.inputs if as_given else with_fresh_sizes(dict(self.inputs), self.taken))
+        with quiet():
+            module = uncached(self.on_meta(self.config))
+            made = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken).made()
+        if made is None:
             raise GraphcloneError(
                 f"{self.name}: it is not known what to feed as {module.main_input_name}; "
                 "give example inputs: graphclone.clone_checkpoint(.., inputs={..})"
             )
-        if "use_cache" in parameters:
-            found["use_cache"] = False
-        return dict(with_fresh_sizes(found, self.taken))
+        return made
 
 
 # Reading
 
 
-def is_checkpoint(text: str) -> bool:
-    """Whether a MODEL of the command line is a checkpoint's folder."""
-    return (Path(text) / CONFIG).is_file()
-
-
 def open_checkpoint(
-    text: str | Path, *, trust_remote_code: bool = False, inputs: Mapping[str, Any] | None = None
+    text: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    inputs: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Checkpoint:
     """The checkpoint in a folder, or of a hub id; its weights are not read yet.
 
     Args:
         text: folder or hub id.
         trust_remote_code: let code that comes with the checkpoint run.
-        inputs: example inputs by name, for a model whose main input is neither tokens nor images.
+        inputs: example inputs by name, for a model that none can be made for.
+        dtype: that its floats are read in, if not those they are stored in.
 
     Raises:
         GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
     """
     folder = Path(text)
+    if folder.is_file():
+        raise GraphcloneError(described(folder) or f"{text}: a file; give the folder of a checkpoint")
     if not folder.is_dir():
         folder = _downloaded(str(text))
     raw = _read_config(folder / CONFIG)
-    if "quantization_config" in raw:
+    if quantised(raw):
         raise GraphcloneError(
             f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
         )
-    config, cls = _config_and_class(folder, raw, trust_remote_code)
     found = weights.open_weights(folder)
-    dtype = _dtype(raw, found)
+    if (fault := wrapped(found)) is not None:
+        raise GraphcloneError(f"{text}: {fault}")
+    if dtype is None:
+        dtype = _dtype(raw, found)
+    else:
+        found = weights.converted(found, dtype)
+        raw = {**{key: value for key, value in raw.items() if key != "torch_dtype"}, "dtype": _named(dtype)}
+    config, cls = _config_and_class(folder, raw, trust_remote_code, found, dtype)
     trusted = trust_remote_code and "auto_map" in raw
     return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
 
@@ -220,7 +245,7 @@ def _read_config(path: Path) -> Config:
     try:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise GraphcloneError(f"{path.parent}: no {CONFIG}: not a Hugging Face checkpoint") from None
+        raise GraphcloneError(without_config(path.parent)) from None
     except (OSError, ValueError) as error:
         raise GraphcloneError(f"{path}: cannot be read: {error}") from error
     if not isinstance(raw, dict):
@@ -228,28 +253,37 @@ def _read_config(path: Path) -> Config:
     return raw
 
 
-def _config_and_class(folder: Path, raw: Config, trusted: bool) -> tuple[Any, Any]:
+def _config_and_class(
+    folder: Path, raw: Config, trusted: bool, found: weights.Weights, dtype: torch.dtype
+) -> tuple[Any, Any]:
     transformers = imported()
-    names = raw.get("architectures") or []
-    if not names:
-        raise GraphcloneError(f"{folder / CONFIG}: does not say which class it is for; add its architectures")
-    cls = getattr(transformers, names[0], None)
+    name = next(iter(raw.get("architectures") or []), "")
+    cls = getattr(transformers, name, None) if name else None
     remote = raw.get("auto_map") or {}
     if cls is None and remote and not trusted:
         raise GraphcloneError(
-            f"{folder}: needs code that comes with it ({names[0]}), which is not run unless you ask: read it, "
+            f"{folder}: needs code that comes with it ({name}), which is not run unless you ask: read it, "
             "then give --trust-remote-code"
         )
     try:
         with quiet():
-            if cls is not None:
-                return transformers.AutoConfig.from_pretrained(folder), cls
-            return _remote(folder, names[0], remote)
+            if cls is None and remote:
+                return _remote(folder, name, remote)
+            config = transformers.AutoConfig.from_pretrained(folder)
     except GraphcloneError:
         raise
     except Exception as error:  # validators and unknown model types raise whatever they like
         reason = first_line(error)
         raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
+    with quiet():
+        cls = cls or fitting_class(config, found, lambda cls: _on_meta(cls, config, dtype))
+    if cls is None:
+        named = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
+        advice = "set its architectures to the class that saved it"
+        raise GraphcloneError(
+            f"{folder / CONFIG}: {named}, and no class for {config.model_type} finds all its weights; {advice}"
+        )
+    return config, cls
 
 
 def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, Any]:
@@ -276,6 +310,10 @@ def imported() -> Any:
     return transformers
 
 
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
     """What the configuration says, or else the first weight has."""
     named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
@@ -286,20 +324,27 @@ def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the log and the bars of transformers, for which a probe that is refused is a warning."""
-    logging = imported().logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    """Without the logs, the warnings and the bars of the libraries, for which a probe that is refused is an error."""
+    bars, disabled = imported().logging, logging.root.manager.disable
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+        logging.disable(disabled)
+        if shown:
+            bars.enable_progress_bar()
 
 
 # Building
+
+
+def _on_meta(cls: Any, config: Any, dtype: torch.dtype) -> Any:
+    with torch.device("meta"), _safe_linspace():
+        return cls._from_config(config, dtype=dtype).eval()
 
 
 @contextmanager
@@ -325,18 +370,8 @@ def uncached(module: Any) -> Any:
     return module
 
 
-def _tokens(module: Any, length: int) -> torch.Tensor:
-    config = module.config
-    vocabulary = getattr(config, "vocab_size", None) or config.get_text_config().vocab_size
-    return (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary).view(_BATCH, length)
-
-
-def _pixels(config: Any, dtype: torch.dtype) -> torch.Tensor:
-    config = getattr(config, "vision_config", config)
-    size = getattr(config, "image_size", None) or _IMAGE
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    shape = (_BATCH, getattr(config, "num_channels", 3), height, width)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+def _with_sizes(forward: Callable[..., Any], known: Callable[[], dict[str, Any]]) -> Callable[..., Any]:
+    return lambda **inputs: forward(**inputs, **known())
 
 
 def _is_tensor(value: Any) -> bool:

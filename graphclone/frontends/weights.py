@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.frontends.layouts import described
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -51,7 +52,8 @@ class StoredTensor:
         name: it has there.
         offset: of its first byte in the file.
         shape: of the tensor.
-        dtype: of the tensor.
+        dtype: of the tensor once it is read.
+        stored: what it has in the file, if that is another.
     """
 
     file: Path
@@ -59,6 +61,7 @@ class StoredTensor:
     offset: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    stored: torch.dtype | None = None
 
     @property
     def parts(self) -> tuple[StoredTensor]:
@@ -67,7 +70,12 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+        """Bytes in the file."""
+        return prod(self.shape) * (self.stored or self.dtype).itemsize
+
+    def to(self, dtype: torch.dtype) -> StoredTensor:
+        """The same in another dtype."""
+        return replace(self, dtype=dtype, stored=self.stored or self.dtype)
 
     def rows(self, first: int, end: int) -> StoredTensor:
         """The part between two indices of its first axis."""
@@ -91,16 +99,17 @@ class StoredTensor:
             raise GraphcloneError(f"{self.file}: {self.name} cannot be read: {error.strerror or error}") from error
         if view:
             raise GraphcloneError(f"{self.file}: ends within {self.name}; copy or download it again")
-        return data.view(self.dtype).reshape(self.shape)
+        return data.view(self.stored or self.dtype).reshape(self.shape).to(self.dtype)
 
 
 @dataclass(frozen=True)
 class PickledTensor:
-    """A tensor of a pickle file, mapped into memory by torch."""
+    """A tensor of a pickle file, mapped into memory by torch; in another dtype once it is read, if one is given."""
 
     file: Path
     name: str
     tensor: torch.Tensor
+    other: torch.dtype | None = None
 
     @property
     def parts(self) -> tuple[PickledTensor]:
@@ -113,15 +122,24 @@ class PickledTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
+        return self.other or self.tensor.dtype
+
+    def to(self, dtype: torch.dtype) -> PickledTensor:
+        """The same in another dtype."""
+        return replace(self, other=dtype)
 
     def read(self) -> torch.Tensor:
-        return self.tensor
+        return self.tensor.to(self.dtype)
 
 
 _Reader = Callable[[Path], Iterator[Any]]
 
 Weights = Mapping[str, StoredTensor | PickledTensor]
+
+
+def converted(found: Weights, dtype: torch.dtype) -> Weights:
+    """The same tensors with all floats in a dtype; none is read."""
+    return {name: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor for name, tensor in found.items()}
 
 
 def open_weights(folder: Path) -> Weights:
@@ -139,7 +157,7 @@ def open_weights(folder: Path) -> Weights:
     for name, read in readers.items():
         if (path := folder / name).exists():
             return {tensor.name: tensor for tensor in read(path)}
-    raise GraphcloneError(f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
+    raise GraphcloneError(described(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
 
 
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:

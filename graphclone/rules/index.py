@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import isfinite, prod
 from typing import NamedTuple
 
 from graphclone.axes import Axis
 from graphclone.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site, refused
+from graphclone.rules.view import regroup
 
 
 def embedding(s: Site) -> None:
@@ -97,6 +98,47 @@ def _place(s: Site, x: Value, indices: Sequence[Value | None]) -> _Place:
 
 
 _MASKS = ("bool", "uint8")
+
+
+def masked_scatter(s: Site) -> None:
+    """``x[mask] = v``: as many elements of v as the mask has places, in order.
+
+    Trailing axes along which the mask repeats itself are written whole, so what is written is rows of v, which grow as
+    those axes do. All others say how many rows come before a place: they keep their size.
+    """
+    x, mask, source = s.tensor("self"), s.tensor("mask"), s.tensor("source")
+    axes = s.axes(s.out)
+    cut = next((i for i in reversed(range(len(axes))) if not _repeats(s, mask, i - len(axes))), -1) + 1
+    elements = prod(axis.size for axis in axes[cut:])
+    if elements < 2 or source.elements % elements:
+        raise Cannot("its mask tells the elements of the last axis apart")
+    s.pin([*axes[:cut], *s.axes(mask)[: max(mask.rank - len(axes) + cut, 0)]], "chosen by a mask")
+    s.broadcast(x, mask)
+    rows = s.system.dim(source.elements // elements, s.why("taken in order"))
+    regroup(s, s.axes(source), [rows, *axes[cut:]])
+    s.same_scale(s.out, x, source)
+
+
+def _repeats(s: Site, mask: Value, axis: int) -> bool:
+    """Whether a mask is the same everywhere along an axis, counted from the end; one that it lacks is broadcast."""
+    if -axis > mask.rank or (mask.shape or ())[axis] == 1:
+        return True
+    graph, node = s.facts.graph, mask.producer
+    written = {value.dtype for n in graph.nodes if graph.dialect.mutates(n) for value in n.inputs if value.is_tensor}
+    if node is None or mask.dtype in written:  # perhaps the mask itself, or what it shows
+        return False
+    return any(
+        node.op.startswith(f"aten.{name}.") and all(_repeats(s, node.operands[x], axis) for x in operands)
+        for names, operands in _REPEATING.items()
+        for name in names.split()
+    )
+
+
+_REPEATING = {
+    "expand expand_as broadcast_to to _to_copy clone contiguous alias detach logical_not bitwise_not": ("self",),
+    "logical_and logical_or bitwise_and bitwise_or __and__ __or__": ("self", "other"),
+}
+"""Operators whose results repeat along every axis along which these operands do."""
 
 
 def index_select(s: Site) -> None:
@@ -267,6 +309,7 @@ RULES: Mapping[str, Rule] = {
     "aten.embedding_bag.padding_idx": embedding_bag,
     "aten.index.Tensor": index,
     "aten.index_put.default": index_put,
+    "aten.masked_scatter.default": masked_scatter,
     "aten.index_select.default": index_select,
     "aten.gather.default": gather,
     **dict.fromkeys(

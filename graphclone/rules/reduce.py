@@ -440,7 +440,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_overloads("fft_fft fft_ifft fft_rfft fft_irfft", "default"), fourier),
     **dict.fromkeys(_overloads("fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2", "default"), fourier),
     **dict.fromkeys(_overloads("fft_fftn fft_ifftn fft_rfftn fft_irfftn", "default"), fourier),
-    **dict.fromkeys(_overloads("histc bincount nonzero where masked_scatter", "default"), dense_statistics),
+    **dict.fromkeys(_overloads("histc bincount nonzero where", "default"), dense_statistics),
     **{f"onnx.Reduce{kind}": onnx_reduction(extreme) for kind in ("Max", "Min")},
     **{f"onnx.Reduce{kind}": onnx_reduction(unknown_sum) for kind in ("Prod", "LogSum", "LogSumExp")},
     "onnx.ReduceMean": onnx_reduction(mean),

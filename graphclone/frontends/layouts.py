@@ -1,0 +1,124 @@
+"""Layouts of models on disk that are no Hugging Face checkpoint: what each is called, and how to make one of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way of others to store a model.
+
+    Attributes:
+        signs: patterns of names, of which a folder in this layout has one.
+        what: it is.
+        advice: what to do with it.
+    """
+
+    signs: tuple[str, ...]
+    what: str
+    advice: str
+
+    def found(self, folder: Path) -> str | None:
+        """The first name in a folder that gives the layout away."""
+        matches = (path.name for sign in self.signs for path in sorted(folder.glob(sign)))
+        return next(matches, None)
+
+
+_SAVE = "and save it with save_pretrained"
+
+LAYOUTS = (
+    Layout(
+        ("*.gguf",),
+        "a GGUF file, quantised for inference",
+        f"load it with from_pretrained(FOLDER, gguf_file=..), which undoes its quantisation, {_SAVE}",
+    ),
+    Layout(
+        ("adapter_config.json", "adapter_model.*"),
+        "a PEFT adapter, which is no model by itself",
+        f"load its base model with it, merge them (merge_and_unload), {_SAVE}",
+    ),
+    Layout(
+        ("model_index.json",),
+        "a diffusers pipeline of several models",
+        "load one of its parts with from_pretrained(FOLDER, subfolder=..) and widen that in Python: graphclone.clone",
+    ),
+    Layout(
+        ("*.distcp",),
+        "a distributed checkpoint of torch (DCP)",
+        f"make one file of it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, load that, {_SAVE}",
+    ),
+    Layout(
+        ("latest_checkpointed_iteration.txt", "mp_rank_*", "iter_*"),
+        "a Megatron checkpoint",
+        "convert it with the tools of Megatron that write Hugging Face checkpoints",
+    ),
+    Layout(
+        ("zero_to_fp32.py", "global_step*"),
+        "a DeepSpeed checkpoint in parts",
+        f"join them with its zero_to_fp32.py, load the result, {_SAVE}",
+    ),
+    Layout(
+        ("consolidated*.safetensors", "consolidated*.pth", "params.json"),
+        "in the layout of its makers' own code (consolidated)",
+        "take the files for transformers, or convert it with transformers' script for the model",
+    ),
+    Layout(
+        ("tf_model*.h5", "flax_model*.msgpack", "model.ckpt.index", "saved_model.pb"),
+        "weights of TensorFlow or Flax",
+        f"load it in a version of transformers that still reads them (from_tf, from_flax), {_SAVE}",
+    ),
+    Layout(("*.nemo",), "an archive of NeMo", "export it to Hugging Face with NeMo's own converter"),
+    Layout(
+        ("open_clip_config.json",),
+        "a model of open_clip",
+        "load it there and widen the module in Python: graphclone.clone",
+    ),
+)
+
+
+def described(path: Path) -> str | None:
+    """What a folder, or a file of a model, is and what to do with it; None where nothing gives it away."""
+    if path.is_file():
+        return next((f"{path}: {it.what}; {it.advice}" for it in LAYOUTS if any(map(path.match, it.signs))), None)
+    found = ((layout, name) for layout in LAYOUTS if (name := layout.found(path)) is not None)
+    return next((f"{path}: {layout.what} ({name}); {layout.advice}" for layout, name in found), None)
+
+
+def without_config(folder: Path) -> str:
+    """What a folder is in which no configuration lies."""
+    inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if (known := described(folder)) is not None:
+        return known
+    if inner:
+        return f"{folder}: no {CONFIG}, but there is one in {', '.join(inner[:3])}; give that folder"
+    if not any(folder.iterdir()):
+        return f"{folder}: is empty; give the folder of a Hugging Face checkpoint"
+    return f"{folder}: no {CONFIG}, so it is no Hugging Face checkpoint; give the folder that save_pretrained wrote"
+
+
+_WRAPPERS = {
+    "module.": ("DataParallel or DistributedDataParallel", "model.module"),
+    "_orig_mod.": ("torch.compile", "model._orig_mod"),
+}
+
+
+def wrapped(names: Iterable[str]) -> str | None:
+    """What put all names of weights under another, and what to do; None where nothing did."""
+    known = list(names)
+    for prefix, (wrapper, inner) in _WRAPPERS.items():
+        if known and all(name.startswith(prefix) for name in known):
+            return (
+                f"its weights are named {prefix}.., as {wrapper} wraps them, and from_pretrained does not find them; "
+                f"save {inner}, or take {prefix!r} off the names"
+            )
+    return None
+
+
+def quantised(raw: Mapping[str, object]) -> bool:
+    """Whether a configuration says that the weights are quantised."""
+    return bool(raw.get("quantization_config") or raw.get("quantization"))

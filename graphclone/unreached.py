@@ -1,0 +1,85 @@
+"""Parts of a model that the example inputs do not reach: what a trace cannot say about their weights, and what it can.
+
+A layer that stands beside others like it is widened as they are, and a vector is repeated, which is right however it is
+read. Nothing says how the rest should grow; and a part that stays as it is must not meet a dim that grew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from graphclone.errors import GraphcloneError
+from graphclone.initializers import Widening
+from graphclone.ir import Initializer
+from graphclone.passes.infer_dims import UNREAD
+from graphclone.pipeline import State
+
+_REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
+
+_SHOWN = 3
+
+
+def widen_unreached(state: State, module: Any) -> Iterator[str]:
+    """Set the recipes of weights that nothing in the trace reads; what the user should know about them.
+
+    Args:
+        state: of a clone whose recipes are made.
+        module: the model, for what its parts are.
+
+    Raises:
+        GraphcloneError: nothing says how one should grow, or it may meet what grew.
+    """
+    assert state.recipes is not None
+    stored = [i for i in state.graph.initializers if i.kind != "constant"]
+    unread = [i for i in stored if any(a.pin and a.pin.text == UNREAD for a in state.known.of[i.value])]
+    reached = [i for i in stored if i not in unread]
+    alike = {_starred(i.name): state.recipes[i.value] for i in reached}
+    grown = {axis.size for i in reached for axis in state.recipes[i.value].axes if axis.grows}
+    parts: dict[str, list[Initializer]] = {}
+    for i in unread:
+        parts.setdefault(_part(i.name, [other.name for other in reached]), []).append(i)
+    for part, members in parts.items():
+        for i in members:
+            own, beside = state.recipes[i.value], alike.get(_starred(i.name))
+            if beside is not None and (beside.source_shape, beside.shape) == (own.source_shape, own.shape):
+                state.recipes[i.value] = replace(beside, name=i.name)
+            else:
+                _check(part, own, grown, module)
+    if parts:
+        names = ", ".join([*parts][:_SHOWN]) + " and more" * (len(parts) > _SHOWN)
+        yield f"not reached by the example inputs, so that what it computes is not compared: {names}"
+
+
+def _check(part: str, recipe: Widening, grown: set[int], module: Any) -> None:
+    """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
+    wide = [axis.size for axis in recipe.axes if axis.size > 1]
+    if not any(axis.grows for axis in recipe.axes):
+        if meets := grown.intersection(wide):
+            raise GraphcloneError(
+                f"{part} is not reached by the example inputs and keeps its widths, but {recipe.name} has one of "
+                f"{min(meets)}, as has what grew: they may meet; {_REACH}"
+            )
+        return
+    owner = module.get_submodule(recipe.name.rpartition(".")[0])
+    layer = isinstance(owner, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and len(recipe.axes) > 1
+    if layer or (len(wide) > 1 and not isinstance(owner, torch.nn.Embedding)):
+        raise GraphcloneError(
+            f"{part} is not reached by the example inputs, and nothing says how {recipe.name} of it should grow; "
+            f"{_REACH}"
+        )
+
+
+def _part(name: str, reached: Sequence[str]) -> str:
+    """The outermost part of a model that a weight is in and no weight that is reached."""
+    steps = name.split(".")
+    prefixes = (".".join(steps[:count]) for count in range(1, len(steps)))
+    return next((p for p in prefixes if not any(other.startswith(f"{p}.") for other in reached)), name)
+
+
+def _starred(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
