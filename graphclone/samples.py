@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import NoiseFloor, error, noise_floor
+from graphclone.checks import NoiseFloor, error, noise_floor, reference
 from graphclone.input_sets import InputSet, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.ir import Graph, Initializer
-from graphclone.lockstep import Lazy, lifted_tensor
+from graphclone.lockstep import Lazy, lifted_tensor, measured_elements
 from graphclone.maps import Maps
 from graphclone.pipeline import State
 
@@ -32,7 +32,7 @@ class Sample:
     Attributes:
         inputs: of the source.
         own: its outputs in its own precision.
-        exact: its outputs in float64.
+        exact: its outputs in float64; its own where these overflow and float64 does not.
         noise: greatest error of every output, of its own and of runs whose weights are a rounding off. One run may be
             lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold.
     """
@@ -71,13 +71,14 @@ def _maybe_sample(source: Graph, inputs: InputSet) -> Sample | None:
         sample = _sample(source, inputs)
     except ExecutionError:
         return None
-    return sample if all(t.isfinite().any() for t in sample.exact if t.numel()) else None
+    return sample if all(measured_elements(t) for t in sample.exact) else None
 
 
 def _sample(source: Graph, inputs: InputSet) -> Sample:
     own = outputs(source, own_tensors(source), inputs.copies())
     lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
     exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
+    exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
     runs = [own, *(outputs(source, _shaken_tensors(source, seed), inputs.copies()) for seed in range(_SHAKES))]
     noise = [max(error(truth, run[i]) for run in runs) for i, truth in enumerate(exact)]
     return Sample(inputs, own, exact, noise)

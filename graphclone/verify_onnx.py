@@ -126,7 +126,7 @@ class _Runs:
             output_tensors(self.state.graph), sample.exact, sample.own, own, strict=True
         ):
             floor = noise_floor(name, (exact, ours), (exact, exported))
-            if not floor.allows(_EXPORT_SLACK):
+            if floor.allows(_EXPORT_SLACK) is False:
                 detail = f"the export of the source computes something else: {floor}, on {sample.inputs}"
                 return Deviation(name, "", "", floor.clone, detail)
         return None
