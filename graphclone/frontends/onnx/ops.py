@@ -14,7 +14,7 @@ import onnx
 from onnx import shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from graphclone.frontends.onnx.old import OLDEST_KNOWN, respelled
+from graphclone.frontends.onnx.old import OLDEST_KNOWN, RENAMED, respelled
 from graphclone.frontends.onnx.own import attribute_value
 from graphclone.frontends.onnx.reference import OPERATORS
 
@@ -183,7 +183,7 @@ def _current(call: Call, arrays: Sequence[Array | None]) -> tuple[Call, Sequence
     made = (onnx.helper.make_attribute(name, value) for name, value in attributes.items())
     attributes_now = tuple(proto.SerializeToString(deterministic=True) for proto in made)
     given = tuple(array is not None for array in arrays)
-    return Call(call.domain, call.op, opset, attributes_now, given, call.outputs), arrays
+    return Call(call.domain, RENAMED.get(call.op, call.op), opset, attributes_now, given, call.outputs), arrays
 
 
 @lru_cache(maxsize=4096)

@@ -173,6 +173,12 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
     return norm
 
 
+def global_max_pool(x: Array) -> Array:
+    """The greatest element over all axes but batch and channels."""
+    found: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return found
+
+
 # Convolutions
 
 _CONVOLUTIONS: Sequence[Callable[..., torch.Tensor]] = (functional.conv1d, functional.conv2d, functional.conv3d)
