@@ -101,7 +101,7 @@ def read(model: onnx_ir.Model, name: str, assignment: Assignment | None = None) 
         except ReadingError as error:
             failures.append(error)
             continue
-        if sizes and all(len(set(size)) == 1 for size in sizes.values()):
+        if failures and all(len(set(size)) == 1 for size in sizes.values()):
             fixed = ", ".join(f"{symbol} = {size[0]}" for symbol, size in sizes.items())
             reading.notes.append(f"read with static sizes: {fixed} ({failures[0]})")
         return reading
