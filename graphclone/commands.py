@@ -19,6 +19,7 @@ from graphclone.sources import OnnxFile, Source, resolve
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
+    from graphclone.drawn_inputs import Given
     from graphclone.verify import Report
 
 _NEEDED = frozenset({"recipes", "literals"})
@@ -27,7 +28,7 @@ _NEEDED = frozenset({"recipes", "literals"})
 
 def inspect(arguments: Namespace) -> int:
     """Show what can grow."""
-    source = resolve(arguments.model)
+    source = resolve(arguments.model, _inputs(arguments))
     with report.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.why is not None:
@@ -38,6 +39,15 @@ def inspect(arguments: Namespace) -> int:
     else:
         report.show_inspection(found, everything=arguments.all)
     return 0
+
+
+def _inputs(arguments: Namespace) -> Given:
+    """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
+    if arguments.inputs is None:
+        return dict(arguments.input)
+    from graphclone.drawn_inputs import load_arrays
+
+    return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 
 
 def _explain(traced: Traced, arguments: Namespace) -> int:
@@ -55,14 +65,15 @@ def _explain(traced: Traced, arguments: Namespace) -> int:
 
 def clone(arguments: Namespace) -> int:
     """Write a wider model, once it is verified."""
-    if checkpoint_commands.is_meant(arguments):
+    given = _inputs(arguments)
+    if checkpoint_commands.is_meant(arguments) and not given:
         return checkpoint_commands.clone(arguments)
     checkpoint_commands.refuse_options(arguments)
     target = Path(arguments.output)
     saving.check_target(target, arguments.force)
     passes = _pipeline(arguments.passes)
     _check_printed(arguments.print_after, passes)
-    source = resolve(arguments.model)
+    source = resolve(arguments.model, given)
     if isinstance(source, OnnxFile):
         source.check_target(target)
     graphs: dict[str, str] = {}
@@ -152,7 +163,7 @@ def verify(arguments: Namespace) -> int:
 
     source, wide = (_onnx(text) for text in (arguments.source, arguments.clone))
     with report.progress("verifying"):
-        found = verify_files(source, wide, arguments.provider)
+        found = verify_files(source, wide, arguments.provider, inputs=_inputs(arguments))
     if arguments.json:
         report.show_json(found.to_dict())
     else:

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
+    from graphclone.drawn_inputs import Given
     from graphclone.models import Built
 
 _WHAT = (
@@ -89,9 +90,11 @@ class OnnxFile:
 
     Attributes:
         name: its path, as the user wrote it.
+        inputs: arrays, or sizes, that it accepts, by name.
     """
 
     name: str
+    inputs: Given = field(default_factory=dict)
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
         """The model as it is read from the file; its weights stay there.
@@ -101,7 +104,7 @@ class OnnxFile:
         """
         from graphclone.cloning import trace
 
-        return trace(Path(self.name), widen_io=widen_io, name=self.name)
+        return trace(Path(self.name), widen_io=widen_io, inputs=self.inputs, name=self.name)
 
     def check_target(self, target: Path) -> None:
         """Refuse to write what a file cannot become, or over the file itself.
@@ -118,26 +121,32 @@ class OnnxFile:
         """The model widened; see ``graphclone.clone``."""
         from graphclone.cloning import clone
 
-        return clone(Path(self.name), name=self.name, **options)
+        return clone(Path(self.name), name=self.name, inputs=self.inputs, **options)
 
 
-def resolve(text: str) -> Source | OnnxFile:
+def resolve(text: str, inputs: Given | None = None) -> Source | OnnxFile:
     """The source that the MODEL of a command line means.
 
+    Args:
+        text: MODEL.
+        inputs: what the user says about the inputs of an ``.onnx`` file.
+
     Raises:
-        GraphcloneError: there is none, or it is of a kind that cannot be read yet.
+        GraphcloneError: there is none, it is of a kind that cannot be read yet, or takes no ``inputs``.
     """
     from graphclone.models import MODELS, build
 
+    path = Path(text)
+    if path.suffix == ".onnx" and path.is_file():
+        return OnnxFile(text, inputs or {})
+    if inputs:
+        raise GraphcloneError(f"--input, --inputs: {text} is no .onnx file; a function gives its inputs itself")
     if text in MODELS:
         return Source(text, lambda: build(text))
     if is_function(text):
         return Source(text, function(text))
-    path = Path(text)
     if path.is_dir():
         return _checkpoint(path)
-    if path.suffix == ".onnx" and path.exists():
-        return OnnxFile(text)
     if path.exists():
         raise GraphcloneError(f"{text}: not a model; give {_WHAT}")
     if path.suffix or "/" in text:

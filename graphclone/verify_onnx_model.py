@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphclone.checks import Check, NoiseFloor, Report, judge
+from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.emit.onnx import write
 from graphclone.emit.onnx_file import to_model
 from graphclone.errors import GraphcloneError
@@ -24,16 +25,16 @@ from graphclone.frontends.onnx.importer import Origin
 from graphclone.frontends.onnx.reading import read
 from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, run_lockstep
+from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, measured_elements, run_lockstep
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
 from graphclone.progress import Progress, silent
 from graphclone.sessions import Provider, Session, check_provider
 from graphclone.verify import exact_check, perturbed
-from graphclone.verify_files import NAME, DrawnInputs, Feeds, rounding_floor, shaken_runs, shapes_of
+from graphclone.verify_files import NAME, rounding_floor, shaken_runs, shapes_of
 
 if TYPE_CHECKING:
-    from graphclone.cloning import Clone
+    from graphclone.cloning import OnnxClone
 
 EXACT_LIMIT = 200_000_000
 """Parameters of the largest clone whose every value is computed in float64."""
@@ -43,7 +44,7 @@ REFERENCE_SLACK = 16.0
 
 
 def verify_onnx_model(
-    clone: Clone,
+    clone: OnnxClone,
     *,
     provider: Provider = "auto",
     onnx: bool | Path = True,
@@ -73,7 +74,7 @@ def verify_onnx_model(
     checks = [check_static(state)]
     samples: list[Sample] = []
     if checks[0].ok:
-        samples = draw_samples(state, provider, sets, seed)
+        samples = draw_samples(state, provider, sets, seed, clone.inputs, exact=exact)
         truths = None
         with torch.no_grad():
             if exact:
@@ -105,18 +106,30 @@ class Sample:
     moved: Sequence[Feeds]
 
 
-def draw_samples(state: State, provider: Provider, sets: int, seed: int) -> list[Sample]:
+def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool) -> list[Sample]:
     """Input sets that the source accepts, with what it gives for them.
 
+    ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64 they are none.
+
     Raises:
-        GraphcloneError: it accepts none.
+        GraphcloneError: it accepts none, or nothing of the kind that is given.
     """
     origin: Origin = state.graph.origin
     source = Session(origin.path, provider)
-    drawn = list(DrawnInputs(source, None).draw(sets, seed))
+    known = origin.reading.assignment if origin.reading.refused else {}
+    names = [value.name for value in state.graph.inputs]
+
+    def holds(feeds: Feeds) -> bool:
+        if not exact or _parameters(state) > EXACT_LIMIT:
+            return True
+        try:
+            return all(measured_elements(truth) for truth in _truth(state, [to_torch(feeds[name]) for name in names]))
+        except ExecutionError:
+            return True
+
+    drawn = list(DrawnInputs(source, known=known, given=given, holds=holds).draw(sets, seed))
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
-    names = [value.name for value in state.graph.inputs]
     return [
         Sample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
         for feeds, others in zip(drawn, moved, strict=True)
@@ -157,7 +170,7 @@ def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths 
     Returns:
         The check, and the source's outputs in float64 where the reference that gave them can be believed.
     """
-    count = sum(i.value.elements for i in state.graph.initializers)
+    count = _parameters(state)
     if count > EXACT_LIMIT:
         return _not_exact(f"{count:,} parameters are too many to run in float64"), None
     runs = [(sample.inputs, lifted_tensor) for sample in samples[:2]]
@@ -175,6 +188,10 @@ def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths 
     except ExecutionError as error:
         return _not_exact(str(error)), None
     return exact_check(found), truths
+
+
+def _parameters(state: State) -> int:
+    return sum(initializer.value.elements for initializer in state.graph.initializers)
 
 
 def _not_exact(reason: str) -> Check:

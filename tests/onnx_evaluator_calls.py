@@ -86,6 +86,7 @@ def _pooled(size: tuple[int, ...]) -> Iterator[OpCall]:
         yield OpCall(op, (x,), {"kernel_shape": threes, "strides": twos, "pads": ones})
         yield OpCall(op, (x,), {"kernel_shape": threes, "strides": twos, "ceil_mode": 1}, since=10)
         yield OpCall(op, (x,), {"kernel_shape": twos, "strides": twos, "auto_pad": "SAME_UPPER"})
+        yield OpCall(op, (f(2, 3, *[1] * rank),), {"kernel_shape": twos, "strides": twos})
     yield OpCall(
         "AveragePool",
         (x,),

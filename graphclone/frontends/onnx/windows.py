@@ -101,7 +101,7 @@ class Windows:
 def _count(size: int, extent: int, stride: int, pads: tuple[int, int], ceil_mode: int) -> int:
     room = size + sum(pads) - extent
     if not ceil_mode:
-        return room // stride + 1
+        return int(room / stride) + 1  # cut off towards 0, so that a window that is too large is still one
     count = ceil(room / stride) + 1
     return count - 1 if (count - 1) * stride >= size + pads[0] else count  # a window must not start beyond the end
 
