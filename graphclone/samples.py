@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,17 +11,14 @@ import torch
 from graphclone.checks import NoiseFloor, error, noise_floor, reference
 from graphclone.input_sets import InputSet, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.ir import Graph, Initializer
+from graphclone.ir import Graph
 from graphclone.lockstep import Lazy, lifted_tensor, measured_elements
 from graphclone.maps import Maps
 from graphclone.pipeline import State
+from graphclone.shaking import SHAKES, shaken
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
-
-
-_SHAKES = 3
-"""Runs of the source with other rounding, beside its own."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +29,7 @@ class Sample:
         inputs: of the source.
         own: its outputs in its own precision.
         exact: its outputs in float64; its own where these overflow and float64 does not.
-        noise: greatest error of every output, of its own and of runs whose weights are a rounding off. One run may be
-            lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold.
+        noise: greatest error of every output, of its own and of runs whose weights are a rounding off.
     """
 
     inputs: InputSet
@@ -79,23 +74,14 @@ def _sample(source: Graph, inputs: InputSet) -> Sample:
     lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
     exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
     exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
-    runs = [own, *(outputs(source, _shaken_tensors(source, seed), inputs.copies()) for seed in range(_SHAKES))]
+    runs = [own, *(outputs(source, _shaken_tensors(source, seed), inputs.copies()) for seed in range(SHAKES))]
     noise = [max(error(truth, run[i]) for run in runs) for i, truth in enumerate(exact)]
     return Sample(inputs, own, exact, noise)
 
 
 def _shaken_tensors(graph: Graph, seed: int) -> Lazy:
-    """The initializers of a graph with every weight moved by up to a unit in its last place."""
-
-    def read(initializer: Initializer) -> torch.Tensor:
-        tensor: torch.Tensor = initializer.read().detach()
-        if initializer.kind != "parameter" or not tensor.is_floating_point():
-            return tensor.clone()
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {initializer.name}".encode()))
-        off = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        return (tensor * (1 + torch.finfo(tensor.dtype).eps * off.to(tensor.device))).to(tensor.dtype)
-
-    return Lazy(graph, read)
+    """The initializers of a graph with every weight a rounding off."""
+    return Lazy(graph, lambda initializer: shaken(initializer.read(), initializer.name, seed))
 
 
 def own_tensors(graph: Graph) -> Lazy:

@@ -21,21 +21,14 @@ from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.file import load
+from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.lockstep import Deviation
 from graphclone.sessions import Array, Port, Provider, Session
+from graphclone.shaking import SHAKES, shaken
 
 NAME = "ONNX Runtime"
 
-_ULPS = 2.0
-"""How far the weights are moved to see what rounding does, in units in the last place."""
-
-_SHAKES = 3
-"""Runs of the source with other rounding."""
-
-_FLOATS = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE, onnx_ir.DataType.FLOAT16)
-
-_CONSTANTS = 16
-"""Initializers of this many elements or fewer may be sizes and factors, and stay as they are."""
+_FLOATS = tuple(onnx_ir.DataType[name] for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 
 
 def verify_files(
@@ -180,7 +173,7 @@ def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Pr
         seed: of the errors.
     """
     runs: list[list[Feeds]] = [[] for _ in drawn]
-    for shake in range(_SHAKES):
+    for shake in range(SHAKES):
         session = Session(_shaken(source, target, seed + shake), provider)
         for found, feeds in zip(runs, drawn, strict=True):
             found.append(session.run(feeds))
@@ -188,23 +181,53 @@ def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Pr
 
 
 def _shaken(source: Path, target: Path, seed: int) -> Path:
-    """The model with every weight a rounding error off, written to the target."""
+    """The model with every weight a rounding error off, wherever it is stored, written to the target."""
     from graphclone.emit.onnx import write
 
     model = load(source)
-    for number, value in enumerate(model.graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype in _FLOATS and tensor.size > _CONSTANTS:
-            value.const_value = _moved(tensor, np.random.default_rng((seed, number)))
+    for graph in (*model.graphs(), *model.functions.values()):
+        for node in graph:
+            if node.op_type == "Constant" and not node.domain and not _is_number(node.outputs[0]):
+                _shake_constant(node, seed)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and not _is_number(value):
+                value.const_value = _moved(value.const_value, value.name or "", seed)
     write(model, target)
     return target
 
 
-def _moved(tensor: onnx_ir.TensorProtocol, random: np.random.Generator) -> onnx_ir.LazyTensor:
+def _shake_constant(node: onnx_ir.Node, seed: int) -> None:
+    stored = node.attributes.get("value")
+    if stored is not None and stored.type is onnx_ir.AttributeType.TENSOR:
+        moved = _moved(stored.as_tensor(), node.outputs[0].name or "", seed)
+        node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, moved)
+
+
+def _is_number(value: onnx_ir.Value, depth: int = 3) -> bool:
+    """Whether a value, or one that is put together with it, is a size, a factor of one, or an exponent."""
+    for node, index in value.uses():
+        if node.domain:
+            continue
+        if index in _NUMBERS.get(node.op_type, ()):
+            return True
+        if node.op_type in _MOVING and depth and _is_number(node.outputs[0], depth - 1):
+            return True
+    return False
+
+
+_NUMBERS = {"Pow": (1,), "Range": (0, 1, 2), "Resize": (1, 2, 3), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4)}
+"""The inputs that say how many, how far or how often, or that must be whole, by operator."""
+
+_MOVING = ("Concat", "Cast", "Identity", "Unsqueeze", "Squeeze", "Slice", "Gather")
+
+
+def _moved(tensor: onnx_ir.TensorProtocol, name: str, seed: int) -> onnx_ir.TensorProtocol:
+    """The data, moved when it is read if it is a weight."""
+    if tensor.dtype not in _FLOATS:
+        return tensor
+
     def read() -> onnx_ir.TensorProtocol:
-        array = tensor.numpy()
-        limits = np.finfo(array.dtype)
-        off = 1 + _ULPS * float(limits.eps) * random.uniform(-1, 1, array.shape)
-        return onnx_ir.tensor(np.clip(array * off, float(limits.min), float(limits.max)).astype(array.dtype))
+        return onnx_ir.tensor(to_array(shaken(to_torch(tensor.numpy()), name, seed), tensor.dtype), tensor.dtype)
 
     return onnx_ir.LazyTensor(read, dtype=tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=tensor.name)
