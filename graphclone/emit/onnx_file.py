@@ -148,7 +148,18 @@ class _Writer:
             first = len(body.outputs) - len(values)
             for index, value in enumerate(values, first):
                 if body.outputs[index] is not self.values[value.name]:
-                    body.outputs[index] = self.values[value.name]
+                    body.outputs[index] = self.inside(body, self.values[value.name])
+
+    def inside(self, body: onnx_ir.Graph, value: onnx_ir.Value) -> onnx_ir.Value:
+        """A value that a body may return: one that it computes, if only by passing on what is outside."""
+        producer = value.producer()
+        if producer is not None and producer.graph is body:
+            return value
+        made = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.taken))
+        made.outputs[0].name = fresh(f"{value.name}_inside", self.taken)
+        made.outputs[0].type, made.outputs[0].shape = value.type, value.shape
+        body.append(made)
+        return made.outputs[0]
 
     def insert(self, node: Node, target: Target) -> None:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]

@@ -72,6 +72,24 @@ def schema(domain: str, op: str, opset: int) -> Schema:
     return Schema(inputs, variadic, found.since_version, found)
 
 
+def lacking(call: Call) -> str:
+    """What an operator cannot do without that is not given: an input or an attribute. Empty if nothing is.
+
+    An operator without a schema lacks nothing.
+    """
+    try:
+        definition = schema(call.domain, call.op, call.opset).definition
+    except UnknownOpError:
+        return ""
+    for index, parameter in enumerate(definition.inputs):
+        needed = parameter.option.name == "Single" or (parameter.option.name == "Variadic" and parameter.min_arity)
+        if needed and not any(call.inputs[index : index + 1]):
+            return f"input {parameter.name}"
+    attributes = {onnx.AttributeProto.FromString(attribute).name for attribute in call.attributes}
+    required = (name for name, attribute in definition.attributes.items() if attribute.required)
+    return next((f"attribute {name}" for name in required if name not in attributes), "")
+
+
 def known_opset(domain: str, op: str, opset: int) -> int:
     """The opset an operator is of, which ONNX Runtime puts into files of older opsets as well."""
     return max(opset, 17) if (domain, op) == ("", "LayerNormalization") else opset

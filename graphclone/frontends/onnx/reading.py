@@ -16,7 +16,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.frontends.onnx.control import CONTROL, Repeated, inline_branch
 from graphclone.frontends.onnx.folding import fold
-from graphclone.frontends.onnx.ops import Array, Call, known_opset
+from graphclone.frontends.onnx.ops import Array, Call, known_opset, lacking
 from graphclone.frontends.onnx.sequences import plain_split
 from graphclone.frontends.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
 
@@ -101,7 +101,7 @@ def read(
     tried = assignments(model, name, shapes or {}) if assignment is None else [assignment]
     for sizes in tried:
         try:
-            reading = _Reader(model, sizes, constants).read()
+            reading = _Reader(model, name, sizes, constants).read()
         except ReadingError as error:
             failures.append(error)
             continue
@@ -117,8 +117,9 @@ def read(
 
 
 class _Reader:
-    def __init__(self, model: onnx_ir.Model, assignment: Assignment, constants: Mapping[str, Array]) -> None:
+    def __init__(self, model: onnx_ir.Model, name: str, assignment: Assignment, constants: Mapping[str, Array]) -> None:
         self.model = model
+        self.name = name
         self.constants = constants
         self.reading = Reading(model, assignment, Sizes(assignment))
         self.facts = self.reading.facts
@@ -126,7 +127,8 @@ class _Reader:
 
     def read(self) -> Reading:
         for value in self.model.graph.inputs:
-            self.facts[value] = self.input(value)
+            if value.name not in self.model.graph.initializers:
+                self.facts[value] = self.input(value)
         self.graph(self.model.graph)
         return self.reading
 
@@ -140,6 +142,8 @@ class _Reader:
             node = pending.pop()
             if node.graph is None:  # taken out since
                 continue
+            if what := lacking(call_of(self.model, node)):
+                raise GraphcloneError(f"{self.name}: {name_of(node)} ({node.op_type}) has no {what}")
             if (branch := self.decided(node)) is not None:
                 pending += inline_branch(node, branch)[::-1]
             elif (split := self.plain(node)) is not None:
@@ -197,7 +201,7 @@ class _Reader:
             self.facts[outputs[0]] = initializer_fact(constant_tensor(node), numbers=_are_factors(outputs[0]))
             return
         operands = [None if value is None else self.fact(value) for value in node.inputs]
-        name = node.name or outputs[0].name or node.op_type
+        name = name_of(node)
         declared = [partial(self.declared, output) for output in outputs]
         if all(output.name in self.constants for output in outputs):
             facts = [Fact.of(self.constants[output.name or ""]) for output in outputs]
@@ -263,6 +267,11 @@ class _Reader:
         return Fact(value.type.dtype.value, tuple(tuple(s[i] for s in sizes) for i in range(READINGS)))
 
 
+def name_of(node: onnx_ir.Node) -> str:
+    """What a node is called: by its first result, or its operator, where it has no name."""
+    return node.name or next((output.name for output in node.outputs if output.name), node.op_type)
+
+
 def unknown_elements(fact: Fact) -> Fact:
     """The same without elements."""
     return Fact(fact.dtype, fact.shapes)
@@ -306,7 +315,9 @@ def initializer_fact(tensor: Any, *, numbers: bool = False) -> Fact:
 
 def constant_tensor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol:
     """What a Constant holds, in whichever attribute."""
-    (attribute,) = [a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))]
+    attribute = next((a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))), None)
+    if attribute is None:
+        raise GraphcloneError(f"{name_of(node)} (Constant) has no value")
     if attribute.name == "value":
         return attribute.as_tensor()
     if attribute.name == "sparse_value":
