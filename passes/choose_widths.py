@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphclone.axes import Axes, Axis, Kind, Why
 from graphclone.dims import Dim, dims
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Facts
+from graphclone.facts import Facts, Refusal
 from graphclone.growth import Growth
 from graphclone.pipeline import Request, State
 
@@ -30,7 +30,7 @@ class ChooseWidths:
 
     def __call__(self, state: State) -> bool:
         found = dims(state.known)
-        wanted = _wanted(found, self.factor or state.request.widen, state.request)
+        wanted = _wanted(found, self.factor or state.request.widen, state.request, state.known.refusals)
         chosen, held = settle(state.known, wanted)
         _refuse_held(found, state.request, wanted, chosen, held)
         if not any(growth.grows for growth in chosen.values()) and any(growth.grows for growth in wanted.values()):
@@ -39,13 +39,15 @@ class ChooseWidths:
         return bool(chosen)
 
 
-def _wanted(found: list[Dim], widen: int | Mapping[str, int], request: Request) -> dict[Axis, Growth]:
+def _wanted(
+    found: list[Dim], widen: int | Mapping[str, int], request: Request, refusals: Sequence[Refusal]
+) -> dict[Axis, Growth]:
     """The growth asked for, by dim."""
     if isinstance(widen, int):
         factor = _checked(widen, "widen")
         offered = [dim for dim in found if dim.default]
         if factor > 1 and not offered:
-            raise GraphcloneError(_nothing(found))
+            raise GraphcloneError(_nothing(found, refusals))
         return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
     wanted: dict[Axis, Growth] = {}
     for pattern, number in widen.items():
@@ -62,9 +64,12 @@ def _checked(factor: object, where: str) -> int:
     return factor
 
 
-def _nothing(found: list[Dim]) -> str:
+def _nothing(found: list[Dim], refusals: Sequence[Refusal]) -> str:
+    """Why: for want of parameters, by an operator that is not understood, or by what the user feeds and reads."""
     if not found:
         return "nothing to widen: no parameter has an axis of more than one element"
+    if refusals:
+        return f"nothing to widen: {refusals[0].why}"
     reasons = dict.fromkeys(str(dim.pin) for dim in found if dim.pin is not None)
     return f"nothing to widen: every dim is pinned, {found[0].name} by {next(iter(reasons))}{_hint(found[0].pin)}"
 
