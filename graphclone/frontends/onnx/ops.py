@@ -82,7 +82,10 @@ def lacking(call: Call) -> str:
     except UnknownOpError:
         return ""
     for index, parameter in enumerate(definition.inputs):
-        needed = parameter.option.name == "Single" or (parameter.option.name == "Variadic" and parameter.min_arity)
+        several = parameter.option.name == "Variadic" and getattr(
+            parameter, "min_arity", 0
+        )  # ONNX Runtime's say nothing
+        needed = parameter.option.name == "Single" or several
         if needed and not any(call.inputs[index : index + 1]):
             return f"input {parameter.name}"
     attributes = {onnx.AttributeProto.FromString(attribute).name for attribute in call.attributes}
