@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import CannotJudgeError, NotEquivalentError
-from graphclone.lockstep import OUTPUT_TOLERANCE, Deviation, difference, magnitude
+from graphclone.lockstep import OUTPUT_TOLERANCE, Deviation, difference, magnitude, measured_elements
 
 FLOOR_FACTOR = 4.0
 """How many times the source's own rounding error the clone may have."""
@@ -34,26 +34,39 @@ class NoiseFloor:
         source: greatest absolute error of the source; the fraction of wrong elements where they are no floats.
         clone: likewise of the clone.
         ulp: a unit in the last place of the greatest element.
+        elements: how many finite ones were compared.
     """
 
     value: str
     source: float = 0.0
     clone: float = 0.0
     ulp: float = 0.0
+    elements: int = 1
 
-    def allows(self, slack: float = 1.0) -> bool:
-        """Whether the clone's error is of the size of rounding."""
-        return self.clone <= slack * (FLOOR_FACTOR * self.source + FLOOR_ULPS * self.ulp)
+    def allows(self, slack: float = 1.0) -> bool | None:
+        """Whether the clone's error is of the size of rounding; None where the source has nothing to say it by."""
+        if self.clone < math.inf and (math.isinf(self.source) or not self.elements):
+            return None
+        return self.clone < math.inf and self.clone <= slack * (FLOOR_FACTOR * self.source + FLOOR_ULPS * self.ulp)
 
     @property
-    def ok(self) -> bool:
+    def ok(self) -> bool | None:
         return self.allows()
 
     @property
     def ratio(self) -> float:
         """The clone's error over the source's own, which is taken to be an ulp at least."""
         floor = max(self.source, self.ulp)
-        return self.clone / floor if floor else (math.inf if self.clone else 0.0)
+        if math.isinf(self.clone) or not floor:
+            return math.inf if self.clone else 0.0
+        return self.clone / floor
+
+    @property
+    def unmeasured(self) -> str:
+        """Why nothing was measured; empty where something was."""
+        if self.ok is not None:
+            return ""
+        return "the source has no finite element there" if not self.elements else "the source is not finite there"
 
     def __or__(self, other: NoiseFloor) -> NoiseFloor:
         """The greater of both: one value on several inputs."""
@@ -62,6 +75,7 @@ class NoiseFloor:
             max(self.source, other.source),
             max(self.clone, other.clone),
             max(self.ulp, other.ulp),
+            self.elements + other.elements,
         )
 
     def __str__(self) -> str:
@@ -83,7 +97,8 @@ def noise_floor(
         precision: of the clone, if not that of the tensor.
     """
     unit = _unit(precision or clone[1].dtype)
-    return NoiseFloor(value, error(*source), error(*clone), unit * magnitude(source[0]) if unit else 0.0)
+    ulp = unit * magnitude(source[0]) if unit else 0.0
+    return NoiseFloor(value, error(*source), error(*clone), ulp, measured_elements(source[0]))
 
 
 def _unit(dtype: torch.dtype) -> float:
@@ -101,6 +116,11 @@ def error(expected: torch.Tensor, actual: torch.Tensor) -> float:
         return 0.0
     distance = difference(expected, actual.to(expected))
     return float(distance.max() if expected.is_floating_point() or expected.is_complex() else distance.mean())
+
+
+def reference(exact: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """What to hold a clone against: the source in float64, or its own result where that overflows and float64 not."""
+    return own.to(exact) if error(exact, own) == math.inf else exact
 
 
 @dataclass(frozen=True)
@@ -150,14 +170,24 @@ def judge(
         figures: what else machines should know.
     """
     floors = tuple(reduce(NoiseFloor.__or__, floors) for floors in zip(*measured, strict=True))
-    wrong = next((floor for floor in floors if not floor.ok), None)
-    first = None
+    wrong = next((floor for floor in floors if floor.ok is False), None)
     if wrong is not None:
         first = locate() or Deviation(wrong.value, "", "", wrong.clone, str(wrong))
+        return Check(name, False, str(first), {"ratio": wrong.ratio, **figures}, floors, first)
     worst = max(floors, key=lambda floor: floor.ratio, default=None)
-    summary = str(first) if first else f"{worst}; {len(measured)} input sets" if worst else "no outputs"
-    ratio = worst.ratio if worst else 0.0
-    return Check(name, first is None, summary, {"ratio": ratio, **figures}, floors, first)
+    reason = _unmeasured(floors)
+    summary = f"not checked: {reason}" if reason else f"{worst}; {len(measured)} input sets"
+    said = {"reason": reason} if reason else {}
+    return Check(
+        name, None if reason else True, summary, {"ratio": worst.ratio if worst else 0.0, **said, **figures}, floors
+    )
+
+
+def _unmeasured(floors: Sequence[NoiseFloor]) -> str:
+    """Why these amount to no check: of an output nothing was measured, on no input set. Empty if they do."""
+    if not floors:
+        return "no outputs"
+    return next((f"{floor.value}: {floor.unmeasured}" for floor in floors if floor.ok is None), "")
 
 
 @dataclass(frozen=True)

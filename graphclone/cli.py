@@ -120,6 +120,7 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("--all", action="store_true", help="show also what can never grow")
     command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
     _widen_io_argument(command)
+    _inputs_arguments(command)
     command.set_defaults(run=_lazily("inspect"))
 
 
@@ -145,6 +146,7 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument("--no-verify", action="store_true", help="write without checking")
     command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     _provider_argument(command)
+    _inputs_arguments(command)
     _checkpoint_arguments(command)
     command.set_defaults(run=_lazily("clone"))
 
@@ -161,6 +163,7 @@ def _verify_arguments(command: _Parser) -> None:
     command.add_argument("source", metavar="SOURCE", help="an .onnx file, or the folder of a checkpoint")
     command.add_argument("clone", metavar="CLONE", help="another of the same kind")
     _provider_argument(command)
+    _inputs_arguments(command)
     command.set_defaults(run=_lazily("verify"))
 
 
@@ -183,6 +186,26 @@ def _jobs(text: str) -> int:
 def _provider_argument(command: _Parser) -> None:
     choices = ("auto", "cpu", "cuda")
     command.add_argument("--provider", choices=choices, default="auto", help="what ONNX Runtime runs on")
+
+
+def _inputs_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("when sizes and values that an .onnx file accepts are not found by trying")
+    only.add_argument(
+        "--input", action="append", type=shape, default=[], metavar="NAME=SHAPE", help="such as x=1x3x64x64"
+    )
+    only.add_argument("--inputs", metavar="FILE.npz", help="arrays, by the names of inputs")
+
+
+def shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """The name of an input, and its sizes; none for a scalar.
+
+    Raises:
+        ArgumentTypeError: it is not written so.
+    """
+    name, equals, sizes = text.rpartition("=")
+    if not equals or not name or not re.fullmatch(r"(\d+(x\d+)*)?", sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SHAPE, such as x=1x3x64x64")
+    return name, tuple(int(size) for size in sizes.split("x") if size)
 
 
 def _widen_io_argument(command: _Parser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from graphclone.strategies import StrategyLike
 from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
+    from graphclone.drawn_inputs import Given
     from graphclone.verify import Report
 
 
@@ -125,7 +126,13 @@ class Clone(Traced):
 
 @dataclass(frozen=True)
 class OnnxClone(Clone):
-    """A widened ONNX file, which can be written as ONNX only."""
+    """A widened ONNX file, which can be written as ONNX only.
+
+    Attributes:
+        inputs: arrays, or sizes, of inputs that the file accepts, by name, to verify it on.
+    """
+
+    inputs: Given = field(default_factory=dict)
 
     def module(self) -> torch.fx.GraphModule:
         """There is none.
@@ -168,6 +175,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     widen_io: Sequence[str] = (),
+    inputs: Given | None = None,
     name: str | None = None,
 ) -> Traced:
     """Trace a model and find its dims, without widening anything.
@@ -177,13 +185,15 @@ def trace(
         args: positional example inputs.
         kwargs: keyword example inputs.
         widen_io: patterns of names of inputs and outputs that may grow.
+        inputs: of an ``.onnx`` file, by name: arrays, or sizes, that it accepts; they are found by trying otherwise.
         name: for messages.
 
     Raises:
         GraphcloneError: torch.export refuses the model, or the file cannot be read.
     """
     _check(model, 1, widen_io)
-    state = State(_graph(model, args, kwargs, name), Request(widen_io=tuple(widen_io)))
+    _check_inputs(model, inputs)
+    state = State(_graph(model, args, kwargs, inputs, name), Request(widen_io=tuple(widen_io)))
     return Traced(state, run(analysis(), state))
 
 
@@ -200,6 +210,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     seed: int = 0,
     untie: bool = False,
     into: torch.nn.Module | None = None,
+    inputs: Given | None = None,
     passes: Sequence[Pass] | None = None,
     after: Callable[[Pass, State], None] | None = None,
     name: str | None = None,
@@ -207,7 +218,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """Widen a model without changing what it computes (HyperCloning, arXiv 2409.12903).
 
     Args:
-        model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes no inputs.
+        model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes ``inputs`` instead.
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
         widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``).
@@ -218,6 +229,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         untie: give a weight that is both looked up and contracted one copy for each use.
         into: a wider instance of the same code, whose widths are taken in place of ``widen``. Its weights are
             overwritten with the clone's, unless it is on the meta device: then ``Clone.tensors()`` streams them.
+        inputs: of an ``.onnx`` file, by name: arrays, or sizes, that it accepts; they are found by trying otherwise.
         passes: the pipeline, if not the default.
         after: called after every pass.
         name: for messages.
@@ -226,26 +238,33 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         GraphcloneError: the model cannot be traced, or not widened as asked.
     """
     _check(model, widen, widen_io)
+    _check_inputs(model, inputs)
     request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
     if into is not None:
         if not isinstance(model, torch.nn.Module):
             raise GraphcloneError(f"into=: {model} is a file; give two instances of a torch.nn.Module")
         return _clone_into(model, into, args, kwargs, request, after, name)
-    state = State(_graph(model, args, kwargs, name), request)
+    state = State(_graph(model, args, kwargs, inputs, name), request)
     timings = run(default_pipeline() if passes is None else passes, state, after=after)
     if isinstance(model, torch.nn.Module):
         return Clone(state, timings, tuple(args), kwargs, model)
-    return OnnxClone(state, timings)
+    return OnnxClone(state, timings, inputs=inputs or {})
 
 
 def _graph(
-    model: torch.nn.Module | str | Path, args: Sequence[Any], kwargs: Mapping[str, Any] | None, name: str | None
+    model: torch.nn.Module | str | Path,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    inputs: Given | None,
+    name: str | None,
 ) -> Graph:
     if isinstance(model, torch.nn.Module):
         return trace_torch(model, args, kwargs, name=name)
     from graphclone.frontends.onnx.importer import trace as trace_onnx
 
-    return trace_onnx(Path(model), name=name)
+    given: Mapping[str, Any] = inputs or {}
+    shapes = {port: getattr(item, "shape", item) for port, item in given.items()}
+    return trace_onnx(Path(model), name=name, shapes=shapes)
 
 
 def _clone_into(
@@ -265,6 +284,14 @@ def _clone_into(
     timings = into.match(state, wide, after)
     into.load(state, big)
     return Clone(state, timings, tuple(args), kwargs, model, big)
+
+
+def _check_inputs(model: object, inputs: object) -> None:
+    """Refuse inputs by name where there are none, or that are not by name."""
+    if inputs is not None and isinstance(model, torch.nn.Module):
+        raise GraphcloneError("inputs=: is for .onnx files; give a module its example inputs as args and kwargs")
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise GraphcloneError(f"inputs={inputs!r}: give a dict of arrays, or of sizes, by the names of inputs")
 
 
 def _check(model: object, widen: object, widen_io: object) -> None:

@@ -20,6 +20,7 @@ from graphclone.sources import OnnxFile, Source, resolve
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
+    from graphclone.drawn_inputs import Given
     from graphclone.verify import Report
 
 _NEEDED = frozenset({"recipes", "literals"})
@@ -28,7 +29,7 @@ _NEEDED = frozenset({"recipes", "literals"})
 
 def inspect(arguments: Namespace) -> int:
     """Show what can grow."""
-    source = resolve(arguments.model)
+    source = resolve(arguments.model, _inputs(arguments))
     with report.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.why is not None:
@@ -39,6 +40,15 @@ def inspect(arguments: Namespace) -> int:
     else:
         report.show_inspection(found, everything=arguments.all)
     return 0
+
+
+def _inputs(arguments: Namespace) -> Given:
+    """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
+    if arguments.inputs is None:
+        return dict(arguments.input)
+    from graphclone.drawn_inputs import load_arrays
+
+    return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 
 
 def _explain(traced: Traced, arguments: Namespace) -> int:
@@ -56,7 +66,8 @@ def _explain(traced: Traced, arguments: Namespace) -> int:
 
 def clone(arguments: Namespace) -> int:
     """Write a wider model, once it is verified."""
-    source, target = resolve(arguments.model), Path(arguments.output)
+    given = _inputs(arguments)
+    source, target = resolve(arguments.model, given), Path(arguments.output)
     if isinstance(source, CheckpointSource) and target.suffix not in saving.SUFFIXES:
         return checkpoint_commands.clone(arguments)
     checkpoint_commands.refuse_options(arguments)
@@ -170,7 +181,7 @@ def _compared(arguments: Namespace) -> Report:
     if all(isinstance(source, CheckpointSource) for source in found):
         return verify_folders(*texts)
     source, wide = map(_onnx, texts)
-    return verify_files(source, wide, arguments.provider)
+    return verify_files(source, wide, arguments.provider, inputs=_inputs(arguments))
 
 
 def _onnx(text: str) -> Path:

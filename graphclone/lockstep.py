@@ -69,12 +69,14 @@ class Lockstep:
         output: greatest relative error of any output.
         values: how many values were compared.
         first: the first value, in graph order, that breaks the invariant.
+        unmeasured: the outputs of which no element is finite, so that nothing is known about them.
     """
 
     worst: float
     output: float
     values: int
     first: Deviation | None
+    unmeasured: tuple[str, ...] = ()
 
 
 class Lazy(Mapping[Value, torch.Tensor]):
@@ -156,6 +158,7 @@ class _Comparison:
         self.worst = 0.0
         self.values = 0
         self.first: Deviation | None = None
+        self.unmeasured: list[str] = []
 
     def run(self, source: Graph, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[Any]) -> Lockstep:
         returned = [value for _, value in output_tensors(source)]
@@ -167,14 +170,15 @@ class _Comparison:
         for _ in self._clone_until(None):  # what was put in after the last node of the source
             pass
         outputs = [kept[v] if v in kept else tensors[v] for v in returned]
-        return Lockstep(self.worst, self._output_error(outputs), self.values, self.first)
+        error = self._output_error(outputs)
+        return Lockstep(self.worst, error, self.values, self.first, tuple(self.unmeasured))
 
     def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
         """Compare one node, unless the clone has failed before."""
         for match, results in self._clone_until(node.name):
             for (value, a), b in zip(computed.items(), results, strict=True):
                 if comparable(self.state, self.by_name.get(value.name), a):
-                    self.values += 1
+                    self.values += bool(measured_elements(a))
                     self._note(self._deviation(match, self.by_name[value.name], a, b))
 
     def _clone_until(self, name: str | None) -> Iterator[tuple[Node, list[Any]]]:
@@ -195,6 +199,8 @@ class _Comparison:
         for (name, value), tensor in zip(output_tensors(self.state.graph), expected, strict=True):
             if value.producer is None:  # an input or an initializer, returned as it is
                 continue
+            if not measured_elements(tensor):
+                self.unmeasured.append(name)
             wide = self.maps.widened(value, tensor)
             actual = self.kept.get(value)
             fits = actual is not None and actual.shape == wide.shape
@@ -229,8 +235,13 @@ def comparable(state: State, value: Value | None, result: Any) -> bool:
     return state.known.source(value) not in state.known.folded
 
 
+def measured_elements(expected: torch.Tensor) -> int:
+    """How many elements say something about what is compared with them: the finite ones. NaN equals nothing."""
+    return int(expected.isfinite().sum())
+
+
 def difference(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-    """Absolute deviation of every element: 0 where both are NaN, infinite where one is."""
+    """Absolute deviation of every element: infinite where one is NaN; 0 where both are, which measures nothing."""
     if not expected.is_floating_point() and not expected.is_complex():
         return (expected != actual).to(torch.float64)
     same = (expected == actual) | (expected.isnan() & actual.isnan())
@@ -246,7 +257,7 @@ def magnitude(tensor: torch.Tensor) -> float:
 
 
 def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """Greatest deviation over the greatest magnitude; 0 where both are equal, infinities and NaNs included.
+    """Greatest deviation over the greatest magnitude; 0 where nothing can be measured: see ``measured_elements``.
 
     Elements that are huge, masks as a rule, are held against their own magnitude.
     """

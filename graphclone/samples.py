@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import NoiseFloor, error, noise_floor
+from graphclone.checks import NoiseFloor, error, noise_floor, reference
 from graphclone.frontends.export import Exported, input_leaves
 from graphclone.input_sets import InputSet, call_with, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.ir import Graph, Initializer
-from graphclone.lockstep import Lazy, lifted_tensor
+from graphclone.ir import Graph
+from graphclone.lockstep import Lazy, lifted_tensor, measured_elements
 from graphclone.maps import Maps
 from graphclone.pipeline import State
 from graphclone.running import SEED, RunError, run_module
+from graphclone.shaking import SHAKES, shaken
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
-
-
-_SHAKES = 3
-"""Runs of the source with other rounding, beside its own."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +30,11 @@ class Sample:
     Attributes:
         inputs: of the source.
         own: its outputs in its own precision.
-        exact: its outputs in float64; those in its own precision where it draws random numbers.
+        exact: its outputs in float64; its own where it draws random numbers, or where these overflow and float64 does
+            not.
         draws: whether it draws random numbers.
         module: what the user's own module computes for them; None where there is none.
-        noise: greatest error of every output, of its own and of runs whose weights are a rounding off. One run may be
-            lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold.
+        noise: greatest error of every output, of its own and of runs whose weights are a rounding off.
     """
 
     inputs: InputSet
@@ -79,7 +75,7 @@ def _maybe_sample(clone: Clone, inputs: InputSet) -> Sample | None:
         sample = take_sample(clone, inputs)
     except (ExecutionError, RunError):
         return None
-    return sample if all(t.isfinite().any() for t in sample.exact if t.numel()) else None
+    return sample if all(measured_elements(t) for t in sample.exact) else None
 
 
 def holds(clone: Clone, inputs: InputSet) -> bool:
@@ -102,12 +98,14 @@ def take_sample(clone: Clone, inputs: InputSet) -> Sample:
         module = run_module(clone.model, source, clone.args, clone.kwargs or {}, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)
     draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
-    shaken = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(_SHAKES)]
+    moved = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(SHAKES)]
     if draws:
         exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
     else:
-        exact = outputs(source, Lazy(source, lifted_tensor), [lifted(t) for t in inputs.tensors], lift=True)
-    noise = [max(error(truth, run[i]) for run in (own, *shaken)) for i, truth in enumerate(exact)]
+        lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
+        exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
+        exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
+    noise = [max(error(truth, run[i]) for run in (own, *moved)) for i, truth in enumerate(exact)]
     return Sample(inputs, own, exact, noise, module, draws)
 
 
@@ -117,17 +115,8 @@ def _seeded_run(graph: Graph, weights: Lazy, inputs: InputSet) -> list[torch.Ten
 
 
 def _shaken_tensors(graph: Graph, seed: int) -> Lazy:
-    """The initializers of a graph with every weight moved by up to a unit in its last place."""
-
-    def read(initializer: Initializer) -> torch.Tensor:
-        tensor: torch.Tensor = initializer.read().detach()
-        if initializer.kind != "parameter" or not tensor.is_floating_point():
-            return tensor.clone()
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {initializer.name}".encode()))
-        off = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        return (tensor * (1 + torch.finfo(tensor.dtype).eps * off.to(tensor.device))).to(tensor.dtype)
-
-    return Lazy(graph, read)
+    """The initializers of a graph with every weight a rounding off."""
+    return Lazy(graph, lambda initializer: shaken(initializer.read(), initializer.name, seed))
 
 
 def own_tensors(graph: Graph) -> Lazy:

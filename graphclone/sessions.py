@@ -76,12 +76,13 @@ class Session:
         outputs: what it returns.
     """
 
-    def __init__(self, model: Path, provider: Provider = "auto") -> None:
+    def __init__(self, model: Path, provider: Provider = "auto", *, optimised: bool = True) -> None:
         """Load a model.
 
         Args:
             model: an ``.onnx`` file, with its external data beside it.
             provider: ``auto`` takes CUDA where there is a GPU to run on.
+            optimised: whether ONNX Runtime may put other operators in place of the file's.
 
         Raises:
             NoProviderError: CUDA asked for but not there.
@@ -89,7 +90,7 @@ class Session:
         """
         if not model.is_file():
             raise GraphcloneError(f"{model}: no such file")
-        self._session = _load(model, _providers(provider), retry=provider == "auto")
+        self._session = _load(model, _providers(provider), retry=provider == "auto", optimised=optimised)
         self.provider = str(self._session.get_providers()[0])
         if provider == "cuda" and self.provider != _CUDA:
             raise NoProviderError(f"ONNX Runtime fell back to {self.provider}; are CUDA and cuDNN installed?")
@@ -110,8 +111,10 @@ class Session:
         return dict(zip(names, arrays, strict=True))
 
 
-def _load(model: Path, providers: Sequence[Any], *, retry: bool) -> Any:
+def _load(model: Path, providers: Sequence[Any], *, retry: bool, optimised: bool) -> Any:
     options = onnxruntime.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = torch.get_num_threads()
     onnxruntime.set_default_logger_severity(_FATAL)
@@ -119,7 +122,7 @@ def _load(model: Path, providers: Sequence[Any], *, retry: bool) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # each of ONNX Runtime's codes is a class of its own
         if retry and len(providers) > 1:  # a GPU that is too full, say
-            return _load(model, providers[1:], retry=False)
+            return _load(model, providers[1:], retry=False, optimised=optimised)
         raise GraphcloneError(f"{model}: ONNX Runtime cannot load it: {_reason(error)}") from error
 
 

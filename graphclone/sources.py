@@ -8,7 +8,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone, Traced
+    from graphclone.drawn_inputs import Given
     from graphclone.models import Built
 
 _WHAT = (
@@ -95,9 +96,11 @@ class OnnxFile:
 
     Attributes:
         name: its path, as the user wrote it.
+        inputs: arrays, or sizes, that it accepts, by name.
     """
 
     name: str
+    inputs: Given = field(default_factory=dict)
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
         """The model as it is read from the file; its weights stay there.
@@ -107,7 +110,7 @@ class OnnxFile:
         """
         from graphclone.cloning import trace
 
-        return trace(Path(self.name), widen_io=widen_io, name=self.name)
+        return trace(Path(self.name), widen_io=widen_io, inputs=self.inputs, name=self.name)
 
     def check_target(self, target: Path) -> None:
         """Refuse to write what a file cannot become, or over the file itself.
@@ -124,26 +127,32 @@ class OnnxFile:
         """The model widened; see ``graphclone.clone``."""
         from graphclone.cloning import clone
 
-        return clone(Path(self.name), name=self.name, **options)
+        return clone(Path(self.name), name=self.name, inputs=self.inputs, **options)
 
 
-def resolve(text: str) -> Source | OnnxFile:
+def resolve(text: str, inputs: Given | None = None) -> Source | OnnxFile:
     """The source that the MODEL of a command line means. Nothing of it is read before it is used.
 
+    Args:
+        text: MODEL.
+        inputs: what the user says about the inputs of an ``.onnx`` file.
+
     Raises:
-        GraphcloneError: there is none, or it is of a kind that cannot be read.
+        GraphcloneError: there is none, it is of a kind that cannot be read, or takes no ``inputs``.
     """
     from graphclone.models import MODELS, build
 
+    path = Path(text)
+    if path.suffix == ".onnx" and path.is_file():
+        return OnnxFile(text, inputs or {})
+    if inputs:
+        raise GraphcloneError(f"--input, --inputs: {text} is no .onnx file; a function gives its inputs itself")
     if text in MODELS:
         return Source(text, lambda: build(text))
     if is_function(text):
         return Source(text, function(text))
-    path = Path(text)
     if path.is_dir():
         return _checkpoint(path)
-    if path.suffix == ".onnx" and path.exists():
-        return OnnxFile(text)
     if path.exists():
         raise GraphcloneError(_no_model(path))
     if _HUB_ID.fullmatch(text) and path.suffix not in _FILES:

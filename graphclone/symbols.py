@@ -1,4 +1,6 @@
-"""Symbols of dynamic axes that are not independent: the length of a mask is that of the past plus that of the new."""
+"""Symbols of dynamic axes: which may depend on others, as the length of a mask is that of the past plus that of the
+new; and sizes to try for them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
 
 _MOST = 60
+
+IMAGES = (224, 32, 64, 128, 640, 320, 256, 416, 512, 299)
+"""Heights and widths that models are made for which take others by their declaration only, likeliest first."""
 
 
 def sums(symbols: Sequence[str]) -> Iterator[tuple[str, str, str]]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
+from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
 from graphclone.errors import GraphcloneError
 from graphclone.input_sets import example_tensors
 from graphclone.interpreter import ExecutionError, execute, lifted, outputs
@@ -178,9 +178,13 @@ def exact_check(found: Sequence[Lockstep]) -> Check:
     """The check that runs in float64 amount to."""
     output, worst = max(run.output for run in found), max(run.worst for run in found)
     first, values = found[-1].first, found[0].values
+    figures = {"output": output, "worst": worst, "values": values, "runs": len(found)}
+    unmeasured = [name for name in found[0].unmeasured if all(name in run.unmeasured for run in found)]
+    if unmeasured and first is None:
+        reason = f"{unmeasured[0]}: the source has no finite element there, in float64"
+        return Check("exact", None, f"not checked: {reason}", {**figures, "reason": reason})
     measured = f"outputs to {output:.1e}, all {values} values to {worst:.1e}, relative, in float64"
     summary = str(first) if first else f"{measured}; {len(found)} runs"
-    figures = {"output": output, "worst": worst, "values": values, "runs": len(found)}
     return Check("exact", first is None, summary, figures, first=first)
 
 
@@ -221,7 +225,7 @@ def _locate(state: State, tensors: Mapping[Value, torch.Tensor], inputs: Sequenc
     floors = list(_floors(state, tensors, inputs))
     for slack in (16.0, 1.0):
         for floor, deviation in floors:
-            if not floor.allows(slack):
+            if floor.allows(slack) is False:
                 return deviation
     return None
 
@@ -242,5 +246,6 @@ def _floors(
         for value, a, truth, b in zip(node.outputs, ours, truths, theirs, strict=True):
             match = by_name.get(value.name)
             if match is not None and comparable(state, match, a):
-                floor = noise_floor(value.name, (truth, a), (maps.rescaled(match, truth), b))
+                known = reference(truth, a)
+                floor = noise_floor(value.name, (known, a), (maps.rescaled(match, known), b))
                 yield floor, Deviation.at(node, value.name, floor.clone, str(floor))

@@ -9,9 +9,8 @@ are a rounding error off.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +18,17 @@ import onnx_ir
 import torch
 
 from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
+from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.file import load
+from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.lockstep import Deviation
 from graphclone.sessions import Array, Port, Provider, Session
-from graphclone.symbols import sums
+from graphclone.shaking import SHAKES, shaken
 
 NAME = "ONNX Runtime"
 
-_BOUNDS = (1000, 100, 10)
-"""What integer inputs are drawn below, if the source runs with it; 2 otherwise."""
-
-_ULPS = 2.0
-"""How far the weights are moved to see what rounding does, in units in the last place."""
-
-_SHAKES = 3
-"""Runs of the source with other rounding."""
-
-_FLOATS = (onnx_ir.DataType.FLOAT, onnx_ir.DataType.DOUBLE, onnx_ir.DataType.FLOAT16)
-
-_CONSTANTS = 16
-"""Initializers of this many elements or fewer may be sizes and factors, and stay as they are."""
-
-Feeds = dict[str, Array]
+_FLOATS = tuple(onnx_ir.DataType[name] for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 
 
 def verify_files(
@@ -52,6 +39,7 @@ def verify_files(
     sets: int = 3,
     seed: int = 0,
     bound: int | None = None,
+    inputs: Given | None = None,
 ) -> Report:
     """Run two ONNX files on the same inputs.
 
@@ -62,6 +50,7 @@ def verify_files(
         sets: how many input sets; sizes differ where they are dynamic.
         seed: of the inputs.
         bound: what integer inputs are drawn below; found by trying where it is not given.
+        inputs: arrays, or sizes, of inputs that the source accepts, by name.
 
     Raises:
         GraphcloneError: a file is missing or not a model, their inputs or outputs do not fit, or the source
@@ -71,11 +60,11 @@ def verify_files(
     factors = _factors(narrow.inputs, wide.inputs, "input")
     _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        drawn = list(DrawnInputs(narrow, bound).draw(sets, seed))
+        drawn = list(DrawnInputs(narrow, bound, given=inputs).draw(sets, seed))
         moved = shaken_runs(source, Path(folder) / source.name, drawn, provider, seed)
         check = _check(narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(drawn, moved, strict=True)])
-    inputs = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
-    return Report(clone.name, (check,), inputs)
+    sizes = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
+    return Report(clone.name, (check,), sizes)
 
 
 def _check(narrow: Session, wide: Session, drawn: Sequence[tuple[Feeds, Sequence[Feeds], Feeds]]) -> Check:
@@ -173,94 +162,6 @@ def shapes_of(feeds: Mapping[str, Array]) -> str:
     return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 
-def _symbol(port: Port, axis: int) -> str:
-    """The symbol of an axis; one of its own, with a comma, where it has none."""
-    size = port.shape[axis]
-    return size if isinstance(size, str) and size else f"{port.name},{axis}"
-
-
-class DrawnInputs:
-    """Draws inputs that a session accepts."""
-
-    def __init__(self, session: Session, bound: int | None) -> None:
-        self.session = session
-        self.integers = [port.name for port in session.inputs if port.dtype.kind in "iu"]
-        self.bounds = dict.fromkeys(self.integers, bound or 2)
-        self.search = bound is None
-        self.reason = ""
-
-    def draw(self, sets: int, seed: int) -> Iterator[Feeds]:
-        """Input sets of different sizes where these are dynamic.
-
-        Raises:
-            GraphcloneError: the session accepts none.
-        """
-        for index in range(sets):
-            accepted = (sizes for sizes in self.sizes(index) if self.accepts(self.feeds(sizes, seed + index)))
-            sizes = next(accepted, None)
-            if sizes is None:
-                if index == 0:
-                    raise GraphcloneError(f"no inputs of the declared types are accepted: {self.reason}")
-                continue
-            if index == 0 and self.search:
-                self.raise_bounds(sizes, seed)
-            yield self.feeds(sizes, seed + index)
-
-    def sizes(self, index: int) -> Iterator[Mapping[tuple[str, int], int]]:
-        """Sizes of all axes: one per symbol, or per position, or one symbol the sum of two, or the same for all, or 1.
-
-        Inputs that belong together need not share a symbol, and those that share a position need not be equal, so
-        input sets take turns in which of both is tried first.
-        """
-        axes = [(port, axis, size) for port in self.session.inputs for axis, size in enumerate(port.shape)]
-        symbols = {(port.name, axis): _symbol(port, axis) for port, axis, size in axes if not isinstance(size, int)}
-        fresh = count(2 + index, 3)
-        numbers = {symbol: next(fresh) for symbol in dict.fromkeys(symbols.values())}
-        fixed = {(port.name, axis): size for port, axis, size in axes if isinstance(size, int)}
-        by_symbol = fixed | {place: numbers[symbol] for place, symbol in symbols.items()}
-        by_position = fixed | {(name, axis): 2 + index + 3 * axis for name, axis in symbols}
-        yield from (by_symbol, by_position) if index % 2 else (by_position, by_symbol)
-        for whole, a, b in sums([symbol for symbol in numbers if "," not in symbol]):
-            added = numbers | {whole: numbers[a] + numbers[b]}
-            yield fixed | {place: added[symbol] for place, symbol in symbols.items()}
-        for least in (2 + index, 1):
-            yield fixed | dict.fromkeys(symbols, least)
-
-    def feeds(self, sizes: Mapping[tuple[str, int], int], seed: int) -> Feeds:
-        """Random arrays of these sizes."""
-        random = np.random.default_rng(seed)
-        return {port.name: self.array(port, sizes, random) for port in self.session.inputs}
-
-    def array(self, port: Port, sizes: Mapping[tuple[str, int], int], random: np.random.Generator) -> Array:
-        shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
-        high = self.bounds.get(port.name, 2)
-        if port.dtype.kind == "f":
-            return np.asarray(random.standard_normal(shape)).astype(port.dtype)
-        if port.dtype.kind in "iu":
-            high = min(high, int(np.iinfo(port.dtype).max))
-        return np.asarray(random.integers(0, high, shape)).astype(port.dtype)
-
-    def accepts(self, feeds: Feeds, *, finite: bool = False) -> bool:
-        """Whether the session runs on them and returns numbers: some, or nothing but."""
-        try:
-            found = [array for array in self.session.run(feeds).values() if array.dtype.kind == "f" and array.size]
-        except GraphcloneError as error:
-            self.reason = str(error)
-            return False
-        self.reason = "the outputs are not finite"
-        numbers = [np.isfinite(array) for array in found]
-        return all(each.all() if finite else each.any() for each in numbers)
-
-    def raise_bounds(self, sizes: Mapping[tuple[str, int], int], seed: int) -> None:
-        """Find for every integer input how large its values may be."""
-        for name in self.integers:
-            for bound in _BOUNDS:
-                least, self.bounds[name] = self.bounds[name], bound
-                if self.accepts(self.feeds(sizes, seed), finite=True):
-                    break
-                self.bounds[name] = least
-
-
 def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Provider, seed: int) -> list[list[Feeds]]:
     """What a model gives for every input set with every weight a rounding error off, in several ways.
 
@@ -272,7 +173,7 @@ def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Pr
         seed: of the errors.
     """
     runs: list[list[Feeds]] = [[] for _ in drawn]
-    for shake in range(_SHAKES):
+    for shake in range(SHAKES):
         session = Session(_shaken(source, target, seed + shake), provider)
         for found, feeds in zip(runs, drawn, strict=True):
             found.append(session.run(feeds))
@@ -280,23 +181,53 @@ def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Pr
 
 
 def _shaken(source: Path, target: Path, seed: int) -> Path:
-    """The model with every weight a rounding error off, written to the target."""
+    """The model with every weight a rounding error off, wherever it is stored, written to the target."""
     from graphclone.emit.onnx import write
 
     model = load(source)
-    for number, value in enumerate(model.graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype in _FLOATS and tensor.size > _CONSTANTS:
-            value.const_value = _moved(tensor, np.random.default_rng((seed, number)))
+    for graph in (*model.graphs(), *model.functions.values()):
+        for node in graph:
+            if node.op_type == "Constant" and not node.domain and not _is_number(node.outputs[0]):
+                _shake_constant(node, seed)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and not _is_number(value):
+                value.const_value = _moved(value.const_value, value.name or "", seed)
     write(model, target)
     return target
 
 
-def _moved(tensor: onnx_ir.TensorProtocol, random: np.random.Generator) -> onnx_ir.LazyTensor:
+def _shake_constant(node: onnx_ir.Node, seed: int) -> None:
+    stored = node.attributes.get("value")
+    if stored is not None and stored.type is onnx_ir.AttributeType.TENSOR:
+        moved = _moved(stored.as_tensor(), node.outputs[0].name or "", seed)
+        node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, moved)
+
+
+def _is_number(value: onnx_ir.Value, depth: int = 3) -> bool:
+    """Whether a value, or one that is put together with it, is a size, a factor of one, or an exponent."""
+    for node, index in value.uses():
+        if node.domain:
+            continue
+        if index in _NUMBERS.get(node.op_type, ()):
+            return True
+        if node.op_type in _MOVING and depth and _is_number(node.outputs[0], depth - 1):
+            return True
+    return False
+
+
+_NUMBERS = {"Pow": (1,), "Range": (0, 1, 2), "Resize": (1, 2, 3), "Upsample": (1,), "NonMaxSuppression": (2, 3, 4)}
+"""The inputs that say how many, how far or how often, or that must be whole, by operator."""
+
+_MOVING = ("Concat", "Cast", "Identity", "Unsqueeze", "Squeeze", "Slice", "Gather")
+
+
+def _moved(tensor: onnx_ir.TensorProtocol, name: str, seed: int) -> onnx_ir.TensorProtocol:
+    """The data, moved when it is read if it is a weight."""
+    if tensor.dtype not in _FLOATS:
+        return tensor
+
     def read() -> onnx_ir.TensorProtocol:
-        array = tensor.numpy()
-        limits = np.finfo(array.dtype)
-        off = 1 + _ULPS * float(limits.eps) * random.uniform(-1, 1, array.shape)
-        return onnx_ir.tensor(np.clip(array * off, float(limits.min), float(limits.max)).astype(array.dtype))
+        return onnx_ir.tensor(to_array(shaken(to_torch(tensor.numpy()), name, seed), tensor.dtype), tensor.dtype)
 
     return onnx_ir.LazyTensor(read, dtype=tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=tensor.name)

@@ -129,7 +129,7 @@ class _Runs:
             output_tensors(self.state.graph), sample.exact, sample.own, own, strict=True
         ):
             floor = noise_floor(name, (exact, ours), (exact, exported))
-            if not floor.allows(_EXPORT_SLACK):
+            if floor.allows(_EXPORT_SLACK) is False:
                 return f"the export of the source itself is off in {name}: {floor}, on {sample.inputs}"
         return None
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import Check, NoiseFloor, Report, judge
+from graphclone.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.emit.onnx import write
 from graphclone.emit.onnx_file import to_model
 from graphclone.errors import GraphcloneError
@@ -24,23 +25,26 @@ from graphclone.frontends.onnx.importer import Origin
 from graphclone.frontends.onnx.reading import read
 from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, run_lockstep
+from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, measured_elements, run_lockstep
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State
 from graphclone.progress import Progress, silent
 from graphclone.sessions import Provider, Session, check_provider
 from graphclone.verify import exact_check, perturbed
-from graphclone.verify_files import NAME, DrawnInputs, Feeds, rounding_floor, shaken_runs, shapes_of
+from graphclone.verify_files import NAME, rounding_floor, shaken_runs, shapes_of
 
 if TYPE_CHECKING:
-    from graphclone.cloning import Clone
+    from graphclone.cloning import OnnxClone
 
 EXACT_LIMIT = 200_000_000
 """Parameters of the largest clone whose every value is computed in float64."""
 
+REFERENCE_SLACK = 16.0
+"""How much farther than rounding the float64 reference may be from ONNX Runtime before it is not believed."""
+
 
 def verify_onnx_model(
-    clone: Clone,
+    clone: OnnxClone,
     *,
     provider: Provider = "auto",
     onnx: bool | Path = True,
@@ -68,25 +72,68 @@ def verify_onnx_model(
     state = clone.state
     advance("static", 0, 3)
     checks = [check_static(state)]
-    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder, torch.no_grad():
-        origin: Origin = state.graph.origin
-        source = Session(origin.path, provider)
-        drawn = list(DrawnInputs(source, None).draw(sets, seed))
-        inputs = [[to_torch(feeds[value.name]) for value in state.graph.inputs] for feeds in drawn]
-        if exact and checks[0].ok:
-            advance("float64", 1, 3)
-            checks.append(check_exact(state, inputs))
-        if not any(check.first for check in checks):
-            advance("ONNX Runtime", 2, 3)
-            moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
-            path = onnx if isinstance(onnx, Path) else _written(state, Path(folder) / "clone.onnx")
-            exactly = checks[-1].name == "exact" and checks[-1].ok
-            truths = [_truth(state, tensors) if exactly else None for tensors in inputs]
-            runs = _Runs(state, source, path, provider)
-            checks.append(runs.check(list(zip(drawn, moved, inputs, truths, strict=True))))
+    samples: list[Sample] = []
+    if checks[0].ok:
+        samples = draw_samples(state, provider, sets, seed, clone.inputs, exact=exact)
+        truths = None
+        with torch.no_grad():
+            if exact:
+                advance("float64", 1, 3)
+                check, truths = check_exact(state, samples)
+                checks.append(check)
+            if not any(check.first for check in checks):
+                advance("ONNX Runtime", 2, 3)
+                checks.append(check_onnx(state, samples, truths, provider, onnx))
     advance("done", 3, 3)
-    sizes = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
+    sizes = tuple(f"{shapes_of(sample.feeds)} (seed {seed + i})" for i, sample in enumerate(samples))
     return Report(clone.graph.name, tuple(checks), sizes)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What ONNX Runtime makes of the source on one input set.
+
+    Attributes:
+        feeds: the input set.
+        inputs: the same as tensors, in the order of the graph's inputs.
+        own: the outputs.
+        moved: the outputs with weights that are a rounding off, several times.
+    """
+
+    feeds: Feeds
+    inputs: Sequence[torch.Tensor]
+    own: Feeds
+    moved: Sequence[Feeds]
+
+
+def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool) -> list[Sample]:
+    """Input sets that the source accepts, with what it gives for them.
+
+    ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64 they are none.
+
+    Raises:
+        GraphcloneError: it accepts none, or nothing of the kind that is given.
+    """
+    origin: Origin = state.graph.origin
+    source = Session(origin.path, provider)
+    known = origin.reading.assignment if origin.reading.refused else {}
+    names = [value.name for value in state.graph.inputs]
+
+    def holds(feeds: Feeds) -> bool:
+        if not exact or _parameters(state) > EXACT_LIMIT:
+            return True
+        try:
+            return all(measured_elements(truth) for truth in _truth(state, [to_torch(feeds[name]) for name in names]))
+        except ExecutionError:
+            return True
+
+    drawn = list(DrawnInputs(source, known=known, given=given, holds=holds).draw(sets, seed))
+    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+        moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
+    return [
+        Sample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
+        for feeds, others in zip(drawn, moved, strict=True)
+    ]
 
 
 def _written(state: State, path: Path) -> Path:
@@ -99,8 +146,8 @@ def check_static(state: State) -> Check:
     origin: Origin = state.graph.origin
     try:
         reading = read(to_model(state), state.graph.name, origin.reading.assignment)
-    except GraphcloneError as error:
-        first = Deviation("the clone", "", "", float("inf"), str(error))
+    except GraphcloneError as refusal:
+        first = Deviation("the clone", "", "", float("inf"), str(refusal))
         return Check("static", False, str(first), first=first)
     found = {value.name: fact.shape for value, fact in reading.facts.items()}
     values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in found]
@@ -113,64 +160,113 @@ def check_static(state: State) -> Check:
     return Check("static", True, f"all {len(values)} values have the predicted shape", {"values": len(values)})
 
 
-def check_exact(state: State, inputs: Sequence[Sequence[torch.Tensor]]) -> Check:
-    """Every value in float64, on two input sets, and once with other weights."""
-    count = sum(i.value.elements for i in state.graph.initializers)
+Truths = Sequence[Sequence[torch.Tensor]]
+"""What the source returns in float64, for every sample."""
+
+
+def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths | None]:
+    """Every value in float64, on two input sets, and once with other weights.
+
+    Returns:
+        The check, and the source's outputs in float64 where the reference that gave them can be believed.
+    """
+    count = _parameters(state)
     if count > EXACT_LIMIT:
-        return Check("exact", None, f"not checked: {count:,} parameters are too many to run in float64")
-    runs = [(tensors, lifted_tensor) for tensors in inputs[:2]]
-    runs.append((inputs[0], perturbed))
+        return _not_exact(f"{count:,} parameters are too many to run in float64"), None
+    runs = [(sample.inputs, lifted_tensor) for sample in samples[:2]]
+    runs.append((samples[0].inputs, perturbed))
     found: list[Lockstep] = []
-    for tensors, source in runs:
-        try:
-            found.append(run_lockstep(state, [lifted(tensor) for tensor in tensors], read=source))
-        except ExecutionError as error:
-            return Check("exact", None, f"not checked: {error}", {"reason": str(error)})
-        if found[-1].first is not None:
-            break
-    return exact_check(found)
+    try:
+        truths = [_truth(state, sample.inputs) for sample in samples]
+        for sample, truth in zip(samples, truths, strict=True):
+            if reason := _disagreement(state, sample, truth):
+                return _not_exact(reason), None
+        for inputs, read in runs:
+            found.append(run_lockstep(state, inputs, read=read))
+            if found[-1].first is not None:
+                break
+    except ExecutionError as refusal:
+        return _not_exact(str(refusal)), None
+    return exact_check(found), truths
 
 
-def _truth(state: State, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _parameters(state: State) -> int:
+    return sum(initializer.value.elements for initializer in state.graph.initializers)
+
+
+def _not_exact(reason: str) -> Check:
+    return Check("exact", None, f"not checked: {reason}", {"reason": reason})
+
+
+def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What the source returns in float64."""
     assert state.source is not None
-    return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in tensors], lift=True)
+    return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
 
 
-_Sample = tuple[Feeds, Sequence[Feeds], Sequence[torch.Tensor], Sequence[torch.Tensor] | None]
-"""An input set, what the source gives for it with other rounding, the same as tensors, and the outputs in float64."""
+def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -> str:
+    """Where the reference computes another function than ONNX Runtime does, on the source; empty if nowhere.
+
+    Its float64 is then no truth to measure rounding against, and that both agree with it proves nothing. What ONNX
+    Runtime's optimiser makes of a file, such as products of integers where there were none, is not held against it.
+    """
+    reason = _departure(state, sample, sample.own, truth)
+    if not reason:
+        return ""
+    try:
+        plain = Session(state.graph.origin.path, "cpu", optimised=False)
+        return _departure(state, sample, plain.run(sample.feeds), truth)
+    except GraphcloneError:  # there are operators that only the optimiser makes runnable
+        return reason
 
 
-class _Runs:
-    """The source and the clone side by side in ONNX Runtime."""
+def _departure(state: State, sample: Sample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
+    """The first output that is farther from its truth than rounding explains."""
+    for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
+        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.moved)
+        found = noise_floor(name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype)
+        floor = replace(found, source=rounding)
+        if floor.allows(REFERENCE_SLACK) is False:
+            off = f"{floor.clone:.1e} off, where rounding makes {floor.source:.1e}"
+            return f"the reference does not compute what ONNX Runtime does with the source: {name} is {off}"
+    return ""
 
-    def __init__(self, state: State, source: Session, clone: Path, provider: Provider) -> None:
-        self.state = state
-        self.source = source
-        self.clone = clone
-        self.provider = provider
 
-    def check(self, samples: Sequence[_Sample]) -> Check:
-        """Compare the outputs on every input set with what rounding makes of the source's."""
+def _of(outputs: Feeds, name: str) -> torch.Tensor:
+    return lifted(to_torch(outputs[name]))
+
+
+def check_onnx(
+    state: State, samples: Sequence[Sample], truths: Truths | None, provider: Provider, onnx: bool | Path
+) -> Check:
+    """Compare the outputs on every input set with what rounding makes of the source's."""
+    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+        path = onnx if isinstance(onnx, Path) else _written(state, Path(folder) / "clone.onnx")
+        ran = ""
         try:
-            wide = Session(self.clone, self.provider)
-            measured = [list(self.compared(wide, sample)) for sample in samples]
-        except GraphcloneError as error:
-            first = Deviation("the clone", "", "", float("inf"), str(error))
-            return Check(NAME, False, str(first), {"provider": self.source.provider}, first=first)
-        check = judge(NAME, measured, provider=wide.provider)
-        return replace(check, summary=f"{wide.provider}: {check.summary}")
+            wide = Session(path, provider)
+            ran = wide.provider
+            measured = [
+                list(_compared(state, wide, sample, None if truths is None else truths[i]))
+                for i, sample in enumerate(samples)
+            ]
+        except GraphcloneError as refusal:
+            first = Deviation("the clone", "", "", float("inf"), str(refusal))
+            return Check(NAME, False, str(first), {"provider": ran}, first=first)
+    check = judge(NAME, measured, provider=wide.provider)
+    return replace(check, summary=f"{wide.provider}: {check.summary}")
 
-    def compared(self, wide: Session, sample: _Sample) -> Iterator[NoiseFloor]:
-        """The errors of all outputs on one input set: against float64 where that is known, else against the source."""
-        feeds, others, tensors, truths = sample
-        own = self.source.run(feeds)
-        widened = zip(self.state.graph.inputs, widened_inputs(self.state, tensors), strict=True)
-        found = wide.run({value.name: to_array(tensor) for value, tensor in widened})
-        maps = Maps(self.state, tensors)
-        for index, (name, value) in enumerate(output_tensors(self.state.graph)):
-            expected, got = lifted(to_torch(own[name])), to_torch(found[name])
-            truth = expected if truths is None else truths[index]
-            moved = [lifted(to_torch(other[name])) for other in others]
-            clone = (maps.widened(value, truth), lifted(got))
-            yield rounding_floor(name, truth, [expected, *moved], clone, got.dtype)
+
+def _compared(
+    state: State, wide: Session, sample: Sample, truths: Sequence[torch.Tensor] | None
+) -> Iterator[NoiseFloor]:
+    """The errors of all outputs on one input set: against float64 where that is known, else against the source."""
+    widened = zip(state.graph.inputs, widened_inputs(state, sample.inputs), strict=True)
+    found = wide.run({value.name: to_array(tensor) for value, tensor in widened})
+    maps = Maps(state, sample.inputs)
+    for index, (name, value) in enumerate(output_tensors(state.graph)):
+        expected, got = _of(sample.own, name), to_torch(found[name])
+        truth = expected if truths is None else truths[index]
+        moved = [_of(other, name) for other in sample.moved]
+        clone = (maps.widened(value, truth), lifted(got))
+        yield rounding_floor(name, truth, [expected, *moved], clone, got.dtype)

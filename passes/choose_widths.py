@@ -85,6 +85,8 @@ def _nothing(facts: Facts, found: list[Dim]) -> str:
         return dim.axis in multiplied, returned, not boundary, sum(sizes[name] for name in held[dim.pin])
 
     worst = max(found, key=weight)
+    if any(refusal.why == worst.pin for refusal in facts.refusals):
+        return f"nothing to widen: {worst.pin}, which pins {worst.name}"
     return f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}{_hint(worst.pin)}"
 
 

@@ -318,7 +318,7 @@ def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_defect_says_so(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(text: str) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("this\ncannot be")
 
     monkeypatch.setattr(commands, "resolve", broken)

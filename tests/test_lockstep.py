@@ -41,6 +41,31 @@ def test_relative_error(expected: list[float], actual: list[float], error: float
     assert found == pytest.approx(error, rel=1e-6)
 
 
+class Filling(nn.Module):
+    """(batch, 6) -> (batch, 5), plain and filled: some elements, as a mask does it, or all."""
+
+    def __init__(self, number: float, *, throughout: bool) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
+        self.register_buffer("filled", torch.arange(5) > (-1 if throughout else 2))
+        self.number = number
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.down(torch.tanh(self.up(x)))
+        return y, y.masked_fill(self.filled, self.number)
+
+
+@pytest.mark.parametrize("number", [NAN, INF, -INF])
+def test_an_output_without_a_number_is_said_to_be_unmeasured(number: float) -> None:
+    """NaN equals nothing, and an infinity that both have says nothing."""
+    partly = run_lockstep(spoilable(Filling(number, throughout=False)).state, [features(3, 6)])
+    assert (partly.first, partly.unmeasured) == (None, ())
+    nowhere = run_lockstep(spoilable(Filling(number, throughout=True)).state, [features(3, 6)])
+    assert nowhere.first is None
+    assert len(nowhere.unmeasured) == 1
+    assert nowhere.values == partly.values - 1
+
+
 def test_a_clone_is_equal_at_every_value() -> None:
     result = run_lockstep(perceptron().state, [features(3, 6)])
     assert result.first is None

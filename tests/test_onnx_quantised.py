@@ -113,3 +113,42 @@ def test_a_sum_over_integers_is_pinned_and_the_rest_grows(tmp_path: Path) -> Non
     shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
     assert shapes == {"up": (6, 8), "middle": (8, 14), "down": (14, 5)}
     assert clone.verify(provider="cpu").ok
+
+
+FUSED = {
+    "QGemm": "y = com.microsoft.QGemm(q, s, z, w8, one, zero)",
+    "MoE": "y = com.microsoft.MoE<k=1>(h, route, experts, , experts)",
+    "DynamicQuantizeLSTM": """t = Unsqueeze(h, front)
+        y = com.microsoft.DynamicQuantizeLSTM<hidden_size=8>(t, w8s, w8s, , , , , , one1, zero1, one1, zero1)""",
+    "NhwcConv": """t = Unsqueeze(h, places)
+        y = com.microsoft.NhwcConv(t, kernel)""",
+    "QLinearConv": """t = Unsqueeze(q, places)
+        y = com.microsoft.QLinearConv<channels_last=1>(t, s, z, k8, one, zero, s, z)""",
+}
+"""Operators of ONNX Runtime's own that nothing passes."""
+
+
+@pytest.mark.parametrize("op", FUSED)
+def test_an_operator_that_nothing_passes_is_named_first(op: str, tmp_path: Path) -> None:
+    """Also where the input and the output pin what is left."""
+    text = f"""
+        g (float[batch, 6] x) => (y) {{
+            h = MatMul(x, up)
+            q, s, z = DynamicQuantizeLinear(h)
+            {FUSED[op]}
+        }}
+    """
+    weights: dict[str, object] = {"up": (6, 8), "route": (5, 3), "experts": (3, 8, 8), "kernel": (8, 8, 1, 1)}
+    numbers = {"front": [0], "places": [1, 2], "one1": [1.0]}
+    weights |= {name: np.array(v, np.float32 if name == "one1" else np.int64) for name, v in numbers.items()}
+    weights |= {"one": np.array(1, np.float32), "zero": np.array(0, np.uint8), "zero1": np.zeros(1, np.uint8)}
+    weights |= {
+        "w8": np.ones((8, 8), np.uint8),
+        "w8s": np.ones((1, 8, 32), np.uint8),
+        "k8": np.ones((8, 8, 1, 1), np.uint8),
+    }
+    model = parse(text, weights)  # type: ignore[arg-type]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(gc.GraphcloneError, match=rf"^nothing to widen: com.microsoft.{op}: "):
+        gc.clone(path)

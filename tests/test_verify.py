@@ -345,6 +345,7 @@ def test_noise_floor() -> None:
     nan = torch.tensor([math.nan, 1.0])
     assert noise_floor("y", (nan.double(), nan), (nan.double(), nan)).clone == 0
     assert noise_floor("y", (exact, own), (exact, nan)).clone == math.inf
+    assert noise_floor("y", (nan.double(), nan), (nan.double(), torch.zeros(2))).ok is False
     ints = torch.tensor([1, 2, 3, 4])
     assert noise_floor("y", (ints, ints), (ints, torch.tensor([1, 2, 3, 5]))).clone == 0.25
     assert not noise_floor("y", (ints, ints), (ints, torch.tensor([1, 2, 3, 5]))).ok

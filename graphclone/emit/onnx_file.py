@@ -6,7 +6,7 @@ are replaced by lazy ones, and what has thereby lost its last reader goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
-from graphclone.frontends.onnx.control import bodies, captured
+from graphclone.frontends.onnx.control import captured
 from graphclone.frontends.onnx.dialect import Given, Place, Target, frozen
 from graphclone.frontends.onnx.importer import Origin
 from graphclone.frontends.onnx.sizes import Fact
@@ -134,20 +134,32 @@ class _Writer:
         if target.node is None:
             self.insert(node, target)
         elif node.op == "onnx.If":
-            self.results(target.node, [node.operands["then_branch"], node.operands["else_branch"]])
+            self.results(target.node, {name: node.operands[name] for name in ("then_branch", "else_branch")})
         elif node.op in ("onnx.Loop", "onnx.Scan"):
-            self.results(target.node, [[*node.operands["states"], *node.operands["stacked"]]])
+            self.results(target.node, {"body": [*node.operands["states"], *node.operands["stacked"]]})
         elif node.op != "size.pack":
             self.attributes(self.nodes[target.node], node, target)
             self.inputs(self.nodes[target.node], node, target)
 
-    def results(self, node: onnx_ir.Node, results: Sequence[Sequence[Value]]) -> None:
-        """What the bodies of a node return now; the first result of a Loop's, its condition, stays."""
-        for body, values in zip(bodies(self.nodes[node]), results, strict=True):
+    def results(self, node: onnx_ir.Node, results: Mapping[str, Sequence[Value]]) -> None:
+        """What the bodies of a node return now, by attribute; the first result of a Loop's, its condition, stays."""
+        for name, values in results.items():
+            body = self.nodes[node].attributes[name].as_graph()
             first = len(body.outputs) - len(values)
             for index, value in enumerate(values, first):
                 if body.outputs[index] is not self.values[value.name]:
-                    body.outputs[index] = self.values[value.name]
+                    body.outputs[index] = self.inside(body, self.values[value.name])
+
+    def inside(self, body: onnx_ir.Graph, value: onnx_ir.Value) -> onnx_ir.Value:
+        """A value that a body may return: one that it computes, if only by passing on what is outside."""
+        producer = value.producer()
+        if producer is not None and producer.graph is body:
+            return value
+        made = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.taken))
+        made.outputs[0].name = fresh(f"{value.name}_inside", self.taken)
+        made.outputs[0].type, made.outputs[0].shape = value.type, value.shape
+        body.append(made)
+        return made.outputs[0]
 
     def insert(self, node: Node, target: Target) -> None:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]

@@ -20,11 +20,18 @@ def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(axis for axis in range(tensor.ndim) if axis == 0 or tensor.shape[axis] != 1)
 
 
-def dynamic_shapes(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The ``dynamic_shapes`` argument of torch.export for these inputs."""
+def dynamic_shapes(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, varying: bool = True
+) -> Any:
+    """The ``dynamic_shapes`` argument of torch.export for these inputs: what should vary may, or nothing.
+
+    Without that argument sizes would still be symbols, which some code cannot use as numbers.
+    """
+    dim = torch.export.Dim
     shapes = torch.export.ShapesCollection()
     for tensor in _tensors((args, kwargs)):
-        shapes[tensor] = dict.fromkeys(dynamic_axes(tensor), torch.export.Dim.AUTO)
+        free = dynamic_axes(tensor) if varying else ()
+        shapes[tensor] = {axis: dim.AUTO if axis in free else dim.STATIC for axis in range(tensor.ndim)}
     return shapes.dynamic_shapes(module, args, kwargs)
 
 

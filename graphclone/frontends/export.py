@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,9 +113,9 @@ class _Search:
 
     def export(self, name: str, inputs: Inputs, *, varying: bool, strict: bool) -> Exported:
         module, (args, kwargs) = self.modules[name], inputs
-        shapes = dynamic_shapes(module, args, kwargs) if varying else None
+        shapes = dynamic_shapes(module, args, kwargs, varying=varying)
         try:
-            with quiet(), _graph_alone(), untouched(module), decisions() as asked:
+            with quiet(), nullcontext() if strict else _graph_alone(), untouched(module), decisions() as asked:
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             self.refused = self.refused or (name, error)

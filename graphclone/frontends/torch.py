@@ -208,7 +208,7 @@ def from_exported(exported: Exported, name: str) -> Graph:
     """The graph of an exported program, with notes of what it does not hold for."""
     graph = _Importer(exported.program, name).graph()
     graph.origin = exported
-    fixed = [text for value in graph.inputs for text in _fixed(value)]
+    fixed = [text for value in graph.inputs for text in _fixed(value, single=bool(exported.failure))]
     if fixed:
         reason = f" ({exported.failure})" if exported.failure else ""
         graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
@@ -218,11 +218,16 @@ def from_exported(exported: Exported, name: str) -> Graph:
     return graph
 
 
-def _fixed(value: Value) -> list[str]:
-    """The axes of an input that should be dynamic and are not, with their sizes."""
+def _fixed(value: Value, *, single: bool) -> list[str]:
+    """The axes of an input that should be dynamic and are not, with their sizes; of a size of 1 only if it is asked."""
     sizes = list(enumerate(value.shape or ()))
     wanted = sizes[:1] if value.is_float else sizes
-    return [f"{value.name} axis {axis} = {size}" for axis, size in wanted if axis not in value.dynamic and size != 1]
+    fixed = ((axis, size) for axis, size in wanted if axis not in value.dynamic and (single or size != 1))
+    return [f"{value.name} axis {axis} = {size}" for axis, size in fixed]
+        f"{value.name} axis {axis} = {size}"
+        for axis, size in wanted
+        if axis not in value.dynamic and (single or size != 1)
+    ]
 
 
 def _is_symbolic(size: int | torch.SymInt) -> bool:

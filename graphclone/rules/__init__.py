@@ -82,6 +82,9 @@ def _apply(rule: Rule, site: Site, *, in_place: bool) -> None:
     except Cannot as reason:
         _forget(site.node, site.facts)
         site.refuse(f"{site.node.op}: {reason}")
+    except (IndexError, TypeError, ValueError):  # of a file that is wrong, which shape inference lets pass
+        _forget(site.node, site.facts)
+        site.refuse(f"{site.node.op}: its operands do not have the axes that it reads")
 
 
 def _forget(node: Node, facts: Facts) -> None:

@@ -9,7 +9,7 @@ from graphclone.axes import Axis
 from graphclone.facts import Contraction, Scaled
 from graphclone.ir import Value
 from graphclone.rules.concat import cat
-from graphclone.rules.conv import onnx_convolution
+from graphclone.rules.conv import onnx_convolution, quantized_convolution
 from graphclone.rules.linear import general_product
 from graphclone.rules.pointwise import elementwise
 from graphclone.rules.site import Cannot, Rule, Site, refused
@@ -364,6 +364,13 @@ def quantized(*operands: str) -> Rule:
     return rule
 
 
+def quantized_convolution_of_either_order(s: Site) -> None:
+    """A convolution of integers, unless its channels come last."""
+    if s.integer("channels_last", 0):
+        raise Cannot("its channels come last")
+    quantized_convolution(s)
+
+
 def quantized_concat(s: Site) -> None:
     """Side by side, in one scale."""
     inputs = s["inputs"]
@@ -431,6 +438,7 @@ def biased_dropout(s: Site) -> None:
 
 _NO_LAYOUT = "its layout is one of ONNX Runtime's own; save the model at a lower graph_optimization_level than ALL"
 _NCHWC = "Conv MaxPool AveragePool GlobalMaxPool GlobalAveragePool ReorderInput ReorderOutput Upsample"
+_OVER_INTEGERS = "QAttention QGemm DynamicQuantizeLSTM"
 _RANDOM_OR_TEXT = "Tokenizer BitmaskDropout BitmaskBiasDropout Unique"
 
 RULES: Mapping[str, Rule] = {
@@ -465,7 +473,10 @@ RULES: Mapping[str, Rule] = {
     "com.microsoft.DequantizeLinear": cast_by_scale,
     "com.microsoft.Inverse": refused("the inverse of a matrix with copied rows does not exist"),
     "com.microsoft.MatMulBnb4": refused("blocks of numbers that cross the rows of the matrix"),
-    "com.microsoft.QAttention": refused("sums over integers"),
+    **dict.fromkeys((f"com.microsoft.{name}" for name in _OVER_INTEGERS.split()), refused("sums over integers")),
+    **dict.fromkeys(("com.microsoft.MoE", "com.microsoft.QMoE"), refused("all experts lie in one tensor")),
+    "com.microsoft.NhwcConv": refused("its channels come last"),
+    "com.microsoft.QLinearConv": quantized_convolution_of_either_order,
     **dict.fromkeys((f"com.microsoft.{name}" for name in _RANDOM_OR_TEXT.split()), refused("no layout passes it")),
     **dict.fromkeys((f"com.microsoft.nchwc.{name}" for name in _NCHWC.split()), refused(_NO_LAYOUT)),
 }

@@ -20,6 +20,19 @@ _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
 
 _LIFTED = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
+_SINGLE: Mapping[str, onnx.AttributeProto] = {
+    "ConstantOfShape": onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(np.zeros(1, np.float32))),
+    **{
+        op: onnx.helper.make_attribute(name, onnx.TensorProto.FLOAT)
+        for name, ops in {
+            "dtype": ("RandomNormal", "RandomUniform", "SequenceEmpty"),
+            "output_datatype": ("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"),
+        }.items()
+        for op in ops
+    },
+}
+"""Operators that make floats, with the attribute that says which, as it is unless it is given."""
+
 Place = tuple[str, int]
 """An input of an operator: its formal name, and which of those under that name it is."""
 
@@ -96,10 +109,17 @@ class Target:
             for name, kind in self.attributes.items()
             if node.operands.get(name) is not None
         ]
-        protos = [_lifted(proto) if lift else proto for proto in (*made, *self.fixed)]
+        protos = [*made, *self.fixed]
+        if lift:
+            protos = [_lifted(proto) for proto in (*protos, *self.unsaid({proto.name for proto in protos}))]
         given = tuple(operand is not None for _, operand in self.operands(node))
         attributes = tuple(proto.SerializeToString(deterministic=True) for proto in protos)
         return Call(self.domain, self.op, self.opset, attributes, given, self.outputs)
+
+    def unsaid(self, said: set[str]) -> list[onnx.AttributeProto]:
+        """The attribute that asks for single precision where it is not given."""
+        asking = None if self.domain else _SINGLE.get(self.op)
+        return [asking] if asking is not None and asking.name not in said else []
 
 
 def _attribute(name: str, value: Operand, kind: onnx_ir.AttributeType, *, lift: bool) -> onnx.AttributeProto:
@@ -125,7 +145,7 @@ def _attribute_type(literal: Operand) -> onnx_ir.AttributeType:
 
 def _lifted(proto: onnx.AttributeProto) -> onnx.AttributeProto:
     """An attribute that asks for low precision, asking for float64."""
-    if proto.name in ("to", "dtype", "softmax_precision") and proto.i in _LIFTED:
+    if proto.name in ("to", "dtype", "output_datatype", "softmax_precision") and proto.i in _LIFTED:
         return onnx.helper.make_attribute(proto.name, onnx.TensorProto.DOUBLE)
     if proto.type == onnx.AttributeProto.TENSOR and proto.t.data_type in _LIFTED:
         array = onnx.numpy_helper.to_array(proto.t).astype(np.float64)

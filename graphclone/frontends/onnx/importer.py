@@ -7,7 +7,7 @@ the graph computes where they depend on the inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -94,12 +94,13 @@ class Origin:
     file_values: dict[str, onnx_ir.Value] = field(default_factory=dict)
 
 
-def trace(path: Path, name: str | None = None) -> Graph:
+def trace(path: Path, name: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Read an ONNX file.
 
     Args:
         path: of the model, with its external data beside it.
         name: for messages.
+        shapes: of inputs that are known to be accepted, by name.
 
     Returns:
         The graph, whose initializers are read when they are wanted.
@@ -107,14 +108,14 @@ def trace(path: Path, name: str | None = None) -> Graph:
     Raises:
         GraphcloneError: it cannot be read, or nothing says what shapes its tensors have.
     """
-    return from_model(load(path), path, name or path.name)
+    return from_model(load(path), path, name or path.name, shapes)
 
 
-def from_model(model: onnx_ir.Model, path: Path, name: str) -> Graph:
+def from_model(model: onnx_ir.Model, path: Path, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """The graph of a model that has been read from a file."""
     if model.functions:
         onnx_ir.passes.common.InlinePass()(model)
-    return _Importer(Origin(path, model, read(model, name)), name).graph()
+    return _Importer(Origin(path, model, read(model, name, shapes=shapes)), name).graph()
 
 
 @dataclass

@@ -16,6 +16,9 @@ Spelling = tuple[int, Attributes, Inputs]
 """An opset, attributes and inputs."""
 
 
+RENAMED: Mapping[str, str] = {"Upsample": "Resize"}
+"""What a respelled operator is called now, if not as before."""
+
 OLDEST_KNOWN = 13
 """The opset from which on nothing needs to be respelled."""
 
@@ -107,9 +110,11 @@ def _first_concat(attributes: Attributes, arrays: Inputs) -> Spelling:
 
 
 def _upsample(attributes: Attributes, arrays: Inputs) -> Spelling:
+    """The scales were attributes, one for all spatial axes or one for each, before they were an input."""
     mode = attributes.get("mode", "nearest")
-    scales = attributes.get("scales") or [1, 1, attributes.get("height_scale", 1), attributes.get("width_scale", 1)]
-    return 9, {"mode": "linear" if mode == "bilinear" else mode}, [arrays[0], np.array(scales, np.float32)]
+    given = attributes.get("scales") or [1, 1, attributes.get("height_scale", 1), attributes.get("width_scale", 1)]
+    scales = arrays[1] if len(arrays) > 1 else np.array(given, np.float32)
+    return _resize({"mode": "linear" if mode == "bilinear" else mode}, [arrays[0], scales])
 
 
 def _resize(attributes: Attributes, arrays: Inputs) -> Spelling:
@@ -131,8 +136,9 @@ _OLD: Mapping[str, tuple[int, Callable[[Attributes, Inputs], Spelling]]] = {
     "Pad": (11, _pad),
     "Reshape": (5, _attribute_to_input(5, "shape")),
     "Resize": (11, _resize),
+    "Squeeze": (13, _attribute_to_input(13, "axes")),
     "Tile": (6, _first_tile),
     "TopK": (10, _top),
     "Unsqueeze": (13, _attribute_to_input(13, "axes")),
-    "Upsample": (9, _upsample),
+    "Upsample": (10, _upsample),
 }

@@ -14,7 +14,7 @@ import onnx
 from onnx import shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from graphclone.frontends.onnx.old import OLDEST_KNOWN, respelled
+from graphclone.frontends.onnx.old import OLDEST_KNOWN, RENAMED, respelled
 from graphclone.frontends.onnx.own import attribute_value
 from graphclone.frontends.onnx.reference import OPERATORS
 
@@ -70,6 +70,27 @@ def schema(domain: str, op: str, opset: int) -> Schema:
     last = found.inputs[-1].option if inputs else None
     variadic = last is not None and getattr(last, "name", "") == "Variadic"
     return Schema(inputs, variadic, found.since_version, found)
+
+
+def lacking(call: Call) -> str:
+    """What an operator cannot do without that is not given: an input or an attribute. Empty if nothing is.
+
+    An operator without a schema lacks nothing.
+    """
+    try:
+        definition = schema(call.domain, call.op, call.opset).definition
+    except UnknownOpError:
+        return ""
+    for index, parameter in enumerate(definition.inputs):
+        several = parameter.option.name == "Variadic" and getattr(
+            parameter, "min_arity", 0
+        )  # ONNX Runtime's say nothing
+        needed = parameter.option.name == "Single" or several
+        if needed and not any(call.inputs[index : index + 1]):
+            return f"input {parameter.name}"
+    attributes = {onnx.AttributeProto.FromString(attribute).name for attribute in call.attributes}
+    required = (name for name, attribute in definition.attributes.items() if attribute.required)
+    return next((f"attribute {name}" for name in required if name not in attributes), "")
 
 
 def known_opset(domain: str, op: str, opset: int) -> int:
@@ -183,7 +204,7 @@ def _current(call: Call, arrays: Sequence[Array | None]) -> tuple[Call, Sequence
     made = (onnx.helper.make_attribute(name, value) for name, value in attributes.items())
     attributes_now = tuple(proto.SerializeToString(deterministic=True) for proto in made)
     given = tuple(array is not None for array in arrays)
-    return Call(call.domain, call.op, opset, attributes_now, given, call.outputs), arrays
+    return Call(call.domain, RENAMED.get(call.op, call.op), opset, attributes_now, given, call.outputs), arrays
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,20 +13,15 @@ import onnx
 import onnx_ir
 
 from graphclone.errors import GraphcloneError
+from graphclone.frontends.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.frontends.onnx.control import CONTROL, Repeated, inline_branch
 from graphclone.frontends.onnx.folding import fold
-from graphclone.frontends.onnx.ops import Array, Call, known_opset
+from graphclone.frontends.onnx.ops import Array, Call, known_opset, lacking
 from graphclone.frontends.onnx.sequences import plain_split
-from graphclone.frontends.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes, evaluate_symbol, fresh_sizes
-from graphclone.symbols import sums
+from graphclone.frontends.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
 """Element types of what is computed with rather than trained."""
-
-_IMAGE = 224
-"""The size of images that a model which takes others only by its declaration has been made for, as a rule."""
-
-Assignment = Mapping[str, tuple[int, ...]]
 
 
 @dataclass
@@ -38,6 +34,7 @@ class Reading:
         sizes: of its dynamic axes.
         facts: by value.
         notes: what the user should know about how it was read.
+        refused: why it could not be read with sizes that say more; empty if it could.
     """
 
     model: onnx_ir.Model
@@ -45,6 +42,7 @@ class Reading:
     sizes: Sizes
     facts: dict[onnx_ir.Value, Fact] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    refused: str = ""
 
     def of(self, value: onnx_ir.Value) -> Fact:
         return self.facts[value]
@@ -81,101 +79,47 @@ class Reading:
         return self.is_filled(node) or all(fact.constant is not None for fact in facts)
 
 
-def read(model: onnx_ir.Model, name: str, assignment: Assignment | None = None) -> Reading:
+def read(
+    model: onnx_ir.Model,
+    name: str,
+    assignment: Assignment | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Reading:
     """Collect the facts about a model; branches whose condition is known are put in place of their If.
 
     Args:
         model: to be read.
         name: for messages.
         assignment: sizes for its symbols, one per reading; found by trying where they are not given.
+        shapes: of inputs that are known to be accepted, by name: tried where no sizes that vary can be read.
 
     Raises:
         GraphcloneError: an input declares no shape, or the nodes of the model do not fit together.
     """
     failures: list[ReadingError] = []
     constants = fold(model)
-    tried = _assignments(model, name) if assignment is None else [assignment]
+    tried = assignments(model, name, shapes or {}) if assignment is None else [assignment]
     for sizes in tried:
         try:
-            reading = _Reader(model, sizes, constants).read()
+            reading = _Reader(model, name, sizes, constants).read()
         except ReadingError as error:
             failures.append(error)
             continue
-        if sizes and all(len(set(size)) == 1 for size in sizes.values()):
-            fixed = ", ".join(f"{symbol} = {size[0]}" for symbol, size in sizes.items())
-            reading.notes.append(f"read with static sizes: {fixed} ({failures[0]})")
+        if failures:
+            reading.refused = str(failures[0])
+            fixed = ", ".join(f"{symbol} = {size[0]}" for symbol, size in sizes.items() if len(set(size)) == 1)
+            reading.notes += [f"read with static sizes: {fixed} ({reading.refused})"] if fixed else []
         return reading
     raise GraphcloneError(f"{name}: {failures[0]}") from failures[0]
-
-
-# Sizes of dynamic axes
-
-
-def _axes(model: onnx_ir.Model, name: str) -> list[tuple[onnx_ir.Value, int, int | str]]:
-    """Every axis of every input, with its size or its symbol."""
-    found: list[tuple[onnx_ir.Value, int, int | str]] = []
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers or not isinstance(value.type, onnx_ir.TensorType):
-            continue
-        if value.shape is None:
-            raise GraphcloneError(
-                f"{name}: input {value.name} declares no shape; give it one, with symbols where it varies"
-            )
-        for axis, size in enumerate(value.shape):
-            found.append((value, axis, size if isinstance(size, int) else size.value or f"{value.name}_{axis}"))
-    return found
-
-
-def _assignments(model: onnx_ir.Model, name: str) -> Iterator[Assignment]:
-    """Sizes for every symbol, likeliest first: different for all; equal for equal positions; those of images."""
-    axes = _axes(model, name)
-    taken = {size for value in model.graph.initializers.values() for size in _numbers(value)}
-    taken |= {size for _, _, size in axes if isinstance(size, int)}
-    symbols = {size: axis for _, axis, size in axes if isinstance(size, str)}
-    plain = [
-        symbol
-        for symbol in symbols
-        if symbol.isidentifier() or evaluate_symbol(symbol, dict.fromkeys(symbols, 1)) is None
-    ]
-    fresh = [fresh_sizes(taken, 5 + 16 * reading) for reading in range(READINGS)]
-    base = {symbol: tuple(next(sizes) for sizes in fresh) for symbol in plain}
-    yield _completed(symbols, base)
-    if not symbols:
-        return
-    for whole, a, b in sums(plain):
-        both = tuple(one + other for one, other in zip(base[a], base[b], strict=True))
-        yield _completed(symbols, base | {whole: both})
-    by_position = {axis: tuple(next(sizes) for sizes in fresh) for axis in sorted(set(symbols.values()))}
-    yield {symbol: by_position[axis] for symbol, axis in symbols.items()}
-    for step in (32, 0):
-        image = tuple(_IMAGE + step * reading for reading in range(READINGS))
-        yield {symbol: by_position[0] if axis == 0 and 0 in by_position else image for symbol, axis in symbols.items()}
-    one = (1,) * READINGS
-    yield {symbol: one if axis == 0 else (_IMAGE,) * READINGS for symbol, axis in symbols.items()}
-    yield dict.fromkeys(symbols, one)
-
-
-def _completed(symbols: Mapping[str, int], base: Mapping[str, tuple[int, ...]]) -> Assignment:
-    """The sizes of plain symbols, with those of sums and products of them."""
-    completed = dict(base)
-    for symbol in symbols:
-        if symbol not in completed:
-            readings = ({name: sizes[i] for name, sizes in base.items()} for i in range(READINGS))
-            completed[symbol] = tuple(evaluate_symbol(symbol, sizes) or 1 for sizes in readings)
-    return completed
-
-
-def _numbers(value: onnx_ir.Value) -> list[int]:
-    shape = value.const_value.shape if value.const_value is not None else value.shape
-    return [size for size in shape or () if isinstance(size, int)]
 
 
 # Facts
 
 
 class _Reader:
-    def __init__(self, model: onnx_ir.Model, assignment: Assignment, constants: Mapping[str, Array]) -> None:
+    def __init__(self, model: onnx_ir.Model, name: str, assignment: Assignment, constants: Mapping[str, Array]) -> None:
         self.model = model
+        self.name = name
         self.constants = constants
         self.reading = Reading(model, assignment, Sizes(assignment))
         self.facts = self.reading.facts
@@ -183,7 +127,8 @@ class _Reader:
 
     def read(self) -> Reading:
         for value in self.model.graph.inputs:
-            self.facts[value] = self.input(value)
+            if value.name not in self.model.graph.initializers:
+                self.facts[value] = self.input(value)
         self.graph(self.model.graph)
         return self.reading
 
@@ -197,6 +142,8 @@ class _Reader:
             node = pending.pop()
             if node.graph is None:  # taken out since
                 continue
+            if what := lacking(call_of(self.model, node)):
+                raise GraphcloneError(f"{self.name}: {name_of(node)} ({node.op_type}) has no {what}")
             if (branch := self.decided(node)) is not None:
                 pending += inline_branch(node, branch)[::-1]
             elif (split := self.plain(node)) is not None:
@@ -210,7 +157,7 @@ class _Reader:
         if not isinstance(value.type, onnx_ir.TensorType) or value.shape is None:
             return Fact(0, None)
         sizes = [
-            (size,) * READINGS if isinstance(size, int) else self.axes[size.value or f"{value.name}_{axis}"]
+            (size,) * READINGS if isinstance(size, int) else self.axes[symbol_of(value, axis, size)]
             for axis, size in enumerate(value.shape)
         ]
         shapes = tuple(tuple(size[reading] for size in sizes) for reading in range(READINGS))
@@ -254,8 +201,8 @@ class _Reader:
             self.facts[outputs[0]] = initializer_fact(constant_tensor(node), numbers=_are_factors(outputs[0]))
             return
         operands = [None if value is None else self.fact(value) for value in node.inputs]
-        name = node.name or outputs[0].name or node.op_type
-        declared = [self.declared(output) for output in outputs]
+        name = name_of(node)
+        declared = [partial(self.declared, output) for output in outputs]
         if all(output.name in self.constants for output in outputs):
             facts = [Fact.of(self.constants[output.name or ""]) for output in outputs]
         else:
@@ -320,6 +267,11 @@ class _Reader:
         return Fact(value.type.dtype.value, tuple(tuple(s[i] for s in sizes) for i in range(READINGS)))
 
 
+def name_of(node: onnx_ir.Node) -> str:
+    """What a node is called: by its first result, or its operator, where it has no name."""
+    return node.name or next((output.name for output in node.outputs if output.name), node.op_type)
+
+
 def unknown_elements(fact: Fact) -> Fact:
     """The same without elements."""
     return Fact(fact.dtype, fact.shapes)
@@ -363,7 +315,9 @@ def initializer_fact(tensor: Any, *, numbers: bool = False) -> Fact:
 
 def constant_tensor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol:
     """What a Constant holds, in whichever attribute."""
-    (attribute,) = [a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))]
+    attribute = next((a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))), None)
+    if attribute is None:
+        raise GraphcloneError(f"{name_of(node)} (Constant) has no value")
     if attribute.name == "value":
         return attribute.as_tensor()
     if attribute.name == "sparse_value":

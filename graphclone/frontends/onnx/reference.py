@@ -16,10 +16,12 @@ import numpy as np
 from graphclone.frontends.onnx.contrib import CONTRIB
 from graphclone.frontends.onnx.functions import erf, gelu, group_norm, layer_normalization, rms_normalization
 from graphclone.frontends.onnx.own import Array, Index, operators
+from graphclone.frontends.onnx.recurrences import gru, lstm, rnn
 from graphclone.frontends.onnx.windows import (
     average_pool,
     convolution,
     global_lp_pool,
+    global_max_pool,
     grid_sample,
     lp_pool,
     max_pool,
@@ -191,12 +193,16 @@ _STANDARD: Mapping[str, Callable[..., Any]] = {
     "AveragePool": average_pool,
     "LpPool": lp_pool,
     "GlobalLpPool": global_lp_pool,
+    "GlobalMaxPool": global_max_pool,
     "MaxRoiPool": max_roi_pool,
     "GridSample": grid_sample,
     "Col2Im": columns_to_image,
     "LinearAttention": linear_attention,
     "GatherElements": gather_elements,
     "Scatter": scatter,
+    "RNN": rnn,
+    "GRU": gru,
+    "LSTM": lstm,
 }
 
 OPERATORS = [*operators("", _STANDARD), *CONTRIB]

@@ -8,7 +8,7 @@ carries along whether it depends on a dynamic one; what does not is as good as a
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import prod
@@ -19,6 +19,7 @@ import onnx_ir
 
 from graphclone.errors import first_line
 from graphclone.frontends.onnx.ops import Array, Call, Known, infer, run
+from graphclone.names import fresh
 
 READINGS = 3
 
@@ -87,6 +88,10 @@ class Fact:
         return cls(dtype, shapes, (array,) * READINGS, np.ones(array.shape, bool))
 
 
+Declared = Callable[[], Fact | None]
+"""What the file says about a value, asked for only where nothing else is known: what it says may be a new size."""
+
+
 class Sizes:
     """The facts about all values of a graph, collected node by node."""
 
@@ -97,14 +102,12 @@ class Sizes:
             symbols: the sizes that stand for each symbol, one per reading.
         """
         self.symbols = dict(symbols)
-        self.of: dict[str, Fact] = {}
         self.unknown = 0
+        self.names: dict[tuple[int, ...], str] = {}
 
     # Nodes
 
-    def add(
-        self, name: str, call: Call, operands: Sequence[Fact | None], declared: Sequence[Fact | None]
-    ) -> list[Fact]:
+    def add(self, name: str, call: Call, operands: Sequence[Fact | None], declared: Sequence[Declared]) -> list[Fact]:
         """The facts about the results of a node.
 
         Args:
@@ -123,25 +126,28 @@ class Sizes:
         return self.combined(name, call.op, readings, declared)
 
     def combined(
-        self, name: str, op: str, readings: Sequence[Sequence[Known]], declared: Sequence[Fact | None]
+        self, name: str, op: str, readings: Sequence[Sequence[Known]], declared: Sequence[Declared]
     ) -> list[Fact]:
         """The facts about results whose shapes have been inferred in every reading, if they have been."""
         if not all(readings):
-            return [self._declared(name, op, fact) for fact in declared]
-        facts = [self._combined(results) for results in zip(*readings, strict=True)]
+            return [self._declared(name, op, said()) for said in declared]
+        facts = [self._combined(name, op, results) for results in zip(*readings, strict=True)]
         return [
-            self._declared(name, op, said) if fact.shapes is None and fact.dtype else fact
+            self._declared(name, op, said()) if fact.shapes is None and fact.dtype else fact
             for fact, said in zip(facts, declared, strict=True)
         ]
 
     def _inferred(self, name: str, call: Call, operands: Sequence[Fact | None], reading: int) -> list[Known] | None:
         known = [None if fact is None else _reading(fact, reading) for fact in operands]
         try:
-            return infer(call, known)
+            results = infer(call, known)
         except Exception as error:  # onnx and ONNX Runtime each raise their own
             raise ReadingError(f"{name} ({call.op}): {first_line(error)}") from error
+        if (call.domain, call.op) == ("", "Reshape") and results and known[0]:
+            _check_elements(name, known[0], results[0])
+        return results
 
-    def _combined(self, results: Sequence[Known]) -> Fact:
+    def _combined(self, name: str, op: str, results: Sequence[Known]) -> Fact:
         first = results[0]
         if any(result.shape is None for result in results):
             return Fact(first.dtype, None)
@@ -151,13 +157,15 @@ class Sizes:
                 number = self.unknown_size()
                 for shape, size in zip(shapes, number, strict=True):
                     shape[axis] = size
+            elif min(sizes) < 0 or (0 in sizes and any(sizes)):
+                raise ReadingError(f"{name} ({op}): nothing is left of its operand")
         return Fact(first.dtype, tuple(tuple(size or 0 for size in shape) for shape in shapes))
 
     def unknown_size(self) -> tuple[int, ...]:
         """Sizes for an axis that depends on data."""
         self.unknown += 1
         sizes = tuple(size + 2 * self.unknown for size in _UNKNOWN_SIZES)
-        self.symbols[f"u{self.unknown}"] = sizes
+        self._named(sizes)
         return sizes
 
     @staticmethod
@@ -198,15 +206,41 @@ class Sizes:
         return {axis: self._symbol(tuple(shape[axis] for shape in fact.shapes)) for axis in fact.dynamic()}
 
     def _symbol(self, sizes: tuple[int, ...]) -> str:
+        """The symbol of an axis that has these sizes; the same whenever it is asked for."""
+        if sizes not in self.names:
+            self.names[sizes] = self._product(sizes) or self._named(sizes)
+        return self.names[sizes]
+
+    def _product(self, sizes: tuple[int, ...]) -> str | None:
+        """A number times some symbols that the sizes are, in every reading."""
+        factors = {
+            name: known
+            for name, known in self.symbols.items()
+            if all(size % one == 0 for size, one in zip(sizes, known, strict=True)) and len(set(known)) > 1
+        }
         for count in (1, 2, 3):
-            for names in combinations(self.symbols, count):
-                products = [prod(self.symbols[name][i] for name in names) for i in range(READINGS)]
+            for names in combinations(factors, count):
+                products = [prod(factors[name][i] for name in names) for i in range(READINGS)]
                 ratios = {size / product for size, product in zip(sizes, products, strict=True)}
                 if len(ratios) == 1 and (ratio := ratios.pop()).is_integer():
                     symbol = "*".join(names)
                     return symbol if ratio == 1 else f"{int(ratio)}*{symbol}"
-        self.symbols[f"u{len(self.symbols)}"] = sizes
-        return f"u{len(self.symbols) - 1}"
+        return None
+
+    def _named(self, sizes: tuple[int, ...]) -> str:
+        """A symbol of its own."""
+        name = fresh(f"u{len(self.symbols)}", set(self.symbols))
+        self.symbols[name] = sizes
+        return name
+
+
+def _check_elements(name: str, operand: Known, result: Known) -> None:
+    """Refuse a Reshape to another number of elements, which onnx infers without a word."""
+    old, new = operand.shape, result.shape
+    if old is None or new is None or None in (*old, *new):
+        return
+    if prod(size or 0 for size in old) != prod(size or 0 for size in new):
+        raise ReadingError(f"{name} (Reshape): {'x'.join(map(str, old))} does not become {'x'.join(map(str, new))}")
 
 
 def _computable(call: Call, operands: Sequence[Fact | None]) -> bool:

@@ -101,7 +101,7 @@ class Windows:
 def _count(size: int, extent: int, stride: int, pads: tuple[int, int], ceil_mode: int) -> int:
     room = size + sum(pads) - extent
     if not ceil_mode:
-        return room // stride + 1
+        return int(room / stride) + 1  # cut off towards 0, so that a window that is too large is still one
     count = ceil(room / stride) + 1
     return count - 1 if (count - 1) * stride >= size + pads[0] else count  # a window must not start beyond the end
 
@@ -171,6 +171,12 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
     """The p-norm over all axes but batch and channels."""
     norm: Array = (np.abs(x) ** p).sum(axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
     return norm
+
+
+def global_max_pool(x: Array) -> Array:
+    """The greatest element over all axes but batch and channels."""
+    found: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return found
 
 
 # Convolutions
