@@ -224,10 +224,6 @@ def _fixed(value: Value, *, single: bool) -> list[str]:
     wanted = sizes[:1] if value.is_float else sizes
     fixed = ((axis, size) for axis, size in wanted if axis not in value.dynamic and (single or size != 1))
     return [f"{value.name} axis {axis} = {size}" for axis, size in fixed]
-        f"{value.name} axis {axis} = {size}"
-        for axis, size in wanted
-        if axis not in value.dynamic and (single or size != 1)
-    ]
 
 
 def _is_symbolic(size: int | torch.SymInt) -> bool:
