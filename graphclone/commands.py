@@ -46,7 +46,7 @@ def _inputs(arguments: Namespace) -> Given:
     """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
-    from graphclone.drawn_inputs import load_arrays
+    from graphclone.npz import load_arrays
 
     return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 

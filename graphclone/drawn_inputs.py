@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, product
-from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from graphclone.errors import GraphcloneError, first_line
+from graphclone.errors import GraphcloneError
 from graphclone.input_sets import drawn_like
 from graphclone.sessions import Array, Port, Session
 from graphclone.symbols import IMAGES, sums
@@ -249,19 +247,6 @@ def _numbers(array: Array) -> npt.NDArray[np.bool_]:
 
 
 # What the user says
-
-
-def load_arrays(path: Path) -> dict[str, Array]:
-    """The arrays in an ``.npz`` file, by name.
-
-    Raises:
-        GraphcloneError: it is none, or holds Python objects.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    except (OSError, ValueError, TypeError, BadZipFile) as error:
-        raise GraphcloneError(f"{path}: no .npz file of arrays: {first_line(error)}") from error
 
 
 def _checked(session: Session, name: str, item: Array | Sequence[int]) -> Array | tuple[int, ...]:

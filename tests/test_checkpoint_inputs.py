@@ -176,7 +176,7 @@ def test_inputs_from_a_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     (tmp_path / "text.npz").write_text("no arrays")
     for name in ("objects.npz", "text.npz"):
-        with pytest.raises(GraphcloneError, match=rf"{name}: no arrays: .*numpy.savez"):
+        with pytest.raises(GraphcloneError, match=rf"{name}: no .npz file of arrays: .*numpy.savez"):
             read_inputs(tmp_path / name)
     with pytest.raises(GraphcloneError, match="no such file"):
         read_inputs(tmp_path / "missing.npz")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from graphclone.errors import GraphcloneError, first_line
+from graphclone.npz import load_arrays
 
 
 def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -74,14 +74,7 @@ def read_inputs(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
-    except FileNotFoundError:
-        raise GraphcloneError(f"{path}: no such file; write it with numpy.savez(path, name=array)") from None
-    except Exception as error:  # numpy and zipfile raise whatever a file that is none makes them stumble over
-        reason = first_line(error)
-        raise GraphcloneError(f"{path}: no arrays: {reason}; write it with numpy.savez(path, name=array)") from error
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in load_arrays(path).items()}
 
 
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:

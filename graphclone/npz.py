@@ -1,0 +1,27 @@
+"""Arrays by name, as ``numpy.savez`` writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from graphclone.errors import GraphcloneError, first_line
+
+
+def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays in an ``.npz`` file, by name; nothing is unpickled.
+
+    Raises:
+        GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, TypeError, BadZipFile) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+        hint = "write it with numpy.savez(path, name=array)"
+        raise GraphcloneError(f"{path}: no .npz file of arrays: {reason}; {hint}") from error
