@@ -45,7 +45,7 @@ def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
     source = clone.state.source
     assert source is not None
     for sample in samples:
-        wrong = next((floor for floor in _distances(source, sample) if not floor.ok), None)
+        wrong = next((floor for floor in _distances(source, sample) if floor.ok is False), None)
         if wrong is not None:
             return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
     if (later := _differs_later(clone, samples[0])) is not None:
@@ -87,7 +87,8 @@ def _differs_later(clone: Clone, sample: Sample) -> str | None:
         torch.manual_seed(SEED)
         trace = outputs(source, kept, sample.inputs.copies())
     again = replace(sample, own=trace, module=module)
-    return None if all(floor.ok for floor in _distances(source, again)) else f"called again, the model computes {_ELSE}"
+    same = all(floor.ok is not False for floor in _distances(source, again))
+    return None if same else f"called again, the model computes {_ELSE}"
 
 
 def check_into(clone: Clone, samples: Sequence[Sample]) -> Check:

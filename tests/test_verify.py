@@ -447,3 +447,23 @@ def test_progress_is_told() -> None:
         ("noise floor", 3, 4),
         ("done", 4, 4),
     ]
+
+
+def test_shapes_alone_are_no_verdict() -> None:
+    checks = (Check("trace", True, "ok"), Check("static", True, "ok"), Check("exact", None, "not checked: not finite"))
+    report = Report("net", checks)
+    assert (report.ok, report.verdict) == (False, "cannot be judged")
+
+
+def test_a_model_that_gives_nothing_finite_cannot_be_judged() -> None:
+    class Nothing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.log(-(self.down(torch.tanh(self.up(x))).abs()) - 1)
+            return y
+
+    report = verify(spoilable(seeded(Nothing)), onnx=False)
+    assert report.verdict == "cannot be judged", str(report)
