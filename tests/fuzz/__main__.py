@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.fuzz.runner import run
+from tests.fuzz.runner import Tally, run
 
 
 def seeds(first: int, seconds: float, count: int | None) -> Iterator[int]:
@@ -26,6 +26,10 @@ def seeds(first: int, seconds: float, count: int | None) -> Iterator[int]:
         yield seed
 
 
+def _progress(tally: Tally) -> None:
+    print(f"\r{tally.programs} graphs, {tally.requests} requests", end="", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Run, and print what was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
@@ -33,7 +37,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="how many graphs, in place of a time")
     parser.add_argument("--seed", type=int, default=0, help="of the first graph (default: 0)")
     arguments = parser.parse_args()
-    tally = run(seeds(arguments.seed, arguments.seconds, arguments.count), lambda text: print(text, flush=True))
+    numbers = seeds(arguments.seed, arguments.seconds, arguments.count)
+    tally = run(numbers, lambda text: print(text, flush=True), _progress if sys.stderr.isatty() else None)
     for text, count in tally.refusals.most_common(5):
         print(f"refused {count} times: {text[:160]}")
     print(tally)

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from graphclone.frontends.export import Exported, _Search
+
 
 class Exports:
     """What torch.export made of one module, or raised, by how it was called."""
@@ -21,21 +23,23 @@ class Exports:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """torch.export answers from memory where it can."""
-        export = torch.export.export
+        """An attempt at an export is answered from memory where it can be."""
+        attempt = _Search.export
 
-        def remembering(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if module is not self.module:
-                return export(module, *args, **kwargs)
-            key = repr(pytree.tree_map_only(torch.Tensor, lambda t: (tuple(t.shape), t.dtype), (args, kwargs)))
+        def remembering(search: _Search, name: str, inputs: Any, **how: bool) -> Exported:
+            if search.modules[name] is not self.module:
+                return attempt(search, name, inputs, **how)
+            shapes = pytree.tree_map_only(torch.Tensor, lambda t: (tuple(t.shape), t.dtype), inputs)
+            key = repr((shapes, how))
             if key not in self.made:
                 try:
-                    self.made[key] = export(module, *args, **kwargs)
+                    self.made[key] = attempt(search, name, inputs, **how)
                 except Exception as error:
                     self.made[key] = error
             if isinstance(self.made[key], Exception):
+                search.refused = search.refused or (name, self.made[key])
                 raise self.made[key]
             return self.made[key]
 
-        with mock.patch.object(torch.export, "export", remembering):
+        with mock.patch.object(_Search, "export", remembering):
             yield

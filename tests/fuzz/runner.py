@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -89,10 +89,12 @@ class Tally:
         )
 
 
-def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Tally:
-    """Programs of the seeds, and some requests for each."""
+def run(
+    seeds: Iterator[int], say: Callable[[str], None] = lambda _: None, progress: Callable[[Tally], None] | None = None
+) -> Tally:
+    """Programs of the seeds, and some requests for each; an interrupt ends it, and what there is counts."""
     tally, start = Tally(), time.perf_counter()
-    with doubles():
+    with doubles(), suppress(KeyboardInterrupt):
         for seed in seeds:
             program = graphs.program(seed)
             built, rng = Built(program), random.Random(seed)
@@ -112,6 +114,8 @@ def run(seeds: Iterator[int], say: Callable[[str], None] = lambda _: None) -> Ta
                     tally.failures.append(failure)
                     say(str(failure))
             tally.seconds = time.perf_counter() - start
+            if progress is not None:
+                progress(tally)
     return tally
 
 
