@@ -155,6 +155,8 @@ def _products() -> Iterator[Sample]:
         for term in (floats(4, 6), floats(6)):
             yield call("addr", term, floats(4), floats(6), alpha=alpha, beta=beta)
     yield call("outer", floats(4), floats(6))
+    for left, right in (([1], [0]), ([-1], [0]), ([1, 0], [0, 2]), ([], [])):
+        yield call("tensordot", floats(4, 6), floats(6, 3, 4), left, right)
     yield call("bilinear", floats(4, 3), floats(4, 6), floats(8, 3, 6), floats(8))
     yield call("transformers.grouped_mm_fallback.default", floats(9, 6), floats(3, 6, 8), torch.tensor([2, 5, 9]))
 

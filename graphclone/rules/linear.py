@@ -57,6 +57,22 @@ def added_product(equation: str, *names: str) -> Rule:
     return rule
 
 
+def tensordot(s: Site) -> None:
+    """``i.. k.., k.. j.. -> i.. j..``, any axes of the one with as many of the other."""
+    a, b = s.tensor("self"), s.tensor("other")
+    summed = [axis % a.rank for axis in s["dims_self"]], [axis % b.rank for axis in s["dims_other"]]
+    if any(x.size != y.size for x, y in zip(_picked(s, a, summed[0]), _picked(s, b, summed[1]), strict=True)):
+        raise Cannot("it broadcasts an axis that it sums over")
+    contraction = s.contract(a, summed[0], b, summed[1])
+    kept = [axis for x, gone in zip((a, b), summed, strict=True) for i, axis in enumerate(s.axes(x)) if i not in gone]
+    s.equal_all(s.axes(s.out), kept)
+    product(s, a, b, contraction)
+
+
+def _picked(s: Site, x: Value, indices: Sequence[int]) -> list[Axis]:
+    return [s.axes(x)[index] for index in indices]
+
+
 def outer(s: Site) -> None:
     """``i, j -> i j``"""
     a, b = s.tensor("self"), s.tensor("vec2")
@@ -207,6 +223,7 @@ RULES: Mapping[str, Rule] = {
     "aten.addmv.default": added_product("ik,k->i", "mat", "vec"),
     "aten.addr.default": added_product("i,j->ij", "vec1", "vec2"),
     "aten.outer.default": outer,
+    "aten.tensordot.default": tensordot,
     "aten.einsum.default": einsum,
     "aten.bilinear.default": bilinear,
     "transformers.grouped_mm_fallback.default": grouped_mm,
