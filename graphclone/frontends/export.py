@@ -89,7 +89,7 @@ class _Search:
 
     def run(self, *, dynamic: bool, strict: bool) -> list[Exported] | None:
         """What the first attempt that succeeds gives."""
-        for inputs, varying in self.attempts() if dynamic else [(self.given, False)]:
+        for inputs, varying in self.attempts() if dynamic else [(self.given, None), (self.given, False)]:
             try:
                 found = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
             except Exception as error:  # torch.export raises whatever the model's own code raises
@@ -99,8 +99,11 @@ class _Search:
                 return [replace(exported, failure=self.reason) for exported in found]
         return None
 
-    def attempts(self) -> Iterator[tuple[Inputs, bool]]:
-        """Inputs, and whether their sizes may vary. A size that the last attempt stumbled over is kept from then on."""
+    def attempts(self) -> Iterator[tuple[Inputs, bool | None]]:
+        """Inputs, and whether their sizes may vary; None leaves it to torch.export, which takes them for fixed symbols.
+
+        A size that the last attempt stumbled over is kept from then on.
+        """
         kept: set[int] = set()
         while True:
             self.blamed = set()
@@ -109,11 +112,12 @@ class _Search:
                 break
             kept |= self.blamed
         yield self.given, True
+        yield self.given, None
         yield self.given, False
 
-    def export(self, name: str, inputs: Inputs, *, varying: bool, strict: bool) -> Exported:
+    def export(self, name: str, inputs: Inputs, *, varying: bool | None, strict: bool) -> Exported:
         module, (args, kwargs) = self.modules[name], inputs
-        shapes = dynamic_shapes(module, args, kwargs, varying=varying)
+        shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
         try:
             with quiet(), nullcontext() if strict else _graph_alone(), untouched(module), decisions() as asked:
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
