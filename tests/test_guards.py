@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.cli import main
 from graphclone.frontends.export import export
 from graphclone.frontends.guards import InputError
 from tests.clones import features, seeded
@@ -157,6 +158,26 @@ def test_what_a_single_example_fixes_is_a_note_with_the_question() -> None:
     assert note.startswith(
         "traced with static sizes: x axis 0 = 1 (the code asks whether x.shape[0] == 1 in test_guards"
     )
+
+
+def test_the_command_line_prints_what_was_fixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reading.py").write_text(
+        """
+import torch
+from torch import nn
+
+
+class Reading(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) * float(x.shape[0])
+
+
+def make():
+    return Reading(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 5)), (torch.randn(4, 6),)
+"""
+    )
+    assert main(["clone", f"{tmp_path / 'reading.py'}:make", "-o", str(tmp_path / "wide.pt2"), "--no-verify"]) == 0
+    assert "note: traced with static sizes: x axis 0 = 4 (the code depends on that size)" in capsys.readouterr().out
 
 
 def test_only_the_size_that_is_read_is_fixed() -> None:
