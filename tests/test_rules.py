@@ -38,7 +38,7 @@ _PARAMETER_TRIALS = (
 )
 
 CONTRACTIONS = [
-    *(f"aten.{name}.default" for name in "linear matmul einsum bilinear conv1d conv2d conv3d".split()),
+    *(f"aten.{name}.default" for name in "linear matmul einsum tensordot bilinear conv1d conv2d conv3d".split()),
     *(f"aten.{name}.default" for name in "addmm baddbmm addbmm addmv".split()),
     *("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding"),
     *("aten.conv_transpose1d.default", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input"),

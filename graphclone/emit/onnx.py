@@ -88,11 +88,19 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
             raise GraphcloneError(f"{graph.name}: torch cannot export it to ONNX: {reason}") from error
     assert exported is not None
     model = exported.model
+    _name_guard(model)
     model.ir_version = min(model.ir_version or MAX_IR_VERSION, MAX_IR_VERSION)
     onnx_ir.passes.common.IdentityEliminationPass()(model)
     _name_ports(model, [value.name for value in graph.inputs], _returned(graph, program))
     _clean(model)
     return model
+
+
+def _name_guard(model: onnx_ir.Model) -> None:
+    """Let the node that fails where the trace does not hold say so: ONNX Runtime shows its name."""
+    for node in model.graph:
+        if node.op_type == "Gather" and GUARD in node.metadata_props.get("pkg.torch.onnx.name_scopes", ""):
+            node.name = "inputs of sizes that the model was not traced for"
 
 
 def _unfreeze_strides(program: ExportedProgram) -> None:
