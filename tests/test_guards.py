@@ -21,6 +21,11 @@ from graphclone.frontends.export import export
 from graphclone.frontends.guards import InputError
 from tests.clones import features, seeded
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own pickling
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+]
+
 BATCHES = (1, 2, 3, 4, 5, 6, 8, 9, 16)
 
 
