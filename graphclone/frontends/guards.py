@@ -19,6 +19,7 @@ from typing import Any
 import sympy
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP, ShapeEnv
 from torch.utils._sympy.printers import PythonPrinter
 from torch.utils._sympy.solve import try_solve
@@ -233,12 +234,10 @@ def guards_of(program: ExportedProgram, asked: Sequence[Decision] = ()) -> Guard
 
 class _Reader:
     def __init__(self, program: ExportedProgram) -> None:
-        fed = set(program.graph_signature.user_inputs)
-        nodes = program.graph.find_nodes(op="placeholder")
-        specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
-        wanted = {spec.arg.name for spec in specs}
+        specs = program.graph_signature.input_specs
+        fed = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
         self.program = program
-        self.inputs = [node for node in nodes if node.name in wanted or node.name in fed]
+        self.inputs = [node for node in program.graph.find_nodes(op="placeholder") if node.name in fed]
         self.env = _shape_env(node.meta.get("val") for node in self.inputs)
         self.sizes: dict[sympy.Basic, sympy.Basic] = {}
         self.printer = PythonPrinter()
@@ -266,8 +265,9 @@ class _Reader:
         for _, _, expression, size in axes:
             unbound = expression.free_symbols - set(self.sizes)
             if len(unbound) == 1 and (solution := try_solve(sympy.Eq(expression, size), *unbound)) is not None:
-                self.sizes[unbound.pop()] = solution[1]
-                yield sympy.Eq(expression.subs(self.sizes), size) if solution[1].is_integer is not True else sympy.true
+                symbol = unbound.pop()
+                self.sizes[symbol] = solution[1]
+                yield sympy.Eq(sympy.Mod(size - expression.subs(symbol, 0), expression.coeff(symbol)), 0)
             elif not unbound:
                 yield sympy.Eq(size, expression.subs(self.sizes))
 
