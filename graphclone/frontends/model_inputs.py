@@ -184,12 +184,21 @@ class InputMaker:
 
     def words(self, length: int) -> torch.Tensor:
         """Tokens that stand for themselves."""
-        config, table = self.module.config, self.module.get_input_embeddings()
-        vocabulary = getattr(table, "num_embeddings", None) or config.get_text_config().vocab_size
+        vocabulary = self.vocabulary()
         ids = (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary)
         for token in self.tokens.values():
             ids[ids == token] = next(i for i in range(vocabulary) if i not in self.tokens.values())
         return ids.view(_BATCH, length)
+
+    def vocabulary(self) -> int:
+        """How many tokens there are; not every class says which of its tables is that of the tokens."""
+        config = self.module.config
+        try:
+            table = self.module.get_input_embeddings()
+        except NotImplementedError:
+            table = None
+        size: int = getattr(table, "num_embeddings", None) or config.get_text_config().vocab_size
+        return size
 
     def text(self, places: Mapping[str, int]) -> torch.Tensor:
         """Tokens, with places for pictures and sounds between a first and a last word."""
