@@ -13,6 +13,7 @@ from graphclone.dims import Dim, dims
 from graphclone.errors import GraphcloneError
 from graphclone.facts import Facts
 from graphclone.growth import Growth
+from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import Request, State
 
 
@@ -78,11 +79,12 @@ def _nothing(facts: Facts, found: list[Dim]) -> str:
     for dim in found:
         held.setdefault(dim.pin, set()).update(dim.parameters)
 
-    def weight(dim: Dim) -> tuple[bool, bool, bool, int]:
+    def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
         boundary = dim.pin.text.endswith("keeps its shape")
         returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
-        return dim.axis in multiplied, returned, not boundary, sum(sizes[name] for name in held[dim.pin])
+        size = sum(sizes[name] for name in held[dim.pin])
+        return dim.pin.text != UNREAD, dim.axis in multiplied, returned, not boundary, size
 
     worst = max(found, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):

@@ -106,6 +106,7 @@ class Blamed(nn.Module):
 
     def __init__(self, middle: Callable[[Tensor], Tensor], *, returned: bool) -> None:
         super().__init__()
+        self.unread = nn.Linear(500, 500)
         self.table, self.inner, self.last = nn.Embedding(40, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
         self.middle, self.returned = middle, returned
 
