@@ -54,6 +54,16 @@ def test_the_length_of_a_text_of_a_size_leaves_no_guard_and_is_found() -> None:
     assert "the model computes something else than its trace" in str(check.first)
 
 
+def test_what_differs_for_other_sizes_only_is_found() -> None:
+    class Exporting(Plain):
+        def between(self, h: Tensor) -> Tensor:
+            return torch.tanh(h) * (1 if torch.compiler.is_exporting() or h.shape[0] == 3 else 2)
+
+    check = trace_check(seeded(Exporting))
+    assert check.ok is False
+    assert "(seed 1) the model computes something else than its trace" in str(check.first)
+
+
 def test_a_counter_in_python_is_found_by_a_second_call() -> None:
     class Counting(Plain):
         calls = 0
