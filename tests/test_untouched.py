@@ -102,3 +102,14 @@ def test_a_buffer_that_a_model_writes_is_written_by_its_clone_alike() -> None:
     wide = clone.module()
     for _ in range(3):
         torch.testing.assert_close(wide(x), model(x))
+
+
+def test_a_buffer_that_is_written_and_returned_is_compared_as_it_was_returned() -> None:
+    class Returning(Busy):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), self.steps
+
+    model = seeded(Returning).eval()
+    report = gc.clone(model, (features(3, 6),)).verify(onnx=False)
+    assert report.ok, str(report)
+    assert model.steps == 0
