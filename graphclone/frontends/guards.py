@@ -29,6 +29,9 @@ from graphclone.errors import GraphcloneError
 _ASSUMED = 2
 """The least size of a dynamic axis that torch.export thinks of."""
 
+_SLICE: tuple[Any, ...] = (None, 0, None, None, 1)
+"""What a slice takes where its arguments are left out."""
+
 _DEPENDS = "the code depends on that size"
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -246,7 +249,7 @@ class _Reader:
         examples = [node.meta.get("val") for node in self.inputs]
         tensors = [isinstance(example, torch.Tensor) for example in examples]
         derived = list(self.bind(examples))
-        every = (*derived, *self.ranges(), *self.noted(), *self.squeezed())
+        every = (*derived, *self.ranges(), *self.noted(), *self.squeezed(), *self.sliced())
         conditions = dict.fromkeys(self.text(condition) for condition in every if condition != sympy.true)
         return Guards(
             names=tuple(node.name for node in self.inputs),
@@ -305,6 +308,18 @@ class _Reader:
                     if isinstance(size := shape[dim], torch.SymInt):
                         yield sympy.Ne(size.node.expr, 1)
 
+    def sliced(self) -> Iterator[sympy.Basic]:
+        """How long a slice is depends on the size; the trace took for granted that it was not 1."""
+        for node in self.program.graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor):
+            given: list[Any] = [*node.args, *_SLICE[len(node.args) :]]
+            source, dim, *bounds = given
+            size, length = (of.meta["val"].shape[dim] for of in (source, node))
+            if isinstance(size, torch.SymInt) and all(bound is None or isinstance(bound, int) for bound in bounds):
+                single = dict.fromkeys(size.node.expr.free_symbols, sympy.Integer(1))
+                real = len(range(*slice(*bounds).indices(int(size.node.expr.xreplace(single)))))
+                if _expression(length).xreplace(single) != real:
+                    yield from (sympy.Ne(symbol, 1) for symbol in single)
+
     def text(self, condition: sympy.Basic) -> str:
         """A condition as people write it; empty where it is about something that no input says."""
         expression = condition.subs(self.sizes)
@@ -332,6 +347,10 @@ class _Reader:
             if decision.question.xreplace(values) != sympy.sympify(decision.answer):
                 return True
         return False
+
+
+def _expression(size: int | torch.SymInt) -> sympy.Basic:
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
 
 
 def _shape_env(examples: Iterator[Any]) -> ShapeEnv | None:

@@ -42,15 +42,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "guards: conditions of the trace are not read",
         "graphclone/frontends/guards.py",
-        "(*derived, *self.ranges(), *self.noted(), *self.squeezed())",
-        "(*derived, *self.ranges(), *self.squeezed())",
+        "(*derived, *self.ranges(), *self.noted(), *self.squeezed(), *self.sliced())",
+        "(*derived, *self.ranges(), *self.squeezed(), *self.sliced())",
         _READS,
     ),
     Mutant(
         "guards: bounds of the trace are not read",
         "graphclone/frontends/guards.py",
-        "(*derived, *self.ranges(), *self.noted(), *self.squeezed())",
-        "(*derived, *self.noted(), *self.squeezed())",
+        "(*derived, *self.ranges(), *self.noted(), *self.squeezed(), *self.sliced())",
+        "(*derived, *self.noted(), *self.squeezed(), *self.sliced())",
         _READS,
     ),
     Mutant(
