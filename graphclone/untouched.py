@@ -27,16 +27,15 @@ def untouched(*modules: torch.nn.Module) -> Iterator[None]:
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 (the global one is meant)
         for module in modules:
             for owner in module.modules():
-                for undo in _undoings(owner):
-                    stack.callback(undo)
+                stack.callback(_undoing(owner))
         yield
 
 
-def _undoings(module: torch.nn.Module) -> Iterator[Callable[[], Any]]:
+def _undoing(module: torch.nn.Module) -> Callable[[], None]:
     """What restores one module, its children apart."""
     attributes = dict(module.__dict__)
     contents = {k: copy.copy(v) for k, v in attributes.items() if type(v) in _CONTAINERS}
-    buffers = {name: _Saved(buffer) for name, buffer in module._buffers.items() if buffer is not None}
+    buffers = [_Saved(buffer) for buffer in module._buffers.values() if buffer is not None]
     gradients = [(parameter, parameter.grad) for parameter in module._parameters.values() if parameter is not None]
     generators = [(g, g.get_state()) for g in attributes.values() if isinstance(g, torch.Generator)]
 
@@ -45,14 +44,14 @@ def _undoings(module: torch.nn.Module) -> Iterator[Callable[[], Any]]:
         module.__dict__.update(attributes)
         for name, content in contents.items():
             _refill(attributes[name], content)
-        for saved in buffers.values():
+        for saved in buffers:
             saved.restore()
         for parameter, gradient in gradients:
             parameter.grad = gradient
         for generator, state in generators:
             generator.set_state(state)
 
-    yield undo
+    return undo
 
 
 class _Saved:

@@ -5,7 +5,7 @@ Everything else is proved of the graph. If that is another program than the modu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -44,13 +44,15 @@ def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
     """
     source = clone.state.source
     assert source is not None
+    measured: list[list[NoiseFloor]] = []
     for sample in samples:
-        wrong = next((floor for floor in _distances(source, sample) if floor.ok is False), None)
+        measured.append(_distances(source, sample))
+        wrong = next((floor for floor in measured[-1] if floor.ok is False), None)
         if wrong is not None:
             return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
     if (later := _differs_later(clone, samples[0])) is not None:
         return _wrong(INSTANCE, float("inf"), later)
-    return judge(NAME, [_distances(source, sample) for sample in samples])
+    return judge(NAME, measured)
 
 
 def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
@@ -128,11 +130,7 @@ def settle(clone: Clone) -> None:
     """
     exported: Exported = clone.graph.origin
     doubts = [doubt for doubt in exported.guards.doubts if doubt.size == 1]
-    if (
-        clone.model is None
-        or not doubts
-        or any(isinstance(t, FakeTensor) or t.is_meta for t in clone.model.parameters())
-    ):
+    if clone.model is None or not doubts or not _has_data(clone.model):
         return
     with untouched(clone.model):
         settled = [doubt for doubt in doubts if _agrees(clone, [doubt])]
@@ -150,7 +148,7 @@ def _agrees(clone: Clone, doubts: Sequence[Doubt]) -> bool:
     source = clone.state.source
     assert source is not None
     examples = example_tensors(source, clone.args, clone.kwargs or {})
-    symbols = {symbol for doubt in doubts for symbol in _symbols(source, doubt)}
+    symbols = {_symbol(source, doubt) for doubt in doubts}
     single = InputSet(
         tuple(
             resized(tensor, {axis: 1 for axis, symbol in value.dynamic.items() if symbol in symbols})
@@ -163,8 +161,8 @@ def _agrees(clone: Clone, doubts: Sequence[Doubt]) -> bool:
         return False
 
 
-def _symbols(source: Graph, doubt: Doubt) -> Iterator[str]:
+def _symbol(source: Graph, doubt: Doubt) -> str:
     """The symbol of the axis in doubt; other axes may have it, too."""
     guards = source.origin.guards
     tensors = [i for i, shape in enumerate(guards.shapes) if shape is not None]
-    yield source.inputs[tensors.index(doubt.input)].dynamic[doubt.axis]
+    return source.inputs[tensors.index(doubt.input)].dynamic[doubt.axis]

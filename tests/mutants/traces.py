@@ -91,8 +91,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "verify trace: only the first input set counts",
         "graphclone/verify_trace.py",
-        "    for sample in samples:\n        wrong = next(",
-        "    for sample in samples[:1]:\n        wrong = next(",
+        "    for sample in samples:\n        measured.append(",
+        "    for sample in samples[:1]:\n        measured.append(",
         _TRACE,
     ),
     Mutant(
