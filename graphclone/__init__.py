@@ -15,12 +15,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphclone.algebra.growth import Growth
+    from graphclone.algebra.strategies import Strategy
     from graphclone.checkpoints import clone_checkpoint
     from graphclone.cloning import Clone, Traced, clone, trace
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
-    from graphclone.growth import Growth
     from graphclone.models import build
-    from graphclone.strategies import Strategy
 
 __version__ = "0.1.0"
 

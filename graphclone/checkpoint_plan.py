@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from graphclone import collector, into
-from graphclone.alignment import align
-from graphclone.axes import Axis
+from graphclone.algebra.axes import Axis
 from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
 from graphclone.emit.shards import Bundle, Entry, Slot
@@ -28,7 +27,8 @@ from graphclone.frontends.conversion import ConvertedTensor, Source, unloaded
 from graphclone.frontends.huggingface import Checkpoint, drop_inner_outputs, quiet
 from graphclone.frontends.layouts import CONFIG
 from graphclone.frontends.weights import PICKLE_NOTE, PickledTensor
-from graphclone.ir import Graph, Initializer, Output, values_in
+from graphclone.graph.alignment import align
+from graphclone.graph.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
 from graphclone.passes.balance_scales import Unbalanced
 from graphclone.passes.canonicalize import Canonicalize

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphclone.algebra.strategies import Strategy, StrategyLike
+from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.checkpoint_plan import After, Plan, computed_tables, plan
 from graphclone.cloning import Traced
 from graphclone.emit import card, huggingface
@@ -18,8 +20,6 @@ from graphclone.passes import analysis
 from graphclone.pipeline import Request, State, Widen, run
 from graphclone.progress import Progress, silent
 from graphclone.sources import Source
-from graphclone.strategies import Strategy, StrategyLike
-from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
     import torch

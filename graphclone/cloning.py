@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from graphclone import collector
-from graphclone.dims import Group, dims, groups
+from graphclone.algebra.strategies import StrategyLike
+from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.analysis.dims import Group, dims, groups
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace as trace_torch
-from graphclone.ir import Graph
+from graphclone.graph.ir import Graph
 from graphclone.lockstep import lazily_widened, widened_tensors
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
-from graphclone.strategies import StrategyLike
-from graphclone.strategies import strategy as resolve_strategy
 
 if TYPE_CHECKING:
     from graphclone.drawn_inputs import Given
@@ -223,7 +223,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         kwargs: keyword example inputs.
         widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``).
         widen_io: patterns of names of inputs and outputs that may grow.
-        strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.strategies``.
+        strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
         seed: of the noise.
         untie: give a weight that is both looked up and contracted one copy for each use.

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from graphclone.errors import GraphcloneError
+from graphclone.graph.symbols import IMAGES, sums
 from graphclone.input_sets import drawn_like
 from graphclone.sessions import Array, Port, Session
-from graphclone.symbols import IMAGES, sums
 
 Feeds = dict[str, Array]
 

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import resized
 from graphclone.frontends.export import input_leaves
-from graphclone.ir import Graph
+from graphclone.graph.ir import Graph
 from graphclone.maps import widened_inputs
 
 if TYPE_CHECKING:

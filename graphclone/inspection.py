@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from graphclone.axes import Axis
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Growth
+from graphclone.analysis.dims import Dim, Group, dims
+from graphclone.analysis.facts import Facts
 from graphclone.cloning import Traced
-from graphclone.dims import Dim, Group, dims
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Facts
-from graphclone.growth import Growth
-from graphclone.ir import values_in
+from graphclone.graph.ir import values_in
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.pipeline import Request, State, Widen, run
@@ -237,7 +237,7 @@ def explain(traced: Traced, pattern: str) -> list[Explanation]:
     Raises:
         GraphcloneError: there is no such dim.
     """
-    from graphclone.flow import why_pinned
+    from graphclone.analysis.flow import why_pinned
 
     facts = traced.state.known
     found = dims(facts)

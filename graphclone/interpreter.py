@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.ir import Graph, Node, Operand, Value, substitute, values_in
+from graphclone.graph.ir import Graph, Node, Operand, Value, substitute, values_in
 
 Run = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
 """Computes a node's outputs from its operands, values replaced by tensors."""

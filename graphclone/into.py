@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace_alike
-from graphclone.ir import Graph
+from graphclone.graph.ir import Graph
 from graphclone.kernel import widen
 from graphclone.passes.balance_scales import BalanceScales, Unbalanced
 from graphclone.passes.canonicalize import Canonicalize

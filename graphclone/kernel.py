@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclone.growth import PAD, Concat, Growth, IntArray, Layout, Leaf, Product, rigid
-from graphclone.initializers import Widening
+from graphclone.algebra.growth import PAD, Concat, Growth, IntArray, Layout, Leaf, Product, rigid
+from graphclone.algebra.recipes import Widening
 
 CHUNK = 1 << 15
 """Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch._C._functorch import is_batchedtensor
 
+from graphclone.graph.ir import Graph, Initializer, Node, Value
 from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors
-from graphclone.ir import Graph, Initializer, Node, Value
 from graphclone.kernel import widen
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import State

@@ -7,9 +7,9 @@ from math import prod
 
 import torch
 
-from graphclone.axes import Axis, Kind
-from graphclone.growth import PAD, Growth, Layout
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis, Kind
+from graphclone.algebra.growth import PAD, Growth, Layout
+from graphclone.graph.ir import Value
 from graphclone.pipeline import State
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from graphclone.axes import Axis
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Growth
+from graphclone.algebra.recipes import Widening
+from graphclone.algebra.scales import Expression
+from graphclone.algebra.strategies import SYMMETRIC, Strategy
+from graphclone.analysis.facts import Facts, Literal
 from graphclone.errors import GraphcloneError, InvariantError
-from graphclone.facts import Facts, Literal
-from graphclone.growth import Growth
-from graphclone.initializers import Widening
-from graphclone.ir import Graph, Value
+from graphclone.graph.ir import Graph, Value
 from graphclone.rules import Rules, default_rules
-from graphclone.scales import Expression
-from graphclone.strategies import SYMMETRIC, Strategy
 
 Widen = int | Mapping[str, int]
 """One factor for every dim that grows by default, or a factor per dim or group of dims."""
@@ -134,7 +134,7 @@ def run(
     Raises:
         InvariantError: a pass is run before what it requires, or breaks the graph.
     """
-    from graphclone.invariants import check_graph
+    from graphclone.graph.invariants import check_graph
 
     known: set[str] = set()
     timings: list[Timing] = []

@@ -18,11 +18,11 @@ import re
 from collections.abc import Iterator, Mapping
 from itertools import count
 
-from graphclone.axes import Axis, Kind
-from graphclone.dims import dims
-from graphclone.growth import Growth
-from graphclone.initializers import Widening
-from graphclone.ir import Graph, Initializer, Node, Operand, Value
+from graphclone.algebra.axes import Axis, Kind
+from graphclone.algebra.growth import Growth
+from graphclone.algebra.recipes import Widening
+from graphclone.analysis.dims import dims
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value
 from graphclone.pipeline import State
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")

@@ -10,8 +10,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.graph.ir import Graph, Value
 from graphclone.input_sets import call_with
-from graphclone.ir import Graph, Value
 from graphclone.untouched import untouched
 
 SEED = 0

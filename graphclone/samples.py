@@ -10,9 +10,9 @@ import torch
 
 from graphclone.checks import NoiseFloor, error, noise_floor, reference
 from graphclone.frontends.export import Exported, input_leaves
+from graphclone.graph.ir import Graph
 from graphclone.input_sets import InputSet, call_with, candidates, example_tensors
 from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.ir import Graph
 from graphclone.lockstep import Lazy, lifted_tensor, measured_elements
 from graphclone.maps import Maps
 from graphclone.pipeline import State

@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import (
 )
 
 from graphclone.checks import Check
+from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.interpreter import ExecutionError, execute
-from graphclone.ir import Initializer, Node, Operand, Value
 from graphclone.lockstep import Deviation, Lazy
 from graphclone.maps import Maps
 from graphclone.pipeline import State

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from graphclone.algebra.recipes import Widening
 from graphclone.errors import GraphcloneError
-from graphclone.initializers import Widening
-from graphclone.ir import Initializer
+from graphclone.graph.ir import Initializer
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import State
 

@@ -23,9 +23,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
 from graphclone.errors import GraphcloneError
+from graphclone.graph.ir import Graph, Initializer, Value
 from graphclone.input_sets import example_tensors
 from graphclone.interpreter import ExecutionError, execute, lifted, outputs
-from graphclone.ir import Graph, Initializer, Value
 from graphclone.lockstep import (
     Deviation,
     Lazy,

@@ -14,9 +14,9 @@ from graphclone.checks import Check, NoiseFloor, judge, noise_floor
 from graphclone.emit.onnx import to_onnx, write
 from graphclone.emit.torch import to_module
 from graphclone.errors import GraphcloneError
+from graphclone.graph.ir import Graph, Value, values_in
 from graphclone.input_sets import clone_examples
 from graphclone.interpreter import output_tensors
-from graphclone.ir import Graph, Value, values_in
 from graphclone.lockstep import Deviation
 from graphclone.maps import widened_inputs
 from graphclone.samples import Sample, compare

@@ -17,9 +17,9 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import resized
 from graphclone.frontends.export import Exported
 from graphclone.frontends.guards import Doubt
+from graphclone.graph.ir import Graph
 from graphclone.input_sets import InputSet, example_tensors
 from graphclone.interpreter import output_tensors, outputs
-from graphclone.ir import Graph
 from graphclone.lockstep import Deviation
 from graphclone.running import SEED, RunError, run_module
 from graphclone.samples import Sample, compare, take_sample

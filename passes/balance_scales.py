@@ -2,9 +2,9 @@
 
 Doubling a width doubles a sum over it. Where the sum is a contraction with a weight of its own the weight takes
 the factor. Elsewhere (a tied embedding, the product of queries and keys, a plain sum) the factor is an unknown in
-a linear system over logarithms (see ``graphclone.scales``): norms swallow it, linear operators carry it, non-linear
-ones and the outputs need it to be 1. Every parameter and literal has a scale that may be changed; the cheapest
-change that solves the system is made, and a multiplication put into the graph where nothing else will do.
+a linear system over logarithms (see ``graphclone.algebra.scales``): norms swallow it, linear operators carry it,
+non-linear ones and the outputs need it to be 1. Every parameter and literal has a scale that may be changed; the
+cheapest change that solves the system is made, and a multiplication put into the graph where nothing else will do.
 
 A number near the end of what its dtype holds stands for infinity, as in masks, and keeps its value: scaled, it would
 overflow, or what it is added to would.
@@ -18,12 +18,12 @@ from fractions import Fraction
 from math import isfinite
 from typing import ClassVar
 
-from graphclone.axes import Axis
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.scales import Expression, Infeasible, System, add, exp, log
+from graphclone.analysis.facts import Balance, Facts, Literal, Scaled
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Balance, Facts, Literal, Scaled
-from graphclone.ir import Graph, Initializer, Node, Value, values_in
+from graphclone.graph.ir import Graph, Initializer, Node, Value, values_in
 from graphclone.pipeline import State
-from graphclone.scales import Expression, Infeasible, System, add, exp, log
 
 _ONE: Expression = {}
 _HEADROOM = 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
-from graphclone.ir import Graph, Initializer, Node, Value, substitute, values_in
+from graphclone.graph.ir import Graph, Initializer, Node, Value, substitute, values_in
 from graphclone.pipeline import State
 
 _LARGEST_CONSTANT = 1 << 24

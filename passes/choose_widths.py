@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from graphclone.axes import Axes, Axis, Kind, Why
-from graphclone.dims import Dim, dims
+from graphclone.algebra.axes import Axes, Axis, Kind, Why
+from graphclone.algebra.growth import Growth
+from graphclone.analysis.dims import Dim, dims
+from graphclone.analysis.facts import Facts
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Facts
-from graphclone.growth import Growth
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import Request, State
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from graphclone.axes import Axis, Why
-from graphclone.facts import Facts
-from graphclone.ir import Value, values_in
+from graphclone.algebra.axes import Axis, Why
+from graphclone.analysis.facts import Facts
+from graphclone.analysis.ties import pin_ties
+from graphclone.graph.ir import Value, values_in
 from graphclone.pipeline import State
 from graphclone.rules import apply
-from graphclone.ties import pin_ties
 
 UNREAD = "nothing reads it"
 """Why an initializer keeps its size of which no node says how it should grow."""

@@ -16,18 +16,18 @@ from typing import Any, ClassVar
 
 import torch
 
-from graphclone.alignment import Pair, align
-from graphclone.axes import Axis, Kind, Why
-from graphclone.dims import dims
+from graphclone.algebra.axes import Axis, Kind, Why
+from graphclone.algebra.growth import Growth
+from graphclone.algebra.scales import Expression, log
+from graphclone.analysis.dims import dims
+from graphclone.analysis.facts import Facts, Follow, Literal
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Facts, Follow, Literal
-from graphclone.growth import Growth
-from graphclone.ir import Graph, Node, Path, Value
+from graphclone.graph.alignment import Pair, align
+from graphclone.graph.ir import Graph, Node, Path, Value
 from graphclone.maps import Maps
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline import State
-from graphclone.scales import Expression, log
 
 _POWERS = (1, 2, 4, 3)
 """Powers that make a simple fraction of the ratio of two constants: roots of widths, as a rule."""

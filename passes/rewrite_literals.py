@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphclone.algebra.growth import Layout
+from graphclone.analysis.facts import Follow, Literal
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Follow, Literal
-from graphclone.growth import Layout
-from graphclone.ir import Value
+from graphclone.graph.ir import Value
 from graphclone.pipeline import State
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphclone.initializers import Widening
+from graphclone.algebra.recipes import Widening
 from graphclone.pipeline import State
 
 

@@ -10,11 +10,11 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from graphclone.algebra.strategies import strategy
 from graphclone.checkpoint_plan import Plan, plan
 from graphclone.frontends.huggingface import open_checkpoint
 from graphclone.models.randomise import randomise
 from graphclone.pipeline import Request
-from graphclone.strategies import strategy
 from tests.zoo import ZOO
 
 transformers.logging.disable_progress_bar()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphclone.cloning import Clone, clone
 from graphclone.frontends.torch import trace
-from graphclone.ir import Node, Value
+from graphclone.graph.ir import Node, Value
 from graphclone.lockstep import widened_tensors
 from graphclone.passes import default_pipeline
 from graphclone.pipeline import Request, State, run

@@ -14,7 +14,7 @@ import torch
 
 from graphclone.frontends.onnx.importer import from_model
 from graphclone.frontends.onnx.tensors import to_torch
-from graphclone.ir import Graph
+from graphclone.graph.ir import Graph
 from graphclone.lockstep import Lockstep, run_lockstep
 from graphclone.passes import default_pipeline
 from graphclone.pipeline import Request, State, run

@@ -18,7 +18,7 @@ from graphclone.frontends.onnx import importer as frontend
 from graphclone.frontends.onnx.ops import Array
 from graphclone.frontends.onnx.reading import Reading
 from graphclone.frontends.onnx.tensors import to_array
-from graphclone.ir import Graph, Value
+from graphclone.graph.ir import Graph, Value
 from tests.onnx_node_calls import CALLS
 
 VARIANTS = ("literals", "inputs", "parameters", "first")

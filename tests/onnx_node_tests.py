@@ -26,14 +26,15 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from graphclone.algebra.growth import Growth
+from graphclone.algebra.strategies import STRATEGIES
+from graphclone.analysis.facts import Literal
 from graphclone.errors import GraphcloneError
-from graphclone.facts import Literal
 from graphclone.frontends.onnx.dialect import Target
 from graphclone.frontends.onnx.ops import Array, Call
 from graphclone.frontends.onnx.ops import run as run_by_reference
 from graphclone.frontends.onnx.tensors import to_array, to_torch
-from graphclone.growth import Growth
-from graphclone.ir import Node, Value, substitute
+from graphclone.graph.ir import Node, Value, substitute
 from graphclone.kernel import widen
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import settle
@@ -42,7 +43,6 @@ from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
 from graphclone.pipeline import Request, State
 from graphclone.rules import Rules, default_rules
-from graphclone.strategies import STRATEGIES
 from tests.onnx_node_cases import Case, cases, distinct_variants, graph_of, port, unfit
 from tests.rule_property import Trial, _refining, free_leaves, log_scales
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclone.axes import Axes, Axis, Why
-from graphclone.facts import Balance, Facts, Literal
+from graphclone.algebra.axes import Axes, Axis, Why
+from graphclone.algebra.growth import Growth
+from graphclone.algebra.strategies import STRATEGIES
+from graphclone.analysis.facts import Balance, Facts, Literal
 from graphclone.frontends.torch import TorchDialect, op_name
-from graphclone.growth import Growth
-from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
 from graphclone.kernel import widen
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import settle
@@ -31,7 +32,6 @@ from graphclone.passes.widen_initializers import WidenInitializers
 from graphclone.pipeline import Request, State
 from graphclone.rules import default_rules, find
 from graphclone.rules.site import Rule, Site
-from graphclone.strategies import STRATEGIES
 
 TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-6, torch.complex64: 1e-6}
 """Of the greatest error, relative to the greatest element."""

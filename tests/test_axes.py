@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphclone.axes import Axes, Axis, Kind, Why
-from graphclone.facts import Facts
-from graphclone.growth import Growth
-from graphclone.growth import Kind as GrowthKind
-from graphclone.ir import Graph
+from graphclone.algebra.axes import Axes, Axis, Kind, Why
+from graphclone.algebra.growth import Growth
+from graphclone.algebra.growth import Kind as GrowthKind
+from graphclone.analysis.facts import Facts
+from graphclone.graph.ir import Graph
 from graphclone.passes.choose_widths import settle
 
 WHY = Why("node", "test")

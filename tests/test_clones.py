@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 import torch
 
-from graphclone.growth import Kind
+from graphclone.algebra.growth import Kind
+from graphclone.algebra.strategies import strategy
 from graphclone.lockstep import run_lockstep
 from graphclone.pipeline import Request, State
-from graphclone.strategies import strategy
 from tests.tracing import random_pipeline, traced, widened
 from tests.zoo import ZOO
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.analysis.dims import Dim, dims
+from graphclone.analysis.flow import components, flow_graph, path, why_pinned
 from graphclone.cloning import Traced
-from graphclone.dims import Dim, dims
-from graphclone.flow import components, flow_graph, path, why_pinned
 
 
 class Chain(nn.Module):

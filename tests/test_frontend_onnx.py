@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.ir import Graph, Node, Value
+from graphclone.graph.ir import Graph, Node, Value
 from graphclone.lockstep import run_lockstep
 from graphclone.passes import analysis
 from graphclone.pipeline import State, run

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
-from graphclone.invariants import check_graph
-from graphclone.ir import Graph
+from graphclone.graph.invariants import check_graph
+from graphclone.graph.ir import Graph
 from graphclone.lockstep import run_lockstep
 from graphclone.passes import Canonicalize
 from graphclone.pipeline import State

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphclone.growth import PAD, Concat, Growth, Layout, Leaf, Product, rigid
+from graphclone.algebra.growth import PAD, Concat, Growth, Layout, Leaf, Product, rigid
 
 MAX_NEW_SIZE = 24
 

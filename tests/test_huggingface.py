@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from graphclone.algebra.strategies import strategy
 from graphclone.checkpoint_plan import Plan, plan
 from graphclone.checkpoints import clone_checkpoint, write_checkpoint
 from graphclone.cli import main
@@ -22,7 +23,6 @@ from graphclone.frontends.weights import open_weights
 from graphclone.kernel import widen
 from graphclone.models.randomise import randomise
 from graphclone.pipeline import Request
-from graphclone.strategies import strategy
 from graphclone.verify_checkpoints import run_source, verify_checkpoints
 from tests.checkpoints import MODELS, contents, loaded, outputs, planned, saved
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
+from graphclone.algebra.growth import Kind
 from graphclone.emit.onnx_file import to_model
 from graphclone.frontends.onnx import ops
 from graphclone.frontends.onnx.importer import from_model
 from graphclone.frontends.onnx.tensors import to_array, to_torch
-from graphclone.growth import Kind
 from graphclone.lockstep import relative_error, run_lockstep
 from graphclone.maps import Maps, widened_inputs
 from graphclone.pipeline import Request, State, run

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
+from graphclone.algebra.growth import Kind
 from graphclone.frontends.onnx.tensors import to_torch
-from graphclone.growth import Kind
 from graphclone.lockstep import run_lockstep
 from graphclone.passes import analysis
 from graphclone.pipeline import Request, State

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from graphclone.algebra.growth import Kind
 from graphclone.frontends.onnx.importer import trace
 from graphclone.frontends.onnx.tensors import to_torch
-from graphclone.growth import Kind
 from graphclone.lockstep import run_lockstep
 from graphclone.pipeline import Request, State, run
 from tests.onnx_survey import surveyed

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from graphclone.axes import Why
+from graphclone.algebra.axes import Why
 from graphclone.cloning import clone
 from graphclone.errors import GraphcloneError, InvariantError
 from graphclone.frontends.torch import trace
-from graphclone.invariants import check_graph
-from graphclone.ir import Graph, Node
+from graphclone.graph.invariants import check_graph
+from graphclone.graph.ir import Graph, Node
 from graphclone.passes import PASSES, analysis, default_pipeline
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import InferDims

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from graphclone.algebra.growth import Growth
 from graphclone.cloning import clone
 from graphclone.frontends.torch import trace
-from graphclone.growth import Growth
 from graphclone.passes import default_pipeline
 from graphclone.pipeline import Pass, Request, State, run
 from graphclone.printer import print_graph, print_state

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.facts import Facts
+from graphclone.algebra.strategies import strategy
+from graphclone.analysis.facts import Facts
 from graphclone.frontends.torch import TorchDialect, trace
-from graphclone.ir import Graph, Node, Output, Value
+from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.lockstep import lazily_widened, lifted_tensor, run_lockstep
 from graphclone.maps import Maps
 from graphclone.models.randomise import randomise
@@ -22,7 +23,6 @@ from graphclone.passes.balance_scales import Unbalanced
 from graphclone.pipeline import Request, State, run
 from graphclone.rules import apply
 from graphclone.rules.site import Site
-from graphclone.strategies import strategy
 from tests.tracing import random_pipeline
 
 torch.set_num_threads(1)

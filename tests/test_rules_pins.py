@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from graphclone.axes import Axis
-from graphclone.facts import Facts
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Facts
 from graphclone.frontends.torch import TorchDialect
-from graphclone.ir import Graph, Node, Output, Value
+from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.passes.infer_dims import InferDims
 from graphclone.pipeline import Request, State
 from graphclone.rules import default_rules, find
@@ -230,7 +230,7 @@ NEEDS_UNIFORM = [
 def test_averages_need_even_copies(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were parts of an axis free to be repeated unequally, the average would change."""
     assert not caught(sample)
-    monkeypatch.setattr("graphclone.axes.Axes.uniform", _nothing)
+    monkeypatch.setattr("graphclone.algebra.axes.Axes.uniform", _nothing)
     assert caught(sample)
 
 

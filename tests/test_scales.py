@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphclone.scales import Expression, Infeasible, System, add, exp, log
+from graphclone.algebra.scales import Expression, Infeasible, System, add, exp, log
 
 COSTS = {"cheap": 0, "middling": 1, "dear": 2}
 

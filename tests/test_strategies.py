@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphclone.strategies import STRATEGIES, Strategy, strategy
+from graphclone.algebra.strategies import STRATEGIES, Strategy, strategy
 
 copies = st.integers(1, 6)
 
@@ -111,6 +111,6 @@ def test_the_noise_level_must_be_finite(snr_db: float) -> None:
 
 
 def test_planning_needs_neither_torch_nor_onnx() -> None:
-    code = "import sys, graphclone.initializers; print({'torch', 'onnx'} & set(sys.modules))"
+    code = "import sys, graphclone.algebra.recipes; print({'torch', 'onnx'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphclone.algebra.strategies import strategy
 from graphclone.cli import main
 from graphclone.errors import GraphcloneError
-from graphclone.strategies import strategy
 from graphclone.study.config import read, shipped
 from graphclone.study.recipes import RANDOM, RECIPES, RECOMMENDED, Recipe, uneven
 from graphclone.study.runs import jobs

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.algebra.growth import Concat, Growth, Layout, Leaf, Product, rigid
+from graphclone.algebra.recipes import Widening
+from graphclone.algebra.strategies import STRATEGIES, FloatArray, StrategyLike
 from graphclone.cloning import Clone
-from graphclone.growth import Concat, Growth, Layout, Leaf, Product, rigid
-from graphclone.initializers import Widening
 from graphclone.kernel import widen
-from graphclone.strategies import STRATEGIES, FloatArray, StrategyLike
 from graphclone.study.symmetry import copy_cosine, effective_rank, measure, recipes_of, shift, swap_cosine
 from tests.clones import seeded
 

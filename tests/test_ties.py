@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.analysis.ties import _REASON
 from graphclone.lockstep import run_lockstep
-from graphclone.ties import _REASON
 
 WIDTH = 8
 

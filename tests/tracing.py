@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch.utils import _pytree as pytree
 
-from graphclone.axes import Axis
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Growth, Kind
 from graphclone.frontends.torch import trace
-from graphclone.growth import Growth, Kind
-from graphclone.ir import Graph
+from graphclone.graph.ir import Graph
 from graphclone.passes import (
     BalanceScales,
     Canonicalize,

@@ -1,1 +1,1 @@
-"""Writers of clones: each turns a ``graphclone.ir.Graph`` and its tensors into one kind of output."""
+"""Writers of clones: each turns a ``graphclone.graph.ir.Graph`` and its tensors into one kind of output."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphclone.ir import Dialect, Node, Operand, Value, values_in
+from graphclone.graph.ir import Dialect, Node, Operand, Value, values_in
 
 BRANCHES = ("then_branch", "else_branch")
 

@@ -16,9 +16,9 @@ from graphclone.emit.atomic import written
 from graphclone.emit.input_guard import GUARD
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import export
+from graphclone.graph.ir import Graph, values_in
+from graphclone.graph.names import fresh
 from graphclone.input_sets import clone_examples
-from graphclone.ir import Graph, values_in
-from graphclone.names import fresh
 from graphclone.quiet import quiet
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import onnx_ir
 
+from graphclone.algebra.recipes import Widening
 from graphclone.frontends.onnx.control import captured
 from graphclone.frontends.onnx.dialect import Given, Place, Target, frozen
 from graphclone.frontends.onnx.importer import Origin
 from graphclone.frontends.onnx.sizes import Fact
 from graphclone.frontends.onnx.tensors import StoredTensor, data_type, to_array
-from graphclone.initializers import Widening
-from graphclone.ir import Initializer, Node, Operand, Value
+from graphclone.graph.ir import Initializer, Node, Operand, Value
+from graphclone.graph.names import fresh
 from graphclone.kernel import widen
-from graphclone.names import fresh
 from graphclone.pipeline import State
 
 

@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from graphclone.algebra.growth import rigid
+from graphclone.algebra.recipes import Widening
 from graphclone.frontends.conversion import Source
 from graphclone.frontends.weights import DTYPE_NAMES, StoredTensor
-from graphclone.growth import rigid
-from graphclone.initializers import Widening
 from graphclone.kernel import widen
 from graphclone.threads import workers
 

@@ -20,8 +20,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import Exported, export
 from graphclone.frontends.guards import Guards
 from graphclone.frontends.torch import call_arguments
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
 from graphclone.input_sets import clone_examples
-from graphclone.ir import Graph, Initializer, Node, Operand, Value, values_in
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

@@ -1,1 +1,1 @@
-"""Readers of source models: each makes a ``graphclone.ir.Graph`` of one kind of input."""
+"""Readers of source models: each makes a ``graphclone.graph.ir.Graph`` of one kind of input."""

@@ -39,8 +39,8 @@ from graphclone.frontends.model_inputs import (
     traceable,
 )
 from graphclone.frontends.torch import trace
+from graphclone.graph.ir import Graph, Output, values_in
 from graphclone.into import weightless
-from graphclone.ir import Graph, Output, values_in
 
 _ASSERTION = "aten._assert"
 

@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import Exported, export, export_alike
-from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value, substitute, values_in
-from graphclone.names import fresh
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute, values_in
+from graphclone.graph.names import fresh
 
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
 """Sizes for data-dependent axes: large primes, which coincide with no width."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphclone.facts import Facts
-from graphclone.ir import Node
+from graphclone.analysis.facts import Facts
+from graphclone.graph.ir import Node
 from graphclone.rules import (
     attention,
     concat,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from graphclone.axes import Axis
-from graphclone.facts import Contraction
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Contraction
+from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import isinf
 
-from graphclone.axes import Axis
-from graphclone.ir import Operand, Path, Value
+from graphclone.algebra.axes import Axis
+from graphclone.graph.ir import Operand, Path, Value
 from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
 from graphclone.rules.view import constants, literals
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from graphclone.axes import Axis
-from graphclone.facts import Contraction, Scaled
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Contraction, Scaled
+from graphclone.graph.ir import Value
 from graphclone.rules.concat import cat
 from graphclone.rules.conv import onnx_convolution, quantized_convolution
 from graphclone.rules.linear import general_product

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from graphclone.axes import Axis
-from graphclone.facts import Contraction, Scaled
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Contraction, Scaled
+from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site, refused
 
 

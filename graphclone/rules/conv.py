@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphclone.axes import Axis
-from graphclone.facts import Contraction
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Contraction
+from graphclone.graph.ir import Value
 from graphclone.rules.linear import product
 from graphclone.rules.site import Cannot, Rule, Site, exact, refused, spelled
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphclone.ir import Value
+from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site, refused
 from graphclone.rules.view import follow_sizes
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 from typing import NamedTuple
 
-from graphclone.axes import Axis
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis
+from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site, refused
 from graphclone.rules.view import regroup
 

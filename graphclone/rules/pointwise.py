@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from graphclone.facts import Literal, Scaled
-from graphclone.ir import Operand, Value
+from graphclone.analysis.facts import Literal, Scaled
+from graphclone.graph.ir import Operand, Value
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphclone.axes import Axis
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis
+from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-from graphclone.axes import Axis
-from graphclone.facts import Scaled
-from graphclone.ir import Operand, Value
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Scaled
+from graphclone.graph.ir import Operand, Value
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from graphclone.axes import Axes, Axis, Why
-from graphclone.facts import Balance, Contraction, Facts, Follow, Literal, Refusal, Scaled
-from graphclone.ir import Node, Operand, Path, Value, values_in
+from graphclone.algebra.axes import Axes, Axis, Why
+from graphclone.analysis.facts import Balance, Contraction, Facts, Follow, Literal, Refusal, Scaled
+from graphclone.graph.ir import Node, Operand, Path, Value, values_in
 
 Rule = Callable[["Site"], None]
 """Says what a node means for axes and scales. What it leaves unsaid about scales is taken as non-linear."""

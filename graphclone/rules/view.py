@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphclone.axes import Axis
-from graphclone.ir import Operand, Value
+from graphclone.algebra.axes import Axis
+from graphclone.graph.ir import Operand, Value
 from graphclone.rules.site import Cannot, Rule, Site, spelled
 
 

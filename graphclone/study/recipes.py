@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from graphclone.algebra.strategies import STRATEGIES, FloatArray, Strategy, strategy
 from graphclone.errors import GraphcloneError
-from graphclone.strategies import STRATEGIES, FloatArray, Strategy, strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Recipe:
 
     Attributes:
         name: what reports call it.
-        strategy: ``random`` for no clone, one of ``graphclone.strategies.STRATEGIES``, or ``uneven``.
+        strategy: ``random`` for no clone, one of ``graphclone.algebra.strategies.STRATEGIES``, or ``uneven``.
         snr_db: of a noisy strategy, in decibels; None for the strategy's own.
         learning_rate: factor of the study's learning rate.
         warmup: steps of the warm-up; None for the study's.

@@ -24,7 +24,7 @@ from graphclone.study.symmetry import measure, recipes_of
 from graphclone.study.training import Lesson, forget_states, train
 
 if TYPE_CHECKING:
-    from graphclone.initializers import Widening
+    from graphclone.algebra.recipes import Widening
 
 RUN, WEIGHTS = "run.json", "weights.safetensors"
 

@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclone.growth import PAD, Concat, IntArray, Layout, Product
-from graphclone.initializers import Widening
+from graphclone.algebra.growth import PAD, Concat, IntArray, Layout, Product
+from graphclone.algebra.recipes import Widening
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

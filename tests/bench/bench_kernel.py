@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from graphclone.growth import Growth, Kind, Leaf
-from graphclone.initializers import Widening
+from graphclone.algebra.growth import Growth, Kind, Leaf
+from graphclone.algebra.recipes import Widening
+from graphclone.algebra.strategies import strategy
 from graphclone.kernel import widen
-from graphclone.strategies import strategy
 from tests.bench import Timing, against
 
 SIZE = 2048

@@ -40,7 +40,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "dims: inner factors grow unasked, outer ones do not",
-        "graphclone/dims.py",
+        "graphclone/analysis/dims.py",
         "for part in free[1:]",
         "for part in free[:1]",
         ("tests/test_dims.py",),
@@ -163,14 +163,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "alignment: a node may read something else in the wide model",
-        "graphclone/alignment.py",
+        "graphclone/graph/alignment.py",
         "if self.found.values.get(a) is not b:",
         "if a not in self.found.values:",
         ("tests/test_into.py::test_operands_in_another_order_are_other_code",),
     ),
     Mutant(
         "alignment: types may differ",
-        "graphclone/alignment.py",
+        "graphclone/graph/alignment.py",
         "if a.dtype != b.dtype:",
         "if a.is_float != b.is_float:",
         ("tests/test_into.py::test_what_is_no_wider_instance",),

@@ -195,7 +195,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "ties: only extremes that both sides share count",
-        "graphclone/ties.py",
+        "graphclone/analysis/ties.py",
         "yield from left.extremes ^ right.extremes",
         "yield from left.extremes & right.extremes",
         ("tests/test_ties.py",),

@@ -9,7 +9,7 @@ import onnx_ir
 
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.sizes import READINGS, evaluate_symbol, fresh_sizes
-from graphclone.symbols import IMAGES, sums
+from graphclone.graph.symbols import IMAGES, sums
 
 Assignment = Mapping[str, tuple[int, ...]]
 """A size per reading for every symbol."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from graphclone.names import fresh
+from graphclone.graph.names import fresh
 
 CONTROL = ("If", "Loop", "Scan")
 

@@ -14,7 +14,7 @@ import torch
 
 from graphclone.frontends.onnx.ops import Array, Call, run, schema
 from graphclone.frontends.onnx.tensors import data_type, to_array, to_torch
-from graphclone.ir import Node, Operand, Value
+from graphclone.graph.ir import Node, Operand, Value
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
 

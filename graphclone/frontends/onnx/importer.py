@@ -25,8 +25,8 @@ from graphclone.frontends.onnx.ops import VERSIONED, Call, UnknownOpError, schem
 from graphclone.frontends.onnx.reading import Reading, call_of, read
 from graphclone.frontends.onnx.sizes import Fact
 from graphclone.frontends.onnx.tensors import StoredTensor, dtype_name, to_torch
-from graphclone.ir import Graph, Initializer, Node, Operand, Output, Value
-from graphclone.names import fresh
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.graph.names import fresh
 
 _LITERALS = {
     "AffineGrid": ("size",),

@@ -19,7 +19,7 @@ import onnx_ir
 
 from graphclone.errors import first_line
 from graphclone.frontends.onnx.ops import Array, Call, Known, infer, run
-from graphclone.names import fresh
+from graphclone.graph.names import fresh
 
 READINGS = 3
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import networkx as nx
 
-from graphclone.axes import Axis, Why
-from graphclone.dims import Dim
-from graphclone.facts import Facts
-from graphclone.ir import Value
+from graphclone.algebra.axes import Axis, Why
+from graphclone.analysis.dims import Dim
+from graphclone.analysis.facts import Facts
+from graphclone.graph.ir import Value
 
 
 def flow_graph(facts: Facts) -> nx.Graph[Any]:

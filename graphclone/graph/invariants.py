@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphclone.errors import InvariantError
-from graphclone.ir import Graph, Node, Operand, Value, values_in
+from graphclone.graph.ir import Graph, Node, Operand, Value, values_in
 
 
 def check_graph(graph: Graph) -> None:

@@ -23,7 +23,7 @@ from itertools import count
 from math import gcd, prod
 from typing import NamedTuple
 
-from graphclone import growth
+from graphclone.algebra import growth
 
 
 class Kind(Enum):

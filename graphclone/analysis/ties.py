@@ -16,9 +16,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, zip_longest
 
-from graphclone.axes import Axis, Why
-from graphclone.facts import Facts
-from graphclone.ir import Node, Operand, Value
+from graphclone.algebra.axes import Axis, Why
+from graphclone.analysis.facts import Facts
+from graphclone.graph.ir import Node, Operand, Value
 
 _REASON = "a number is compared with itself, and copies differ by rounding"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from graphclone.axes import Axis, Kind, Why
-from graphclone.facts import Facts
+from graphclone.algebra.axes import Axis, Kind, Why
+from graphclone.analysis.facts import Facts
 
 
 @dataclass(frozen=True, eq=False)

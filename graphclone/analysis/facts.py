@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from graphclone.axes import Axes, Axis, Why
-from graphclone.ir import Graph, Node, Path, Value, values_in
+from graphclone.algebra.axes import Axes, Axis, Why
+from graphclone.graph.ir import Graph, Node, Path, Value, values_in
 
 
 @dataclass(frozen=True, eq=False)

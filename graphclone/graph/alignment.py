@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from graphclone.errors import GraphcloneError
-from graphclone.ir import Graph, Initializer, Node, Operand, Path, Value, values_in
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Path, Value, values_in
 
 
 @dataclass(frozen=True)

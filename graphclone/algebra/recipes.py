@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from graphclone.growth import Layout
-from graphclone.strategies import SYMMETRIC, Strategy
+from graphclone.algebra.growth import Layout
+from graphclone.algebra.strategies import SYMMETRIC, Strategy
 
 
 @dataclass(frozen=True)
