@@ -11,8 +11,8 @@ import torch
 from graphclone import inspection, report
 from graphclone.emit.shards import sharded
 from graphclone.errors import GraphcloneError
-from graphclone.pipeline import Pass, State
-from graphclone.printer import print_state
+from graphclone.pipeline.printer import print_state
+from graphclone.pipeline.runner import Pass, State
 
 if TYPE_CHECKING:
     from graphclone.checkpoints import Written

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from graphclone import collector, into
+from graphclone import into
 from graphclone.algebra.axes import Axis
 from graphclone.cloning import Clone
 from graphclone.config_solver import Config, Field, Model, Shapes, Unfit, changed, differences, named, solve
@@ -35,8 +35,9 @@ from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
-from graphclone.pipeline import Pass, Request, State, Timing, run
+from graphclone.pipeline.runner import Pass, Request, State, Timing, run
 from graphclone.progress import Progress, silent
+from graphclone.runtime import collector
 from graphclone.unreached import widen_unreached
 
 _TIE = "tie_word_embeddings"

@@ -17,14 +17,14 @@ from graphclone.emit.shards import Shard, sharded
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.huggingface import drop_inner_outputs, open_checkpoint, quiet
 from graphclone.passes import analysis
-from graphclone.pipeline import Request, State, Widen, run
+from graphclone.pipeline.runner import Request, State, Widen, run
 from graphclone.progress import Progress, silent
 from graphclone.sources import Source
 
 if TYPE_CHECKING:
     import torch
 
-    from graphclone.checks import Report
+    from graphclone.verification.checks import Report
 
 MAX_SHARD_SIZE = 5_000_000_000
 """Bytes of a shard, as ``save_pretrained`` has it."""

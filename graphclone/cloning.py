@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone import collector
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.analysis.dims import Group, dims, groups
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace as trace_torch
 from graphclone.graph.ir import Graph
-from graphclone.lockstep import lazily_widened, widened_tensors
 from graphclone.passes import analysis, default_pipeline
-from graphclone.pipeline import Pass, Request, State, Timing, Widen, run
+from graphclone.pipeline.runner import Pass, Request, State, Timing, Widen, run
+from graphclone.runtime import collector
+from graphclone.verification.lockstep import lazily_widened, widened_tensors
 
 if TYPE_CHECKING:
     from graphclone.drawn_inputs import Given

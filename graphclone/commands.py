@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphclone import checkpoint_commands, inspection, report, saving
 from graphclone.checkpoints import CheckpointSource
-from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.passes import default_pipeline
-from graphclone.pipeline import Pass, State, available, parse
-from graphclone.printer import print_state
+from graphclone.pipeline.printer import print_state
+from graphclone.pipeline.runner import Pass, State, available, parse
 from graphclone.rules import FAMILIES
+from graphclone.runtime.files import written
 from graphclone.sources import OnnxFile, Source, resolve
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _inputs(arguments: Namespace) -> Given:
     """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
-    from graphclone.npz import load_arrays
+    from graphclone.runtime.npz import load_arrays
 
     return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 

@@ -169,7 +169,7 @@ def _torch_encoder(module: nn.Module) -> Encode:
 
 
 def _onnx_encoder(path: Path) -> Encode:
-    from graphclone.sessions import Session
+    from graphclone.runtime.sessions import Session
 
     session = Session(path, "auto")
     print(f"loaded {path.name} into ONNX Runtime, on {session.provider}")

@@ -16,7 +16,7 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.graph.symbols import IMAGES, sums
 from graphclone.input_sets import drawn_like
-from graphclone.sessions import Array, Port, Session
+from graphclone.runtime.sessions import Array, Port, Session
 
 Feeds = dict[str, Array]
 

@@ -18,7 +18,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import resized
 from graphclone.frontends.export import input_leaves
 from graphclone.graph.ir import Graph
-from graphclone.maps import widened_inputs
+from graphclone.runtime.maps import widened_inputs
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

@@ -17,7 +17,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import values_in
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline import Request, State, Widen, run
+from graphclone.pipeline.runner import Request, State, Widen, run
 from graphclone.rules import find
 
 DOUBLE = 2

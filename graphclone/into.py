@@ -16,14 +16,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.torch import trace_alike
 from graphclone.graph.ir import Graph
-from graphclone.kernel import widen
 from graphclone.passes.balance_scales import BalanceScales, Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline import Pass, Request, State, Timing, run
+from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.runtime.kernel import widen
 
 
 def match(state: State, target: Graph, after: Callable[[Pass, State], None] | None = None) -> Sequence[Timing]:

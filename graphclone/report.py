@@ -20,10 +20,10 @@ from graphclone.progress import Progress
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from graphclone.checks import Report
     from graphclone.cloning import Clone
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
-    from graphclone.pipeline import Timing
+    from graphclone.pipeline.runner import Timing
+    from graphclone.verification.checks import Report
 
 _PIPE_WIDTH = 160
 """Columns where nothing says how wide the reader's screen is."""

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import NoiseFloor, error, noise_floor, reference
 from graphclone.frontends.export import Exported, input_leaves
 from graphclone.graph.ir import Graph
 from graphclone.input_sets import InputSet, call_with, candidates, example_tensors
-from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.lockstep import Lazy, lifted_tensor, measured_elements
-from graphclone.maps import Maps
-from graphclone.pipeline import State
+from graphclone.pipeline.runner import State
 from graphclone.running import SEED, RunError, run_module
-from graphclone.shaking import SHAKES, shaken
+from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
+from graphclone.runtime.maps import Maps
+from graphclone.verification.checks import NoiseFloor, error, noise_floor, reference
+from graphclone.verification.lockstep import Lazy, lifted_tensor, measured_elements
+from graphclone.verification.rounding import SHAKES, shaken
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

@@ -14,12 +14,12 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from graphclone.checks import Check
 from graphclone.graph.ir import Initializer, Node, Operand, Value
-from graphclone.interpreter import ExecutionError, execute
-from graphclone.lockstep import Deviation, Lazy
-from graphclone.maps import Maps
-from graphclone.pipeline import State
+from graphclone.pipeline.runner import State
+from graphclone.runtime.interpreter import ExecutionError, execute
+from graphclone.runtime.maps import Maps
+from graphclone.verification.checks import Check
+from graphclone.verification.lockstep import Deviation, Lazy
 
 _DEPENDS_ON_DATA = (
     DataDependentOutputException,

@@ -21,12 +21,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer, Value
 from graphclone.input_sets import example_tensors
-from graphclone.interpreter import ExecutionError, execute, lifted, outputs
-from graphclone.lockstep import (
+from graphclone.pipeline.runner import State
+from graphclone.progress import Progress, silent
+from graphclone.running import SEED
+from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outputs
+from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.samples import Sample, compare, draw_samples, own_tensors
+from graphclone.static_check import check_static
+from graphclone.untouched import untouched
+from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
+from graphclone.verification.lockstep import (
     Deviation,
     Lazy,
     Lockstep,
@@ -35,19 +42,12 @@ from graphclone.lockstep import (
     run_lockstep,
     widened_tensors,
 )
-from graphclone.maps import Maps, widened_inputs
-from graphclone.pipeline import State
-from graphclone.progress import Progress, silent
-from graphclone.running import SEED
-from graphclone.samples import Sample, compare, draw_samples, own_tensors
-from graphclone.static_check import check_static
-from graphclone.untouched import untouched
 from graphclone.verify_files import verify_files
 from graphclone.verify_trace import INTO, NAME, check_into, check_trace, settle
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone
-    from graphclone.sessions import Provider
+    from graphclone.runtime.sessions import Provider
 
 __all__ = ["Check", "Report", "verify", "verify_files"]
 
@@ -84,7 +84,7 @@ def verify(
     """
     _check_weights(clone.graph)
     if onnx:
-        from graphclone.sessions import check_provider
+        from graphclone.runtime.sessions import check_provider
 
         check_provider(provider)
     modules = [module for module in (clone.model, clone.into) if module is not None]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.frontends.huggingface import Checkpoint, open_checkpoint, quiet, uncached
 from graphclone.frontends.model_inputs import media_tokens, structured
-from graphclone.interpreter import output_tensors
-from graphclone.lockstep import Deviation
-from graphclone.maps import Maps
+from graphclone.runtime.interpreter import output_tensors
+from graphclone.runtime.maps import Maps
+from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.lockstep import Deviation
 
 if TYPE_CHECKING:
     from graphclone.checkpoint_plan import Plan

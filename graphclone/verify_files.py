@@ -17,14 +17,14 @@ import numpy as np
 import onnx_ir
 import torch
 
-from graphclone.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.file import load
 from graphclone.frontends.onnx.tensors import to_array, to_torch
-from graphclone.lockstep import Deviation
-from graphclone.sessions import Array, Port, Provider, Session
-from graphclone.shaking import SHAKES, shaken
+from graphclone.runtime.sessions import Array, Port, Provider, Session
+from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor
+from graphclone.verification.lockstep import Deviation
+from graphclone.verification.rounding import SHAKES, shaken
 
 NAME = "ONNX Runtime"
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import Check, NoiseFloor, judge, noise_floor
 from graphclone.emit.onnx import to_onnx, write
 from graphclone.emit.torch import to_module
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Value, values_in
 from graphclone.input_sets import clone_examples
-from graphclone.interpreter import output_tensors
-from graphclone.lockstep import Deviation
-from graphclone.maps import widened_inputs
+from graphclone.runtime.interpreter import output_tensors
+from graphclone.runtime.maps import widened_inputs
+from graphclone.runtime.sessions import Array, NoProviderError, Provider, Session
 from graphclone.samples import Sample, compare
-from graphclone.sessions import Array, NoProviderError, Provider, Session
+from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
+from graphclone.verification.lockstep import Deviation
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.emit.onnx import write
 from graphclone.emit.onnx_file import to_model
@@ -24,12 +23,13 @@ from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.importer import Origin
 from graphclone.frontends.onnx.reading import read
 from graphclone.frontends.onnx.tensors import to_array, to_torch
-from graphclone.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, measured_elements, run_lockstep
-from graphclone.maps import Maps, widened_inputs
-from graphclone.pipeline import State
+from graphclone.pipeline.runner import State
 from graphclone.progress import Progress, silent
-from graphclone.sessions import Provider, Session, check_provider
+from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
+from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.runtime.sessions import Provider, Session, check_provider
+from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, measured_elements, run_lockstep
 from graphclone.verify import exact_check, perturbed
 from graphclone.verify_files import NAME, rounding_floor, shaken_runs, shapes_of
 

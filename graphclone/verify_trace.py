@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from graphclone.checks import Check, NoiseFloor, judge, noise_floor
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import resized
 from graphclone.frontends.export import Exported
 from graphclone.frontends.guards import Doubt
 from graphclone.graph.ir import Graph
 from graphclone.input_sets import InputSet, example_tensors
-from graphclone.interpreter import output_tensors, outputs
-from graphclone.lockstep import Deviation
 from graphclone.running import SEED, RunError, run_module
+from graphclone.runtime.interpreter import output_tensors, outputs
 from graphclone.samples import Sample, compare, take_sample
 from graphclone.untouched import untouched
+from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
+from graphclone.verification.lockstep import Deviation
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

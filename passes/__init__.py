@@ -8,7 +8,7 @@ from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline import Pass
+from graphclone.pipeline.runner import Pass
 
 PASSES: tuple[type[Pass], ...] = (
     Canonicalize,

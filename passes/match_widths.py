@@ -24,10 +24,10 @@ from graphclone.analysis.facts import Facts, Follow, Literal
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
-from graphclone.maps import Maps
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import UNREAD
-from graphclone.pipeline import State
+from graphclone.pipeline.runner import State
+from graphclone.runtime.maps import Maps
 
 _POWERS = (1, 2, 4, 3)
 """Powers that make a simple fraction of the ratio of two constants: roots of widths, as a rule."""

@@ -14,7 +14,7 @@ from graphclone.algebra.strategies import strategy
 from graphclone.checkpoint_plan import Plan, plan
 from graphclone.frontends.huggingface import open_checkpoint
 from graphclone.models.randomise import randomise
-from graphclone.pipeline import Request
+from graphclone.pipeline.runner import Request
 from tests.zoo import ZOO
 
 transformers.logging.disable_progress_bar()

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from graphclone.cloning import Clone, clone
 from graphclone.frontends.torch import trace
 from graphclone.graph.ir import Node, Value
-from graphclone.lockstep import widened_tensors
 from graphclone.passes import default_pipeline
-from graphclone.pipeline import Request, State, run
+from graphclone.pipeline.runner import Request, State, run
 from graphclone.rules import default_rules
 from graphclone.rules.site import Rule
+from graphclone.verification.lockstep import widened_tensors
 from tests.zoo import ZOO
 
 torch.set_num_threads(1)  # with tensors this small more threads do nothing but wait for each other

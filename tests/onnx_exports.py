@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graphclone.emit.onnx import MAX_IR_VERSION
-from graphclone.quiet import quiet
+from graphclone.runtime.quiet import quiet
 from tests.zoo import ZOO
 
 Axes = dict[str, dict[int, str]]

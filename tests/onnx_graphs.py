@@ -15,9 +15,9 @@ import torch
 from graphclone.frontends.onnx.importer import from_model
 from graphclone.frontends.onnx.tensors import to_torch
 from graphclone.graph.ir import Graph
-from graphclone.lockstep import Lockstep, run_lockstep
 from graphclone.passes import default_pipeline
-from graphclone.pipeline import Request, State, run
+from graphclone.pipeline.runner import Request, State, run
+from graphclone.verification.lockstep import Lockstep, run_lockstep
 from tests.tracing import random_pipeline
 
 Weights = Mapping[str, Sequence[int] | np.ndarray]

@@ -35,14 +35,14 @@ from graphclone.frontends.onnx.ops import Array, Call
 from graphclone.frontends.onnx.ops import run as run_by_reference
 from graphclone.frontends.onnx.tensors import to_array, to_torch
 from graphclone.graph.ir import Node, Value, substitute
-from graphclone.kernel import widen
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline import Request, State
+from graphclone.pipeline.runner import Request, State
 from graphclone.rules import Rules, default_rules
+from graphclone.runtime.kernel import widen
 from tests.onnx_node_cases import Case, cases, distinct_variants, graph_of, port, unfit
 from tests.rule_property import Trial, _refining, free_leaves, log_scales
 

@@ -23,15 +23,15 @@ from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
 from graphclone.frontends.torch import TorchDialect, op_name
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
-from graphclone.kernel import widen
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline import Request, State
+from graphclone.pipeline.runner import Request, State
 from graphclone.rules import default_rules, find
 from graphclone.rules.site import Rule, Site
+from graphclone.runtime.kernel import widen
 
 TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-6, torch.complex64: 1e-6}
 """Of the greatest error, relative to the greatest element."""

@@ -138,7 +138,7 @@ def test_import_is_fast_and_loads_no_framework() -> None:
         "import torch",
         "from torch import nn",
         "def f():\n    import onnx.helper",
-        "from graphclone.kernel import widen",
+        "from graphclone.runtime.kernel import widen",
         "from graphclone import kernel",
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.lockstep import run_lockstep
+from graphclone.verification.lockstep import run_lockstep
 
 WIDTH = 8
 

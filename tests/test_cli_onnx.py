@@ -121,7 +121,7 @@ def test_a_clone_that_is_not_equivalent_is_not_written(
 
 
 def _wrong(tensor: object, recipe: object) -> object:
-    from graphclone.kernel import widen
+    from graphclone.runtime.kernel import widen
 
     return widen(tensor, recipe) * 1.01  # type: ignore[arg-type]
 

@@ -9,8 +9,8 @@ import torch
 
 from graphclone.algebra.growth import Kind
 from graphclone.algebra.strategies import strategy
-from graphclone.lockstep import run_lockstep
-from graphclone.pipeline import Request, State
+from graphclone.pipeline.runner import Request, State
+from graphclone.verification.lockstep import run_lockstep
 from tests.tracing import random_pipeline, traced, widened
 from tests.zoo import ZOO
 
@@ -76,7 +76,7 @@ def test_shifted_norm_weight_is_solved_for() -> None:
 
 
 def test_noise_makes_copies_differ_and_symmetric_leaves_them_equal() -> None:
-    from graphclone.lockstep import widened_tensors
+    from graphclone.verification.lockstep import widened_tensors
 
     for kind, equal in (("symmetric", True), ("noisy-symmetric", False)):
         state = widened("mlp", Request(2, strategy=strategy(kind)))

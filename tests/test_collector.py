@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphclone import collector
+from graphclone.runtime import collector
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from graphclone.cloning import clone, trace
 from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx.importer import Origin
-from graphclone.sessions import Session
+from graphclone.runtime.sessions import Session
 from tests.onnx_graphs import Weights, graph_of, parse
 
 CONVOLVED = """

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from graphclone.cloning import Clone
 from graphclone.emit import onnx as emit_onnx
-from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
-from graphclone.sessions import Session
+from graphclone.runtime.files import written
+from graphclone.runtime.sessions import Session
 from tests.clones import Unsupported, features, perceptron, small, spoilable, zoo_clone
 from tests.zoo import ZOO
 

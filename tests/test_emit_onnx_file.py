@@ -12,8 +12,8 @@ import pytest
 import graphclone as gc
 from graphclone.emit.onnx_file import to_model
 from graphclone.errors import GraphcloneError
-from graphclone.pipeline import Request
-from graphclone.sessions import Session
+from graphclone.pipeline.runner import Request
+from graphclone.runtime.sessions import Session
 from graphclone.verify_onnx_model import verify_onnx_model
 from tests.onnx_graphs import drawn, parse, widened
 

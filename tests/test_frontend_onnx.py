@@ -9,9 +9,9 @@ import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Node, Value
-from graphclone.lockstep import run_lockstep
 from graphclone.passes import analysis
-from graphclone.pipeline import State, run
+from graphclone.pipeline.runner import State, run
+from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
 
 SPLIT_HEADS = """

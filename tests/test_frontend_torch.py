@@ -13,9 +13,9 @@ from graphclone.frontends.example_inputs import with_fresh_sizes
 from graphclone.frontends.torch import trace
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph
-from graphclone.lockstep import run_lockstep
 from graphclone.passes import Canonicalize
-from graphclone.pipeline import State
+from graphclone.pipeline.runner import State
+from graphclone.verification.lockstep import run_lockstep
 
 
 def graph_of(module: nn.Module, *inputs: Tensor) -> Graph:

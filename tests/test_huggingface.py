@@ -20,9 +20,9 @@ from graphclone.cli import main
 from graphclone.emit.shards import sharded
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.weights import open_weights
-from graphclone.kernel import widen
 from graphclone.models.randomise import randomise
-from graphclone.pipeline import Request
+from graphclone.pipeline.runner import Request
+from graphclone.runtime.kernel import widen
 from graphclone.verify_checkpoints import run_source, verify_checkpoints
 from tests.checkpoints import MODELS, contents, loaded, outputs, planned, saved
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.algebra.scales import exp
 from graphclone.errors import GraphcloneError
-from graphclone.lockstep import run_lockstep
 from graphclone.passes.match_widths import ratio
+from graphclone.verification.lockstep import run_lockstep
 from tests.clones import features, seeded
 from tests.zoo import ZOO
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphclone import kernel
 from graphclone.algebra.growth import PAD, Concat, Growth, Kind, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import STRATEGIES, Strategy, strategy
-from graphclone.kernel import widen
+from graphclone.runtime import kernel
+from graphclone.runtime.kernel import widen
 from tests.test_growth import counts, entries, layouts
 
 FloatArray = npt.NDArray[np.float64]

@@ -19,9 +19,9 @@ from graphclone.emit.onnx_file import to_model
 from graphclone.frontends.onnx import ops
 from graphclone.frontends.onnx.importer import from_model
 from graphclone.frontends.onnx.tensors import to_array, to_torch
-from graphclone.lockstep import relative_error, run_lockstep
-from graphclone.maps import Maps, widened_inputs
-from graphclone.pipeline import Request, State, run
+from graphclone.pipeline.runner import Request, State, run
+from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.verification.lockstep import relative_error, run_lockstep
 from tests.onnx_contrib_cases import RNG, Array, Case, cases, f, u8
 from tests.tracing import random_pipeline
 

@@ -11,14 +11,14 @@ import pytest
 
 from graphclone.algebra.growth import Kind
 from graphclone.frontends.onnx.tensors import to_torch
-from graphclone.lockstep import run_lockstep
 from graphclone.passes import analysis
-from graphclone.pipeline import Request, State
-from graphclone.pipeline import run as run_passes
+from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.runner import run as run_passes
 from graphclone.rules import default_rules
 from graphclone.rules.pointwise import elementwise, homogeneous
 from graphclone.rules.reduce import mean, onnx_reduction
 from graphclone.rules.site import Rule, Site
+from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_graphs import graph_of as graph_of_model
 from tests.onnx_graphs import parse
 from tests.onnx_node_cases import Case, all_ops, cases, expanded, graph_of, more_cases

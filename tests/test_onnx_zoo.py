@@ -12,8 +12,8 @@ import pytest
 from graphclone.algebra.growth import Kind
 from graphclone.frontends.onnx.importer import trace
 from graphclone.frontends.onnx.tensors import to_torch
-from graphclone.lockstep import run_lockstep
-from graphclone.pipeline import Request, State, run
+from graphclone.pipeline.runner import Request, State, run
+from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_survey import surveyed
 from tests.onnx_zoo import feeds, model_file
 from tests.tracing import random_pipeline

@@ -17,8 +17,8 @@ from graphclone.algebra.growth import Growth
 from graphclone.cloning import clone
 from graphclone.frontends.torch import trace
 from graphclone.passes import default_pipeline
-from graphclone.pipeline import Pass, Request, State, run
-from graphclone.printer import print_graph, print_state
+from graphclone.pipeline.printer import print_graph, print_state
+from graphclone.pipeline.runner import Pass, Request, State, run
 from tests.zoo import ZOO
 
 GOLDEN = Path(__file__).parent / "golden"

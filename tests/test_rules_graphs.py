@@ -15,14 +15,14 @@ from graphclone.algebra.strategies import strategy
 from graphclone.analysis.facts import Facts
 from graphclone.frontends.torch import TorchDialect, trace
 from graphclone.graph.ir import Graph, Node, Output, Value
-from graphclone.lockstep import lazily_widened, lifted_tensor, run_lockstep
-from graphclone.maps import Maps
 from graphclone.models.randomise import randomise
 from graphclone.passes import default_pipeline
 from graphclone.passes.balance_scales import Unbalanced
-from graphclone.pipeline import Request, State, run
+from graphclone.pipeline.runner import Request, State, run
 from graphclone.rules import apply
 from graphclone.rules.site import Site
+from graphclone.runtime.maps import Maps
+from graphclone.verification.lockstep import lazily_widened, lifted_tensor, run_lockstep
 from tests.tracing import random_pipeline
 
 torch.set_num_threads(1)

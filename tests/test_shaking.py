@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphclone.cloning import clone
 from graphclone.drawn_inputs import DrawnInputs
-from graphclone.sessions import Session
-from graphclone.shaking import ULPS, is_weight, shaken
+from graphclone.runtime.sessions import Session
+from graphclone.verification.rounding import ULPS, is_weight, shaken
 from graphclone.verify_files import shaken_runs
 from tests.clones import features, perceptron
 from tests.onnx_graphs import drawn

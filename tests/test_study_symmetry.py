@@ -17,7 +17,7 @@ from graphclone.algebra.growth import Concat, Growth, Layout, Leaf, Product, rig
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import STRATEGIES, FloatArray, StrategyLike
 from graphclone.cloning import Clone
-from graphclone.kernel import widen
+from graphclone.runtime.kernel import widen
 from graphclone.study.symmetry import copy_cosine, effective_rank, measure, recipes_of, shift, swap_cosine
 from tests.clones import seeded
 

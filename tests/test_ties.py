@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import graphclone as gc
 from graphclone.analysis.ties import _REASON
-from graphclone.lockstep import run_lockstep
+from graphclone.verification.lockstep import run_lockstep
 
 WIDTH = 8
 

@@ -15,13 +15,13 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphclone.checks import Check, NoiseFloor, Report, noise_floor
 from graphclone.cloning import Clone, clone
 from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
-from graphclone.lockstep import Deviation
 from graphclone.rules import norm, reduce
 from graphclone.rules.site import Rule, Site
-from graphclone.sessions import NoProviderError
+from graphclone.runtime.sessions import NoProviderError
+from graphclone.verification.checks import Check, NoiseFloor, Report, noise_floor
+from graphclone.verification.lockstep import Deviation
 from graphclone.verify import verify
 from tests.clones import (
     Unsupported,

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphclone.checks import Report
 from graphclone.errors import GraphcloneError, NotEquivalentError
+from graphclone.verification.checks import Report
 from graphclone.verify import verify_files
 
 Array = npt.NDArray[Any]

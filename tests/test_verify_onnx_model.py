@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from graphclone import verify_onnx_model
-from graphclone.checks import Report
 from graphclone.cloning import clone
+from graphclone.verification.checks import Report
 from tests.onnx_graphs import Weights, parse
 
 LAYERS = """

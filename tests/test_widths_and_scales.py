@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import graphclone as gc
 from graphclone import Clone
-from graphclone.lockstep import run_lockstep
 from graphclone.models.randomise import randomise
+from graphclone.verification.lockstep import run_lockstep
 
 WIDTH = 24
 

@@ -24,7 +24,7 @@ from graphclone.passes import (
     default_pipeline,
 )
 from graphclone.passes.choose_widths import settle
-from graphclone.pipeline import Pass, Request, State, run
+from graphclone.pipeline.runner import Pass, Request, State, run
 from tests.zoo import ZOO
 
 

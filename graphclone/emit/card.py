@@ -12,7 +12,7 @@ from graphclone.report import clone_rows, parameters
 
 if TYPE_CHECKING:
     from graphclone.checkpoint_plan import Plan
-    from graphclone.checks import Report
+    from graphclone.verification.checks import Report
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

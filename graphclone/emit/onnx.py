@@ -12,14 +12,14 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 
-from graphclone.emit.atomic import written
 from graphclone.emit.input_guard import GUARD
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.export import export
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
 from graphclone.input_sets import clone_examples
-from graphclone.quiet import quiet
+from graphclone.runtime.files import written
+from graphclone.runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

@@ -22,8 +22,8 @@ from graphclone.frontends.onnx.sizes import Fact
 from graphclone.frontends.onnx.tensors import StoredTensor, data_type, to_array
 from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.graph.names import fresh
-from graphclone.kernel import widen
-from graphclone.pipeline import State
+from graphclone.pipeline.runner import State
+from graphclone.runtime.kernel import widen
 
 
 def to_model(state: State) -> onnx_ir.Model:

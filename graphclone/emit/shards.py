@@ -30,8 +30,8 @@ from graphclone.algebra.growth import rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.frontends.conversion import Source
 from graphclone.frontends.weights import DTYPE_NAMES, StoredTensor
-from graphclone.kernel import widen
-from graphclone.threads import workers
+from graphclone.runtime.kernel import widen
+from graphclone.runtime.threads import workers
 
 BLOCK = 8 << 20
 """Bytes of a block of widened rows, and of the part of a file that a thread has mapped."""

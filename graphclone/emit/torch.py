@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
 
-from graphclone.emit.atomic import written
 from graphclone.emit.branches import BRANCHES, Body, bodies
 from graphclone.emit.input_guard import GUARD, InputGuard
 from graphclone.errors import GraphcloneError
@@ -22,6 +21,7 @@ from graphclone.frontends.guards import Guards
 from graphclone.frontends.torch import call_arguments
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
 from graphclone.input_sets import clone_examples
+from graphclone.runtime.files import written
 
 if TYPE_CHECKING:
     from graphclone.cloning import Clone

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from graphclone.npz import load_arrays
+from graphclone.runtime.npz import load_arrays
 
 
 def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.example_inputs import dynamic_shapes, with_fresh_sizes
 from graphclone.frontends.guards import Guards, decisions, guards_of
-from graphclone.quiet import quiet
+from graphclone.runtime.quiet import quiet
 from graphclone.untouched import untouched
 
 

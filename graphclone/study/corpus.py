@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.runtime.files import written
 
 Tokens = NDArray[np.integer[Any]]
 _Texts = Callable[[], Iterator[tuple[str, Path]]]

@@ -112,9 +112,9 @@ class Family:
         path = self.cache / f"{self.model.name}-{factor}x.json"
         if not path.exists():
             from graphclone.checkpoint_plan import plan
-            from graphclone.emit.atomic import written
             from graphclone.frontends.huggingface import open_checkpoint
-            from graphclone.pipeline import Request
+            from graphclone.pipeline.runner import Request
+            from graphclone.runtime.files import written
 
             with self._saved() as folder:
                 fields = plan(open_checkpoint(folder), Request(factor)).config()

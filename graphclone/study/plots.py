@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.emit.atomic import written
+from graphclone.runtime.files import written
 from graphclone.study.measures import Comparison, Run, final_loss, in_order
 from graphclone.study.recipes import RANDOM
 

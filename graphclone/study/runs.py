@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_model, save_file
 
-from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
 from graphclone.progress import Progress, silent
+from graphclone.runtime.files import written
 from graphclone.study.config import Base, Model, Study, Training
 from graphclone.study.corpus import Corpus, prepare
 from graphclone.study.models import Family

@@ -11,8 +11,8 @@ from itertools import takewhile
 from math import isfinite
 from pathlib import Path
 
-from graphclone.emit.atomic import written
 from graphclone.errors import GraphcloneError
+from graphclone.runtime.files import written
 from graphclone.study.measures import (
     MARGIN,
     Comparison,

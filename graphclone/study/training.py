@@ -268,7 +268,7 @@ def forget_states(folder: Path) -> None:
 
 def keep_until(path: Path, step: int | None) -> None:
     """Keep the metrics up to a step, without those of a state that was never finished; None keeps nothing."""
-    from graphclone.emit.atomic import written
+    from graphclone.runtime.files import written
 
     if not path.exists():
         return

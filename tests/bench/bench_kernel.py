@@ -9,7 +9,7 @@ import torch
 from graphclone.algebra.growth import Growth, Kind, Leaf
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import strategy
-from graphclone.kernel import widen
+from graphclone.runtime.kernel import widen
 from tests.bench import Timing, against
 
 SIZE = 2048

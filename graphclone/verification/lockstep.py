@@ -14,11 +14,11 @@ import torch
 from torch._C._functorch import is_batchedtensor
 
 from graphclone.graph.ir import Graph, Initializer, Node, Value
-from graphclone.interpreter import ExecutionError, execute, lifted, output_tensors
-from graphclone.kernel import widen
-from graphclone.maps import Maps, widened_inputs
-from graphclone.pipeline import State
-from graphclone.threads import workers
+from graphclone.pipeline.runner import State
+from graphclone.runtime.interpreter import ExecutionError, execute, lifted, output_tensors
+from graphclone.runtime.kernel import widen
+from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.runtime.threads import workers
 
 Reader = Callable[[Initializer], torch.Tensor]
 """Gives the data of an initializer of the source."""

@@ -1,0 +1,1 @@
+"""Passes and how they are run, and the graph as text."""

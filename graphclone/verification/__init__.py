@@ -1,0 +1,1 @@
+"""How source and clone are compared, whatever the format."""
