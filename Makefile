@@ -18,10 +18,11 @@ install: $(STAMP) ## create .venv and install graphclone with its tools, pinned 
 test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
-lint: install ## check style, formatting and types
+lint: install ## check style, formatting, types and layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: install ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix
@@ -31,7 +32,7 @@ coverage: install ## run the tests and show the lines that none of them reaches
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov
 
 demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
-	$(BIN)/python -m graphclone.demo
+	$(BIN)/python -m graphclone.cli.demo
 
 bench: install ## measure speed and memory
 	$(BIN)/python -m tests.bench

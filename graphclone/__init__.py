@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphclone.algebra.growth import Growth
     from graphclone.algebra.strategies import Strategy
-    from graphclone.checkpoints import clone_checkpoint
-    from graphclone.cloning import Clone, Traced, clone, trace
+    from graphclone.clones.clone import Clone, Traced, clone, trace
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
+    from graphclone.formats.huggingface.writer import clone_checkpoint
     from graphclone.models import build
 
 __version__ = "0.1.0"
@@ -40,16 +40,16 @@ __all__ = [
 
 _HOMES = {
     "CannotJudgeError": "errors",
-    "Clone": "cloning",
+    "Clone": "clones.clone",
     "GraphcloneError": "errors",
-    "Growth": "growth",
+    "Growth": "algebra.growth",
     "NotEquivalentError": "errors",
-    "Strategy": "strategies",
-    "Traced": "cloning",
+    "Strategy": "algebra.strategies",
+    "Traced": "clones.clone",
     "build": "models",
-    "clone": "cloning",
-    "clone_checkpoint": "checkpoints",
-    "trace": "cloning",
+    "clone": "clones.clone",
+    "clone_checkpoint": "formats.huggingface.writer",
+    "trace": "clones.clone",
 }
 """The module of each public name."""
 

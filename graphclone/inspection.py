@@ -12,7 +12,7 @@ from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, Group, dims
 from graphclone.analysis.facts import Facts
-from graphclone.cloning import Traced
+from graphclone.clones.clone import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import values_in
 from graphclone.passes.choose_widths import settle

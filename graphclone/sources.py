@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
-    from graphclone.cloning import Clone, Traced
-    from graphclone.drawn_inputs import Given
+    from graphclone.clones.clone import Clone, Traced
+    from graphclone.formats.onnx.drawn_inputs import Given
     from graphclone.models import Built
 
 _WHAT = (
@@ -68,7 +68,7 @@ class Source:
         """
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        from graphclone.cloning import trace
+        from graphclone.clones.clone import trace
 
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):
@@ -84,7 +84,7 @@ class Source:
 
     def clone(self, **options: Any) -> Clone:
         """The model built and widened; see ``graphclone.clone``."""
-        from graphclone.cloning import clone
+        from graphclone.clones.clone import clone
 
         built = self.build()
         return clone(built.module, built.args, built.kwargs, name=self.name, **options)
@@ -108,7 +108,7 @@ class OnnxFile:
         Raises:
             GraphcloneError: the file cannot be read.
         """
-        from graphclone.cloning import trace
+        from graphclone.clones.clone import trace
 
         return trace(Path(self.name), widen_io=widen_io, inputs=self.inputs, name=self.name)
 
@@ -125,7 +125,7 @@ class OnnxFile:
 
     def clone(self, **options: Any) -> Clone:
         """The model widened; see ``graphclone.clone``."""
-        from graphclone.cloning import clone
+        from graphclone.clones.clone import clone
 
         return clone(Path(self.name), name=self.name, inputs=self.inputs, **options)
 
@@ -168,8 +168,8 @@ def _checkpoint(path: Path) -> Source:
     Raises:
         GraphcloneError: it is a folder in which something else lies.
     """
-    from graphclone.checkpoints import CheckpointSource
-    from graphclone.frontends.layouts import CONFIG, without_config
+    from graphclone.formats.huggingface.layouts import CONFIG, without_config
+    from graphclone.formats.huggingface.writer import CheckpointSource
 
     if path.is_dir() and not (path / CONFIG).is_file():
         raise GraphcloneError(without_config(path))
@@ -177,7 +177,7 @@ def _checkpoint(path: Path) -> Source:
 
 
 def _no_model(path: Path) -> str:
-    from graphclone.frontends.layouts import CONFIG, described
+    from graphclone.formats.huggingface.layouts import CONFIG, described
 
     if (path.parent / CONFIG).is_file() and described(path) is None:
         return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"

@@ -11,8 +11,8 @@ import transformers
 from torch import Tensor, nn
 
 from graphclone.algebra.strategies import strategy
-from graphclone.checkpoint_plan import Plan, plan
-from graphclone.frontends.huggingface import open_checkpoint
+from graphclone.formats.huggingface.plan import Plan, plan
+from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.models.randomise import randomise
 from graphclone.pipeline.runner import Request
 from tests.zoo import ZOO

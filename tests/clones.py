@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphclone.cloning import Clone, clone
-from graphclone.frontends.torch import trace
+from graphclone.clones.clone import Clone, clone
+from graphclone.formats.torch.reader import trace
 from graphclone.graph.ir import Node, Value
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.runner import Request, State, run

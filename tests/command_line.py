@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from graphclone.cli import main
+from graphclone.cli.__main__ import main
 
 MODELS = """
 import torch

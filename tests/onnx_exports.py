@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from graphclone.emit.onnx import MAX_IR_VERSION
+from graphclone.formats.torch.export_onnx import MAX_IR_VERSION
 from graphclone.runtime.quiet import quiet
 from tests.zoo import ZOO
 

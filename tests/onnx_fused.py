@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from graphclone.emit.onnx import MAX_IR_VERSION
+from graphclone.formats.torch.export_onnx import MAX_IR_VERSION
 from graphclone.models.huggingface import new_model
 from graphclone.models.randomise import randomise
 from tests.onnx_exports import Exportable, legacy, with_forward, zoo_model

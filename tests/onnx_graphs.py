@@ -12,8 +12,8 @@ import onnx.parser
 import onnx_ir
 import torch
 
-from graphclone.frontends.onnx.importer import from_model
-from graphclone.frontends.onnx.tensors import to_torch
+from graphclone.formats.onnx.reader import from_model
+from graphclone.formats.onnx.tensors import to_torch
 from graphclone.graph.ir import Graph
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.runner import Request, State, run

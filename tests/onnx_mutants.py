@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from graphclone.cloning import OnnxClone, clone
-from graphclone.emit.onnx_file import to_model
+from graphclone.clones.clone import OnnxClone, clone
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.writer import to_model
 from tests import onnx_wheel as wheel
 from tests.onnx_graphs import parse
 from tests.onnx_node_cases import cases

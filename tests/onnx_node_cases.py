@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from graphclone.frontends.onnx import importer as frontend
-from graphclone.frontends.onnx.ops import Array
-from graphclone.frontends.onnx.reading import Reading
-from graphclone.frontends.onnx.tensors import to_array
+from graphclone.formats.onnx import reader as frontend
+from graphclone.formats.onnx.ops import Array
+from graphclone.formats.onnx.reading import Reading
+from graphclone.formats.onnx.tensors import to_array
 from graphclone.graph.ir import Graph, Value
 from tests.onnx_node_calls import CALLS
 

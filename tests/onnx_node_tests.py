@@ -30,10 +30,10 @@ from graphclone.algebra.growth import Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Literal
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx.dialect import Target
-from graphclone.frontends.onnx.ops import Array, Call
-from graphclone.frontends.onnx.ops import run as run_by_reference
-from graphclone.frontends.onnx.tensors import to_array, to_torch
+from graphclone.formats.onnx.dialect import Target
+from graphclone.formats.onnx.ops import Array, Call
+from graphclone.formats.onnx.ops import run as run_by_reference
+from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.ir import Node, Value, substitute
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import settle

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.frontends.torch import trace
+from graphclone.formats.torch.reader import trace
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.pipeline.runner import Request, State
 

@@ -13,12 +13,12 @@ import transformers
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.checkpoints import Written, clone_checkpoint
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.example_inputs import read_inputs
-from graphclone.frontends.huggingface import open_checkpoint
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.verifier import _input_sets
+from graphclone.formats.huggingface.writer import Written, clone_checkpoint
+from graphclone.formats.torch.example_inputs import read_inputs
 from graphclone.models.randomise import randomise
-from graphclone.verify_checkpoints import _input_sets
 from tests.checkpoints import loaded
 
 _IMAGE = 3

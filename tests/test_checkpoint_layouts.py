@@ -14,11 +14,11 @@ import transformers
 from huggingface_hub.repocard import metadata_load
 from safetensors.torch import load_file, save_file
 
-from graphclone.checkpoints import clone_checkpoint
-from graphclone.cli import main
+from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.huggingface import open_checkpoint
-from graphclone.frontends.weights import open_weights
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.weights import open_weights
+from graphclone.formats.huggingface.writer import clone_checkpoint
 from tests.checkpoints import contents, saved
 
 

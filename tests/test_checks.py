@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from graphclone.formats.torch.verifier import verify
 from graphclone.verification.checks import NoiseFloor, judge, noise_floor
-from graphclone.verify import verify
 from tests.clones import features, seeded, spoilable, spoiled_tensors
 
 

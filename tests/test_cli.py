@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from graphclone import __version__, commands, demo
-from graphclone.cli import main
+from graphclone import __version__
+from graphclone.cli import commands, demo
+from graphclone.cli.__main__ import main
 from graphclone.sources import resolve
 from tests.command_line import Refused, clone_args, prepare, refusal, run_json
 from tests.zoo import ZOO
@@ -83,7 +84,7 @@ def test_inspect_allocates_no_weights() -> None:
     code = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))\n"
-        "from graphclone.cli import main\n"
+        "from graphclone.cli.__main__ import main\n"
         "sys.exit(main(['inspect', 'huge.py:huge', '--json']))"
     )
     Path("huge.py").write_text(
@@ -97,7 +98,7 @@ def test_inspect_allocates_no_weights() -> None:
 
 
 def test_fake_weights_show_the_same_dims() -> None:
-    from graphclone.cloning import trace
+    from graphclone.clones.clone import trace
 
     for name in ("opt-mini", "pythia-mini", "olmo-mini"):
         built = resolve(name).build()
@@ -327,7 +328,7 @@ def test_a_defect_says_so(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_reader_that_has_had_enough() -> None:
-    code = "import sys; from graphclone.cli import main; sys.exit(main(['rules', '--json']))"
+    code = "import sys; from graphclone.cli.__main__ import main; sys.exit(main(['rules', '--json']))"
     command = f'{sys.executable} -c "{code}" | head -1'
     run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert run.stdout == "{\n"
@@ -350,7 +351,7 @@ def test_cosines_leave_padding_out() -> None:
 
 def test_help_is_fast_and_imports_no_framework() -> None:
     code = (
-        "import sys\nfrom graphclone.cli import parser\nparser().format_help()\n"
+        "import sys\nfrom graphclone.cli.__main__ import parser\nparser().format_help()\n"
         "print(sorted({'torch', 'onnx', 'numpy'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

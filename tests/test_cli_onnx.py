@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphclone.cli import main
+from graphclone.cli.__main__ import main
 from tests.onnx_graphs import parse
 
 Capture = pytest.CaptureFixture[str]
@@ -114,7 +114,7 @@ def test_the_source_is_not_overwritten(folder: Path, capfd: Capture) -> None:
 def test_a_clone_that_is_not_equivalent_is_not_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
-    monkeypatch.setattr("graphclone.emit.onnx_file.widen", _wrong)
+    monkeypatch.setattr("graphclone.formats.onnx.writer.widen", _wrong)
     assert main(["clone", "mlp.onnx", "-o", "wide.onnx", "--provider", "cpu"]) == 1
     assert "not equivalent" in capfd.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == ["cached.onnx", "mlp.onnx"]

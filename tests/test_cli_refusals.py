@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from graphclone import saving
-from graphclone.cloning import Clone
+from graphclone.clones import saving
+from graphclone.clones.clone import Clone
 from graphclone.errors import NotEquivalentError
 from graphclone.pipeline.runner import State
 from tests.command_line import Refused, clone_args, prepare, refusal

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from graphclone.config_solver import Config, Model, Shapes, Unfit, changed, differences, numbers, solve
+from graphclone.formats.huggingface.config_solver import (
+    Config,
+    Model,
+    Shapes,
+    Unfit,
+    changed,
+    differences,
+    numbers,
+    solve,
+)
 
 CONFIG: Config = {"hidden": 40, "ffn": 52, "heads": 5, "layers": 2, "token": 5, "flag": True, "rate": 0.1}
 

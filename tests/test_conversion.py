@@ -11,11 +11,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from graphclone.checkpoints import clone_checkpoint
-from graphclone.emit.shards import Bundle
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.conversion import ConvertedTensor, loaded, unloaded
-from graphclone.frontends.huggingface import open_checkpoint
+from graphclone.formats.huggingface.conversion import ConvertedTensor, loaded, unloaded
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.shards import Bundle
+from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
 from tests.checkpoints import contents, planned, saved
 

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 
-from graphclone.cli import main
-from graphclone.cloning import clone, trace
-from graphclone.drawn_inputs import DrawnInputs, Feeds, Given
+from graphclone.cli.__main__ import main
+from graphclone.clones.clone import clone, trace
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx.importer import Origin
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
+from graphclone.formats.onnx.reader import Origin
 from graphclone.runtime.sessions import Session
 from tests.onnx_graphs import Weights, graph_of, parse
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphclone.cloning import Clone
-from graphclone.emit import onnx as emit_onnx
+from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
+from graphclone.formats.torch import export_onnx as emit_onnx
 from graphclone.runtime.files import written
 from graphclone.runtime.sessions import Session
 from tests.clones import Unsupported, features, perceptron, small, spoilable, zoo_clone

@@ -10,11 +10,11 @@ import onnx_ir
 import pytest
 
 import graphclone as gc
-from graphclone.emit.onnx_file import to_model
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.verifier import verify_onnx_model
+from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.runner import Request
 from graphclone.runtime.sessions import Session
-from graphclone.verify_onnx_model import verify_onnx_model
 from tests.onnx_graphs import drawn, parse, widened
 
 MLP = """

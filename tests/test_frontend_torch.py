@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.frontends.example_inputs import with_fresh_sizes
-from graphclone.frontends.torch import trace
+from graphclone.formats.torch.example_inputs import with_fresh_sizes
+from graphclone.formats.torch.reader import trace
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph
 from graphclone.passes import Canonicalize

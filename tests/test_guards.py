@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.cli import main
-from graphclone.frontends.export import export
-from graphclone.frontends.guards import InputError
+from graphclone.cli.__main__ import main
+from graphclone.formats.torch.export import export
+from graphclone.formats.torch.guards import InputError
 from tests.clones import features, seeded
 
 pytestmark = [

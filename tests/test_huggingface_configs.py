@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import transformers
 
-from graphclone.checkpoint_plan import Plan
-from graphclone.checkpoints import clone_checkpoint
 from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.plan import Plan
+from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
 from tests.checkpoints import planned
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from graphclone.checkpoint_plan import Plan
-from graphclone.checkpoints import clone_checkpoint, write_checkpoint
-from graphclone.cli import main
-from graphclone.emit import huggingface, shards
+from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError, NotEquivalentError
-from graphclone.frontends.huggingface import open_checkpoint
+from graphclone.formats.huggingface import shards, staging
+from graphclone.formats.huggingface.plan import Plan
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.writer import clone_checkpoint, write_checkpoint
 from tests.checkpoints import contents, planned, saved
 
 SHARD = 40_000
@@ -69,7 +69,7 @@ def killed(plan: Plan, out: Path, at: int, resume: bool = False) -> bool:
             if next(steps) >= at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        for module, name in ((shards, "_write_at"), (huggingface, "write_text")):
+        for module, name in ((shards, "_write_at"), (staging, "write_text")):
             setattr(module, name, _after(step, getattr(module, name)))
         write(plan, out, resume=resume)
     finally:
@@ -130,7 +130,7 @@ def test_what_another_command_began_is_not_resumed(plan: Plan, source: Path, tmp
 
 def test_two_runs_do_not_write_to_one_place(plan: Plan, tmp_path: Path) -> None:
     refused = pytest.raises(GraphcloneError, match="another run is writing it")
-    with huggingface.staged(tmp_path / "out", "", resume=False), refused:
+    with staging.staged(tmp_path / "out", "", resume=False), refused:
         write(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -139,7 +139,7 @@ def test_an_interrupt_says_what_is_left(plan: Plan, tmp_path: Path, monkeypatch:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graphclone.checkpoints._complete", interrupt)
+    monkeypatch.setattr("graphclone.formats.huggingface.writer._complete", interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"interrupted; \d+ finished shards are left in .*--resume goes on"):
         write(plan, tmp_path / "out")
     monkeypatch.undo()
@@ -181,9 +181,9 @@ def test_a_clone_that_fails_verification_is_removed(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoiled(folder: Path, config: Any) -> None:
-        huggingface.write_text(folder / "config.json", json.dumps({**config, "layer_norm_epsilon": 0.1}))
+        staging.write_text(folder / "config.json", json.dumps({**config, "layer_norm_epsilon": 0.1}))
 
-    monkeypatch.setattr(huggingface, "write_config", spoiled)
+    monkeypatch.setattr(staging, "write_config", spoiled)
     with pytest.raises(NotEquivalentError, match="the clone is not equivalent: logits: error"):
         clone_checkpoint(copy, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

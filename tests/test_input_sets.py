@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from graphclone.input_sets import candidates, drawn_like
-from graphclone.verify import verify
+from graphclone.formats.torch.input_sets import candidates, drawn_like
+from graphclone.formats.torch.verifier import verify
 from tests.clones import features, spoilable, zoo_clone
 
 

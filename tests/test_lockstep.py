@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphclone.cloning import Clone
+from graphclone.clones.clone import Clone
 from graphclone.runtime.interpreter import ExecutionError
 from graphclone.verification.lockstep import lazily_widened, relative_error, run_lockstep, widened_tensors
 from tests.clones import doubled, features, node_of, perceptron, small, spoilable, spoiled_tensors, zoo_clone

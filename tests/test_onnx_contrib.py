@@ -15,10 +15,10 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from graphclone.algebra.growth import Kind
-from graphclone.emit.onnx_file import to_model
-from graphclone.frontends.onnx import ops
-from graphclone.frontends.onnx.importer import from_model
-from graphclone.frontends.onnx.tensors import to_array, to_torch
+from graphclone.formats.onnx import ops
+from graphclone.formats.onnx.reader import from_model
+from graphclone.formats.onnx.tensors import to_array, to_torch
+from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.runner import Request, State, run
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.verification.lockstep import relative_error, run_lockstep

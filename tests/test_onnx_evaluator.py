@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from graphclone.frontends.onnx import old, reference
-from graphclone.frontends.onnx.ops import Call, run
+from graphclone.formats.onnx.evaluator import old, reference
+from graphclone.formats.onnx.ops import Call, run
 from tests.onnx_evaluator_calls import Array, OpCall, calls
 from tests.onnx_node_cases import Case, cases, unfit
 

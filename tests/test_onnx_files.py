@@ -18,8 +18,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graphclone.errors import GraphcloneError
-from graphclone.frontends.onnx import checks
-from graphclone.frontends.onnx.file import load
+from graphclone.formats.onnx import checks
+from graphclone.formats.onnx.file import load
 from tests.hostile_onnx import (
     BROKEN,
     FLOATS,

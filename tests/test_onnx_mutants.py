@@ -9,9 +9,9 @@ import onnx
 import onnx_ir
 import pytest
 
-from graphclone.cloning import clone
-from graphclone.emit.onnx_file import to_model
+from graphclone.clones.clone import clone
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.writer import to_model
 from tests.onnx_graphs import Weights, graph_of, parse
 from tests.onnx_mutants import outcome
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from graphclone.algebra.growth import Kind
-from graphclone.frontends.onnx.tensors import to_torch
+from graphclone.formats.onnx.tensors import to_torch
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import Request, State
 from graphclone.pipeline.runner import run as run_passes

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from graphclone.algebra.growth import Kind
-from graphclone.frontends.onnx.importer import trace
-from graphclone.frontends.onnx.tensors import to_torch
+from graphclone.formats.onnx.reader import trace
+from graphclone.formats.onnx.tensors import to_torch
 from graphclone.pipeline.runner import Request, State, run
 from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_survey import surveyed

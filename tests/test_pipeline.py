@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from graphclone.algebra.axes import Why
-from graphclone.cloning import clone
+from graphclone.clones.clone import clone
 from graphclone.errors import GraphcloneError, InvariantError
-from graphclone.frontends.torch import trace
+from graphclone.formats.torch.reader import trace
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph, Node
 from graphclone.passes import PASSES, analysis, default_pipeline

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from graphclone.algebra.growth import Growth
-from graphclone.cloning import clone
-from graphclone.frontends.torch import trace
+from graphclone.clones.clone import clone
+from graphclone.formats.torch.reader import trace
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.printer import print_graph, print_state
 from graphclone.pipeline.runner import Pass, Request, State, run

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.algebra.strategies import strategy
 from graphclone.analysis.facts import Facts
-from graphclone.frontends.torch import TorchDialect, trace
+from graphclone.formats.torch.reader import TorchDialect, trace
 from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.models.randomise import randomise
 from graphclone.passes import default_pipeline

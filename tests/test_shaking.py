@@ -10,11 +10,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from graphclone.cloning import clone
-from graphclone.drawn_inputs import DrawnInputs
+from graphclone.clones.clone import clone
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs
+from graphclone.formats.onnx.file_verifier import shaken_runs
 from graphclone.runtime.sessions import Session
 from graphclone.verification.rounding import ULPS, is_weight, shaken
-from graphclone.verify_files import shaken_runs
 from tests.clones import features, perceptron
 from tests.onnx_graphs import drawn
 
@@ -102,7 +102,7 @@ def test_what_is_no_weight_of_a_file_stays(tmp_path: Path) -> None:
 
 def test_captured_tensors_of_a_module_move(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that is no parameter is as rounded as one that is."""
-    from graphclone import samples
+    from graphclone.formats.torch import samples
 
     moved: list[str] = []
     real = samples.shaken

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graphclone.algebra.strategies import strategy
-from graphclone.cli import main
+from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.study.config import read, shipped
 from graphclone.study.recipes import RANDOM, RECIPES, RECOMMENDED, Recipe, uneven

@@ -16,7 +16,7 @@ import graphclone as gc
 from graphclone.algebra.growth import Concat, Growth, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import STRATEGIES, FloatArray, StrategyLike
-from graphclone.cloning import Clone
+from graphclone.clones.clone import Clone
 from graphclone.runtime.kernel import widen
 from graphclone.study.symmetry import copy_cosine, effective_rank, measure, recipes_of, shift, swap_cosine
 from tests.clones import seeded

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.untouched import untouched
+from graphclone.formats.torch.untouched import untouched
 from tests.clones import features, seeded
 
 

@@ -15,14 +15,14 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphclone.cloning import Clone, clone
+from graphclone.clones.clone import Clone, clone
 from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
+from graphclone.formats.torch.verifier import verify
 from graphclone.rules import norm, reduce
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.sessions import NoProviderError
 from graphclone.verification.checks import Check, NoiseFloor, Report, noise_floor
 from graphclone.verification.lockstep import Deviation
-from graphclone.verify import verify
 from tests.clones import (
     Unsupported,
     clone_by_rules,
@@ -367,15 +367,15 @@ def test_what_cannot_be_exported_is_judged_by_torch_and_says_so() -> None:
 
 def test_an_export_that_computes_something_else_leaves_the_verdict_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both models are exported by the same code: a fault of the exporter would be in both, and the clone be right."""
-    from graphclone import verify_onnx
+    from graphclone.formats.torch import onnx_check
 
-    write = verify_onnx.write
+    write = onnx_check.write
 
     def spoiling(model: object, path: Path) -> None:
         write(model, path)  # type: ignore[arg-type]
         spoil(path, "3.weight")
 
-    monkeypatch.setattr(verify_onnx, "write", spoiling)
+    monkeypatch.setattr(onnx_check, "write", spoiling)
     report = verify(perceptron())
     assert (report.ok, report.verdict) == (False, "cannot be judged")
     assert [check.ok for check in report.checks] == [True, True, True, True, None]

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphclone.errors import GraphcloneError, NotEquivalentError
+from graphclone.formats.torch.verifier import verify_files
 from graphclone.verification.checks import Report
-from graphclone.verify import verify_files
 
 Array = npt.NDArray[Any]
 

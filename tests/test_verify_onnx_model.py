@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from graphclone import verify_onnx_model
-from graphclone.cloning import clone
+from graphclone.clones.clone import clone
+from graphclone.formats.onnx import verifier
 from graphclone.verification.checks import Report
 from tests.onnx_graphs import Weights, parse
 
@@ -37,8 +37,8 @@ def said(report: Report) -> dict[str, bool | None]:
 
 def test_a_reference_that_computes_something_else_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its error on the source would be the measure of the clone's; without it rounding is."""
-    true = verify_onnx_model._truth
-    monkeypatch.setattr(verify_onnx_model, "_truth", lambda *given: [truth * 1.001 for truth in true(*given)])
+    true = verifier._truth
+    monkeypatch.setattr(verifier, "_truth", lambda *given: [truth * 1.001 for truth in true(*given)])
     report = verified(tmp_path, LAYERS, LAYERS_WEIGHTS)
     assert said(report) == {"static": True, "exact": None, "ONNX Runtime": True}
     exact, measured = report.checks[1:]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.running import RunError, run_module
+from graphclone.formats.torch.running import RunError, run_module
 from tests.clones import features, seeded
 
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth, Kind
-from graphclone.frontends.torch import trace
+from graphclone.formats.torch.reader import trace
 from graphclone.graph.ir import Graph
 from graphclone.passes import (
     BalanceScales,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graphclone import report
+from graphclone.cli import report
 from graphclone.study.config import read
 from graphclone.study.execute import Progress, run_study
 from graphclone.study.recipes import RECOMMENDED

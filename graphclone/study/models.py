@@ -20,7 +20,7 @@ from graphclone.models.huggingface import new_model
 from graphclone.sources import function, is_function
 
 if TYPE_CHECKING:
-    from graphclone.cloning import Clone
+    from graphclone.clones.clone import Clone
     from graphclone.study.config import Model
     from graphclone.study.recipes import Recipe
 
@@ -68,7 +68,7 @@ class Family:
         Raises:
             GraphcloneError: the model cannot be widened so.
         """
-        from graphclone.cloning import clone
+        from graphclone.clones.clone import clone
 
         wide, strategy = self.build(factor, seed), recipe.made()
         assert strategy is not None
@@ -101,7 +101,7 @@ class Family:
         return partial(new_model, "CausalLM", named.model_type, fields)
 
     def _loaded(self) -> torch.nn.Module:
-        from graphclone.frontends.huggingface import imported, quiet
+        from graphclone.formats.huggingface.reader import imported, quiet
 
         with self._saved() as folder, quiet():
             made: torch.nn.Module = imported().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -111,8 +111,8 @@ class Family:
         """The configuration of the wide model, solved for once."""
         path = self.cache / f"{self.model.name}-{factor}x.json"
         if not path.exists():
-            from graphclone.checkpoint_plan import plan
-            from graphclone.frontends.huggingface import open_checkpoint
+            from graphclone.formats.huggingface.plan import plan
+            from graphclone.formats.huggingface.reader import open_checkpoint
             from graphclone.pipeline.runner import Request
             from graphclone.runtime.files import written
 
@@ -128,11 +128,11 @@ class Family:
     def _saved(self) -> Iterator[Path]:
         """The folder of the model's checkpoint; that of a model in models/ is made for the while."""
         if self.model.source not in MODELS:
-            from graphclone.frontends.huggingface import open_checkpoint
+            from graphclone.formats.huggingface.reader import open_checkpoint
 
             yield open_checkpoint(self.model.source).folder
             return
-        from graphclone.frontends.huggingface import quiet
+        from graphclone.formats.huggingface.reader import quiet
 
         with tempfile.TemporaryDirectory() as folder:
             made: Any = self._pretrained(1)()

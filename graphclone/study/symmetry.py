@@ -36,7 +36,7 @@ from graphclone.algebra.growth import PAD, Concat, IntArray, Layout, Product
 from graphclone.algebra.recipes import Widening
 
 if TYPE_CHECKING:
-    from graphclone.cloning import Clone
+    from graphclone.clones.clone import Clone
 
 Named = tuple[str, Tensor]
 """A weight and its name in the model's state dict."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphclone.frontends.torch import trace
+from graphclone.formats.torch.reader import trace
 from graphclone.graph.ir import Graph
 from graphclone.models.huggingface import new_model, token_ids
 from graphclone.passes import analysis

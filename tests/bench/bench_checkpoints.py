@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from graphclone.cloning import clone
+from graphclone.clones.clone import clone
 from graphclone.models import MODELS
 from graphclone.models.huggingface import new_model, token_ids
 from tests.bench import Timing, against
@@ -42,7 +42,7 @@ _CLONE = """
 import json, re, sys, time
 begin = time.perf_counter()
 from transformers import AutoModel, PreTrainedModel
-from graphclone.checkpoints import clone_checkpoint
+from graphclone.formats.huggingface.writer import clone_checkpoint
 imported = time.perf_counter() - begin
 stages = {}
 def progress(what, done, total):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from graphclone.frontends.export import Exported, _Search
+from graphclone.formats.torch.export import Exported, _Search
 
 
 class Exports:

@@ -177,7 +177,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "into: modes may differ",
-        "graphclone/into.py",
+        "graphclone/formats/torch/into.py",
         "if big.training != small.training:",
         "if big.training and not small.training and big is small:",
         ("tests/test_into.py::test_what_is_no_wider_instance",),

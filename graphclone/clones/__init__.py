@@ -1,0 +1,1 @@
+"""Clones: what a pipeline has made, and how it is written."""

@@ -1,0 +1,138 @@
+"""Tensors that a class has in another form than its checkpoints: experts in one, projections joined or apart.
+
+transformers lists such conversions with its classes; ``from_pretrained`` makes them, ``save_pretrained`` undoes them.
+Both ways are its own code here too, so a clone is stored as the source was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.huggingface.weights import PickledTensor, StoredTensor
+
+Stored = StoredTensor | PickledTensor
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """What makes some tensors of a model from others on disk.
+
+    Attributes:
+        module: the model, without weights.
+        converter: of transformers, with nothing in it.
+        target: what it is asked to make; the others that it makes follow from that.
+        parts: the tensors on disk, each with the pattern that found it.
+    """
+
+    module: Any
+    converter: Any
+    target: str
+    parts: Sequence[tuple[Stored, str]]
+
+    def __call__(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The tensors of the model by name, from those on disk."""
+        converter = copy.deepcopy(self.converter)
+        for (part, pattern), tensor in zip(self.parts, tensors, strict=True):
+            converter.add_tensor(self.target, part.name, pattern, tensor)
+        return _tensors(converter.convert(self.target, model=self.module, config=self.module.config))
+
+    def made(self) -> list[ConvertedTensor]:
+        """The tensors of the model, none of which is read.
+
+        Raises:
+            GraphcloneError: transformers refuses the shapes.
+        """
+        on_meta = (torch.empty(part.shape, dtype=part.dtype, device="meta") for part, _ in self.parts)
+        try:
+            found = self(on_meta)
+        except Exception as error:  # whatever the conversion raises
+            first = self.parts[0][0]
+            raise GraphcloneError(
+                f"{first.file}: {first.name} and others do not make {self.target}: {first_line(error)}"
+            ) from error
+        return [ConvertedTensor(name, self, tuple(tensor.shape), tensor.dtype) for name, tensor in found.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class ConvertedTensor:
+    """A tensor of the model that is made anew from the disk whenever it is read.
+
+    Attributes:
+        name: in the model.
+        conversion: that makes it, and others perhaps.
+        shape: of the tensor.
+        dtype: of the tensor.
+    """
+
+    name: str
+    conversion: Conversion
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def parts(self) -> tuple[Stored, ...]:
+        """What it is made of on disk."""
+        return tuple(part for part, _ in self.conversion.parts)
+
+    @property
+    def file(self) -> Any:
+        """One that holds part of it."""
+        return self.parts[0].file
+
+    def read(self) -> torch.Tensor:
+        """The tensor, in memory of its own."""
+        return self.conversion(part.read() for part in self.parts)[self.name]
+
+
+Source = Stored | ConvertedTensor
+
+
+def loaded(module: Any, stored: Mapping[str, Stored]) -> dict[str, Source]:
+    """The tensors that ``from_pretrained`` fills a model from, by the names they have in the model.
+
+    Args:
+        module: the model, without weights.
+        stored: the tensors on disk by name.
+
+    Raises:
+        GraphcloneError: a conversion fails.
+    """
+    from transformers import conversion_mapping, core_model_loading
+
+    transforms = conversion_mapping.get_model_conversion_mapping(module)
+    renamings = [item for item in transforms if isinstance(item, core_model_loading.WeightRenaming)]
+    converters = [item for item in transforms if isinstance(item, core_model_loading.WeightConverter)]
+    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+    state, prefix = module.state_dict(), module.base_model_prefix
+    found: dict[str, Source] = {}
+    parts: dict[str, list[tuple[Stored, str]]] = {}
+    for name in sorted(stored, key=core_model_loading.dot_natural_key):  # experts are stacked in this order
+        if name in state:
+            found.setdefault(name, stored[name])
+            continue
+        target, pattern = core_model_loading.rename_source_key(name, renamings, converters, prefix, state)
+        if pattern is None:
+            found.setdefault(target, stored[name])
+        else:
+            parts.setdefault(target, []).append((stored[name], pattern))
+    for target, items in parts.items():
+        for tensor in Conversion(module, by_pattern[items[0][1]], target, items).made():
+            found.setdefault(tensor.name, tensor)
+    return found
+
+
+def unloaded(module: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What ``save_pretrained`` makes of tensors of a model, by the names they have on disk."""
+    from transformers import core_model_loading
+
+    return _tensors(core_model_loading.revert_weight_conversion(module, dict(tensors)))
+
+
+def _tensors(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: item[0] if isinstance(item, list) else item for name, item in found.items()}

@@ -1,0 +1,333 @@
+"""What to feed a model of transformers: made from its signature, its configuration and the files of its processors.
+
+Inputs go by the names that all models of transformers give them. One name may stand for several forms (a picture, its
+crops with their sizes, its patches with their grid): the first with which the model runs is taken. Where features of
+pictures or sounds take the places of tokens, the model itself says how many it makes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain, product, starmap
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch._subclasses import fake_tensor
+from torch.fx.experimental import proxy_tensor
+
+from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
+from graphclone.formats.torch.into import weightless
+
+Inputs = dict[str, Any]
+
+_BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
+_IMAGE = 64
+"""Height and width of an image for a model that takes any."""
+
+_FRAMES = 64
+"""Frames of a spectrogram for a model that takes any number."""
+
+_WAVE = 5120
+"""Samples of a sound for a model that does not say how it cuts one into frames."""
+
+_CROPS = 5
+"""Of a picture: more than most cuts make; a model takes as many as it needs."""
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+_MEDIA = {"image": 1, "video": 2, "audio": 3}
+"""What the places of tokens may hold, and how ``mm_token_type_ids`` says so."""
+
+_SIZES = re.compile(r".*(grid|sizes?|shapes?)(_thw|_hws)?")
+"""Names of inputs whose numbers are sizes."""
+
+_LIMIT, _KNOWN = "CONSTANT_NUMEL_LIMIT", 1 << 16
+"""Elements of a tensor of sizes that a trace may look into."""
+
+
+def processor_fields(folder: Path) -> dict[str, Any]:
+    """What the files of the processors in a folder say; nothing where there are none that can be read."""
+    found: dict[str, Any] = {}
+    for name in _PROCESSORS:
+        try:
+            read = json.loads((folder / name).read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(read, dict):
+            parts = [part for part in read.values() if isinstance(part, dict) and "image_processor_type" in part]
+            found |= {**read, **dict(chain.from_iterable(part.items() for part in parts))}
+    return found
+
+
+def media_tokens(config: Any) -> dict[str, int]:
+    """The tokens of a configuration whose places hold something else than text, by what that is."""
+    named = {kind: getattr(config, f"{kind}_token_id", None) for kind in _MEDIA}
+    named |= {k: getattr(config, f"{k}_token_index", None) for k, token in named.items() if token is None}
+    return {kind: token for kind, token in named.items() if isinstance(token, int)}
+
+
+@dataclass(frozen=True)
+class InputMaker:
+    """Makes example inputs for a model.
+
+    Attributes:
+        module: the model, without weights.
+        processor: what the files of its processors say.
+        dtype: of the model.
+        taken: sizes that no axis of the text should have.
+    """
+
+    module: Any
+    processor: Mapping[str, Any]
+    dtype: torch.dtype
+    taken: Collection[int]
+
+    def made(self) -> Inputs | None:
+        """Inputs by name; None where it is not known what the main one looks like."""
+        pictures, sounds = self.pictures(), self.sounds()
+        if len(pictures) == len(sounds) == 1 and not self.tokens:
+            found: Inputs | None = self.fed(pictures[0] | sounds[0], {})
+        else:
+            fewer = chain(product(pictures, [{}]), product([{}], sounds), [({}, {})])
+            found = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
+        return found if found is not None and self.module.main_input_name in found else None
+
+    def working(self, pictures: Inputs, sounds: Inputs) -> Inputs | None:
+        """All inputs for one form of pictures and one of sounds, if the model can make something of them."""
+        try:
+            forms = {"image": pictures, "audio": sounds}
+            places = {kind: self.count(kind, form) for kind, form in forms.items() if form and kind in self.tokens}
+            found = self.fed(pictures | sounds, {kind: count for kind, count in places.items() if count})
+            if (pictures or sounds) and not any(places.values()):
+                self.run(self.faked, found)
+        except Exception:  # whatever the model raises at inputs of another form
+            return None
+        return found
+
+    def fed(self, form: Inputs, places: Mapping[str, int]) -> Inputs:
+        """All inputs for one form of pictures and sounds, with so many places for each kind in every text."""
+        found = dict(form)
+        if "input_ids" in self.parameters:
+            found["input_ids"] = self.text(places)
+        if "decoder_input_ids" in self.parameters and getattr(self.module.config, "is_encoder_decoder", False):
+            found["decoder_input_ids"] = self.words(_TARGET_SEQUENCE)
+        if places and "mm_token_type_ids" in self.parameters:
+            ids = found["input_ids"]
+            found["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
+        if "use_cache" in self.parameters:
+            found["use_cache"] = False
+        return found if structured(found, self.tokens) else dict(with_fresh_sizes(found, self.taken))
+
+    # What the model says
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        return inspect.signature(self.module.forward).parameters
+
+    @cached_property
+    def tokens(self) -> dict[str, int]:
+        return media_tokens(self.module.config) if "input_ids" in self.parameters else {}
+
+    @cached_property
+    def mode(self) -> fake_tensor.FakeTensorMode:
+        return fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
+
+    @cached_property
+    def faked(self) -> Any:
+        return weightless(self.module, self.mode)
+
+    def run(self, function: Any, inputs: Inputs) -> Any:
+        """A call with fake tensors, but for those whose numbers are sizes."""
+        fed = dict(inputs)
+        with torch.no_grad(), self.mode, sizes_known(fed) as known:
+            return function(**fed, **known())
+
+    def count(self, kind: str, form: Inputs) -> int:
+        """How many tokens of a text the features of one kind take the place of.
+
+        Raises:
+            Exception: whatever the model raises at inputs of another form.
+        """
+        make = _method(self.faked, f"get_{kind}_features")
+        names = inspect.signature(make).parameters if make else {}
+        takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in names.values())
+        inputs = {name: value for name, value in form.items() if takes_all or name in names}
+        if make is None or not inputs:
+            return 0
+        found = self.run(make, inputs)
+        found = getattr(found, "pooler_output", found)
+        features = [found] if isinstance(found, torch.Tensor) else [part for part in found if part is not None]
+        rows, rest = divmod(sum(part.numel() // part.shape[-1] for part in features), _BATCH)
+        if rest:
+            raise ValueError("features that do not belong to one picture each")
+        return rows
+
+    def field(self, kind: str, names: str, default: Any = None) -> Any:
+        """The first of some fields that the part of the configuration for a kind has, or the whole, or a processor."""
+        config = self.module.config
+        parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ()) if kind in name]
+        for holder in (*parts, config):
+            for name in names.split():
+                if (found := getattr(holder, name, None)) is not None:
+                    return found
+        return next((self.processor[name] for name in names.split() if self.processor.get(name) is not None), default)
+
+    # Text
+
+    def words(self, length: int) -> torch.Tensor:
+        """Tokens that stand for themselves."""
+        vocabulary = self.vocabulary()
+        ids = (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary)
+        for token in self.tokens.values():
+            ids[ids == token] = next(i for i in range(vocabulary) if i not in self.tokens.values())
+        return ids.view(_BATCH, length)
+
+    def vocabulary(self) -> int:
+        """How many tokens there are; not every class says which of its tables is that of the tokens."""
+        config = self.module.config
+        try:
+            table = self.module.get_input_embeddings()
+        except NotImplementedError:
+            table = None
+        size: int = getattr(table, "num_embeddings", None) or config.get_text_config().vocab_size
+        return size
+
+    def text(self, places: Mapping[str, int]) -> torch.Tensor:
+        """Tokens, with places for pictures and sounds between a first and a last word."""
+        if not places:
+            return self.words(_SEQUENCE)
+        ids = self.words(fresh_size(sum(places.values()) + 2 * len(places) + _SEQUENCE, self.taken))
+        at = 2
+        for kind, count in places.items():
+            ids[:, at : at + count] = self.tokens[kind]
+            at += count + 2
+        return ids
+
+    # Pictures and sounds
+
+    def pictures(self) -> list[Inputs]:
+        """The forms that the pictures may have; one of none where the model looks at none."""
+        return list(self._pictures()) if "pixel_values" in self.parameters else [{}]
+
+    def _pictures(self) -> Iterator[Inputs]:
+        channels = self.field("vision", "num_channels in_channels in_chans", 3)
+        size = self.field("vision", "image_size", _IMAGE)
+        size = (size.get("height", _IMAGE), size.get("width", _IMAGE)) if isinstance(size, Mapping) else size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        if (grid := next((n for n in self.parameters if re.fullmatch(r"(image_)?grid_thw", n)), None)) is not None:
+            yield from self._patches(grid, channels)
+        if "image_sizes" in self.parameters:
+            for h, w in dict.fromkeys(((min(height, _IMAGE), min(width, _IMAGE)), (height, width))):
+                yield self._noise("pixel_values", channels, h, w) | {"image_sizes": torch.tensor([[h, w]] * _BATCH)}
+            crops = self._noise("pixel_values", _CROPS, channels, height, width)
+            yield crops | {"image_sizes": torch.tensor([[height, width]] * _BATCH)}
+        if self.field("vision", "num_frames") and not self.tokens:
+            yield self._noise("pixel_values", self.field("vision", "num_frames"), channels, height, width)
+            return
+        yield self._noise("pixel_values", channels, height, width)
+        if self.tokens:
+            yield self._noise("pixel_values", 1, channels, height, width)
+
+    def _patches(self, grid: str, channels: int) -> Iterator[Inputs]:
+        """Pictures cut into patches, of all pictures side by side, and how many there are in each direction."""
+        merged = self.field("vision", "spatial_merge_size merge_size", 1)
+        patch, frames = self.field("vision", "patch_size", 1), self.field("vision", "temporal_patch_size", 1)
+        sides = torch.tensor([[1, 2 * merged, 2 * merged]] * _BATCH)
+        count = int(sides.prod(1).sum())
+        for shape in ((channels * frames * patch * patch,), (channels, patch, patch)):
+            yield {"pixel_values": self._noise("", *shape, batch=count)[""], grid: sides}
+
+    def sounds(self) -> list[Inputs]:
+        """The forms that the sounds may have; one of none where the model hears none."""
+        heard = {"input_features": self._spectrograms, "input_values": self._waves}
+        return next((list(made()) for name, made in heard.items() if name in self.parameters), [{}])
+
+    def _spectrograms(self) -> Iterator[Inputs]:
+        bins = self.field("audio", "num_mel_bins feature_projection_input_dim input_feat_per_channel feature_size", 80)
+        channels = self.field("audio", "input_channels", 1) if self.field("audio", "input_feat_per_channel") else 1
+        positions = self.field("audio", "max_source_positions")
+        names = [name for name in self.parameters if re.fullmatch(r"(input_)?features?_(attention_)?mask", name)]
+        for frames in dict.fromkeys((2 * positions, _FRAMES) if positions else (_FRAMES,)):
+            for shape in ((bins, frames), (frames, bins * channels)):
+                made = self._noise("input_features", *shape)
+                yield made
+                yield from (made | {name: torch.ones(_BATCH, frames, dtype=torch.long)} for name in names)
+
+    def _waves(self) -> Iterator[Inputs]:
+        if (length := self.field("audio", "max_length")) and (bins := self.field("audio", "num_mel_bins")):
+            yield self._noise("input_values", length, bins)
+        samples = _WAVE
+        if strides := self.field("audio", "conv_stride"):
+            samples = _SEQUENCE
+            for kernel, stride in zip(self.field("audio", "conv_kernel")[::-1], strides[::-1], strict=True):
+                samples = (samples - 1) * stride + kernel
+        yield self._noise("input_values", samples)
+        yield self._noise("input_values", 1, samples)
+
+    def _noise(self, name: str, *shape: int, batch: int = _BATCH) -> Inputs:
+        drawn = torch.randn((batch, *shape), generator=torch.Generator().manual_seed(0))
+        return {name: drawn.to(self.dtype)}
+
+
+# What may not be changed about inputs
+
+
+def structured(inputs: Mapping[str, Any], tokens: Mapping[str, int]) -> bool:
+    """Whether sizes of inputs depend on each other: some are given as numbers, or texts have places for features."""
+    ids, places = inputs.get("input_ids"), torch.tensor(list(tokens.values()))
+    return bool(sizes(inputs)) or (isinstance(ids, torch.Tensor) and bool(torch.isin(ids, places).any()))
+
+
+def sizes(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The inputs whose numbers are sizes; a trace and its widths hold for these numbers only."""
+    return {
+        name: value
+        for name, value in inputs.items()
+        if isinstance(value, torch.Tensor) and not value.is_floating_point() and _SIZES.fullmatch(name)
+    }
+
+
+def traceable(module: Any, inputs: Inputs) -> Inputs:
+    """Inputs as a trace takes them: places in a text that follow from sizes are counted before it."""
+    count = _method(module, "get_rope_index")
+    if not sizes(inputs) or count is None or "position_ids" in inputs:
+        return inputs
+    names = inspect.signature(count).parameters
+    positions, *_ = count(**{name: value for name, value in inputs.items() if name in names})
+    return {**inputs, "position_ids": positions}
+
+
+def _method(module: Any, name: str) -> Any:
+    """A method of a module, or of the first of its parts that has one of the name."""
+    return next((found for part in module.modules() if (found := getattr(part, name, None)) is not None), None)
+
+
+@contextmanager
+def sizes_known(inputs: Inputs) -> Iterator[Callable[[], Inputs]]:
+    """Take the sizes out of inputs. What makes them anew, within a run or a trace, as tensors it can look into.
+
+    torch keeps the numbers of small tensors that the code makes from literals, and computes with them while it traces.
+    Here small is what a grid of pictures may come to, and what counts up is made from literals as well.
+    """
+    known = {name: inputs.pop(name).tolist() for name in sizes(inputs)}
+    with ExitStack() as stack:
+        if known:
+            for module in (module for module in (fake_tensor, proxy_tensor) if hasattr(module, _LIMIT)):
+                stack.enter_context(patch.object(module, _LIMIT, _KNOWN))
+            stack.enter_context(patch.object(torch, "arange", partial(_counted, torch.arange)))
+        yield lambda: {name: torch.tensor(numbers) for name, numbers in known.items()}
+
+
+def _counted(arange: Callable[..., torch.Tensor], *bounds: Any, **options: Any) -> torch.Tensor:
+    """``torch.arange``, of whole numbers that are known from literals."""
+    if all(type(bound) is int for bound in bounds) and {*options} <= {"device"} and len(range(*bounds)) <= _KNOWN:
+        return torch.tensor([*range(*bounds)], **options)
+    return arange(*bounds, **options)

@@ -1,0 +1,425 @@
+"""Decide everything about the clone of a checkpoint before a weight is read.
+
+The source is traced without its weights and the request turned into shapes; a configuration with those shapes is
+solved for, its model traced as well, and the scales balanced around the constants of that model, whose code cannot be
+changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial, reduce
+from math import prod
+from typing import Any
+
+import torch
+
+from graphclone.algebra.axes import Axis
+from graphclone.clones.clone import Clone
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.huggingface.config_solver import (
+    Config,
+    Field,
+    Model,
+    Shapes,
+    Unfit,
+    changed,
+    differences,
+    named,
+    solve,
+)
+from graphclone.formats.huggingface.conversion import ConvertedTensor, Source, unloaded
+from graphclone.formats.huggingface.layouts import CONFIG
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet
+from graphclone.formats.huggingface.shards import Bundle, Entry, Slot
+from graphclone.formats.huggingface.unreached import widen_unreached
+from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor
+from graphclone.formats.torch import into
+from graphclone.graph.alignment import align
+from graphclone.graph.ir import Graph, Initializer, Output, values_in
+from graphclone.passes import analysis
+from graphclone.passes.balance_scales import Unbalanced
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.choose_widths import ChooseWidths
+from graphclone.passes.infer_dims import UNREAD
+from graphclone.passes.match_widths import MatchWidths
+from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.progress import Progress, silent
+from graphclone.runtime import collector
+
+_TIE = "tie_word_embeddings"
+
+_ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
+
+After = Callable[[Pass, State], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided, nothing written.
+
+    Attributes:
+        checkpoint: the source.
+        clone: the widened graph, whose source tensors are on disk.
+        fields: the configuration of the wider model, as a dict.
+        notes: what the user should know.
+    """
+
+    checkpoint: Checkpoint
+    clone: Clone
+    fields: Config
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def entries(self) -> list[Entry | Bundle]:
+        """The tensors to be written, in the order of the model, under the names and in the form of the source.
+
+        Raises:
+            GraphcloneError: the form of the source cannot be restored.
+        """
+        recipes = self.clone.state.recipes
+        assert recipes is not None
+        tensors = self.checkpoint.tensors
+        found: dict[int, list[Entry]] = {}  # what one conversion makes, together
+        for i in self.clone.graph.initializers:
+            if i.kind != "constant":
+                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
+                together = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
+                found.setdefault(id(together), []).append(Entry(name, i.tensor, recipes[i.value]))
+        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in found.values()]
+
+    @cached_property
+    def _wide(self) -> Any:
+        """The wider model, without weights."""
+        with quiet():
+            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
+
+    def _bundled(self, entries: Sequence[Entry]) -> Bundle:
+        """Tensors that the source has in another form, in that form."""
+        restored = partial(unloaded, self._wide)
+        shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
+        slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
+        parts = [part.name for part in entries[0].source.parts]
+        if {slot.name for slot in slots} != set(parts):
+            raise GraphcloneError(
+                f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
+                f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {_ELSEWHERE}"
+            )
+        return Bundle(tuple(entries), tuple(slots), restored)
+
+    def config(self) -> Config:
+        """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
+        fields = self.checkpoint.fields
+        changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
+        made = _with(self.checkpoint.raw, fields, changes)
+        loaded = self.checkpoint.understood(made)
+        derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
+        return {**_with(made, fields, derived), "architectures": [self.checkpoint.cls.__name__]}
+
+    @property
+    def width(self) -> tuple[int, int]:
+        """The width of the model's states in source and clone; 0 where the configuration knows of none."""
+        configs = (self.checkpoint.config, self.checkpoint.with_fields(self.fields))
+        before, after = (int(getattr(config.get_text_config(), "hidden_size", 0) or 0) for config in configs)
+        return before, after
+
+    @property
+    def changes(self) -> dict[str, tuple[Any, Any]]:
+        """The fields of the configuration that change, with old and new value."""
+        return {named(where): values for where, values in differences(self.checkpoint.fields, self.fields).items()}
+
+
+@collector.seldom()
+def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, after: After | None = None) -> Plan:
+    """Decide everything about the clone of a checkpoint, from its configuration and the names on disk.
+
+    Raises:
+        GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
+    """
+    progress("tracing", 0, 0)
+    source = checkpoint.traced(checkpoint.fields, checkpoint.name)
+    inner = drop_inner_outputs(source)
+    notes = list(_attach(source, checkpoint))
+    wanted = State(source.copy(), request)
+    run((*analysis(), ChooseWidths()), wanted, after=after)
+    progress("solving the configuration", 0, 0)
+    target = _Target(checkpoint, wanted)
+    try:
+        fields = target.solved()
+    except Unfit as unfit:
+        raise _refusal(checkpoint, source, request, target, unfit) from unfit
+    state = State(source.copy(), request)
+    try:
+        timings = into.match(state, target.traced(fields), after)
+    except Unbalanced as unbalanced:
+        fields, state, timings, note = _relieved(target, fields, source, request, unbalanced, after)
+        notes.append(note)
+    with quiet():
+        notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
+    notes += _wider_outputs(state, inner)
+    return Plan(checkpoint, Clone(state, timings), fields, notes)
+
+
+def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
+    by_name = {value.name: axes for value, axes in state.known.of.items()}
+    for output in inner:
+        axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
+        if any(state.layout(axis).grows for axis in axes):
+            yield f"{output.name}, which the model returns besides, is wider than the source's"
+
+
+def _relieved(
+    target: _Target, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
+) -> tuple[Config, State, Sequence[Timing], str]:
+    """The same with embeddings that are not shared, or with one number that does not grow, and a note of that."""
+    ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
+    if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
+        state = State(source.copy(), dataclasses.replace(request, untie=True))
+        timings = into.match(state, target.traced(fields), after)
+        note = f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
+        return changed(fields, [(where, False) for where in ties]), state, timings, note
+    for where, fewer in _fewer(target, fields) if isinstance(request.widen, int) else ():
+        state = State(source.copy(), request)
+        try:
+            timings = into.match(state, target.traced(fewer), after)
+        except Exception:  # the class may refuse it, too
+            continue
+        return fewer, state, timings, f"{named(where)} stays as it is: with it, {unbalanced}"
+    raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
+
+
+def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
+    """Configurations with one number as in the source, those with most parameters first."""
+    found = []
+    for where, (before, _) in differences(target.checkpoint.fields, fields).items():
+        made = changed(fields, [(where, before)])
+        try:
+            shapes = target.built(made).values()
+        except Exception:  # there is no such model
+            continue
+        found.append((sum(prod(shape) for shape in shapes), where, made))
+    found.sort(key=lambda item: -item[0])
+    return [(where, made) for _, where, made in found]
+
+
+def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
+    """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
+    wanted = target.wanted
+    tables = (name for leaf, name in computed_tables(wanted).items() if wanted.growth_of(leaf).new_size > leaf.size)
+    if (table := next(tables, None)) is not None:
+        unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
+    text = f"no {CONFIG} can say this: {unfit}"
+    outputs = tuple(output.name for output in source.outputs)
+    if not request.widen_io:
+        freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
+        try:
+            run((*analysis(), ChooseWidths()), freed)
+            _Target(checkpoint, freed).solved()
+        except GraphcloneError:
+            pass
+        else:
+            names = ",".join(outputs)
+            return GraphcloneError(f"{text}; the outputs are as wide as the model: --widen-io {names} lets them grow")
+    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
+
+
+def computed_tables(state: State) -> dict[Axis, str]:
+    """The dims that tables have which the code computes and which are not saved, each with the name of one."""
+    known = state.known
+    tables = [i for i in state.graph.initializers if i.kind == "constant"]
+    return {leaf: i.name for i in tables for axis in known.of[i.value] for leaf in known.axes.leaves(axis)}
+
+
+class _Unchecked(Checkpoint):
+    """A checkpoint whose class is not asked whether the numbers of a configuration agree."""
+
+    def with_fields(self, fields: Config) -> Any:
+        """The configuration object with other fields; the class validates what it reads, not what is set later."""
+        made = super().with_fields(self.fields)
+        for where, (_, new) in differences(self.fields, fields).items():
+            *path, last = where
+            holder = reduce(lambda part, key: getattr(part, str(key)), path, made)
+            if isinstance(last, int):
+                holder[last] = new
+            else:
+                setattr(holder, last, new)
+        return made
+
+
+class _Target:
+    """The search for a configuration, and the traces it takes."""
+
+    def __init__(self, checkpoint: Checkpoint, wanted: State) -> None:
+        self.checkpoint = checkpoint
+        self.unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
+        self.wanted = wanted
+        self.recorded: dict[str, Any] = {}
+        self.traces: dict[str, Graph] = {}
+        self.matched: list[Config] = []
+
+    def solved(self) -> Config:
+        """The configuration that makes the wanted widths.
+
+        Where none makes them all, one is good enough that makes all weights as wide and that can be cloned into, unless
+        the request names dims: heads may grow in size where they cannot in number.
+
+        Raises:
+            Unfit: there is none.
+        """
+        try:
+            return solve(self.checkpoint.fields, self.shapes(), Model(self.built, self.unlike, self.moves, self.ratios))
+        except Unfit:
+            if self.matched and isinstance(self.wanted.request.widen, int):
+                return self.matched[0]
+            raise
+
+    def built(self, fields: Config) -> Shapes:
+        """The shape of every parameter, also where numbers do not agree yet, since they are tried one by one."""
+        try:
+            return self.checkpoint.shapes(fields)
+        except Exception:  # a configuration may be refused in any way
+            return self.unchecked.shapes(fields)
+
+    def grown(self) -> list[str]:
+        """The names of the groups of dims that were to grow."""
+        found = Clone(self.wanted, ())
+        return [group.name for group in found.dims if any(factor > 1 for factor in found.factors(group))]
+
+    def shapes(self) -> Shapes:
+        """The wanted shape of every parameter; one that nothing reads may have any."""
+        known = self.wanted.known
+        return {
+            name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
+            for i in self.wanted.graph.initializers
+            if i.kind != "constant" and not any(axis.pin and axis.pin.text == UNREAD for axis in known.of[i.value])
+            for name in i.names
+        }
+
+    def ratios(self, size: int) -> set[int]:
+        """By what axes of a size grow, factors of axes and whole axes alike."""
+        known = self.wanted.known
+        axes = {known.axes.find(axis) for of in known.of.values() for axis in of}
+        axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
+        return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
+
+    def moves(self, before: Config, after: Config) -> bool | None:
+        """Whether anything in a run has another shape; None where that cannot be seen."""
+        try:
+            return bool(self.run(before) != self.run(after))
+        except Exception:  # a configuration that is refused together with others only, or code that needs data
+            return None
+
+    def run(self, fields: Config) -> Any:
+        key = repr(fields)
+        if key not in self.recorded:
+            try:
+                self.recorded[key] = self.checkpoint.runs(fields)
+            except Exception:  # as for shapes
+                self.recorded[key] = self.unchecked.runs(fields)
+        return self.recorded[key]
+
+    def unlike(self, fields: Config) -> str | None:
+        """The first value that does not have the width it should have, or why there can be no such clone."""
+        try:
+            target = self.traced(fields)
+            MatchWidths(target)(dataclasses.replace(self.wanted))
+        except GraphcloneError as error:
+            return str(error)
+        except Exception as error:  # its numbers may not agree
+            return f"the class refuses it: {first_line(error.__cause__ or error)}"
+        self.matched.append(fields)
+        values = align(self.wanted.graph, target).values
+        for value, axes in self.wanted.known.of.items():
+            shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
+            unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
+            if value in values and not unread and values[value].shape != shape:
+                found = values[value].shape
+                return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"
+        return None
+
+    def traced(self, fields: Config) -> Graph:
+        """The canonical graph of the model with these fields, traced once however often it is asked for."""
+        key = repr(fields)
+        if key not in self.traces:
+            graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
+            drop_inner_outputs(graph)
+            run((Canonicalize(),), State(graph))
+            self.traces[key] = graph
+        return self.traces[key].copy()
+
+
+# Weights
+
+
+def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
+    """Give every weight of a graph its data on disk; what the user should know about that.
+
+    Raises:
+        GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
+    """
+    tensors = checkpoint.tensors
+    used: set[str] = set()
+    for initializer in graph.initializers:
+        if initializer.kind != "constant":
+            known = [tensors[name] for name in initializer.names if name in tensors]
+            if not known:
+                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
+            initializer.tensor = _checked(known[0], initializer, checkpoint)
+            _check_equal(known, checkpoint)
+            used.update(part.name for tensor in known for part in tensor.parts)
+    if unused := [name for name in checkpoint.weights if name not in used]:
+        yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
+    if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
+        yield PICKLE_NOTE
+
+
+def _checked(stored: Source, initializer: Initializer, checkpoint: Checkpoint) -> Source:
+    shape = initializer.value.shape
+    if stored.shape != shape:
+        raise GraphcloneError(
+            f"{stored.file}: {stored.name} is {stored.shape}, but the model of {CONFIG} has {shape}; "
+            "the two do not belong together"
+        )
+    expected = getattr(torch, initializer.value.dtype)
+    if stored.dtype.is_floating_point != expected.is_floating_point:
+        raise GraphcloneError(f"{stored.file}: {stored.name} is {stored.dtype}, but {checkpoint.name} needs {expected}")
+    return stored
+
+
+def _check_equal(tensors: Sequence[Source], checkpoint: Checkpoint) -> None:
+    """Weights that the model ties, and that are stored more than once, must be the same."""
+    for other in tensors[1:]:
+        if not torch.equal(tensors[0].read(), other.read()):
+            raise GraphcloneError(
+                f"{checkpoint.name}: {tensors[0].name} and {other.name} are tied in the model but differ on disk; "
+                f"set {_TIE} to false in {CONFIG}"
+            )
+
+
+# Configurations
+
+
+def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:
+    for key, value in fields.items():
+        if isinstance(value, bool):
+            yield (*prefix, key), value
+        elif isinstance(value, dict):
+            yield from _flags(value, (*prefix, key))
+
+
+def _with(raw: Config, defaults: Config, changes: Mapping[Field, Any]) -> Config:
+    """config.json with some fields set; a list or a nested configuration it does not have is that of the defaults."""
+    made = copy.deepcopy(raw)
+    for where, value in changes.items():
+        holder: Any = made
+        default: Any = defaults
+        for key in where[:-1]:
+            default = default[key]
+            if isinstance(holder, dict) and holder.get(key) is None:
+                holder[key] = copy.deepcopy(default)
+            holder = holder[key]
+        holder[where[-1]] = value
+    return made

@@ -1,0 +1,403 @@
+"""From a Hugging Face checkpoint to a graph whose weights stay on disk.
+
+The class is the one that config.json names. It is built on the meta device and traced with fake weights; tables that
+are not saved with a model, such as rotary frequencies, get the values that ``from_pretrained`` would give them, since
+they are part of what the model computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.huggingface import weights
+from graphclone.formats.huggingface.config_solver import Config, Shapes
+from graphclone.formats.huggingface.conversion import Source, loaded
+from graphclone.formats.huggingface.layouts import CONFIG, described, quantised, without_config, wrapped
+from graphclone.formats.huggingface.model_class import fitting_class
+from graphclone.formats.huggingface.model_inputs import (
+    InputMaker,
+    media_tokens,
+    processor_fields,
+    sizes_known,
+    structured,
+    traceable,
+)
+from graphclone.formats.torch.example_inputs import with_fresh_sizes
+from graphclone.formats.torch.into import weightless
+from graphclone.formats.torch.reader import trace
+from graphclone.graph.ir import Graph, Output, values_in
+
+_ASSERTION = "aten._assert"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        name: as the user wrote it.
+        folder: that it is in.
+        raw: config.json as it is.
+        config: the configuration object.
+        cls: the model's class.
+        dtype: of the model.
+        weights: the tensors on disk, by the names they have there.
+        inputs: what to feed the model, where the user says so.
+        trusted: whether code that comes with it may run.
+        graphs: what has been traced, by the fields of its configuration.
+    """
+
+    name: str
+    folder: Path
+    raw: Config
+    config: Any
+    cls: Any
+    dtype: torch.dtype
+    weights: weights.Weights
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    trusted: bool = False
+    graphs: dict[str, Graph] = field(default_factory=dict)
+
+    @cached_property
+    def fields(self) -> Config:
+        """The configuration as a dict, defaults and all."""
+        found: Config = self.config.to_dict()
+        return found
+
+    @cached_property
+    def tensors(self) -> dict[str, Source]:
+        """What is on disk for every tensor of the model; ``from_pretrained`` knows old names and forms.
+
+        Raises:
+            GraphcloneError: tensors on disk do not make one of the model.
+        """
+        with quiet():
+            return loaded(self.on_meta(self.config), self.weights)
+
+    @cached_property
+    def taken(self) -> set[int]:
+        """Every size that a weight of the source has, which no example input should have."""
+        return {size for shape in self.shapes(self.fields).values() for size in shape}
+
+    def with_fields(self, fields: Config) -> Any:
+        """The configuration object of other fields."""
+        return type(self.config).from_dict(copy.deepcopy(fields))
+
+    def understood(self, raw: Config) -> Config:
+        """The configuration that ``from_pretrained`` makes of a config.json, as a dict."""
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            (Path(folder) / CONFIG).write_text(json.dumps(raw))
+            found: Config = type(self.config).from_pretrained(folder).to_dict()
+        return found
+
+    def shapes(self, fields: Config) -> Shapes:
+        """The shape of every parameter and saved buffer of the model with these fields."""
+        with quiet():
+            module = self.on_meta(self.with_fields(fields))
+        return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+    def on_meta(self, config: Any) -> Any:
+        """The model of a configuration, without any memory for its weights."""
+        return _on_meta(self.cls, config, self.dtype)
+
+    def traced(self, fields: Config, name: str) -> Graph:
+        """The trace of the model with these fields, without weights; a graph of one's own.
+
+        Raises:
+            GraphcloneError: nobody says what to feed it, or torch.export refuses it.
+        """
+        key = json.dumps(fields, sort_keys=True, default=str)
+        if key not in self.graphs:
+            with quiet():
+                module = uncached(self.on_meta(self.with_fields(fields)))
+                inputs = traceable(module, dict(self.example_inputs))
+                module = weightless(module)
+                with sizes_known(inputs) as known:
+                    module.forward = _with_sizes(module.forward, known) if known() else module.forward
+                    graph = self._exported(module, inputs, name)
+            graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
+            graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
+            graph.prune()
+            self.graphs[key] = graph
+        return self.graphs[key].copy()
+
+    def _exported(self, module: Any, inputs: dict[str, Any], name: str) -> Graph:
+        try:
+            return trace(module, (), inputs, name=name, dynamic=False)
+        except GraphcloneError as refusal:
+            if self.inputs:
+                raise
+            fed = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
+            advice = f"it was fed with {fed} made for it; give others: clone_checkpoint(.., inputs={{..}})"
+            raise GraphcloneError(f"{refusal}; {advice}") from refusal
+
+    def runs(self, fields: Config) -> list[Any]:
+        """The operations of one run of the model with these fields, with the shapes of their results."""
+        recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
+        with quiet(), torch.no_grad():
+            module = uncached(self.on_meta(self.with_fields(fields)))
+            inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
+            with mode, recorder, sizes_known(inputs) as known:
+                faked(**inputs, **known())
+        return recorder.seen
+
+    @cached_property
+    def example_inputs(self) -> dict[str, Any]:
+        """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
+
+        Raises:
+            GraphcloneError: neither says enough.
+        """
+        if self.inputs:
+            as_given = structured(self.inputs, media_tokens(self.config))
+            return dict(self.inputs if as_given else with_fresh_sizes(dict(self.inputs), self.taken))
+        with quiet():
+            module = uncached(self.on_meta(self.config))
+            made = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken).made()
+        if made is None:
+            raise GraphcloneError(
+                f"{self.name}: it is not known what to feed as {module.main_input_name}; "
+                "give example inputs: graphclone.clone_checkpoint(.., inputs={..})"
+            )
+        return made
+
+
+# Reading
+
+
+def open_checkpoint(
+    text: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    inputs: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Checkpoint:
+    """The checkpoint in a folder, or of a hub id; its weights are not read yet.
+
+    Args:
+        text: folder or hub id.
+        trust_remote_code: let code that comes with the checkpoint run.
+        inputs: example inputs by name, for a model that none can be made for.
+        dtype: that its floats are read in, if not those they are stored in.
+
+    Raises:
+        GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
+    """
+    folder = Path(text)
+    if folder.is_file():
+        raise GraphcloneError(described(folder) or f"{text}: a file; give the folder of a checkpoint")
+    if not folder.is_dir():
+        folder = _downloaded(str(text))
+    raw = _read_config(folder / CONFIG)
+    if quantised(raw):
+        raise GraphcloneError(
+            f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
+        )
+    found = weights.open_weights(folder)
+    if (fault := wrapped(found)) is not None:
+        raise GraphcloneError(f"{text}: {fault}")
+    if dtype is None:
+        dtype = _dtype(raw, found)
+    else:
+        found = weights.converted(found, dtype)
+        raw = {**{key: value for key, value in raw.items() if key != "torch_dtype"}, "dtype": _named(dtype)}
+    config, cls = _config_and_class(folder, raw, trust_remote_code, found, dtype)
+    trusted = trust_remote_code and "auto_map" in raw
+    return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
+
+
+def _downloaded(name: str) -> Path:
+    """The folder that a hub id has been downloaded to."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    advice = "give the folder of a checkpoint, or a hub id where there is a network"
+    small = ["*.json", "*.model", "*.txt", "*.jinja", "LICENSE*", "README.md", "*.py"]
+    download = partial(huggingface_hub.snapshot_download, name, ignore_patterns=["*/*"])
+    try:
+        folder = Path(download(allow_patterns=[*small, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):  # many repositories have both
+            folder = Path(download(allow_patterns=["*.bin"]))
+    except HFValidationError:
+        raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
+    except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
+        reason = first_line(error)
+        raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
+    return folder
+
+
+def _read_config(path: Path) -> Config:
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise GraphcloneError(without_config(path.parent)) from None
+    except (OSError, ValueError) as error:
+        raise GraphcloneError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise GraphcloneError(f"{path}: is not a configuration")
+    return raw
+
+
+def _config_and_class(
+    folder: Path, raw: Config, trusted: bool, found: weights.Weights, dtype: torch.dtype
+) -> tuple[Any, Any]:
+    transformers = imported()
+    name = next(iter(raw.get("architectures") or []), "")
+    cls = getattr(transformers, name, None) if name else None
+    remote = raw.get("auto_map") or {}
+    if cls is None and remote and not trusted:
+        raise GraphcloneError(
+            f"{folder}: needs code that comes with it ({name}), which is not run unless you ask: read it, "
+            "then give --trust-remote-code"
+        )
+    try:
+        with quiet():
+            if cls is None and remote:
+                return _remote(folder, name, remote)
+            config = transformers.AutoConfig.from_pretrained(folder)
+    except GraphcloneError:
+        raise
+    except Exception as error:  # validators and unknown model types raise whatever they like
+        reason = first_line(error)
+        raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
+    with quiet():
+        cls = cls or fitting_class(config, found, lambda cls: _on_meta(cls, config, dtype))
+    if cls is None:
+        named = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
+        advice = "set its architectures to the class that saved it"
+        raise GraphcloneError(
+            f"{folder / CONFIG}: {named}, and no class for {config.model_type} finds all its weights; {advice}"
+        )
+    return config, cls
+
+
+def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, Any]:
+    """The configuration and the class whose code comes with the checkpoint."""
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    reference = next((item for item in remote.values() if str(item).rpartition(".")[2] == name), None)
+    if reference is None:
+        raise GraphcloneError(f"{folder}: transformers has no {name}, nor does the code that comes with it")
+    config = imported().AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    return config, get_class_from_dynamic_module(reference, folder)
+
+
+def imported() -> Any:
+    """The transformers library.
+
+    Raises:
+        GraphcloneError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise GraphcloneError("Hugging Face checkpoints need transformers: pip install graphclone[hf]") from error
+    return transformers
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
+    """What the configuration says, or else the first weight has."""
+    named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
+    if isinstance(named, torch.dtype):
+        return named
+    return next((tensor.dtype for tensor in found.values() if tensor.dtype.is_floating_point), torch.float32)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the logs, the warnings and the bars of the libraries, for which a probe that is refused is an error."""
+    bars, disabled = imported().logging, logging.root.manager.disable
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        if shown:
+            bars.enable_progress_bar()
+
+
+# Building
+
+
+def _on_meta(cls: Any, config: Any, dtype: torch.dtype) -> Any:
+    with torch.device("meta"), _safe_linspace():
+        return cls._from_config(config, dtype=dtype).eval()
+
+
+@contextmanager
+def _safe_linspace() -> Iterator[None]:
+    """Code that reads numbers off ``torch.linspace`` while it builds a model needs it on the CPU."""
+    original: Callable[..., Any] = torch.linspace
+
+    def on_cpu(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{"device": "cpu", **kwargs})
+
+    torch.linspace = on_cpu
+    try:
+        yield
+    finally:
+        torch.linspace = original
+
+
+def uncached(module: Any) -> Any:
+    """A model that keeps no cache unless it is told to; not every class passes on what it is told."""
+    for part in module.modules():
+        if getattr(getattr(part, "config", None), "use_cache", False):
+            part.config.use_cache = False
+    return module
+
+
+def _with_sizes(forward: Callable[..., Any], known: Callable[[], dict[str, Any]]) -> Callable[..., Any]:
+    return lambda **inputs: forward(**inputs, **known())
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def drop_inner_outputs(graph: Graph) -> list[Output]:
+    """Return only the first output and those that nothing in the model reads; the others.
+
+    What a model returns besides, such as the states of its encoder, it computes with: it may be as wide as the model.
+    """
+    read = {value for node in graph.nodes for value in node.inputs}
+    inner = [o for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))]
+    graph.outputs = [output for output in graph.outputs if output not in inner]
+    return inner
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every operation with the shapes of its results."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        results = result if isinstance(result, list | tuple) else [result]
+        self.seen.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
+        return result

@@ -1,0 +1,289 @@
+"""Write a checkpoint's folder: shards first, all else after them, under another name until it is whole.
+
+``OUT`` is written as ``OUT.partial``, which holds a record of what is being written and which shards are finished, so
+that a run that was killed can go on. It becomes ``OUT`` by being renamed, once everything in it is done and verified.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphclone import __version__
+from graphclone.errors import GraphcloneError, NotEquivalentError
+from graphclone.formats.huggingface.layouts import CONFIG
+from graphclone.formats.huggingface.shards import Shard, write_shards
+from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE, StoredTensor
+
+CARD = "README.md"
+RECORD = "graphclone-progress.json"
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ckpt", ".ot", ".tflite"}
+_OWN = {CONFIG, CARD, RECORD, SINGLE, INDEX, PICKLE, PICKLE_INDEX, f"{PICKLE}.index.json", ".gitattributes"}
+
+_MODULES = "modules.json"
+
+_NOT_OF_THE_CLONE = (
+    "adapter_config.json", "trainer_state.json", "latest", "params.json", "*.index.json", "optimizer*", "scheduler*",
+    "rng_state*", "*.distcp",
+)  # fmt: skip
+"""Files that go with weights that are not copied, or with a run of training that is not the clone's."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user's interrupt, with what was left behind."""
+
+
+@dataclass
+class Staging:
+    """The folder in which a checkpoint comes into being.
+
+    Attributes:
+        target: what it will be called.
+        folder: what it is called so far.
+        fingerprint: of everything that decides the bytes of the shards.
+        finished: the finished shards by file name, each with the source tensors in it that hold NaNs.
+    """
+
+    target: Path
+    folder: Path
+    fingerprint: str
+    finished: dict[str, list[str]] = field(default_factory=dict)
+
+    def record(self) -> None:
+        """Note what is finished, so that another run may go on from here."""
+        text = json.dumps({"fingerprint": self.fingerprint, "finished": self.finished}, indent=2)
+        write_text(self.folder / RECORD, text)
+
+    def write(self, shards: Sequence[Shard], advance: Callable[[int], None]) -> None:
+        """Write the shards that are not finished.
+
+        Raises:
+            OSError: a file cannot be written.
+            GraphcloneError: a tensor cannot be read.
+        """
+
+        def done(shard: Shard, nans: list[str]) -> None:
+            self.finished[shard.file_name] = nans
+            self.record()
+
+        known = [shard for shard in shards if shard.file_name in self.finished]
+        for shard in known:
+            path = self.folder / shard.file_name
+            if not path.is_file() or path.stat().st_size != shard.nbytes:
+                del self.finished[shard.file_name]
+            else:
+                advance(shard.nbytes)
+        write_shards(self.folder, [shard for shard in shards if shard.file_name not in self.finished], done, advance)
+
+    def publish(self, force: bool) -> None:
+        """Give the folder its name; one that it replaces goes away only then."""
+        aside = self.target.with_name(f"{self.target.name}.replaced")
+        if force and self.target.exists():
+            self.target.rename(aside)
+        self.folder.rename(self.target)
+        (self.target / RECORD).unlink()
+        _remove(aside)
+
+
+def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> None:
+    """Refuse a folder that cannot be written to, before any work is done.
+
+    Raises:
+        GraphcloneError: it is in the way, or is the source, or there is nothing to go on from.
+    """
+    if not target.parent.is_dir():
+        raise GraphcloneError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.resolve() == source.resolve() or source.resolve().is_relative_to(target.resolve()):
+        raise GraphcloneError(f"{target}: is where the source is; write elsewhere")
+    if target.exists() and not force:
+        raise GraphcloneError(f"{target}: exists already; --force overwrites it")
+    if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir() if target.is_dir() else [target]):
+        raise GraphcloneError(f"{target}: exists and is no checkpoint, so that --force does not overwrite it")
+    if resume and not _partial(target).exists():
+        raise GraphcloneError(f"{target}: there is nothing to resume; leave out --resume")
+
+
+@contextmanager
+def staged(target: Path, fingerprint: str, *, resume: bool) -> Iterator[Staging]:
+    """The folder to write to in place of the target. Shards finished in it outlive a failure.
+
+    Raises:
+        GraphcloneError: another run is writing to it, it is of another command, or it cannot be written to.
+    """
+    folder = _partial(target)
+    with _locked(target):
+        staging = Staging(target, folder, fingerprint, _finished(folder, fingerprint) if resume else {})
+        try:
+            if not resume:
+                _remove(folder)
+                folder.mkdir()
+            staging.record()
+            yield staging
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {_left(staging)}") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise GraphcloneError(f"cannot write {target}: {reason}; {_left(staging)}") from error
+        except NotEquivalentError:
+            _remove(folder)
+            raise
+        except GraphcloneError as error:
+            raise GraphcloneError(f"{error}; {_left(staging)}") from error
+
+
+def _left(staging: Staging) -> str:
+    """Tidy up after a failure: finished shards stay, for they can be used. What is left, in words."""
+    count = len(staging.finished)
+    if not count:
+        _remove(staging.folder)
+        return "nothing was left behind"
+    return f"{count} finished shards are left in {staging.folder}: --resume goes on from them"
+
+
+def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        known, finished = record["fingerprint"], dict(record["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise GraphcloneError(f"{folder}: holds no record of what was being written; leave out --resume") from None
+    if known != fingerprint:
+        raise GraphcloneError(
+            f"{folder}: was being written by another command, or from a source that has changed; leave out --resume"
+        )
+    return finished
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Held by one process at a time; the system lets go of it however the process ends."""
+    lock = target.with_name(f".{target.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise GraphcloneError(f"cannot write to {target.parent}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise GraphcloneError(f"{target}: another run is writing it; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fingerprint(shards: Sequence[Shard], settings: Mapping[str, Any]) -> str:
+    """A digest of all that decides what is in the shards: the plan, and the state of the source's files."""
+    digest = hashlib.sha256(json.dumps([__version__, dict(settings)], sort_keys=True).encode())
+    for shard in shards:
+        digest.update(f"\0{shard.file_name}".encode() + shard.header)
+        for entry in (entry for item in shard.entries for entry in item.entries):
+            recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
+            digest.update(repr((entry.name, recipe)).encode())
+            for part in entry.source.parts:
+                status = part.file.stat()
+                place = part.offset if isinstance(part, StoredTensor) else 0
+                source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)
+                digest.update(repr(source).encode())
+    return digest.hexdigest()
+
+
+# The other files
+
+
+def write_text(path: Path, text: str) -> None:
+    """A file that is whole or not there."""
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def write_index(folder: Path, shards: Sequence[Shard]) -> None:
+    """The index of several shards; a single one needs none."""
+    if len(shards) > 1:
+        total = sum(slot.nbytes for shard in shards for slot in shard.slots)
+        where = {slot.name: shard.file_name for shard in shards for slot in shard.slots}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """The last file that ``from_pretrained`` needs."""
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def copied(source: Path, folder: Path, width: tuple[int, int], *, code: bool) -> list[str]:
+    """Copy what lies beside the weights and still belongs to them: tokenizer, generation config, licence, modules.
+
+    Args:
+        source: folder of the source.
+        folder: of the clone.
+        width: of the model's states, before and after.
+        code: whether code is copied.
+
+    Returns:
+        Names of what a user may miss.
+    """
+    modules = _modules(source, width)
+    left_out = []
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            left_out += [path.name] if not path.name.startswith(".") and path.name not in modules else []
+        elif path.name in _OWN:
+            continue
+        elif any(map(path.match, _NOT_OF_THE_CLONE)) or (path.name == _MODULES and not modules):
+            left_out.append(path.name)
+        elif path.suffix not in _WEIGHTS and (code or path.suffix != ".py"):
+            shutil.copyfile(path, folder / path.name)
+    for name in modules:
+        if name:
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+            for path in (folder / name).rglob(CONFIG):
+                _widen_config(path, width)
+    return left_out
+
+
+def _modules(source: Path, width: tuple[int, int]) -> set[str]:
+    """The folders of the modules that sentence-transformers runs a model with, the model's own ("") among them.
+
+    None where one of them is not there, or has weights for states of the width before.
+    """
+    try:
+        listed = {str(module["path"]) for module in json.loads((source / _MODULES).read_bytes())}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    inner = [source / name for name in sorted(listed - {""})]
+    whole = all(name == Path(name).name and name != ".." for name in listed) and all(path.is_dir() for path in inner)
+    if not whole or (width[0] != width[1] and any(f.suffix in _WEIGHTS for p in inner for f in p.rglob("*"))):
+        return set()
+    return listed | {""}
+
+
+def _widen_config(path: Path, width: tuple[int, int]) -> None:
+    """The dimensions in the configuration of a module that are the width of the model's states grow with it."""
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError:
+        return
+    if isinstance(fields, dict):
+        wider = {k: width[1] if k.endswith("dimension") and v == width[0] else v for k, v in fields.items()}
+        write_text(path, json.dumps(wider, indent=2) + "\n")

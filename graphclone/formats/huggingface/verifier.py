@@ -1,0 +1,259 @@
+"""Whether two checkpoints compute the same, both loaded by ``from_pretrained`` as anybody would.
+
+The measure is the source's own rounding: its error against itself in a higher precision (float64, or float32 for a
+model of half precision, which needs less memory). One model is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.huggingface.model_inputs import media_tokens, structured
+from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet, uncached
+from graphclone.runtime.interpreter import output_tensors
+from graphclone.runtime.maps import Maps
+from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.lockstep import Deviation
+
+if TYPE_CHECKING:
+    from graphclone.formats.huggingface.plan import Plan
+
+SETS = 3
+"""Input sets: the example, and others with other values."""
+
+_TOKENS = "input_ids"
+
+Outputs = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class SourceRuns:
+    """What the source computes, to hold clones against.
+
+    Attributes:
+        inputs: what it was fed.
+        own: its outputs in its own precision.
+        shaken: the same with weights that are a rounding off.
+        exact: its outputs in a higher precision.
+        options: that it had to be loaded with to be run.
+    """
+
+    inputs: Sequence[dict[str, Any]]
+    own: Sequence[Outputs]
+    shaken: Sequence[Outputs]
+    exact: Sequence[Outputs]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_EAGER = {"experts_implementation": "eager"}
+"""Other implementations know no float64, and no row whose length is odd."""
+
+
+@torch.no_grad()
+def run_source(checkpoint: Checkpoint) -> SourceRuns:
+    """Load the source and run it, in its own precision and in a higher one.
+
+    Raises:
+        GraphcloneError: it cannot be loaded or run.
+    """
+    options: Mapping[str, Any] = {}
+    model, _ = _loaded(checkpoint, checkpoint.folder)
+    try:
+        inputs, own = _own_runs(model, checkpoint)
+    except GraphcloneError:
+        options = _EAGER
+        model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+        inputs, own = _own_runs(model, checkpoint)
+    _shake(model)
+    shaken = [_run(model, feed) for feed in inputs]
+    del model
+    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
+    precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
+    model.to(precise)
+    exact = [_run(model, _cast(feed, precise)) for feed in inputs]
+    return SourceRuns(inputs, own, shaken, exact, options)
+
+
+def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
+    """The input sets that the source can be run on, the example among them, and what it makes of each.
+
+    Raises:
+        GraphcloneError: it cannot be run on the example.
+    """
+    inputs: list[dict[str, Any]] = []
+    own: list[Outputs] = []
+    for feed in _input_sets(checkpoint):
+        try:
+            own.append(_run(model, feed))
+        except GraphcloneError as refusal:
+            if not inputs:
+                advice = "give other inputs, or --no-verify"
+                raise GraphcloneError(f"{checkpoint.name}: the source itself fails: {refusal}; {advice}") from refusal
+            continue  # values in another order may mean nothing to it
+        inputs.append(feed)
+    return inputs, own
+
+
+def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
+    """Load source and clone, and run both on the same inputs.
+
+    Args:
+        plan: of the clone.
+        folder: that it lies in.
+        source: what the source computes, if that is known already.
+
+    Raises:
+        GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
+    """
+    source = source or run_source(plan.checkpoint)
+    maps = Maps(plan.clone.state)
+    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+    widened = {name: partial(maps.widened, value) for name, value in values.items()}
+    return _compared(plan.checkpoint, folder, source, widened)
+
+
+def verify_folders(source: str | Path, clone: str | Path) -> Report:
+    """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
+
+    Raises:
+        GraphcloneError: one cannot be read, or the first not run.
+    """
+    wide = open_checkpoint(clone)
+    checkpoint = open_checkpoint(source)
+    if checkpoint.dtype != wide.dtype:
+        checkpoint = open_checkpoint(source, dtype=wide.dtype)
+    runs = run_source(checkpoint)
+    return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is), alike_only=True)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _compared(
+    checkpoint: Checkpoint,
+    folder: Path,
+    source: SourceRuns,
+    widened: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
+    *,
+    alike_only: bool = False,
+) -> Report:
+    """What the model in a folder makes of the source's inputs, held against what the source makes of them, widened.
+
+    With ``alike_only`` outputs after the first are left out that have another shape: a clone may compute with them.
+    """
+    try:
+        model, problems = _loaded(checkpoint, folder, **source.options)
+        if problems:
+            return _report(checkpoint, _failed(problems[0]), source.inputs)
+        with torch.no_grad():
+            wide = [_run(model, feed) for feed in source.inputs]
+    except GraphcloneError as refusal:
+        return _report(checkpoint, _failed(str(refusal)), source.inputs)
+    if absent := [name for name in widened if name not in wide[0]]:
+        return _report(checkpoint, _failed(f"it returns no {absent[0]}"), source.inputs)
+    first, *others = widened
+    names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
+    measured = [
+        [_floor(name, widened[name], [run[name] for run in runs]) for name in names]
+        for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
+    ]
+    return _report(checkpoint, judge("from_pretrained", measured), source.inputs)
+
+
+def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
+    shapes = [", ".join("x".join(map(str, v.shape)) for v in feed.values() if _is_tensor(v)) for feed in inputs]
+    return Report(checkpoint.name, (check,), tuple(shapes))
+
+
+def _failed(reason: str) -> Check:
+    first = Deviation("the clone", "", "", float("inf"), reason)
+    return Check("from_pretrained", False, reason, first=first)
+
+
+def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
+    """The error of one output in source and clone; in half precision the truth is known to float32 only."""
+    exact, own, shaken, wide = runs
+    truth = exact.to(torch.float64)
+    floor = noise_floor(name, (truth, own), (widened(truth), wide))
+    return replace(floor, source=max(floor.source, error(truth, shaken)))
+
+
+def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+    """The model in a folder, and what ``from_pretrained`` did not find or could not use.
+
+    Raises:
+        GraphcloneError: it raises.
+    """
+    options |= {"trust_remote_code": True} if checkpoint.trusted else {}
+    try:
+        with quiet():
+            model, info = checkpoint.cls.from_pretrained(
+                folder, output_loading_info=True, dtype=checkpoint.dtype, **options
+            )
+    except Exception as failure:  # whatever the class raises
+        reason = first_line(failure)
+        raise GraphcloneError(f"{folder}: from_pretrained fails: {reason}") from failure
+    problems = [
+        f"from_pretrained finds {what.replace('_', ' ')}: {min(map(str, info[what]))}"
+        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if info.get(what)
+    ]
+    return uncached(model.eval()), problems
+
+
+def _run(model: Any, feed: dict[str, Any]) -> Outputs:
+    try:
+        found = model(**feed)
+    except Exception as failure:  # whatever the class raises
+        raise GraphcloneError(f"{type(model).__name__} cannot be run: {first_line(failure)}") from failure
+    named = found.items() if hasattr(found, "items") else enumerate(found if isinstance(found, tuple) else (found,))
+    return {str(name): tensor for name, tensor in named if _is_tensor(tensor)}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {k: v.to(dtype) if _is_tensor(v) and v.is_floating_point() else v for k, v in feed.items()}
+
+
+def _input_sets(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    """The example, and its values in other orders; sizes, and places that are not for words, stay where they are."""
+    example, tokens = checkpoint.example_inputs, media_tokens(checkpoint.config)
+    held = structured(example, tokens)
+    places = torch.tensor(list(tokens.values()))
+    yield example
+    for seed in range(1, SETS):
+        generator = torch.Generator().manual_seed(seed)
+        yield {
+            name: _rearranged(value, places, generator)
+            if _is_tensor(value) and (value.is_floating_point() or name == _TOKENS or not held)
+            else value
+            for name, value in example.items()
+        }
+
+
+def _rearranged(tensor: torch.Tensor, places: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    values = tensor.flatten()
+    moving = ~torch.isin(values, places) if tensor.dtype == torch.int64 else torch.ones_like(values, dtype=torch.bool)
+    values = values[moving]
+    order = torch.randperm(values.numel(), generator=generator)
+    return tensor.masked_scatter(moving.view(tensor.shape), values[order])
+
+
+def _shake(model: Any) -> None:
+    """Move every weight by up to a unit in its last place: one run may be lucky in its rounding."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        for row in parameter.view(-1).split(1 << 22):  # a few at a time, for memory
+            off = torch.rand(row.shape, generator=generator) * 2 - 1
+            row.mul_(1 + torch.finfo(row.dtype).eps * off)

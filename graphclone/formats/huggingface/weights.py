@@ -1,0 +1,240 @@
+"""The tensors of a checkpoint on disk: where they lie, and one at a time what they hold.
+
+Nothing is mapped into memory: a tensor is read into a buffer of its own when it is wanted, and gone when it is
+dropped. The safetensors format is 8 bytes for the length of a JSON header, the header, and the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.huggingface.layouts import described
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The types of safetensors that can be widened; quantised ones cannot."""
+
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+_MAX_HEADER = 100_000_000
+"""Bytes; safetensors itself takes no longer header."""
+
+PICKLE_NOTE = "read from pickle files (.bin), by torch.load(weights_only=True); safetensors files need less memory"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a safetensors file, read anew whenever it is wanted.
+
+    Attributes:
+        file: that it lies in.
+        name: it has there.
+        offset: of its first byte in the file.
+        shape: of the tensor.
+        dtype: of the tensor once it is read.
+        stored: what it has in the file, if that is another.
+    """
+
+    file: Path
+    name: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    stored: torch.dtype | None = None
+
+    @property
+    def parts(self) -> tuple[StoredTensor]:
+        """What it is made of on disk."""
+        return (self,)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return prod(self.shape) * (self.stored or self.dtype).itemsize
+
+    def to(self, dtype: torch.dtype) -> StoredTensor:
+        """The same in another dtype."""
+        return replace(self, dtype=dtype, stored=self.stored or self.dtype)
+
+    def rows(self, first: int, end: int) -> StoredTensor:
+        """The part between two indices of its first axis."""
+        row = self.nbytes // self.shape[0]
+        return replace(self, offset=self.offset + first * row, shape=(end - first, *self.shape[1:]))
+
+    def read(self) -> torch.Tensor:
+        """The tensor, in memory of its own.
+
+        Raises:
+            GraphcloneError: the file cannot be read, or has become shorter.
+        """
+        data = torch.empty(self.nbytes, dtype=torch.uint8)
+        view = memoryview(data.numpy())  # type: ignore[arg-type]
+        try:
+            with self.file.open("rb", buffering=0) as file:
+                file.seek(self.offset)
+                while view and (count := file.readinto(view)):
+                    view = view[count:]
+        except OSError as error:
+            raise GraphcloneError(f"{self.file}: {self.name} cannot be read: {error.strerror or error}") from error
+        if view:
+            raise GraphcloneError(f"{self.file}: ends within {self.name}; copy or download it again")
+        return data.view(self.stored or self.dtype).reshape(self.shape).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class PickledTensor:
+    """A tensor of a pickle file, mapped into memory by torch; in another dtype once it is read, if one is given."""
+
+    file: Path
+    name: str
+    tensor: torch.Tensor
+    other: torch.dtype | None = None
+
+    @property
+    def parts(self) -> tuple[PickledTensor]:
+        """What it is made of on disk."""
+        return (self,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.other or self.tensor.dtype
+
+    def to(self, dtype: torch.dtype) -> PickledTensor:
+        """The same in another dtype."""
+        return replace(self, other=dtype)
+
+    def read(self) -> torch.Tensor:
+        return self.tensor.to(self.dtype)
+
+
+_Reader = Callable[[Path], Iterator[Any]]
+
+Weights = Mapping[str, StoredTensor | PickledTensor]
+
+
+def converted(found: Weights, dtype: torch.dtype) -> Weights:
+    """The same tensors with all floats in a dtype; none is read."""
+    return {name: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor for name, tensor in found.items()}
+
+
+def open_weights(folder: Path) -> Weights:
+    """The tensors of a checkpoint by name; none is read.
+
+    Raises:
+        GraphcloneError: there are none, or files are missing, damaged, or not what the index says.
+    """
+    readers: dict[str, _Reader] = {
+        SINGLE: safetensors_of,
+        INDEX: _indexed,
+        PICKLE: _pickled,
+        PICKLE_INDEX: _indexed,
+    }
+    for name, read in readers.items():
+        if (path := folder / name).exists():
+            return {tensor.name: tensor for tensor in read(path)}
+    raise GraphcloneError(described(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
+
+
+def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
+    """The tensors of all files of an index, which must list each where it is."""
+    listed = _weight_map(index)
+    read: _Reader = safetensors_of if index.name == INDEX else _pickled
+    for file_name in dict.fromkeys(listed.values()):
+        path = index.parent / file_name
+        if Path(file_name).name != file_name or not path.is_file():
+            raise GraphcloneError(f"{index}: lists {file_name}, which is not there; complete the checkpoint")
+        found: list[StoredTensor | PickledTensor] = [*read(path)]
+        names = {tensor.name for tensor in found}
+        expected = {name for name, file in listed.items() if file == file_name}
+        if names != expected:
+            odd = min(names ^ expected)
+            where = "lists it there, but it is not in" if odd in expected else "does not list it, but it is in"
+            raise GraphcloneError(f"{index}: the index disagrees about {odd}: it {where} {file_name}")
+        yield from found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        listed = json.loads(index.read_bytes())["weight_map"]
+        if isinstance(listed, dict) and all(isinstance(item, str) for item in listed.values()):
+            return listed
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GraphcloneError(f"{index}: not an index of weights: {type(error).__name__}: {error}") from error
+    raise GraphcloneError(f"{index}: not an index of weights: its weight_map is not a map of names")
+
+
+def safetensors_of(path: Path) -> Iterator[StoredTensor]:
+    """The tensors of one safetensors file, as its header has them.
+
+    Raises:
+        GraphcloneError: the file cannot be read, or its header is not what its data is.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 0 < length <= min(_MAX_HEADER, size - 8) else None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its header is damaged"
+        raise GraphcloneError(f"{path}: cannot be read: {reason}; copy or download it again") from error
+    if not isinstance(header, dict):
+        raise GraphcloneError(f"{path}: not a safetensors file, or cut off; copy or download it again")
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        yield _entry(path, name, entry, 8 + length, size)
+
+
+def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
+    try:
+        kind, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    except (KeyError, TypeError, ValueError):
+        raise GraphcloneError(f"{path}: the entry of {name} is damaged; copy or download it again") from None
+    if kind not in DTYPES:
+        raise GraphcloneError(f"{path}: {name} is {kind}, which cannot be widened; use the unquantised checkpoint")
+    tensor = StoredTensor(path, name, start + first, shape, DTYPES[kind])
+    if any(axis < 0 for axis in shape) or first < 0 or last - first != tensor.nbytes:
+        raise GraphcloneError(f"{path}: the data of {name} does not have its shape; copy or download it again")
+    if start + last > size:
+        raise GraphcloneError(f"{path}: ends within {name}; copy or download it again")
+    return tensor
+
+
+def _pickled(path: Path) -> Iterator[PickledTensor]:
+    """The tensors of a pickle file, read by torch's restricted unpickler, which runs no code."""
+    try:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # a file in torch's old format cannot be mapped
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler stumbles over
+        reason = first_line(error)
+        raise GraphcloneError(f"{path}: refused by torch.load(weights_only=True): {reason}") from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+        raise GraphcloneError(f"{path}: holds something else than tensors; convert it to safetensors")
+    for name, tensor in found.items():
+        yield PickledTensor(path, name, tensor.detach())

@@ -1,0 +1,266 @@
+"""From a Hugging Face checkpoint to a wider one that its stock class loads, disk to disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphclone.algebra.strategies import Strategy, StrategyLike
+from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.clones.clone import Traced
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface import card, staging
+from graphclone.formats.huggingface.plan import After, Plan, computed_tables, plan
+from graphclone.formats.huggingface.reader import drop_inner_outputs, open_checkpoint, quiet
+from graphclone.formats.huggingface.shards import Shard, sharded
+from graphclone.passes import analysis
+from graphclone.pipeline.runner import Request, State, Widen, run
+from graphclone.progress import Progress, silent
+from graphclone.sources import Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from graphclone.verification.checks import Report
+
+MAX_SHARD_SIZE = 5_000_000_000
+"""Bytes of a shard, as ``save_pretrained`` has it."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that has been written.
+
+    Attributes:
+        plan: what was decided.
+        shards: its files of weights.
+        verification: what comparing source and clone found; None if that was left out.
+        notes: what the user should know.
+    """
+
+    plan: Plan
+    shards: Sequence[Shard]
+    verification: Report | None
+    notes: Sequence[str]
+
+
+def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
+    source: str | Path,
+    output: str | Path,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    inputs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    command: str = "graphclone.clone_checkpoint",
+    progress: Progress | None = None,
+    after: After | None = None,
+) -> Written:
+    """Write a wider checkpoint, which ``from_pretrained`` loads and which computes what the source computes.
+
+    Args:
+        source: folder of the checkpoint, or its hub id.
+        output: folder to be written.
+        widen: a factor, or factors by dim; as for ``clone``.
+        widen_io: patterns of names of outputs that may grow.
+        strategy: as for ``clone``.
+        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        seed: of the noise.
+        dtype: of the clone's weights, if not that of the source's.
+        max_shard_size: bytes of tensors in a file, at most.
+        inputs: example inputs by name, for a model that none can be made for; see ``read_inputs``.
+        trust_remote_code: let code that comes with the checkpoint run.
+        resume: go on from the finished shards of a run that was stopped.
+        force: replace a checkpoint that is there already.
+        verify: load both and compare what they compute, before the folder gets its name.
+        command: what the model card shows.
+        progress: told how far it is.
+        after: called after every pass on the source's graph.
+
+    Raises:
+        NotEquivalentError: the clone does not compute the same; nothing is left behind.
+        GraphcloneError: the source cannot be read or widened as asked, or the output not written.
+    """
+    made = plan_checkpoint(
+        source,
+        output,
+        widen=widen,
+        widen_io=widen_io,
+        strategy=strategy,
+        snr_db=snr_db,
+        seed=seed,
+        dtype=dtype,
+        inputs=inputs,
+        trust_remote_code=trust_remote_code,
+        resume=resume,
+        force=force,
+        progress=progress,
+        after=after,
+    )
+    return write_checkpoint(
+        made,
+        output,
+        max_shard_size=max_shard_size,
+        resume=resume,
+        force=force,
+        verify=verify,
+        command=command,
+        progress=progress or silent,
+    )
+
+
+def plan_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
+    source: str | Path,
+    output: str | Path,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    after: After | None = None,
+) -> Plan:
+    """Decide all that ``clone_checkpoint`` would write, and write nothing.
+
+    Raises:
+        GraphcloneError: as ``clone_checkpoint`` raises before it writes.
+    """
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
+    staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
+    return plan(checkpoint, request, progress or silent, after)
+
+
+def write_checkpoint(
+    made: Plan,
+    output: str | Path,
+    *,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    resume: bool = False,
+    force: bool = False,
+    verify: bool = True,
+    command: str = "graphclone.clone_checkpoint",
+    progress: Progress = silent,
+) -> Written:
+    """Write what has been planned; see ``clone_checkpoint``.
+
+    Raises:
+        NotEquivalentError: the clone does not compute the same; nothing is left behind.
+        GraphcloneError: a source tensor cannot be read, or the output not written.
+    """
+    target = Path(output)
+    staging.check_target(target, made.checkpoint.folder, force=force, resume=resume)
+    shards = sharded(made.entries, max_shard_size)
+    strategy = made.clone.state.request.strategy
+    mark = staging.fingerprint(shards, {"config": made.config(), "strategy": _described(strategy)})
+    with staging.staged(target, mark, resume=resume) as stage:
+        _check_room(shards, stage)
+        stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
+        notes = [*made.notes, *_complete(made, shards, stage)]
+        report = _verified(made, stage.folder, progress) if verify else None
+        text = card.text(made, command=command, notes=notes, report=report)
+        staging.write_text(stage.folder / staging.CARD, text)
+        stage.publish(force)
+    return Written(made, shards, report, notes)
+
+
+def _described(strategy: Strategy) -> list[Any]:
+    """What tells strategies apart from one run to the next; a user's function by its name."""
+    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
+
+
+def _complete(made: Plan, shards: Sequence[Shard], stage: staging.Staging) -> Iterator[str]:
+    """Write everything beside the shards; what the user should know about it."""
+    checkpoint = made.checkpoint
+    left_out = staging.copied(checkpoint.folder, stage.folder, made.width, code=checkpoint.trusted)
+    staging.write_index(stage.folder, shards)
+    staging.write_config(stage.folder, made.config())
+    if left_out:
+        yield f"not copied: {', '.join(left_out)}"
+    for names in stage.finished.values():
+        yield from (f"{name} holds NaNs in the source, and so it does here" for name in names)
+
+
+def _verified(made: Plan, folder: Path, progress: Progress) -> Report:
+    from graphclone.formats.huggingface.verifier import verify_checkpoints
+
+    progress("verifying", 0, 1)
+    report = verify_checkpoints(made, folder)
+    report.raise_if_failed()
+    return report
+
+
+def _check_room(shards: Sequence[Shard], stage: staging.Staging) -> None:
+    needed = sum(shard.nbytes for shard in shards if shard.file_name not in stage.finished)
+    free = shutil.disk_usage(stage.folder).free
+    if needed > free:
+        shortage = f"needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
+        raise GraphcloneError(f"{stage.target}: {shortage}; make room or write elsewhere")
+
+
+def _counter(progress: Progress, total: int) -> Callable[[int], None]:
+    """Adds up bytes, in megabytes as they are shown. It is called from several threads, and need not be exact."""
+    written = 0
+
+    def advance(count: int) -> None:
+        nonlocal written
+        written += count
+        progress(f"writing {written / 1e9:.1f} of {total / 1e9:.1f} GB", written, total)
+
+    return advance
+
+
+# As a MODEL of the command line
+
+
+@dataclass(frozen=True)
+class CheckpointSource(Source):
+    """A checkpoint, by its folder or hub id; for outputs that are no checkpoints, a model in memory."""
+
+    @classmethod
+    def of(cls, text: str) -> CheckpointSource:
+        """The checkpoint as a model that can be built."""
+
+        def make() -> tuple[Any, tuple[()], dict[str, Any]]:
+            checkpoint = open_checkpoint(text)
+            with quiet():
+                module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
+            return module, (), checkpoint.example_inputs
+
+        return cls(text, make)
+
+    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
+        checkpoint = open_checkpoint(self.name)
+        graph = checkpoint.traced(checkpoint.fields, self.name)
+        drop_inner_outputs(graph)
+        state = State(graph, Request(widen_io=widen_io))
+        traced = Traced(state, run(analysis(), state))
+        graph.notes += _not_in_a_checkpoint(traced)
+        return traced
+
+
+def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:
+    """The dims that grow by name, but in no class, as its code computes a table of their size."""
+    tables = computed_tables(traced.state)
+    for group in traced.dims:
+        dim = group.dims[0]
+        if dim.pin is None and not dim.default and dim.axis in tables:
+            table = tables[dim.axis]
+            yield f"{group.name} grows in outputs of .onnx and .pt2 only: the class computes {table} from its size"

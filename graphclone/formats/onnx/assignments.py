@@ -1,0 +1,140 @@
+"""Sizes for the dynamic axes of an ONNX graph, by which it is read: which to try, likeliest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.sizes import READINGS, evaluate_symbol, fresh_sizes
+from graphclone.graph.symbols import IMAGES, sums
+
+Assignment = Mapping[str, tuple[int, ...]]
+"""A size per reading for every symbol."""
+
+_STEP = 32
+"""What the sizes of images are multiples of where they are halved again and again."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A dynamic axis of an input."""
+
+    value: onnx_ir.Value
+    number: int
+    symbol: str
+
+
+def symbol_of(value: onnx_ir.Value, axis: int, size: onnx_ir.SymbolicDim) -> str:
+    """The symbol of a dynamic axis: one of its own where it has none."""
+    return size.value or f"{value.name}_{axis}"
+
+
+def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[Assignment]:
+    """Sizes for every symbol, those that say most first.
+
+    Different ones for all; one the sum of others; equal ones for equal positions; those of images; one of them 1;
+    what is known to be accepted; and single sizes that models are made for, which other sizes of the same axis do not
+    fit.
+
+    Args:
+        model: whose inputs are looked at.
+        name: for messages.
+        shapes: of inputs, that are known to be accepted.
+
+    Raises:
+        GraphcloneError: an input declares no shape.
+    """
+    axes = _axes(model, name)
+    symbols = {axis.symbol: axis.number for axis in axes}
+    taken = _taken(model)
+    plain = [symbol for symbol in symbols if _is_plain(symbol, symbols)]
+    fresh = [fresh_sizes(taken, 5 + 16 * reading) for reading in range(READINGS)]
+    base = {symbol: tuple(next(sizes) for sizes in fresh) for symbol in plain}
+    yield _completed(symbols, base)
+    if not symbols:
+        return
+    for whole, a, b in sums(plain):
+        both = tuple(one + other for one, other in zip(base[a], base[b], strict=True))
+        yield _completed(symbols, base | {whole: both})
+    by_position = {axis: tuple(next(sizes) for sizes in fresh) for axis in sorted(set(symbols.values()))}
+    yield {symbol: by_position[axis] for symbol, axis in symbols.items()}
+    images = _images(plain, symbols, base)
+    yield _completed(symbols, images)
+    for sizes in (base, images):
+        yield from (_completed(symbols, sizes | {symbol: (1,) * READINGS}) for symbol in plain)
+    yield from _single(axes, symbols, base, shapes)
+
+
+def _axes(model: onnx_ir.Model, name: str) -> list[_Axis]:
+    found: list[_Axis] = []
+    for value in model.graph.inputs:
+        if value.name in model.graph.initializers or not isinstance(value.type, onnx_ir.TensorType):
+            continue
+        if value.shape is None:
+            raise GraphcloneError(
+                f"{name}: input {value.name} declares no shape; give it one, with symbols where it varies"
+            )
+        sizes = [(axis, size) for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+        found += [_Axis(value, axis, symbol_of(value, axis, size)) for axis, size in sizes]
+    return found
+
+
+def _taken(model: onnx_ir.Model) -> set[int]:
+    """Sizes that would be mistaken for others: those of weights and of static axes."""
+    values = [*model.graph.initializers.values(), *model.graph.inputs]
+    return {size for value in values for size in _numbers(value)}
+
+
+def _numbers(value: onnx_ir.Value) -> list[int]:
+    shape = value.const_value.shape if value.const_value is not None else value.shape
+    return [size for size in shape or () if isinstance(size, int)]
+
+
+def _is_plain(symbol: str, symbols: Mapping[str, int]) -> bool:
+    """Whether a symbol is one, and no sum or product of others."""
+    return symbol.isidentifier() or evaluate_symbol(symbol, dict.fromkeys(symbols, 1)) is None
+
+
+def _completed(symbols: Mapping[str, int], base: Mapping[str, tuple[int, ...]]) -> Assignment:
+    """The sizes of plain symbols, with those of sums and products of them."""
+    completed = dict(base)
+    for symbol in symbols:
+        if symbol not in completed:
+            readings = ({name: sizes[i] for name, sizes in base.items()} for i in range(READINGS))
+            completed[symbol] = tuple(evaluate_symbol(symbol, sizes) or 1 for sizes in readings)
+    return completed
+
+
+def _images(
+    plain: Sequence[str], symbols: Mapping[str, int], base: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Sizes that leave something when they are halved five times, different for all but the first axes."""
+    others = [symbol for symbol in plain if symbols[symbol]]
+    sizes = {
+        symbol: tuple(_STEP * (READINGS * (index + 1) + reading) for reading in range(READINGS))
+        for index, symbol in enumerate(others)
+    }
+    return {symbol: sizes.get(symbol, base[symbol]) for symbol in plain}
+
+
+def _single(
+    axes: Sequence[_Axis],
+    symbols: Mapping[str, int],
+    base: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, Sequence[int]],
+) -> Iterator[Assignment]:
+    """Assignments in which symbols have one size only: that of an input which is given, one of an image, or 1."""
+    one = (1,) * READINGS
+    given = {a.symbol: (shapes[a.value.name or ""][a.number],) * READINGS for a in axes if a.value.name in shapes}
+    if given:
+        said = {symbol: given.get(symbol, base.get(symbol, one)) for symbol in symbols}
+        yield said | {symbol: base[symbol] for symbol in base if not symbols[symbol]}
+        yield said
+    batch = next((base[symbol] for symbol, axis in symbols.items() if axis == 0 and symbol in base), one)
+    for size in IMAGES:
+        for first in dict.fromkeys((batch, one)):
+            yield {symbol: (size,) * READINGS if axis else first for symbol, axis in symbols.items()}
+    yield dict.fromkeys(symbols, one)

@@ -1,0 +1,268 @@
+"""Inputs for an ONNX file of which nothing is known but what it declares, and what the user says.
+
+Sizes and values are tried until ONNX Runtime accepts them and every output has a finite element; failing that, until
+it accepts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, product
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.input_sets import drawn_like
+from graphclone.graph.symbols import IMAGES, sums
+from graphclone.runtime.sessions import Array, Port, Session
+
+Feeds = dict[str, Array]
+
+Given = Mapping[str, Array | Sequence[int]]
+"""What the user says about inputs, by name: an array, or sizes."""
+
+_Sizes = Mapping[tuple[str, int], int]
+"""The size of every axis of every input."""
+
+_BOUNDS = (1000, 100, 30, 10, 5, 3)
+"""What integer inputs are drawn below, if the source runs with it; 2 otherwise."""
+
+_RANGES = ((0, 2), (1, 3), (2, 10), (16, 100), (100, 1000))
+"""From where to where integers are drawn until the source accepts some."""
+
+_SEEDS = 3
+"""How often values are drawn anew for sizes that might do."""
+
+_PATIENCE = 12
+"""Runs without a number in every output after which no more are tried."""
+
+_STEP = 32
+"""By how much the sizes of images differ."""
+
+_HINT = "; say what is accepted: --input NAME=SHAPE or --inputs FILE.npz, inputs= in Python"
+
+
+class DrawnInputs:
+    """Draws inputs that a session accepts."""
+
+    def __init__(
+        self,
+        session: Session,
+        bound: int | None = None,
+        known: Mapping[str, Sequence[int]] | None = None,
+        given: Given | None = None,
+        holds: Callable[[Feeds], bool] = lambda _: True,
+    ) -> None:
+        """Begin.
+
+        Args:
+            session: that is to accept them.
+            bound: what integers are drawn below; found by trying where it is not given.
+            known: sizes, by the symbol of their axis, ``name_axis`` where it has none, which are the only ones it is
+                known to have.
+            given: arrays and sizes that the user gives.
+            holds: whether an input set leaves something to compare; those that do go before those that do not.
+
+        Raises:
+            GraphcloneError: what is given fits no input.
+        """
+        self.session = session
+        self.given = {name: _checked(session, name, item) for name, item in (given or {}).items()}
+        self.known = dict(known or {})
+        self.holds = holds
+        self.search = bound is None
+        self.integers = [p.name for p in session.inputs if p.dtype.kind in "iu" and p.name not in self._arrays()]
+        self.ranges = dict.fromkeys(self.integers, (0, bound or _RANGES[0][1]))
+        self.reason = ""
+
+    def _arrays(self) -> dict[str, Array]:
+        return {name: item for name, item in self.given.items() if isinstance(item, np.ndarray)}
+
+    def draw(self, sets: int, seed: int) -> Iterator[Feeds]:
+        """Input sets of different sizes where these are dynamic; the first one has the arrays that are given.
+
+        Raises:
+            GraphcloneError: the session accepts none.
+        """
+        for index in range(sets):
+            found = self._accepted(index, seed + index)
+            if found is None:
+                if index == 0:
+                    raise GraphcloneError(f"no inputs of the declared types are accepted: {self.reason}{_HINT}")
+                continue
+            sizes, drawn = found
+            if index == 0 and self.search:
+                self._raise_bounds(sizes, drawn)
+            yield self._feeds(sizes, drawn, index)
+
+    # Trying
+
+    def _accepted(self, index: int, seed: int) -> tuple[_Sizes, int] | None:
+        """Sizes and a seed of values with which the session runs; those that let it return numbers, if there are."""
+        searched = index == 0 and self.search and self.integers
+        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]]] | None = None
+        patience = _PATIENCE
+        for span, attempt, sizes in product(_RANGES if searched else (None,), range(_SEEDS), list(self._sizes(index))):
+            if span is not None:
+                self.ranges = dict.fromkeys(self.integers, span)
+            drawn = seed + 1001 * attempt
+            feeds = self._feeds(sizes, drawn, index)
+            returned = self._returned(feeds)
+            if returned is None:
+                continue
+            if all(_numbers(array).any() for array in returned) and self.holds(feeds):
+                return sizes, drawn
+            run = run or (sizes, drawn, self.ranges)
+            patience -= 1
+            if not patience:
+                break
+        if run is None:
+            return None
+        sizes, drawn, self.ranges = run[0], run[1], dict(run[2])
+        return sizes, drawn
+
+    def _returned(self, feeds: Feeds) -> list[Array] | None:
+        """What the session returns; None where it refuses."""
+        try:
+            return list(self.session.run(feeds).values())
+        except GraphcloneError as error:
+            self.reason = str(error)
+            return None
+
+    def _raise_bounds(self, sizes: _Sizes, seed: int) -> None:
+        """Find for every integer input how large its values may be."""
+        for name in self.integers:
+            low, least = self.ranges[name]
+            for bound in _BOUNDS:
+                if bound <= least:
+                    break
+                self.ranges[name] = (low, bound)
+                returned = self._returned(self._feeds(sizes, seed, 0))
+                if returned is not None and all(_numbers(array).all() for array in returned):
+                    break
+                self.ranges[name] = (low, least)
+
+    # Sizes
+
+    def _sizes(self, index: int) -> Iterator[_Sizes]:
+        """Sizes of all axes: one per symbol, or per position, or one symbol the sum of two, or the same for all, or 1,
+        or one of them 1, or those of images.
+
+        Inputs that belong together need not share a symbol, and those that share a position need not be equal, so
+        input sets take turns in which of both is tried first.
+        """
+        axes = [(port, axis, size) for port in self.session.inputs for axis, size in enumerate(port.shape)]
+        said = self._said()
+        known = {(port.name, axis): size for port, axis, size in axes if isinstance(size, int)}
+        symbols = {(p.name, axis): _symbol(p, axis) for p, axis, size in axes if not isinstance(size, int)}
+        known |= {place: said[symbol] for place, symbol in symbols.items() if symbol in said}
+        free = {place: symbol for place, symbol in symbols.items() if symbol not in said}
+        position: dict[str, int] = {}
+        for (_, axis), symbol in free.items():
+            position.setdefault(symbol, axis)
+        named = [size for _, _, size in axes if isinstance(size, str) and size in position]
+        for numbers in (*self._known(position, index), *_by_symbol(position, list(dict.fromkeys(named)), index)):
+            yield known | {place: numbers[symbol] for place, symbol in free.items()}
+
+    def _known(self, position: Mapping[str, int], index: int) -> Iterator[Mapping[str, int]]:
+        """The sizes that symbols are known to have, in turn; few along the first axis, which takes any as a rule."""
+        if position and position.keys() <= self.known.keys():
+            sizes = {symbol: self.known[symbol][index % len(self.known[symbol])] for symbol in position}
+            yield {symbol: size if position[symbol] else 2 + index for symbol, size in sizes.items()}
+            yield sizes
+
+    def _said(self) -> dict[str, int]:
+        """The one size of symbols that have only one."""
+        said = {symbol: sizes[0] for symbol, sizes in self.known.items() if len(set(sizes)) == 1}
+        ports = {port.name: port for port in self.session.inputs}
+        for name, item in self.given.items():
+            sizes = item.shape if isinstance(item, np.ndarray) else item
+            said |= {_symbol(ports[name], axis): size for axis, size in enumerate(sizes)}
+        return said
+
+    # Values
+
+    def _feeds(self, sizes: _Sizes, seed: int, index: int) -> Feeds:
+        """Arrays of these sizes: those that are given at first, then others like them; random ones otherwise."""
+        random = np.random.default_rng(seed)
+        arrays = self._arrays()
+        return {
+            port.name: self._like(arrays[port.name], seed, index)
+            if port.name in arrays
+            else self._array(port, sizes, seed, random)
+            for port in self.session.inputs
+        }
+
+    @staticmethod
+    def _like(array: Array, seed: int, index: int) -> Array:
+        if not index:
+            return array
+        drawn: Array = drawn_like(torch.from_numpy(array.copy()), {}, torch.Generator().manual_seed(seed)).numpy()
+        return drawn
+
+    def _array(self, port: Port, sizes: _Sizes, seed: int, random: np.random.Generator) -> Array:
+        shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
+        if port.dtype.kind == "f":
+            return np.asarray(random.standard_normal(shape)).astype(port.dtype)
+        if port.dtype.kind == "b" and not shape:  # a switch, which two input sets should not have alike
+            return np.asarray(bool(seed % 2))
+        low, high = self.ranges.get(port.name, (0, 2))
+        if port.dtype.kind in "iu":
+            high = min(high, int(np.iinfo(port.dtype).max))
+        return np.asarray(random.integers(low, high, shape)).astype(port.dtype)
+
+
+def _by_symbol(position: Mapping[str, int], named: Sequence[str], index: int) -> Iterator[Mapping[str, int]]:
+    """Sizes of symbols, likeliest first.
+
+    Args:
+        position: the axis of each.
+        named: those that the file names.
+        index: of the input set, which are to differ.
+    """
+    numbers = dict(zip(position, count(2 + index, 3), strict=False))
+    by_position = {symbol: 2 + index + 3 * axis for symbol, axis in position.items()}
+    yield from (numbers, by_position) if index % 2 else (by_position, numbers)
+    for whole, a, b in sums(named):
+        yield numbers | {whole: numbers[a] + numbers[b]}
+    for least in (2 + index, 1):
+        yield dict.fromkeys(position, least)
+    yield from (numbers | {symbol: 1} for symbol in position)
+    for side, first, step, skew in product(sorted(IMAGES), (1 + index, 1), (_STEP * index, 0), (_STEP, 0)):
+        yield {symbol: side + step + skew * (axis % 2) if axis else first for symbol, axis in position.items()}
+
+
+def _symbol(port: Port, axis: int) -> str:
+    """The symbol of an axis, as the file is read: one of its own where it has none."""
+    size = port.shape[axis]
+    return size if isinstance(size, str) and size else f"{port.name}_{axis}"
+
+
+def _numbers(array: Array) -> npt.NDArray[np.bool_]:
+    """Which elements are numbers; one that is none for an array without elements."""
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    return finite if array.size else np.zeros(1, bool)
+
+
+# What the user says
+
+
+def _checked(session: Session, name: str, item: Array | Sequence[int]) -> Array | tuple[int, ...]:
+    """What is given for an input, if it fits what the file declares."""
+    ports = {port.name: port for port in session.inputs}
+    if name not in ports:
+        raise GraphcloneError(f"inputs: the model has no input {name!r}; it has {', '.join(ports)}")
+    port, array = ports[name], item if isinstance(item, np.ndarray) else None
+    shape = tuple(item.shape if array is not None else item)  # type: ignore[union-attr]
+    declared = [size if isinstance(size, int) else new for size, new in zip(port.shape, shape, strict=False)]
+    if len(shape) != len(port.shape) or list(shape) != declared:
+        wanted = "x".join("?" if size is None else str(size) for size in port.shape) or "scalar"
+        raise GraphcloneError(f"inputs: {name} is {wanted} in the model, not {'x'.join(map(str, shape)) or 'scalar'}")
+    if array is None:
+        return shape
+    kinds = ("f", "iu", "b")
+    if not any(array.dtype.kind in kind and port.dtype.kind in kind for kind in kinds):
+        raise GraphcloneError(f"inputs: {name} is of {port.dtype} in the model, not {array.dtype}")
+    return array.astype(port.dtype)

@@ -1,0 +1,89 @@
+"""Splits that exporters write as a sequence and picks from it, as the plain splits that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir
+
+from graphclone.formats.onnx.ops import Array
+
+Known = Callable[[onnx_ir.Value], Array | None]
+"""The elements of a value that is constant."""
+
+
+def plain_split(node: onnx_ir.Node, size: int | None, known: Known) -> list[onnx_ir.Node]:
+    """Put a Split in place of a SplitToSequence whose parts are all taken by constant positions.
+
+    Args:
+        node: the SplitToSequence.
+        size: of the axis it splits; None where that is dynamic.
+        known: gives the elements of constants.
+
+    Returns:
+        The Split; nothing where there is no plain one.
+    """
+    sizes = _sizes(node, size, known)
+    picks = [(use.node, _position(use.node, known)) for use in node.outputs[0].uses()]
+    if sizes is None or any(position is None or not -len(sizes) <= position < len(sizes) for _, position in picks):
+        return []
+    assert isinstance(node.graph, onnx_ir.Graph)
+    split = _split(node.graph, node, sizes)
+    node.graph.insert_before(node, split)
+    for number, output in enumerate(split.outputs):
+        output.name = f"{node.outputs[0].name}_{number}"
+    for pick, position in picks:
+        assert position is not None
+        _take(pick, split.outputs[position])
+    node.graph.remove(node, safe=True)
+    return [split]
+
+
+def _sizes(node: onnx_ir.Node, size: int | None, known: Known) -> list[int] | None:
+    """Of all parts."""
+    if size is None or (len(node.inputs) < 2 and not _flag(node, "keepdims", 1)):
+        return None
+    given = np.array(1) if len(node.inputs) < 2 or node.inputs[1] is None else known(node.inputs[1])
+    if given is None:
+        return None
+    if given.ndim:
+        return [int(part) for part in given]
+    part = int(given)
+    return [part] * (size // part) + ([size % part] if size % part else [])
+
+
+def _flag(node: onnx_ir.Node, name: str, default: int) -> int:
+    return node.attributes[name].as_int() if name in node.attributes else default
+
+
+def _position(pick: onnx_ir.Node, known: Known) -> int | None:
+    """Which part a SequenceAt takes."""
+    if pick.op_type != "SequenceAt" or pick.inputs[1] is None:
+        return None
+    elements = known(pick.inputs[1])
+    return None if elements is None else int(elements)
+
+
+def _split(graph: onnx_ir.Graph, node: onnx_ir.Node, sizes: list[int]) -> onnx_ir.Node:
+    axis = _flag(node, "axis", 0)
+    if graph.opset_imports.get("", 13) < 13:
+        return onnx_ir.node(
+            "Split", [node.inputs[0]], {"axis": axis, "split": sizes}, num_outputs=len(sizes), name=node.name
+        )
+    tensor = onnx_ir.tensor(np.array(sizes, np.int64), name=f"{node.outputs[0].name}_sizes")
+    value = onnx_ir.Value(name=tensor.name, shape=onnx_ir.Shape([len(sizes)]), const_value=tensor)
+    value.dtype = onnx_ir.DataType.INT64
+    graph.register_initializer(value)
+    return onnx_ir.node("Split", [node.inputs[0], value], {"axis": axis}, num_outputs=len(sizes), name=node.name)
+
+
+def _take(pick: onnx_ir.Node, part: onnx_ir.Value) -> None:
+    """Let a part be what a pick from the sequence was, under its name."""
+    (result,) = pick.outputs
+    name = result.name
+    part.type, part.shape = result.type or part.type, result.shape or part.shape
+    onnx_ir.convenience.replace_all_uses_with(result, part, replace_graph_outputs=True)
+    assert isinstance(pick.graph, onnx_ir.Graph)
+    pick.graph.remove(pick, safe=True)
+    part.name = name

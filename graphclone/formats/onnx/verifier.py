@@ -1,0 +1,272 @@
+"""Whether the clone of an ONNX file computes what the file computes.
+
+1. static: read anew, every tensor of the clone has the shape that the layouts predict;
+2. exact: in float64, by onnx's reference implementation, every value is the source's, through the maps;
+3. ONNX Runtime: outputs are as near to float64 as the source's are, or, where float64 is not to be had, as near to
+   the source's as those are to a source with other rounding.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
+from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
+from graphclone.formats.onnx.reader import Origin
+from graphclone.formats.onnx.reading import read
+from graphclone.formats.onnx.tensors import to_array, to_torch
+from graphclone.formats.onnx.writer import to_model
+from graphclone.formats.torch.export_onnx import write
+from graphclone.formats.torch.verifier import exact_check, perturbed
+from graphclone.pipeline.runner import State
+from graphclone.progress import Progress, silent
+from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
+from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.runtime.sessions import Provider, Session, check_provider
+from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, measured_elements, run_lockstep
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import OnnxClone
+
+EXACT_LIMIT = 200_000_000
+"""Parameters of the largest clone whose every value is computed in float64."""
+
+REFERENCE_SLACK = 16.0
+"""How much farther than rounding the float64 reference may be from ONNX Runtime before it is not believed."""
+
+
+def verify_onnx_model(
+    clone: OnnxClone,
+    *,
+    provider: Provider = "auto",
+    onnx: bool | Path = True,
+    exact: bool = True,
+    sets: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare the clone of an ONNX file with the file.
+
+    Args:
+        clone: to be verified.
+        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
+        onnx: the file that the clone has been written to, if it has been; a temporary one is written if not.
+        exact: whether to compare all values in float64.
+        sets: how many input sets.
+        seed: of the inputs.
+        progress: told how far it is.
+
+    Raises:
+        GraphcloneError: the source accepts no inputs of the types it declares, or ``provider`` is not there.
+    """
+    check_provider(provider)
+    advance = progress or silent
+    state = clone.state
+    advance("static", 0, 3)
+    checks = [check_static(state)]
+    samples: list[Sample] = []
+    if checks[0].ok:
+        samples = draw_samples(state, provider, sets, seed, clone.inputs, exact=exact)
+        truths = None
+        with torch.no_grad():
+            if exact:
+                advance("float64", 1, 3)
+                check, truths = check_exact(state, samples)
+                checks.append(check)
+            if not any(check.first for check in checks):
+                advance("ONNX Runtime", 2, 3)
+                checks.append(check_onnx(state, samples, truths, provider, onnx))
+    advance("done", 3, 3)
+    sizes = tuple(f"{shapes_of(sample.feeds)} (seed {seed + i})" for i, sample in enumerate(samples))
+    return Report(clone.graph.name, tuple(checks), sizes)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What ONNX Runtime makes of the source on one input set.
+
+    Attributes:
+        feeds: the input set.
+        inputs: the same as tensors, in the order of the graph's inputs.
+        own: the outputs.
+        moved: the outputs with weights that are a rounding off, several times.
+    """
+
+    feeds: Feeds
+    inputs: Sequence[torch.Tensor]
+    own: Feeds
+    moved: Sequence[Feeds]
+
+
+def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool) -> list[Sample]:
+    """Input sets that the source accepts, with what it gives for them.
+
+    ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64 they are none.
+
+    Raises:
+        GraphcloneError: it accepts none, or nothing of the kind that is given.
+    """
+    origin: Origin = state.graph.origin
+    source = Session(origin.path, provider)
+    known = origin.reading.assignment if origin.reading.refused else {}
+    names = [value.name for value in state.graph.inputs]
+
+    def holds(feeds: Feeds) -> bool:
+        if not exact or _parameters(state) > EXACT_LIMIT:
+            return True
+        try:
+            return all(measured_elements(truth) for truth in _truth(state, [to_torch(feeds[name]) for name in names]))
+        except ExecutionError:
+            return True
+
+    drawn = list(DrawnInputs(source, known=known, given=given, holds=holds).draw(sets, seed))
+    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+        moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
+    return [
+        Sample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
+        for feeds, others in zip(drawn, moved, strict=True)
+    ]
+
+
+def _written(state: State, path: Path) -> Path:
+    write(to_model(state), path)
+    return path
+
+
+def check_static(state: State) -> Check:
+    """Every tensor of the clone, as onnx infers its shape, has the shape that was predicted."""
+    origin: Origin = state.graph.origin
+    try:
+        reading = read(to_model(state), state.graph.name, origin.reading.assignment)
+    except GraphcloneError as refusal:
+        first = Deviation("the clone", "", "", float("inf"), str(refusal))
+        return Check("static", False, str(first), first=first)
+    found = {value.name: fact.shape for value, fact in reading.facts.items()}
+    values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in found]
+    for value in values:
+        if found[value.name] != value.shape:
+            assert value.producer is not None
+            detail = f"shape {found[value.name]}, predicted {value.shape}"
+            first = Deviation.at(value.producer, value.name, float("inf"), detail)
+            return Check("static", False, str(first), first=first)
+    return Check("static", True, f"all {len(values)} values have the predicted shape", {"values": len(values)})
+
+
+Truths = Sequence[Sequence[torch.Tensor]]
+"""What the source returns in float64, for every sample."""
+
+
+def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths | None]:
+    """Every value in float64, on two input sets, and once with other weights.
+
+    Returns:
+        The check, and the source's outputs in float64 where the reference that gave them can be believed.
+    """
+    count = _parameters(state)
+    if count > EXACT_LIMIT:
+        return _not_exact(f"{count:,} parameters are too many to run in float64"), None
+    runs = [(sample.inputs, lifted_tensor) for sample in samples[:2]]
+    runs.append((samples[0].inputs, perturbed))
+    found: list[Lockstep] = []
+    try:
+        truths = [_truth(state, sample.inputs) for sample in samples]
+        for sample, truth in zip(samples, truths, strict=True):
+            if reason := _disagreement(state, sample, truth):
+                return _not_exact(reason), None
+        for inputs, read in runs:
+            found.append(run_lockstep(state, inputs, read=read))
+            if found[-1].first is not None:
+                break
+    except ExecutionError as refusal:
+        return _not_exact(str(refusal)), None
+    return exact_check(found), truths
+
+
+def _parameters(state: State) -> int:
+    return sum(initializer.value.elements for initializer in state.graph.initializers)
+
+
+def _not_exact(reason: str) -> Check:
+    return Check("exact", None, f"not checked: {reason}", {"reason": reason})
+
+
+def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What the source returns in float64."""
+    assert state.source is not None
+    return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
+
+
+def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -> str:
+    """Where the reference computes another function than ONNX Runtime does, on the source; empty if nowhere.
+
+    Its float64 is then no truth to measure rounding against, and that both agree with it proves nothing. What ONNX
+    Runtime's optimiser makes of a file, such as products of integers where there were none, is not held against it.
+    """
+    reason = _departure(state, sample, sample.own, truth)
+    if not reason:
+        return ""
+    try:
+        plain = Session(state.graph.origin.path, "cpu", optimised=False)
+        return _departure(state, sample, plain.run(sample.feeds), truth)
+    except GraphcloneError:  # there are operators that only the optimiser makes runnable
+        return reason
+
+
+def _departure(state: State, sample: Sample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
+    """The first output that is farther from its truth than rounding explains."""
+    for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
+        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.moved)
+        found = noise_floor(name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype)
+        floor = replace(found, source=rounding)
+        if floor.allows(REFERENCE_SLACK) is False:
+            off = f"{floor.clone:.1e} off, where rounding makes {floor.source:.1e}"
+            return f"the reference does not compute what ONNX Runtime does with the source: {name} is {off}"
+    return ""
+
+
+def _of(outputs: Feeds, name: str) -> torch.Tensor:
+    return lifted(to_torch(outputs[name]))
+
+
+def check_onnx(
+    state: State, samples: Sequence[Sample], truths: Truths | None, provider: Provider, onnx: bool | Path
+) -> Check:
+    """Compare the outputs on every input set with what rounding makes of the source's."""
+    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+        path = onnx if isinstance(onnx, Path) else _written(state, Path(folder) / "clone.onnx")
+        ran = ""
+        try:
+            wide = Session(path, provider)
+            ran = wide.provider
+            measured = [
+                list(_compared(state, wide, sample, None if truths is None else truths[i]))
+                for i, sample in enumerate(samples)
+            ]
+        except GraphcloneError as refusal:
+            first = Deviation("the clone", "", "", float("inf"), str(refusal))
+            return Check(NAME, False, str(first), {"provider": ran}, first=first)
+    check = judge(NAME, measured, provider=wide.provider)
+    return replace(check, summary=f"{wide.provider}: {check.summary}")
+
+
+def _compared(
+    state: State, wide: Session, sample: Sample, truths: Sequence[torch.Tensor] | None
+) -> Iterator[NoiseFloor]:
+    """The errors of all outputs on one input set: against float64 where that is known, else against the source."""
+    widened = zip(state.graph.inputs, widened_inputs(state, sample.inputs), strict=True)
+    found = wide.run({value.name: to_array(tensor) for value, tensor in widened})
+    maps = Maps(state, sample.inputs)
+    for index, (name, value) in enumerate(output_tensors(state.graph)):
+        expected, got = _of(sample.own, name), to_torch(found[name])
+        truth = expected if truths is None else truths[index]
+        moved = [_of(other, name) for other in sample.moved]
+        clone = (maps.widened(value, truth), lifted(got))
+        yield rounding_floor(name, truth, [expected, *moved], clone, got.dtype)

@@ -1,0 +1,407 @@
+"""From a widened ONNX graph back to a model: the source's own, changed only where the clone differs.
+
+Names, metadata, documentation and whatever nothing reads survive. Nodes whose literals changed get new ones, weights
+are replaced by lazy ones, and what has thereby lost its last reader goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir
+
+from graphclone.algebra.recipes import Widening
+from graphclone.formats.onnx.control import captured
+from graphclone.formats.onnx.dialect import Given, Place, Target, frozen
+from graphclone.formats.onnx.reader import Origin
+from graphclone.formats.onnx.sizes import Fact
+from graphclone.formats.onnx.tensors import StoredTensor, data_type, to_array
+from graphclone.graph.ir import Initializer, Node, Operand, Value
+from graphclone.graph.names import fresh
+from graphclone.pipeline.runner import State
+from graphclone.runtime.kernel import widen
+
+
+def to_model(state: State) -> onnx_ir.Model:
+    """The model of a clone whose source was read from an ONNX file.
+
+    Args:
+        state: after the whole pipeline.
+
+    Returns:
+        A model whose weights are computed when they are written.
+    """
+    return _Writer(state).model()
+
+
+INITIALIZERS_APART = 4
+"""The first IR version in which an initializer need not be an input."""
+
+
+class _Writer:
+    def __init__(self, state: State) -> None:
+        assert state.source is not None
+        origin: Origin = state.graph.origin
+        self.state = state
+        self.origin = origin
+        self.result = origin.model.clone()
+        self.graph = self.result.graph
+        self.nodes = dict(zip(origin.model.graph.all_nodes(), self.graph.all_nodes(), strict=True))
+        same = dict(zip(_values(origin.model), _values(self.result), strict=True))
+        self.values = {name: same[value] for name, value in origin.file_values.items()}
+        self.taken = {value.name or "" for value in same.values()}
+        self.was_read = {value for value in same.values() if _is_read(value)}
+        self.shared = self.shared_unequally()
+        self.widened: dict[Any, onnx_ir.Value] = {}
+        self.sizes: dict[str, onnx_ir.Value] = {}
+        self.cursors: dict[onnx_ir.Node | onnx_ir.Graph, onnx_ir.Node] = {}
+
+    def model(self) -> onnx_ir.Model:
+        self.keep_sizes()
+        for initializer in self.state.graph.initializers:
+            self.initializer(initializer)
+        for node in self.state.graph.nodes:
+            self.node(node)
+        self.outputs()
+        self.reshape()
+        self.drop_dead_readers()
+        self.drop_unread()
+        _detach(self.result)
+        return self.result
+
+    # Initializers
+
+    def initializer(self, initializer: Initializer) -> None:
+        """Put widened data in place of the source's; readers that share it by chance share the result likewise."""
+        assert self.state.recipes is not None
+        recipe = self.state.recipes[initializer.value]
+        known = self.values[initializer.name]
+        if recipe.identity:
+            return
+        stored = initializer.tensor.source if isinstance(initializer.tensor, StoredTensor) else None
+        key = (id(stored or initializer.tensor), replace(recipe, name=""))
+        if key not in self.widened:
+            self.widened[key] = self.widen(initializer, recipe, known)
+        self.values[initializer.name] = self.widened[key]
+
+    def shared_unequally(self) -> set[int]:
+        """The file's values that several initializers of the graph are, which do not all grow alike."""
+        recipes: dict[int, set[Widening]] = {}
+        assert self.state.recipes is not None
+        for initializer in self.state.graph.initializers:
+            recipe = replace(self.state.recipes[initializer.value], name="")
+            recipes.setdefault(id(self.values[initializer.name]), set()).add(recipe)
+        return {value for value, found in recipes.items() if len(found) > 1}
+
+    def widen(self, initializer: Initializer, recipe: Widening, known: onnx_ir.Value) -> onnx_ir.Value:
+        dtype = data_type(initializer.value.dtype)
+        lazy = onnx_ir.LazyTensor(
+            lambda: onnx_ir.tensor(to_array(widen(initializer.read(), recipe), dtype), dtype),
+            dtype=dtype,
+            shape=onnx_ir.Shape(recipe.shape),
+            name=initializer.name,
+        )
+        if known.name not in self.graph.initializers or id(known) in self.shared:
+            return self.register(initializer.name, lazy)
+        known.const_value = lazy
+        known.shape = onnx_ir.Shape(recipe.shape)
+        return known
+
+    def register(self, name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.Value:
+        """A new initializer, named as near to that as can be."""
+        value = onnx_ir.Value(
+            name=fresh(name, self.taken),
+            shape=onnx_ir.Shape(tensor.shape.numpy()),
+            type=onnx_ir.TensorType(tensor.dtype),
+            const_value=tensor,
+        )
+        self.graph.register_initializer(value)
+        if (self.result.ir_version or 0) < INITIALIZERS_APART:
+            self.graph.inputs.append(value)
+        return value
+
+    # Nodes
+
+    def node(self, node: Node) -> None:
+        """Bring a node of the file to what the clone's node says, or put in a new one."""
+        target: Target | None = node.target
+        if target is None:  # a size, put in where a literal needs it, or the beginning of a loop
+            return
+        if target.node is None:
+            self.insert(node, target)
+        elif node.op == "onnx.If":
+            self.results(target.node, {name: node.operands[name] for name in ("then_branch", "else_branch")})
+        elif node.op in ("onnx.Loop", "onnx.Scan"):
+            self.results(target.node, {"body": [*node.operands["states"], *node.operands["stacked"]]})
+        elif node.op != "size.pack":
+            self.attributes(self.nodes[target.node], node, target)
+            self.inputs(self.nodes[target.node], node, target)
+
+    def results(self, node: onnx_ir.Node, results: Mapping[str, Sequence[Value]]) -> None:
+        """What the bodies of a node return now, by attribute; the first result of a Loop's, its condition, stays."""
+        for name, values in results.items():
+            body = self.nodes[node].attributes[name].as_graph()
+            first = len(body.outputs) - len(values)
+            for index, value in enumerate(values, first):
+                if body.outputs[index] is not self.values[value.name]:
+                    body.outputs[index] = self.inside(body, self.values[value.name])
+
+    def inside(self, body: onnx_ir.Graph, value: onnx_ir.Value) -> onnx_ir.Value:
+        """A value that a body may return: one that it computes, if only by passing on what is outside."""
+        producer = value.producer()
+        if producer is not None and producer.graph is body:
+            return value
+        made = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.taken))
+        made.outputs[0].name = fresh(f"{value.name}_inside", self.taken)
+        made.outputs[0].type, made.outputs[0].shape = value.type, value.shape
+        body.append(made)
+        return made.outputs[0]
+
+    def insert(self, node: Node, target: Target) -> None:
+        inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]
+        made = onnx_ir.node(target.op, inputs, domain=target.domain, name=node.name)
+        (out,) = node.outputs
+        made.outputs[0].name = fresh(out.name, self.taken)
+        made.outputs[0].dtype = data_type(out.dtype)
+        made.outputs[0].shape = inputs[0].shape
+        self.place(made, inputs[0])
+        self.values[out.name] = made.outputs[0]
+
+    def place(self, made: onnx_ir.Node, source: onnx_ir.Value) -> None:
+        """Put a new node right behind what computes a value, and behind others put there before."""
+        producer = source.producer()
+        graph = (producer.graph if producer is not None else source.graph) or self.graph
+        assert isinstance(graph, onnx_ir.Graph)
+        anchor = self.cursors.get(producer or graph, producer)
+        if anchor is None:
+            graph.insert_before(graph[0], made)
+        else:
+            graph.insert_after(anchor, made)
+        self.cursors[producer or graph] = made
+
+    def attributes(self, own: onnx_ir.Node, node: Node, target: Target) -> None:
+        for name, kind in target.attributes.items():
+            wanted = node.operands.get(name)
+            given = own.attributes.get(name)
+            if wanted is not None and (given is None or _listed(given.value) != _listed(wanted)):
+                own.attributes[name] = onnx_ir.Attr(name, kind, wanted)
+            elif wanted is None and given is not None:  # respelled without it
+                own.attributes.pop(name)
+
+    def inputs(self, own: onnx_ir.Node, node: Node, target: Target) -> None:
+        operands = target.operands(node)
+        if len(operands) > len(own.inputs):
+            own.resize_inputs(len(operands))
+        for index, (place, operand) in enumerate(operands):
+            if operand is None or (place in target.given and target.literals.get(place) == frozen(operand)):
+                continue
+            value = self.input(place, operand, target, node.name)
+            if own.inputs[index] is not value:
+                own.replace_input_with(index, value)
+
+    def input(self, place: Place, operand: Operand, target: Target, reader: str) -> onnx_ir.Value:
+        if isinstance(operand, Value) and operand.is_tensor:
+            return self.values[operand.name]
+        items = operand if isinstance(operand, list) else [operand]
+        if any(isinstance(item, Value) for item in items):
+            return self.given(self.packed(items, f"{reader}_{place[0]}"), target.given[place])
+        return self.register(f"{reader}_{place[0]}", onnx_ir.tensor(target.given[place].array(operand)))
+
+    # Sizes
+
+    def given(self, vector: onnx_ir.Value, given: Given) -> onnx_ir.Value:
+        """A computed vector of int64 in the type and the shape that its reader expects."""
+        name = vector.name or ""
+        if given.dtype != onnx_ir.DataType.INT64:
+            vector = self.computed("Cast", [vector], name, vector, to=given.dtype.value)
+            vector.dtype = given.dtype
+        if not given.shape:
+            vector = self.computed("Squeeze", [vector], name, vector)
+            vector.dtype = given.dtype
+        return vector
+
+    def packed(self, items: Sequence[Operand], name: str) -> onnx_ir.Value:
+        """A vector of numbers, some of which are computed, all from one tensor."""
+        parts = [
+            self.size(item) if isinstance(item, Value) else self.register(name, _vector([int(item)])) for item in items
+        ]
+        source = next(self.source(item) for item in items if isinstance(item, Value))
+        return self.computed("Concat", parts, name, source, axis=0)
+
+    def source(self, number: Value) -> onnx_ir.Value:
+        """The tensor that a number was read from."""
+        assert number.producer is not None
+        read: Value = number.producer.operands["self"]
+        return self.values[read.name] if read.is_tensor else self.source(read)
+
+    def size(self, number: Value) -> onnx_ir.Value:
+        """A computed number, as a vector of one."""
+        if number.name not in self.sizes:
+            assert number.producer is not None
+            self.sizes[number.name] = self._size(number.producer, number.name)
+        return self.sizes[number.name]
+
+    def _size(self, node: Node, name: str) -> onnx_ir.Value:
+        read: Value = node.operands["self"]
+        source = self.source(node.outputs[0])
+        if node.op == "size.times":
+            factor = self.register(name, _vector([node.operands["other"]]))
+            return self.computed("Mul", [self.size(read), factor], name, source)
+        if node.op == "size.axis":
+            shape = self.computed("Shape", [source], f"{name}_shape", source)
+            return self.computed("Gather", [shape, self.register(name, _vector([node.operands["dim"]]))], name, source)
+        if read.rank == 0:
+            return self.computed("Reshape", [source, self.register(name, _vector([1]))], name, source)
+        index = self.register(name, _vector([node.operands["index"]]))
+        return self.computed("Gather", [source, index], name, source)
+
+    def computed(
+        self, op: str, inputs: Sequence[onnx_ir.Value], name: str, source: onnx_ir.Value, **attributes: int
+    ) -> onnx_ir.Value:
+        made = onnx_ir.node(op, inputs, attributes, name=fresh(name, self.taken))
+        made.outputs[0].name = fresh(name, self.taken)
+        made.outputs[0].dtype = onnx_ir.DataType.INT64
+        self.place(made, source)
+        return made.outputs[0]
+
+    def keep_sizes(self) -> None:
+        """Let sizes that are read be those of the source, also where the clone's tensor has grown.
+
+        Every size the clone needs is a literal of its own; what else the file computes from sizes must not change.
+        """
+        grown = {id(self.values[name]) for name in self.grown}
+        kept: dict[int, onnx_ir.Value] = {}
+        read = [(old, node) for old, node in self.nodes.items() if node.op_type in ("Shape", "Size")]
+        for old, node in read:
+            if not node.domain and id(node.inputs[0]) in grown:
+                sizes = node.outputs[0]
+                kept[id(sizes)] = self.kept_size(self.origin.reading.of(old.outputs[0]), sizes)
+        self.values = {name: kept.get(id(value), value) for name, value in self.values.items()}
+
+    def kept_size(self, fact: Fact, sizes: onnx_ir.Value) -> onnx_ir.Value:
+        """Put the source's numbers in place of those that are known; the others are read as before."""
+        assert fact.arrays is not None
+        assert fact.known is not None
+        name, readers = f"{sizes.name}_source", [(use.node, use.idx) for use in sizes.uses()]
+        if fact.known.all():
+            made = self.register(name, onnx_ir.tensor(fact.arrays[0]))
+        else:
+            parts = [
+                self.register(name, _vector([number]))
+                if known
+                else self.computed("Gather", [sizes, self.register(name, _vector([i]))], name, sizes)
+                for i, (number, known) in enumerate(zip(fact.arrays[0].tolist(), fact.known, strict=True))
+            ]
+            made = self.computed("Concat", parts, name, sizes, axis=0)
+        for reader, index in readers:
+            reader.replace_input_with(index, made)
+        return made
+
+    @cached_property
+    def grown(self) -> set[str]:
+        """The names of the values whose shape is not that of the source."""
+        source = {v.name: v.shape for v in _tensors(self.state.source)}
+        return {v.name for v in _tensors(self.state.graph) if v.shape != source.get(v.name, v.shape)}
+
+    # The whole
+
+    def outputs(self) -> None:
+        """Let the outputs keep their names, whatever computes them now."""
+        for index, output in enumerate(self.state.graph.outputs):
+            wanted, own = self.values[output.operand.name], self.graph.outputs[index]
+            if wanted is own:
+                continue
+            name, wanted.shape, wanted.type = own.name, own.shape, own.type
+            own.name = fresh(f"{name}_before", self.taken)
+            wanted.name = name
+            self.graph.outputs[index] = wanted
+
+    def reshape(self) -> None:
+        """Declare the new sizes."""
+        for value in _tensors(self.state.graph):
+            own = self.values.get(value.name)
+            if own is None or own.shape is None or value.shape is None or len(own.shape) != value.rank:
+                continue
+            sizes = [new if isinstance(old, int) else old for old, new in zip(own.shape, value.shape, strict=True)]
+            if list(own.shape) != sizes:
+                own.shape = onnx_ir.Shape(sizes)
+
+    def drop_dead_readers(self) -> None:
+        """Remove what computes nothing that is returned, where it reads what has grown: it would not fit any more."""
+        alive = _alive(self.graph)
+        grown = {id(self.values[name]) for name in self.grown}
+        dropped: dict[onnx_ir.Node, None] = {}
+        for node in self.graph:
+            read = [value for value in (*node.inputs, *captured(node)) if value is not None]
+            if node not in alive and any(id(value) in grown or value.producer() in dropped for value in read):
+                dropped[node] = None
+        for node in reversed(dropped):
+            self.graph.remove(node, safe=True)
+
+    def drop_unread(self) -> None:
+        """Remove nodes and initializers that have lost their last reader."""
+        for node in reversed(list(self.graph.all_nodes())):
+            before = any(value in self.was_read for value in node.outputs)
+            if before and not any(_is_read(value) for value in node.outputs):
+                node.graph.remove(node, safe=True)  # type: ignore[union-attr]
+        for graph in self.result.graphs():
+            for name, value in list(graph.initializers.items()):
+                if value in self.was_read and not _is_read(value) and not value.is_graph_input():
+                    del graph.initializers[name]
+
+
+def _alive(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
+    """The nodes that the outputs of a graph depend on."""
+    alive: set[onnx_ir.Node] = set()
+    pending = [value.producer() for value in graph.outputs]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in alive:
+            alive.add(node)
+            pending += [value.producer() for value in (*node.inputs, *captured(node)) if value is not None]
+    return alive
+
+
+def _vector(numbers: Sequence[int]) -> onnx_ir.TensorProtocol:
+    return onnx_ir.tensor(np.array(numbers, np.int64))
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_read(value: onnx_ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
+    for graph in model.graphs():
+        yield from graph.inputs
+        yield from graph.initializers.values()
+        for node in graph:
+            yield from node.outputs
+
+
+def _tensors(graph: Any) -> list[Value]:
+    initializers = [initializer.value for initializer in graph.initializers]
+    values = [*graph.inputs, *initializers, *(out for node in graph.nodes for out in node.outputs)]
+    return [value for value in values if value.is_tensor]
+
+
+def _detach(model: onnx_ir.Model) -> None:
+    """Let no tensor refer to the source's external data, which the clone does not come with."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, onnx_ir.ExternalTensor):
+                value.const_value = _lazy(value.const_value)
+
+
+def _lazy(tensor: onnx_ir.ExternalTensor) -> onnx_ir.LazyTensor:
+    read: Callable[[], onnx_ir.TensorProtocol] = lambda: onnx_ir.tensor(  # noqa: E731
+        to_array(StoredTensor(tensor).read(), tensor.dtype), tensor.dtype
+    )
+    return onnx_ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

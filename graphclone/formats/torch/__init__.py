@@ -1,0 +1,1 @@
+"""PyTorch modules: traced, written as modules and exported programs, and verified."""

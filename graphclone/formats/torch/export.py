@@ -1,0 +1,183 @@
+"""torch.export, until the program it makes is the user's model on the user's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export._tree_utils import reorder_kwargs
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
+from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.example_inputs import dynamic_shapes, with_fresh_sizes
+from graphclone.formats.torch.guards import Guards, decisions, guards_of
+from graphclone.formats.torch.untouched import untouched
+from graphclone.runtime.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A program that is the model on the example inputs.
+
+    Attributes:
+        program: as torch.export made it.
+        guards: what other inputs it holds for.
+        failure: why it holds for fewer than was tried; empty where it does not.
+    """
+
+    program: ExportedProgram
+    guards: Guards
+    failure: str = ""
+
+
+def export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str, *, dynamic: bool = True
+) -> Exported:
+    """Export a module, dynamic where that can be, with sizes that differ from all widths, where that can be.
+
+    Args:
+        module: is left as it is.
+        args: positional example inputs.
+        kwargs: example inputs by name.
+        name: for messages.
+        dynamic: whether other sizes are to be allowed at all.
+
+    Raises:
+        GraphcloneError: torch.export refuses the module.
+    """
+    (exported,) = export_alike({name: module}, args, kwargs, dynamic=dynamic)
+    return exported
+
+
+def export_alike(
+    modules: Mapping[str, torch.nn.Module], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, dynamic: bool = True
+) -> list[Exported]:
+    """Export several modules on the same inputs, of the same sizes.
+
+    A program counts only if it holds for the example inputs themselves. If the code reads a size, so that it does not,
+    that size is kept as it was given; if that does not help all sizes are, at the end statically. What torch.export
+    refuses altogether is tried in its strict mode, too, which reads the code instead of running it.
+
+    Raises:
+        GraphcloneError: torch.export refuses one of them.
+    """
+    search = _Search(modules, (args, dict(kwargs)))
+    for strict in (False, True):
+        if (found := search.run(dynamic=dynamic, strict=strict)) is not None:
+            return found
+    raise search.refusal()
+
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _Search:
+    """Attempts at an export, the most general first."""
+
+    def __init__(self, modules: Mapping[str, torch.nn.Module], given: Inputs) -> None:
+        self.modules = modules
+        self.given = given
+        self.taken = {size for module in modules.values() for t in _tensors(module) for size in t.shape}
+        self.blamed: set[int] = set()
+        self.reason = ""
+        self.refused: tuple[str, Exception] | None = None
+
+    def run(self, *, dynamic: bool, strict: bool) -> list[Exported] | None:
+        """What the first attempt that succeeds gives."""
+        for inputs, varying in self.attempts() if dynamic else [(self.given, None), (self.given, False)]:
+            try:
+                found = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
+            except Exception as error:  # torch.export raises whatever the model's own code raises
+                self.reason = self.reason or _one_line(error)
+                continue
+            if all(self.holds(exported) for exported in found):
+                return [replace(exported, failure=self.reason) for exported in found]
+        return None
+
+    def attempts(self) -> Iterator[tuple[Inputs, bool | None]]:
+        """Inputs, and whether their sizes may vary; None leaves it to torch.export, which takes them for fixed symbols.
+
+        A size that the last attempt stumbled over is kept from then on.
+        """
+        kept: set[int] = set()
+        while True:
+            self.blamed = set()
+            yield with_fresh_sizes(self.given, self.taken, kept), True
+            if self.blamed <= kept:
+                break
+            kept |= self.blamed
+        yield self.given, True
+        yield self.given, None
+        yield self.given, False
+
+    def export(self, name: str, inputs: Inputs, *, varying: bool | None, strict: bool) -> Exported:
+        module, (args, kwargs) = self.modules[name], inputs
+        shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
+        try:
+            with quiet(), nullcontext() if strict else _graph_alone(), untouched(module), decisions() as asked:
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
+        except Exception as error:
+            self.refused = self.refused or (name, error)
+            raise
+        return Exported(program, guards_of(program, asked))
+
+    def holds(self, exported: Exported) -> bool:
+        """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""
+        leaves = input_leaves(exported.program, *self.given)
+        violations = list(exported.guards.violations(leaves))
+        for violation in violations:
+            self.reason = self.reason or violation.cause
+            self.blamed |= {leaves[position].shape[axis] for position, axis in violation.axes}
+        return not violations
+
+    def refusal(self) -> GraphcloneError:
+        """Why nothing could be exported, and what is left to do."""
+        assert self.refused is not None
+        name, error = self.refused
+        if any(isinstance(part, torch.jit.ScriptModule) for part in self.modules[name].modules()):
+            return GraphcloneError(f"{name}: {_SCRIPTED}")
+        refusal = GraphcloneError(f"{name}: torch.export failed: {_one_line(error)}; {_WAY_LEFT}")
+        refusal.__cause__ = error
+        return refusal
+
+
+_SCRIPTED = (
+    "a TorchScript module, traced, scripted or loaded, has no Python code that torch.export could read; "
+    "give the torch.nn.Module it was made from, or write it with torch.onnx.export(.., dynamo=False) and give the "
+    ".onnx file"
+)
+_WAY_LEFT = "change that code, or export the model to ONNX another way and give the .onnx file"
+
+
+def input_leaves(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """All inputs of a program in order, those that are no tensors, too."""
+    leaves: list[Any] = pytree.tree_leaves((tuple(args), reorder_kwargs(dict(kwargs), program.call_spec.in_spec)))
+    return leaves
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+@contextmanager
+def _graph_alone() -> Iterator[None]:
+    """Without what torch.export makes besides a graph: its code in text, and the call stack of each node."""
+    config = torch.fx.config
+    before = getattr(config, "do_not_emit_stack_traces", False)
+    config.do_not_emit_stack_traces = True
+    try:
+        with _use_lazy_graph_module(True):
+            yield
+    finally:
+        config.do_not_emit_stack_traces = before
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

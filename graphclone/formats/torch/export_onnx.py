@@ -1,0 +1,188 @@
+"""From a graph to an ONNX model, by way of torch's own exporter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir
+import onnx_ir.passes.common
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.export import export
+from graphclone.formats.torch.input_guard import GUARD
+from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.graph.ir import Graph, values_in
+from graphclone.graph.names import fresh
+from graphclone.runtime.files import written
+from graphclone.runtime.quiet import quiet
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+
+OPSET = 20
+MAX_IR_VERSION = 13
+"""The newest that ONNX Runtime 1.31 reads."""
+
+INLINE_LIMIT = 1_900_000_000
+"""Bytes of weights that still go into the model file itself, which protobuf limits to 2 GiB."""
+
+WORKERS, IN_FLIGHT = 2, 256 << 20
+"""How many tensors are computed and written at once, and how many bytes they may take together. A larger tensor goes
+alone.
+"""
+
+
+def save_onnx(clone: Clone, path: Path) -> None:
+    """Write a clone as ONNX, with its weights in ``<name>.data`` beside it where they are too many for one file.
+
+    Raises:
+        GraphcloneError: torch cannot export the clone, or the file cannot be written.
+    """
+    args, kwargs = clone_examples(clone)
+    write(to_onnx(clone.graph, clone.module(), args, kwargs), path)
+
+
+def write(model: onnx_ir.Model, path: Path) -> None:
+    """Write a model, whole or not at all.
+
+    Raises:
+        GraphcloneError: the file cannot be written.
+    """
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    with written(path) as target:
+        external = f"{path.name}.data" if size > INLINE_LIMIT else None
+        try:
+            onnx_ir.save(model, target, external_data=external, max_workers=WORKERS, max_in_flight_bytes=IN_FLIGHT)
+        except Exception as error:  # onnx-ir wraps what making a tensor raises
+            raise next((cause for cause in _causes(error) if isinstance(cause, GraphcloneError)), error) from None
+
+
+def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
+    """Export the module that runs a graph.
+
+    Args:
+        graph: gives the inputs and outputs of the model their names.
+        module: the graph as ``emit.torch.to_module`` makes it.
+        args: positional example inputs of the module.
+        kwargs: example inputs by name.
+
+    Returns:
+        A model whose initializers have the names of the module's state dict, dynamic where the module is.
+
+    Raises:
+        GraphcloneError: torch cannot export it.
+    """
+    module.get_submodule(GUARD).in_graph = True  # type: ignore[assignment]
+    with quiet():
+        program = export(module, tuple(args), dict(kwargs), graph.name).program
+        _unfreeze_strides(program)
+        try:
+            exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+        except Exception as error:  # the exporter raises whatever its parts raise
+            reason = _root_cause(error)
+            raise GraphcloneError(f"{graph.name}: torch cannot export it to ONNX: {reason}") from error
+    assert exported is not None
+    model = exported.model
+    _name_guard(model)
+    model.ir_version = min(model.ir_version or MAX_IR_VERSION, MAX_IR_VERSION)
+    onnx_ir.passes.common.IdentityEliminationPass()(model)
+    _name_ports(model, [value.name for value in graph.inputs], _returned(graph, program))
+    _clean(model)
+    return model
+
+
+def _name_guard(model: onnx_ir.Model) -> None:
+    """Let the node that fails where the trace does not hold say so: ONNX Runtime shows its name."""
+    for node in model.graph:
+        if node.op_type == "Gather" and GUARD in node.metadata_props.get("pkg.torch.onnx.name_scopes", ""):
+            node.name = "inputs of sizes that the model was not traced for"
+
+
+def _unfreeze_strides(program: ExportedProgram) -> None:
+    """Let every view be of a copy. A view is legal only for the strides of the kernels that the trace ran, and
+    the exporter puts other kernels in their place; in ONNX the copies are identities, which go again.
+    """
+    views = (torch.ops.aten.view.default, torch.ops.aten.reshape.default)
+    for node in [n for op in views for n in program.graph.find_nodes(op="call_function", target=op)]:
+        viewed = node.args[0]
+        with program.graph.inserting_before(node):
+            copy = program.graph.call_function(
+                torch.ops.aten.clone.default, (viewed,), {"memory_format": torch.contiguous_format}
+            )
+        copy.meta = {"val": viewed.meta["val"].contiguous()}
+        node.replace_input_with(viewed, copy)
+    program.graph_module.recompile()
+
+
+def _returned(graph: Graph, program: ExportedProgram) -> list[str]:
+    """The names of the outputs that are not constants, which an ONNX model does not return."""
+    names = [output.name for output in graph.outputs for _ in values_in(output.operand)]
+    specs = [s for s in program.graph_signature.output_specs if not isinstance(s.arg, ConstantArgument)]
+    if len(specs) != len(names):
+        raise GraphcloneError(f"{graph.name}: {len(names)} outputs, but {len(specs)} after export")
+    return names
+
+
+def _name_ports(model: onnx_ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Name inputs and outputs as given; whatever else has one of those names gets another.
+
+    An output that is an input, an initializer or another output as well becomes a copy of it.
+    """
+    graph = model.graph
+    fixed = {*graph.inputs, *graph.initializers.values()}
+    for i, value in enumerate(graph.outputs):
+        if value in fixed:
+            node = onnx_ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            graph.append(node)
+            graph.outputs[i] = value = node.outputs[0]
+        fixed.add(value)
+    taken = set(graph.initializers)
+    names = [fresh(name, taken) for name in (*inputs, *outputs)]
+    values = [*graph.inputs, *graph.outputs]
+    for value in _values(model):
+        if value.name in names and value not in values and value.name not in graph.initializers:
+            value.name = f"{value.name}_inner"
+    for value in values:  # first out of each other's way
+        value.name = f"{value.name}_port"
+    for value, name in zip(values, names, strict=True):
+        value.name = name
+
+
+def _clean(model: onnx_ir.Model) -> None:
+    """Drop the exporter's notes to itself, and make a number of a symbol that is one."""
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in _values(model):
+        value.metadata_props.clear()
+        if value.shape is not None and not value.shape.frozen:
+            for i, size in enumerate(value.shape):
+                if isinstance(size, onnx_ir.SymbolicDim) and str(size.value).isdigit():
+                    value.shape[i] = int(str(size.value))
+
+
+def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph.all_nodes():
+        yield from node.outputs
+
+
+def _root_cause(error: BaseException) -> str:
+    """The first line of the exception that began it all."""
+    *_, root = _causes(error)
+    lines = str(root).strip().splitlines()
+    return f"{type(root).__name__}: {lines[0] if lines else ''}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and what led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,0 +1,159 @@
+"""Input sets to compare two models on: the example inputs, and random ones of other sizes.
+
+Only an axis that the trace left dynamic changes its size, and axes whose sizes are equal change together.
+Integers are rearranged examples, so that they are valid whatever they mean; floats are drawn anew with the mean
+and the spread of the example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.example_inputs import resized
+from graphclone.formats.torch.export import input_leaves
+from graphclone.graph.ir import Graph
+from graphclone.runtime.maps import widened_inputs
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Inputs of a module, positional and by name."""
+
+_FEW = 3
+"""A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """One tensor per graph input.
+
+    Attributes:
+        tensors: in the order of the graph's inputs.
+        seed: they were drawn with; None for the example inputs themselves.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    seed: int | None = None
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+    def copies(self) -> list[torch.Tensor]:
+        """The tensors for a run that may write into them."""
+        return [tensor.clone() for tensor in self.tensors]
+
+    def __str__(self) -> str:
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
+        return f"{shapes} ({'example' if self.seed is None else f'seed {self.seed}'})"
+
+
+def example_tensors(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+    """The tensors among the example inputs, in the order of the graph's inputs.
+
+    Raises:
+        GraphcloneError: the inputs do not fit the graph.
+    """
+    leaves = input_leaves(graph.origin.program, args, kwargs)
+    violation = next(graph.origin.guards.violations(leaves), None)
+    if violation is not None:
+        raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with: {violation.message}")
+    return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+
+def call_with(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Iterable[torch.Tensor]) -> Call:
+    """The example inputs with other tensors in place of theirs, positional and by name.
+
+    Args:
+        graph: traced with the example inputs.
+        args: positional example inputs.
+        kwargs: example inputs by name.
+        tensors: one per graph input.
+    """
+    new, program = iter(tensors), graph.origin.program
+    leaves = input_leaves(program, args, kwargs)
+    leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    positional, named = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    return tuple(positional), dict(named)
+
+
+def clone_examples(clone: Clone) -> Call:
+    """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
+    kwargs = clone.kwargs or {}
+    tensors = widened_inputs(clone.state, example_tensors(clone.graph, clone.args, kwargs))
+    return call_with(clone.graph, clone.args, kwargs, tensors)
+
+
+def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed: int) -> Iterator[InputSet]:
+    """Input sets of other sizes, boldest first; the last has the sizes of the example.
+
+    Args:
+        graph: the source.
+        examples: one tensor per graph input.
+        index: which set it is, from 1; odd ones get larger, even ones smaller.
+        seed: of the values.
+    """
+    groups = list(dict.fromkeys(size for axes in _dynamic(graph, examples) for size in axes.values()))
+    seen: set[tuple[int, ...]] = set()
+    for least in (1, 2, None):
+        sizes = {size: _new_size(size, index, order, least) for order, size in enumerate(groups)}
+        if tuple(sizes.values()) not in seen:
+            seen.add(tuple(sizes.values()))
+            yield _drawn(graph, examples, sizes, seed)
+
+
+def _new_size(size: int, index: int, order: int, least: int | None) -> int:
+    """Another size for the dynamic axes of one size; ``order`` keeps different sizes different."""
+    if least is None:
+        return size
+    return size + index + 1 + order if index % 2 else max(least, size - index - order)
+
+
+def _dynamic(graph: Graph, examples: Sequence[torch.Tensor]) -> list[dict[int, int]]:
+    """The size of every dynamic axis of every input. An axis that export found to be fixed has a number for
+    a symbol.
+    """
+    return [
+        {axis: tensor.shape[axis] for axis, symbol in value.dynamic.items() if not symbol.isdigit()}
+        for value, tensor in zip(graph.inputs, examples, strict=True)
+    ]
+
+
+def _drawn(graph: Graph, examples: Sequence[torch.Tensor], sizes: Mapping[int, int], seed: int) -> InputSet:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [
+        drawn_like(tensor, {axis: sizes[size] for axis, size in axes.items()}, generator)
+        for tensor, axes in zip(examples, _dynamic(graph, examples), strict=True)
+    ]
+    return InputSet(tuple(tensors), seed)
+
+
+def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch.Generator) -> torch.Tensor:
+    """A random tensor that may stand for the example, some of its axes in other sizes."""
+    if example.is_floating_point() and example.unique().numel() > _FEW:
+        shape = [sizes.get(axis, size) for axis, size in enumerate(example.shape)]
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        values = example.to(torch.float64)
+        return (drawn * float(values.std()) + float(values.mean())).to(example)
+    # Repeated before it is rearranged and cut off after, so that every value of the example has its chance.
+    larger = resized(example, {axis: max(size, example.shape[axis]) for axis, size in sizes.items()})
+    for axis in sorted({0, larger.ndim - 1}) if larger.ndim else ():
+        larger = _shuffled(larger, axis, generator)
+    return resized(larger, dict(sizes))
+
+
+def _shuffled(tensor: torch.Tensor, axis: int, generator: torch.Generator) -> torch.Tensor:
+    """The tensor with the order of an axis drawn anew, for every row its own where it is the last axis."""
+    if tensor.shape[axis] < 2:
+        return tensor
+    if axis == 0:
+        return tensor[torch.randperm(tensor.shape[0], generator=generator).to(tensor.device)]
+    order = torch.rand(tensor.shape, generator=generator).argsort(axis)
+    return tensor.gather(axis, order.to(tensor.device))

@@ -1,0 +1,155 @@
+"""Source and clone side by side in ONNX Runtime, both exported by the same code."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.export_onnx import to_onnx, write
+from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.samples import Sample, compare
+from graphclone.formats.torch.writer import to_module
+from graphclone.graph.ir import Graph, Value, values_in
+from graphclone.runtime.interpreter import output_tensors
+from graphclone.runtime.maps import widened_inputs
+from graphclone.runtime.sessions import Array, NoProviderError, Provider, Session
+from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
+from graphclone.verification.lockstep import Deviation
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+
+NAME = "ONNX Runtime"
+
+_EXPORT_SLACK = 64.0
+"""How much farther than torch an exported source may be from float64 before its export is taken to be wrong."""
+
+
+def check_onnx(
+    clone: Clone,
+    tensors: Mapping[Value, torch.Tensor],
+    samples: Sequence[Sample],
+    provider: Provider,
+    onnx: bool | Path,
+) -> Check:
+    """Export both, run them on every input set, and judge the outputs as in torch.
+
+    Args:
+        clone: to be verified.
+        tensors: the data of its initializers.
+        samples: input sets, with what the source gives for them.
+        provider: what ONNX Runtime runs on.
+        onnx: the file of the clone, where there is one already.
+
+    Returns:
+        A check that was not made where a model cannot be exported, loaded or run.
+
+    Raises:
+        NoProviderError: the provider is not there.
+    """
+    if samples[0].draws:
+        reason = "the model draws random numbers, and ONNX Runtime draws others"
+        return Check(NAME, None, f"not checked: {reason}", {"reason": reason})
+    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+        try:
+            source = _source_session(clone, Path(folder) / "source.onnx", provider)
+            path = onnx if isinstance(onnx, Path) else _export(clone, tensors, Path(folder) / "clone.onnx")
+            wide = Session(path, provider)
+            return _Runs(clone, source, wide).check(samples)
+        except NoProviderError:
+            raise
+        except GraphcloneError as error:
+            return Check(NAME, None, f"not checked: {error}", {"reason": str(error)})
+
+
+def _source_session(clone: Clone, path: Path, provider: Provider) -> Session:
+    source = clone.state.source
+    assert source is not None
+    module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
+    write(to_onnx(source, module, clone.args, clone.kwargs or {}), path)
+    return Session(path, provider)
+
+
+def _export(clone: Clone, tensors: Mapping[Value, torch.Tensor], path: Path) -> Path:
+    args, kwargs = clone_examples(clone)
+    write(to_onnx(clone.graph, to_module(clone.graph, tensors), args, kwargs), path)
+    return path
+
+
+class _Runs:
+    """Both sessions, and what they return for every sample."""
+
+    def __init__(self, clone: Clone, source: Session, wide: Session) -> None:
+        self.state = clone.state
+        self.source = source
+        self.wide = wide
+        self.skipped: list[str] = []
+
+    def check(self, samples: Sequence[Sample]) -> Check:
+        measured: list[list[NoiseFloor]] = []
+        for sample in samples:
+            own = self.own(sample)
+            if own is None:
+                continue
+            if (wrong := self.misexported(sample, own)) is not None:
+                return Check(NAME, None, wrong, {"reason": wrong, "provider": self.wide.provider}, open=True)
+            try:
+                wide = self.run(self.wide, self.state.graph, widened_inputs(self.state, sample.inputs.tensors))
+            except GraphcloneError as error:
+                return self.failed(Deviation("the clone", "", "", float("inf"), f"{error}, on {sample.inputs}"))
+            measured.append(compare(self.state, sample, own, wide))
+        if not measured:
+            reason = f"the exported source cannot be run: {self.skipped[0]}"
+            return Check(NAME, None, f"not checked: {reason}", {"reason": reason})
+        check = judge(NAME, measured, provider=self.wide.provider, skipped=self.skipped)
+        skipped = f"; skipped: {'; '.join(self.skipped)}" if self.skipped else ""
+        return replace(check, summary=f"{self.wide.provider}: {check.summary}{skipped}")
+
+    def failed(self, first: Deviation) -> Check:
+        return Check(NAME, False, str(first), {"provider": self.wide.provider}, first=first)
+
+    def own(self, sample: Sample) -> list[torch.Tensor] | None:
+        """What the source returns; None where its export refuses inputs that the source takes."""
+        assert self.state.source is not None
+        try:
+            return self.run(self.source, self.state.source, sample.inputs.tensors)
+        except GraphcloneError as error:
+            self.skipped.append(f"{error}, on {sample.inputs}")
+            return None
+
+    def misexported(self, sample: Sample, own: Sequence[torch.Tensor]) -> str | None:
+        """Which output of the exported source is not what torch computes, even but for rounding, and by how much."""
+        for (name, _), exact, ours, exported in zip(
+            output_tensors(self.state.graph), sample.exact, sample.own, own, strict=True
+        ):
+            floor = noise_floor(name, (exact, ours), (exact, exported))
+            if floor.allows(_EXPORT_SLACK) is False:
+                return f"the export of the source itself is off in {name}: {floor}, on {sample.inputs}"
+        return None
+
+    @staticmethod
+    def run(session: Session, graph: Graph, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The tensors that a session returns, in the order of the graph's outputs."""
+        arrays = session.run(feeds(session, graph, inputs)).values()
+        returned = [value for output in graph.outputs for value in values_in(output.operand)]
+        pairs = zip(returned, arrays, strict=True)
+        return [torch.as_tensor(array) for value, array in pairs if value.is_tensor]
+
+
+def feeds(session: Session, graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[str, Array]:
+    """Tensors under the names by which a session is fed.
+
+    Raises:
+        GraphcloneError: the session is not of this graph, or numpy has no such type.
+    """
+    names = [value.name for value in graph.inputs]
+    if [port.name for port in session.inputs] != names:
+        raise GraphcloneError(f"the model is fed {', '.join(p.name for p in session.inputs)}, not {', '.join(names)}")
+    pairs = zip(session.inputs, inputs, strict=True)
+    return {port.name: tensor.cpu().numpy().astype(port.dtype) for port, tensor in pairs}

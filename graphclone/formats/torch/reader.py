@@ -1,0 +1,412 @@
+"""From a PyTorch module to a graph, by ``torch.export``.
+
+The trace is dynamic in the first axis of every tensor input and in all axes of integer inputs, so that the clone
+accepts other batches and lengths; where the model cannot be exported that way it is traced statically and the
+graph's notes say so.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import sympy
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.export import Exported, export, export_alike
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute, values_in
+from graphclone.graph.names import fresh
+
+_UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
+"""Sizes for data-dependent axes: large primes, which coincide with no width."""
+
+_PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
+"""Where the functions on sizes live that a trace may hold; any other function may do anything."""
+
+_UNINITIALISED = re.compile(r"aten\.(new_)?empty")
+
+_LIFTED = (torch.float32, torch.float16, torch.bfloat16)
+
+_SHOWN = 3
+"""Conditions on sizes that a note spells out."""
+
+_INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+_CONDITION = "hop.cond"
+
+_KINDS: Mapping[InputKind, Any] = {
+    InputKind.PARAMETER: "parameter",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+
+
+class TorchDialect:
+    """aten operators, run by torch itself."""
+
+    name = "torch"
+
+    def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+        if node.op == _CONDITION:
+            return list(operands["then_branch" if bool(operands["cond"]) else "else_branch"])
+        if lift:
+            return self._run_lifted(node, operands)
+        args, kwargs = call_arguments(node, operands)
+        result = node.target(*args, **kwargs)
+        return result if isinstance(result, list | tuple) else (result,)
+
+    def _run_lifted(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        if self.is_random(node):
+            torch.manual_seed(crc32(node.name.encode()))
+        try:
+            results = self.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
+        finally:
+            torch.set_default_dtype(default)
+        if _UNINITIALISED.match(node.op):
+            for result in results:
+                result.zero_()
+        return results
+
+    def mutates(self, node: Node) -> bool:
+        target = node.target
+        if isinstance(target, torch._ops.OpOverload):
+            return target._schema.is_mutable or not target._schema.returns
+        return node.op != _CONDITION and getattr(target, "__module__", "") not in _PURE_MODULES
+
+    def writes(self, node: Node) -> Collection[Value]:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return list(_tensors(node)) if self.mutates(node) else ()
+        return list(_annotated(node, written=True))
+
+    def aliases(self, node: Node) -> Collection[Value]:
+        """What the schema says may be shared, as it depends on strides, and what is shared though it says nothing."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return list(_tensors(node))
+        return {*_annotated(node), *_shared(node)}
+
+    def is_random(self, node: Node) -> bool:
+        return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+    def respell(self, node: Node, op: str, operands: dict[str, Operand]) -> None:
+        namespace, name, overload = op.split(".")
+        node.op, node.operands = op, operands
+        node.target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+    def multiply(self, value: Value, factor: float, name: str) -> Node:
+        out = Value(name, value.shape, value.dtype, value.dynamic)
+        target = torch.ops.aten.mul.Tensor if value.is_tensor else operator.mul
+        node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
+        out.producer = node
+        return node
+
+
+def _tensors(node: Node) -> Iterator[Value]:
+    return (value for value in dict.fromkeys(node.inputs) if value.is_tensor)
+
+
+def _annotated(node: Node, *, written: bool = False) -> Iterator[Value]:
+    """The inputs of which the schema says that results may share their memory, or that they are written into."""
+    for argument in node.target._schema.arguments:
+        if (alias := argument.alias_info) is not None and (alias.is_write or not written):
+            yield from values_in(node.operands.get(argument.name))
+
+
+def _shared(node: Node) -> Iterator[Value]:
+    """The inputs whose memory the results share when the node runs on tensors without data; all if it cannot run."""
+    tensors = list(_tensors(node))
+    empty = {v: torch.empty(v.shape or (), dtype=getattr(torch, v.dtype), device="meta") for v in tensors}
+    args, kwargs = call_arguments(node, {name: substitute(operand, empty) for name, operand in node.operands.items()})
+    try:
+        with torch.no_grad():
+            results = pytree.tree_leaves(node.target(*args, **kwargs))
+    except Exception:  # whatever the op raises for want of data, or at a size that is computed
+        yield from tensors
+        return
+    found = [result for result in results if isinstance(result, torch.Tensor)]
+    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in found))  # type: ignore[attr-defined]
+
+
+def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype in _LIFTED else dtype
+
+
+def call_arguments(node: Node, operands: Mapping[str, Operand]) -> tuple[list[Operand], dict[str, Operand]]:
+    """The positional and keyword arguments of a node's target, from its operands by name."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return list(operands.values()), {}
+    positional: list[Operand] = []
+    for argument in node.target._schema.arguments:
+        if argument.kwarg_only or argument.name not in operands:
+            break
+        positional.append(operands[argument.name])
+    return positional, dict(list(operands.items())[len(positional) :])
+
+
+def op_name(target: Any) -> str:
+    """The qualified name by which rules know a target."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"hop.{target.name()}"
+    return f"py.{getattr(target, '__module__', '')}.{getattr(target, '__name__', target)}"
+
+
+def trace(
+    module: torch.nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    dynamic: bool = True,
+) -> Graph:
+    """Trace a module on example inputs.
+
+    Args:
+        module: in the mode (train or eval) it is to be traced in; eval, as a rule.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        name: for messages; the class name where it is not given.
+        dynamic: whether the trace should hold for inputs of other sizes, where it can.
+
+    Returns:
+        The graph, with ``origin`` the exported program it was read from, and what inputs that holds for.
+
+    Raises:
+        GraphcloneError: torch.export refuses the module.
+    """
+    name = name or type(module).__name__
+    return from_exported(export(module, tuple(args), dict(kwargs or {}), name, dynamic=dynamic), name)
+
+
+def trace_alike(
+    modules: Mapping[str, torch.nn.Module], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> list[Graph]:
+    """Trace several modules on the same inputs, of the same sizes; see ``trace``.
+
+    Args:
+        modules: by the names that messages call them.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+
+    Raises:
+        GraphcloneError: torch.export refuses one of them.
+    """
+    found = export_alike(modules, tuple(args), dict(kwargs or {}))
+    return [from_exported(exported, name) for exported, name in zip(found, modules, strict=True)]
+
+
+def from_exported(exported: Exported, name: str) -> Graph:
+    """The graph of an exported program, with notes of what it does not hold for."""
+    graph = _Importer(exported.program, name).graph()
+    graph.origin = exported
+    fixed = [text for value in graph.inputs for text in _fixed(value, single=bool(exported.failure))]
+    if fixed:
+        reason = f" ({exported.failure})" if exported.failure else ""
+        graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
+    if conditions := [condition.text for condition in exported.guards.conditions]:
+        more = f" and {len(conditions) - _SHOWN} more" if len(conditions) > _SHOWN else ""
+        graph.notes.append(f"holds for inputs with {', '.join(conditions[:_SHOWN])}{more} only")
+    return graph
+
+
+def _fixed(value: Value, *, single: bool) -> list[str]:
+    """The axes of an input that should be dynamic and are not, with their sizes; of a size of 1 only if it is asked."""
+    sizes = list(enumerate(value.shape or ()))
+    wanted = sizes[:1] if value.is_float else sizes
+    fixed = ((axis, size) for axis, size in wanted if axis not in value.dynamic and (single or size != 1))
+    return [f"{value.name} axis {axis} = {size}" for axis, size in fixed]
+
+
+def _is_symbolic(size: int | torch.SymInt) -> bool:
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
+
+
+class _Importer:
+    def __init__(self, program: ExportedProgram, name: str) -> None:
+        self.program = program
+        self.name = name
+        self.values: dict[torch.fx.Node, Operand] = {}
+        self.names: set[str] = set()
+        self.nodes: list[Node] = []
+        self.inputs: list[Value] = []
+        self.initializers: dict[Any, Initializer] = {}
+        self.unbacked: dict[sympy.Symbol, int] = {}
+        self.notes: list[str] = []
+
+    def graph(self) -> Graph:
+        fx = self.program.graph_module
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        for placeholder in fx.graph.find_nodes(op="placeholder"):
+            self.values[placeholder] = self.placeholder(placeholder, specs[placeholder.name])
+        results = self.body(fx)
+        return Graph(
+            name=self.name,
+            inputs=self.inputs,
+            initializers=list(self.initializers.values()),
+            nodes=self.nodes,
+            outputs=self.outputs(results),
+            dialect=TorchDialect(),
+            notes=self.notes,
+        )
+
+    def placeholder(self, placeholder: torch.fx.Node, spec: InputSpec) -> Operand:
+        if spec.kind is InputKind.USER_INPUT:
+            if not isinstance(placeholder.meta["val"], torch.Tensor):
+                return self.constant_input(placeholder)
+            value = self.value(fresh(placeholder.name, self.names), placeholder.meta["val"], role="input")
+            self.inputs.append(value)
+            return value
+        if spec.kind not in _KINDS or spec.target is None:
+            raise GraphcloneError(f"{self.name}: input {placeholder.name} is a {spec.kind.name}, not supported")
+        kind = "constant" if spec.persistent is False else _KINDS[spec.kind]
+        return self.initializer(spec.target, kind)
+
+    def constant_input(self, placeholder: torch.fx.Node) -> Operand:
+        """An example input that is no tensor: its value is part of the trace."""
+        value = placeholder.meta["val"]
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            raise GraphcloneError(f"{self.name}: input {placeholder.name} is a symbolic number, not supported")
+        return value
+
+    def initializer(self, target: str, kind: Any) -> Value:
+        tensors = self.program.state_dict if target in self.program.state_dict else self.program.constants
+        tensor = tensors[target]
+        key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        shared = self.initializers.get(key) if tensor.numel() else None
+        if shared is not None:
+            shared.names = (*shared.names, target)
+            return shared.value
+        value = self.value(fresh(target, self.names), tensor, role="initializer")
+        self.initializers[key if tensor.numel() else target] = Initializer(value, (target,), kind, tensor)
+        return value
+
+    def body(self, fx: torch.fx.GraphModule) -> Operand:
+        """Append the nodes of a graph module; what it returns."""
+        for node in fx.graph.nodes:
+            if node.op == "call_function":
+                self.call(fx, node)
+            elif node.op == "output":
+                return self.operand(node.args[0])
+        return None
+
+    def call(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        source: Any = node.args[0] if node.args else None
+        if op_name(node.target) == "py._operator.getitem" and isinstance(self.values.get(source), list):
+            self.values[node] = self.values[source][node.args[1]]
+        elif any(op_name(node.target) == f"hop.{name}" for name in _INLINED):
+            self.inline(fx, node)
+        elif op_name(node.target) == _CONDITION:
+            self.condition(fx, node)
+        else:
+            self.values[node] = self.append(node, self.operands(node))
+
+    def inline(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        """Read the body of a region that computes what its nodes compute (gradient mode, autocast)."""
+        args: tuple[Any, ...] = node.args
+        position = next(i for i, arg in enumerate(args) if getattr(arg, "op", "") == "get_attr")
+        body = getattr(fx, str(args[position].target))
+        if "autocast" in op_name(node.target) and True in args[:position]:
+            self.notes.append(f"{node.name}: a region under autocast is computed in the precision of its inputs")
+        self.values[node] = self.region(body, args[position + 1 :])
+
+    def region(self, body: torch.fx.GraphModule, args: Sequence[Any]) -> Operand:
+        """Append the nodes of a graph module that is called; what it returns."""
+        operands = [self.operand(arg) for arg in args]
+        for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
+            self.values[placeholder] = operand
+        return self.body(body)
+
+    def condition(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
+        """Read both branches, and after them the choice between what they return."""
+        wanted, then, otherwise, args = (*node.args, *node.kwargs.values())
+        results = [self.region(getattr(fx, str(branch.target)), args) for branch in (then, otherwise)]  # type: ignore[union-attr, arg-type]
+        operands = {"cond": self.operand(wanted), "then_branch": results[0], "else_branch": results[1]}
+        self.values[node] = self.append(node, operands)
+
+    def append(self, fx_node: torch.fx.Node, operands: dict[str, Operand]) -> Operand:
+        """Append one call; its value, or the list of its values where it returns several."""
+        name = fresh(fx_node.name, self.names)  # bodies of inlined regions repeat names
+        result: Any = fx_node.meta.get("val")
+        several = isinstance(result, list | tuple)
+        items = list(result) if several else [result]
+        outputs = [self.value(f"{name}.{i}" if several else name, item) for i, item in enumerate(items)]
+        node = Node(name, op_name(fx_node.target), operands, outputs, fx_node.target, _scope(fx_node), several)
+        for output in outputs:
+            output.producer = node
+        self.nodes.append(node)
+        return outputs if several else outputs[0]
+
+    def operands(self, node: torch.fx.Node) -> dict[str, Operand]:
+        args = [self.operand(arg) for arg in node.args]
+        kwargs = {name: self.operand(arg) for name, arg in node.kwargs.items()}
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return {**{f"arg{i}": arg for i, arg in enumerate(args)}, **kwargs}
+        arguments = node.target._schema.arguments
+        return dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+
+    def operand(self, arg: Any) -> Operand:
+        if isinstance(arg, torch.fx.Node):
+            return self.values.get(arg, arg)
+        if isinstance(arg, list | tuple):
+            return [self.operand(item) for item in arg]
+        return arg
+
+    def outputs(self, results: Operand) -> list[Output]:
+        specs = self.program.graph_signature.output_specs
+        if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
+            raise GraphcloneError(f"{self.name}: the model writes to its buffers or inputs; trace it in eval mode")
+        names = _output_names(self.program)
+        return [Output(name, result) for name, result in zip(names, results, strict=True)]
+
+    def value(self, name: str, example: Any, role: Any = "node") -> Value:
+        if not isinstance(example, torch.Tensor):
+            return Value(name, None, "", role=role)
+        shape = tuple(self.hint(size) for size in example.shape)
+        dynamic = {i: str(size) for i, size in enumerate(example.shape) if _is_symbolic(size)}
+        return Value(name, shape, str(example.dtype).removeprefix("torch."), dynamic, role)
+
+    def hint(self, size: int | torch.SymInt) -> int:
+        if isinstance(size, int):
+            return size
+        if size.node.hint is not None:
+            return int(size.node.hint)
+        expression = size.node.expr
+        env = size.node.shape_env
+        values = {
+            symbol: env.backed_var_to_val.get(symbol) or self.unbacked_hint(symbol)
+            for symbol in expression.free_symbols
+        }
+        return int(expression.subs(values))
+
+    def unbacked_hint(self, symbol: sympy.Symbol) -> int:
+        return self.unbacked.setdefault(symbol, _UNBACKED_HINTS[len(self.unbacked) % len(_UNBACKED_HINTS)])
+
+
+def _scope(node: torch.fx.Node) -> str:
+    """Dotted path of the innermost module the node was traced in."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return str(paths[-1]) if paths else ""
+
+
+def _output_names(program: ExportedProgram) -> list[str]:
+    """A name per output: its field or key where the model returns a structure of named things."""
+    spec = program.call_spec.out_spec
+    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
+    return [".".join(_key(step) for step in path) or "output" for path, _ in paths]
+
+
+def _key(step: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(step, attribute):
+            return str(getattr(step, attribute))
+    return str(step)

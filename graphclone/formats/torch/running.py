@@ -1,0 +1,89 @@
+"""Run the user's own module, as nobody's trace: on the example inputs, or on others of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.torch.input_sets import call_with
+from graphclone.formats.torch.untouched import untouched
+from graphclone.graph.ir import Graph, Value
+
+SEED = 0
+"""Of the global generator before every run, so that a model that draws numbers draws the same ones."""
+
+
+class RunError(GraphcloneError):
+    """The user's module cannot be run, or returns something else than its trace."""
+
+
+def run_module(
+    module: torch.nn.Module,
+    graph: Graph,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    tensors: Sequence[torch.Tensor],
+    state: Mapping[str, torch.Tensor] | None = None,
+    *,
+    calls: int = 1,
+) -> list[torch.Tensor]:
+    """The tensors that a module returns, in the order of its graph's outputs.
+
+    Args:
+        module: is left as it is, whatever it writes to.
+        graph: of its trace, or of a trace of another instance of the same code.
+        args: the positional example inputs of the trace.
+        kwargs: the example inputs by name.
+        tensors: take the place of the tensors among them, one per graph input.
+        state: parameters and buffers in place of the module's own.
+        calls: how often it is called; what the last call returns counts.
+
+    Raises:
+        RunError: the module raises, or returns other things than its trace.
+    """
+    call: Callable[..., Any] = module
+    if state is not None:
+        call = lambda *args, **kwargs: torch.func.functional_call(module, dict(state), args, kwargs)  # noqa: E731
+    with untouched(module), torch.no_grad(), _plain_attention():
+        try:
+            for _ in range(calls):
+                positional, named = call_with(graph, args, kwargs, [tensor.clone() for tensor in tensors])
+                torch.manual_seed(SEED)
+                found = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
+        except Exception as error:  # whatever the module raises
+            raise RunError(f"{graph.name} cannot be run: {type(error).__name__}: {first_line(error)}") from error
+    return list(_returned(graph, found))
+
+
+def _held(leaf: Any) -> Any:
+    """A result as it is now: it may be a buffer, which is about to be restored."""
+    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _returned(graph: Graph, found: Sequence[Any]) -> Iterator[torch.Tensor]:
+    if len(found) != len(graph.outputs):
+        raise RunError(f"{graph.name} returns {len(found)} things, its trace {len(graph.outputs)}")
+    for output, leaf in zip(graph.outputs, found, strict=True):
+        is_value = isinstance(output.operand, Value)
+        if is_value and output.operand.is_tensor != isinstance(leaf, torch.Tensor):
+            raise RunError(f"{graph.name}: {output.name} is a {type(leaf).__name__}, but not in its trace")
+        if not is_value and leaf is not output.operand and leaf != output.operand:
+            raise RunError(f"{graph.name}: {output.name} is {leaf!r}, in its trace {output.operand!r}")
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fast path of ``torch.nn.TransformerEncoder``, which leaves out what is padding; no trace takes it."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

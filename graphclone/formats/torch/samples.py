@@ -1,0 +1,137 @@
+"""Input sets with what the source computes for them, in its own precision and in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from graphclone.formats.torch.export import Exported, input_leaves
+from graphclone.formats.torch.input_sets import InputSet, call_with, candidates, example_tensors
+from graphclone.formats.torch.running import SEED, RunError, run_module
+from graphclone.graph.ir import Graph
+from graphclone.pipeline.runner import State
+from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
+from graphclone.runtime.maps import Maps
+from graphclone.verification.checks import NoiseFloor, error, noise_floor, reference
+from graphclone.verification.lockstep import Lazy, lifted_tensor, measured_elements
+from graphclone.verification.rounding import SHAKES, shaken
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the source gives for one input set.
+
+    Attributes:
+        inputs: of the source.
+        own: its outputs in its own precision.
+        exact: its outputs in float64; its own where it draws random numbers, or where these overflow and float64 does
+            not.
+        draws: whether it draws random numbers.
+        module: what the user's own module computes for them; None where there is none.
+        noise: greatest error of every output, of its own and of runs whose weights are a rounding off.
+    """
+
+    inputs: InputSet
+    own: Sequence[torch.Tensor]
+    exact: Sequence[torch.Tensor]
+    noise: Sequence[float]
+    module: Sequence[torch.Tensor] | None = None
+    draws: bool = False
+
+
+def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
+    """The example and random input sets of other sizes, all of which the source accepts, and its trace holds for.
+
+    Args:
+        clone: gives the example inputs and the source.
+        sets: how many, at most.
+        seed: of the random ones; each has its own.
+
+    Raises:
+        GraphcloneError: the source cannot be run on the example inputs.
+    """
+    source = clone.state.source
+    assert source is not None
+    examples = example_tensors(source, clone.args, clone.kwargs or {})
+    yield take_sample(clone, InputSet(examples))
+    for index in range(1, sets):
+        tried = candidates(source, examples, index, seed + index)
+        accepted = (sample for inputs in tried if (sample := _maybe_sample(clone, inputs)) is not None)
+        if (sample := next(accepted, None)) is not None:
+            yield sample
+
+
+def _maybe_sample(clone: Clone, inputs: InputSet) -> Sample | None:
+    """None where the source refuses the inputs, its trace claims nothing, or nothing comes out that can be compared."""
+    if not holds(clone, inputs):
+        return None
+    try:
+        sample = take_sample(clone, inputs)
+    except (ExecutionError, RunError):
+        return None
+    return sample if all(measured_elements(t) for t in sample.exact) else None
+
+
+def holds(clone: Clone, inputs: InputSet) -> bool:
+    """Whether the trace of the source claims to hold for inputs."""
+    exported: Exported = clone.graph.origin
+    args, kwargs = call_with(clone.graph, clone.args, clone.kwargs or {}, inputs.tensors)
+    return not any(exported.guards.violations(input_leaves(exported.program, args, kwargs)))
+
+
+def take_sample(clone: Clone, inputs: InputSet) -> Sample:
+    """What the source gives for inputs.
+
+    Raises:
+        ExecutionError: the trace cannot be run on them.
+        RunError: the user's module cannot.
+    """
+    source, module = clone.state.source, None
+    assert source is not None
+    if clone.model is not None:
+        module = run_module(clone.model, source, clone.args, clone.kwargs or {}, inputs.tensors)
+    own = _seeded_run(source, own_tensors(source), inputs)
+    draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
+    moved = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(SHAKES)]
+    if draws:
+        exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
+    else:
+        lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
+        exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
+        exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
+    noise = [max(error(truth, run[i]) for run in (own, *moved)) for i, truth in enumerate(exact)]
+    return Sample(inputs, own, exact, noise, module, draws)
+
+
+def _seeded_run(graph: Graph, weights: Lazy, inputs: InputSet) -> list[torch.Tensor]:
+    torch.manual_seed(SEED)
+    return outputs(graph, weights, inputs.copies())
+
+
+def _shaken_tensors(graph: Graph, seed: int) -> Lazy:
+    """The initializers of a graph with every weight a rounding off."""
+    return Lazy(graph, lambda initializer: shaken(initializer.read(), initializer.name, seed))
+
+
+def own_tensors(graph: Graph) -> Lazy:
+    """The initializers of a graph in their own precision, copied when they are read."""
+    return Lazy(graph, lambda initializer: initializer.read().detach().clone())
+
+
+def compare(
+    state: State, sample: Sample, source: Sequence[torch.Tensor], clone: Sequence[torch.Tensor]
+) -> list[NoiseFloor]:
+    """The errors of every output that source and clone return for a sample, in their own precision."""
+    floors = []
+    maps = Maps(state, sample.inputs.tensors)
+    returned = output_tensors(state.graph)
+    for (name, value), exact, noise, own, wide in zip(returned, sample.exact, sample.noise, source, clone, strict=True):
+        floor = noise_floor(name, (exact, own), (maps.widened(value, exact), wide))
+        floors.append(replace(floor, source=max(floor.source, noise)))
+    return floors

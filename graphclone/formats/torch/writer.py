@@ -1,0 +1,189 @@
+"""From a graph to a trainable PyTorch module."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export._unlift import _get_codegen
+from torch.export.graph_signature import InputKind, TensorArgument
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.branches import BRANCHES, Body, bodies
+from graphclone.formats.torch.export import Exported, export
+from graphclone.formats.torch.guards import Guards
+from graphclone.formats.torch.input_guard import GUARD, InputGuard
+from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.reader import call_arguments
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
+from graphclone.runtime.files import written
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+
+
+def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
+    """A module that runs the graph, called and returning as the source is.
+
+    Args:
+        graph: in the torch dialect.
+        tensors: the data of its initializers, which the module takes over.
+
+    Returns:
+        A module whose state dict has the source's names; parameters train, tied ones stay tied.
+    """
+    exported: Exported = graph.origin
+    program = exported.program
+    root = torch.nn.Module()
+    for initializer in graph.initializers:
+        _register(root, initializer, tensors[initializer.value])
+    fx_graph = torch.fx.Graph()
+    fx_graph.set_codegen(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec))
+    root.add_module(GUARD, InputGuard(_guards_for(exported.guards, graph)))
+    nodes = _placeholders(fx_graph, program, graph)
+    for initializer in graph.initializers:
+        nodes[initializer.value] = fx_graph.get_attr(initializer.name)
+    returned = [output.operand for output in graph.outputs]
+    _calls(root, fx_graph, graph, graph.nodes, returned, nodes)
+    fx_graph.output(tuple(_argument(operand, nodes) for operand in returned))
+    module = torch.fx.GraphModule(root, fx_graph)
+    for initializer in graph.initializers:  # the graph module kept only the names that its graph reads
+        _register(module, initializer, tensors[initializer.value])
+    return module.eval()
+
+
+def save_program(clone: Clone, path: Path) -> None:
+    """Write a clone as an exported program (``.pt2``), which ``torch.export.load`` reads.
+
+    Raises:
+        GraphcloneError: torch cannot export the clone, or the file cannot be written.
+    """
+    exported = export(clone.module(), *clone_examples(clone), clone.graph.name)
+    with written(path) as target:
+        try:
+            torch.export.save(exported.program, target)
+        except RuntimeError as error:  # what torch's archive writer raises, out of disk space for one
+            raise GraphcloneError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+
+
+def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Tensor) -> None:
+    """Put a tensor under all its names, and the modules on the way."""
+    trains = initializer.kind == "parameter" and (tensor.is_floating_point() or tensor.is_complex())
+    parameter = (
+        torch.nn.Parameter(tensor, requires_grad=getattr(initializer.tensor, "requires_grad", True))
+        if trains
+        else tensor
+    )
+    for name in initializer.names:
+        *path, last = name.split(".")
+        owner = root
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, torch.nn.Module())
+            owner = owner._modules[part]  # type: ignore[assignment]
+        if isinstance(parameter, torch.nn.Parameter):
+            owner.register_parameter(last, parameter)
+        else:
+            owner.register_buffer(last, parameter, persistent=initializer.kind == "buffer")
+
+
+def _placeholders(fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph) -> dict[Value, torch.fx.Node]:
+    """What the graph reads for each of its inputs: all that the module is called with, once the guard let it pass."""
+    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    passed = fx_graph.call_module(GUARD, tuple(fx_graph.placeholder(spec.arg.name) for spec in specs))
+    positions = [i for i, spec in enumerate(specs) if isinstance(spec.arg, TensorArgument)]
+    tensors = [fx_graph.call_function(operator.getitem, (passed, i)) for i in positions]
+    return dict(zip(graph.inputs, tensors, strict=True))
+
+
+def _guards_for(guards: Guards, graph: Graph) -> Guards:
+    """The guards of the source for a graph some of whose inputs may have grown."""
+    sizes = iter(graph.inputs)
+    shapes = [None if shape is None else _refixed(shape, next(sizes)) for shape in guards.shapes]
+    return replace(guards, shapes=tuple(shapes))
+
+
+def _refixed(shape: tuple[int | None, ...], value: Value) -> tuple[int | None, ...]:
+    return tuple(None if old is None else new for old, new in zip(shape, value.shape or (), strict=True))
+
+
+def _calls(
+    root: torch.nn.Module,
+    fx_graph: torch.fx.Graph,
+    graph: Graph,
+    body: Sequence[Node],
+    returned: Sequence[Operand],
+    nodes: dict[Value, torch.fx.Node],
+) -> None:
+    """Call the nodes of a graph or a branch, those that only a branch reads inside of that branch."""
+    staying, branches = bodies(graph.dialect, body, returned)
+    for node in staying:
+        if node in branches:
+            args: tuple[Any, ...] = _conditional(root, fx_graph, graph, node, branches[node], nodes)
+            _call(fx_graph, node, args, {}, nodes)
+        else:
+            operands = {name: _argument(operand, nodes) for name, operand in node.operands.items()}
+            positional, kwargs = call_arguments(node, operands)
+            _call(fx_graph, node, tuple(positional), kwargs, nodes)
+
+
+def _conditional(
+    root: torch.nn.Module,
+    fx_graph: torch.fx.Graph,
+    graph: Graph,
+    node: Node,
+    branches: Sequence[Body],
+    nodes: Mapping[Value, torch.fx.Node],
+) -> tuple[Any, ...]:
+    """The arguments of a condition: what it depends on, its branches as modules, and what both may read."""
+    captured = list(dict.fromkeys(value for branch in branches for value in branch.captured))
+    modules = []
+    for kind, branch in zip(BRANCHES, branches, strict=True):
+        inner_root, inner = torch.nn.Module(), torch.fx.Graph()
+        known = {value: inner.placeholder(f"captured_{i}") for i, value in enumerate(captured)}
+        _calls(inner_root, inner, graph, branch.nodes, branch.results, known)
+        inner.output(tuple(_own_memory(graph, inner, branch, result, known) for result in branch.results))
+        name = f"{node.name}_{kind}"
+        root.add_module(name, torch.fx.GraphModule(inner_root, inner))
+        modules.append(fx_graph.get_attr(name))
+    return (_argument(node.operands["cond"], nodes), *modules, tuple(nodes[value] for value in captured))
+
+
+def _own_memory(
+    graph: Graph, inner: torch.fx.Graph, branch: Body, result: Operand, known: Mapping[Value, torch.fx.Node]
+) -> Any:
+    """What a branch returns, which may not lie in the memory of what it was given."""
+    returned = _argument(result, known)
+    if not isinstance(result, Value) or not result.is_tensor:
+        return returned
+    if result.producer in branch.nodes and not graph.dialect.aliases(result.producer):
+        return returned
+    return inner.call_function(torch.ops.aten.clone.default, (returned,))
+
+
+def _call(
+    fx_graph: torch.fx.Graph,
+    node: Node,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    nodes: dict[Value, torch.fx.Node],
+) -> None:
+    call = fx_graph.call_function(node.target, args, kwargs)
+    if len(node.outputs) == 1 and not node.several:
+        nodes[node.outputs[0]] = call
+        return
+    for i, output in enumerate(node.outputs):
+        nodes[output] = fx_graph.call_function(operator.getitem, (call, i))
+
+
+def _argument(operand: Operand, nodes: Mapping[Value, torch.fx.Node]) -> Any:
+    if isinstance(operand, Value):
+        return nodes[operand]
+    if any(True for _ in values_in(operand)) or isinstance(operand, list):
+        return [_argument(item, nodes) for item in operand]
+    return operand
