@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from graphclone.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from graphclone.algebra.growth import Growth
     from graphclone.algebra.strategies import Strategy
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
     from graphclone.formats.huggingface.writer import clone_checkpoint
     from graphclone.models import build
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CannotJudgeError",

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, one_line
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone, Traced
@@ -54,7 +54,7 @@ class Source:
         except GraphcloneError:
             raise
         except Exception as error:  # it is the user's own code
-            raise GraphcloneError(f"{self.name}: building the model failed: {_one_line(error)}") from error
+            raise GraphcloneError(f"{self.name}: building the model failed: {one_line(error)}") from error
         return _checked(self.name, made)
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
@@ -224,9 +224,9 @@ def _module(name: str) -> ModuleType:
         if error.name and name.startswith(error.name):
             hint = "run from the directory it is in, or install it"
             raise GraphcloneError(f"{name}: no such module; {hint}") from None
-        raise GraphcloneError(f"{name}: cannot be imported: {_one_line(error)}") from error
+        raise GraphcloneError(f"{name}: cannot be imported: {one_line(error)}") from error
     except Exception as error:
-        raise GraphcloneError(f"{name}: cannot be imported: {_one_line(error)}") from error
+        raise GraphcloneError(f"{name}: cannot be imported: {one_line(error)}") from error
 
 
 def _file(text: str) -> ModuleType:
@@ -243,7 +243,7 @@ def _file(text: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise GraphcloneError(f"{text}: cannot be imported: {_one_line(error)}") from error
+        raise GraphcloneError(f"{text}: cannot be imported: {one_line(error)}") from error
     return module
 
 
@@ -270,8 +270,3 @@ def _described(value: Any) -> str:
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"
     return type(value).__name__.removeprefix("Fake")
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

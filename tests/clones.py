@@ -16,7 +16,7 @@ from graphclone.passes import default_pipeline
 from graphclone.pipeline.runner import Request, State, run
 from graphclone.rules import default_rules
 from graphclone.rules.site import Rule
-from graphclone.verification.lockstep import widened_tensors
+from graphclone.runtime.tensors import widened_tensors
 from tests.zoo import ZOO
 
 torch.set_num_threads(1)  # with tensors this small more threads do nothing but wait for each other

@@ -21,7 +21,7 @@ from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
-from graphclone.formats.torch.reader import TorchDialect, op_name
+from graphclone.formats.torch.dialect import TorchDialect, op_name
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import settle

@@ -76,7 +76,7 @@ def test_shifted_norm_weight_is_solved_for() -> None:
 
 
 def test_noise_makes_copies_differ_and_symmetric_leaves_them_equal() -> None:
-    from graphclone.verification.lockstep import widened_tensors
+    from graphclone.runtime.tensors import widened_tensors
 
     for kind, equal in (("symmetric", True), ("noisy-symmetric", False)):
         state = widened("mlp", Request(2, strategy=strategy(kind)))

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from graphclone.clones.clone import Clone
 from graphclone.runtime.interpreter import ExecutionError
-from graphclone.verification.lockstep import lazily_widened, relative_error, run_lockstep, widened_tensors
+from graphclone.runtime.tensors import lazily_widened, widened_tensors
+from graphclone.verification.distance import relative_error
+from graphclone.verification.lockstep import run_lockstep
 from tests.clones import doubled, features, node_of, perceptron, small, spoilable, spoiled_tensors, zoo_clone
 
 INF, NAN = math.inf, math.nan

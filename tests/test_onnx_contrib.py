@@ -21,7 +21,8 @@ from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.runner import Request, State, run
 from graphclone.runtime.maps import Maps, widened_inputs
-from graphclone.verification.lockstep import relative_error, run_lockstep
+from graphclone.verification.distance import relative_error
+from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_contrib_cases import RNG, Array, Case, cases, f, u8
 from tests.tracing import random_pipeline
 

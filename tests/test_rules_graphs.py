@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.algebra.strategies import strategy
 from graphclone.analysis.facts import Facts
-from graphclone.formats.torch.reader import TorchDialect, trace
+from graphclone.formats.torch.dialect import TorchDialect
+from graphclone.formats.torch.reader import trace
 from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.models.randomise import randomise
 from graphclone.passes import default_pipeline
@@ -22,7 +23,8 @@ from graphclone.pipeline.runner import Request, State, run
 from graphclone.rules import apply
 from graphclone.rules.site import Site
 from graphclone.runtime.maps import Maps
-from graphclone.verification.lockstep import lazily_widened, lifted_tensor, run_lockstep
+from graphclone.runtime.tensors import lazily_widened, lifted_tensor
+from graphclone.verification.lockstep import run_lockstep
 from tests.tracing import random_pipeline
 
 torch.set_num_threads(1)

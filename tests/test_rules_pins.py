@@ -10,7 +10,7 @@ import torch
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Facts
-from graphclone.formats.torch.reader import TorchDialect
+from graphclone.formats.torch.dialect import TorchDialect
 from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.passes.infer_dims import InferDims
 from graphclone.pipeline.runner import Request, State

@@ -22,7 +22,7 @@ from graphclone.rules import norm, reduce
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.sessions import NoProviderError
 from graphclone.verification.checks import Check, NoiseFloor, Report, noise_floor
-from graphclone.verification.lockstep import Deviation
+from graphclone.verification.distance import Deviation
 from tests.clones import (
     Unsupported,
     clone_by_rules,

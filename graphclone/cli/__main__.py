@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn
 
-from graphclone import __version__
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.runtime import collector
+from graphclone.version import __version__
 
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphclone import inspection
+from graphclone import inspection, terminal
 from graphclone.cli import report
+from graphclone.clones import summary
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.shards import sharded
 from graphclone.pipeline.printer import print_state
@@ -45,7 +46,7 @@ def clone(arguments: Namespace) -> int:
         if step.name in arguments.print_after:
             graphs[step.name] = print_state(state)
 
-    with report.progress(f"cloning {arguments.model}") as advance:
+    with terminal.progress(f"cloning {arguments.model}") as advance:
         made = plan_checkpoint(
             arguments.model,
             arguments.output,
@@ -95,21 +96,21 @@ def _command(arguments: Namespace) -> str:
 def _show(arguments: Namespace, written: Written, graphs: dict[str, str]) -> None:
     made, verification = written.plan.clone, written.verification
     if arguments.json:
-        report.show_json(
+        terminal.show_json(
             {
-                **report.clone_record(made, arguments.output, written.notes, graphs, verification),
+                **summary.clone_record(made, arguments.output, written.notes, graphs, verification),
                 "config": {name: list(values) for name, values in written.plan.changes.items()},
                 "shards": [shard.file_name for shard in written.shards],
             }
         )
         return
     for text in graphs.values():
-        report.show_text(text)
+        terminal.show_text(text)
     report.show_clone(made)
     if arguments.timing:
         report.show_timings(made.timings)
     changes = (f"{name} {old} -> {new}" for name, (old, new) in written.plan.changes.items())
-    report.show_text(f"config.json: {', '.join(changes)}")
+    terminal.show_text(f"config.json: {', '.join(changes)}")
     for note in written.notes:
-        report.show_text(f"note: {note}")
-    report.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.shards)))
+        terminal.show_text(f"note: {note}")
+    terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.shards)))

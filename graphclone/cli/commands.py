@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone import inspection
+from graphclone import inspection, terminal
 from graphclone.cli import checkpoint_commands, report
-from graphclone.clones import saving
+from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.writer import CheckpointSource
 from graphclone.passes import default_pipeline
@@ -32,13 +32,13 @@ _NEEDED = frozenset({"recipes", "literals"})
 def inspect(arguments: Namespace) -> int:
     """Show what can grow."""
     source = resolve(arguments.model, _inputs(arguments))
-    with report.progress(f"tracing {source.name}"):
+    with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.why is not None:
         return _explain(traced, arguments)
     found = inspection.inspect(traced)
     if arguments.json:
-        report.show_json(found.to_dict())
+        terminal.show_json(found.to_dict())
     else:
         report.show_inspection(found, everything=arguments.all)
     return 0
@@ -56,10 +56,10 @@ def _inputs(arguments: Namespace) -> Given:
 def _explain(traced: Traced, arguments: Namespace) -> int:
     found = inspection.explain(traced, arguments.why)
     if arguments.json:
-        report.show_json([dataclasses.asdict(explanation) for explanation in found])
+        terminal.show_json([dataclasses.asdict(explanation) for explanation in found])
         return 0
     for explanation in found:
-        report.show_text(report.explained(explanation))
+        terminal.show_text(report.explained(explanation))
     return 0
 
 
@@ -83,12 +83,12 @@ def clone(arguments: Namespace) -> int:
         made = _made(source, arguments, passes, graphs)
     finally:
         for text in graphs.values() if not arguments.json else ():
-            report.show_text(text)
+            terminal.show_text(text)
     if arguments.dry_run:
         _show(arguments, made, None, graphs)
         return 0
     with written(target) as stage:
-        with report.progress(f"writing {target.name}"):
+        with terminal.progress(f"writing {target.name}"):
             saving.write(made, stage)
         verification = None if arguments.no_verify else _verified(made, stage, arguments)
     _show(arguments, made, verification, graphs)
@@ -102,7 +102,7 @@ def _made(source: Source | OnnxFile, arguments: Namespace, passes: Sequence[Pass
         if step.name in arguments.print_after:
             graphs[step.name] = print_state(state)
 
-    with report.progress(f"tracing {source.name}"):
+    with terminal.progress(f"tracing {source.name}"):
         return source.clone(
             widen=arguments.widen,
             widen_io=arguments.widen_io,
@@ -139,24 +139,24 @@ def _check_printed(names: Sequence[str], passes: Sequence[Pass]) -> None:
 
 
 def _verified(made: Clone, stage: Path, arguments: Namespace) -> Report:
-    with report.progress("verifying") as advance:
+    with terminal.progress("verifying") as advance:
         written = stage if stage.suffix == ".onnx" else True
         found = made.verify(provider=arguments.provider, onnx=written, progress=advance)
     if arguments.json and not found.ok:
-        report.show_json({"verification": found.to_dict()})
+        terminal.show_json({"verification": found.to_dict()})
     found.raise_if_failed()
     return found
 
 
 def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
     if arguments.json:
-        report.show_json(report.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
+        terminal.show_json(summary.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
         return
     report.show_clone(made)
     report.show_notes(made.graph.notes)
     if arguments.timing:
         report.show_timings(made.timings)
-    report.show_text(report.outcome(arguments, verification, saving.size_in_bytes(made)))
+    terminal.show_text(report.outcome(arguments, verification, saving.size_in_bytes(made)))
 
 
 # Everything else
@@ -164,12 +164,12 @@ def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs
 
 def verify(arguments: Namespace) -> int:
     """Compare two ONNX files, or two checkpoints."""
-    with report.progress("verifying"):
+    with terminal.progress("verifying"):
         found = _compared(arguments)
     if arguments.json:
-        report.show_json(found.to_dict())
+        terminal.show_json(found.to_dict())
     else:
-        report.show_text(str(found))
+        terminal.show_text(str(found))
     found.raise_if_failed()
     return 0
 
@@ -201,7 +201,7 @@ def list_passes(arguments: Namespace) -> int:
     """List the passes, plug-ins' included."""
     rows = [_pass_row(name, cls) for name, cls in available().items()]
     if arguments.json:
-        report.show_json(rows)
+        terminal.show_json(rows)
     else:
         report.show_passes(rows)
     return 0
@@ -223,7 +223,7 @@ def list_rules(arguments: Namespace) -> int:
         return _list_missing(arguments)
     families = {family.__name__.rpartition(".")[2]: sorted(family.RULES) for family in FAMILIES}
     if arguments.json:
-        report.show_json(families)
+        terminal.show_json(families)
     else:
         report.show_rules(families)
     return 0
@@ -231,10 +231,10 @@ def list_rules(arguments: Namespace) -> int:
 
 def _list_missing(arguments: Namespace) -> int:
     source = resolve(arguments.missing)
-    with report.progress(f"tracing {source.name}"):
+    with terminal.progress(f"tracing {source.name}"):
         missing = inspection.missing_rules(source.trace())
     if arguments.json:
-        report.show_json([dataclasses.asdict(row) for row in missing])
+        terminal.show_json([dataclasses.asdict(row) for row in missing])
     else:
         report.show_missing(source.name, missing)
     return 0

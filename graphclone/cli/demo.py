@@ -181,7 +181,7 @@ def _onnx_encoder(path: Path) -> Encode:
 
 
 def _compare(encoder: Encoder, encoders: Mapping[str, Encode]) -> None:
-    from graphclone.cli.report import console, table
+    from graphclone.terminal import console, table
 
     tokens = encoder.tokens([sentence for pair in PAIRS for sentence in pair])
     mask = tokens["attention_mask"].numpy()

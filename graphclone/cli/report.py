@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from graphclone.progress import Progress
+from graphclone.clones.summary import clone_rows, parameters
+from graphclone.terminal import console, show_text, table
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,45 +18,6 @@ if TYPE_CHECKING:
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
     from graphclone.pipeline.runner import Timing
     from graphclone.verification.checks import Report
-
-_PIPE_WIDTH = 160
-"""Columns where nothing says how wide the reader's screen is."""
-
-
-def console() -> Console:
-    """The standard output, as wide as the terminal or wide enough for files and pipes."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-
-
-def show_json(value: object) -> None:
-    """A value for machines."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def show_text(text: str) -> None:
-    """Text as it is, never wrapped."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
-
-
-def table(*headings: str, title: str | None = None) -> Table:
-    """A table without vertical lines."""
-    return Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
-
-
-@contextmanager
-def progress(text: str) -> Iterator[Progress]:
-    """A bar with the time, on the standard error, while something takes long; only on a terminal.
-
-    It moves to and fro until it is told how far things are.
-    """
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    screen = Console(file=sys.stderr)  # this one, whatever is redirected meanwhile
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    with Bars(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda what, done, total: bar.update(task, description=f"{text}: {what}", completed=done, total=total)
 
 
 def show_inspection(inspection: Inspection, *, everything: bool = False) -> None:
@@ -135,57 +90,11 @@ def explained(explanation: Explanation) -> str:
     return "\n".join([*lines, f"it cannot grow: {explanation.pinned}, by way of", *way])
 
 
-def clone_rows(clone: Clone) -> list[dict[str, Any]]:
-    """The dims of a clone, one row per group, or several where its dims grew differently."""
-    rows = []
-    for group in clone.dims:
-        sizes = Counter(clone.state.growth_of(dim.axis).new_size for dim in group.dims)
-        rows += [
-            {
-                "name": group.name,
-                "size": group.size,
-                "new_size": new_size,
-                "count": count,
-                "pinned": str(group.pin) if group.pin is not None else None,
-            }
-            for new_size, count in sizes.items()
-        ]
-    return rows
-
-
-def clone_record(
-    clone: Clone, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
-) -> dict[str, Any]:
-    """What ``clone --json`` says of a clone and where it was written."""
-    before, after = parameters(clone)
-    return {
-        "output": output,
-        "strategy": clone.state.request.strategy.name,
-        "seed": clone.state.request.seed,
-        "parameters": {"source": before, "clone": after},
-        "dims": clone_rows(clone),
-        "timings": [dataclasses.asdict(timing) for timing in clone.timings],
-        "notes": list(notes),
-        "graphs": dict(graphs),
-        "verification": verification.to_dict() if verification is not None else None,
-    }
-
-
 def outcome(arguments: Namespace, verification: Report | None, size: int) -> str:
     """How a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
         return f"{arguments.output} would be {size / 1e9:.3g} GB; nothing was written"
     return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
-
-
-def parameters(clone: Clone) -> tuple[int, int]:
-    """How many numbers the parameters of source and clone hold."""
-    assert clone.state.source is not None
-    source, wide = (
-        sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
-        for graph in (clone.state.source, clone.graph)
-    )
-    return source, wide
 
 
 def show_clone(clone: Clone) -> None:

@@ -19,7 +19,7 @@ from graphclone.graph.ir import Graph
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline.runner import Pass, Request, State, Timing, Widen, run
 from graphclone.runtime import collector
-from graphclone.verification.lockstep import lazily_widened, widened_tensors
+from graphclone.runtime.tensors import lazily_widened, widened_tensors
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import Given
@@ -148,8 +148,8 @@ class OnnxClone(Clone):
         Raises:
             GraphcloneError: the file cannot be written.
         """
+        from graphclone.formats.onnx.saving import write
         from graphclone.formats.onnx.writer import to_model
-        from graphclone.formats.torch.export_onnx import write
 
         write(to_model(self.state), Path(path))
 

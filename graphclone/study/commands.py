@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from graphclone.cli import report
+from graphclone import terminal
 from graphclone.study.config import read
 from graphclone.study.execute import Progress, run_study
 from graphclone.study.recipes import RECOMMENDED
@@ -25,10 +25,10 @@ def study(arguments: Namespace) -> int:
     with _bars(sys.stderr.isatty()) as tell:
         path = run_study(made, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell)
     if arguments.json:
-        report.show_json({"folder": str(folder), "report": str(path)})
+        terminal.show_json({"folder": str(folder), "report": str(path)})
     else:
-        report.show_text(path.read_text(encoding="utf-8"))
-        report.show_text(f"written to {path}")
+        terminal.show_text(path.read_text(encoding="utf-8"))
+        terminal.show_text(f"written to {path}")
     return 0
 
 

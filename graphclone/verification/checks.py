@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import CannotJudgeError, NotEquivalentError
-from graphclone.verification.lockstep import OUTPUT_TOLERANCE, Deviation, difference, magnitude, measured_elements
+from graphclone.verification.distance import OUTPUT_TOLERANCE, Deviation, difference, magnitude, measured_elements
 
 FLOOR_FACTOR = 4.0
 """How many times the source's own rounding error the clone may have."""

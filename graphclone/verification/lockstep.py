@@ -6,58 +6,25 @@ wrong, and the first node where it does not is where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch._C._functorch import is_batchedtensor
 
-from graphclone.graph.ir import Graph, Initializer, Node, Value
+from graphclone.graph.ir import Graph, Node, Value
 from graphclone.pipeline.runner import State
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, output_tensors
-from graphclone.runtime.kernel import widen
 from graphclone.runtime.maps import Maps, widened_inputs
-from graphclone.runtime.threads import workers
-
-Reader = Callable[[Initializer], torch.Tensor]
-"""Gives the data of an initializer of the source."""
-
-VALUE_TOLERANCE = 1e-10
-OUTPUT_TOLERANCE = 1e-12
-"""Greatest deviations in float64 of a value and of an output, relative to its greatest magnitude."""
-
-_HUGE = 1e30
-"""Magnitudes beyond this are masks; beside them everything else would look like rounding."""
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """A value that breaks the invariant.
-
-    Attributes:
-        value: its name.
-        op: the op that computed it, by whose rule it should hold.
-        scope: the module the op belongs to.
-        error: greatest deviation over the greatest magnitude; infinite where shapes differ.
-        detail: what was compared.
-    """
-
-    value: str
-    op: str
-    scope: str
-    error: float
-    detail: str
-
-    @classmethod
-    def at(cls, node: Node, value: str, error: float, detail: str) -> Deviation:
-        """At a value that a node computed."""
-        return cls(value, node.op, node.scope, error, detail)
-
-    def __str__(self) -> str:
-        where = f" in {self.scope}" if self.scope else ""
-        by = f" (rule of {self.op}{where})" if self.op else ""
-        return f"{self.value}{by}: {self.detail}"
+from graphclone.runtime.tensors import Lazy, Reader, lazily_widened, lifted_tensor
+from graphclone.verification.distance import (
+    OUTPUT_TOLERANCE,
+    VALUE_TOLERANCE,
+    Deviation,
+    measured_elements,
+    relative_error,
+)
 
 
 @dataclass(frozen=True)
@@ -77,47 +44,6 @@ class Lockstep:
     values: int
     first: Deviation | None
     unmeasured: tuple[str, ...] = ()
-
-
-class Lazy(Mapping[Value, torch.Tensor]):
-    """Tensors that are computed when they are read, and not kept."""
-
-    def __init__(self, graph: Graph, read: Reader) -> None:
-        self._initializers = graph.initializer_of()
-        self._read = read
-
-    def __getitem__(self, value: Value) -> torch.Tensor:
-        return self._read(self._initializers[value])
-
-    def __iter__(self) -> Iterator[Value]:
-        return iter(self._initializers)
-
-    def __len__(self) -> int:
-        return len(self._initializers)
-
-
-def lifted_tensor(initializer: Initializer) -> torch.Tensor:
-    """An initializer of the source in float64."""
-    return lifted(initializer.read())
-
-
-def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
-    """The data of the clone's initializers, made from the source's by their recipes one at a time."""
-    recipes = _recipes(state)
-    return Lazy(state.graph, lambda i: widen(read(i), recipes[i.value]))
-
-
-def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
-    """The data of all the clone's initializers in their own dtype, from their recipes."""
-    recipes = _recipes(state)
-    with workers() as pool:
-        found = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), state.graph.initializers)
-        return dict(zip((i.value for i in state.graph.initializers), found, strict=True))
-
-
-def _recipes(state: State) -> Mapping[Value, Any]:
-    assert state.recipes is not None, "widen-initializers has not run"
-    return state.recipes
 
 
 def run_lockstep(
@@ -233,48 +159,3 @@ def comparable(state: State, value: Value | None, result: Any) -> bool:
     if value is None or not isinstance(result, torch.Tensor) or is_batchedtensor(result):
         return False
     return state.known.source(value) not in state.known.folded
-
-
-def measured_elements(expected: torch.Tensor) -> int:
-    """How many elements say something about what is compared with them: the finite ones. NaN equals nothing."""
-    return int(expected.isfinite().sum())
-
-
-def difference(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-    """Absolute deviation of every element: infinite where one is NaN; 0 where both are, which measures nothing."""
-    if not expected.is_floating_point() and not expected.is_complex():
-        return (expected != actual).to(torch.float64)
-    same = (expected == actual) | (expected.isnan() & actual.isnan())
-    distance = (expected - actual).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
-    return torch.where(same, torch.zeros_like(distance), distance)
-
-
-def magnitude(tensor: torch.Tensor) -> float:
-    """The greatest finite magnitude, that of masks apart; 0 where there is none."""
-    size = tensor.abs() if tensor.is_complex() else tensor.to(torch.float64).abs()
-    size = size[size < _HUGE]
-    return float(size.max()) if size.numel() else 0.0
-
-
-def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """Greatest deviation over the greatest magnitude; 0 where nothing can be measured: see ``measured_elements``.
-
-    Elements that are huge, masks as a rule, are held against their own magnitude.
-    """
-    if expected.numel() == 0 or torch.equal(expected, actual):
-        return 0.0
-    if not expected.is_floating_point() and not expected.is_complex():
-        return float("inf")
-    size, furthest = expected.abs().max(), (expected - actual).abs().max()
-    if size < _HUGE and furthest.isfinite():  # nearly always, and much quicker
-        return float(furthest) / max(float(size), 1e-300)
-    return _relative_error_beside_masks(expected, actual)
-
-
-def _relative_error_beside_masks(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    distance = difference(expected, actual)
-    own = expected.abs()
-    huge = (own >= _HUGE) & own.isfinite()
-    of_masks = float((distance[huge] / own[huge]).max()) if huge.any() else 0.0
-    of_others = float(distance[~huge].max()) if not huge.all() else 0.0
-    return max(of_masks, of_others / max(magnitude(expected), 1e-300))

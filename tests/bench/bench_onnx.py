@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from graphclone.formats.torch.export_onnx import write
+from graphclone.formats.onnx.saving import write
 from tests.bench import Timing
 
 LAYERS, WIDTH, PORT = 30, 4096, 8

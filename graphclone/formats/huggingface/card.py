@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone import __version__
-from graphclone.cli.report import clone_rows, parameters
+from graphclone.clones.summary import clone_rows, parameters
+from graphclone.version import __version__
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.plan import Plan

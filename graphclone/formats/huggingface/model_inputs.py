@@ -24,7 +24,7 @@ from torch._subclasses import fake_tensor
 from torch.fx.experimental import proxy_tensor
 
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
-from graphclone.formats.torch.into import weightless
+from graphclone.formats.torch.weightless import weightless
 
 Inputs = dict[str, Any]
 

@@ -38,8 +38,8 @@ from graphclone.formats.huggingface.model_inputs import (
     traceable,
 )
 from graphclone.formats.torch.example_inputs import with_fresh_sizes
-from graphclone.formats.torch.into import weightless
 from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
 
 _ASSERTION = "aten._assert"

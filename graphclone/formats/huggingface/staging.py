@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphclone import __version__
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.shards import Shard, write_shards
 from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE, StoredTensor
+from graphclone.version import __version__
 
 CARD = "README.md"
 RECORD = "graphclone-progress.json"

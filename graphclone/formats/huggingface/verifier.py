@@ -20,7 +20,7 @@ from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, q
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
-from graphclone.verification.lockstep import Deviation
+from graphclone.verification.distance import Deviation
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.plan import Plan

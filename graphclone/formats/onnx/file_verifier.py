@@ -23,7 +23,7 @@ from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.runtime.sessions import Array, Port, Provider, Session
 from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor
-from graphclone.verification.lockstep import Deviation
+from graphclone.verification.distance import Deviation
 from graphclone.verification.rounding import SHAKES, shaken
 
 NAME = "ONNX Runtime"
@@ -182,7 +182,7 @@ def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Pr
 
 def _shaken(source: Path, target: Path, seed: int) -> Path:
     """The model with every weight a rounding error off, wherever it is stored, written to the target."""
-    from graphclone.formats.torch.export_onnx import write
+    from graphclone.formats.onnx.saving import write
 
     model = load(source)
     for graph in (*model.graphs(), *model.functions.values()):

@@ -21,17 +21,19 @@ from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.reading import read
+from graphclone.formats.onnx.saving import write
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
-from graphclone.formats.torch.export_onnx import write
-from graphclone.formats.torch.verifier import exact_check, perturbed
 from graphclone.pipeline.runner import State
 from graphclone.progress import Progress, silent
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
+from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
-from graphclone.verification.lockstep import Deviation, Lazy, Lockstep, lifted_tensor, measured_elements, run_lockstep
+from graphclone.verification.distance import Deviation, measured_elements
+from graphclone.verification.exact import exact_check, perturbed
+from graphclone.verification.lockstep import Lockstep, run_lockstep
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import OnnxClone

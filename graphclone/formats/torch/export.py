@@ -13,7 +13,7 @@ from torch.export._tree_utils import reorder_kwargs
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, one_line
 from graphclone.formats.torch.example_inputs import dynamic_shapes, with_fresh_sizes
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.untouched import untouched
@@ -93,7 +93,7 @@ class _Search:
             try:
                 found = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
             except Exception as error:  # torch.export raises whatever the model's own code raises
-                self.reason = self.reason or _one_line(error)
+                self.reason = self.reason or one_line(error)
                 continue
             if all(self.holds(exported) for exported in found):
                 return [replace(exported, failure=self.reason) for exported in found]
@@ -141,7 +141,7 @@ class _Search:
         name, error = self.refused
         if any(isinstance(part, torch.jit.ScriptModule) for part in self.modules[name].modules()):
             return GraphcloneError(f"{name}: {_SCRIPTED}")
-        refusal = GraphcloneError(f"{name}: torch.export failed: {_one_line(error)}; {_WAY_LEFT}")
+        refusal = GraphcloneError(f"{name}: torch.export failed: {one_line(error)}; {_WAY_LEFT}")
         refusal.__cause__ = error
         return refusal
 
@@ -176,8 +176,3 @@ def _graph_alone() -> Iterator[None]:
             yield
     finally:
         config.do_not_emit_stack_traces = before
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

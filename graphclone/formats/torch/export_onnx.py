@@ -12,13 +12,13 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, causes, one_line
+from graphclone.formats.onnx.saving import write
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.input_guard import GUARD
 from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
-from graphclone.runtime.files import written
 from graphclone.runtime.quiet import quiet
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 OPSET = 20
 MAX_IR_VERSION = 13
 """The newest that ONNX Runtime 1.31 reads."""
-
-INLINE_LIMIT = 1_900_000_000
-"""Bytes of weights that still go into the model file itself, which protobuf limits to 2 GiB."""
-
-WORKERS, IN_FLIGHT = 2, 256 << 20
-"""How many tensors are computed and written at once, and how many bytes they may take together. A larger tensor goes
-alone.
-"""
 
 
 def save_onnx(clone: Clone, path: Path) -> None:
@@ -45,21 +37,6 @@ def save_onnx(clone: Clone, path: Path) -> None:
     """
     args, kwargs = clone_examples(clone)
     write(to_onnx(clone.graph, clone.module(), args, kwargs), path)
-
-
-def write(model: onnx_ir.Model, path: Path) -> None:
-    """Write a model, whole or not at all.
-
-    Raises:
-        GraphcloneError: the file cannot be written.
-    """
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    with written(path) as target:
-        external = f"{path.name}.data" if size > INLINE_LIMIT else None
-        try:
-            onnx_ir.save(model, target, external_data=external, max_workers=WORKERS, max_in_flight_bytes=IN_FLIGHT)
-        except Exception as error:  # onnx-ir wraps what making a tensor raises
-            raise next((cause for cause in _causes(error) if isinstance(cause, GraphcloneError)), error) from None
 
 
 def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
@@ -84,7 +61,8 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         try:
             exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
         except Exception as error:  # the exporter raises whatever its parts raise
-            reason = _root_cause(error)
+            *_, root = causes(error)
+            reason = one_line(root)
             raise GraphcloneError(f"{graph.name}: torch cannot export it to ONNX: {reason}") from error
     assert exported is not None
     model = exported.model
@@ -171,18 +149,3 @@ def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
     yield from model.graph.inputs
     for node in model.graph.all_nodes():
         yield from node.outputs
-
-
-def _root_cause(error: BaseException) -> str:
-    """The first line of the exception that began it all."""
-    *_, root = _causes(error)
-    lines = str(root).strip().splitlines()
-    return f"{type(root).__name__}: {lines[0] if lines else ''}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, and what led to it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -6,15 +6,14 @@ weight of the narrow model is widened into the wide one's.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace_alike
+from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph
 from graphclone.passes.balance_scales import BalanceScales, Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
@@ -89,47 +88,6 @@ def load(state: State, big: torch.nn.Module) -> None:
     for initializer in state.graph.initializers:
         if initializer.kind != "constant" and not (out := theirs[initializer.name].detach()).is_meta:
             widen(initializer.read().detach().to(out.device), state.recipes[initializer.value], out)
-
-
-def weightless(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> torch.nn.Module:
-    """A copy of a module on the meta device that can be traced with inputs on the CPU: its weights are fake there.
-
-    Args:
-        module: to be copied.
-        mode: of its fake weights.
-    """
-    made = copy.deepcopy(module)
-    _fill_tables(made)
-    swap: dict[int, torch.Tensor] = {}
-    with mode or FakeTensorMode():
-        for owner in made.modules():
-            for held in (owner._parameters, owner._buffers):
-                for name, tensor in held.items():
-                    if tensor is not None and tensor.is_meta:
-                        held[name] = swap.setdefault(id(tensor), _fake(tensor))  # type: ignore[assignment]
-    return made
-
-
-def _fill_tables(module: Any) -> None:
-    """Let a module of transformers fill the buffers that are not saved, as it does when it is loaded.
-
-    They are part of what it computes (rotary frequencies, say), and on the meta device they hold nothing.
-    """
-    named = getattr(module, "named_non_persistent_buffers", None)
-    empty = [(name, table) for name, table in named() if table.is_meta] if named else []
-    if not empty:
-        return
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor._is_hf_initialized = True  # so that nothing but the tables is filled
-    for name, table in empty:
-        owner, _, leaf = name.rpartition(".")
-        module.get_submodule(owner)._buffers[leaf] = torch.empty(table.shape, dtype=table.dtype, device="cpu")
-    module.initialize_weights()
-
-
-def _fake(tensor: torch.Tensor) -> torch.Tensor:
-    made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-    return torch.nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else made
 
 
 def _on_meta(module: torch.nn.Module) -> bool:

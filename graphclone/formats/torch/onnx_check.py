@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.torch.export_onnx import to_onnx, write
+from graphclone.formats.onnx.saving import write
+from graphclone.formats.torch.export_onnx import to_onnx
 from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.samples import Sample, compare
 from graphclone.formats.torch.writer import to_module
@@ -20,7 +21,7 @@ from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import widened_inputs
 from graphclone.runtime.sessions import Array, NoProviderError, Provider, Session
 from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
-from graphclone.verification.lockstep import Deviation
+from graphclone.verification.distance import Deviation
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone

@@ -15,8 +15,9 @@ from graphclone.graph.ir import Graph
 from graphclone.pipeline.runner import State
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps
+from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.checks import NoiseFloor, error, noise_floor, reference
-from graphclone.verification.lockstep import Lazy, lifted_tensor, measured_elements
+from graphclone.verification.distance import measured_elements
 from graphclone.verification.rounding import SHAKES, shaken
 
 if TYPE_CHECKING:

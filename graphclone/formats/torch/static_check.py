@@ -18,8 +18,9 @@ from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.pipeline.runner import State
 from graphclone.runtime.interpreter import ExecutionError, execute
 from graphclone.runtime.maps import Maps
+from graphclone.runtime.tensors import Lazy
 from graphclone.verification.checks import Check
-from graphclone.verification.lockstep import Deviation, Lazy
+from graphclone.verification.distance import Deviation
 
 _DEPENDS_ON_DATA = (
     DataDependentOutputException,

@@ -23,7 +23,7 @@ from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph
 from graphclone.runtime.interpreter import output_tensors, outputs
 from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
-from graphclone.verification.lockstep import Deviation
+from graphclone.verification.distance import Deviation
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone

@@ -12,7 +12,6 @@ A check that fails names the first value, in graph order, that is wrong, and the
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,30 +28,22 @@ from graphclone.formats.torch.samples import Sample, compare, draw_samples, own_
 from graphclone.formats.torch.static_check import check_static
 from graphclone.formats.torch.trace_check import INTO, NAME, check_into, check_trace, settle
 from graphclone.formats.torch.untouched import untouched
-from graphclone.graph.ir import Graph, Initializer, Value
+from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.runner import State
 from graphclone.progress import Progress, silent
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
 from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
-from graphclone.verification.lockstep import (
-    Deviation,
-    Lazy,
-    Lockstep,
-    comparable,
-    lifted_tensor,
-    run_lockstep,
-    widened_tensors,
-)
+from graphclone.verification.distance import Deviation
+from graphclone.verification.exact import exact_check, perturbed
+from graphclone.verification.lockstep import Lockstep, comparable, run_lockstep
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
     from graphclone.runtime.sessions import Provider
 
 __all__ = ["Check", "Report", "verify", "verify_files"]
-
-_PERTURBATION = 0.1
-"""Spread of the noise on other weights, relative to the weights' own; zeros get some too."""
 
 
 def verify(
@@ -172,31 +163,6 @@ class _Verification:
             if found[-1].first is not None:
                 break
         return exact_check(found)
-
-
-def exact_check(found: Sequence[Lockstep]) -> Check:
-    """The check that runs in float64 amount to."""
-    output, worst = max(run.output for run in found), max(run.worst for run in found)
-    first, values = found[-1].first, found[0].values
-    figures = {"output": output, "worst": worst, "values": values, "runs": len(found)}
-    unmeasured = [name for name in found[0].unmeasured if all(name in run.unmeasured for run in found)]
-    if unmeasured and first is None:
-        reason = f"{unmeasured[0]}: the source has no finite element there, in float64"
-        return Check("exact", None, f"not checked: {reason}", {**figures, "reason": reason})
-    measured = f"outputs to {output:.1e}, all {values} values to {worst:.1e}, relative, in float64"
-    summary = str(first) if first else f"{measured}; {len(found)} runs"
-    return Check("exact", first is None, summary, figures, first=first)
-
-
-def perturbed(initializer: Initializer) -> torch.Tensor:
-    """Another value for a parameter, in float64: weights that are zero or one hide what is wrong with them."""
-    tensor = lifted(initializer.read())
-    if initializer.kind != "parameter" or tensor.dtype != torch.float64:
-        return tensor
-    generator = torch.Generator().manual_seed(zlib.crc32(initializer.name.encode()))
-    noise = torch.randn(tensor.shape, generator=generator).to(tensor)
-    spread = tensor.square().mean().sqrt().clamp(min=_PERTURBATION)
-    return tensor + _PERTURBATION * spread * noise
 
 
 def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Sequence[Sample]) -> Check:

@@ -15,11 +15,11 @@ from torch.export.graph_signature import InputKind, TensorArgument
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
+from graphclone.formats.torch.dialect import call_arguments
 from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
-from graphclone.formats.torch.reader import call_arguments
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
 from graphclone.runtime.files import written
 

@@ -1,0 +1,59 @@
+"""What a clone is, in numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+    from graphclone.verification.checks import Report
+
+
+def clone_rows(clone: Clone) -> list[dict[str, Any]]:
+    """The dims of a clone, one row per group, or several where its dims grew differently."""
+    rows = []
+    for group in clone.dims:
+        sizes = Counter(clone.state.growth_of(dim.axis).new_size for dim in group.dims)
+        rows += [
+            {
+                "name": group.name,
+                "size": group.size,
+                "new_size": new_size,
+                "count": count,
+                "pinned": str(group.pin) if group.pin is not None else None,
+            }
+            for new_size, count in sizes.items()
+        ]
+    return rows
+
+
+def clone_record(
+    clone: Clone, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
+) -> dict[str, Any]:
+    """What ``clone --json`` says of a clone and where it was written."""
+    before, after = parameters(clone)
+    return {
+        "output": output,
+        "strategy": clone.state.request.strategy.name,
+        "seed": clone.state.request.seed,
+        "parameters": {"source": before, "clone": after},
+        "dims": clone_rows(clone),
+        "timings": [dataclasses.asdict(timing) for timing in clone.timings],
+        "notes": list(notes),
+        "graphs": dict(graphs),
+        "verification": verification.to_dict() if verification is not None else None,
+    }
+
+
+def parameters(clone: Clone) -> tuple[int, int]:
+    """How many numbers the parameters of source and clone hold."""
+    assert clone.state.source is not None
+    source, wide = (
+        sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
+        for graph in (clone.state.source, clone.graph)
+    )
+    return source, wide

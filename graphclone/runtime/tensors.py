@@ -1,0 +1,58 @@
+"""The tensors of source and clone, made when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from graphclone.graph.ir import Graph, Initializer, Value
+from graphclone.pipeline.runner import State
+from graphclone.runtime.interpreter import lifted
+from graphclone.runtime.kernel import widen
+from graphclone.runtime.threads import workers
+
+Reader = Callable[[Initializer], torch.Tensor]
+"""Gives the data of an initializer of the source."""
+
+
+class Lazy(Mapping[Value, torch.Tensor]):
+    """Tensors that are computed when they are read, and not kept."""
+
+    def __init__(self, graph: Graph, read: Reader) -> None:
+        self._initializers = graph.initializer_of()
+        self._read = read
+
+    def __getitem__(self, value: Value) -> torch.Tensor:
+        return self._read(self._initializers[value])
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self._initializers)
+
+    def __len__(self) -> int:
+        return len(self._initializers)
+
+
+def lifted_tensor(initializer: Initializer) -> torch.Tensor:
+    """An initializer of the source in float64."""
+    return lifted(initializer.read())
+
+
+def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
+    """The data of the clone's initializers, made from the source's by their recipes one at a time."""
+    recipes = _recipes(state)
+    return Lazy(state.graph, lambda i: widen(read(i), recipes[i.value]))
+
+
+def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
+    """The data of all the clone's initializers in their own dtype, from their recipes."""
+    recipes = _recipes(state)
+    with workers() as pool:
+        found = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), state.graph.initializers)
+        return dict(zip((i.value for i in state.graph.initializers), found, strict=True))
+
+
+def _recipes(state: State) -> Mapping[Value, Any]:
+    assert state.recipes is not None, "widen-initializers has not run"
+    return state.recipes

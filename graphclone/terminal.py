@@ -1,0 +1,58 @@
+"""The terminal: tables, text, JSON, and bars for what takes long."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from graphclone.progress import Progress
+
+if TYPE_CHECKING:
+    pass
+
+
+_PIPE_WIDTH = 160
+"""Columns where nothing says how wide the reader's screen is."""
+
+
+def console() -> Console:
+    """The standard output, as wide as the terminal or wide enough for files and pipes."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def show_json(value: object) -> None:
+    """A value for machines."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def show_text(text: str) -> None:
+    """Text as it is, never wrapped."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def table(*headings: str, title: str | None = None) -> Table:
+    """A table without vertical lines."""
+    return Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Progress]:
+    """A bar with the time, on the standard error, while something takes long; only on a terminal.
+
+    It moves to and fro until it is told how far things are.
+    """
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    screen = Console(file=sys.stderr)  # this one, whatever is redirected meanwhile
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+    with Bars(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda what, done, total: bar.update(task, description=f"{text}: {what}", completed=done, total=total)
