@@ -24,21 +24,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "lockstep: values may be off by a hundred times as much",
-        "graphclone/verification/lockstep.py",
+        "graphclone/verification/distance.py",
         "VALUE_TOLERANCE = 1e-10",
         "VALUE_TOLERANCE = 1e-8",
         _LOCKSTEP,
     ),
     Mutant(
         "lockstep: outputs may be off by a hundred times as much",
-        "graphclone/verification/lockstep.py",
+        "graphclone/verification/distance.py",
         "OUTPUT_TOLERANCE = 1e-12",
         "OUTPUT_TOLERANCE = 1e-10",
         _LOCKSTEP,
     ),
     Mutant(
         "lockstep: a NaN equals anything",
-        "graphclone/verification/lockstep.py",
+        "graphclone/verification/distance.py",
         'nan_to_num(nan=float("inf")',
         "nan_to_num(nan=0.0",
         _LOCKSTEP,
@@ -66,7 +66,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "lockstep: everything is measured by the masks beside it",
-        "graphclone/verification/lockstep.py",
+        "graphclone/verification/distance.py",
         "_HUGE = 1e30",
         "_HUGE = 1e40",
         _LOCKSTEP,
