@@ -19,7 +19,9 @@ from graphclone.version import __version__ as __version__
 if TYPE_CHECKING:
     from graphclone.algebra.growth import Growth
     from graphclone.algebra.strategies import Strategy
-    from graphclone.clones.clone import Clone, Traced, clone, trace
+    from graphclone.api import clone, trace
+    from graphclone.clones.clone import Clone
+    from graphclone.clones.traced import Traced
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
     from graphclone.formats.huggingface.writer import clone_checkpoint
     from graphclone.models import build
@@ -45,11 +47,11 @@ _HOMES = {
     "Growth": "algebra.growth",
     "NotEquivalentError": "errors",
     "Strategy": "algebra.strategies",
-    "Traced": "clones.clone",
+    "Traced": "clones.traced",
     "build": "models",
-    "clone": "clones.clone",
+    "clone": "api",
     "clone_checkpoint": "formats.huggingface.writer",
-    "trace": "clones.clone",
+    "trace": "api",
 }
 """The module of each public name."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 
 def first_line(error: BaseException) -> str:
@@ -25,8 +27,41 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
+@dataclass(frozen=True)
+class Remedy:
+    """A parameter that helps. Whoever talks to people says it in their words: an option of the command line, say.
+
+    Attributes:
+        parameter: of the function that was called.
+        effect: what it does.
+        value: that it is given; None if it is to be left out.
+    """
+
+    parameter: str
+    effect: str = ""
+    value: Any = True
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"leave out {self.parameter}="
+        return f"{self.parameter}={self.value!r} {self.effect}"
+
+
 class GraphcloneError(Exception):
-    """Bad input, usage, or something unsupported: one line saying what, where, and what to do. Exit code 2."""
+    """Bad input, usage, or something unsupported: one line saying what, where, and what to do. Exit code 2.
+
+    Attributes:
+        message: the line.
+        remedy: what to do, where it is a parameter that helps.
+    """
+
+    def __init__(self, message: str = "", remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy is not None else self.message
 
 
 class StrategyError(GraphcloneError, ValueError):

@@ -12,8 +12,8 @@ from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, Group, dims
 from graphclone.analysis.facts import Facts
-from graphclone.clones.clone import Traced
-from graphclone.errors import GraphcloneError
+from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.ir import values_in
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
@@ -204,9 +204,10 @@ def refuse_pinned(state: State, widen: Widen) -> None:
         if not matching or len(pinned) < len(matching):
             continue
         dim = pinned[0]
-        freed_by = ",".join(_Frees(Traced(state, ())).by(dim))
-        hint = f"--widen-io {freed_by} would free it" if freed_by else "--widen-io would not free it"
-        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned: {dim.pin}; {hint}")
+        reason = f"{pattern!r} cannot grow: {dim.name} is pinned: {dim.pin}"
+        if freed_by := _Frees(Traced(state, ())).by(dim):
+            raise GraphcloneError(reason, Remedy("widen_io", "would free it", list(freed_by)))
+        raise GraphcloneError(f"{reason}; no input or output that may grow would free it")
 
 
 # Why

@@ -1,4 +1,4 @@
-"""From the MODEL of a command line to a module and its example inputs."""
+"""From the MODEL of a command line to a source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from graphclone.errors import GraphcloneError, one_line
 
 if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone, Traced
+    from graphclone.clones.source import Source
     from graphclone.formats.onnx.drawn_inputs import Given
-    from graphclone.models import Built
 
 _WHAT = (
     "an .onnx file, a name in models/, package.module:function or file.py:function that returns (module, args), "
@@ -31,106 +29,7 @@ _FILES = (".onnx", ".py", ".pt", ".pth", ".pt2", ".bin", ".safetensors", ".gguf"
 """Suffixes that no hub id has."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A model that can be built; nothing is allocated before it is.
-
-    Attributes:
-        name: as the user wrote it.
-        make: returns ``(module, args)`` or ``(module, args, kwargs)``.
-    """
-
-    name: str
-    make: Callable[[], Any]
-
-    def build(self) -> Built:
-        """The module in eval mode, with its example inputs.
-
-        Raises:
-            GraphcloneError: it cannot be made, or is no model.
-        """
-        try:
-            made = self.make()
-        except GraphcloneError:
-            raise
-        except Exception as error:  # it is the user's own code
-            raise GraphcloneError(f"{self.name}: building the model failed: {one_line(error)}") from error
-        return _checked(self.name, made)
-
-    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
-        """The model traced without allocating its weights, where it can be built that way.
-
-        Weights are fake: they have a shape and a dtype but no data. Code that looks at the data of a weight
-        while it builds or runs the model cannot run on those; such a model is then built in full.
-
-        Raises:
-            GraphcloneError: the model cannot be built or traced.
-        """
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        from graphclone.clones.clone import trace
-
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True):
-                built = self.build()
-                return trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
-        except GraphcloneError as refusal:
-            if not isinstance(refusal.__cause__, Exception):
-                raise
-        built = self.build()
-        traced = trace(built.module, built.args, built.kwargs, widen_io=widen_io, name=self.name)
-        traced.graph.notes.append("built with its weights: it cannot be built or traced without them")
-        return traced
-
-    def clone(self, **options: Any) -> Clone:
-        """The model built and widened; see ``graphclone.clone``."""
-        from graphclone.clones.clone import clone
-
-        built = self.build()
-        return clone(built.module, built.args, built.kwargs, name=self.name, **options)
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """A model in an ONNX file.
-
-    Attributes:
-        name: its path, as the user wrote it.
-        inputs: arrays, or sizes, that it accepts, by name.
-    """
-
-    name: str
-    inputs: Given = field(default_factory=dict)
-
-    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
-        """The model as it is read from the file; its weights stay there.
-
-        Raises:
-            GraphcloneError: the file cannot be read.
-        """
-        from graphclone.clones.clone import trace
-
-        return trace(Path(self.name), widen_io=widen_io, inputs=self.inputs, name=self.name)
-
-    def check_target(self, target: Path) -> None:
-        """Refuse to write what a file cannot become, or over the file itself.
-
-        Raises:
-            GraphcloneError: the target is a torch program, or the source.
-        """
-        if target.suffix == ".pt2":
-            raise GraphcloneError(f"{target}: a clone of an ONNX file is no torch program; write it as .onnx")
-        if target.exists() and target.samefile(self.name):
-            raise GraphcloneError(f"{target}: is the source; write the clone elsewhere")
-
-    def clone(self, **options: Any) -> Clone:
-        """The model widened; see ``graphclone.clone``."""
-        from graphclone.clones.clone import clone
-
-        return clone(Path(self.name), name=self.name, inputs=self.inputs, **options)
-
-
-def resolve(text: str, inputs: Given | None = None) -> Source | OnnxFile:
+def resolve(text: str, inputs: Given | None = None) -> Source:
     """The source that the MODEL of a command line means. Nothing of it is read before it is used.
 
     Args:
@@ -140,17 +39,19 @@ def resolve(text: str, inputs: Given | None = None) -> Source | OnnxFile:
     Raises:
         GraphcloneError: there is none, it is of a kind that cannot be read, or takes no ``inputs``.
     """
+    from graphclone.formats.onnx.source import OnnxSource
+    from graphclone.formats.torch.source import FunctionSource
     from graphclone.models import MODELS, build
 
     path = Path(text)
     if path.suffix == ".onnx" and path.is_file():
-        return OnnxFile(text, inputs or {})
+        return OnnxSource(path, inputs or {}, text)
     if inputs:
         raise GraphcloneError(f"--input, --inputs: {text} is no .onnx file; a function gives its inputs itself")
     if text in MODELS:
-        return Source(text, lambda: build(text))
+        return FunctionSource(text, lambda: build(text))
     if is_function(text):
-        return Source(text, function(text))
+        return FunctionSource(text, function(text))
     if path.is_dir():
         return _checkpoint(path)
     if path.exists():
@@ -169,11 +70,11 @@ def _checkpoint(path: Path) -> Source:
         GraphcloneError: it is a folder in which something else lies.
     """
     from graphclone.formats.huggingface.layouts import CONFIG, without_config
-    from graphclone.formats.huggingface.writer import CheckpointSource
+    from graphclone.formats.huggingface.source import CheckpointSource
 
     if path.is_dir() and not (path / CONFIG).is_file():
         raise GraphcloneError(without_config(path))
-    return CheckpointSource.of(str(path))
+    return CheckpointSource(str(path))
 
 
 def _no_model(path: Path) -> str:
@@ -245,28 +146,3 @@ def _file(text: str) -> ModuleType:
     except Exception as error:
         raise GraphcloneError(f"{text}: cannot be imported: {one_line(error)}") from error
     return module
-
-
-def _checked(name: str, made: Any) -> Built:
-    """What a function returned, if it is a model with its inputs."""
-    from torch import nn
-
-    from graphclone.models import Built
-
-    expected = "expected (module, args) or (module, args, kwargs)"
-    if not isinstance(made, tuple) or len(made) not in (2, 3):
-        raise GraphcloneError(f"{name}: not a model: {expected}, got {_described(made)}")
-    module, args, kwargs = (*made, {})[:3]
-    if not isinstance(module, nn.Module):
-        raise GraphcloneError(f"{name}: not a model: {expected}, but the module is {_described(module)}")
-    if not isinstance(args, tuple | list):
-        raise GraphcloneError(f"{name}: the args must be a tuple of inputs, got {_described(args)}")
-    if not isinstance(kwargs, Mapping):
-        raise GraphcloneError(f"{name}: the kwargs must be a dict of inputs, got {_described(kwargs)}")
-    return Built(module.eval(), tuple(args), dict(kwargs))
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return type(value).__name__.removeprefix("Fake")

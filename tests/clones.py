@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphclone.clones.clone import Clone, clone
+from graphclone.api import clone
+from graphclone.clones.clone import Clone
+from graphclone.formats.torch.example import Example
+from graphclone.formats.torch.format import torch_format
 from graphclone.formats.torch.reader import trace
 from graphclone.graph.ir import Node, Value
 from graphclone.passes import default_pipeline
@@ -60,7 +63,7 @@ def clone_by_rules(module: nn.Module, args: Sequence[Tensor], rules: Mapping[str
     """A clone made with other rules for some ops."""
     graph = trace(module.eval(), args, name="small")
     state = State(graph, Request(2), rules=default_rules() | dict(rules))
-    return Clone(state, run(default_pipeline(), state), tuple(args), {})
+    return Clone(state, run(default_pipeline(), state), torch_format(Example(tuple(args))))
 
 
 def node_of(made: Clone, op: str, index: int = 0) -> Node:

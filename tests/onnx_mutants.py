@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from graphclone.clones.clone import OnnxClone, clone
+from graphclone.api import clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.writer import to_model
 from tests import onnx_wheel as wheel
@@ -374,7 +374,6 @@ def outcome(number: int, folder: Path) -> str:
     path.write_bytes(model.SerializeToString())
     try:
         made = clone(path, widen_io=["*"])
-        assert isinstance(made, OnnxClone)
         to_model(made.state)
     except GraphcloneError:
         return "refused"

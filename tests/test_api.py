@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import graphclone as gc
-from graphclone.cli.__main__ import parser
+from graphclone.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

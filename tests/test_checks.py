@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphclone.formats.torch.verifier import verify
 from graphclone.verification.checks import NoiseFloor, judge, noise_floor
 from tests.clones import features, seeded, spoilable, spoiled_tensors
 
@@ -57,7 +56,7 @@ def test_a_model_that_returns_no_numbers_is_not_said_to_be_checked(number: float
         def forward(self, x: Tensor) -> Tensor:
             return self.down(torch.tanh(self.up(x))).abs() + number
 
-    report = verify(spoilable(Void(), features(3, 6)))
+    report = spoilable(Void(), features(3, 6)).verify()
     assert [check.ok for check in report.checks] == [None, True, None, None, None]
     assert all("no finite element" in check.summary for check in report.checks if check.name != "static")
     assert report.verdict == "cannot be judged"
@@ -77,6 +76,6 @@ def test_overflow_in_low_precision_is_held_against_the_source_itself() -> None:
             return y
 
     made = spoilable(seeded(Overflowing).half(), features(3, 6).half())
-    assert verify(made, onnx=False).ok
-    spoiled = verify(made, onnx=False, tensors=spoiled_tensors(made, "up.weight", 9.0))
+    assert made.verify(onnx=False).ok
+    spoiled = made.verify(onnx=False, tensors=spoiled_tensors(made, "up.weight", 9.0))
     assert [check.name for check in spoiled.checks if check.ok is False] == ["noise floor"]

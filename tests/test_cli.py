@@ -98,7 +98,7 @@ def test_inspect_allocates_no_weights() -> None:
 
 
 def test_fake_weights_show_the_same_dims() -> None:
-    from graphclone.clones.clone import trace
+    from graphclone.api import trace
 
     for name in ("opt-mini", "pythia-mini", "olmo-mini"):
         built = resolve(name).build()

@@ -101,7 +101,7 @@ def test_a_cache_grows_when_it_is_named(capfd: Capture) -> None:
 
 def test_a_file_is_no_torch_program(capfd: Capture) -> None:
     assert main(["clone", "mlp.onnx", "-o", "wide.pt2"]) == 2
-    assert "wide.pt2: a clone of an ONNX file is no torch program; write it as .onnx" in capfd.readouterr().err
+    assert "wide.pt2: mlp.onnx can be written as .onnx or .safetensors only" in capfd.readouterr().err
 
 
 def test_the_source_is_not_overwritten(folder: Path, capfd: Capture) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from graphclone.clones import saving
+from graphclone.cli import clone_command
 from graphclone.clones.clone import Clone
 from graphclone.errors import NotEquivalentError
 from graphclone.pipeline.runner import State
@@ -50,7 +50,7 @@ class EntryPoint:
         return Corrupt
 
 
-@pytest.mark.parametrize("suffix", saving.SUFFIXES)
+@pytest.mark.parametrize("suffix", clone_command.SUFFIXES)
 def test_a_wrong_clone_is_not_written(suffix: str, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphclone.pipeline.runner.entry_points", lambda group: [EntryPoint])
     names = "canonicalize,infer-dims,choose-widths,balance-scales,widen-initializers,rewrite-literals,corrupt"
@@ -197,23 +197,18 @@ def test_the_disk_runs_full(refused: Refused, monkeypatch: pytest.MonkeyPatch) -
         path.write_text("half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(saving, "write", write)
+    monkeypatch.setattr(clone_command, "_write", write)
     assert refused(*clone_args()) == "graphclone: cannot write wide.safetensors: No space left on device\n"
 
 
 @pytest.mark.parametrize("out", ["wide.onnx", "wide.pt2", "wide.safetensors"])
 def test_the_disk_runs_full_within_the_writer(out: str, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    from safetensors import SafetensorError
-
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full_safetensors(*args: object, **options: object) -> None:
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
     monkeypatch.setattr("onnx_ir.save", full)
     monkeypatch.setattr("torch.export.save", full)
-    monkeypatch.setattr("safetensors.torch.save_file", full_safetensors)
+    monkeypatch.setattr("os.posix_fallocate", full)
     message = refused(*clone_args("my_models:mlp", out))
     assert message.startswith(f"graphclone: cannot write {out}: ")
     assert "No space left on device" in message
@@ -224,5 +219,5 @@ def test_an_interrupt_leaves_nothing(refused: Refused, monkeypatch: pytest.Monke
         path.write_text("half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving, "write", write)
+    monkeypatch.setattr(clone_command, "_write", write)
     assert refused(*clone_args(), code=130) == "graphclone: interrupted; nothing was left behind\n"

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.conversion import ConvertedTensor, loaded, unloaded
 from graphclone.formats.huggingface.reader import open_checkpoint
-from graphclone.formats.huggingface.shards import Bundle
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
+from graphclone.runtime.shards import Bundle
 from tests.checkpoints import contents, planned, saved
 
 _TEXT = {

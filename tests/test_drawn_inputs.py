@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
+from graphclone.api import clone, trace
 from graphclone.cli.__main__ import main
-from graphclone.clones.clone import clone, trace
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.reader import Origin

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.flow import components, flow_graph, path, why_pinned
-from graphclone.clones.clone import Traced
+from graphclone.clones.traced import Traced
 
 
 class Chain(nn.Module):

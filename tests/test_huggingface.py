@@ -17,13 +17,13 @@ from graphclone.algebra.strategies import strategy
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan, plan
-from graphclone.formats.huggingface.shards import sharded
 from graphclone.formats.huggingface.verifier import run_source, verify_checkpoints
 from graphclone.formats.huggingface.weights import open_weights
 from graphclone.formats.huggingface.writer import clone_checkpoint, write_checkpoint
 from graphclone.models.randomise import randomise
 from graphclone.pipeline.runner import Request
 from graphclone.runtime.kernel import widen
+from graphclone.runtime.shards import sharded
 from tests.checkpoints import MODELS, contents, loaded, outputs, planned, saved
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
@@ -105,7 +105,7 @@ def test_files_are_within_the_limit_and_not_many_more_than_it_takes(size: int, t
 def test_blocks_of_any_size_give_the_same_bytes(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = planned(saved("llama-tied", tmp_path / "source"), 3)
     write_checkpoint(made, tmp_path / "whole", verify=False)
-    monkeypatch.setattr("graphclone.formats.huggingface.shards.BLOCK", size)
+    monkeypatch.setattr("graphclone.runtime.shards.BLOCK", size)
     write_checkpoint(made, tmp_path / "blocks", verify=False)
     assert contents(tmp_path / "whole") == contents(tmp_path / "blocks")
 
@@ -199,7 +199,7 @@ def test_a_width_that_the_configuration_leaves_to_its_default_is_made_explicit(t
 
 def test_a_headless_encoder_needs_its_outputs_to_grow(tmp_path: Path) -> None:
     source = saved("bert-headless", tmp_path / "source")
-    with pytest.raises(GraphcloneError, match="--widen-io last_hidden_state,pooler_output lets them grow"):
+    with pytest.raises(GraphcloneError, match=r"widen_io=\['last_hidden_state', 'pooler_output'\] lets them grow"):
         clone_checkpoint(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from graphclone.formats.torch.input_sets import candidates, drawn_like
-from graphclone.formats.torch.verifier import verify
+from graphclone.formats.torch.input_sets import candidates
+from graphclone.runtime.drawing import drawn_like
 from tests.clones import features, spoilable, zoo_clone
 
 
@@ -57,7 +57,7 @@ def test_sizes_that_the_source_refuses_are_not_used() -> None:
             y: Tensor = self.head(self.words(ids) + self.places(torch.arange(ids.shape[1])))
             return y
 
-    report = verify(spoilable(Short(), torch.arange(16).reshape(2, 8)), onnx=False, sets=5)
+    report = spoilable(Short(), torch.arange(16).reshape(2, 8)).verify(onnx=False, sets=5)
     assert report.ok
     lengths = [int(text.split(" ")[0].split("x")[1]) for text in report.inputs]
     assert max(lengths) == 8

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir
 import pytest
 
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.writer import to_model
 from tests.onnx_graphs import Weights, graph_of, parse

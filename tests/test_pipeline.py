@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from graphclone.algebra.axes import Why
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.errors import GraphcloneError, InvariantError
 from graphclone.formats.torch.reader import trace
 from graphclone.graph.invariants import check_graph

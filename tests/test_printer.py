@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphclone.algebra.growth import Growth
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.formats.torch.reader import trace
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.printer import print_graph, print_state

@@ -10,9 +10,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs
 from graphclone.formats.onnx.file_verifier import shaken_runs
+from graphclone.formats.torch.example import Example
 from graphclone.runtime.sessions import Session
 from graphclone.verification.rounding import ULPS, is_weight, shaken
 from tests.clones import features, perceptron
@@ -120,7 +121,7 @@ def test_captured_tensors_of_a_module_move(monkeypatch: pytest.MonkeyPatch) -> N
             return y
 
     made = clone(Captured().eval(), (features(3, 6),))
-    sample = next(iter(samples.draw_samples(made, 1, 0)))
+    sample = next(iter(samples.draw_samples(made.state, Example((features(3, 6),)), 1, 0)))
     assert len(moved) == 3 * len(made.state.source.initializers)  # type: ignore[union-attr]
     assert 0 < sample.noise[0] < 1e-5
     assert perceptron().verify(onnx=False).ok

@@ -15,9 +15,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphclone.clones.clone import Clone, clone
+from graphclone.api import clone
+from graphclone.clones.clone import Clone
 from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
-from graphclone.formats.torch.verifier import verify
 from graphclone.rules import norm, reduce
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.sessions import NoProviderError
@@ -58,7 +58,7 @@ def failed(report: Report) -> str:
 
 @pytest.mark.parametrize("name", IN_ONNX)
 def test_a_clone_is_equivalent_in_torch_and_in_onnx_runtime(name: str) -> None:
-    report = verify(zoo_clone(name))
+    report = zoo_clone(name).verify()
     assert report.ok, str(report)
     assert report.first is None
     assert [check.ok for check in report.checks] == [True] * 5
@@ -70,7 +70,7 @@ def test_a_clone_is_equivalent_in_torch_and_in_onnx_runtime(name: str) -> None:
 
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_a_clone_is_equivalent_in_torch(name: str) -> None:
-    report = verify(zoo_clone(name, 3), onnx=False)
+    report = zoo_clone(name, 3).verify(onnx=False)
     assert report.ok, str(report)
     assert [check.name for check in report.checks] == ["trace", "static", "exact", "noise floor"]
     assert report.checks[2].figures["output"] <= 1e-13
@@ -79,7 +79,7 @@ def test_a_clone_is_equivalent_in_torch(name: str) -> None:
 
 
 def test_sequences_of_other_lengths_are_tried() -> None:
-    report = verify(zoo_clone("encoder"), onnx=False, sets=5)
+    report = zoo_clone("encoder").verify(onnx=False, sets=5)
     assert report.ok, str(report)  # there heads and batch are one axis, so its map depends on the batch
     shapes = [tuple(map(int, text.split(" ")[0].split("x"))) for text in report.inputs]
     assert shapes[0] == (2, 7)
@@ -127,7 +127,7 @@ def test_what_depends_on_data_is_not_held_against_the_clone() -> None:
             y: Tensor = self.down(torch.tanh(self.up(x)))
             return y[x.sum(-1) > 0]
 
-    report = verify(spoilable(Selecting(), features(9, 6)), onnx=False)
+    report = spoilable(Selecting(), features(9, 6)).verify(onnx=False)
     assert report.ok, str(report)
 
 
@@ -137,7 +137,7 @@ def test_what_depends_on_data_is_not_held_against_the_clone() -> None:
 @pytest.mark.parametrize(("weight", "reader"), [("0.weight", "linear"), ("1.weight", "layer_norm")])
 def test_a_spoiled_weight_is_caught_and_located(weight: str, reader: str) -> None:
     made = perceptron()
-    report = verify(made, tensors=spoiled_tensors(made, weight), onnx=False)
+    report = made.verify(tensors=spoiled_tensors(made, weight), onnx=False)
     assert failed(report) == "noise floor"
     assert first(report).value == reader
     with pytest.raises(NotEquivalentError, match=rf"^small: the clone is not equivalent: {reader} \(rule of aten"):
@@ -147,16 +147,16 @@ def test_a_spoiled_weight_is_caught_and_located(weight: str, reader: str) -> Non
 def test_a_spoiled_row_that_only_other_inputs_read_is_located() -> None:
     """The example's ids are few; a table's row that they do not look up is looked up by none of the sets."""
     made = spoilable(nn.Sequential(nn.Embedding(4, 10), nn.LayerNorm(10), nn.Linear(10, 5)), torch.arange(4))
-    report = verify(made, tensors=spoiled_tensors(made, "0.weight"), onnx=False)
+    report = made.verify(tensors=spoiled_tensors(made, "0.weight"), onnx=False)
     assert (first(report).value, first(report).op) == ("embedding", "aten.embedding.default")
 
 
 def test_a_spoiled_file_is_caught(tmp_path: Path) -> None:
     made = perceptron()
     made.save_onnx(tmp_path / "wide.onnx")
-    assert verify(made, onnx=tmp_path / "wide.onnx").ok
+    assert made.verify(onnx=tmp_path / "wide.onnx").ok
     spoil(tmp_path / "wide.onnx", "3.weight")
-    report = verify(made, onnx=tmp_path / "wide.onnx")
+    report = made.verify(onnx=tmp_path / "wide.onnx")
     assert failed(report) == "ONNX Runtime"
     assert first(report).value == "output"
     assert "times the source's own" in str(report)
@@ -193,10 +193,10 @@ def attending() -> Clone:
 
 def test_a_spoiled_view_is_caught_before_anything_runs() -> None:
     made = attending()
-    assert verify(made, onnx=False).ok
+    assert made.verify(onnx=False).ok
     node = node_of(made, "aten.reshape.default", 1)
     node.set_operand(("shape", 2), node.operand(("shape", 2)) // 2)
-    report = verify(made)
+    report = made.verify()
     assert [check.name for check in report.checks] == ["trace", "static"]
     assert first(report).value == node.name
     assert first(report).op == "aten.reshape.default"
@@ -208,7 +208,7 @@ def test_a_view_of_the_right_size_but_the_wrong_shape_is_caught() -> None:
     node = node_of(made, "aten.reshape.default")
     shape = node.operands["shape"]
     node.operands["shape"] = [*shape[:2], shape[3], shape[2]]
-    found = first(verify(made))
+    found = first(made.verify())
     assert found.value == node.name
     assert found.detail == "shape (3, 11, 7, 4), expected (3, 11, 4, 7)"
 
@@ -217,7 +217,7 @@ def test_a_spoiled_scale_is_caught_in_float64() -> None:
     made = attending()
     node = node_of(made, "aten.scaled_dot_product_attention.default")
     node.operands["scale"] *= 1.001
-    report = verify(made)
+    report = made.verify()
     assert [check.ok for check in report.checks] == [True, True, False, False]
     assert first(report).value == node.name
 
@@ -231,7 +231,7 @@ def test_a_wrong_scale_of_a_parameter_is_caught_though_the_parameter_is_zero() -
     assert recipes is not None
     value = next(value for value, recipe in recipes.items() if recipe.name == "1.bias")
     recipes[value] = dataclasses.replace(recipes[value], scale=0.5)
-    found = first(verify(made, onnx=False))
+    found = first(made.verify(onnx=False))
     assert (found.value, found.op) == ("layer_norm", "aten.layer_norm.default")
 
 
@@ -293,11 +293,11 @@ def test_a_wrong_rule_is_caught_and_named(
 ) -> None:
     module = seeded(make)
     made = clone_by_rules(module, [features(3, 6)], {op: rule})
-    found = first(verify(made))
+    found = first(made.verify())
     assert (found.value, found.op) == (value, op)
     assert f"rule of {op}" in str(found)
     if right is not None and make is not Joined:  # where the right rule lets something grow at all
-        assert verify(clone_by_rules(module, [features(3, 6)], {op: right}), onnx=False).ok
+        assert clone_by_rules(module, [features(3, 6)], {op: right}).verify(onnx=False).ok
 
 
 # The noise floor
@@ -305,7 +305,7 @@ def test_a_wrong_rule_is_caught_and_named(
 
 def test_low_precision_is_judged_by_its_own_noise() -> None:
     made = spoilable(small().to(torch.bfloat16), features(3, 6).to(torch.bfloat16))
-    report = verify(made)
+    report = made.verify()
     noise = report.check("noise floor")
     assert report.ok
     assert noise is not None
@@ -319,7 +319,7 @@ def test_an_error_beyond_the_noise_is_caught_though_it_is_small() -> None:
     """1e-4 of one weight is nothing to a tolerance of 1e-3, and a hundred times the noise."""
     made = perceptron()
     tensors = spoiled_tensors(made, "3.weight", change=1e-4)
-    report = verify(made, tensors=tensors, onnx=False)
+    report = made.verify(tensors=tensors, onnx=False)
     assert first(report).value == "linear_1"
     assert first(report).error < 1e-3
 
@@ -327,8 +327,8 @@ def test_an_error_beyond_the_noise_is_caught_though_it_is_small() -> None:
 def test_a_model_in_float64_is_held_to_a_tolerance() -> None:
     """Its own error is nothing, for there is nothing more exact to compare it with."""
     made = spoilable(seeded(_layers).double(), features(3, 6).double())
-    assert verify(made, onnx=False).ok
-    assert failed(verify(made, tensors=spoiled_tensors(made, "2.weight", 1e-10), onnx=False)) == "noise floor"
+    assert made.verify(onnx=False).ok
+    assert failed(made.verify(tensors=spoiled_tensors(made, "2.weight", 1e-10), onnx=False)) == "noise floor"
 
 
 def test_noise_floor() -> None:
@@ -356,7 +356,7 @@ def test_noise_floor() -> None:
 
 
 def test_what_cannot_be_exported_is_judged_by_torch_and_says_so() -> None:
-    report = verify(spoilable(Unsupported()))
+    report = spoilable(Unsupported()).verify()
     assert report.ok
     assert not report.onnx_checked
     assert report.provider == ""
@@ -376,7 +376,7 @@ def test_an_export_that_computes_something_else_leaves_the_verdict_open(monkeypa
         spoil(path, "3.weight")
 
     monkeypatch.setattr(onnx_check, "write", spoiling)
-    report = verify(perceptron())
+    report = perceptron().verify()
     assert (report.ok, report.verdict) == (False, "cannot be judged")
     assert [check.ok for check in report.checks] == [True, True, True, True, None]
     message = r"^small: whether the clone is equivalent cannot be judged: ONNX Runtime: the export of the source itself"
@@ -387,14 +387,14 @@ def test_an_export_that_computes_something_else_leaves_the_verdict_open(monkeypa
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_that_is_not_there_is_said_at_once() -> None:
     with pytest.raises(NoProviderError, match="no CUDA"):
-        verify(perceptron(), provider="cuda")
-    assert verify(perceptron(), provider="cuda", onnx=False).ok
+        perceptron().verify(provider="cuda")
+    assert perceptron().verify(provider="cuda", onnx=False).ok
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_cuda_runs_where_it_is() -> None:
-    report = verify(zoo_clone("opt-mini"), provider="cuda")
+    report = zoo_clone("opt-mini").verify(provider="cuda")
     assert report.ok
     assert report.provider == "CUDAExecutionProvider"
 
@@ -403,7 +403,7 @@ def test_a_model_without_weights_is_refused() -> None:
     with FakeTensorMode():
         made = clone(nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 5)), (torch.empty(3, 6),))
     with pytest.raises(GraphcloneError, match="traced without weights"):
-        verify(made)
+        made.verify()
 
 
 # Reports
@@ -439,7 +439,7 @@ def test_nothing_checked_is_not_equivalent() -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
-    verify(perceptron(), onnx=False, progress=lambda *step: told.append(step))
+    perceptron().verify(onnx=False, progress=lambda *step: told.append(step))
     assert told == [
         ("trace", 0, 4),
         ("static", 1, 4),
@@ -465,5 +465,5 @@ def test_a_model_that_gives_nothing_finite_cannot_be_judged() -> None:
             y: Tensor = torch.log(-(self.down(torch.tanh(self.up(x))).abs()) - 1)
             return y
 
-    report = verify(spoilable(seeded(Nothing)), onnx=False)
+    report = spoilable(seeded(Nothing)).verify(onnx=False)
     assert report.verdict == "cannot be judged", str(report)

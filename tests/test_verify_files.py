@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphclone.errors import GraphcloneError, NotEquivalentError
-from graphclone.formats.torch.verifier import verify_files
+from graphclone.formats.onnx.file_verifier import verify_files
 from graphclone.verification.checks import Report
 
 Array = npt.NDArray[Any]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.formats.onnx import verifier
 from graphclone.verification.checks import Report
 from tests.onnx_graphs import Weights, parse

@@ -5,52 +5,70 @@ Exit codes: 0 done, 1 not equivalent, 2 bad input, usage or something unsupporte
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NoReturn
 
+from graphclone.cli.arguments import (
+    Arguments,
+    CloneArguments,
+    InspectArguments,
+    PassesArguments,
+    RulesArguments,
+    StudyArguments,
+    VerifyArguments,
+    parsed,
+)
+from graphclone.cli.remedies import said
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.runtime import collector
-from graphclone.version import __version__
 
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
-
-_DTYPES = ("float64", "float32", "float16", "bfloat16")
-
-_EPILOG = """
-MODEL is a name in models/ (a wrong one lists them), package.module:function or path/to/file.py:function that
-returns (module, args) or (module, args, kwargs), or a Hugging Face checkpoint: its folder, or its hub id.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. The exit code."""
-    arguments = parser().parse_args(argv)
+    arguments = parsed(argv)
     try:
         with collector.seldom(), nullcontext() if arguments.debug else _no_warnings():
-            code: int = arguments.run(arguments)
+            code = _run(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
+        return _fail(said(error) or "interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
     except BrokenPipeError:  # the reader, head say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except NotEquivalentError as error:
-        return _fail(str(error), NOT_EQUIVALENT, arguments.debug)
+        return _fail(said(error), NOT_EQUIVALENT, arguments.debug)
     except GraphcloneError as error:
-        return _fail(str(error), REFUSED, arguments.debug)
+        return _fail(said(error), REFUSED, arguments.debug)
     except Exception as error:
         text = f"a defect of graphclone, please report it with --debug: {type(error).__name__}: {error}"
         return _fail(text, REFUSED, arguments.debug)
     return code
+
+
+def _run(arguments: Arguments) -> int:
+    """Call what the command is done by, whose modules import torch, and so are imported now."""
+    module, _, name = _COMMANDS[type(arguments)].partition(":")
+    command: Callable[[Arguments], int] = getattr(importlib.import_module(module), name)
+    return command(arguments)
+
+
+_COMMANDS: Mapping[type[Arguments], str] = {
+    InspectArguments: "graphclone.cli.commands:inspect",
+    CloneArguments: "graphclone.cli.clone_command:clone",
+    VerifyArguments: "graphclone.cli.commands:verify",
+    StudyArguments: "graphclone.cli.study_command:study",
+    PassesArguments: "graphclone.cli.commands:list_passes",
+    RulesArguments: "graphclone.cli.commands:list_rules",
+}
+"""Where each command is."""
 
 
 @contextmanager
@@ -72,195 +90,6 @@ def _fail(message: str, code: int, debug: bool) -> int:
     line = " ".join(message.split())
     print(f"graphclone: {line}", file=sys.stderr)
     return code
-
-
-# Arguments
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
-    top = _Parser(prog="graphclone", description="Make trained networks wider without changing what they do.")
-    top.add_argument("--version", action="version", version=f"graphclone {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _inspect_arguments(_command(commands, "inspect", "what can grow, what holds the rest, what it costs"))
-    _clone_arguments(_command(commands, "clone", "write a wider model that computes the same"))
-    _verify_arguments(_command(commands, "verify", "run two ONNX files or checkpoints and compare what they compute"))
-    _study_arguments(_command(commands, "study", "train clones and a random model alike, and compare them"))
-    _command(commands, "passes", "list the passes").set_defaults(run=_lazily("list_passes"))
-    rules = _command(commands, "rules", "list the operators that have rules")
-    rules.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
-    rules.set_defaults(run=_lazily("list_rules"))
-    return top
-
-
-def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
-    command = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
-    command.add_argument("--json", action="store_true", help="print JSON, for machines")
-    command.add_argument("--debug", action="store_true", help="show the traceback of an error, and warnings")
-    return command
-
-
-def _lazily(name: str, home: str = "cli.commands") -> Callable[[argparse.Namespace], int]:
-    """A command of a module that imports torch, imported when it is run."""
-
-    def run(arguments: argparse.Namespace) -> int:
-        module = importlib.import_module(f"graphclone.{home}")
-        command: Callable[[argparse.Namespace], int] = getattr(module, name)
-        return command(arguments)
-
-    return run
-
-
-def _inspect_arguments(command: _Parser) -> None:
-    command.add_argument("model", metavar="MODEL")
-    command.add_argument("--all", action="store_true", help="show also what can never grow")
-    command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
-    _widen_io_argument(command)
-    _inputs_arguments(command)
-    command.set_defaults(run=_lazily("inspect"))
-
-
-def _clone_arguments(command: _Parser) -> None:
-    command.add_argument("model", metavar="MODEL")
-    command.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help=".onnx, .pt2 or .safetensors, or a folder for a checkpoint"
-    )
-    command.add_argument(
-        "--widen", type=widths, default=2, metavar="N", help="2 (the default), or hidden=2,layers.*.mlp=4"
-    )
-    _widen_io_argument(command)
-    command.add_argument("--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either")
-    command.add_argument("--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy")
-    command.add_argument("--seed", type=int, default=0, help="of the noise")
-    command.add_argument("--untie", action="store_true", help="give every use of a tied weight its own copy")
-    command.add_argument("--passes", metavar="TEXT", help="another pipeline: canonicalize,infer-dims,..")
-    command.add_argument(
-        "--print-after", action="append", default=[], metavar="PASS", help="print the graph after a pass"
-    )
-    command.add_argument("--timing", action="store_true", help="print how long each pass took")
-    command.add_argument("--force", action="store_true", help="overwrite OUT")
-    command.add_argument("--no-verify", action="store_true", help="write without checking")
-    command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
-    _provider_argument(command)
-    _inputs_arguments(command)
-    _checkpoint_arguments(command)
-    command.set_defaults(run=_lazily("clone"))
-
-
-def _checkpoint_arguments(command: _Parser) -> None:
-    only = command.add_argument_group("when a Hugging Face checkpoint becomes another")
-    only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights, if not that of the source's")
-    only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
-    only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
-    only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
-
-
-def _verify_arguments(command: _Parser) -> None:
-    command.add_argument("source", metavar="SOURCE", help="an .onnx file, or the folder of a checkpoint")
-    command.add_argument("clone", metavar="CLONE", help="another of the same kind")
-    _provider_argument(command)
-    _inputs_arguments(command)
-    command.set_defaults(run=_lazily("verify"))
-
-
-def _study_arguments(command: _Parser) -> None:
-    command.add_argument("study", metavar="RUN.toml", help="a study, or the name of one that comes with graphclone")
-    command.add_argument("-o", "--output", metavar="FOLDER", help="of its runs; study-NAME by default")
-    command.add_argument(
-        "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
-    )
-    command.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time")
-    command.set_defaults(run=_lazily("study", "study.commands"))
-
-
-def _jobs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _provider_argument(command: _Parser) -> None:
-    choices = ("auto", "cpu", "cuda")
-    command.add_argument("--provider", choices=choices, default="auto", help="what ONNX Runtime runs on")
-
-
-def _inputs_arguments(command: _Parser) -> None:
-    only = command.add_argument_group("when sizes and values that an .onnx file accepts are not found by trying")
-    only.add_argument(
-        "--input", action="append", type=shape, default=[], metavar="NAME=SHAPE", help="such as x=1x3x64x64"
-    )
-    only.add_argument("--inputs", metavar="FILE.npz", help="arrays, by the names of inputs")
-
-
-def shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """The name of an input, and its sizes; none for a scalar.
-
-    Raises:
-        ArgumentTypeError: it is not written so.
-    """
-    name, equals, sizes = text.rpartition("=")
-    if not equals or not name or not re.fullmatch(r"(\d+(x\d+)*)?", sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SHAPE, such as x=1x3x64x64")
-    return name, tuple(int(size) for size in sizes.split("x") if size)
-
-
-def _widen_io_argument(command: _Parser) -> None:
-    command.add_argument(
-        "--widen-io",
-        type=_patterns,
-        default=(),
-        metavar="PATTERN,..",
-        help="inputs and outputs that may grow too",
-    )
-
-
-def _patterns(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def widths(text: str) -> int | Mapping[str, int]:
-    """A factor, or factors by the names of dims.
-
-    Raises:
-        ArgumentTypeError: it is neither.
-    """
-    if "=" not in text:
-        return _factor(text, text)
-    found: dict[str, int] = {}
-    for item in text.split(","):
-        name, equals, factor = item.partition("=")
-        if not equals or not name.strip():
-            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=FACTOR")
-        found[name.strip()] = _factor(factor, item)
-    return found
-
-
-def size(text: str) -> int:
-    """A number of bytes: 500MB, 5GB or 5000000.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
-    count = int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " ")) if match else 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 5GB")
-    return count
-
-
-def _factor(text: str, where: str) -> int:
-    try:
-        factor = int(text)
-    except ValueError:
-        factor = 0
-    if factor < 1:
-        raise argparse.ArgumentTypeError(f"{where!r}: a factor is a whole number of at least 1")
-    return factor
 
 
 if __name__ == "__main__":

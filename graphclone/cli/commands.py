@@ -1,41 +1,33 @@
-"""What the commands of the command line do. Each takes the parsed arguments and returns the exit code."""
+"""What the commands of the command line do, but for cloning. Each takes its arguments and returns the exit code."""
 
 from __future__ import annotations
 
 import dataclasses
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone import inspection, terminal
-from graphclone.cli import checkpoint_commands, report
-from graphclone.clones import saving, summary
+from graphclone.cli import report
+from graphclone.cli.arguments import CloneArguments, InspectArguments, PassesArguments, RulesArguments, VerifyArguments
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface.writer import CheckpointSource
-from graphclone.passes import default_pipeline
-from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass, State, available, parse
+from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.pipeline.runner import available
 from graphclone.rules import FAMILIES
-from graphclone.runtime.files import written
-from graphclone.sources import OnnxFile, Source, resolve
+from graphclone.sources import resolve
 
 if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone, Traced
+    from graphclone.clones.traced import Traced
     from graphclone.formats.onnx.drawn_inputs import Given
-    from graphclone.formats.torch.verifier import Report
-
-_NEEDED = frozenset({"recipes", "literals"})
-"""What a pipeline must ensure for its result to be a clone."""
+    from graphclone.verification.checks import Report
 
 
-def inspect(arguments: Namespace) -> int:
+def inspect(arguments: InspectArguments) -> int:
     """Show what can grow."""
-    source = resolve(arguments.model, _inputs(arguments))
+    source = resolve(arguments.model, given_inputs(arguments))
     with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.why is not None:
-        return _explain(traced, arguments)
+        return _explain(traced, arguments, arguments.why)
     found = inspection.inspect(traced)
     if arguments.json:
         terminal.show_json(found.to_dict())
@@ -44,7 +36,7 @@ def inspect(arguments: Namespace) -> int:
     return 0
 
 
-def _inputs(arguments: Namespace) -> Given:
+def given_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments) -> Given:
     """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
@@ -53,8 +45,8 @@ def _inputs(arguments: Namespace) -> Given:
     return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 
 
-def _explain(traced: Traced, arguments: Namespace) -> int:
-    found = inspection.explain(traced, arguments.why)
+def _explain(traced: Traced, arguments: InspectArguments, why: str) -> int:
+    found = inspection.explain(traced, why)
     if arguments.json:
         terminal.show_json([dataclasses.asdict(explanation) for explanation in found])
         return 0
@@ -63,106 +55,7 @@ def _explain(traced: Traced, arguments: Namespace) -> int:
     return 0
 
 
-# Cloning
-
-
-def clone(arguments: Namespace) -> int:
-    """Write a wider model, once it is verified."""
-    given = _inputs(arguments)
-    source, target = resolve(arguments.model, given), Path(arguments.output)
-    if isinstance(source, CheckpointSource) and target.suffix not in saving.SUFFIXES:
-        return checkpoint_commands.clone(arguments)
-    checkpoint_commands.refuse_options(arguments)
-    saving.check_target(target, arguments.force)
-    passes = _pipeline(arguments.passes)
-    _check_printed(arguments.print_after, passes)
-    if isinstance(source, OnnxFile):
-        source.check_target(target)
-    graphs: dict[str, str] = {}
-    try:
-        made = _made(source, arguments, passes, graphs)
-    finally:
-        for text in graphs.values() if not arguments.json else ():
-            terminal.show_text(text)
-    if arguments.dry_run:
-        _show(arguments, made, None, graphs)
-        return 0
-    with written(target) as stage:
-        with terminal.progress(f"writing {target.name}"):
-            saving.write(made, stage)
-        verification = None if arguments.no_verify else _verified(made, stage, arguments)
-    _show(arguments, made, verification, graphs)
-    return 0
-
-
-def _made(source: Source | OnnxFile, arguments: Namespace, passes: Sequence[Pass], graphs: dict[str, str]) -> Clone:
-    def after(step: Pass, state: State) -> None:
-        if "dims" in step.ensures:
-            inspection.refuse_pinned(state, arguments.widen)
-        if step.name in arguments.print_after:
-            graphs[step.name] = print_state(state)
-
-    with terminal.progress(f"tracing {source.name}"):
-        return source.clone(
-            widen=arguments.widen,
-            widen_io=arguments.widen_io,
-            strategy=arguments.strategy,
-            snr_db=arguments.snr_db,
-            seed=arguments.seed,
-            untie=arguments.untie,
-            passes=passes,
-            after=after,
-        )
-
-
-def _pipeline(text: str | None) -> Sequence[Pass]:
-    """The passes written as text, if their order makes a clone; the default ones without text."""
-    if text is None:
-        return default_pipeline()
-    passes = parse(text)
-    known: set[str] = set()
-    for step in passes:
-        if missing := step.requires - known:
-            needs = ", ".join(sorted(missing))
-            raise GraphcloneError(f"--passes: {step.name} needs {needs}, which no pass before it ensures")
-        known |= step.ensures
-    if missing := _NEEDED - known:
-        raise GraphcloneError(f"--passes: nothing ensures {', '.join(sorted(missing))}, so there is no clone")
-    return passes
-
-
-def _check_printed(names: Sequence[str], passes: Sequence[Pass]) -> None:
-    known = [step.name for step in passes]
-    for name in names:
-        if name not in known:
-            raise GraphcloneError(f"--print-after: no pass is called {name!r}; there are {', '.join(known)}")
-
-
-def _verified(made: Clone, stage: Path, arguments: Namespace) -> Report:
-    with terminal.progress("verifying") as advance:
-        written = stage if stage.suffix == ".onnx" else True
-        found = made.verify(provider=arguments.provider, onnx=written, progress=advance)
-    if arguments.json and not found.ok:
-        terminal.show_json({"verification": found.to_dict()})
-    found.raise_if_failed()
-    return found
-
-
-def _show(arguments: Namespace, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
-    if arguments.json:
-        terminal.show_json(summary.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
-        return
-    report.show_clone(made)
-    report.show_notes(made.graph.notes)
-    if arguments.timing:
-        report.show_timings(made.timings)
-    terminal.show_text(report.outcome(arguments, verification, saving.size_in_bytes(made)))
-
-
-# Everything else
-
-
-def verify(arguments: Namespace) -> int:
+def verify(arguments: VerifyArguments) -> int:
     """Compare two ONNX files, or two checkpoints."""
     with terminal.progress("verifying"):
         found = _compared(arguments)
@@ -174,16 +67,16 @@ def verify(arguments: Namespace) -> int:
     return 0
 
 
-def _compared(arguments: Namespace) -> Report:
+def _compared(arguments: VerifyArguments) -> Report:
     from graphclone.formats.huggingface.verifier import verify_folders
-    from graphclone.formats.torch.verifier import verify_files
+    from graphclone.formats.onnx.file_verifier import verify_files
 
     texts = (arguments.source, arguments.clone)
     found = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in found):
         return verify_folders(*texts)
     source, wide = map(_onnx, texts)
-    return verify_files(source, wide, arguments.provider, inputs=_inputs(arguments))
+    return verify_files(source, wide, arguments.provider, inputs=given_inputs(arguments))
 
 
 def _onnx(text: str) -> Path:
@@ -197,7 +90,7 @@ def _onnx(text: str) -> Path:
     return path
 
 
-def list_passes(arguments: Namespace) -> int:
+def list_passes(arguments: PassesArguments) -> int:
     """List the passes, plug-ins' included."""
     rows = [_pass_row(name, cls) for name, cls in available().items()]
     if arguments.json:
@@ -217,10 +110,10 @@ def _pass_row(name: str, cls: type[Any]) -> dict[str, Any]:
     }
 
 
-def list_rules(arguments: Namespace) -> int:
+def list_rules(arguments: RulesArguments) -> int:
     """List the ops that have rules, or those of a model that have none."""
     if arguments.missing is not None:
-        return _list_missing(arguments)
+        return _list_missing(arguments, arguments.missing)
     families = {family.__name__.rpartition(".")[2]: sorted(family.RULES) for family in FAMILIES}
     if arguments.json:
         terminal.show_json(families)
@@ -229,8 +122,8 @@ def list_rules(arguments: Namespace) -> int:
     return 0
 
 
-def _list_missing(arguments: Namespace) -> int:
-    source = resolve(arguments.missing)
+def _list_missing(arguments: RulesArguments, model: str) -> int:
+    source = resolve(model)
     with terminal.progress(f"tracing {source.name}"):
         missing = inspection.missing_rules(source.trace())
     if arguments.json:

@@ -96,8 +96,8 @@ def load() -> Encoder:
 
 
 def _demonstrate(encoder: Encoder, folder: Path) -> None:
+    from graphclone.api import trace
     from graphclone.cli import report
-    from graphclone.clones.clone import trace
     from graphclone.inspection import inspect
 
     _heading("What can grow, as it stands")
@@ -117,8 +117,8 @@ def _demonstrate(encoder: Encoder, folder: Path) -> None:
 
 def _widen(encoder: Encoder, example: Mapping[str, Any], strategy: str, snr_db: float | None, folder: Path) -> Encode:
     """Widen the encoder, check it, write it, and load what was written."""
+    from graphclone.api import clone
     from graphclone.cli import report
-    from graphclone.clones.clone import clone
 
     made = clone(
         encoder.module,

@@ -12,9 +12,8 @@ from graphclone.clones.summary import clone_rows, parameters
 from graphclone.terminal import console, show_text, table
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from graphclone.clones.clone import Clone
+    from graphclone.cli.arguments import CloneArguments
+    from graphclone.clones.traced import Traced
     from graphclone.inspection import Explanation, Inspection, MissingRule, Row
     from graphclone.pipeline.runner import Timing
     from graphclone.verification.checks import Report
@@ -90,14 +89,14 @@ def explained(explanation: Explanation) -> str:
     return "\n".join([*lines, f"it cannot grow: {explanation.pinned}, by way of", *way])
 
 
-def outcome(arguments: Namespace, verification: Report | None, size: int) -> str:
+def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:
     """How a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
         return f"{arguments.output} would be {size / 1e9:.3g} GB; nothing was written"
     return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
 
 
-def show_clone(clone: Clone) -> None:
+def show_clone(clone: Traced) -> None:
     """The dims that grew, and the parameters before and after."""
     out = console()
     shown = table("dim", "size")

@@ -1,87 +1,76 @@
-"""Write a clone to a file whose suffix says the format."""
+"""What writers of clones have in common: room on the disk, and the state dict as a safetensors file."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from graphclone.errors import GraphcloneError
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
-
-SUFFIXES = (".onnx", ".pt2", ".safetensors")
-
-
-def check_target(path: Path, force: bool) -> None:
-    """Refuse a path that nothing can be written to, before any work is done.
-
-    Raises:
-        GraphcloneError: unknown suffix, no such folder, or a file in the way.
-    """
-    if path.suffix not in SUFFIXES:
-        raise GraphcloneError(f"{path}: the suffix says what to write: {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise GraphcloneError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise GraphcloneError(f"{path}: is a folder; give the path of a file")
-    for file in (path, path.with_name(f"{path.name}.data")):  # large weights lie beside an ONNX model
-        if file.exists() and not force:
-            raise GraphcloneError(f"{file}: exists already; --force overwrites it")
+from graphclone.graph.ir import Graph, Initializer
+from graphclone.pipeline.runner import State
+from graphclone.runtime.files import written
+from graphclone.runtime.shards import Entry, Shard, write_shards
 
 
-def write(clone: Clone, path: Path) -> None:
-    """Write a clone in the format its suffix says.
+def check_room(path: Path, needed: int) -> None:
+    """Refuse to write what the disk cannot hold.
+
+    Args:
+        path: to be written.
+        needed: bytes.
 
     Raises:
-        GraphcloneError: there is not enough room, or the format cannot hold the model.
-        OSError: the file cannot be written.
+        GraphcloneError: there are fewer.
     """
-    _check_room(clone, path)
-    try:
-        if path.suffix == ".onnx":
-            clone.save_onnx(path)
-        elif path.suffix == ".pt2":
-            clone.save(path)
-        else:
-            _save_safetensors(clone, path)
-    except GraphcloneError as error:
-        if isinstance(error.__cause__, OSError):  # whoever gave the path knows what the user calls it
-            raise error.__cause__ from None
-        raise
-
-
-def _check_room(clone: Clone, path: Path) -> None:
-    needed = size_in_bytes(clone)
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         shortage = f"needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
         raise GraphcloneError(f"{path.name}: {shortage}; make room or write elsewhere")
 
 
-def size_in_bytes(clone: Clone) -> int:
-    """Of all initializers of the clone."""
+def size_in_bytes(graph: Graph) -> int:
+    """Of all initializers of a graph."""
     return sum(
-        prod(initializer.value.shape or ()) * initializer.tensor.dtype.itemsize
-        for initializer in clone.graph.initializers
+        prod(initializer.value.shape or ()) * initializer.tensor.dtype.itemsize for initializer in graph.initializers
     )
 
 
-def _save_safetensors(clone: Clone, path: Path) -> None:
-    """The state dict; a tied tensor is stored once, its other names in the metadata, as transformers do."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+@dataclass(frozen=True)
+class _Data:
+    """The data of an initializer of the source, read when it is wanted."""
 
-    state = clone.state_dict()
-    stored = [initializer for initializer in clone.graph.initializers if initializer.kind != "constant"]
+    initializer: Initializer
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.initializer.tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.initializer.tensor.dtype
+        return dtype
+
+    def read(self) -> torch.Tensor:
+        tensor: torch.Tensor = self.initializer.read().detach()
+        return tensor
+
+
+def save_safetensors(state: State, path: Path) -> None:
+    """Write the state dict of a clone, one tensor at a time.
+
+    A tied tensor is stored once, and its other names in the file's metadata, as transformers does it.
+
+    Raises:
+        GraphcloneError: the file cannot be written.
+    """
+    recipes = state.recipes
+    assert recipes is not None
+    stored = [initializer for initializer in state.graph.initializers if initializer.kind != "constant"]
+    entries = tuple(Entry(i.name, _Data(i), recipes[i.value]) for i in stored)
     aliases = {alias: initializer.name for initializer in stored for alias in initializer.names[1:]}
-    tensors = {initializer.name: state[initializer.name].contiguous() for initializer in stored}
-    path.touch()
-    mode = path.stat().st_mode  # as for any other file; safetensors lets nobody else read what it writes
-    try:
-        save_file(tensors, path, {"format": "pt", **aliases})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-    path.chmod(mode)
+    with written(path) as stage:
+        write_shards(stage.parent, [Shard(stage.name, entries, aliases)])

@@ -9,11 +9,19 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
+    from graphclone.analysis.dims import Group
+    from graphclone.clones.traced import Traced
+    from graphclone.pipeline.runner import State
     from graphclone.verification.checks import Report
 
 
-def clone_rows(clone: Clone) -> list[dict[str, Any]]:
+def factors(state: State, group: Group) -> tuple[int, ...]:
+    """By how much every dim of a group grew."""
+    find = state.known.axes.find
+    return tuple(state.growth_of(find(dim.axis)).new_size // dim.size for dim in group.dims)
+
+
+def clone_rows(clone: Traced) -> list[dict[str, Any]]:
     """The dims of a clone, one row per group, or several where its dims grew differently."""
     rows = []
     for group in clone.dims:
@@ -32,7 +40,7 @@ def clone_rows(clone: Clone) -> list[dict[str, Any]]:
 
 
 def clone_record(
-    clone: Clone, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
+    clone: Traced, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
 ) -> dict[str, Any]:
     """What ``clone --json`` says of a clone and where it was written."""
     before, after = parameters(clone)
@@ -49,7 +57,7 @@ def clone_record(
     }
 
 
-def parameters(clone: Clone) -> tuple[int, int]:
+def parameters(clone: Traced) -> tuple[int, int]:
     """How many numbers the parameters of source and clone hold."""
     assert clone.state.source is not None
     source, wide = (

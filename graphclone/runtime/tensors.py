@@ -53,6 +53,17 @@ def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
         return dict(zip((i.value for i in state.graph.initializers), found, strict=True))
 
 
+def state_dict(state: State) -> dict[str, torch.Tensor]:
+    """The clone's parameters and buffers under the source's names; tied ones share their storage."""
+    tensors = widened_tensors(state)
+    return {
+        name: tensors[initializer.value]
+        for initializer in state.graph.initializers
+        if initializer.kind != "constant"
+        for name in initializer.names
+    }
+
+
 def _recipes(state: State) -> Mapping[Value, Any]:
     assert state.recipes is not None, "widen-initializers has not run"
     return state.recipes

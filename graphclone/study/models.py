@@ -68,7 +68,7 @@ class Family:
         Raises:
             GraphcloneError: the model cannot be widened so.
         """
-        from graphclone.clones.clone import clone
+        from graphclone.api import clone
 
         wide, strategy = self.build(factor, seed), recipe.made()
         assert strategy is not None
@@ -117,7 +117,7 @@ class Family:
             from graphclone.runtime.files import written
 
             with self._saved() as folder:
-                fields = plan(open_checkpoint(folder), Request(factor)).config()
+                fields = plan(open_checkpoint(folder), Request(factor)).config
             self.cache.mkdir(parents=True, exist_ok=True)
             with written(path) as partial:
                 partial.write_text(json.dumps(fields, indent=1), encoding="utf-8")

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.models import MODELS
 from graphclone.models.huggingface import new_model, token_ids
 from tests.bench import Timing, against

@@ -90,16 +90,16 @@ def copied(target: Path) -> Path:
     return target
 
 
-def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
+def run_tests(tree: Path, tests: Sequence[str], limit: int | None = LIMIT) -> tuple[int, str]:
     """Run tests in a tree; pytest's exit code, and the first test that failed or pytest's last words."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        return FAILED, f"no end after {LIMIT} s"
+        return FAILED, f"no end after {limit} s"
     lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
     said = [line for sign in ("FAILED ", "ERROR") for line in lines if line.startswith(sign)] or lines[-1:] or [""]
     return done.returncode, said[0].removeprefix("FAILED ").partition(" - ")[0][:160]
@@ -132,7 +132,7 @@ def unfit(chosen: Sequence[Mutant]) -> str | None:
     """Why the tests cannot tell mutants from the library as it is: a test of theirs that fails anyway."""
     tests = list(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        code, detail = run_tests(copied(Path(folder) / "tree"), tests)
+        code, detail = run_tests(copied(Path(folder) / "tree"), tests, limit=None)
     return None if code == PASSED else detail
 
 

@@ -125,14 +125,14 @@ _OTHERS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shards: rows of a contracted axis are not shared out",
-        "graphclone/formats/huggingface/shards.py",
+        "graphclone/runtime/shards.py",
         "recipe.scale / (copies if 0 in recipe.contracted else 1)",
         "recipe.scale",
         ("tests/test_huggingface.py::test_every_tensor_is_what_the_kernel_makes",),
     ),
     Mutant(
         "shards: rows with other maps count as tiled",
-        "graphclone/formats/huggingface/shards.py",
+        "graphclone/runtime/shards.py",
         "    if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):\n        return None\n",
         "",
         ("tests/test_huggingface.py::test_every_tensor_is_what_the_kernel_makes",),

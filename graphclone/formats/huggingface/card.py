@@ -28,8 +28,8 @@ def text(plan: Plan, *, command: str, notes: Sequence[str], report: Report | Non
 
 
 def _lines(plan: Plan, command: str, notes: Sequence[str], report: Report | None) -> Iterator[str]:
-    source, request = plan.checkpoint.name, plan.clone.state.request
-    before, after = parameters(plan.clone)
+    source, request = plan.checkpoint.name, plan.widened.state.request
+    before, after = parameters(plan.widened)
     yield from ("---", *_front_matter(plan), "---", "")
     yield f"# {_title(plan)}, wider"
     yield ""
@@ -41,7 +41,7 @@ def _lines(plan: Plan, command: str, notes: Sequence[str], report: Report | None
     yield f"- parameters: {before:,} -> {after:,}"
     yield from (f"- {name}: {old} -> {new}" for name, (old, new) in plan.changes.items())
     yield from ("", "| dim | size | new size | dims |", "|---|---|---|---|")
-    for row in clone_rows(plan.clone):
+    for row in clone_rows(plan.widened):
         if row["new_size"] != row["size"]:
             yield f"| {row['name']} | {row['size']} | {row['new_size']} | {row['count']} |"
     yield from ("", "## Verification", "")
@@ -52,7 +52,7 @@ def _lines(plan: Plan, command: str, notes: Sequence[str], report: Report | None
 
 
 def _decibels(plan: Plan) -> str:
-    snr_db = plan.clone.state.request.strategy.snr_db
+    snr_db = plan.widened.state.request.strategy.snr_db
     return f" at {snr_db:g} dB" if snr_db is not None else ""
 
 

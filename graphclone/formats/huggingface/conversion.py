@@ -127,6 +127,12 @@ def loaded(module: Any, stored: Mapping[str, Stored]) -> dict[str, Source]:
     return found
 
 
+def stored_parts(source: Any) -> tuple[Stored, ...]:
+    """The tensors on disk that a tensor of the model is made from."""
+    assert isinstance(source, StoredTensor | PickledTensor | ConvertedTensor)
+    return source.parts
+
+
 def unloaded(module: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What ``save_pretrained`` makes of tensors of a model, by the names they have on disk."""
     from transformers import core_model_loading

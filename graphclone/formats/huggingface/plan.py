@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 from graphclone.algebra.axes import Axis
-from graphclone.clones.clone import Clone
-from graphclone.errors import GraphcloneError, first_line
+from graphclone.analysis.dims import dims, groups
+from graphclone.clones.summary import factors
+from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.config_solver import (
     Config,
     Field,
@@ -34,10 +36,8 @@ from graphclone.formats.huggingface.config_solver import (
 from graphclone.formats.huggingface.conversion import ConvertedTensor, Source, unloaded
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet
-from graphclone.formats.huggingface.shards import Bundle, Entry, Slot
 from graphclone.formats.huggingface.unreached import widen_unreached
 from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor
-from graphclone.formats.torch import into
 from graphclone.graph.alignment import align
 from graphclone.graph.ir import Graph, Initializer, Output, values_in
 from graphclone.passes import analysis
@@ -46,9 +46,11 @@ from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
+from graphclone.passes.matching import match
 from graphclone.pipeline.runner import Pass, Request, State, Timing, run
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
+from graphclone.runtime.shards import Bundle, Entry, Slot
 
 _TIE = "tie_word_embeddings"
 
@@ -63,61 +65,19 @@ class Plan:
 
     Attributes:
         checkpoint: the source.
-        clone: the widened graph, whose source tensors are on disk.
+        widened: the widened graph, whose source tensors are on disk.
         fields: the configuration of the wider model, as a dict.
+        config: what config.json of the wider model says.
+        entries: the tensors to be written, in the order of the model, under the names and in the form of the source.
         notes: what the user should know.
     """
 
     checkpoint: Checkpoint
-    clone: Clone
+    widened: Traced
     fields: Config
+    config: Config
+    entries: Sequence[Entry | Bundle]
     notes: list[str] = field(default_factory=list)
-
-    @cached_property
-    def entries(self) -> list[Entry | Bundle]:
-        """The tensors to be written, in the order of the model, under the names and in the form of the source.
-
-        Raises:
-            GraphcloneError: the form of the source cannot be restored.
-        """
-        recipes = self.clone.state.recipes
-        assert recipes is not None
-        tensors = self.checkpoint.tensors
-        found: dict[int, list[Entry]] = {}  # what one conversion makes, together
-        for i in self.clone.graph.initializers:
-            if i.kind != "constant":
-                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
-                together = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
-                found.setdefault(id(together), []).append(Entry(name, i.tensor, recipes[i.value]))
-        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in found.values()]
-
-    @cached_property
-    def _wide(self) -> Any:
-        """The wider model, without weights."""
-        with quiet():
-            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
-
-    def _bundled(self, entries: Sequence[Entry]) -> Bundle:
-        """Tensors that the source has in another form, in that form."""
-        restored = partial(unloaded, self._wide)
-        shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
-        slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
-        parts = [part.name for part in entries[0].source.parts]
-        if {slot.name for slot in slots} != set(parts):
-            raise GraphcloneError(
-                f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
-                f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {_ELSEWHERE}"
-            )
-        return Bundle(tuple(entries), tuple(slots), restored)
-
-    def config(self) -> Config:
-        """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
-        fields = self.checkpoint.fields
-        changes = {where: new for where, (_, new) in differences(fields, self.fields).items()}
-        made = _with(self.checkpoint.raw, fields, changes)
-        loaded = self.checkpoint.understood(made)
-        derived = {where: new for where, (_, new) in differences(loaded, self.fields).items() if where[-1] != "dtype"}
-        return {**_with(made, fields, derived), "architectures": [self.checkpoint.cls.__name__]}
 
     @property
     def width(self) -> tuple[int, int]:
@@ -153,14 +113,15 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
         raise _refusal(checkpoint, source, request, target, unfit) from unfit
     state = State(source.copy(), request)
     try:
-        timings = into.match(state, target.traced(fields), after)
+        timings = match(state, target.traced(fields), after)
     except Unbalanced as unbalanced:
         fields, state, timings, note = _relieved(target, fields, source, request, unbalanced, after)
         notes.append(note)
     with quiet():
         notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
     notes += _wider_outputs(state, inner)
-    return Plan(checkpoint, Clone(state, timings), fields, notes)
+    entries = _Entries(checkpoint, fields).of(state)
+    return Plan(checkpoint, Traced(state, timings), fields, _config(checkpoint, fields), entries, notes)
 
 
 def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
@@ -178,13 +139,13 @@ def _relieved(
     ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
     if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
         state = State(source.copy(), dataclasses.replace(request, untie=True))
-        timings = into.match(state, target.traced(fields), after)
+        timings = match(state, target.traced(fields), after)
         note = f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
         return changed(fields, [(where, False) for where in ties]), state, timings, note
     for where, fewer in _fewer(target, fields) if isinstance(request.widen, int) else ():
         state = State(source.copy(), request)
         try:
-            timings = into.match(state, target.traced(fewer), after)
+            timings = match(state, target.traced(fewer), after)
         except Exception:  # the class may refuse it, too
             continue
         return fewer, state, timings, f"{named(where)} stays as it is: with it, {unbalanced}"
@@ -221,8 +182,8 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
         except GraphcloneError:
             pass
         else:
-            names = ",".join(outputs)
-            return GraphcloneError(f"{text}; the outputs are as wide as the model: --widen-io {names} lets them grow")
+            remedy = Remedy("widen_io", "lets them grow", list(outputs))
+            return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
 
 
@@ -285,8 +246,8 @@ class _Target:
 
     def grown(self) -> list[str]:
         """The names of the groups of dims that were to grow."""
-        found = Clone(self.wanted, ())
-        return [group.name for group in found.dims if any(factor > 1 for factor in found.factors(group))]
+        known = groups(dims(self.wanted.known))
+        return [group.name for group in known if any(factor > 1 for factor in factors(self.wanted, group))]
 
     def shapes(self) -> Shapes:
         """The wanted shape of every parameter; one that nothing reads may have any."""
@@ -399,7 +360,64 @@ def _check_equal(tensors: Sequence[Source], checkpoint: Checkpoint) -> None:
             )
 
 
+# What is written
+
+
+class _Entries:
+    """The tensors of a clone in the form that the source has them in."""
+
+    def __init__(self, checkpoint: Checkpoint, fields: Config) -> None:
+        self.checkpoint = checkpoint
+        self.fields = fields
+
+    def of(self, state: State) -> list[Entry | Bundle]:
+        """One entry per tensor of the model, and a bundle where several of them are stored together.
+
+        Raises:
+            GraphcloneError: the form of the source cannot be restored.
+        """
+        recipes, tensors = state.recipes, self.checkpoint.tensors
+        assert recipes is not None
+        together: dict[int, list[Entry]] = {}  # what one conversion makes
+        for i in state.graph.initializers:
+            if i.kind != "constant":
+                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
+                maker = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
+                together.setdefault(id(maker), []).append(Entry(name, i.tensor, recipes[i.value]))
+        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in together.values()]
+
+    @cached_property
+    def _wide(self) -> Any:
+        """The wider model, without weights."""
+        with quiet():
+            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
+
+    def _bundled(self, entries: Sequence[Entry]) -> Bundle:
+        """Tensors that the source has in another form, in that form."""
+        restored = partial(unloaded, self._wide)
+        shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
+        slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
+        first = entries[0].source
+        assert isinstance(first, ConvertedTensor)
+        parts = [part.name for part in first.parts]
+        if {slot.name for slot in slots} != set(parts):
+            raise GraphcloneError(
+                f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
+                f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {_ELSEWHERE}"
+            )
+        return Bundle(tuple(entries), tuple(slots), restored)
+
+
 # Configurations
+
+
+def _config(checkpoint: Checkpoint, fields: Config) -> Config:
+    """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
+    changes = {where: new for where, (_, new) in differences(checkpoint.fields, fields).items()}
+    made = _with(checkpoint.raw, checkpoint.fields, changes)
+    loaded = checkpoint.understood(made)
+    derived = {where: new for where, (_, new) in differences(loaded, fields).items() if where[-1] != "dtype"}
+    return {**_with(made, checkpoint.fields, derived), "architectures": [checkpoint.cls.__name__]}
 
 
 def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:

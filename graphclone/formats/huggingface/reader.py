@@ -23,7 +23,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphclone.errors import GraphcloneError, first_line
+from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import Source, loaded
@@ -262,8 +262,8 @@ def _config_and_class(
     remote = raw.get("auto_map") or {}
     if cls is None and remote and not trusted:
         raise GraphcloneError(
-            f"{folder}: needs code that comes with it ({name}), which is not run unless you ask: read it, "
-            "then give --trust-remote-code"
+            f"{folder}: needs code that comes with it ({name}), which is not run unless you ask: read it first",
+            Remedy("trust_remote_code", "runs it"),
         )
     try:
         with quiet():

@@ -6,10 +6,8 @@ that a run that was killed can go on. It becomes ``OUT`` by being renamed, once 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphclone.errors import GraphcloneError, NotEquivalentError
+from filelock import FileLock, Timeout
+
+from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy
+from graphclone.formats.huggingface.conversion import stored_parts
 from graphclone.formats.huggingface.layouts import CONFIG
-from graphclone.formats.huggingface.shards import Shard, write_shards
 from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE, StoredTensor
+from graphclone.runtime.shards import Shard, write_shards
 from graphclone.version import __version__
 
 CARD = "README.md"
@@ -38,8 +39,21 @@ _NOT_OF_THE_CLONE = (
 """Files that go with weights that are not copied, or with a run of training that is not the clone's."""
 
 
+_ANEW = Remedy("resume", value=None)
+
+
 class Interrupted(KeyboardInterrupt):
-    """The user's interrupt, with what was left behind."""
+    """The user's interrupt, with what was left behind.
+
+    Attributes:
+        message: what was left.
+        remedy: what can be done with it.
+    """
+
+    def __init__(self, message: str, remedy: Remedy | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
 
 
 @dataclass
@@ -105,11 +119,11 @@ def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> No
     if target.resolve() == source.resolve() or source.resolve().is_relative_to(target.resolve()):
         raise GraphcloneError(f"{target}: is where the source is; write elsewhere")
     if target.exists() and not force:
-        raise GraphcloneError(f"{target}: exists already; --force overwrites it")
+        raise GraphcloneError(f"{target}: exists already", Remedy("force", "overwrites it"))
     if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir() if target.is_dir() else [target]):
-        raise GraphcloneError(f"{target}: exists and is no checkpoint, so that --force does not overwrite it")
+        raise GraphcloneError(f"{target}: exists and is no checkpoint, which is never overwritten; write elsewhere")
     if resume and not _partial(target).exists():
-        raise GraphcloneError(f"{target}: there is nothing to resume; leave out --resume")
+        raise GraphcloneError(f"{target}: there is nothing to resume", _ANEW)
 
 
 @contextmanager
@@ -129,24 +143,27 @@ def staged(target: Path, fingerprint: str, *, resume: bool) -> Iterator[Staging]
             staging.record()
             yield staging
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; {_left(staging)}") from None
+            left, remedy = _left(staging)
+            raise Interrupted(f"interrupted; {left}", remedy) from None
         except OSError as error:
             reason = error.strerror or str(error)
-            raise GraphcloneError(f"cannot write {target}: {reason}; {_left(staging)}") from error
+            left, remedy = _left(staging)
+            raise GraphcloneError(f"cannot write {target}: {reason}; {left}", remedy) from error
         except NotEquivalentError:
             _remove(folder)
             raise
         except GraphcloneError as error:
-            raise GraphcloneError(f"{error}; {_left(staging)}") from error
+            left, remedy = _left(staging)
+            raise GraphcloneError(f"{error.message}; {left}", error.remedy or remedy) from error
 
 
-def _left(staging: Staging) -> str:
-    """Tidy up after a failure: finished shards stay, for they can be used. What is left, in words."""
+def _left(staging: Staging) -> tuple[str, Remedy | None]:
+    """Tidy up after a failure: finished shards stay, for they can be used. What is left, and what to do with it."""
     count = len(staging.finished)
     if not count:
         _remove(staging.folder)
-        return "nothing was left behind"
-    return f"{count} finished shards are left in {staging.folder}: --resume goes on from them"
+        return "nothing was left behind", None
+    return f"{count} finished shards are left in {staging.folder}", Remedy("resume", "goes on from them")
 
 
 def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
@@ -154,10 +171,10 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
         record = json.loads((folder / RECORD).read_bytes())
         known, finished = record["fingerprint"], dict(record["finished"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise GraphcloneError(f"{folder}: holds no record of what was being written; leave out --resume") from None
+        raise GraphcloneError(f"{folder}: holds no record of what was being written", _ANEW) from None
     if known != fingerprint:
         raise GraphcloneError(
-            f"{folder}: was being written by another command, or from a source that has changed; leave out --resume"
+            f"{folder}: was being written by another command, or from a source that has changed", _ANEW
         )
     return finished
 
@@ -165,21 +182,19 @@ def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Held by one process at a time; the system lets go of it however the process ends."""
-    lock = target.with_name(f".{target.name}.lock")
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path)
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise GraphcloneError(f"{target}: another run is writing it; wait for it to end") from None
     except OSError as error:
         raise GraphcloneError(f"cannot write to {target.parent}: {error.strerror or error}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise GraphcloneError(f"{target}: another run is writing it; wait for it to end") from None
-    try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _partial(target: Path) -> Path:
@@ -199,7 +214,7 @@ def fingerprint(shards: Sequence[Shard], settings: Mapping[str, Any]) -> str:
         for entry in (entry for item in shard.entries for entry in item.entries):
             recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
             digest.update(repr((entry.name, recipe)).encode())
-            for part in entry.source.parts:
+            for part in stored_parts(entry.source):
                 status = part.file.stat()
                 place = part.offset if isinstance(part, StoredTensor) else 0
                 source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone.errors import GraphcloneError, first_line
+from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.model_inputs import media_tokens, structured
 from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet, uncached
 from graphclone.runtime.interpreter import output_tensors
@@ -94,8 +94,9 @@ def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]],
             own.append(_run(model, feed))
         except GraphcloneError as refusal:
             if not inputs:
-                advice = "give other inputs, or --no-verify"
-                raise GraphcloneError(f"{checkpoint.name}: the source itself fails: {refusal}; {advice}") from refusal
+                remedy = Remedy("verify", "writes the clone unseen", value=False)
+                reason = f"{checkpoint.name}: the source itself fails: {refusal}; give other inputs"
+                raise GraphcloneError(reason, remedy) from refusal
             continue  # values in another order may mean nothing to it
         inputs.append(feed)
     return inputs, own
@@ -113,8 +114,8 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
         GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
     """
     source = source or run_source(plan.checkpoint)
-    maps = Maps(plan.clone.state)
-    values = {name: value for name, value in output_tensors(plan.clone.graph) if name in source.own[0]}
+    maps = Maps(plan.widened.state)
+    values = {name: value for name, value in output_tensors(plan.widened.graph) if name in source.own[0]}
     widened = {name: partial(maps.widened, value) for name, value in values.items()}
     return _compared(plan.checkpoint, folder, source, widened)
 

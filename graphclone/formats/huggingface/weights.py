@@ -17,25 +17,10 @@ import torch
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.formats.huggingface.layouts import described
+from graphclone.runtime.shards import DTYPES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""The types of safetensors that can be widened; quantised ones cannot."""
-
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _MAX_HEADER = 100_000_000
 """Bytes; safetensors itself takes no longer header."""

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from graphclone.algebra.strategies import Strategy, StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
-from graphclone.clones.clone import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
-from graphclone.formats.huggingface.plan import After, Plan, computed_tables, plan
-from graphclone.formats.huggingface.reader import drop_inner_outputs, open_checkpoint, quiet
-from graphclone.formats.huggingface.shards import Shard, sharded
-from graphclone.passes import analysis
-from graphclone.pipeline.runner import Request, State, Widen, run
+from graphclone.formats.huggingface.plan import After, Plan, plan
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.pipeline.runner import Request, Widen
 from graphclone.progress import Progress, silent
-from graphclone.sources import Source
+from graphclone.runtime.shards import Shard, sharded
 
 if TYPE_CHECKING:
     import torch
@@ -168,8 +165,8 @@ def write_checkpoint(
     target = Path(output)
     staging.check_target(target, made.checkpoint.folder, force=force, resume=resume)
     shards = sharded(made.entries, max_shard_size)
-    strategy = made.clone.state.request.strategy
-    mark = staging.fingerprint(shards, {"config": made.config(), "strategy": _described(strategy)})
+    strategy = made.widened.state.request.strategy
+    mark = staging.fingerprint(shards, {"config": made.config, "strategy": _described(strategy)})
     with staging.staged(target, mark, resume=resume) as stage:
         _check_room(shards, stage)
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
@@ -191,7 +188,7 @@ def _complete(made: Plan, shards: Sequence[Shard], stage: staging.Staging) -> It
     checkpoint = made.checkpoint
     left_out = staging.copied(checkpoint.folder, stage.folder, made.width, code=checkpoint.trusted)
     staging.write_index(stage.folder, shards)
-    staging.write_config(stage.folder, made.config())
+    staging.write_config(stage.folder, made.config)
     if left_out:
         yield f"not copied: {', '.join(left_out)}"
     for names in stage.finished.values():
@@ -225,42 +222,3 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
         progress(f"writing {written / 1e9:.1f} of {total / 1e9:.1f} GB", written, total)
 
     return advance
-
-
-# As a MODEL of the command line
-
-
-@dataclass(frozen=True)
-class CheckpointSource(Source):
-    """A checkpoint, by its folder or hub id; for outputs that are no checkpoints, a model in memory."""
-
-    @classmethod
-    def of(cls, text: str) -> CheckpointSource:
-        """The checkpoint as a model that can be built."""
-
-        def make() -> tuple[Any, tuple[()], dict[str, Any]]:
-            checkpoint = open_checkpoint(text)
-            with quiet():
-                module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
-            return module, (), checkpoint.example_inputs
-
-        return cls(text, make)
-
-    def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
-        checkpoint = open_checkpoint(self.name)
-        graph = checkpoint.traced(checkpoint.fields, self.name)
-        drop_inner_outputs(graph)
-        state = State(graph, Request(widen_io=widen_io))
-        traced = Traced(state, run(analysis(), state))
-        graph.notes += _not_in_a_checkpoint(traced)
-        return traced
-
-
-def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:
-    """The dims that grow by name, but in no class, as its code computes a table of their size."""
-    tables = computed_tables(traced.state)
-    for group in traced.dims:
-        dim = group.dims[0]
-        if dim.pin is None and not dim.default and dim.axis in tables:
-            table = tables[dim.axis]
-            yield f"{group.name} grows in outputs of .onnx and .pt2 only: the class computes {table} from its size"

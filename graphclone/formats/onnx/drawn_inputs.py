@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from graphclone.errors import GraphcloneError
-from graphclone.formats.torch.input_sets import drawn_like
+from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.symbols import IMAGES, sums
+from graphclone.runtime.drawing import drawn_like
 from graphclone.runtime.sessions import Array, Port, Session
 
 Feeds = dict[str, Array]
@@ -41,7 +41,7 @@ _PATIENCE = 12
 _STEP = 32
 """By how much the sizes of images differ."""
 
-_HINT = "; say what is accepted: --input NAME=SHAPE or --inputs FILE.npz, inputs= in Python"
+_SAY = Remedy("inputs", "says what is accepted", {"NAME": "shape or array"})
 
 
 class DrawnInputs:
@@ -90,7 +90,7 @@ class DrawnInputs:
             found = self._accepted(index, seed + index)
             if found is None:
                 if index == 0:
-                    raise GraphcloneError(f"no inputs of the declared types are accepted: {self.reason}{_HINT}")
+                    raise GraphcloneError(f"no inputs of the declared types are accepted: {self.reason}", _SAY)
                 continue
             sizes, drawn = found
             if index == 0 and self.search:

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,7 +24,6 @@ from graphclone.formats.onnx.saving import write
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.runner import State
-from graphclone.progress import Progress, silent
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
@@ -34,9 +32,7 @@ from graphclone.verification.checks import Check, NoiseFloor, Report, error, jud
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, run_lockstep
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import OnnxClone
+from graphclone.verification.steps import Options, Step, run_steps
 
 EXACT_LIMIT = 200_000_000
 """Parameters of the largest clone whose every value is computed in float64."""
@@ -45,50 +41,58 @@ REFERENCE_SLACK = 16.0
 """How much farther than rounding the float64 reference may be from ONNX Runtime before it is not believed."""
 
 
-def verify_onnx_model(
-    clone: OnnxClone,
-    *,
-    provider: Provider = "auto",
-    onnx: bool | Path = True,
-    exact: bool = True,
-    sets: int = 3,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Report:
+def verify_onnx_model(state: State, options: Options, inputs: Given) -> Report:
     """Compare the clone of an ONNX file with the file.
 
     Args:
-        clone: to be verified.
-        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
-        onnx: the file that the clone has been written to, if it has been; a temporary one is written if not.
-        exact: whether to compare all values in float64.
-        sets: how many input sets.
-        seed: of the inputs.
-        progress: told how far it is.
+        state: of the clone to be verified.
+        options: how. The file that the clone has been written to is run, if it is given; else a temporary one is.
+        inputs: arrays, or sizes, of inputs that the source accepts, by name.
 
     Raises:
-        GraphcloneError: the source accepts no inputs of the types it declares, or ``provider`` is not there.
+        GraphcloneError: the source accepts no inputs of the types it declares, or the provider is not there.
     """
-    check_provider(provider)
-    advance = progress or silent
-    state = clone.state
-    advance("static", 0, 3)
-    checks = [check_static(state)]
-    samples: list[Sample] = []
-    if checks[0].ok:
-        samples = draw_samples(state, provider, sets, seed, clone.inputs, exact=exact)
-        truths = None
-        with torch.no_grad():
-            if exact:
-                advance("float64", 1, 3)
-                check, truths = check_exact(state, samples)
-                checks.append(check)
-            if not any(check.first for check in checks):
-                advance("ONNX Runtime", 2, 3)
-                checks.append(check_onnx(state, samples, truths, provider, onnx))
-    advance("done", 3, 3)
-    sizes = tuple(f"{shapes_of(sample.feeds)} (seed {seed + i})" for i, sample in enumerate(samples))
-    return Report(clone.graph.name, tuple(checks), sizes)
+    check_provider(options.provider)
+    with torch.no_grad():
+        verification = _Verification(state, options, inputs)
+        return run_steps(state.graph.name, verification.steps(), verification.inputs, options.progress)
+
+
+class _Verification:
+    """The checks of the clone of a file, and what several of them need."""
+
+    def __init__(self, state: State, options: Options, given: Given) -> None:
+        self.state = state
+        self.options = options
+        self.given = given
+        self.samples: list[Sample] = []
+        self.truths: Truths | None = None
+
+    def steps(self) -> tuple[Step, ...]:
+        """What to look at, in order."""
+        steps = [Step("static", self.static)]
+        if self.options.exact:
+            steps.append(Step("float64", self.exact))
+        steps.append(Step(NAME, self.onnx))
+        return tuple(steps)
+
+    def inputs(self) -> list[str]:
+        """The input sets, for people."""
+        return [f"{shapes_of(s.feeds)} (seed {self.options.seed + i})" for i, s in enumerate(self.samples)]
+
+    def static(self) -> Check:
+        check = check_static(self.state)
+        if check.ok:
+            o = self.options
+            self.samples = draw_samples(self.state, o.provider, o.sets, o.seed, self.given, exact=o.exact)
+        return check
+
+    def exact(self) -> Check:
+        check, self.truths = check_exact(self.state, self.samples)
+        return check
+
+    def onnx(self) -> Check:
+        return check_onnx(self.state, self.samples, self.truths, self.options.provider, self.options.onnx)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from graphclone.runtime.drawing import resized
 from graphclone.runtime.npz import load_arrays
 
 
@@ -57,15 +58,6 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int], kept: Collection[int] 
     return pytree.tree_map_only(
         torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
     )
-
-
-def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
-    """The tensor with some axes cut off or repeated to the given sizes."""
-    for axis, size in sizes.items():
-        if tensor.shape[axis] not in (0, size):
-            index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
-            tensor = tensor.index_select(axis, index)
-    return tensor
 
 
 def read_inputs(path: Path) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir
 import onnx_ir.passes.common
@@ -14,29 +14,29 @@ from torch.export.graph_signature import ConstantArgument
 
 from graphclone.errors import GraphcloneError, causes, one_line
 from graphclone.formats.onnx.saving import write
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.input_guard import GUARD
 from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
+from graphclone.pipeline.runner import State
 from graphclone.runtime.quiet import quiet
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
 
 OPSET = 20
 MAX_IR_VERSION = 13
 """The newest that ONNX Runtime 1.31 reads."""
 
 
-def save_onnx(clone: Clone, path: Path) -> None:
+def save_onnx(state: State, example: Example, path: Path) -> None:
     """Write a clone as ONNX, with its weights in ``<name>.data`` beside it where they are too many for one file.
 
     Raises:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
-    args, kwargs = clone_examples(clone)
-    write(to_onnx(clone.graph, clone.module(), args, kwargs), path)
+    args, kwargs = clone_examples(state, example)
+    write(to_onnx(state.graph, module_of(state, example), args, kwargs), path)
 
 
 def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
@@ -44,7 +44,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
 
     Args:
         graph: gives the inputs and outputs of the model their names.
-        module: the graph as ``emit.torch.to_module`` makes it.
+        module: the graph as ``to_module`` makes it.
         args: positional example inputs of the module.
         kwargs: example inputs by name.
 

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.torch.example_inputs import resized
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import input_leaves
 from graphclone.graph.ir import Graph
+from graphclone.pipeline.runner import State
+from graphclone.runtime.drawing import drawn_like
 from graphclone.runtime.maps import widened_inputs
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Inputs of a module, positional and by name."""
-
-_FEW = 3
-"""A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
 
 
 @dataclass(frozen=True)
@@ -55,40 +51,38 @@ class InputSet:
         return f"{shapes} ({'example' if self.seed is None else f'seed {self.seed}'})"
 
 
-def example_tensors(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+def example_tensors(graph: Graph, example: Example) -> tuple[torch.Tensor, ...]:
     """The tensors among the example inputs, in the order of the graph's inputs.
 
     Raises:
         GraphcloneError: the inputs do not fit the graph.
     """
-    leaves = input_leaves(graph.origin.program, args, kwargs)
+    leaves = input_leaves(graph.origin.program, example.args, example.kwargs)
     violation = next(graph.origin.guards.violations(leaves), None)
     if violation is not None:
         raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with: {violation.message}")
     return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
-def call_with(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Iterable[torch.Tensor]) -> Call:
+def call_with(graph: Graph, example: Example, tensors: Iterable[torch.Tensor]) -> Call:
     """The example inputs with other tensors in place of theirs, positional and by name.
 
     Args:
         graph: traced with the example inputs.
-        args: positional example inputs.
-        kwargs: example inputs by name.
+        example: these inputs.
         tensors: one per graph input.
     """
     new, program = iter(tensors), graph.origin.program
-    leaves = input_leaves(program, args, kwargs)
+    leaves = input_leaves(program, example.args, example.kwargs)
     leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     positional, named = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
     return tuple(positional), dict(named)
 
 
-def clone_examples(clone: Clone) -> Call:
+def clone_examples(state: State, example: Example) -> Call:
     """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
-    kwargs = clone.kwargs or {}
-    tensors = widened_inputs(clone.state, example_tensors(clone.graph, clone.args, kwargs))
-    return call_with(clone.graph, clone.args, kwargs, tensors)
+    tensors = widened_inputs(state, example_tensors(state.graph, example))
+    return call_with(state.graph, example, tensors)
 
 
 def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed: int) -> Iterator[InputSet]:
@@ -133,27 +127,3 @@ def _drawn(graph: Graph, examples: Sequence[torch.Tensor], sizes: Mapping[int, i
         for tensor, axes in zip(examples, _dynamic(graph, examples), strict=True)
     ]
     return InputSet(tuple(tensors), seed)
-
-
-def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch.Generator) -> torch.Tensor:
-    """A random tensor that may stand for the example, some of its axes in other sizes."""
-    if example.is_floating_point() and example.unique().numel() > _FEW:
-        shape = [sizes.get(axis, size) for axis, size in enumerate(example.shape)]
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-        values = example.to(torch.float64)
-        return (drawn * float(values.std()) + float(values.mean())).to(example)
-    # Repeated before it is rearranged and cut off after, so that every value of the example has its chance.
-    larger = resized(example, {axis: max(size, example.shape[axis]) for axis, size in sizes.items()})
-    for axis in sorted({0, larger.ndim - 1}) if larger.ndim else ():
-        larger = _shuffled(larger, axis, generator)
-    return resized(larger, dict(sizes))
-
-
-def _shuffled(tensor: torch.Tensor, axis: int, generator: torch.Generator) -> torch.Tensor:
-    """The tensor with the order of an axis drawn anew, for every row its own where it is the last axis."""
-    if tensor.shape[axis] < 2:
-        return tensor
-    if axis == 0:
-        return tensor[torch.randperm(tensor.shape[0], generator=generator).to(tensor.device)]
-    order = torch.rand(tensor.shape, generator=generator).argsort(axis)
-    return tensor.gather(axis, order.to(tensor.device))

@@ -7,6 +7,7 @@ weight of the narrow model is widened into the wide one's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,33 +16,30 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace_alike
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph
-from graphclone.passes.balance_scales import BalanceScales, Unbalanced
-from graphclone.passes.canonicalize import Canonicalize
-from graphclone.passes.infer_dims import InferDims
-from graphclone.passes.match_widths import MatchWidths
-from graphclone.passes.rewrite_literals import RewriteLiterals
-from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.passes.matching import match
+from graphclone.pipeline.runner import Pass, Request, State, Timing
 from graphclone.runtime.kernel import widen
 
 
-def match(state: State, target: Graph, after: Callable[[Pass, State], None] | None = None) -> Sequence[Timing]:
-    """Run the pipeline that grows a source into a target, given the target's trace.
+def cloned(
+    small: torch.nn.Module,
+    big: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    name: str,
+    request: Request,
+    after: Callable[[Pass, State], None] | None = None,
+) -> tuple[State, Sequence[Timing]]:
+    """The narrow module widened to the widths of the wide one, whose weights are overwritten unless it has none.
 
     Raises:
-        Unbalanced: the target's code multiplies by what no weight of its can absorb.
-        GraphcloneError: the target is not the source at other widths.
+        GraphcloneError: a module cannot be traced, or the wide one is not the narrow one at other widths.
     """
-    wide = State(target, Request(untie=state.request.untie))
-    run((Canonicalize(),), wide)
-    match_widths = MatchWidths(wide.graph)
-    passes = (Canonicalize(), InferDims(), match_widths, BalanceScales(), WidenInitializers(), RewriteLiterals())
-    try:
-        return run(passes, state, after=after)
-    except Unbalanced as error:
-        tied = next((i.names for i in state.graph.initializers if i.kind == "parameter" and len(i.names) > 1), ())
-        hint = f"; a wide model in which {' and '.join(tied)} are not tied can be cloned into" if tied else ""
-        raise Unbalanced(f"{error}{hint}") from None
+    narrow, wide = traced_alike(small, big, args, kwargs, name)
+    state = State(narrow, replace(request, untie=untied(narrow, wide)))
+    timings = match(state, wide, after)
+    load(state, big)
+    return state, timings
 
 
 def traced_alike(

@@ -6,25 +6,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.saving import write
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export_onnx import to_onnx
 from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.samples import Sample, compare
 from graphclone.formats.torch.writer import to_module
 from graphclone.graph.ir import Graph, Value, values_in
+from graphclone.pipeline.runner import State
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import widened_inputs
 from graphclone.runtime.sessions import Array, NoProviderError, Provider, Session
 from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
 from graphclone.verification.distance import Deviation
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
 
 NAME = "ONNX Runtime"
 
@@ -33,7 +31,8 @@ _EXPORT_SLACK = 64.0
 
 
 def check_onnx(
-    clone: Clone,
+    state: State,
+    example: Example,
     tensors: Mapping[Value, torch.Tensor],
     samples: Sequence[Sample],
     provider: Provider,
@@ -42,7 +41,8 @@ def check_onnx(
     """Export both, run them on every input set, and judge the outputs as in torch.
 
     Args:
-        clone: to be verified.
+        state: of the clone to be verified.
+        example: the inputs to export it with.
         tensors: the data of its initializers.
         samples: input sets, with what the source gives for them.
         provider: what ONNX Runtime runs on.
@@ -59,35 +59,35 @@ def check_onnx(
         return Check(NAME, None, f"not checked: {reason}", {"reason": reason})
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         try:
-            source = _source_session(clone, Path(folder) / "source.onnx", provider)
-            path = onnx if isinstance(onnx, Path) else _export(clone, tensors, Path(folder) / "clone.onnx")
+            source = _source_session(state, example, Path(folder) / "source.onnx", provider)
+            path = onnx if isinstance(onnx, Path) else _export(state, example, tensors, Path(folder) / "clone.onnx")
             wide = Session(path, provider)
-            return _Runs(clone, source, wide).check(samples)
+            return _Runs(state, source, wide).check(samples)
         except NoProviderError:
             raise
         except GraphcloneError as error:
             return Check(NAME, None, f"not checked: {error}", {"reason": str(error)})
 
 
-def _source_session(clone: Clone, path: Path, provider: Provider) -> Session:
-    source = clone.state.source
+def _source_session(state: State, example: Example, path: Path, provider: Provider) -> Session:
+    source = state.source
     assert source is not None
     module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
-    write(to_onnx(source, module, clone.args, clone.kwargs or {}), path)
+    write(to_onnx(source, module, example.args, example.kwargs), path)
     return Session(path, provider)
 
 
-def _export(clone: Clone, tensors: Mapping[Value, torch.Tensor], path: Path) -> Path:
-    args, kwargs = clone_examples(clone)
-    write(to_onnx(clone.graph, to_module(clone.graph, tensors), args, kwargs), path)
+def _export(state: State, example: Example, tensors: Mapping[Value, torch.Tensor], path: Path) -> Path:
+    args, kwargs = clone_examples(state, example)
+    write(to_onnx(state.graph, to_module(state.graph, tensors), args, kwargs), path)
     return path
 
 
 class _Runs:
     """Both sessions, and what they return for every sample."""
 
-    def __init__(self, clone: Clone, source: Session, wide: Session) -> None:
-        self.state = clone.state
+    def __init__(self, state: State, source: Session, wide: Session) -> None:
+        self.state = state
         self.source = source
         self.wide = wide
         self.skipped: list[str] = []

@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.input_sets import call_with
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
@@ -25,8 +26,7 @@ class RunError(GraphcloneError):
 def run_module(
     module: torch.nn.Module,
     graph: Graph,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    example: Example,
     tensors: Sequence[torch.Tensor],
     state: Mapping[str, torch.Tensor] | None = None,
     *,
@@ -37,8 +37,7 @@ def run_module(
     Args:
         module: is left as it is, whatever it writes to.
         graph: of its trace, or of a trace of another instance of the same code.
-        args: the positional example inputs of the trace.
-        kwargs: the example inputs by name.
+        example: the inputs of the trace.
         tensors: take the place of the tensors among them, one per graph input.
         state: parameters and buffers in place of the module's own.
         calls: how often it is called; what the last call returns counts.
@@ -52,7 +51,7 @@ def run_module(
     with untouched(module), torch.no_grad(), _plain_attention():
         try:
             for _ in range(calls):
-                positional, named = call_with(graph, args, kwargs, [tensor.clone() for tensor in tensors])
+                positional, named = call_with(graph, example, [tensor.clone() for tensor in tensors])
                 torch.manual_seed(SEED)
                 found = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
         except Exception as error:  # whatever the module raises

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported, input_leaves
 from graphclone.formats.torch.input_sets import InputSet, call_with, candidates, example_tensors
 from graphclone.formats.torch.running import SEED, RunError, run_module
@@ -19,9 +19,6 @@ from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.checks import NoiseFloor, error, noise_floor, reference
 from graphclone.verification.distance import measured_elements
 from graphclone.verification.rounding import SHAKES, shaken
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
 
 
 @dataclass(frozen=True)
@@ -46,57 +43,58 @@ class Sample:
     draws: bool = False
 
 
-def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
+def draw_samples(state: State, example: Example, sets: int, seed: int) -> Iterator[Sample]:
     """The example and random input sets of other sizes, all of which the source accepts, and its trace holds for.
 
     Args:
-        clone: gives the example inputs and the source.
+        state: gives the source.
+        example: the inputs that come first.
         sets: how many, at most.
         seed: of the random ones; each has its own.
 
     Raises:
         GraphcloneError: the source cannot be run on the example inputs.
     """
-    source = clone.state.source
+    source = state.source
     assert source is not None
-    examples = example_tensors(source, clone.args, clone.kwargs or {})
-    yield take_sample(clone, InputSet(examples))
+    examples = example_tensors(source, example)
+    yield take_sample(state, example, InputSet(examples))
     for index in range(1, sets):
         tried = candidates(source, examples, index, seed + index)
-        accepted = (sample for inputs in tried if (sample := _maybe_sample(clone, inputs)) is not None)
+        accepted = (sample for inputs in tried if (sample := _maybe_sample(state, example, inputs)) is not None)
         if (sample := next(accepted, None)) is not None:
             yield sample
 
 
-def _maybe_sample(clone: Clone, inputs: InputSet) -> Sample | None:
+def _maybe_sample(state: State, example: Example, inputs: InputSet) -> Sample | None:
     """None where the source refuses the inputs, its trace claims nothing, or nothing comes out that can be compared."""
-    if not holds(clone, inputs):
+    if not holds(state.graph, example, inputs):
         return None
     try:
-        sample = take_sample(clone, inputs)
+        sample = take_sample(state, example, inputs)
     except (ExecutionError, RunError):
         return None
     return sample if all(measured_elements(t) for t in sample.exact) else None
 
 
-def holds(clone: Clone, inputs: InputSet) -> bool:
+def holds(graph: Graph, example: Example, inputs: InputSet) -> bool:
     """Whether the trace of the source claims to hold for inputs."""
-    exported: Exported = clone.graph.origin
-    args, kwargs = call_with(clone.graph, clone.args, clone.kwargs or {}, inputs.tensors)
+    exported: Exported = graph.origin
+    args, kwargs = call_with(graph, example, inputs.tensors)
     return not any(exported.guards.violations(input_leaves(exported.program, args, kwargs)))
 
 
-def take_sample(clone: Clone, inputs: InputSet) -> Sample:
+def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
     """What the source gives for inputs.
 
     Raises:
         ExecutionError: the trace cannot be run on them.
         RunError: the user's module cannot.
     """
-    source, module = clone.state.source, None
+    source, module = state.source, None
     assert source is not None
-    if clone.model is not None:
-        module = run_module(clone.model, source, clone.args, clone.kwargs or {}, inputs.tensors)
+    if example.model is not None:
+        module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)
     draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
     moved = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(SHAKES)]

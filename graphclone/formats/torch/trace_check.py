@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.torch.example_inputs import resized
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported
 from graphclone.formats.torch.guards import Doubt
 from graphclone.formats.torch.input_sets import InputSet, example_tensors
@@ -21,38 +20,37 @@ from graphclone.formats.torch.running import SEED, RunError, run_module
 from graphclone.formats.torch.samples import Sample, compare, take_sample
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph
+from graphclone.pipeline.runner import State
+from graphclone.runtime.drawing import resized
 from graphclone.runtime.interpreter import output_tensors, outputs
+from graphclone.runtime.tensors import state_dict
 from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
 from graphclone.verification.distance import Deviation
 
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
-
-NAME = "trace"
+TRACE = "trace"
 INTO = "wide module"
 
 INSTANCE = "the model"
 _ELSE = "something else than its trace"
 
 
-def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
+def check_trace(source: Graph, example: Example, samples: Sequence[Sample]) -> Check:
     """Compare the trace with the module on every input set.
 
     Args:
-        clone: of a module in memory.
+        source: the trace.
+        example: of a module in memory.
         samples: with what the module gives for them.
     """
-    source = clone.state.source
-    assert source is not None
     measured: list[list[NoiseFloor]] = []
     for sample in samples:
         measured.append(_distances(source, sample))
         wrong = next((floor for floor in measured[-1] if floor.ok is False), None)
         if wrong is not None:
             return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
-    if (later := _differs_later(clone, samples[0])) is not None:
+    if (later := _differs_later(source, example, samples[0])) is not None:
         return _wrong(INSTANCE, float("inf"), later)
-    return judge(NAME, measured)
+    return judge(TRACE, measured)
 
 
 def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
@@ -69,19 +67,16 @@ def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
 
 def _wrong(value: str, error: float, detail: str) -> Check:
     first = Deviation(value, "", "", error, detail)
-    return Check(NAME, False, str(first), first=first)
+    return Check(TRACE, False, str(first), first=first)
 
 
-def _differs_later(clone: Clone, sample: Sample) -> str | None:
+def _differs_later(source: Graph, example: Example, sample: Sample) -> str | None:
     """What is wrong with a second call, if a first one changes what the model computes, and its trace does not know.
 
     A counter in Python, say, is a number in the trace.
     """
-    assert clone.model is not None
-    source = clone.state.source
-    assert source is not None
-    args, kwargs = clone.args, clone.kwargs or {}
-    module = run_module(clone.model, source, args, kwargs, sample.inputs.tensors, calls=2)
+    assert example.model is not None
+    module = run_module(example.model, source, example, sample.inputs.tensors, calls=2)
     if all(map(torch.equal, module, sample.module or ())):
         return None
     kept = {i.value: i.read().detach().clone() for i in source.initializers}
@@ -93,23 +88,21 @@ def _differs_later(clone: Clone, sample: Sample) -> str | None:
     return None if same else f"called again, the model computes {_ELSE}"
 
 
-def check_into(clone: Clone, samples: Sequence[Sample]) -> Check:
+def check_into(state: State, wide: torch.nn.Module, example: Example, samples: Sequence[Sample]) -> Check:
     """Load the clone's weights into the wide module and compare what that computes with the source.
 
     The module's own weights are left as they are.
     """
-    wide = clone.into
-    assert wide is not None
     if not _has_data(wide):
         return Check(INTO, None, "not run: it has no data")
-    state, measured = clone.state_dict(), []
+    weights, measured = state_dict(state), []
     for sample in samples:
         try:
-            found = run_module(wide, clone.graph, clone.args, clone.kwargs or {}, sample.inputs.tensors, state)
+            found = run_module(wide, state.graph, example, sample.inputs.tensors, weights)
         except RunError as error:
             first = Deviation(INTO, "", "", float("inf"), f"{error}, on {sample.inputs}")
             return Check(INTO, False, str(first), first=first)
-        measured.append(compare(clone.state, sample, sample.own, found))
+        measured.append(compare(state, sample, sample.own, found))
     return judge(INTO, measured)
 
 
@@ -122,32 +115,32 @@ def _has_data(module: torch.nn.Module) -> bool:
 
 
 @torch.no_grad()
-def settle(clone: Clone) -> None:
+def settle(state: State, example: Example) -> None:
     """Find out whether the trace holds for single elements, where the code asks for them.
 
     Code that asks whether a size is 1 often computes the same either way. The module and its trace are run on inputs
     of that size; where they agree the trace holds there, else the clone goes on refusing it.
     """
-    exported: Exported = clone.graph.origin
+    exported: Exported = state.graph.origin
     doubts = [doubt for doubt in exported.guards.doubts if doubt.size == 1]
-    if clone.model is None or not doubts or not _has_data(clone.model):
+    if example.model is None or not doubts or not _has_data(example.model):
         return
-    with untouched(clone.model):
-        settled = [doubt for doubt in doubts if _agrees(clone, [doubt])]
-        if len(settled) > 1 and not _agrees(clone, settled):
+    with untouched(example.model):
+        settled = [doubt for doubt in doubts if _agrees(state, example, [doubt])]
+        if len(settled) > 1 and not _agrees(state, example, settled):
             settled = []
     for doubt in settled:
         exported = replace(exported, guards=exported.guards.without(doubt))
-    clone.graph.origin = exported
-    if clone.state.source is not None:
-        clone.state.source.origin = exported
+    state.graph.origin = exported
+    if state.source is not None:
+        state.source.origin = exported
 
 
-def _agrees(clone: Clone, doubts: Sequence[Doubt]) -> bool:
+def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:
     """Whether module and trace agree where the sizes in doubt are 1."""
-    source = clone.state.source
+    source = state.source
     assert source is not None
-    examples = example_tensors(source, clone.args, clone.kwargs or {})
+    examples = example_tensors(source, example)
     symbols = {_symbol(source, doubt) for doubt in doubts}
     single = InputSet(
         tuple(
@@ -156,7 +149,7 @@ def _agrees(clone: Clone, doubts: Sequence[Doubt]) -> bool:
         )
     )
     try:
-        return all(floor.ok for floor in _distances(source, take_sample(clone, single)))
+        return all(floor.ok for floor in _distances(source, take_sample(state, example, single)))
     except GraphcloneError:
         return False
 

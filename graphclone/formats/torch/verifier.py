@@ -12,75 +12,56 @@ A check that fails names the first value, in graph order, that is wrong, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.file_verifier import verify_files
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.input_sets import example_tensors
 from graphclone.formats.torch.running import SEED
 from graphclone.formats.torch.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.formats.torch.static_check import check_static
-from graphclone.formats.torch.trace_check import INTO, NAME, check_into, check_trace, settle
+from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace, settle
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.runner import State
-from graphclone.progress import Progress, silent
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.runtime.sessions import check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
 from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
 from graphclone.verification.distance import Deviation
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, comparable, run_lockstep
+from graphclone.verification.steps import Options, Step, run_steps
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
-    from graphclone.runtime.sessions import Provider
-
-__all__ = ["Check", "Report", "verify", "verify_files"]
 
 
-def verify(
-    clone: Clone,
-    *,
-    provider: Provider = "auto",
-    onnx: bool | Path = True,
-    exact: bool = True,
-    sets: int = 3,
-    seed: int = 0,
-    tensors: Mapping[Value, torch.Tensor] | None = None,
-    progress: Progress | None = None,
-) -> Report:
-    """Compare a clone with its source.
+def verify(clone: Clone, options: Options, example: Example) -> Report:
+    """Compare the clone of a module with the module.
 
     Args:
         clone: to be verified.
-        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
-        onnx: whether to export both to ONNX and run them, or the file that the clone has been written to.
-        exact: whether to compare all values in float64.
-        sets: how many input sets, the example included.
-        seed: of the random ones.
-        tensors: the data of the clone's initializers where they are not those of its recipes.
-        progress: told how far it is.
+        options: how.
+        example: the module and its example inputs.
 
     Raises:
-        GraphcloneError: the source cannot be run, for one because it was traced without weights, or ``provider``
-            is not there. What is wrong with the clone is in the report.
+        GraphcloneError: the source cannot be run, for one because it was traced without weights, or the provider is
+            not there. What is wrong with the clone is in the report.
     """
     _check_weights(clone.graph)
-    if onnx:
-        from graphclone.runtime.sessions import check_provider
-
-        check_provider(provider)
-    modules = [module for module in (clone.model, clone.into) if module is not None]
+    if options.onnx:
+        check_provider(options.provider)
+    modules = [module for module in (example.model, example.into) if module is not None]
     with untouched(*modules), torch.no_grad():
-        return _Verification(clone, tensors, progress).report(provider, onnx, exact, sets, seed)
+        verification = _Verification(clone.state, options, example)
+        return run_steps(clone.graph.name, verification.steps(), verification.inputs, options.progress)
 
 
 def _check_weights(graph: Graph) -> None:
@@ -90,79 +71,73 @@ def _check_weights(graph: Graph) -> None:
 
 
 class _Verification:
-    """The checks, one after the other. A clone that cannot even be run is not looked at any further."""
+    """The checks of a torch clone, and what several of them need."""
 
-    def __init__(self, clone: Clone, tensors: Mapping[Value, torch.Tensor] | None, progress: Progress | None) -> None:
-        assert clone.state.source is not None
-        self.clone = clone
-        self.state = clone.state
-        self.source = clone.state.source
-        self.given = tensors
-        self.progress = progress or silent
-        self.samples: list[Sample] = []
+    def __init__(self, state: State, options: Options, example: Example) -> None:
+        assert state.source is not None
+        self.state = state
+        self.source = state.source
+        self.options = options
+        self.example = example
 
-    def report(self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int) -> Report:
-        made: list[Check] = []
-        steps = self.steps(provider, onnx, exact, sets, seed)
-        for number, (name, step) in enumerate(steps):
-            self.progress(name, number, len(steps))
-            if (check := step()) is not None:
-                made.append(check)
-            # What is wrong in float64 is looked at in the model's own precision, too; else what is wrong ends it.
-            if name != "float64" and any(check.ok is False for check in made):
-                break
-        self.progress("done", len(steps), len(steps))
-        return Report(self.clone.graph.name, tuple(made), tuple(str(sample.inputs) for sample in self.samples))
+    def steps(self) -> tuple[Step, ...]:
+        """What to look at, in order."""
+        steps = [Step(TRACE, self.trace), Step("static", self.static)]
+        if self.options.exact:
+            # What is wrong in float64 is looked at in the model's own precision, too.
+            steps.append(Step("float64", self.exact, final=False))
+        steps += [Step("noise floor", self.noise), Step(INTO, self.into)]
+        if self.options.onnx:
+            steps.append(Step("ONNX Runtime", self.onnx))
+        return tuple(steps)
 
-    def steps(
-        self, provider: Provider, onnx: bool | Path, exact: bool, sets: int, seed: int
-    ) -> list[tuple[str, Callable[[], Check | None]]]:
-        """What to look at, in order; nothing after what is wrong."""
-        steps: list[tuple[str, Callable[[], Check | None]]] = [(NAME, partial(self.trace, sets, seed))]
-        steps.append(("static", self.static))
-        if exact:
-            steps.append(("float64", self.exact))
-        steps.append(("noise floor", self.noise))
-        if self.clone.into is not None:
-            steps.append((INTO, lambda: check_into(self.clone, self.samples)))
-        if onnx:
-            steps.append(("ONNX Runtime", partial(self.onnx, provider, onnx)))
-        return steps
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """Input sets, with what the source makes of them."""
+        settle(self.state, self.example)
+        return list(draw_samples(self.state, self.example, self.options.sets, self.options.seed))
 
-    def trace(self, sets: int, seed: int) -> Check | None:
-        """The traced graph against the user's module."""
-        settle(self.clone)
-        self.samples = list(draw_samples(self.clone, sets, seed))
-        return check_trace(self.clone, self.samples) if self.clone.model is not None else None
-
-    def static(self) -> Check:
-        clone = self.clone
-        return check_static(self.state, example_tensors(clone.graph, clone.args, clone.kwargs or {}))
-
-    def noise(self) -> Check:
-        return check_noise(self.state, self.tensors, self.samples)
-
-    def onnx(self, provider: Provider, onnx: bool | Path) -> Check:
-        from graphclone.formats.torch.onnx_check import check_onnx
-
-        return check_onnx(self.clone, self.tensors, self.samples, provider, onnx)
+    def inputs(self) -> list[str]:
+        """The input sets, for people."""
+        return [str(sample.inputs) for sample in self.samples]
 
     @cached_property
     def tensors(self) -> Mapping[Value, torch.Tensor]:
         """The data of the clone's initializers."""
-        return widened_tensors(self.state) if self.given is None else self.given
+        return widened_tensors(self.state) if self.options.tensors is None else self.options.tensors
+
+    def trace(self) -> Check | None:
+        """The traced graph against the user's module."""
+        samples = self.samples
+        return check_trace(self.source, self.example, samples) if self.example.model is not None else None
+
+    def static(self) -> Check:
+        return check_static(self.state, example_tensors(self.state.graph, self.example))
 
     def exact(self) -> Check:
         """Every value in float64, on every input set, and once with other weights."""
         sets = [sample.inputs for sample in self.samples]
         runs = [(inputs, lifted_tensor) for inputs in sets]
         runs.append((sets[0], perturbed))
-        found: list[Lockstep] = []
+        locksteps: list[Lockstep] = []
         for inputs, read in runs:
-            found.append(run_lockstep(self.state, inputs.tensors, read=read))
-            if found[-1].first is not None:
+            locksteps.append(run_lockstep(self.state, inputs.tensors, read=read))
+            if locksteps[-1].first is not None:
                 break
-        return exact_check(found)
+        return exact_check(locksteps)
+
+    def noise(self) -> Check:
+        return check_noise(self.state, self.tensors, self.samples)
+
+    def into(self) -> Check | None:
+        wide = self.example.into
+        return None if wide is None else check_into(self.state, wide, self.example, self.samples)
+
+    def onnx(self) -> Check:
+        from graphclone.formats.torch.onnx_check import check_onnx
+
+        options = self.options
+        return check_onnx(self.state, self.example, self.tensors, self.samples, options.provider, options.onnx)
 
 
 def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Sequence[Sample]) -> Check:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -16,15 +16,16 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
 from graphclone.formats.torch.dialect import call_arguments
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.trace_check import settle
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
+from graphclone.pipeline.runner import State
 from graphclone.runtime.files import written
-
-if TYPE_CHECKING:
-    from graphclone.clones.clone import Clone
+from graphclone.runtime.tensors import widened_tensors
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
@@ -57,13 +58,19 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     return module.eval()
 
 
-def save_program(clone: Clone, path: Path) -> None:
+def module_of(state: State, example: Example) -> torch.fx.GraphModule:
+    """A clone as a trainable module in eval mode; see ``Clone.module``."""
+    settle(state, example)
+    return to_module(state.graph, widened_tensors(state))
+
+
+def save_program(state: State, example: Example, path: Path) -> None:
     """Write a clone as an exported program (``.pt2``), which ``torch.export.load`` reads.
 
     Raises:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
-    exported = export(clone.module(), *clone_examples(clone), clone.graph.name)
+    exported = export(module_of(state, example), *clone_examples(state, example), state.graph.name)
     with written(path) as target:
         try:
             torch.export.save(exported.program, target)

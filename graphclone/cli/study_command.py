@@ -1,21 +1,21 @@
-"""The study of the command line."""
+"""Studies, from the command line."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from graphclone import terminal
+from graphclone.cli.arguments import StudyArguments
 from graphclone.study.config import read
 from graphclone.study.execute import Progress, run_study
 from graphclone.study.recipes import RECOMMENDED
 
 
-def study(arguments: Namespace) -> int:
+def study(arguments: StudyArguments) -> int:
     """Train everything, and show the report."""
     made = read(arguments.study)
     recipe = arguments.recipe or RECOMMENDED

@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from argparse import Namespace
 from typing import TYPE_CHECKING
 
 import torch
 
 from graphclone import inspection, terminal
 from graphclone.cli import report
+from graphclone.cli.arguments import CloneArguments
 from graphclone.clones import summary
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface.shards import sharded
 from graphclone.pipeline.printer import print_state
 from graphclone.pipeline.runner import Pass, State
+from graphclone.runtime.shards import sharded
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.writer import Written
 
 
-def refuse_options(arguments: Namespace) -> None:
-    """Refuse options that mean something for checkpoints only.
-
-    Raises:
-        GraphcloneError: for the first of them.
-    """
-    for option in ("dtype", "max_shard_size", "resume", "trust_remote_code"):
-        if getattr(arguments, option):
-            raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
-
-
-def clone(arguments: Namespace) -> int:
+def clone(arguments: CloneArguments) -> int:
     """Write a wider checkpoint, once it is verified."""
     from graphclone.formats.huggingface.writer import MAX_SHARD_SIZE, Written, plan_checkpoint, write_checkpoint
 
-    for option in ("passes", "untie"):
-        if getattr(arguments, option):
+    for option, value in (("passes", arguments.passes), ("untie", arguments.untie)):
+        if value:
             raise GraphcloneError(f"--{option} is not for checkpoints, whose code stays as it is")
     graphs: dict[str, str] = {}
 
@@ -80,7 +69,7 @@ def clone(arguments: Namespace) -> int:
     return 0
 
 
-def _command(arguments: Namespace) -> str:
+def _command(arguments: CloneArguments) -> str:
     """The command line that makes the same again, but for options that do not change what is written."""
     widen = arguments.widen
     text = str(widen) if isinstance(widen, int) else ",".join(f"{name}={factor}" for name, factor in widen.items())
@@ -93,8 +82,8 @@ def _command(arguments: Namespace) -> str:
     return shlex.join(words)
 
 
-def _show(arguments: Namespace, written: Written, graphs: dict[str, str]) -> None:
-    made, verification = written.plan.clone, written.verification
+def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -> None:
+    made, verification = written.plan.widened, written.verification
     if arguments.json:
         terminal.show_json(
             {

@@ -14,13 +14,13 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,50 @@ import torch
 
 from graphclone.algebra.growth import rigid
 from graphclone.algebra.recipes import Widening
-from graphclone.formats.huggingface.conversion import Source
-from graphclone.formats.huggingface.weights import DTYPE_NAMES, StoredTensor
+from graphclone.graph.ir import Stored
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.threads import workers
 
 BLOCK = 8 << 20
 """Bytes of a block of widened rows, and of the part of a file that a thread has mapped."""
 
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The types of safetensors that can be widened; quantised ones cannot."""
+
+_DTYPE_NAMES = {
+    **{dtype: name for name, dtype in DTYPES.items()},
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
+    torch.complex64: "C64",
+}
+"""What can be written: of some types nothing is contracted, so that their copies are plain."""
+
 _ALIGNMENT = 8
 
 Bytes = npt.NDArray[np.uint8]
+
+
+@runtime_checkable
+class Rows(Stored, Protocol):
+    """Data of which a part can be read alone."""
+
+    def rows(self, first: int, end: int) -> Stored:
+        """The part between two indices of its first axis."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,17 +98,22 @@ class Entry:
     """
 
     name: str
-    source: Source
+    source: Stored
     recipe: Widening
 
     @property
     def nbytes(self) -> int:
-        return prod(self.recipe.shape) * self.source.dtype.itemsize
+        return prod(self.recipe.shape) * self._itemsize
+
+    @property
+    def _itemsize(self) -> int:
+        dtype: torch.dtype = self.source.dtype
+        return dtype.itemsize
 
     @property
     def held(self) -> int:
         """Bytes in memory while it is widened in one piece."""
-        return self.nbytes + prod(self.source.shape) * self.source.dtype.itemsize
+        return self.nbytes + prod(self.source.shape) * self._itemsize
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -133,10 +171,17 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of tensors."""
+    """One file of tensors.
+
+    Attributes:
+        file_name: within its folder.
+        entries: its tensors, in their order.
+        metadata: what its header says beside them.
+    """
 
     file_name: str
     entries: tuple[Entry | Bundle, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def slots(self) -> list[Slot]:
@@ -146,11 +191,11 @@ class Shard:
     @property
     def header(self) -> bytes:
         """Everything before the data."""
-        fields: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        fields: dict[str, object] = {"__metadata__": {"format": "pt", **self.metadata}}
         offset = 0
         for slot in self.slots:
             end = offset + slot.nbytes
-            described = {"dtype": DTYPE_NAMES[slot.dtype], "shape": list(slot.shape)}
+            described = {"dtype": _DTYPE_NAMES[slot.dtype], "shape": list(slot.shape)}
             fields[slot.name] = {**described, "data_offsets": [offset, end]}
             offset = end
         text = json.dumps(fields, separators=(",", ":")).encode()
@@ -183,7 +228,13 @@ Done = Callable[[Shard, list[str]], None]
 """Told of every finished file, with the names of source tensors in it that hold NaNs."""
 
 
-def write_shards(folder: Path, shards: Sequence[Shard], done: Done, advance: Callable[[int], None]) -> None:
+def _ignore(*told: object) -> None:
+    """Nobody wants to know."""
+
+
+def write_shards(
+    folder: Path, shards: Sequence[Shard], done: Done = _ignore, advance: Callable[[int], None] = _ignore
+) -> None:
     """Write files into a folder; each appears under its name when it is whole.
 
     Args:
@@ -261,7 +312,7 @@ class _Task:
     advance: Callable[[int], None]
 
     def __call__(self) -> bool:
-        if isinstance(self.entry, Entry) and isinstance(self.entry.source, StoredTensor):
+        if isinstance(self.entry, Entry) and isinstance(self.entry.source, Rows):
             copies = _equal_rows(self.entry.recipe)
             if copies is not None:
                 return self.by_rows(self.entry.source, self.entry.recipe, copies)
@@ -277,7 +328,7 @@ class _Task:
             at += len(data)
         return found
 
-    def by_rows(self, source: StoredTensor, recipe: Widening, copies: int) -> bool:
+    def by_rows(self, source: Rows, recipe: Widening, copies: int) -> bool:
         """Widen blocks of rows, and write each block once for every copy."""
         rows = source.shape[0]
         row_bytes = self.entry.nbytes // (rows * copies)
@@ -335,8 +386,13 @@ def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:
             np.frombuffer(window, np.uint8)[lead:] = data  # other threads go on meanwhile
 
 
+_TURN = threading.Lock()
+"""For whoever moves the place of a file that others write to, too."""
+
+
 def _write_in_turn(file: BinaryIO, view: memoryview, offset: int) -> None:
-    """The same without a map; the system may write less at a time."""
-    while view:
-        count = os.pwrite(file.fileno(), view, offset)
-        view, offset = view[count:], offset + count
+    """The same without a map."""
+    with _TURN:
+        file.seek(offset)
+        file.write(view)
+        file.flush()

@@ -1,0 +1,125 @@
+"""The public face: trace a model, look at its dims, widen it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphclone.algebra.strategies import StrategyLike
+from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.clones.clone import Clone
+from graphclone.clones.source import After
+from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.source import OnnxSource
+from graphclone.formats.torch.source import ModuleSource
+from graphclone.pipeline.runner import Pass, Request, Widen
+
+if TYPE_CHECKING:
+    from graphclone.formats.onnx.drawn_inputs import Given
+
+
+def trace(
+    model: torch.nn.Module | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    widen_io: Sequence[str] = (),
+    inputs: Given | None = None,
+    name: str | None = None,
+) -> Traced:
+    """Trace a model and find its dims, without widening anything.
+
+    Args:
+        model: in the mode it is to be traced in (eval, as a rule); or the path of an ``.onnx`` file.
+        args: positional example inputs.
+        kwargs: keyword example inputs.
+        widen_io: patterns of names of inputs and outputs that may grow.
+        inputs: of an ``.onnx`` file, by name: arrays, or sizes, that it accepts; they are found by trying otherwise.
+        name: what the model is called in messages and reports; its class or file otherwise.
+
+    Raises:
+        GraphcloneError: torch.export refuses the model, or the file cannot be read.
+    """
+    _check(1, widen_io)
+    return _source(model, args, kwargs, inputs, name).trace(widen_io)
+
+
+def clone(  # noqa: PLR0913 (all but the first three are keywords)
+    model: torch.nn.Module | str | Path,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    widen: Widen = 2,
+    widen_io: Sequence[str] = (),
+    strategy: StrategyLike = "symmetric",
+    snr_db: float | None = None,
+    seed: int = 0,
+    untie: bool = False,
+    into: torch.nn.Module | None = None,
+    inputs: Given | None = None,
+    passes: Sequence[Pass] | None = None,
+    after: After | None = None,
+    name: str | None = None,
+) -> Clone:
+    """Widen a model without changing what it computes (HyperCloning, arXiv 2409.12903).
+
+    Args:
+        model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes ``inputs`` instead.
+        args: positional example inputs to trace it with.
+        kwargs: keyword example inputs.
+        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``).
+        widen_io: patterns of names of inputs and outputs that may grow.
+        strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
+        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        seed: of the noise.
+        untie: give a weight that is both looked up and contracted one copy for each use.
+        into: a wider instance of the same code, whose widths are taken in place of ``widen``. Its weights are
+            overwritten with the clone's, unless it is on the meta device: then ``Clone.tensors()`` streams them.
+        inputs: of an ``.onnx`` file, by name: arrays, or sizes, that it accepts; they are found by trying otherwise.
+        passes: the pipeline, if not the default.
+        after: called after every pass.
+        name: what the model is called in messages and reports; its class or file otherwise.
+
+    Raises:
+        GraphcloneError: the model cannot be traced, or not widened as asked.
+    """
+    _check(widen, widen_io)
+    source = _source(model, args, kwargs, inputs, name)
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
+    if into is None:
+        return source.clone(request, passes=passes, after=after)
+    if not isinstance(source, ModuleSource):
+        raise GraphcloneError(f"into=: {model} is a file; give two instances of a torch.nn.Module")
+    return source.clone_into(into, request, after=after)
+
+
+def _source(
+    model: torch.nn.Module | str | Path,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    inputs: Given | None,
+    name: str | None,
+) -> ModuleSource | OnnxSource:
+    """The source that a model is, once arguments that can mean nothing are refused."""
+    if isinstance(model, torch.nn.Module):
+        if inputs is not None:
+            raise GraphcloneError("inputs=: is for .onnx files; give a module its example inputs as args and kwargs")
+        return ModuleSource(name or type(model).__name__, model, tuple(args), dict(kwargs or {}))
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise GraphcloneError(f"inputs={inputs!r}: give a dict of arrays, or of sizes, by the names of inputs")
+    if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
+        return OnnxSource(Path(model), inputs or {}, name)
+    got = f"{str(model)!r}" if isinstance(model, str | Path) else type(model).__name__
+    raise GraphcloneError(f"the model must be a torch.nn.Module or the path of an .onnx file, got {got}")
+
+
+def _check(widen: object, widen_io: object) -> None:
+    """Refuse widths that can mean nothing."""
+    if not isinstance(widen, int | Mapping):
+        raise GraphcloneError(f"widen={widen!r}: give a whole number, or a dict of whole numbers by dim")
+    if isinstance(widen_io, str):
+        raise GraphcloneError(f"widen_io={widen_io!r}: give a list of names, [{widen_io!r}]")

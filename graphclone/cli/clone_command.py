@@ -1,0 +1,151 @@
+"""Cloning, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphclone import inspection, terminal
+from graphclone.algebra.strategies import strategy
+from graphclone.cli import checkpoint_clone, report
+from graphclone.cli.arguments import CloneArguments
+from graphclone.cli.commands import given_inputs
+from graphclone.clones import saving, summary
+from graphclone.errors import GraphcloneError, Remedy
+from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.passes import default_pipeline
+from graphclone.pipeline.printer import print_state
+from graphclone.pipeline.runner import Pass, Request, State, parse
+from graphclone.runtime.files import written
+from graphclone.sources import resolve
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+    from graphclone.clones.source import Source
+    from graphclone.verification.checks import Report
+
+SUFFIXES = (".onnx", ".pt2", ".safetensors")
+"""Of the files that a clone can become."""
+
+_NEEDED = frozenset({"recipes", "literals"})
+"""What a pipeline must ensure for its result to be a clone."""
+
+
+def clone(arguments: CloneArguments) -> int:
+    """Write a wider model, once it is verified."""
+    source, target = resolve(arguments.model, given_inputs(arguments)), Path(arguments.output)
+    if isinstance(source, CheckpointSource):
+        if target.suffix not in SUFFIXES:
+            return checkpoint_clone.clone(arguments)
+        source = source.in_memory()
+    _refuse_options(arguments)
+    _check_target(target, source, arguments)
+    passes = _pipeline(arguments.passes)
+    _check_printed(arguments.print_after, passes)
+    graphs: dict[str, str] = {}
+    try:
+        made = _made(source, arguments, passes, graphs)
+    finally:
+        for text in graphs.values() if not arguments.json else ():
+            terminal.show_text(text)
+    if arguments.dry_run:
+        _show(arguments, made, None, graphs)
+        return 0
+    with written(target) as stage:
+        with terminal.progress(f"writing {target.name}"):
+            _write(made, stage)
+        verification = None if arguments.no_verify else _verified(made, stage, arguments)
+    _show(arguments, made, verification, graphs)
+    return 0
+
+
+def _refuse_options(arguments: CloneArguments) -> None:
+    """Refuse options that mean something for checkpoints only."""
+    for option in ("dtype", "max_shard_size", "resume", "trust_remote_code"):
+        if getattr(arguments, option):
+            raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
+
+
+def _check_target(target: Path, source: Source, arguments: CloneArguments) -> None:
+    """Refuse a path that nothing can be written to, before any work is done."""
+    if target.suffix not in SUFFIXES:
+        raise GraphcloneError(f"{target}: the suffix says what to write: {', '.join(SUFFIXES)}")
+    if target.suffix not in source.suffixes:
+        raise GraphcloneError(f"{target}: {source.name} can be written as {' or '.join(source.suffixes)} only")
+    if not target.parent.is_dir():
+        raise GraphcloneError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise GraphcloneError(f"{target}: is a folder; give the path of a file")
+    for file in (target, target.with_name(f"{target.name}.data")):  # large weights lie beside an ONNX model
+        if file.exists() and not arguments.force:
+            raise GraphcloneError(f"{file}: exists already", Remedy("force", "overwrites it"))
+    if target.exists() and Path(arguments.model).exists() and target.samefile(arguments.model):
+        raise GraphcloneError(f"{target}: is the source; write the clone elsewhere")
+
+
+def _made(source: Source, arguments: CloneArguments, passes: Sequence[Pass], graphs: dict[str, str]) -> Clone:
+    def after(step: Pass, state: State) -> None:
+        if "dims" in step.ensures:
+            inspection.refuse_pinned(state, arguments.widen)
+        if step.name in arguments.print_after:
+            graphs[step.name] = print_state(state)
+
+    shared = strategy(arguments.strategy, arguments.snr_db)
+    request = Request(arguments.widen, arguments.widen_io, shared, arguments.seed, arguments.untie)
+    with terminal.progress(f"tracing {source.name}"):
+        return source.clone(request, passes=passes, after=after)
+
+
+def _write(clone: Clone, path: Path) -> None:
+    saving.check_room(path, saving.size_in_bytes(clone.graph))
+    try:
+        clone.save(path)
+    except GraphcloneError as error:
+        if isinstance(error.__cause__, OSError):  # whoever gave the path knows what the user calls it
+            raise error.__cause__ from None
+        raise
+
+
+def _pipeline(text: str | None) -> Sequence[Pass]:
+    """The passes written as text, if their order makes a clone; the default ones without text."""
+    if text is None:
+        return default_pipeline()
+    passes = parse(text)
+    known: set[str] = set()
+    for step in passes:
+        if missing := step.requires - known:
+            needs = ", ".join(sorted(missing))
+            raise GraphcloneError(f"--passes: {step.name} needs {needs}, which no pass before it ensures")
+        known |= step.ensures
+    if missing := _NEEDED - known:
+        raise GraphcloneError(f"--passes: nothing ensures {', '.join(sorted(missing))}, so there is no clone")
+    return passes
+
+
+def _check_printed(names: Sequence[str], passes: Sequence[Pass]) -> None:
+    known = [step.name for step in passes]
+    for name in names:
+        if name not in known:
+            raise GraphcloneError(f"--print-after: no pass is called {name!r}; there are {', '.join(known)}")
+
+
+def _verified(clone: Clone, stage: Path, arguments: CloneArguments) -> Report:
+    with terminal.progress("verifying") as advance:
+        written = stage if stage.suffix == ".onnx" else True
+        found = clone.verify(provider=arguments.provider, onnx=written, progress=advance)
+    if arguments.json and not found.ok:
+        terminal.show_json({"verification": found.to_dict()})
+    found.raise_if_failed()
+    return found
+
+
+def _show(arguments: CloneArguments, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
+    if arguments.json:
+        terminal.show_json(summary.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
+        return
+    report.show_clone(made)
+    report.show_notes(made.graph.notes)
+    if arguments.timing:
+        report.show_timings(made.timings)
+    terminal.show_text(report.outcome(arguments, verification, saving.size_in_bytes(made.graph)))

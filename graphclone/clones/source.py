@@ -1,0 +1,52 @@
+"""What a source of clones is, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from graphclone.pipeline.runner import Pass, Request, State
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+    from graphclone.clones.traced import Traced
+
+
+After = Callable[[Pass, State], None]
+"""Told of every pass that has run."""
+
+
+class Source(Protocol):
+    """A model to be widened, wherever it lies. Nothing of it is read before it is asked to do something."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of what its clones can be written to; that of folders is empty."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        ...
+
+    def trace(self, widen_io: Sequence[str] = ()) -> Traced:
+        """The model with its dims found, without its weights where that can be.
+
+        Args:
+            widen_io: patterns of names of inputs and outputs that may grow.
+
+        Raises:
+            GraphcloneError: it cannot be read or traced.
+        """
+        ...
+
+    def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
+        """The model widened; nothing is written.
+
+        Args:
+            request: what the user wants.
+            passes: the pipeline, if not the default.
+            after: told of every pass.
+
+        Raises:
+            GraphcloneError: it cannot be read or traced, or not widened as asked.
+        """
+        ...

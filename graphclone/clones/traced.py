@@ -1,0 +1,37 @@
+"""A traced model, and what is known about its dims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from graphclone.analysis.dims import Group, dims, groups
+from graphclone.graph.ir import Graph
+from graphclone.pipeline.runner import State, Timing
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced model and what is known about its dims.
+
+    Attributes:
+        state: the graph and the facts.
+        timings: of the passes.
+    """
+
+    state: State
+    timings: Sequence[Timing]
+
+    @property
+    def graph(self) -> Graph:
+        return self.state.graph
+
+    @cached_property
+    def dims(self) -> list[Group]:
+        """Its dims, grouped by what they are called but for layer numbers."""
+        return groups(dims(self.state.known))

@@ -1,0 +1,37 @@
+"""What clones of checkpoints are written and verified by."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphclone.clones.clone import Format
+from graphclone.formats.huggingface.writer import write_checkpoint
+
+if TYPE_CHECKING:
+    from graphclone.clones.clone import Clone
+    from graphclone.formats.huggingface.plan import Plan
+    from graphclone.verification.checks import Report
+    from graphclone.verification.steps import Options
+
+
+def checkpoint_format(plan: Plan) -> Format:
+    """The format of the clone of a checkpoint, which is written as a folder.
+
+    Args:
+        plan: what has been decided about it.
+    """
+
+    def write(_: Clone, path: Path) -> None:
+        write_checkpoint(plan, path, verify=False)
+
+    def verify(_: Clone, __: Options) -> Report:
+        """Write the clone into a temporary folder, and load both from their folders."""
+        from graphclone.formats.huggingface.verifier import verify_checkpoints
+
+        with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
+            write_checkpoint(plan, Path(folder) / "clone", verify=False)
+            return verify_checkpoints(plan, Path(folder) / "clone")
+
+    return Format(source="a checkpoint", writers={"": write}, verifier=verify)

@@ -1,0 +1,87 @@
+"""A Hugging Face checkpoint as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from graphclone.clones.clone import Clone
+from graphclone.clones.source import After
+from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.format import checkpoint_format
+from graphclone.formats.huggingface.plan import computed_tables, plan
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet
+from graphclone.formats.torch.source import FunctionSource
+from graphclone.passes import analysis
+from graphclone.pipeline.runner import Pass, Request, State, run
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A checkpoint, by its folder or hub id.
+
+    Attributes:
+        name: the folder or the hub id.
+        inputs: example inputs by name, for a model that none can be made for.
+        dtype: that its weights are read in, if not that of the files.
+        trust_remote_code: let code that comes with the checkpoint run.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ("",)
+
+    name: str
+    inputs: Mapping[str, Any] | None = None
+    dtype: torch.dtype | None = None
+    trust_remote_code: bool = False
+
+    def open(self) -> Checkpoint:
+        """The checkpoint, of which nothing but its configuration is read.
+
+        Raises:
+            GraphcloneError: there is none, or it is of a kind that cannot be read.
+        """
+        return open_checkpoint(
+            self.name, trust_remote_code=self.trust_remote_code, inputs=self.inputs, dtype=self.dtype
+        )
+
+    def in_memory(self) -> FunctionSource:
+        """The model that its class makes of it, for outputs that are no checkpoints."""
+
+        def make() -> tuple[Any, tuple[()], dict[str, Any]]:
+            checkpoint = self.open()
+            with quiet():
+                module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
+            return module, (), checkpoint.example_inputs
+
+        return FunctionSource(self.name, make)
+
+    def trace(self, widen_io: Sequence[str] = ()) -> Traced:
+        """The model traced without its weights; see ``Source.trace``."""
+        checkpoint = self.open()
+        graph = checkpoint.traced(checkpoint.fields, self.name)
+        drop_inner_outputs(graph)
+        state = State(graph, Request(widen_io=tuple(widen_io)))
+        traced = Traced(state, run(analysis(), state))
+        graph.notes += _not_in_a_checkpoint(traced)
+        return traced
+
+    def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
+        """The checkpoint widened, to be written as a folder; see ``Source.clone``."""
+        if passes is not None:
+            raise GraphcloneError(f"{self.name}: a checkpoint, whose code stays as it is, takes no passes of yours")
+        made = plan(self.open(), request, after=after)
+        return Clone(made.widened.state, made.widened.timings, checkpoint_format(made))
+
+
+def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:
+    """The dims that grow by name, but in no class, as its code computes a table of their size."""
+    tables = computed_tables(traced.state)
+    for group in traced.dims:
+        dim = group.dims[0]
+        if dim.pin is None and not dim.default and dim.axis in tables:
+            table = tables[dim.axis]
+            yield f"{group.name} grows in outputs of .onnx and .pt2 only: the class computes {table} from its size"

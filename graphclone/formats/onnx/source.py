@@ -1,0 +1,60 @@
+"""An ONNX file as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from graphclone.clones.clone import Clone
+from graphclone.clones.source import After
+from graphclone.clones.traced import Traced
+from graphclone.formats.onnx.format import onnx_format
+from graphclone.formats.onnx.reader import trace
+from graphclone.graph.ir import Graph
+from graphclone.passes import analysis, default_pipeline
+from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.runtime import collector
+
+if TYPE_CHECKING:
+    from graphclone.formats.onnx.drawn_inputs import Given
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """A model in an ONNX file.
+
+    Attributes:
+        path: of the file.
+        inputs: arrays, or sizes, that it accepts, by name.
+        title: what it is called, if not by its path.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".safetensors")
+
+    path: Path
+    inputs: Given = field(default_factory=dict)
+    title: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.title or str(self.path)
+
+    @property
+    def _graph(self) -> Graph:
+        shapes: dict[str, Any] = {port: getattr(item, "shape", item) for port, item in self.inputs.items()}
+        return trace(self.path, name=self.title, shapes=shapes)
+
+    @collector.seldom()
+    def trace(self, widen_io: Sequence[str] = ()) -> Traced:
+        """The model as it is read from the file, where its weights stay; see ``Source.trace``."""
+        state = State(self._graph, Request(widen_io=tuple(widen_io)))
+        return Traced(state, run(analysis(), state))
+
+    @collector.seldom()
+    def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
+        """The model widened; see ``Source.clone``."""
+        state = State(self._graph, request)
+        timings = run(default_pipeline() if passes is None else passes, state, after=after)
+        return Clone(state, timings, onnx_format(self.inputs))

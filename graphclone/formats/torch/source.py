@@ -1,0 +1,144 @@
+"""Torch modules as sources: one in memory, and one that a function builds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from graphclone.clones.clone import Clone
+from graphclone.clones.source import After
+from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError, one_line
+from graphclone.formats.torch import into
+from graphclone.formats.torch.example import Example
+from graphclone.formats.torch.format import torch_format
+from graphclone.formats.torch.reader import trace
+from graphclone.graph.ir import Graph
+from graphclone.models import Built
+from graphclone.passes import analysis, default_pipeline
+from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.runtime import collector
+
+
+@dataclass(frozen=True)
+class ModuleSource:
+    """A module in memory, with the inputs that it is traced with.
+
+    Attributes:
+        name: the user's, or the module's class.
+        module: in the mode that it is to be traced in (eval, as a rule).
+        args: positional example inputs.
+        kwargs: example inputs by name.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".pt2", ".safetensors")
+
+    name: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def _graph(self) -> Graph:
+        return trace(self.module, self.args, self.kwargs, name=self.name)
+
+    @collector.seldom()
+    def trace(self, widen_io: Sequence[str] = ()) -> Traced:
+        """The module traced, and its dims found; see ``Source.trace``."""
+        state = State(self._graph, Request(widen_io=tuple(widen_io)))
+        return Traced(state, run(analysis(), state))
+
+    @collector.seldom()
+    def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
+        """The module widened; see ``Source.clone``."""
+        state = State(self._graph, request)
+        timings = run(default_pipeline() if passes is None else passes, state, after=after)
+        return Clone(state, timings, torch_format(Example(self.args, self.kwargs, self.module)))
+
+    @collector.seldom()
+    def clone_into(self, big: nn.Module, request: Request, *, after: After | None = None) -> Clone:
+        """The module widened to the widths of another instance of its code, whose weights are overwritten.
+
+        Raises:
+            GraphcloneError: the other module is none that this one can become.
+        """
+        into.check_into(self.module, big, request)
+        state, timings = into.cloned(self.module, big, self.args, self.kwargs, self.name, request, after)
+        return Clone(state, timings, torch_format(Example(self.args, self.kwargs, self.module, big)))
+
+
+@dataclass(frozen=True)
+class FunctionSource:
+    """A module that a function builds; nothing is allocated before it is called.
+
+    Attributes:
+        name: as the user wrote it.
+        make: returns ``(module, args)`` or ``(module, args, kwargs)``.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".pt2", ".safetensors")
+
+    name: str
+    make: Callable[[], Any]
+
+    def build(self) -> Built:
+        """The module in eval mode, with its example inputs.
+
+        Raises:
+            GraphcloneError: it cannot be made, or is no model.
+        """
+        try:
+            made = self.make()
+        except GraphcloneError:
+            raise
+        except Exception as error:  # it is the user's own code
+            raise GraphcloneError(f"{self.name}: building the model failed: {one_line(error)}") from error
+        return _checked(self.name, made)
+
+    def _built(self) -> ModuleSource:
+        return ModuleSource(self.name, *self.build())
+
+    def trace(self, widen_io: Sequence[str] = ()) -> Traced:
+        """The model traced without allocating its weights, where it can be built that way; see ``Source.trace``.
+
+        Weights are fake: they have a shape and a dtype but no data. Code that looks at the data of a weight
+        while it builds or runs the model cannot run on those; such a model is then built in full.
+        """
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                return self._built().trace(widen_io)
+        except GraphcloneError as refusal:
+            if not isinstance(refusal.__cause__, Exception):
+                raise
+        traced = self._built().trace(widen_io)
+        traced.graph.notes.append("built with its weights: it cannot be built or traced without them")
+        return traced
+
+    def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
+        """The model built and widened; see ``Source.clone``."""
+        return self._built().clone(request, passes=passes, after=after)
+
+
+def _checked(name: str, made: Any) -> Built:
+    """What a function returned, if it is a model with its inputs."""
+    expected = "expected (module, args) or (module, args, kwargs)"
+    if not isinstance(made, tuple) or len(made) not in (2, 3):
+        raise GraphcloneError(f"{name}: not a model: {expected}, got {_described(made)}")
+    module, args, kwargs = (*made, {})[:3]
+    if not isinstance(module, nn.Module):
+        raise GraphcloneError(f"{name}: not a model: {expected}, but the module is {_described(module)}")
+    if not isinstance(args, tuple | list):
+        raise GraphcloneError(f"{name}: the args must be a tuple of inputs, got {_described(args)}")
+    if not isinstance(kwargs, Mapping):
+        raise GraphcloneError(f"{name}: the kwargs must be a dict of inputs, got {_described(kwargs)}")
+    return Built(module.eval(), tuple(args), dict(kwargs))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return type(value).__name__.removeprefix("Fake")

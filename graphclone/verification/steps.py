@@ -1,0 +1,76 @@
+"""A verification: steps, one after the other, each of which makes a check. Every format has steps of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from graphclone.graph.ir import Value
+from graphclone.progress import Progress, silent
+from graphclone.runtime.sessions import Provider
+from graphclone.verification.checks import Check, Report
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a clone is to be verified; see ``Clone.verify``.
+
+    Attributes:
+        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
+        onnx: whether to run both in ONNX Runtime, or the file that the clone has been written to.
+        exact: whether to compare all values in float64.
+        sets: how many input sets, the example included.
+        seed: of the random ones.
+        tensors: the data of the clone's initializers where they are not those of its recipes.
+        progress: told how far it is.
+    """
+
+    provider: Provider = "auto"
+    onnx: bool | Path = True
+    exact: bool = True
+    sets: int = 3
+    seed: int = 0
+    tensors: Mapping[Value, torch.Tensor] | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way of looking at source and clone.
+
+    Attributes:
+        name: for whoever waits for it.
+        check: makes the check; None where there is nothing to look at.
+        final: whether what is wrong here ends the verification.
+    """
+
+    name: str
+    check: Callable[[], Check | None]
+    final: bool = True
+
+
+def run_steps(
+    model: str, steps: Sequence[Step], inputs: Callable[[], Sequence[str]], progress: Progress | None = None
+) -> Report:
+    """Make the checks in order; a clone in which something is wrong is not looked at much further.
+
+    Args:
+        model: what is verified.
+        steps: the checks.
+        inputs: says, once they are made, what they were made on.
+        progress: told which step is next.
+    """
+    advance = progress or silent
+    checks: list[Check] = []
+    for number, step in enumerate(steps):
+        advance(step.name, number, len(steps))
+        check = step.check()
+        if check is not None:
+            checks.append(check)
+        if step.final and any(check.ok is False for check in checks):
+            break
+    advance("done", len(steps), len(steps))
+    return Report(model, tuple(checks), tuple(inputs()))
