@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-import torch
-
-from graphclone import inspection, terminal
+from graphclone import terminal
 from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments
+from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import summary
 from graphclone.errors import GraphcloneError
-from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass, State
+from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.formats.huggingface.staging import check_target
+from graphclone.formats.huggingface.writer import MAX_SHARD_SIZE, Written, write_checkpoint
 from graphclone.runtime.shards import sharded
 
-if TYPE_CHECKING:
-    from graphclone.formats.huggingface.writer import Written
 
-
-def clone(arguments: CloneArguments) -> int:
+def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
     """Write a wider checkpoint, once it is verified."""
-    from graphclone.formats.huggingface.writer import MAX_SHARD_SIZE, Written, plan_checkpoint, write_checkpoint
-
     for option, value in (("passes", arguments.passes), ("untie", arguments.untie)):
         if value:
             raise GraphcloneError(f"--{option} is not for checkpoints, whose code stays as it is")
-    graphs: dict[str, str] = {}
-
-    def after(step: Pass, state: State) -> None:
-        if "dims" in step.ensures:
-            inspection.refuse_pinned(state, arguments.widen)
-        if step.name in arguments.print_after:
-            graphs[step.name] = print_state(state)
-
+    watch = Watch(arguments)
     with terminal.progress(f"cloning {arguments.model}") as advance:
-        made = plan_checkpoint(
-            arguments.model,
-            arguments.output,
-            widen=arguments.widen,
-            widen_io=arguments.widen_io,
-            strategy=arguments.strategy,
-            snr_db=arguments.snr_db,
-            seed=arguments.seed,
-            dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
-            trust_remote_code=arguments.trust_remote_code,
-            resume=arguments.resume,
-            force=arguments.force,
-            progress=advance,
-            after=after,
-        )
+        checkpoint = source.open()
+        check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
+        made = plan(checkpoint, request_of(arguments), advance, watch)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
         if arguments.dry_run:
             written = Written(made, sharded(made.entries, limit), None, made.notes)
@@ -65,7 +42,7 @@ def clone(arguments: CloneArguments) -> int:
                 command=_command(arguments),
                 progress=advance,
             )
-    _show(arguments, written, graphs)
+    _show(arguments, written, watch.graphs)
     return 0
 
 

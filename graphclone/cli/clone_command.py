@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphclone import inspection, terminal
-from graphclone.algebra.strategies import strategy
+import torch
+
+from graphclone import terminal
 from graphclone.cli import checkpoint_clone, report
 from graphclone.cli.arguments import CloneArguments
 from graphclone.cli.commands import given_inputs
+from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.passes import default_pipeline
-from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass, Request, State, parse
+from graphclone.pipeline.runner import Pass, parse
 from graphclone.runtime.files import written
 from graphclone.sources import resolve
 
@@ -37,26 +39,29 @@ def clone(arguments: CloneArguments) -> int:
     source, target = resolve(arguments.model, given_inputs(arguments)), Path(arguments.output)
     if isinstance(source, CheckpointSource):
         if target.suffix not in SUFFIXES:
-            return checkpoint_clone.clone(arguments)
+            dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+            stored = replace(source, dtype=dtype, trust_remote_code=arguments.trust_remote_code)
+            return checkpoint_clone.clone(arguments, stored)
         source = source.in_memory()
     _refuse_options(arguments)
     _check_target(target, source, arguments)
     passes = _pipeline(arguments.passes)
     _check_printed(arguments.print_after, passes)
-    graphs: dict[str, str] = {}
+    watch = Watch(arguments)
     try:
-        made = _made(source, arguments, passes, graphs)
+        with terminal.progress(f"tracing {source.name}"):
+            made = source.clone(request_of(arguments), passes=passes, after=watch)
     finally:
-        for text in graphs.values() if not arguments.json else ():
+        for text in watch.graphs.values() if not arguments.json else ():
             terminal.show_text(text)
     if arguments.dry_run:
-        _show(arguments, made, None, graphs)
+        _show(arguments, made, None, watch.graphs)
         return 0
     with written(target) as stage:
         with terminal.progress(f"writing {target.name}"):
             _write(made, stage)
         verification = None if arguments.no_verify else _verified(made, stage, arguments)
-    _show(arguments, made, verification, graphs)
+    _show(arguments, made, verification, watch.graphs)
     return 0
 
 
@@ -82,19 +87,6 @@ def _check_target(target: Path, source: Source, arguments: CloneArguments) -> No
             raise GraphcloneError(f"{file}: exists already", Remedy("force", "overwrites it"))
     if target.exists() and Path(arguments.model).exists() and target.samefile(arguments.model):
         raise GraphcloneError(f"{target}: is the source; write the clone elsewhere")
-
-
-def _made(source: Source, arguments: CloneArguments, passes: Sequence[Pass], graphs: dict[str, str]) -> Clone:
-    def after(step: Pass, state: State) -> None:
-        if "dims" in step.ensures:
-            inspection.refuse_pinned(state, arguments.widen)
-        if step.name in arguments.print_after:
-            graphs[step.name] = print_state(state)
-
-    shared = strategy(arguments.strategy, arguments.snr_db)
-    request = Request(arguments.widen, arguments.widen_io, shared, arguments.seed, arguments.untie)
-    with terminal.progress(f"tracing {source.name}"):
-        return source.clone(request, passes=passes, after=after)
 
 
 def _write(clone: Clone, path: Path) -> None:

@@ -89,22 +89,10 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         NotEquivalentError: the clone does not compute the same; nothing is left behind.
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
-    made = plan_checkpoint(
-        source,
-        output,
-        widen=widen,
-        widen_io=widen_io,
-        strategy=strategy,
-        snr_db=snr_db,
-        seed=seed,
-        dtype=dtype,
-        inputs=inputs,
-        trust_remote_code=trust_remote_code,
-        resume=resume,
-        force=force,
-        progress=progress,
-        after=after,
-    )
+    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
+    staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
+    made = plan(checkpoint, request, progress or silent, after)
     return write_checkpoint(
         made,
         output,
@@ -115,34 +103,6 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         command=command,
         progress=progress or silent,
     )
-
-
-def plan_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
-    source: str | Path,
-    output: str | Path,
-    *,
-    widen: Widen = 2,
-    widen_io: Sequence[str] = (),
-    strategy: StrategyLike = "symmetric",
-    snr_db: float | None = None,
-    seed: int = 0,
-    dtype: torch.dtype | None = None,
-    inputs: Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False,
-    resume: bool = False,
-    force: bool = False,
-    progress: Progress | None = None,
-    after: After | None = None,
-) -> Plan:
-    """Decide all that ``clone_checkpoint`` would write, and write nothing.
-
-    Raises:
-        GraphcloneError: as ``clone_checkpoint`` raises before it writes.
-    """
-    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
-    checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
-    staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
-    return plan(checkpoint, request, progress or silent, after)
 
 
 def write_checkpoint(
