@@ -13,7 +13,7 @@ from graphclone.api import clone
 from graphclone.clones.clone import Clone
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.format import torch_format
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Node, Value
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.runner import Request, State, run
@@ -61,7 +61,7 @@ def spoilable(module: nn.Module, *args: Tensor, **options: Any) -> Clone:
 
 def clone_by_rules(module: nn.Module, args: Sequence[Tensor], rules: Mapping[str, Rule]) -> Clone:
     """A clone made with other rules for some ops."""
-    graph = trace(module.eval(), args, name="small")
+    graph = trace_module(module.eval(), args, name="small")
     state = State(graph, Request(2), rules=default_rules() | dict(rules))
     return Clone(state, run(default_pipeline(), state), torch_format(Example(tuple(args))))
 

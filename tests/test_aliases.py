@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.pipeline.runner import Request, State
 
@@ -112,7 +112,7 @@ def test_a_result_of_its_own_leaves_its_operands_constant(name: str) -> None:
             h, t = self.first(x), torch.arange(WIDTH, dtype=torch.float32)
             return self.alias(h, t).mul_(2.0).sum(-1).sin()
 
-    graph = trace(Fresh(FRESH[name]).eval(), (torch.randn(4, 5),))
+    graph = trace_module(Fresh(FRESH[name]).eval(), (torch.randn(4, 5),))
     Canonicalize()(State(graph, Request()))
     assert not any(node.op.startswith("aten.arange") for node in graph.nodes)
 
@@ -131,6 +131,6 @@ def test_a_view_of_what_is_written_into_later_stays_a_view() -> None:
             return self.alias(self.first(x), x).sum(-1)
 
     for alias, expected in ((late, "aten.view.default"), (early, "aten.reshape.default")):
-        graph = trace(Shown(alias).eval(), (torch.randn(4, 5),))
+        graph = trace_module(Shown(alias).eval(), (torch.randn(4, 5),))
         Canonicalize()(State(graph, Request()))
         assert expected in [node.op for node in graph.nodes]

@@ -9,7 +9,7 @@ import pytest
 
 from graphclone.formats.huggingface.config_solver import (
     Config,
-    Model,
+    ModelProbe,
     Shapes,
     Unfit,
     changed,
@@ -32,14 +32,14 @@ def shapes(config: Config) -> Shapes:
     return found
 
 
-def model(make: Callable[[Config], Shapes] = shapes, **wanted: int) -> Model:
+def model(make: Callable[[Config], Shapes] = shapes, **wanted: int) -> ModelProbe:
     """Code that runs as wanted if these fields have these values."""
 
     def unlike(config: Config) -> str | None:
         wrong = [name for name, value in wanted.items() if config[name] != value]
         return f"{wrong[0]} is wrong" if wrong else None
 
-    return Model(make, unlike, lambda a, b: a.get("heads") != b.get("heads"), lambda size: {1, 2})
+    return ModelProbe(make, unlike, lambda a, b: a.get("heads") != b.get("heads"), lambda size: {1, 2})
 
 
 def test_shapes_alone_determine_most_and_a_run_the_rest() -> None:
@@ -87,7 +87,7 @@ def test_numbers_whose_quotient_is_fixed_are_moved_together(factor: int, tables:
 
     config = {**CONFIG, "list": [1.0] * tables}
     wide = {**config, "hidden": 40 * factor, "heads": 5 * factor}
-    code = Model(with_list, lambda c: None, lambda a, b: a["heads"] != b["heads"], lambda size: {1, factor})
+    code = ModelProbe(with_list, lambda c: None, lambda a, b: a["heads"] != b["heads"], lambda size: {1, factor})
     assert solve(config, with_list(wide), code) == wide
 
 
@@ -103,7 +103,7 @@ def test_numbers_that_must_agree_are_probed_alone_and_solved_together(grown: str
     def unlike(made: Config) -> str | None:
         return None if made["hidden"] == made["heads"] * made["size"] else "the class refuses it"
 
-    code = Model(projected, unlike, lambda a, b: None, lambda size: {1, 2})
+    code = ModelProbe(projected, unlike, lambda a, b: None, lambda size: {1, 2})
     assert solve(config, projected(wide), code) == wide
 
 
@@ -117,7 +117,7 @@ def test_axes_that_are_sums_and_products_of_numbers() -> None:
 
 def test_as_few_numbers_change_as_can() -> None:
     """An axis that is a product could grow fourfold by two of its factors."""
-    solver = Model(lambda c: {"w": (c["a"] * c["b"],)}, lambda c: None, lambda a, b: None, lambda size: {1, 2, 4})
+    solver = ModelProbe(lambda c: {"w": (c["a"] * c["b"],)}, lambda c: None, lambda a, b: None, lambda size: {1, 2, 4})
     config: Config = {"a": 3, "b": 5}
     found = solve(config, {"w": (60,)}, solver)
     assert found["a"] * found["b"] == 60
@@ -135,7 +135,7 @@ def test_a_sum_that_can_only_be_seen_tripled() -> None:
     def ratios(size: int) -> set[int]:
         return {1, 5}
 
-    solver = Model(odd, lambda config: None, lambda a, b: None, ratios)
+    solver = ModelProbe(odd, lambda config: None, lambda a, b: None, ratios)
     assert solve({"odd": 7}, {"w": (39,)}, solver) == {"odd": 35}
 
 

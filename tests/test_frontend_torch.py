@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import graphclone as gc
 from graphclone.formats.torch.example_inputs import with_fresh_sizes
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph
 from graphclone.passes import Canonicalize
@@ -19,7 +19,7 @@ from graphclone.verification.lockstep import run_lockstep
 
 
 def graph_of(module: nn.Module, *inputs: Tensor) -> Graph:
-    graph = trace(module.eval(), inputs)
+    graph = trace_module(module.eval(), inputs)
     check_graph(graph)
     return graph
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line() -> None:
             return x if x.sum() > 0 else -x
 
     with pytest.raises(gc.GraphcloneError) as refusal:
-        trace(Branch().eval(), (X,))
+        trace_module(Branch().eval(), (X,))
     assert str(refusal.value).startswith("Branch: torch.export failed: ")
     assert "\n" not in str(refusal.value)
 

@@ -12,7 +12,7 @@ from torch import nn
 from graphclone.algebra.axes import Why
 from graphclone.api import clone
 from graphclone.errors import GraphcloneError, InvariantError
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph, Node
 from graphclone.passes import PASSES, analysis, default_pipeline
@@ -30,7 +30,7 @@ def model() -> nn.Module:
 
 
 def traced() -> Graph:
-    return trace(model(), INPUTS)
+    return trace_module(model(), INPUTS)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def test_every_requirement_is_ensured_by_an_earlier_pass() -> None:
 )
 def test_the_graph_is_sound_after_every_pass(name: str) -> None:
     built = ZOO[name].build()
-    state = State(trace(built.module, built.args, built.kwargs), Request(widen=2))
+    state = State(trace_module(built.module, built.args, built.kwargs), Request(widen=2))
     check_graph(state.graph)
     run(default_pipeline(), state, check=True)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from graphclone.algebra.growth import Growth
 from graphclone.api import clone
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.printer import print_graph, print_state
 from graphclone.pipeline.runner import Pass, Request, State, run
@@ -49,7 +49,7 @@ class Tiny(nn.Module):
 
 
 def tiny_state() -> State:
-    return State(trace(Tiny().eval(), (torch.ones(2, 7, 6),)), Request(widen=2))
+    return State(trace_module(Tiny().eval(), (torch.ones(2, 7, 6),)), Request(widen=2))
 
 
 def printed() -> dict[str, tuple[str, str]]:
@@ -75,7 +75,7 @@ def test_a_graph_is_printed_alike_every_time() -> None:
 
 
 def test_a_plain_graph_has_plain_sizes() -> None:
-    graph = trace(Tiny().eval(), (torch.ones(2, 7, 6),))
+    graph = trace_module(Tiny().eval(), (torch.ones(2, 7, 6),))
     assert print_graph(graph).splitlines()[:4] == [
         "graph Tiny",
         "input x: float32[s0=2, 7, 6]",
@@ -140,7 +140,7 @@ def test_what_has_no_name_gets_a_letter() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.cat([x, x.new_zeros(x.shape[0], 6)], dim=1)[:, :4]
 
-    state = State(trace(Outer().eval(), (torch.ones(2, 4),)))
+    state = State(trace_module(Outer().eval(), (torch.ones(2, 4),)))
     run(default_pipeline()[:2], state)
     assert "new_zeros: float32[s0=2, a=6]" in print_state(state)
 

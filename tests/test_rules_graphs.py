@@ -14,7 +14,7 @@ import graphclone as gc
 from graphclone.algebra.strategies import strategy
 from graphclone.analysis.facts import Facts
 from graphclone.formats.torch.dialect import TorchDialect
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.models.randomise import randomise
 from graphclone.passes import default_pipeline
@@ -52,7 +52,7 @@ def clones(
 ) -> list[State]:
     """Clones of a function with all free dims grown at random, each equal to the source at every node."""
     module = randomise(Module(shapes, function)).eval()
-    graph = trace(module, inputs)
+    graph = trace_module(module, inputs)
     states = []
     for seed, kind in ((0, "tile"), (1, "interleave"), (2, "tile")):
         request = Request(widen_io=("*",) if io else (), strategy=strategy("noisy-diagonal"), seed=seed)
@@ -173,7 +173,7 @@ def test_nothing_is_multiplied_inside_a_recurrence() -> None:
     """What feeds it is not what its second weight sums over, and that weight cannot be divided for its other use."""
     module = randomise(Module([(8, 6), (8, 8), (5, 8)], _into_a_recurrence)).eval()
     with pytest.raises(Unbalanced, match="times too large and nothing can absorb it"):
-        run(default_pipeline(), State(trace(module, (x(3, 7, 6),)), Request(2)))
+        run(default_pipeline(), State(trace_module(module, (x(3, 7, 6),)), Request(2)))
 
 
 # Writes through views
@@ -276,7 +276,7 @@ def _heads_first(a: Tensor, v: Tensor, x: Tensor) -> Tensor:
 def test_heads_in_one_axis_with_a_batch_of_another_size() -> None:
     """It is the batch that has another size in another run, though the heads come first."""
     module = randomise(Module([(12, 6), (5, 12)], _heads_first)).eval()
-    state = State(trace(module, (x(2, 7, 6),)), Request(2, kind="interleave"))
+    state = State(trace_module(module, (x(2, 7, 6),)), Request(2, kind="interleave"))
     run(default_pipeline(), state)
     assert any(axis.size == 4 for axis in state.growths or ())
     assert run_lockstep(state, [x(3, 5, 6)]).first is None

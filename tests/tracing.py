@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth, Kind
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.passes import (
     BalanceScales,
@@ -34,7 +34,7 @@ def traced(name: str) -> tuple[Graph, tuple[torch.Tensor, ...]]:
     built = ZOO[name].build()
     leaves = pytree.tree_leaves((built.args, built.kwargs))
     inputs = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-    return trace(built.module, built.args, built.kwargs, name=name), inputs
+    return trace_module(built.module, built.args, built.kwargs, name=name), inputs
 
 
 def widened(name: str, request: Request, passes: Sequence[Pass] | None = None) -> State:

@@ -412,7 +412,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunGroup:
     """Wide runs of one model, one factor and one way to train the base; finished ones only.
 
     Attributes:
@@ -446,7 +446,7 @@ class Comparison:
         ]
 
 
-def comparisons(runs: Iterable[Run]) -> list[Comparison]:
+def comparisons(runs: Iterable[Run]) -> list[RunGroup]:
     """What can be compared among the finished runs, by model, factor and label of the base.
 
     A random run that depends on no base is part of every comparison of its model and factor.
@@ -459,7 +459,7 @@ def comparisons(runs: Iterable[Run]) -> list[Comparison]:
     return [_comparison(finished, *place) for place in sorted(shown, key=lambda place: (*place[:2], place[2] or ""))]
 
 
-def _comparison(finished: Iterable[Run], model: str, factor: int, label: str | None) -> Comparison:
+def _comparison(finished: Iterable[Run], model: str, factor: int, label: str | None) -> RunGroup:
     recipes: dict[str, list[Run]] = {}
     bases = []
     for run in finished:
@@ -469,7 +469,7 @@ def _comparison(finished: Iterable[Run], model: str, factor: int, label: str | N
             bases.append(run)
         elif run.factor == factor:
             recipes.setdefault(run.recipe or "", []).append(run)
-    return Comparison(model, factor, label, tuple(bases), {name: tuple(recipes[name]) for name in in_order(recipes)})
+    return RunGroup(model, factor, label, tuple(bases), {name: tuple(recipes[name]) for name in in_order(recipes)})
 
 
 def in_order(names: Iterable[str]) -> list[str]:

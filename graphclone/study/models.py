@@ -101,9 +101,9 @@ class Family:
         return partial(new_model, "CausalLM", named.model_type, fields)
 
     def _loaded(self) -> torch.nn.Module:
-        from graphclone.formats.huggingface.reader import imported, quiet
+        from graphclone.formats.huggingface.reader import imported, quiet_transformers
 
-        with self._saved() as folder, quiet():
+        with self._saved() as folder, quiet_transformers():
             made: torch.nn.Module = imported().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
             return made
 
@@ -132,11 +132,11 @@ class Family:
 
             yield open_checkpoint(self.model.source).folder
             return
-        from graphclone.formats.huggingface.reader import quiet
+        from graphclone.formats.huggingface.reader import quiet_transformers
 
         with tempfile.TemporaryDirectory() as folder:
             made: Any = self._pretrained(1)()
-            with quiet():
+            with quiet_transformers():
                 made.save_pretrained(folder)
             yield Path(folder)
 

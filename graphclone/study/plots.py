@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone.runtime.files import written
-from graphclone.study.measures import Comparison, Run, final_loss, in_order
+from graphclone.study.measures import Run, RunGroup, final_loss, in_order
 from graphclone.study.recipes import RANDOM
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ Look = tuple[str, "str | tuple[float, tuple[float, ...]]"]
 """Colour and dashes."""
 
 
-def draw(compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
+def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
     """Draw each comparison into ``<slug>.svg``: the losses, and how far apart the copies are.
 
     Args:
@@ -87,14 +87,14 @@ def draw(compared: Sequence[Comparison], folder: Path) -> dict[str, Path]:
     return drawn
 
 
-def _looks(compared: Sequence[Comparison]) -> dict[str, Look]:
+def _looks(compared: Sequence[RunGroup]) -> dict[str, Look]:
     """How each recipe is drawn, the same in all plots of a study."""
     recipes = in_order({recipe for each in compared for recipe in each.recipes} - {RANDOM})
     pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
     return {RANDOM: ("black", "-"), **dict(zip(recipes, cycle(pairs), strict=False))}
 
 
-def _figure(compared: Comparison, looks: Mapping[str, Look]) -> Figure:
+def _figure(compared: RunGroup, looks: Mapping[str, Look]) -> Figure:
     from matplotlib.figure import Figure
 
     cosines = [name for name in COSINES if any(_measured(runs, name) for runs in compared.recipes.values())]
@@ -109,7 +109,7 @@ def _figure(compared: Comparison, looks: Mapping[str, Look]) -> Figure:
     return figure
 
 
-def _losses(axes: Axes, compared: Comparison, looks: Mapping[str, Look]) -> None:
+def _losses(axes: Axes, compared: RunGroup, looks: Mapping[str, Look]) -> None:
     base = f", base {compared.base_label}" if compared.base_label else ""
     axes.set_title(f"{compared.model}, {compared.factor}x{base}", loc="left")
     axes.set_ylabel("validation loss, nats per token")
@@ -128,7 +128,7 @@ def _losses(axes: Axes, compared: Comparison, looks: Mapping[str, Look]) -> None
     _name(axes, ends)
 
 
-def _zoom(axes: Axes, compared: Comparison, reached: Sequence[float]) -> None:
+def _zoom(axes: Axes, compared: RunGroup, reached: Sequence[float]) -> None:
     """Show what there is to see: all of the clones, and random weights once they are near them."""
     seen = [final_loss(run) for runs in compared.recipes.values() for run in runs] + list(reached)
     for recipe, runs in compared.recipes.items():
@@ -141,7 +141,7 @@ def _zoom(axes: Axes, compared: Comparison, reached: Sequence[float]) -> None:
     axes.set_ylim(min(seen) - room, max(seen) + 2 * room)
 
 
-def _cosine(axes: Axes, compared: Comparison, name: str, looks: Mapping[str, Look]) -> None:
+def _cosine(axes: Axes, compared: RunGroup, name: str, looks: Mapping[str, Look]) -> None:
     axes.set_ylabel(COSINES[name])
     axes.axhline(1, color=_GREY, linewidth=0.6)
     for recipe, runs in compared.recipes.items():

@@ -15,8 +15,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.runtime.files import written
 from graphclone.study.measures import (
     MARGIN,
-    Comparison,
     Run,
+    RunGroup,
     Speedup,
     comparisons,
     dip,
@@ -76,7 +76,7 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _drawn(compared: Sequence[Comparison], folder: Path) -> dict[str, str] | None:
+def _drawn(compared: Sequence[RunGroup], folder: Path) -> dict[str, str] | None:
     """Where the plot of each comparison is, from the folder, by its slug; None where nothing can draw."""
     if find_spec("matplotlib") is None:
         return None
@@ -160,7 +160,7 @@ class _Marks:
         return "  \n".join(f"{sign} {note}" for sign, note in NOTES.items() if sign in self.used)
 
 
-def _results(compared: Comparison, names: Sequence[str], plots: Mapping[str, str]) -> str:
+def _results(compared: RunGroup, names: Sequence[str], plots: Mapping[str, str]) -> str:
     marks = _Marks()
     base = f", base {compared.base_label}" if compared.base_label else ""
     rows = [_base_row(compared, names)] if compared.bases else []
@@ -172,13 +172,13 @@ def _results(compared: Comparison, names: Sequence[str], plots: Mapping[str, str
     return "\n\n".join(part for part in parts if part)
 
 
-def _base_row(compared: Comparison, names: Sequence[str]) -> list[str]:
+def _base_row(compared: RunGroup, names: Sequence[str]) -> list[str]:
     runs = compared.bases
     rank = _mean(run.evaluations[-1].effective_rank for run in runs)
     return ["*base*", str(len(runs)), *_ends(runs), *[""] * 7, rank, files(runs, names)]
 
 
-def _row(compared: Comparison, recipe: str, names: Sequence[str], marks: _Marks) -> list[str]:
+def _row(compared: RunGroup, recipe: str, names: Sequence[str], marks: _Marks) -> list[str]:
     runs = compared.recipes[recipe]
     gains = compared.speedups(recipe)
     ratios = [_speedup(gains, marks, of) for of in (_ratio, _ratio_with_base)]

@@ -85,7 +85,7 @@ def train(
     set_seed(lesson.seed, device_specific=True)
     dropped = _Dropout(module)
     prepared, optimizer = accelerator.prepare(module, _optimizer(module, training))
-    run = _Run(accelerator, prepared, optimizer, lesson, folder, measure)
+    run = _TrainingRun(accelerator, prepared, optimizer, lesson, folder, measure)
     accelerator.init_trackers("tensorboard")
     resumed = run.resumed()
     for step in range(resumed or 0, training.steps):
@@ -136,7 +136,7 @@ class _Dropout:
 
 
 @dataclass
-class _Run:
+class _TrainingRun:
     """One training in progress."""
 
     accelerator: Any

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.models.huggingface import new_model, token_ids
 from graphclone.passes import analysis
@@ -44,4 +44,4 @@ def traced(layers: int) -> Graph:
         }
         module = new_model("CausalLM", "llama", fields)
         ids = token_ids(2, 7, VOCABULARY)
-    return trace(module, (ids,))
+    return trace_module(module, (ids,))

@@ -44,7 +44,7 @@ class Unfit(GraphcloneError):
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelProbe:
     """What the solver may ask of the code that a configuration is for.
 
     Attributes:
@@ -93,7 +93,7 @@ class Lever:
 _Option = tuple[Lever, int]
 
 
-def solve(config: Config, wanted: Shapes, model: Model) -> Config:
+def solve(config: Config, wanted: Shapes, model: ModelProbe) -> Config:
     """The configuration of a model with the wanted parameters that runs as wanted.
 
     Args:
@@ -105,18 +105,18 @@ def solve(config: Config, wanted: Shapes, model: Model) -> Config:
         Unfit: there is none; naming the tensor that does not fit.
     """
     try:
-        return _Solver(config, wanted, model).solve()
+        return _FieldSolver(config, wanted, model).solve()
     except Unfit as unfit:
         if (explicit := _explicit(config, model)) is None:
             raise
         try:
-            return _Solver(explicit, wanted, model).solve()
+            return _FieldSolver(explicit, wanted, model).solve()
         except Unfit:
             raise unfit from None
 
 
-class _Solver:
-    def __init__(self, config: Config, wanted: Shapes, model: Model) -> None:
+class _FieldSolver:
+    def __init__(self, config: Config, wanted: Shapes, model: ModelProbe) -> None:
         self.config = config
         self.wanted = wanted
         self.model = model
@@ -273,7 +273,7 @@ def _subsets(options: Sequence[_Option]) -> Iterator[tuple[_Option, ...]]:
     return chain.from_iterable(combinations(options, count) for count in range(len(options) + 1))
 
 
-def _explicit(config: Config, model: Model) -> Config | None:
+def _explicit(config: Config, model: ModelProbe) -> Config | None:
     """The configuration with a value for every field that has none and stands for a width; None if there is none."""
     base = model.shapes(config)
     found = []

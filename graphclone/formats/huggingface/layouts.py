@@ -10,7 +10,7 @@ CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
-class Layout:
+class ForeignLayout:
     """A way of others to store a model.
 
     Attributes:
@@ -32,48 +32,48 @@ class Layout:
 _SAVE = "and save it with save_pretrained"
 
 LAYOUTS = (
-    Layout(
+    ForeignLayout(
         ("*.gguf",),
         "a GGUF file, quantised for inference",
         f"load it with from_pretrained(FOLDER, gguf_file=..), which undoes its quantisation, {_SAVE}",
     ),
-    Layout(
+    ForeignLayout(
         ("adapter_config.json", "adapter_model.*"),
         "a PEFT adapter, which is no model by itself",
         f"load its base model with it, merge them (merge_and_unload), {_SAVE}",
     ),
-    Layout(
+    ForeignLayout(
         ("model_index.json",),
         "a diffusers pipeline of several models",
         "load one of its parts with from_pretrained(FOLDER, subfolder=..) and widen that in Python: graphclone.clone",
     ),
-    Layout(
+    ForeignLayout(
         ("*.distcp",),
         "a distributed checkpoint of torch (DCP)",
         f"make one file of it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, load that, {_SAVE}",
     ),
-    Layout(
+    ForeignLayout(
         ("latest_checkpointed_iteration.txt", "mp_rank_*", "iter_*"),
         "a Megatron checkpoint",
         "convert it with the tools of Megatron that write Hugging Face checkpoints",
     ),
-    Layout(
+    ForeignLayout(
         ("zero_to_fp32.py", "global_step*"),
         "a DeepSpeed checkpoint in parts",
         f"join them with its zero_to_fp32.py, load the result, {_SAVE}",
     ),
-    Layout(
+    ForeignLayout(
         ("consolidated*.safetensors", "consolidated*.pth", "params.json"),
         "in the layout of its makers' own code (consolidated)",
         "take the files for transformers, or convert it with transformers' script for the model",
     ),
-    Layout(
+    ForeignLayout(
         ("tf_model*.h5", "flax_model*.msgpack", "model.ckpt.index", "saved_model.pb"),
         "weights of TensorFlow or Flax",
         f"load it in a version of transformers that still reads them (from_tf, from_flax), {_SAVE}",
     ),
-    Layout(("*.nemo",), "an archive of NeMo", "export it to Hugging Face with NeMo's own converter"),
-    Layout(
+    ForeignLayout(("*.nemo",), "an archive of NeMo", "export it to Hugging Face with NeMo's own converter"),
+    ForeignLayout(
         ("open_clip_config.json",),
         "a model of open_clip",
         "load it there and widen the module in Python: graphclone.clone",

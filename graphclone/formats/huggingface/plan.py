@@ -25,7 +25,7 @@ from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.config_solver import (
     Config,
     Field,
-    Model,
+    ModelProbe,
     Shapes,
     Unfit,
     changed,
@@ -35,7 +35,7 @@ from graphclone.formats.huggingface.config_solver import (
 )
 from graphclone.formats.huggingface.conversion import ConvertedTensor, Source, unloaded
 from graphclone.formats.huggingface.layouts import CONFIG
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet_transformers
 from graphclone.formats.huggingface.unreached import widen_unreached
 from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor
 from graphclone.graph.alignment import align
@@ -117,7 +117,7 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     except Unbalanced as unbalanced:
         fields, state, timings, note = _relieved(target, fields, source, request, unbalanced, after)
         notes.append(note)
-    with quiet():
+    with quiet_transformers():
         notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
     notes += _wider_outputs(state, inner)
     entries = _Entries(checkpoint, fields).of(state)
@@ -231,7 +231,9 @@ class _Target:
             Unfit: there is none.
         """
         try:
-            return solve(self.checkpoint.fields, self.shapes(), Model(self.built, self.unlike, self.moves, self.ratios))
+            return solve(
+                self.checkpoint.fields, self.shapes(), ModelProbe(self.built, self.unlike, self.moves, self.ratios)
+            )
         except Unfit:
             if self.matched and isinstance(self.wanted.request.widen, int):
                 return self.matched[0]
@@ -389,7 +391,7 @@ class _Entries:
     @cached_property
     def _wide(self) -> Any:
         """The wider model, without weights."""
-        with quiet():
+        with quiet_transformers():
             return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
 
     def _bundled(self, entries: Sequence[Entry]) -> Bundle:

@@ -38,7 +38,7 @@ from graphclone.formats.huggingface.model_inputs import (
     traceable,
 )
 from graphclone.formats.torch.example_inputs import with_fresh_sizes
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
 
@@ -86,7 +86,7 @@ class Checkpoint:
         Raises:
             GraphcloneError: tensors on disk do not make one of the model.
         """
-        with quiet():
+        with quiet_transformers():
             return loaded(self.on_meta(self.config), self.weights)
 
     @cached_property
@@ -100,14 +100,14 @@ class Checkpoint:
 
     def understood(self, raw: Config) -> Config:
         """The configuration that ``from_pretrained`` makes of a config.json, as a dict."""
-        with tempfile.TemporaryDirectory() as folder, quiet():
+        with tempfile.TemporaryDirectory() as folder, quiet_transformers():
             (Path(folder) / CONFIG).write_text(json.dumps(raw))
             found: Config = type(self.config).from_pretrained(folder).to_dict()
         return found
 
     def shapes(self, fields: Config) -> Shapes:
         """The shape of every parameter and saved buffer of the model with these fields."""
-        with quiet():
+        with quiet_transformers():
             module = self.on_meta(self.with_fields(fields))
         return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
@@ -123,7 +123,7 @@ class Checkpoint:
         """
         key = json.dumps(fields, sort_keys=True, default=str)
         if key not in self.graphs:
-            with quiet():
+            with quiet_transformers():
                 module = uncached(self.on_meta(self.with_fields(fields)))
                 inputs = traceable(module, dict(self.example_inputs))
                 module = weightless(module)
@@ -138,7 +138,7 @@ class Checkpoint:
 
     def _exported(self, module: Any, inputs: dict[str, Any], name: str) -> Graph:
         try:
-            return trace(module, (), inputs, name=name, dynamic=False)
+            return trace_module(module, (), inputs, name=name, dynamic=False)
         except GraphcloneError as refusal:
             if self.inputs:
                 raise
@@ -149,7 +149,7 @@ class Checkpoint:
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
         recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
-        with quiet(), torch.no_grad():
+        with quiet_transformers(), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
             with mode, recorder, sizes_known(inputs) as known:
@@ -166,7 +166,7 @@ class Checkpoint:
         if self.inputs:
             as_given = structured(self.inputs, media_tokens(self.config))
             return dict(self.inputs if as_given else with_fresh_sizes(dict(self.inputs), self.taken))
-        with quiet():
+        with quiet_transformers():
             module = uncached(self.on_meta(self.config))
             made = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken).made()
         if made is None:
@@ -266,7 +266,7 @@ def _config_and_class(
             Remedy("trust_remote_code", "runs it"),
         )
     try:
-        with quiet():
+        with quiet_transformers():
             if cls is None and remote:
                 return _remote(folder, name, remote)
             config = transformers.AutoConfig.from_pretrained(folder)
@@ -275,7 +275,7 @@ def _config_and_class(
     except Exception as error:  # validators and unknown model types raise whatever they like
         reason = first_line(error)
         raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
-    with quiet():
+    with quiet_transformers():
         cls = cls or fitting_class(config, found, lambda cls: _on_meta(cls, config, dtype))
     if cls is None:
         named = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
@@ -323,7 +323,7 @@ def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without the logs, the warnings and the bars of the libraries, for which a probe that is refused is an error."""
     bars, disabled = imported().logging, logging.root.manager.disable
     shown = bars.is_progress_bar_enabled()

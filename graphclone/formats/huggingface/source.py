@@ -14,7 +14,7 @@ from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.format import checkpoint_format
 from graphclone.formats.huggingface.plan import computed_tables, plan
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet_transformers
 from graphclone.formats.torch.source import FunctionSource
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import Pass, Request, State, run
@@ -53,7 +53,7 @@ class CheckpointSource:
 
         def make() -> tuple[Any, tuple[()], dict[str, Any]]:
             checkpoint = self.open()
-            with quiet():
+            with quiet_transformers():
                 module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
             return module, (), checkpoint.example_inputs
 

@@ -16,7 +16,7 @@ import torch
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.model_inputs import media_tokens, structured
-from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet, uncached
+from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet_transformers, uncached
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
@@ -195,7 +195,7 @@ def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, 
     """
     options |= {"trust_remote_code": True} if checkpoint.trusted else {}
     try:
-        with quiet():
+        with quiet_transformers():
             model, info = checkpoint.cls.from_pretrained(
                 folder, output_loading_info=True, dtype=checkpoint.dtype, **options
             )

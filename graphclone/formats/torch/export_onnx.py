@@ -29,7 +29,7 @@ MAX_IR_VERSION = 13
 """The newest that ONNX Runtime 1.31 reads."""
 
 
-def save_onnx(state: State, example: Example, path: Path) -> None:
+def save_as_onnx(state: State, example: Example, path: Path) -> None:
     """Write a clone as ONNX, with its weights in ``<name>.data`` beside it where they are too many for one file.
 
     Raises:

@@ -13,14 +13,14 @@ def torch_format(example: Example) -> Format:
     Args:
         example: the module, and the inputs that it was traced with.
     """
-    from graphclone.formats.torch.export_onnx import save_onnx
+    from graphclone.formats.torch.export_onnx import save_as_onnx
     from graphclone.formats.torch.verifier import verify
     from graphclone.formats.torch.writer import module_of, save_program
 
     return Format(
         source="a torch module",
         writers={
-            ".onnx": lambda clone, path: save_onnx(clone.state, example, path),
+            ".onnx": lambda clone, path: save_as_onnx(clone.state, example, path),
             ".pt2": lambda clone, path: save_program(clone.state, example, path),
             ".safetensors": lambda clone, path: save_safetensors(clone.state, path),
         },

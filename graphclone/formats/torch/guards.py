@@ -232,10 +232,10 @@ def guards_of(program: ExportedProgram, asked: Sequence[Decision] = ()) -> Guard
         program: as torch.export made it, its guards still with it.
         asked: what the code asked meanwhile.
     """
-    return _Reader(program).guards(asked)
+    return _SizeReader(program).guards(asked)
 
 
-class _Reader:
+class _SizeReader:
     def __init__(self, program: ExportedProgram) -> None:
         specs = program.graph_signature.input_specs
         fed = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}

@@ -38,7 +38,7 @@ def cloned(
     narrow, wide = traced_alike(small, big, args, kwargs, name)
     state = State(narrow, replace(request, untie=untied(narrow, wide)))
     timings = match(state, wide, after)
-    load(state, big)
+    load_into(state, big)
     return state, timings
 
 
@@ -61,7 +61,7 @@ def untied(small: Graph, big: Graph) -> bool:
     return any(len({id(whole.get(name)) for name in i.names}) > 1 for i in small.initializers)
 
 
-def check_into(small: torch.nn.Module, big: object, request: Request) -> None:
+def check_wide(small: torch.nn.Module, big: object, request: Request) -> None:
     """Refuse a wide model that can be none.
 
     Raises:
@@ -79,7 +79,7 @@ def check_into(small: torch.nn.Module, big: object, request: Request) -> None:
 
 
 @torch.no_grad()
-def load(state: State, big: torch.nn.Module) -> None:
+def load_into(state: State, big: torch.nn.Module) -> None:
     """Widen every weight straight into the wide model's own; one on the meta device holds nothing and gets nothing."""
     assert state.recipes is not None
     theirs = _tensors(big)

@@ -43,7 +43,7 @@ _KINDS: Mapping[InputKind, Any] = {
 }
 
 
-def trace(
+def trace_module(
     module: torch.nn.Module,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -89,7 +89,7 @@ def trace_alike(
 
 def from_exported(exported: Exported, name: str) -> Graph:
     """The graph of an exported program, with notes of what it does not hold for."""
-    graph = _Importer(exported.program, name).graph()
+    graph = _ProgramImporter(exported.program, name).graph()
     graph.origin = exported
     fixed = [text for value in graph.inputs for text in _fixed(value, single=bool(exported.failure))]
     if fixed:
@@ -113,7 +113,7 @@ def _is_symbolic(size: int | torch.SymInt) -> bool:
     return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
-class _Importer:
+class _ProgramImporter:
     def __init__(self, program: ExportedProgram, name: str) -> None:
         self.program = program
         self.name = name

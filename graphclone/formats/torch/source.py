@@ -16,7 +16,7 @@ from graphclone.errors import GraphcloneError, one_line
 from graphclone.formats.torch import into
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.format import torch_format
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.models import Built
 from graphclone.passes import analysis, default_pipeline
@@ -44,7 +44,7 @@ class ModuleSource:
 
     @property
     def _graph(self) -> Graph:
-        return trace(self.module, self.args, self.kwargs, name=self.name)
+        return trace_module(self.module, self.args, self.kwargs, name=self.name)
 
     @collector.seldom()
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:
@@ -66,7 +66,7 @@ class ModuleSource:
         Raises:
             GraphcloneError: the other module is none that this one can become.
         """
-        into.check_into(self.module, big, request)
+        into.check_wide(self.module, big, request)
         state, timings = into.cloned(self.module, big, self.args, self.kwargs, self.name, request, after)
         return Clone(state, timings, torch_format(Example(self.args, self.kwargs, self.module, big)))
 

@@ -115,7 +115,7 @@ def _has_data(module: torch.nn.Module) -> bool:
 
 
 @torch.no_grad()
-def settle(state: State, example: Example) -> None:
+def settle_doubts(state: State, example: Example) -> None:
     """Find out whether the trace holds for single elements, where the code asks for them.
 
     Code that asks whether a size is 1 often computes the same either way. The module and its trace are run on inputs

@@ -25,7 +25,7 @@ from graphclone.formats.torch.input_sets import example_tensors
 from graphclone.formats.torch.running import SEED
 from graphclone.formats.torch.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.formats.torch.static_check import check_static
-from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace, settle
+from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace, settle_doubts
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.runner import State
@@ -60,7 +60,7 @@ def verify(clone: Clone, options: Options, example: Example) -> Report:
         check_provider(options.provider)
     modules = [module for module in (example.model, example.into) if module is not None]
     with untouched(*modules), torch.no_grad():
-        verification = _Verification(clone.state, options, example)
+        verification = _ModuleVerification(clone.state, options, example)
         return run_steps(clone.graph.name, verification.steps(), verification.inputs, options.progress)
 
 
@@ -70,7 +70,7 @@ def _check_weights(graph: Graph) -> None:
             raise GraphcloneError(f"{graph.name}: traced without weights, so there is nothing to verify")
 
 
-class _Verification:
+class _ModuleVerification:
     """The checks of a torch clone, and what several of them need."""
 
     def __init__(self, state: State, options: Options, example: Example) -> None:
@@ -94,7 +94,7 @@ class _Verification:
     @cached_property
     def samples(self) -> list[Sample]:
         """Input sets, with what the source makes of them."""
-        settle(self.state, self.example)
+        settle_doubts(self.state, self.example)
         return list(draw_samples(self.state, self.example, self.options.sets, self.options.seed))
 
     def inputs(self) -> list[str]:

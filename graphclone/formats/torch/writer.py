@@ -21,7 +21,7 @@ from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
-from graphclone.formats.torch.trace_check import settle
+from graphclone.formats.torch.trace_check import settle_doubts
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
 from graphclone.pipeline.runner import State
 from graphclone.runtime.files import written
@@ -60,7 +60,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
 
 def module_of(state: State, example: Example) -> torch.fx.GraphModule:
     """A clone as a trainable module in eval mode; see ``Clone.module``."""
-    settle(state, example)
+    settle_doubts(state, example)
     return to_module(state.graph, widened_tensors(state))
 
 

@@ -1,0 +1,42 @@
+"""What ``graphclone clone`` asks of a pipeline, and what it watches while that runs."""
+
+from __future__ import annotations
+
+from graphclone import inspection
+from graphclone.algebra.strategies import strategy
+from graphclone.cli.arguments import CloneArguments
+from graphclone.pipeline.printer import print_state
+from graphclone.pipeline.runner import Pass, Request, State
+
+
+def request_of(arguments: CloneArguments) -> Request:
+    """The request that a command line makes.
+
+    Raises:
+        GraphcloneError: there is no such strategy.
+    """
+    shared = strategy(arguments.strategy, arguments.snr_db)
+    return Request(arguments.widen, arguments.widen_io, shared, arguments.seed, arguments.untie)
+
+
+class Watch:
+    """Looks at the graph after every pass.
+
+    Attributes:
+        graphs: the text of the graph after each pass that ``--print-after`` names.
+    """
+
+    def __init__(self, arguments: CloneArguments) -> None:
+        self._arguments = arguments
+        self.graphs: dict[str, str] = {}
+
+    def __call__(self, step: Pass, state: State) -> None:
+        """See to it that what is asked for by name can grow, and print what is to be printed.
+
+        Raises:
+            GraphcloneError: it cannot.
+        """
+        if "dims" in step.ensures:
+            inspection.refuse_pinned(state, self._arguments.widen)
+        if step.name in self._arguments.print_after:
+            self.graphs[step.name] = print_state(state)
