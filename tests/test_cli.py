@@ -351,7 +351,7 @@ def test_cosines_leave_padding_out() -> None:
 
 def test_help_is_fast_and_imports_no_framework() -> None:
     code = (
-        "import sys\nfrom graphclone.cli.__main__ import parser\nparser().format_help()\n"
+        "import sys\nfrom graphclone.cli.arguments import parser\nparser().format_help()\n"
         "print(sorted({'torch', 'onnx', 'numpy'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

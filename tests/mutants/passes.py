@@ -8,6 +8,13 @@ _WIDTHS = ("tests/test_widths_and_scales.py",)
 _GRAPHS = ("tests/test_rules_graphs.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        "matching: the wide graph is matched as it was traced",
+        "passes/matching.py",
+        "    run((Canonicalize(),), wide)\n",
+        "",
+        ("tests/test_into.py",),
+    ),
     # canonicalize
     Mutant(
         "canonicalize: the default scale of attention is its inverse",
