@@ -148,7 +148,7 @@ def test_a_name_that_is_nearly_right(refused: Refused) -> None:
         (
             "my_models:mysterious",
             "up",
-            "up is pinned: no rule for testcli.mystery.default (mystery); no input or output that may grow would free it",
+            "no rule for testcli.mystery.default (mystery); no input or output that may grow would free it",
         ),
         (
             "opt-mini",

@@ -366,7 +366,7 @@ def test_code_that_comes_with_a_checkpoint_runs_only_when_asked(copy: Path, tmp_
     (copy / "mine.py").write_text(
         "from transformers import GPT2LMHeadModel\n\n\nclass MyModel(GPT2LMHeadModel):\n    pass\n"
     )
-    with pytest.raises(GraphcloneError, match="--trust-remote-code"):
+    with pytest.raises(GraphcloneError, match="trust_remote_code=True runs it"):
         clone_checkpoint(copy, tmp_path / "out")
     written = clone_checkpoint(copy, tmp_path / "out", trust_remote_code=True)
     assert written.verification is not None and written.verification.ok
