@@ -148,7 +148,7 @@ def test_a_name_that_is_nearly_right(refused: Refused) -> None:
         (
             "my_models:mysterious",
             "up",
-            "up is pinned: no rule for testcli.mystery.default (mystery); --widen-io would not free it",
+            "up is pinned: testcli.mystery.default: no rule says what it means (mystery); --widen-io would not free it",
         ),
         (
             "opt-mini",
