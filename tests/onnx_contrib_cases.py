@@ -73,6 +73,11 @@ def cases() -> Iterator[Case]:
     yield from attentions()
     yield from grouped()
     yield from quantized()
+    yield from integer_sums()
+    yield from channels_last()
+    yield from recurrences()
+    yield from experts()
+    yield from quantized_experts()
 
 
 def products() -> Iterator[Case]:
@@ -281,3 +286,114 @@ def quantized() -> Iterator[Case]:
     yield Case("QLinearConcat", (s(0.05), s(90, np.uint8), u8(2, 6), *one, u8(2, 4), *one), {"axis": 1})
     yield Case("DequantizeLinear", (u8(2, 6), s(0.05), s(90, np.uint8)))
     yield Case("QuantizeLinear", (f(2, 6), s(0.05), s(90, np.uint8)))
+
+
+def integer_sums() -> Iterator[Case]:
+    one = (s(0.02), s(100, np.uint8))
+    columns = (u8(4, 6), np.abs(f(6)), u8(6))
+    yield Case("QGemm", (u8(3, 4), *one, u8(4, 6), *one), {"alpha": 0.5}, weights=(4, 5), note="to floats")
+    yield Case("QGemm", (u8(4, 3), *one, *columns), {"transA": 1}, weights=(4, 5), note="columns")
+    turned = (u8(3, 4), *one, u8(6, 4), np.abs(f(6)), u8(6), i(1000, 6, dtype=np.int32))
+    yield Case("QGemm", turned, {"transB": 1}, weights=(3, 4, 5, 6), note="sum of integers")
+    rounded = (*turned, s(0.3), s(90, np.uint8))
+    yield Case("QGemm", rounded, {"transB": 1}, weights=(3, 4, 5, 6, 7, 8), note="to integers")
+    kernel = (u8(6, 2, 3, 3), np.abs(f(6)) / 10, np.full(6, 120, np.uint8), s(0.3), s(90, np.uint8))
+    biased = (*kernel, i(100, 6, dtype=np.int32))
+    how = {"group": 2, "pads": [1, 0, 0, 1], "strides": [2, 1], "channels_last": 0}
+    where = tuple(range(1, 9))
+    yield Case("QLinearConv", (u8(1, 4, 6, 5), *one, *biased), how, weights=where, rigid=(2, 3))
+    last = {**how, "channels_last": 1}
+    yield Case("QLinearConv", (u8(1, 6, 5, 4), *one, *biased), last, weights=where, note="channels last", rigid=(1, 2))
+    single = (u8(1, 6, 5, 4), *one, u8(6, 4, 1, 1), *one, s(0.3), s(90, np.uint8))
+    yield Case("QLinearConv", single, {"channels_last": 1}, weights=where[:-1], note="one place")
+
+
+def channels_last() -> Iterator[Case]:
+    x, w, b = f(1, 7, 6, 4), f(6, 2, 3, 3), f(6)
+    how = {"group": 2, "pads": [1, 0, 0, 1], "strides": [2, 1]}
+    yield Case("NhwcConv", (x, w, b), how, weights=(1, 2), rigid=(1, 2), kernel=False)
+    yield Case("NhwcConv", (x, f(6, 4, 1, 1)), weights=(1,), note="one place", kernel=False)
+    relu = {**how, "activation": "Relu"}
+    yield Case("NhwcFusedConv", (x, w, b, f(1, 3, 5, 6)), relu, weights=(1, 2), rigid=(1, 2), kernel=False)
+    tanh = {"activation": "Tanh"}
+    yield Case("NhwcFusedConv", (x, f(6, 4, 2, 1)), tanh, weights=(1,), note="tanh", rigid=(1,), kernel=False)
+    pooled = {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 0, 0, 1]}
+    yield Case("NhwcMaxPool", (u8(2, 7, 6, 4),), pooled, rigid=(1, 2))
+
+
+def recurrences() -> Iterator[Case]:
+    def weights(directions: int, *scales: int) -> tuple[Array, ...]:
+        zeros = tuple(RNG.integers(-9, 9, scales).astype(np.int8) * (len(scales) < 2) for _ in "wr")
+        # Larger products than these overflow the 16 bits in which some processors add pairs of them
+        w, r = (RNG.integers(-60, 60, (directions, n, 12)).astype(np.int8) for n in (4, 3))
+        steps = tuple((np.abs(f(*scales)) + 1) / 200 for _ in "wr")
+        return w, r, *steps, *zeros
+
+    every = (True, True, True)
+    for directions, scales, note in ((1, (1,), ""), (2, (2,), "both ways"), (1, (1, 12), "columns")):
+        w, r, w_scale, r_scale, w_zero, r_zero = weights(directions, *scales)
+        direction = "forward" if directions == 1 else "bidirectional"
+        rest = (f(directions, 24), None, None, None, None, w_scale, w_zero, r_scale, r_zero)
+        yield Case(
+            "DynamicQuantizeLSTM",
+            (f(5, 2, 4), w, r, *rest),
+            {"hidden_size": 3, "direction": direction},
+            every,
+            (1, 2, 3, 8, 9, 10, 11),
+            rigid=(0, 1) if directions == 2 else (0,),
+            note=note,
+        )
+    states = (np.array([5, 5], np.int32), f(1, 2, 3), f(1, 2, 3), f(1, 9))
+    w, r, w_scale, r_scale, w_zero, r_zero = weights(1, 1)
+    yield Case(
+        "DynamicQuantizeLSTM",
+        (f(5, 2, 4), w, r, None, *states, w_scale, w_zero, r_scale, r_zero),
+        {"hidden_size": 3, "input_forget": 1},
+        every,
+        (1, 2, 7, 8, 9, 10, 11),
+        rigid=(0,),
+        note="states",
+    )
+
+
+def experts() -> Iterator[Case]:
+    x, router = f(5, 6), f(5, 4)
+    two = (f(4, 8, 6), f(4, 8), f(4, 6, 8), f(4, 6))
+    yield Case("MoE", (x, router, *two), {"k": 2}, weights=(2, 3, 4, 5))
+    yield Case("MoE", (x, router, two[0], None, two[2]), {"activation_type": "identity"}, weights=(2, 4), note="plain")
+    normed = {"k": 3, "activation_type": "gelu", "normalize_routing_weights": 1}
+    yield Case("MoE", (f(2, 3, 6), f(6, 4), *two), normed, weights=(2, 3, 4, 5), note="batch")
+    gated = {"k": 2, "activation_type": "swiglu"}
+    limits = {"activation_alpha": 1.5, "activation_beta": 0.5, "swiglu_limit": 0.7}
+    fused = (f(4, 16, 6), f(4, 16), *two[2:])
+    beside = {**gated, **limits, "swiglu_fusion": 1}
+    yield Case("MoE", (x, router, *fused), beside, weights=(2, 3, 4, 5), note="swiglu, interleaved")
+    after = {**gated, "swiglu_fusion": 2}
+    yield Case("MoE", (x, router, *fused), after, weights=(2, 3, 4, 5), note="swiglu, halves", kernel=False)
+    apart = (x, router, *two, f(4, 8, 6), f(4, 8))
+    yield Case("MoE", apart, gated, weights=(2, 3, 4, 5, 6, 7), note="swiglu, apart", kernel=False)
+
+
+def quantized_experts() -> Iterator[Case]:
+    x, router = f(5, 32), f(5, 4)
+    raw = {"k": 2, "weights_prepacked": 0, "activation_type": "silu"}
+    for bits in (4, 8):
+        sizes = u8(4, 16, 32 * bits // 8), u8(4, 32, 16 * bits // 8)
+        steps, rows = (np.abs(f(4, 16)) / 50, np.abs(f(4, 32)) / 50), (f(4, 16), f(4, 32))
+        given = (x, router, sizes[0], steps[0], rows[0], sizes[1], steps[1], rows[1])
+        how = {**raw, "expert_weight_bits": bits}
+        weights = (2, 3, 4, 5, 6, 7)
+        yield Case("QMoE", given, how, weights=weights, note=f"{bits} bits")
+        zeros = (u8(4, 16 * bits // 8), u8(4, 32 * bits // 8))
+        note = f"{bits} bits and zeros"
+        yield Case("QMoE", (*given, None, None, None, *zeros), how, weights=(*weights, 11, 12), note=note)
+        steps = (np.abs(f(4, 16, 2)) / 50, np.abs(f(4, 32, 1)) / 50)
+        given = (x, router, sizes[0], steps[0], None, sizes[1], steps[1], rows[1])
+        blocks = {**how, "block_size": 16}
+        # With bytes ONNX Runtime rounds what it multiplies them with
+        yield Case("QMoE", given, blocks, weights=(2, 3, 5, 6, 7), note=f"blocks of {bits} bits", kernel=bits == 4)
+    mixing = (*given[:8], *[None] * 6, np.abs(f(5, 4)))
+    yield Case("QMoE", mixing, blocks, weights=(2, 3, 5, 6, 7), note="weights of the router", kernel=False)
+    mixed = {**raw, "fc2_expert_weight_bits": 8, "activation_type": "swiglu", "swiglu_fusion": 1}
+    fused = (u8(4, 32, 16), np.abs(f(4, 32)) / 50, f(4, 32), u8(4, 32, 16), np.abs(f(4, 32)) / 50)
+    yield Case("QMoE", (x, router, *fused), mixed, weights=(2, 3, 4, 5, 6), note="two kinds", kernel=False)

@@ -118,14 +118,14 @@ def test_an_unknown_op_is_listed_with_its_node(capfd: pytest.CaptureFixture[str]
     assert main(["inspect", "my_models:mysterious"]) == 0
     out = capfd.readouterr().out
     assert "in the way" in out
-    assert "no rule for testcli.mystery.default (mystery)" in out
+    assert "testcli.mystery.default: no rule says what it means (mystery)" in out
     found = run_json(capfd, "inspect", "my_models:mysterious")
     assert found["refusals"] == [
         {
             "node": "mystery",
             "op": "testcli.mystery.default",
             "scope": "",
-            "reason": "no rule for testcli.mystery.default",
+            "reason": "testcli.mystery.default: no rule says what it means",
         }
     ]
     assert run_json(capfd, "rules", "--missing", "my_models:mysterious") == [
@@ -138,7 +138,7 @@ def test_inspect_explains_one_dim(capfd: pytest.CaptureFixture[str]) -> None:
     out = capfd.readouterr().out
     assert "up (14)" in out
     assert "  up.weight\n" in out
-    assert "it cannot grow: no rule for testcli.mystery.default (mystery)" in out
+    assert "it cannot grow: testcli.mystery.default: no rule says what it means (mystery)" in out
     (found,) = run_json(capfd, "inspect", "my_models:mlp", "--why", "0")
     assert found == {
         "name": "0",

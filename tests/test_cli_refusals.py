@@ -148,7 +148,7 @@ def test_a_name_that_is_nearly_right(refused: Refused) -> None:
         (
             "my_models:mysterious",
             "up",
-            "no rule for testcli.mystery.default (mystery); no input or output that may grow would free it",
+            "no rule says what it means (mystery); no input or output that may grow would free it",
         ),
         (
             "opt-mini",

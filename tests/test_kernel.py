@@ -295,32 +295,6 @@ def test_no_noise_without_weights_or_copies(source: Tensor) -> None:
     assert torch.equal(widen(source, recipe), source.repeat(2, columns.growth.factor))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", ["tile", "interleave", "explicit"])
-@pytest.mark.parametrize("name", ["noisy-symmetric", "noisy-diagonal"])
-@pytest.mark.parametrize("chunk", [500, kernel.CHUNK])
-def test_the_last_copy_makes_up_for_rounding(dtype: torch.dtype, kind: Kind, name: str, chunk: int) -> None:
-    growth = Growth.explicit(64, [*range(64), *range(64), PAD, *range(32)])
-    axis = Leaf(growth if kind == "explicit" else Growth(64, 3, kind))
-    recipe = Widening("w", (axis, axis), (1,), strategy(name), scale=0.5)
-    source = numbers(recipe, dtype)
-    with patch.object(kernel, "CHUNK", chunk):
-        wide = widen(source, recipe)
-    expected = read(source.double(), recipe)
-    error = (summed(wide.double(), recipe) - expected).abs()
-    largest = torch.stack([_largest_copy(wide, axis, old) for old in range(64)], dim=1).double()
-    assert (error <= largest * torch.finfo(dtype).eps / 2 + 1e-7).all()
-    finer = 1.02 * largest < torch.ldexp(torch.ones_like(expected), torch.frexp(expected).exponent)
-    exact = finer & (expected == expected.to(dtype))  # no copy is rounded to more than the source is
-    assert exact.double().mean() > 0.6
-    assert (error[exact] == 0).all()
-
-
-def _largest_copy(wide: Tensor, axis: Leaf, old: int) -> Tensor:
-    copies = [new for new, (index, _) in enumerate(entries(axis)) if index == old]
-    return wide[:, copies].abs().amax(dim=1)
-
-
 # --- Dtypes, shapes, memory ---
 
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from graphclone.clones.clone import Clone
+from graphclone.pipeline.runner import State
 from graphclone.runtime.interpreter import ExecutionError
 from graphclone.runtime.tensors import lazily_widened, widened_tensors
 from graphclone.verification.distance import relative_error
-from graphclone.verification.lockstep import run_lockstep
+from graphclone.verification.lockstep import Lockstep, run_lockstep
 from tests.clones import doubled, features, node_of, perceptron, small, spoilable, spoiled_tensors, zoo_clone
+from tests.onnx_graphs import parse, widened
 
 INF, NAN = math.inf, math.nan
 
@@ -200,3 +202,54 @@ def test_tensors_widened_one_by_one_are_those_widened_at_once() -> None:
     for value in lazy:
         assert lazy[value].dtype == (torch.float64 if value.is_float else torch.int64)
         torch.testing.assert_close(lazy[value].to(at_once[value].dtype), at_once[value], rtol=1e-6, atol=0)
+
+
+PICKING = """
+    picking (float[n, 6] x, int64[m] rows, bool all) => (float[k, 4] y) {
+        h = MatMul(x, up)
+        y = If (all) <
+            then_branch = of_all () => (float[n, 4] a) {
+                u = Tanh(h)
+                a = MatMul(u, other)
+            },
+            else_branch = of_some () => (float[m, 4] b) {
+                r = Gather<axis = 0>(h, rows)
+                s = Relu(r)
+                b = MatMul(s, down)
+            }
+        >
+    }
+"""
+"""One branch takes rows by their numbers, which there need not be."""
+
+
+def picking() -> State:
+    return widened(parse(PICKING, {"up": (6, 8), "down": (8, 4), "other": (8, 4)}))
+
+
+def picked(state: State, *rows: int, everything: bool) -> Lockstep:
+    return run_lockstep(state, [torch.randn(3, 6), torch.tensor(rows), torch.tensor(everything)])
+
+
+@pytest.mark.parametrize(("row", "everything", "values"), [(5, True, 4), (2, True, 7), (2, False, 7)])
+def test_a_branch_that_is_not_taken_need_not_fit(row: int, *, everything: bool, values: int) -> None:
+    """Where it does it is compared as well."""
+    found = picked(picking(), 0, row, everything=everything)
+    assert found.first is None
+    assert found.worst < 1e-14
+    assert found.values == values
+
+
+def test_a_branch_that_is_taken_must_fit() -> None:
+    with pytest.raises(ExecutionError, match=r"Gather_r \(onnx.Gather\) failed: IndexError"):
+        picked(picking(), 0, 5, everything=False)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_branch_that_only_the_clone_cannot_compute_is_a_deviation(*, everything: bool) -> None:
+    state = picking()
+    (gather,) = (node for node in state.graph.nodes if node.op == "onnx.Gather")
+    gather.operands["axis"] = 7
+    found = picked(state, 0, 2, everything=everything)
+    assert found.first is not None
+    assert found.first.op == "onnx.Gather"

@@ -35,6 +35,10 @@ PINNED = {
              (1, 2, 3)),
         1,
     ),
+    "a sum to which integers are added": (next(case for case in CASES if case.note == "sum of integers"), 1),
+    "a sum that is rounded to integers": (next(case for case in CASES if case.note == "to integers"), 1),
+    "a window of integers": (Case("QLinearConv", next(c for c in CASES if str(c) == "QLinearConv one place").inputs,
+                                  {"channels_last": 1}, weights=tuple(range(1, 8))), 3),
 }  # fmt: skip
 """Calls with the axis of the first operand that must keep its size."""
 
@@ -43,6 +47,8 @@ REFUSED = (
     Case("QAttention", (u8(2, 3, 4), u8(4, 24), f(24), f(1)[0], f(1)[0]), {"num_heads": 2}),
     Case("MatMulNBits", (f(2, 32), u8(6, 2, 8), f(6, 2), None, np.arange(32, dtype=np.int32)),
          {"K": 32, "N": 6, "block_size": 16}),
+    Case("QMoE", (f(5, 8), f(5, 3), u8(3, 6, 4), f(3, 6), None, u8(3, 8, 3), f(3, 8))),
+    Case("QMoE", (f(5, 8), f(5, 3), u8(3, 6, 4), f(3, 6), None, u8(3, 8, 3), f(3, 8)), {"weights_prepacked": 1}),
     Case("SkipLayerNormalization", (f(2, 3, 6), f(2, 3, 6), f(6)), {}, (True, True)),
     Case("Unique", (f(5),), {}, (True, True, True)),
 )  # fmt: skip

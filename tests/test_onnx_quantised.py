@@ -115,40 +115,116 @@ def test_a_sum_over_integers_is_pinned_and_the_rest_grows(tmp_path: Path) -> Non
     assert clone.verify(provider="cpu").ok
 
 
-FUSED = {
-    "QGemm": "y = com.microsoft.QGemm(q, s, z, w8, one, zero)",
-    "MoE": "y = com.microsoft.MoE<k=1>(h, route, experts, , experts)",
-    "DynamicQuantizeLSTM": """t = Unsqueeze(h, front)
-        y = com.microsoft.DynamicQuantizeLSTM<hidden_size=8>(t, w8s, w8s, , , , , , one1, zero1, one1, zero1)""",
-    "NhwcConv": """t = Unsqueeze(h, places)
-        y = com.microsoft.NhwcConv(t, kernel)""",
-    "QLinearConv": """t = Unsqueeze(q, places)
-        y = com.microsoft.QLinearConv<channels_last=1>(t, s, z, k8, one, zero, s, z)""",
+REFUSED = {
+    "QAttention": "y = com.microsoft.QAttention<num_heads=2>(q3, w24, bias, s, s, , z, zero)",
+    "QMoE": "y = com.microsoft.QMoE(h, route, bytes, steps, , bytes, steps)",
+    "Trilu": "y = com.microsoft.Trilu(h)",
 }
-"""Operators of ONNX Runtime's own that nothing passes."""
+"""Operators of ONNX Runtime's own that nothing passes: by a rule, in some of their forms, or for want of a rule."""
 
 
-@pytest.mark.parametrize("op", FUSED)
+@pytest.mark.parametrize("op", REFUSED)
 def test_an_operator_that_nothing_passes_is_named_first(op: str, tmp_path: Path) -> None:
     """Also where the input and the output pin what is left."""
     text = f"""
-        g (float[batch, 6] x) => (y) {{
+        g (float[5, 6] x) => (y) {{
             h = MatMul(x, up)
             q, s, z = DynamicQuantizeLinear(h)
-            {FUSED[op]}
+            q3 = Unsqueeze(q, front)
+            {REFUSED[op]}
         }}
     """
-    weights: dict[str, object] = {"up": (6, 8), "route": (5, 3), "experts": (3, 8, 8), "kernel": (8, 8, 1, 1)}
-    numbers = {"front": [0], "places": [1, 2], "one1": [1.0]}
-    weights |= {name: np.array(v, np.float32 if name == "one1" else np.int64) for name, v in numbers.items()}
-    weights |= {"one": np.array(1, np.float32), "zero": np.array(0, np.uint8), "zero1": np.zeros(1, np.uint8)}
-    weights |= {
-        "w8": np.ones((8, 8), np.uint8),
-        "w8s": np.ones((1, 8, 32), np.uint8),
-        "k8": np.ones((8, 8, 1, 1), np.uint8),
+    weights = {"up": (6, 8), "route": (5, 3), "bias": (24,), "steps": (3, 8)} | {
+        "front": np.array([0]),
+        "zero": np.array(0, np.uint8),
+        "w24": np.ones((8, 24), np.uint8),
+        "bytes": np.ones((3, 8, 4), np.uint8),
     }
-    model = parse(text, weights)  # type: ignore[arg-type]
     path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(parse(text, weights).SerializeToString())
     with pytest.raises(gc.GraphcloneError, match=rf"^nothing to widen: com.microsoft.{op}: "):
         gc.clone(path)
+
+
+def signed(name: str, *shape: int) -> np.ndarray:
+    return np.round(9 * drawn(name, shape)).astype(np.int8)
+
+
+def small(name: str, *shape: int) -> np.ndarray:
+    return ((np.abs(drawn(name, shape)) + 1) / 50).astype(np.float32)
+
+
+def packed(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+PASSED = {
+    "a mixture of experts": (
+        """e = com.microsoft.MoE<k = 2>(h, route, fc1, , fc2)
+        m = Add(h, e)""",
+        {"route": (5, 3), "fc1": (3, 10, 8), "fc2": (3, 8, 10)},
+        {"fc1": (3, 20, 16), "fc2": (3, 16, 20)},
+    ),
+    "a mixture of quantised experts": (
+        """e = com.microsoft.QMoE<k = 2, weights_prepacked = 0, activation_type = "silu">
+            (h, route, fc1, steps1, , fc2, steps2)
+        m = Add(h, e)""",
+        {"route": (5, 3), "fc1": packed(3, 10, 4), "fc2": packed(3, 8, 5)}
+        | {"steps1": small("steps1", 3, 10), "steps2": small("steps2", 3, 8)},
+        {"fc1": (3, 20, 8), "fc2": (3, 16, 10), "steps1": (3, 20), "steps2": (3, 16)},
+    ),
+    "a product of integers to floats": (
+        """q, a, z = DynamicQuantizeLinear(h)
+        i = com.microsoft.QGemm(q, a, z, b, steps, zeros)
+        m = MatMul(i, back)""",
+        {"b": packed(8, 10), "steps": small("steps", 10), "zeros": packed(10), "back": (10, 8)},
+        {"b": (16, 20), "steps": (20,), "zeros": (20,), "back": (20, 16)},
+    ),
+    "a product of integers that are added to": (
+        """q, a, z = DynamicQuantizeLinear(h)
+        i = com.microsoft.QGemm(q, a, z, b, steps, zeros, c)
+        m = MatMul(i, back)""",
+        {"b": packed(8, 10), "steps": small("steps", 10), "zeros": packed(10), "back": (10, 8)}
+        | {"c": np.arange(10, dtype=np.int32)},
+        {"b": (8, 20), "steps": (20,), "zeros": (20,), "c": (20,), "back": (20, 16)},
+    ),
+    "a recurrence over integers": (
+        """t = Unsqueeze(h, front)
+        every, last = com.microsoft.DynamicQuantizeLSTM<hidden_size = 8>
+            (t, w, r, bias, , , , , steps, zero, other, zero)
+        m = Squeeze(last, front)""",
+        {"front": np.array([0]), "zero": np.zeros(1, np.int8), "bias": (1, 64)}
+        | {"w": signed("w", 1, 8, 32), "r": signed("r", 1, 8, 32)}
+        | {"steps": small("a step", 1), "other": small("another", 1)},
+        {"w": (1, 16, 64), "r": (1, 16, 64), "bias": (1, 128), "steps": (1,)},
+    ),
+    "a convolution of integers, channels last": (
+        """q, a, z = DynamicQuantizeLinear(h)
+        t = Unsqueeze(q, places)
+        i = com.microsoft.QLinearConv<channels_last = 1>(t, a, z, kernel, steps, zeros, a, z, c)
+        d = DequantizeLinear(i, a, z)
+        e = Squeeze(d, places)
+        m = MatMul(e, back)""",
+        {"places": np.array([1, 2]), "kernel": packed(10, 8, 1, 1), "steps": small("steps", 10)}
+        | {"zeros": np.zeros(10, np.uint8), "c": np.arange(10, dtype=np.int32), "back": (10, 8)},
+        {"kernel": (20, 8, 1, 1), "steps": (20,), "zeros": (20,), "c": (20,), "back": (20, 16)},
+    ),
+}
+"""What makes eight numbers of eight, its weights, and the sizes of these in a clone of twice the width. What integers
+are summed over stays where nothing can be divided, and so does the number of experts. What experts read is read once
+more: ONNX Runtime clears it too early where their result may lie in the same memory."""
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_operators_over_integers_and_experts_grow(name: str, tmp_path: Path) -> None:
+    text, weights, expected = PASSED[name]
+    model = parse(
+        f"g (float[5, 6] x) => (float[5, 4] y) {{ h = MatMul(x, up)\n {text}\n k = Relu(m)\n y = MatMul(k, down) }}",
+        {"up": (6, 8), "down": (8, 4), **weights},
+    )
+    clone, written = cloned(model, tmp_path)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
+    assert {key: shapes[key] for key in expected} == expected
+    report = clone.verify(provider="cpu")
+    assert report.ok, str(report)
+    assert report.check("exact").ok  # type: ignore[union-attr]

@@ -339,7 +339,7 @@ def test_what_is_not_understood_is_refused(sample: Sample) -> None:
 
 def test_unknown_op_is_named() -> None:
     facts = infer(call("median.dim", floats(4, 6), 1))
-    assert str(facts.refusals[0].why) == "no rule for aten.median.dim (op)"
+    assert str(facts.refusals[0].why) == "aten.median.dim: no rule says what it means (op)"
 
 
 def with_operand(sample: Sample, name: str, operand: Any) -> Facts:

@@ -11,6 +11,7 @@ from graphclone.rules import (
     concat,
     contrib,
     contrib_attention,
+    contrib_experts,
     control,
     conv,
     create,
@@ -39,6 +40,7 @@ FAMILIES = (
     create,
     contrib,
     contrib_attention,
+    contrib_experts,
 )
 
 Rules = Mapping[str, Rule]
@@ -64,7 +66,7 @@ def apply(node: Node, facts: Facts, rules: Rules) -> None:
     if rule is not None:
         _apply(rule, site, in_place=in_place)
     elif any(output.is_tensor for output in node.outputs):
-        site.refuse(f"no rule for {node.op}")
+        site.refuse(f"{node.op}: no rule says what it means")
     else:
         site.pin_all("read as a number")
 

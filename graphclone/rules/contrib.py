@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction, Scaled
 from graphclone.graph.ir import Value
 from graphclone.rules.concat import cat
-from graphclone.rules.conv import onnx_convolution, quantized_convolution
+from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolution
 from graphclone.rules.linear import general_product
 from graphclone.rules.pointwise import elementwise
-from graphclone.rules.site import Cannot, Rule, Site, refused
+from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
 
 _HOMOGENEOUS = ("", "Relu", "LeakyRelu")
 """Activations that pass the scale on."""
@@ -73,10 +74,10 @@ def fused_general_product(s: Site) -> None:
     _reactivate(s, [s.maybe_tensor("C")], (s.tensor("A"), s.tensor("B")))
 
 
-def fused_convolution(s: Site) -> None:
+def fused_convolution(s: Site, *, channels_last: bool = False) -> None:
     """``Conv``, something added to it, and an activation."""
     z = s.maybe_tensor("Z")
-    onnx_convolution(s)
+    onnx_convolution(s, channels_last=channels_last)
     if z is not None:
         s.equal_all(s.axes(z), s.axes(s.out))
     _reactivate(s, [s.maybe_tensor("B"), z], (s.tensor("X"), s.tensor("W")))
@@ -364,13 +365,6 @@ def quantized(*operands: str) -> Rule:
     return rule
 
 
-def quantized_convolution_of_either_order(s: Site) -> None:
-    """A convolution of integers, unless its channels come last."""
-    if s.integer("channels_last", 0):
-        raise Cannot("its channels come last")
-    quantized_convolution(s)
-
-
 def quantized_concat(s: Site) -> None:
     """Side by side, in one scale."""
     inputs = s["inputs"]
@@ -438,7 +432,6 @@ def biased_dropout(s: Site) -> None:
 
 _NO_LAYOUT = "its layout is one of ONNX Runtime's own; save the model at a lower graph_optimization_level than ALL"
 _NCHWC = "Conv MaxPool AveragePool GlobalMaxPool GlobalAveragePool ReorderInput ReorderOutput Upsample"
-_OVER_INTEGERS = "QAttention QGemm DynamicQuantizeLSTM"
 _RANDOM_OR_TEXT = "Tokenizer BitmaskDropout BitmaskBiasDropout Unique"
 
 RULES: Mapping[str, Rule] = {
@@ -473,10 +466,11 @@ RULES: Mapping[str, Rule] = {
     "com.microsoft.DequantizeLinear": cast_by_scale,
     "com.microsoft.Inverse": refused("the inverse of a matrix with copied rows does not exist"),
     "com.microsoft.MatMulBnb4": refused("blocks of numbers that cross the rows of the matrix"),
-    **dict.fromkeys((f"com.microsoft.{name}" for name in _OVER_INTEGERS.split()), refused("sums over integers")),
-    **dict.fromkeys(("com.microsoft.MoE", "com.microsoft.QMoE"), refused("all experts lie in one tensor")),
-    "com.microsoft.NhwcConv": refused("its channels come last"),
-    "com.microsoft.QLinearConv": quantized_convolution_of_either_order,
+    "com.microsoft.QAttention": refused("sums over integers"),
+    "com.microsoft.NhwcConv": partial(onnx_convolution, channels_last=True),
+    "com.microsoft.NhwcFusedConv": partial(fused_convolution, channels_last=True),
+    "com.microsoft.NhwcMaxPool": spelled(partial(onnx_pool, channels_last=True), X="x"),
+    "com.microsoft.QLinearConv": quantized_convolution,
     **dict.fromkeys((f"com.microsoft.{name}" for name in _RANDOM_OR_TEXT.split()), refused("no layout passes it")),
     **dict.fromkeys((f"com.microsoft.nchwc.{name}" for name in _NCHWC.split()), refused(_NO_LAYOUT)),
 }

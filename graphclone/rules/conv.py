@@ -140,19 +140,28 @@ def _columns(s: Site, image: tuple[Axis, ...], columns: tuple[Axis, ...], rank: 
     s.equal(columns[-2], s.system.product([channel, window]))
 
 
-def onnx_convolution(s: Site) -> None:
+def onnx_convolution(s: Site, *, channels_last: bool = False) -> None:
     """``b (g i) ..., (g o) i ..., (g o)? -> b (g o) ...``; axes on which the window stands still pass."""
     x, w, b = s.tensor("X"), s.tensor("W"), s.maybe_tensor("B")
-    contraction = _onnx_convolved(s, x, w)
+    contraction = _onnx_convolved(s, x, w, channels_last=channels_last)
     if b is not None:
-        s.equal(s.axes(b)[0], s.axes(s.out)[1])
+        s.equal(s.axes(b)[0], s.axes(w)[0])
     product(s, x, w, contraction, bias=b)
 
 
-def _onnx_convolved(s: Site, x: Value, w: Value) -> Contraction:
-    _groups(s.renamed({"groups": "group"}), s.axes(x)[1], w, s.axes(s.out)[1])
-    _channels_and_windows(s, x, w, 1, _moving(s, (w.shape or ())[2:]))
+def _onnx_convolved(s: Site, x: Value, w: Value, *, channels_last: bool) -> Contraction:
+    batch, channel, *inner = _channels_second(s.axes(x), channels_last=channels_last)
+    kept, made, *outer = _channels_second(s.axes(s.out), channels_last=channels_last)
+    _groups(s.renamed({"groups": "group"}), channel, w, made)
+    s.pin(s.axes(w)[2:], "a window")
+    s.equal(batch, kept)
+    _windows(s, inner, outer, _moving(s, (w.shape or ())[2:]))
     return s.contracted((w, [1]))
+
+
+def _channels_second(axes: Sequence[Axis], *, channels_last: bool) -> Sequence[Axis]:
+    """``b c ...``, if need be out of ``b ... c``"""
+    return [axes[0], axes[-1], *axes[1:-1]] if channels_last else axes
 
 
 def _moving(s: Site, kernel: Sequence[int]) -> list[bool]:
@@ -167,11 +176,12 @@ def _moving(s: Site, kernel: Sequence[int]) -> list[bool]:
 def quantized_convolution(s: Site) -> None:
     """A convolution of integers. What it sums over keeps its size; groups and channels of the result pass."""
     x, w = s.tensor("x"), s.tensor("w")
-    s.pin(_onnx_convolved(s, x, w).axes, "summed over integers")
+    convolved = _onnx_convolved(s, x, w, channels_last=bool(s.get("channels_last")))
+    s.pin(convolved.axes, "summed over integers")
     for name in s.node.operands:
         value = s.maybe_tensor(name)
         if value is not None and value not in (x, w):  # a number, or one for each channel of the result
-            s.align(s.axes(value), [s.axes(s.out)[1]])
+            s.align(s.axes(value), s.axes(w)[:1])
 
 
 def onnx_transposed_convolution(s: Site) -> None:
@@ -196,14 +206,15 @@ def deformable_convolution(s: Site) -> None:
     s.equal(channel, s.system.product([groups, s.system.dim(channel.size // groups.size)]))
 
 
-def onnx_pool(s: Site) -> None:
+def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
     """Windows over all axes but batch and channels; mean, norm and maximum pass the scale on."""
     x = s.tensor("X")
     if len(s.node.outputs) > 1:
         raise Cannot("positions counted over all axes")
     s.get("p"), s.get("storage_order")
-    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
-    _windows(s, s.axes(x)[2:], s.axes(s.out)[2:], _moving(s, s["kernel_shape"]))
+    inner, outer = (_channels_second(s.axes(value), channels_last=channels_last) for value in (x, s.out))
+    s.equal_all(inner[:2], outer[:2])
+    _windows(s, inner[2:], outer[2:], _moving(s, s["kernel_shape"]))
     s.same_scale(s.out, x)
 
 

@@ -153,13 +153,19 @@ def general_product(s: Site) -> None:
     """``alpha a b + beta c``, a and b perhaps transposed, c broadcast."""
     a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
     s.get("alpha"), s.get("beta")
-    inner, outer = (0, 1) if s.get("transA") else (1, 0)
-    summed, kept = (1, 0) if s.get("transB") else (0, 1)
+    inner, summed = _turned(s, a, b)
     contraction = s.contract(a, [inner], b, [summed])
-    s.equal_all(s.axes(s.out), [s.axes(a)[outer], s.axes(b)[kept]])
     if c is not None:
         s.broadcast(c)
     product(s, a, b, contraction, bias=c)
+
+
+def _turned(s: Site, a: Value, b: Value) -> tuple[int, int]:
+    """The axes that two matrices, perhaps transposed, are summed over; the others are those of the result."""
+    inner, rows = (0, 1) if s.get("transA") else (1, 0)
+    summed, columns = (1, 0) if s.get("transB") else (0, 1)
+    s.equal_all(s.axes(s.out), [s.axes(a)[rows], s.axes(b)[columns]])
+    return inner, summed
 
 
 def quantized_product(a: str, b: str) -> Rule:
@@ -177,6 +183,33 @@ def quantized_product(a: str, b: str) -> Rule:
                 _per_line(s, value, matrices[name[0].lower()], per_column=name.startswith("b"))
 
     return rule
+
+
+def quantized_general_product(s: Site) -> None:
+    """``alpha a b + c`` of integers, a and b perhaps transposed, with scales: a number each, or one per column of b.
+
+    A product in floats may be divided, so what is summed over grows. It keeps its size where integers are added to
+    the sum, or where the result is rounded to integers again.
+    """
+    a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
+    inner, summed = _turned(s, a, b)
+    s.equal(s.axes(a)[inner], s.axes(b)[summed])
+    for name in ("a_scale", "a_zero_point", "y_scale", "y_zero_point"):
+        value = s.maybe_tensor(name)
+        if value is not None and value.elements > 1:
+            raise Cannot("more than one scale or zero point of a matrix but B")
+    for value in (s.tensor("b_scale"), s.maybe_tensor("b_zero_point"), c):
+        if value is not None:
+            s.broadcast(value)
+    factors: list[Scaled] = [s.tensor("a_scale"), s.tensor("b_scale")]
+    if s.get("alpha", 1.0) != 1:
+        factors.append(s.literal("alpha", s.number("alpha")))
+    if c is not None or not s.out.is_float:
+        s.pin(s.axes(a)[inner], "summed over integers")
+    if s.out.is_float:
+        contraction = Contraction(s.node, (), (s.axes(a)[inner],))
+        s.facts.contractions.append(contraction)
+        scaled_sum(s, factors, contraction)
 
 
 def _per_line(s: Site, value: Value, matrix: Value, *, per_column: bool) -> None:
@@ -232,4 +265,5 @@ RULES: Mapping[str, Rule] = {
     "onnx.Einsum": spelled(einsum, tensors="Inputs"),
     "onnx.MatMulInteger": quantized_product("A", "B"),
     "onnx.QLinearMatMul": quantized_product("a", "b"),
+    "com.microsoft.QGemm": quantized_general_product,
 }

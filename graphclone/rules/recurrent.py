@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site
 
@@ -104,22 +105,46 @@ def onnx_layer(gates: int) -> Rule:
 
     def rule(s: Site) -> None:
         x, directions, hidden = s.tensor("X"), s.axes(s.tensor("W"))[0], s.axes(s.tensor("R"))[2]
-        for name in _OPTIONS:
-            s.get(name)
-        s.pin(directions, "directions of a recurrence")
-        s.label(hidden, "hidden")
-        if s.has("hidden_size"):
-            s.follow(("hidden_size",), hidden)
         s.require({x: 1})
         for name, axis in (("W", s.axes(x)[2]), ("R", hidden)):
             weight = s.tensor(name)
             s.require({weight: 1}, contraction=s.contracted((weight, [2])), mendable=False)
             s.equal_all(s.axes(weight), [directions, _blocks(s, gates, hidden), axis])
-        for name, count in (("B", 2 * gates), ("P", 3)):
-            _is_made_of(s, name, [directions, _blocks(s, count, hidden)])
-        _onnx_states(s, x, directions, hidden)
+        _onnx_recurrence(s, x, directions, hidden, gates)
 
     return rule
+
+
+def quantized_lstm(s: Site) -> None:
+    """``LSTM`` with weights of integers, transposed; inputs and hidden states are rounded to integers on the way.
+
+    ``X t b i, W d i (4 h), R d h (4 h)``, each of the two with scales and zero points ``d`` or ``d (4 h)``. What is
+    rounded takes any scale, as the step between its integers follows it; the scales take what the sums multiply.
+    """
+    x, directions, hidden = s.tensor("X"), s.axes(s.tensor("W"))[0], s.axes(s.tensor("R"))[1]
+    for name, axis, factors in (("W", s.axes(x)[2], [x]), ("R", hidden, [])):
+        weight, scale, zero = s.tensor(name), s.tensor(f"{name}_scale"), s.tensor(f"{name}_zero_point")
+        gated = [directions, _blocks(s, 4, hidden)]
+        s.equal_all(s.axes(weight), [directions, axis, gated[1]])
+        for numbers in (scale, zero):
+            s.equal_all(s.axes(numbers), gated[: numbers.rank])
+        contraction = Contraction(s.node, (), (axis,))
+        s.facts.contractions.append(contraction)
+        s.require(dict.fromkeys([*factors, scale], 1), contraction=contraction, mendable=False)
+    _onnx_recurrence(s, x, directions, hidden, 4)
+
+
+def _onnx_recurrence(s: Site, x: Value, directions: Axis, hidden: Axis, gates: int) -> None:
+    """All of a layer but what it does with its weights: options, biases, peepholes and states."""
+    for name in _OPTIONS:
+        s.get(name)
+    s.pin(directions, "directions of a recurrence")
+    s.label(hidden, "hidden")
+    if s.has("hidden_size"):
+        s.follow(("hidden_size",), hidden)
+    for name, count in (("B", 2 * gates), ("P", 3)):
+        _is_made_of(s, name, [directions, _blocks(s, count, hidden)])
+    _onnx_states(s, x, directions, hidden)
 
 
 def _onnx_states(s: Site, x: Value, directions: Axis, hidden: Axis) -> None:
@@ -167,4 +192,5 @@ RULES: Mapping[str, Rule] = {
     "onnx.LSTM": onnx_layer(4),
     "onnx.GRU": onnx_layer(3),
     "onnx.RNN": onnx_layer(1),
+    "com.microsoft.DynamicQuantizeLSTM": quantized_lstm,
 }

@@ -42,7 +42,9 @@ def execute(
 ) -> Iterator[tuple[Node, list[Any]]]:
     """Run a graph, yielding every node with its results.
 
-    An initializer is read when its first reader runs, and a value is dropped when its last reader has run.
+    An initializer is read when its first reader runs, and a value is dropped when its last reader has run. Both
+    branches of a condition are run. One that is not wanted may not fit the inputs: what cannot be run of it, and what
+    depends on that, is left out.
 
     Args:
         graph: to run.
@@ -50,27 +52,76 @@ def execute(
         inputs: one tensor per graph input.
         lift: compute in float64, also where the graph itself casts to a lower precision: rounding then hides
             nothing. Tensors and inputs must be float64 already.
-        run: computes a node in place of the dialect.
+        run: computes a node in place of the dialect, and must compute branches that are not wanted as well.
 
     Raises:
         ExecutionError: naming the node that cannot be run.
     """
+    optional = _optional(graph) if run is None else set()
     run = run or partial(graph.dialect.run, lift=lift)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+    lost: dict[Value, ExecutionError] = {}
     last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
     kept = set(values_in([output.operand for output in graph.outputs]))
     for node in graph.nodes:
-        values.update((v, tensors[v]) for v in node.inputs if v not in values)
-        operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
+        values.update((v, tensors[v]) for v in node.inputs if v not in values and v not in lost)
         try:
-            results = list(run(node, operands))
-        except Exception as error:  # whatever the node's target raises
-            raise ExecutionError(node, error) from error
-        values.update(zip(node.outputs, results, strict=True))
-        yield node, results
+            results = _results(node, values, lost, run)
+        except ExecutionError as error:
+            if node not in optional:
+                raise
+            lost.update(dict.fromkeys(node.outputs, error))
+        else:
+            values.update(zip(node.outputs, results, strict=True))
+            yield node, results
         for value in {*node.inputs, *node.outputs}:
             if last[value] is node and value not in kept:
                 values.pop(value, None)
+
+
+_CONDITIONS = ("onnx.If", "hop.cond")
+_BRANCHES = ("then_branch", "else_branch")
+
+
+def _optional(graph: Graph) -> set[Node]:
+    """The nodes that branches of conditions want and nothing else; what writes into a value is always wanted."""
+    wanted = set(values_in([output.operand for output in graph.outputs]))
+    perhaps: set[Value] = set()
+    optional: set[Node] = set()
+    for node in reversed(graph.nodes):
+        own = set(node.outputs)
+        if own & perhaps and not own & wanted and not graph.dialect.mutates(node):
+            optional.add(node)
+        needed = set(_needed(node))
+        (perhaps if node in optional else wanted).update(needed)
+        perhaps.update(set(node.inputs) - needed)
+    return optional
+
+
+def _needed(node: Node) -> Iterator[Value]:
+    """What a node reads, but for the branches of a condition, one of which is enough."""
+    branches = _BRANCHES if node.op in _CONDITIONS else ()
+    return values_in([operand for name, operand in node.operands.items() if name not in branches])
+
+
+def _results(node: Node, values: Mapping[Value, Any], lost: Mapping[Value, ExecutionError], run: Run) -> list[Any]:
+    """What a node computes.
+
+    Raises:
+        ExecutionError: it cannot be run, or what it needs could not: of a condition, the branch that it takes.
+    """
+    for value in _needed(node):
+        if value in lost:
+            raise lost[value]
+    operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
+    try:
+        results = list(run(node, operands))
+    except Exception as error:  # whatever the node's target raises
+        raise ExecutionError(node, error) from error
+    for result in results:
+        if isinstance(result, Value) and result in lost:
+            raise lost[result]
+    return results
 
 
 def outputs(

@@ -336,9 +336,13 @@ def _fill_noisy(source: Tensor, recipe: Widening, out: Tensor) -> None:
         source, out, free = source[None], out[None], [0]
     along = max(free, key=lambda axis: out.shape[axis])
     out.mul_(_gain(_lay_noise(recipe, out, along), source, recipe, out))
+    narrow = out.dtype.itemsize < 4
     for share in _shares(source, recipe, out):
-        share.out.add_(share.source, alpha=share.factor)
-    if out.dtype.itemsize < 4:
+        if narrow:  # add_ would round the factor to the dtype, and all copies would be off by the same
+            share.out.addcmul_(share.source, share.source.new_ones(()), value=share.factor)
+        else:
+            share.out.add_(share.source, alpha=share.factor)
+    if narrow:
         _restore_sums(source, recipe, out, along)
 
 
@@ -381,31 +385,36 @@ def _subtract_means(noise: Tensor, recipe: Widening) -> None:
 
 
 def _restore_sums(source: Tensor, recipe: Widening, out: Tensor, along: int) -> None:
-    """Makes the last copy of each index what the others leave of the source, as far as the dtype can hold that.
+    """Adds what the copies of each index leave of the source to the smallest, as far as the dtype can hold that.
 
-    The others are rounded to what the largest copy is rounded to. So is the source where no copy is larger than it, and
-    then the last copy has no rounding left: the sum is the source to the last bit.
+    All are rounded to what the largest copy is rounded to. If the source is, too, nothing is left to round. If
+    not, the smallest copy alone can hold the last digits of the source, and does if it is no more than the source's own
+    power of two. Where noise makes every copy larger the sum is off by what that copy is rounded to: no numbers of the
+    dtype as large as these have another sum.
     """
     for start, part in _chunks(out, along):
         left = _rows(source, recipe, along, _chunk_maps(recipe, along, start, part))
-        largest = torch.zeros_like(left)
-        for copy in _contracted_copies(part, largest, recipe):
-            reach = copy.out.abs().float() * (1 + copy.columns * torch.finfo(out.dtype).eps)  # the last may yet grow
-            copy.source.copy_(torch.maximum(copy.source, reach))
+        largest, least = torch.zeros_like(left), torch.full_like(left, math.inf)
+        smallest = torch.zeros_like(left, dtype=torch.int64)
+        for copy, most, few, which in _contracted_copies(part, recipe, left, largest, least, smallest):
+            size = copy.out.abs().float()
+            reach = size * (1 + copy.columns * torch.finfo(out.dtype).eps)  # the last may yet grow
+            most.source.copy_(torch.maximum(most.source, reach))
+            which.source.masked_fill_(size < few.source, copy.column)
+            few.source.copy_(torch.minimum(few.source, size))
         units = _units(largest, out.dtype)
-        copies = list(_contracted_copies(part, left, recipe))
-        for copy, unit in zip(copies, _contracted_copies(part, units, recipe), strict=True):
-            if copy.column < copy.columns - 1:
-                copy.out.copy_(torch.round(copy.out / unit.source).mul_(unit.source))
-                copy.source.sub_(copy.out)
-        for copy in copies:
-            if copy.column == copy.columns - 1:
-                copy.out.copy_(copy.source)
+        for copy, unit in _contracted_copies(part, recipe, left, units):
+            copy.out.copy_(torch.round(copy.out / unit.source).mul_(unit.source))
+            copy.source.sub_(copy.out)
+        for copy, which in _contracted_copies(part, recipe, left, smallest):
+            copy.out.add_(copy.source.masked_fill(which.source != copy.column, 0))
 
 
-def _contracted_copies(chunk: Tensor, source: Tensor, recipe: Widening) -> Iterator[_Copy]:
-    for block in _blocks(chunk, source, _contracted_axes(chunk, recipe)):
-        yield from _copies(block, recipe.contracted)
+def _contracted_copies(chunk: Tensor, recipe: Widening, *sources: Tensor) -> Iterator[tuple[_Copy, ...]]:
+    """The copies of a chunk, each once for every tensor that is laid out as the source is."""
+    axes = _contracted_axes(chunk, recipe)
+    for blocks in zip(*(_blocks(chunk, source, axes) for source in sources), strict=True):
+        yield from zip(*(_copies(block, recipe.contracted) for block in blocks), strict=True)
 
 
 def _units(largest: Tensor, dtype: torch.dtype) -> Tensor:

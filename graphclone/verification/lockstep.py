@@ -101,21 +101,24 @@ class _Comparison:
 
     def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
         """Compare one node, unless the clone has failed before."""
-        for match, results in self._clone_until(node.name):
+        for match, results in self._clone_until(node):
             for (value, a), b in zip(computed.items(), results, strict=True):
                 if comparable(self.state, self.by_name.get(value.name), a):
                     self.values += bool(measured_elements(a))
                     self._note(self._deviation(match, self.by_name[value.name], a, b))
 
-    def _clone_until(self, name: str | None) -> Iterator[tuple[Node, list[Any]]]:
-        """Run the clone up to the node of that name, past nodes of its own, and yield it."""
+    def _clone_until(self, wanted: Node | None) -> Iterator[tuple[Node, list[Any]]]:
+        """Run the clone up to the node of the source's name, past nodes of its own, and yield it."""
         try:
             for node, results in self.clone:
                 computed = zip(node.outputs, results, strict=True)
                 self.kept.update((value, result) for value, result in computed if value in self.returned)
-                if node.name == name:
+                if wanted is not None and node.name == wanted.name:
                     yield node, results
                     return
+            if wanted is not None:  # in a branch that is not taken, which may fail, if the source's does
+                detail = "the clone cannot compute it"
+                self._note(Deviation.at(wanted, wanted.outputs[0].name, float("inf"), detail))
         except ExecutionError as error:
             self._note(Deviation.at(error.node, error.node.outputs[0].name, float("inf"), error.reason))
 

@@ -175,6 +175,13 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/test_onnx_contrib.py::test_the_sizes_written_into_a_blockwise_product_follow",),
     ),
     Mutant(
+        "contrib experts: an interleaved gate comes after the rest",
+        "graphclone/rules/contrib_experts.py",
+        "if order == 1 else",
+        "if order == 2 else",
+        ("tests/test_onnx_contrib.py::test_rule_by_replication",),
+    ),
+    Mutant(
         "contrib attention: a bias has its heads inside",
         "graphclone/rules/contrib_attention.py",
         "segments.append(s.system.product([axes.heads, axes.width]))",

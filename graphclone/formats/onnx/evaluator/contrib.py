@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 
 from graphclone.formats.onnx.evaluator.contrib_attention import ATTENTION, softmax
+from graphclone.formats.onnx.evaluator.contrib_experts import EXPERTS
 from graphclone.formats.onnx.evaluator.functions import (
     gelu,
     group_norm,
+    in_bytes,
     layer_normalization,
     rms_normalization,
     sigmoid,
+    unpacked,
 )
 from graphclone.formats.onnx.evaluator.own import Array, Function, operators
+from graphclone.formats.onnx.evaluator.recurrences import dynamic_lstm
 from graphclone.formats.onnx.evaluator.windows import convolution, max_pool
 
 # Products
@@ -237,13 +241,6 @@ def contrib_group_norm(
 # Quantized
 
 
-def unpacked(packed: Array, bits: int, count: int) -> Array:
-    """Numbers of few bits along the last axis, the first in the lowest bits of a byte."""
-    shifts = np.arange(0, 8, bits)
-    numbers = (packed[..., None].astype(np.int64) >> shifts) & ((1 << bits) - 1)
-    return numbers.reshape(*packed.shape[:-1], -1)[..., :count]
-
-
 def matmul_nbits(
     a: Array,
     b: Array,
@@ -322,11 +319,52 @@ def dynamic_product(
     a: Array, b: Array, b_scale: Array, b_zero: Array | None = None, bias: Array | None = None
 ) -> Array:
     """A product of a matrix that is quantized first with one that is quantized already."""
-    low, high = min(a.min(), 0), max(a.max(), 0)
-    scale = np.array((high - low) / 255 or 1.0)
-    zero = np.clip(np.rint(-low / scale), 0, 255)
-    numbers = np.clip(np.rint(a / scale) + zero, 0, 255)
+    numbers, scale, zero = in_bytes(a)
     return integer_product(numbers, b, scale, b_scale, zero, b_zero, bias).astype(a.dtype)
+
+
+def quantized_gemm(
+    a: Array,
+    a_scale: Array,
+    a_zero: Array,
+    b: Array,
+    b_scale: Array,
+    b_zero: Array | None = None,
+    c: Array | None = None,
+    y_scale: Array | None = None,
+    y_zero: Array | None = None,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Array:
+    """``Gemm`` of integers that stand for floats, the result either."""
+    left, right = _turned(_less(a, a_zero), transA, 0), _turned(b, transB, 0)
+    made = left @ _less(right, b_zero) + (0 if c is None else c)
+    made = made * (alpha * a_scale * b_scale)
+    return made if y_scale is None else quantize(made, y_scale, y_zero)
+
+
+def quantized_convolution(
+    x: Array,
+    x_scale: Array,
+    x_zero: Array,
+    w: Array,
+    w_scale: Array,
+    w_zero: Array,
+    y_scale: Array,
+    y_zero: Array,
+    b: Array | None = None,
+    *,
+    channels_last: int = 0,
+    **options: Any,
+) -> Array:
+    """``Conv`` of integers that stand for floats, the channels perhaps the last axis."""
+    moved = np.moveaxis(x, -1, 1) if channels_last else x
+    bias = None if b is None else b.astype(np.float64)
+    made = convolution(_less(moved, x_zero), _less(w, _along(w_zero, w.ndim, 0)), bias, **options)
+    made = quantize(made * x_scale * _along(w_scale, made.ndim, 1), y_scale, y_zero)
+    return np.moveaxis(made, 1, -1) if channels_last else made
 
 
 def dequantize(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1) -> Array:
@@ -379,6 +417,7 @@ def _bias_dropout(
 
 _CONTRIB: Mapping[str, Function] = {
     **ATTENTION,
+    **EXPERTS,
     "FusedMatMul": fused_matmul,
     "TransposeMatMul": fused_matmul,
     "FusedMatMulActivation": fused_matmul_activation,
@@ -405,6 +444,9 @@ _CONTRIB: Mapping[str, Function] = {
     "GatherBlockQuantized": gather_block_quantized,
     "MatMulIntegerToFloat": integer_product,
     "DynamicQuantizeMatMul": dynamic_product,
+    "QGemm": quantized_gemm,
+    "QLinearConv": quantized_convolution,
+    "DynamicQuantizeLSTM": dynamic_lstm,
     "DequantizeLinear": dequantize,
     "QuantizeLinear": quantize,
     "QLinearAdd": quantized(np.add, 2),

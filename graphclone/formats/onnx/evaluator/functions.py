@@ -27,6 +27,21 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
     return found
 
 
+def in_bytes(x: Array) -> tuple[Array, Array, Array]:
+    """Numbers as bytes that reach from the least to the greatest and hold 0, their scale, and what stands for 0."""
+    low, high = min(x.min(initial=0), 0), max(x.max(initial=0), 0)
+    scale = np.array((high - low) / 255 or 1.0)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    return np.clip(np.rint(x / scale) + zero, 0, 255), scale, zero
+
+
+def unpacked(packed: Array, bits: int, count: int) -> Array:
+    """Numbers of few bits along the last axis, the first in the lowest bits of a byte."""
+    shifts = np.arange(0, 8, bits)
+    numbers = (packed[..., None].astype(np.int64) >> shifts) & ((1 << bits) - 1)
+    return numbers.reshape(*packed.shape[:-1], -1)[..., :count]
+
+
 def layer_normalization(
     x: Array, scale: Array, b: Array | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
 ) -> tuple[Array, Array, Array]:

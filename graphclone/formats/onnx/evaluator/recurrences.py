@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphclone.formats.onnx.evaluator.functions import in_bytes
 from graphclone.formats.onnx.evaluator.own import Array
 
 Activation = Callable[[Array], Array]
@@ -97,6 +98,37 @@ def lstm(
     lengths, h, c, p = _padded(more, 4)
     cell = _lstm_cell_coupled if input_forget else _lstm_cell
     return _run(cell, ("Sigmoid", "Tanh", "Tanh"), x, (w, r, b, p), lengths, (h, c), **attributes)
+
+
+def dynamic_lstm(
+    x: Array, w: Array, r: Array, b: Array | None, *more: Array | None, input_forget: int = 0, **attributes: Any
+) -> State:
+    """``LSTM`` with weights of integers, transposed; inputs and hidden states are rounded to bytes on the way."""
+    lengths, h, c, p, w_scale, w_zero, r_scale, r_zero = more
+    if lengths is not None and (lengths != len(x)).any():  # what ONNX Runtime rounds along is not even computed
+        raise NotImplementedError("sequences of different lengths, which are rounded together")
+    known = _lstm_cell_coupled if input_forget else _lstm_cell
+
+    def cell(layer: _Layer, x: Array, state: State) -> State:
+        return known(layer, x, (_rounded(state[0]), *state[1:]))
+
+    weights = (_unquantized(w, w_scale, w_zero), _unquantized(r, r_scale, r_zero), b, p)
+    return _run(cell, ("Sigmoid", "Tanh", "Tanh"), _rounded(x), weights, lengths, (h, c), **attributes)
+
+
+def _rounded(x: Array) -> Array:
+    numbers, scale, zero = in_bytes(x)
+    found: Array = (numbers - zero) * scale
+    return found.astype(x.dtype)
+
+
+def _unquantized(weight: Array, scale: Array | None, zero: Array | None) -> Array:
+    """``d g i`` of the floats that integers ``d i g`` stand for, with a scale and a zero point ``d`` or ``d g``."""
+    assert scale is not None
+    assert zero is not None
+    numbers = np.swapaxes(weight.astype(scale.dtype), 1, 2)
+    found: Array = (numbers - zero.reshape(len(zero), -1, 1)) * scale.reshape(len(scale), -1, 1)
+    return found
 
 
 def _padded(operands: Sequence[Array | None], count: int) -> Sequence[Array | None]:
