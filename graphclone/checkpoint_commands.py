@@ -16,6 +16,7 @@ from graphclone.printer import print_state
 
 if TYPE_CHECKING:
     from graphclone.checkpoints import Written
+    from graphclone.drawn_inputs import Given
 
 
 def refuse_options(arguments: Namespace) -> None:
@@ -29,8 +30,8 @@ def refuse_options(arguments: Namespace) -> None:
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
 
 
-def clone(arguments: Namespace) -> int:
-    """Write a wider checkpoint, once it is verified."""
+def clone(arguments: Namespace, inputs: Given) -> int:
+    """Write a wider checkpoint, once it is verified; ``inputs`` are what its source is to be fed."""
     from graphclone.checkpoints import MAX_SHARD_SIZE, Written, plan_checkpoint, write_checkpoint
 
     for option in ("passes", "untie"):
@@ -54,6 +55,7 @@ def clone(arguments: Namespace) -> int:
             snr_db=arguments.snr_db,
             seed=arguments.seed,
             dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
+            inputs=inputs,
             trust_remote_code=arguments.trust_remote_code,
             resume=arguments.resume,
             force=arguments.force,
@@ -87,6 +89,9 @@ def _command(arguments: Namespace) -> str:
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
     words += ["--dtype", arguments.dtype] if arguments.dtype else []
+    words += ["--inputs", arguments.inputs] if arguments.inputs else []
+    for name, sizes in arguments.input:
+        words += ["--input", f"{name}={'x'.join(map(str, sizes))}"]
     words += ["--trust-remote-code"] if arguments.trust_remote_code else []
     return shlex.join(words)
 

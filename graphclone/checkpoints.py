@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from graphclone.checks import Report
+    from graphclone.drawn_inputs import Given
 
 MAX_SHARD_SIZE = 5_000_000_000
 """Bytes of a shard, as ``save_pretrained`` has it."""
@@ -79,7 +80,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         seed: of the noise.
         dtype: of the clone's weights, if not that of the source's.
         max_shard_size: bytes of tensors in a file, at most.
-        inputs: example inputs by name, for a model that none can be made for; see ``read_inputs``.
+        inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
+            that values are drawn for; see ``read_inputs``.
         trust_remote_code: let code that comes with the checkpoint run.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.
@@ -232,22 +234,28 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
 
 @dataclass(frozen=True)
 class CheckpointSource(Source):
-    """A checkpoint, by its folder or hub id; for outputs that are no checkpoints, a model in memory."""
+    """A checkpoint, by its folder or hub id; for outputs that are no checkpoints, a model in memory.
+
+    Attributes:
+        inputs: what the user says about its inputs, by name.
+    """
+
+    inputs: Given = field(default_factory=dict)
 
     @classmethod
-    def of(cls, text: str) -> CheckpointSource:
+    def of(cls, text: str, inputs: Given) -> CheckpointSource:
         """The checkpoint as a model that can be built."""
 
         def make() -> tuple[Any, tuple[()], dict[str, Any]]:
-            checkpoint = open_checkpoint(text)
+            checkpoint = open_checkpoint(text, inputs=inputs)
             with quiet():
                 module = checkpoint.cls.from_pretrained(checkpoint.folder, dtype=checkpoint.dtype)
             return module, (), checkpoint.example_inputs
 
-        return cls(text, make)
+        return cls(text, make, inputs)
 
     def trace(self, widen_io: tuple[str, ...] = ()) -> Traced:
-        checkpoint = open_checkpoint(self.name)
+        checkpoint = open_checkpoint(self.name, inputs=self.inputs)
         graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
         state = State(graph, Request(widen_io=widen_io))

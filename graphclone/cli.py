@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     _command(commands, "passes", "list the passes").set_defaults(run=_lazily("list_passes"))
     rules = _command(commands, "rules", "list the operators that have rules")
     rules.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
+    _inputs_arguments(rules)
     rules.set_defaults(run=_lazily("list_rules"))
     return top
 
@@ -189,7 +190,7 @@ def _provider_argument(command: _Parser) -> None:
 
 
 def _inputs_arguments(command: _Parser) -> None:
-    only = command.add_argument_group("when sizes and values that an .onnx file accepts are not found by trying")
+    only = command.add_argument_group("when what an .onnx file or a checkpoint is fed is not found by itself")
     only.add_argument(
         "--input", action="append", type=shape, default=[], metavar="NAME=SHAPE", help="such as x=1x3x64x64"
     )

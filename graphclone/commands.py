@@ -43,7 +43,7 @@ def inspect(arguments: Namespace) -> int:
 
 
 def _inputs(arguments: Namespace) -> Given:
-    """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
+    """What the user says about inputs: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
     from graphclone.npz import load_arrays
@@ -69,7 +69,7 @@ def clone(arguments: Namespace) -> int:
     given = _inputs(arguments)
     source, target = resolve(arguments.model, given), Path(arguments.output)
     if isinstance(source, CheckpointSource) and target.suffix not in saving.SUFFIXES:
-        return checkpoint_commands.clone(arguments)
+        return checkpoint_commands.clone(arguments, given)
     checkpoint_commands.refuse_options(arguments)
     saving.check_target(target, arguments.force)
     passes = _pipeline(arguments.passes)
@@ -176,12 +176,12 @@ def _compared(arguments: Namespace) -> Report:
     from graphclone.verify import verify_files
     from graphclone.verify_checkpoints import verify_folders
 
-    texts = (arguments.source, arguments.clone)
+    texts, given = (arguments.source, arguments.clone), _inputs(arguments)
     found = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in found):
-        return verify_folders(*texts)
+        return verify_folders(*texts, inputs=given)
     source, wide = map(_onnx, texts)
-    return verify_files(source, wide, arguments.provider, inputs=_inputs(arguments))
+    return verify_files(source, wide, arguments.provider, inputs=given)
 
 
 def _onnx(text: str) -> Path:
@@ -228,7 +228,7 @@ def list_rules(arguments: Namespace) -> int:
 
 
 def _list_missing(arguments: Namespace) -> int:
-    source = resolve(arguments.missing)
+    source = resolve(arguments.missing, _inputs(arguments))
     with report.progress(f"tracing {source.name}"):
         missing = inspection.missing_rules(source.trace())
     if arguments.json:

@@ -119,16 +119,21 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
     return _compared(plan.checkpoint, folder, source, widened)
 
 
-def verify_folders(source: str | Path, clone: str | Path) -> Report:
+def verify_folders(source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None) -> Report:
     """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
+
+    Args:
+        source: one of them.
+        clone: the other.
+        inputs: what to feed both instead; as for ``clone_checkpoint``.
 
     Raises:
         GraphcloneError: one cannot be read, or the first not run.
     """
     wide = open_checkpoint(clone)
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, inputs=inputs)
     if checkpoint.dtype != wide.dtype:
-        checkpoint = open_checkpoint(source, dtype=wide.dtype)
+        checkpoint = open_checkpoint(source, inputs=inputs, dtype=wide.dtype)
     runs = run_source(checkpoint)
     return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is), alike_only=True)
 
