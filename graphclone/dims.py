@@ -24,6 +24,7 @@ class Dim:
         axis: the leaf that stands for it.
         name: unique in its graph, after the modules it lives in.
         group: the name with layer numbers starred.
+        numbered: the name with a number in place of what tells it apart from others, which is understood as well.
         size: in the source.
         parameters: names of the parameters that have it, in order.
         pin: why it cannot grow, if so.
@@ -33,6 +34,7 @@ class Dim:
     axis: Axis
     name: str
     group: str
+    numbered: str
     size: int
     parameters: tuple[str, ...]
     pin: Why | None
@@ -40,7 +42,8 @@ class Dim:
 
     def matches(self, pattern: str) -> bool:
         """Whether a name or a pattern with wildcards means this dim."""
-        return pattern in (self.name, self.group) or fnmatchcase(self.name, pattern)
+        known = self.numbered if "#" in pattern else self.name
+        return pattern in (self.name, self.group) or fnmatchcase(known, pattern)
 
 
 def dims(facts: Facts) -> list[Dim]:
@@ -51,13 +54,14 @@ def dims(facts: Facts) -> list[Dim]:
     """
     touched = _touched(facts)
     inner = _inner(facts)
-    names = _names(facts, _by_path(facts, touched))
+    names, numbered = _names(facts, _by_path(facts, touched))
     groups = {axis: _starred(name) for axis, name in names.items()}
     return [
         Dim(
             axis=axis,
             name=names[axis],
             group=groups[axis],
+            numbered=numbered[axis],
             size=axis.size,
             parameters=tuple(dict.fromkeys(name for name, _ in uses)),
             pin=axis.pin,
@@ -105,8 +109,8 @@ def _inner(facts: Facts) -> set[Axis]:
 # Names
 
 
-def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, str]:
-    """A unique name per dim."""
+def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> tuple[dict[Axis, str], dict[Axis, str]]:
+    """A unique name per dim, and another with a number in place of what tells it apart."""
     labels = {leaf: label for axis, label in facts.labels for leaf in _labelled(facts, axis)}
     paths = _paths(facts)
     contracted = {paths[i.name]: facts.folded[i.value] for i in facts.graph.initializers if i.value in facts.folded}
@@ -116,7 +120,7 @@ def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axi
     short = {axis: _shortened(name) for axis, name in long.items()}
     clashes = _clashing(short, long)
     chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in touched}
-    return _numbered(_told_apart(chosen, tails))
+    return _numbered(_told_apart(chosen, tails)), _numbered(chosen)
 
 
 def _by_path(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, list[tuple[str, int]]]:
@@ -275,7 +279,7 @@ def _telling(crowds: Sequence[Sequence[Axis]], tails: Mapping[Axis, Sequence[str
 
 
 def _numbered(names: dict[Axis, str]) -> dict[Axis, str]:
-    """Names made unique by a number where a module is called as a tail is."""
+    """Names made unique by a number."""
     seen: Counter[str] = Counter()
     unique: dict[Axis, str] = {}
     for axis, name in names.items():

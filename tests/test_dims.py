@@ -159,6 +159,12 @@ def test_dims_of_experts_are_told_apart_by_parameter() -> None:
     assert wide["layers.1.experts.down"].shape == (12, 10, 12)
 
 
+@pytest.mark.parametrize("pattern", ["layers.*.experts#2", "layers.*.experts#*", "layers.*.experts.d*"])
+def test_a_number_in_place_of_what_tells_dims_apart_is_understood(pattern: str) -> None:
+    made = gc.clone(Mixture(Batched).eval(), (torch.randn(7, 5),), widen={pattern: 3})
+    assert made.state_dict()["layers.1.experts.down"].shape == (4, 30, 12)
+
+
 def test_factors_of_one_axis_are_told_apart_by_their_order() -> None:
     found = groups("gemma2")
     heads = ("layers.*.self_attn.q_proj", "layers.*.self_attn.q_proj.out2")
