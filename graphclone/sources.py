@@ -34,7 +34,7 @@ def resolve(text: str, inputs: Given | None = None) -> Source:
 
     Args:
         text: MODEL.
-        inputs: what the user says about the inputs of an ``.onnx`` file.
+        inputs: what the user says about the inputs of an ``.onnx`` file or a checkpoint.
 
     Raises:
         GraphcloneError: there is none, it is of a kind that cannot be read, or takes no ``inputs``.
@@ -46,24 +46,23 @@ def resolve(text: str, inputs: Given | None = None) -> Source:
     path = Path(text)
     if path.suffix == ".onnx" and path.is_file():
         return OnnxSource(path, inputs or {}, text)
-    if inputs:
-        raise GraphcloneError(f"--input, --inputs: {text} is no .onnx file; a function gives its inputs itself")
-    if text in MODELS:
-        return FunctionSource(text, lambda: build(text))
-    if is_function(text):
-        return FunctionSource(text, function(text))
+    if text in MODELS or is_function(text):
+        if inputs:
+            reason = "it takes no inputs, which are for .onnx files and checkpoints"
+            raise GraphcloneError(f"{text}: {reason}; the function of a model returns its inputs itself")
+        return FunctionSource(text, function(text) if is_function(text) else lambda: build(text))
     if path.is_dir():
-        return _checkpoint(path)
+        return _checkpoint(path, inputs or {})
     if path.exists():
         raise GraphcloneError(_no_model(path))
     if _HUB_ID.fullmatch(text) and path.suffix not in _FILES:
-        return _checkpoint(path)
+        return _checkpoint(path, inputs or {})
     if path.suffix or "/" in text:
         raise GraphcloneError(f"{text}: no such file; give {_WHAT}")
     raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
 
 
-def _checkpoint(path: Path) -> Source:
+def _checkpoint(path: Path, inputs: Given) -> Source:
     """The Hugging Face checkpoint in a folder, or of a hub id.
 
     Raises:
@@ -74,7 +73,7 @@ def _checkpoint(path: Path) -> Source:
 
     if path.is_dir() and not (path / CONFIG).is_file():
         raise GraphcloneError(without_config(path))
-    return CheckpointSource(str(path))
+    return CheckpointSource(str(path), inputs)
 
 
 def _no_model(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
@@ -180,6 +182,92 @@ def test_inputs_from_a_file(tmp_path: Path) -> None:
             read_inputs(tmp_path / name)
     with pytest.raises(GraphcloneError, match="no such file"):
         read_inputs(tmp_path / "missing.npz")
+
+
+def forecast(folder: Path) -> Path:
+    """A model of numbers, whose main input no name says enough of."""
+    sizes = {"context_length": 32, "patch_length": 8, "prediction_length": 8, "d_model": 24, "num_input_channels": 3}
+    config = transformers.PatchTSTConfig(
+        **sizes, ffn_dim=40, num_attention_heads=4, num_hidden_layers=2, scaling=None, patch_stride=8
+    )
+    return saved(lambda: transformers.PatchTSTForPrediction(config), folder)
+
+
+def report(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
+    return found
+
+
+def test_inputs_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, out = str(forecast(tmp_path / "source")), str(tmp_path / "out")
+    assert main(["inspect", source]) == 2
+    assert "it is not known what to feed as past_values; --input NAME=SHAPE" in capfd.readouterr().err
+    values = np.random.default_rng(0).standard_normal((2, 32, 3))  # float64, which the model does not take
+    np.savez(tmp_path / "inputs.npz", past_values=values)
+    arrays = str(tmp_path / "inputs.npz")
+    for given in (["--inputs", arrays], ["--input", "past_values=2x32x3"]):
+        assert main(["inspect", source, *given, "--json"]) == 0
+        assert {"size": 40, "default": True}.items() <= _widest(report(capfd)).items()
+        assert main(["clone", source, "-o", out, *given, "--force", "--json"]) == 0
+        verification = report(capfd)["verification"]
+        assert verification["ok"] and all(text.endswith("x32x3") for text in verification["inputs"])
+        assert main(["verify", source, out, *given]) == 0
+        capfd.readouterr()
+    (small, _), (wide, problems) = loaded(Path(source)), loaded(Path(out))
+    assert not problems and wide.config.d_model == 48
+    with torch.no_grad():
+        fed = torch.from_numpy(values)
+        found, wanted = (model.double().eval()(past_values=fed).prediction_outputs for model in (wide, small))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert "--input past_values=2x32x3" in (Path(out) / "README.md").read_text()
+
+
+def _widest(inspection: dict[str, Any]) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = inspection["dims"]
+    return max((row for row in rows if row["pinned"] is None), key=lambda row: row["size"])
+
+
+def test_inputs_of_a_checkpoint_that_becomes_a_file(tmp_path: Path) -> None:
+    source, out = str(forecast(tmp_path / "source")), str(tmp_path / "wide.safetensors")
+    assert main(["clone", source, "-o", out, "--input", "past_values=2x32x3"]) == 0
+
+
+def test_values_are_drawn_for_sizes(tmp_path: Path) -> None:
+    source = saved(cropped, tmp_path / "source")
+    given = {"input_ids": (2, 11), "attention_mask": (2, 11), "position_ids": (2, 11), "pixel_values": (2, 3, 28, 28)}
+    found = open_checkpoint(source, inputs=given, dtype=torch.bfloat16).example_inputs
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == given
+    assert not (found["input_ids"] == _IMAGE).any() and found["input_ids"].unique().numel() > 20
+    assert found["attention_mask"].all() and set(found["position_ids"].unique().tolist()) == {0, 1}
+    assert found["pixel_values"].dtype == torch.bfloat16
+
+
+def test_sizes_stay_where_the_model_takes_no_others(tmp_path: Path) -> None:
+    """A width could be mistaken for 24 places, but the values that go with the mask have as many."""
+    source = saved(cropped, tmp_path / "source")
+    given = {"inputs_embeds": (2, 24, 24), "attention_mask": (2, 24)}
+    found = open_checkpoint(source, inputs=given).example_inputs
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == given
+    found = open_checkpoint(source, inputs={"input_ids": (2, 24)}).example_inputs
+    assert found["input_ids"].shape == (2, 23)
+
+
+def test_inputs_that_a_checkpoint_does_not_take(tmp_path: Path) -> None:
+    source = saved(gridded, tmp_path / "source")
+    for inputs, message in (
+        ({"input_idz": np.arange(14).reshape(2, 7)}, "inputs: Qwen2VL.* has no input 'input_idz'; it has input_ids, "),
+        ({"input_ids": (2, 7), "pixel": (2, 3)}, "inputs: Qwen2VL.* has no input 'pixel'; it has input_ids, "),
+        ({"input_ids": torch.ones(2, 7), "x": torch.ones(2)}, "has no input 'x'"),
+        ({"input_ids": np.array([["a", "b"]])}, "inputs: input_ids is of <U1; give numbers"),
+        ({"input_ids": (2, 7), "image_grid_thw": (2, 3)}, "the numbers of image_grid_thw are sizes, .* give an array"),
+    ):
+        with pytest.raises(GraphcloneError, match=message):
+            _ = open_checkpoint(source, inputs=inputs).example_inputs
+
+
+def test_a_single_number_stays_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "inputs.npz", x=np.array(3))
+    assert read_inputs(tmp_path / "inputs.npz")["x"].shape == ()
 
 
 # masked_scatter

@@ -84,7 +84,7 @@ def test_inspect_names_nodes_as_they_are_in_the_file(capfd: Capture) -> None:
     assert found["parameters"] == 288
     reasons = {row["pinned"] for row in found["dims"] if row["pinned"]}
     assert any("past_key" in reason or "present" in reason for reason in reasons)
-    assert main(["inspect", "mlp.onnx", "--why", "up"]) == 0
+    assert main(["inspect", "mlp.onnx", "--why", "up.in"]) == 0
     assert "first" in capfd.readouterr().out
 
 

@@ -15,6 +15,7 @@ from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.runner import Request
 from graphclone.runtime.sessions import Session
 from tests.onnx_graphs import drawn, parse, widened
+from tests.test_frontend_onnx import SUMMED_BEFORE
 
 MLP = """
     mlp (float[batch, 5] x) => (float[batch, 3] y) {
@@ -291,3 +292,69 @@ def test_a_shared_initializer_of_which_one_reader_does_not_grow(tmp_path: Path) 
     ):
         _, model = cloned(parse(order, weights), tmp_path)
         assert sorted(shape for name, shape in shapes(model).items() if "ones" in name) == [(4,), (8,)]
+
+
+def run_both(model: onnx.ModelProto, folder: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What source and clone return first."""
+    cloned(model, folder)
+    name = model.graph.output[0].name
+    small, wide = (Session(folder / file, "cpu").run(feeds)[name] for file in ("source.onnx", "clone.onnx"))
+    return small, wide
+
+
+def test_what_a_loop_begins_with_is_rescaled(tmp_path: Path) -> None:
+    numbers = {"last": np.array([-1]), "rounds": np.array(3, np.int64)}
+    model = parse(SUMMED_BEFORE, {"up": (5, 6), "down": (1, 5), "side": (1, 5), **numbers})
+    small, wide = run_both(model, tmp_path, {"x": drawn("x", (3, 5))})
+    np.testing.assert_allclose(wide, small, rtol=1e-5, atol=1e-5)
+
+
+SUMMED_IN = """
+    g (float[batch, 5] x, float[3, batch, 5] many) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        before = ReduceMean<axes=[-1], keepdims=1>(h)
+        wide = MatMul(many, up)
+        scanned = ReduceSum<keepdims=1>(wide, last)
+        end, all = Scan <num_scan_inputs = 1,
+            body = b (float[batch, 1] s, float[batch, 1] e) => (float[batch, 1] u, float[batch, 1] o) {
+                t = Tanh(h)
+                f = ReduceSum<keepdims=1>(t, last)
+                g = Add(f, s)
+                u = Sigmoid(g)
+                o = Add(e, s)
+            }
+        > (before, scanned)
+        mean = ReduceMean<axes=[0], keepdims=0>(all)
+        both = Add(mean, end)
+        y = MatMul(both, down)
+    }
+"""
+
+
+def test_what_a_scan_looks_at_and_computes_is_rescaled(tmp_path: Path) -> None:
+    model = parse(SUMMED_IN, {"up": (5, 6), "down": (1, 5), "last": np.array([-1])})
+    small, wide = run_both(model, tmp_path, {"x": drawn("x", (2, 5)), "many": drawn("many", (3, 2, 5))})
+    np.testing.assert_allclose(wide, small, rtol=1e-5, atol=1e-5)
+
+
+SHARED_BEGINNING = """
+    g (float[2, 5] x, float[2, 6] z) => (float[2, 5] y, float[2, 6] r) {
+        h = MatMul(x, up)
+        end = Loop (rounds, , zeros) <
+            body = b (int64 i, bool c, float[2, 6] s) => (bool d, float[2, 6] u) {
+                d = Identity(c)
+                t = Tanh(s)
+                u = Add(t, h)
+            }
+        >
+        y = MatMul(end, down)
+        r = Add(z, zeros)
+    }
+"""
+
+
+def test_a_loop_begins_with_its_own_copy_of_an_initializer_that_stays_elsewhere(tmp_path: Path) -> None:
+    weights = {"up": (5, 6), "down": (6, 5), "zeros": np.zeros((2, 6), np.float32)}
+    model = parse(SHARED_BEGINNING, {**weights, "rounds": np.array(3, np.int64)})
+    small, wide = run_both(model, tmp_path, {"x": drawn("x", (2, 5)), "z": drawn("z", (2, 6))})
+    np.testing.assert_allclose(wide, small, rtol=1e-5, atol=1e-5)

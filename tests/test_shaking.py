@@ -8,14 +8,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 from onnx import TensorProto, helper, numpy_helper
 
 from graphclone.api import clone
+from graphclone.formats.huggingface import verifier as verify_checkpoints
+from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs
 from graphclone.formats.onnx.file_verifier import shaken_runs
 from graphclone.formats.torch.example import Example
+from graphclone.models.randomise import randomise
 from graphclone.runtime.sessions import Session
-from graphclone.verification.rounding import ULPS, is_weight, shaken
+from graphclone.verification.rounding import SHAKES, ULPS, is_weight, shaken
 from tests.clones import features, perceptron
 from tests.onnx_graphs import drawn
 
@@ -125,3 +129,33 @@ def test_captured_tensors_of_a_module_move(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(moved) == 3 * len(made.state.source.initializers)  # type: ignore[union-attr]
     assert 0 < sample.noise[0] < 1e-5
     assert perceptron().verify(onnx=False).ok
+
+
+def test_weights_of_a_checkpoint_move_from_where_they_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run moves the weights that are on disk, a shared one once, and what the code computes as well."""
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=71, **sizes, tie_word_embeddings=True)
+    model = randomise(transformers.LlamaForCausalLM(config))
+    model.save_pretrained(tmp_path / "source")
+    found: dict[tuple[str, int], torch.Tensor] = {}
+
+    def recorded(tensor: torch.Tensor, name: str, seed: int) -> torch.Tensor:
+        assert (name, seed) not in found
+        found[name, seed] = tensor.detach().clone()
+        return shaken(tensor, name, seed)
+
+    monkeypatch.setattr(verify_checkpoints, "shaken", recorded)
+    runs = verify_checkpoints.run_source(open_checkpoint(tmp_path / "source"))
+    stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    assert any("inv_freq" in name for name in stored) and "lm_head.weight" not in stored
+    assert found.keys() == {(name, seed) for name in stored for seed in range(SHAKES)}
+    assert all(torch.equal(tensor, stored[name]) for (name, _), tensor in found.items())
+    moved = [[other["logits"] for other in run] for run in runs.shaken]
+    own = [output["logits"] for output in runs.own]
+    assert len(moved) == SHAKES
+    for run in moved:
+        errors = [float((a - b).norm() / b.norm()) for a, b in zip(run, own, strict=True)]
+        assert all(0 < error < 1e-5 for error in errors)
+    assert not torch.equal(moved[0][0], moved[1][0])

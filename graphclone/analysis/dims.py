@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from graphclone.algebra.axes import Axis, Kind, Why
 from graphclone.analysis.facts import Facts
+from graphclone.graph.ir import Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class Dim:
         axis: the leaf that stands for it.
         name: unique in its graph, after the modules it lives in.
         group: the name with layer numbers starred.
+        numbered: the name with a number in place of what tells it apart from others, which is understood as well.
         size: in the source.
         parameters: names of the parameters that have it, in order.
         pin: why it cannot grow, if so.
@@ -32,6 +34,7 @@ class Dim:
     axis: Axis
     name: str
     group: str
+    numbered: str
     size: int
     parameters: tuple[str, ...]
     pin: Why | None
@@ -39,7 +42,8 @@ class Dim:
 
     def matches(self, pattern: str) -> bool:
         """Whether a name or a pattern with wildcards means this dim."""
-        return pattern in (self.name, self.group) or fnmatchcase(self.name, pattern)
+        known = self.numbered if "#" in pattern else self.name
+        return pattern in (self.name, self.group) or fnmatchcase(known, pattern)
 
 
 def dims(facts: Facts) -> list[Dim]:
@@ -50,13 +54,14 @@ def dims(facts: Facts) -> list[Dim]:
     """
     touched = _touched(facts)
     inner = _inner(facts)
-    names = _names(facts, _by_path(facts, touched))
+    names, numbered = _names(facts, _by_path(facts, touched))
     groups = {axis: _starred(name) for axis, name in names.items()}
     return [
         Dim(
             axis=axis,
             name=names[axis],
             group=groups[axis],
+            numbered=numbered[axis],
             size=axis.size,
             parameters=tuple(dict.fromkeys(name for name, _ in uses)),
             pin=axis.pin,
@@ -104,17 +109,18 @@ def _inner(facts: Facts) -> set[Axis]:
 # Names
 
 
-def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, str]:
-    """A unique name per dim."""
+def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> tuple[dict[Axis, str], dict[Axis, str]]:
+    """A unique name per dim, and another with a number in place of what tells it apart."""
     labels = {leaf: label for axis, label in facts.labels for leaf in _labelled(facts, axis)}
     paths = _paths(facts)
     contracted = {paths[i.name]: facts.folded[i.value] for i in facts.graph.initializers if i.value in facts.folded}
+    tails = _tails(facts, paths)
     long = {axis: _long_name(axis, uses, labels) for axis, uses in touched.items()}
     long = _resolve(long, {axis: _first_module(uses, labels.get(axis), contracted) for axis, uses in touched.items()})
     short = {axis: _shortened(name) for axis, name in long.items()}
     clashes = _clashing(short, long)
     chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in touched}
-    return _numbered(chosen)
+    return _numbered(_told_apart(chosen, tails)), _numbered(chosen)
 
 
 def _by_path(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, list[tuple[str, int]]]:
@@ -123,14 +129,49 @@ def _by_path(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[A
 
 
 def _paths(facts: Facts) -> dict[str, str]:
-    """Where in the model every initializer belongs: its own name, or, if that has no path, that of its first reader."""
+    """Where in the model every initializer belongs: its own name, or, if that is no module's, that of its first reader.
+
+    Where no weight is named after a module, what the paths of all have in common says nothing and is left out.
+    """
+    weights = [name for name, _ in _parameters(facts)]
+    placed = _placed(facts, weights)
+    noise = _noise([placed[name] for name in weights]) if all(name in placed for name in weights) else 0
+    names = [initializer.name for initializer in facts.graph.initializers]
+    return {name: ".".join(placed[name][noise:]) if name in placed else name for name in names}
+
+
+def _placed(facts: Facts, weights: Sequence[str]) -> dict[str, list[str]]:
+    """The parts of the path of every initializer whose name is no module's: its reader's, or those of its name."""
     users = facts.graph.users()
-    paths = {}
+    endings = [name.split("/")[::-1] for name in weights if "/" in name]
+    noise = _shared(endings, 2)
+    placed = {}
     for initializer in facts.graph.initializers:
-        readers = users.get(initializer.value, ()) if "." not in initializer.name else ()
-        scope = next((node.scope for node in readers if node.scope), "")
-        paths[initializer.name] = f"{scope}.{initializer.name}".lstrip(".")
-    return paths
+        if "." in initializer.name and "/" not in initializer.name:
+            continue
+        scope = next((node.scope for node in users.get(initializer.value, ()) if node.scope), "")
+        path = initializer.name.split("/")
+        path = path[: max(len(path) - noise, 1)]
+        placed[initializer.name] = _joined(scope.split("."), path) if scope else path
+    return placed
+
+
+def _noise(paths: Sequence[Sequence[str]]) -> int:
+    """How many first parts all paths have in common, up to the container of a numbered module."""
+    shared = _shared(paths, 2)
+    numbers = [at for at, part in enumerate(paths[0][: shared + 1] if paths else ()) if part.isdigit()]
+    return min(shared, max(numbers[0] - 1, 0)) if numbers else shared
+
+
+def _joined(scope: list[str], path: list[str]) -> list[str]:
+    """The path of a weight in the part of the model that reads it; its last part is the weight's own."""
+    return [*scope, "/".join(path[_shared([scope, path], 1) :])]
+
+
+def _shared(paths: Sequence[Sequence[str]], rest: int) -> int:
+    """How many first parts all paths have in common; so many are left of each at least."""
+    most = max(min((len(path) for path in paths), default=0) - rest, 0)
+    return next((at for at in range(most) if len({path[at] for path in paths}) > 1), most)
 
 
 def _labelled(facts: Facts, axis: Axis) -> list[Axis]:
@@ -178,8 +219,67 @@ def _clashing(short: dict[Axis, str], long: dict[Axis, str]) -> set[str]:
     return {name for name in short.values() if len(stems[_starred(name)]) > 1}
 
 
+def _tails(facts: Facts, paths: Mapping[str, str]) -> dict[Axis, tuple[str, ...]]:
+    """What tells a dim apart from others of its module, simplest first: which axis it is of which parameter.
+
+    The first axis that it is the whole of says most.
+    """
+    tails: dict[Axis, tuple[str, ...]] = {}
+    whole: dict[Axis, tuple[str, ...]] = {}
+    for initializer in facts.graph.initializers:
+        if initializer.kind != "parameter":
+            continue
+        parameter = paths[initializer.name].rpartition(".")[2]
+        for index, axis in enumerate(facts.of[initializer.value]):
+            role, leaves = _role(facts, initializer.value, index), facts.axes.leaves(axis)
+            for part, leaf in enumerate(leaves, 1):
+                place = f"{role}{part}" if len(leaves) > 1 else role
+                full = f"{paths[initializer.name]}.{place}"
+                known = tails if len(leaves) > 1 else whole
+                known.setdefault(leaf, (parameter, place, f"{parameter}.{place}", full))
+    return tails | whole
+
+
+def _role(facts: Facts, parameter: Value, index: int) -> str:
+    """What an axis of a parameter is for it: what goes in, what comes out, or one of several."""
+    contracted = facts.folded.get(parameter, ())
+    if contracted and index == min(contracted):
+        return "in"
+    return "out" if contracted and {*range(parameter.rank)} == {*contracted, index} else f"axis{index}"
+
+
+def _told_apart(names: dict[Axis, str], tails: Mapping[Axis, Sequence[str]]) -> dict[Axis, str]:
+    """Names of which dims that share one say where they are, alike in every layer; the first that can grow keeps it."""
+    alike: dict[str, dict[str, list[Axis]]] = {}
+    for axis, name in names.items():
+        alike.setdefault(_starred(name), {}).setdefault(name, []).append(axis)
+    found = dict(names)
+    for layers in alike.values():
+        crowds = [sharing for sharing in layers.values() if len(sharing) > 1]
+        form = _telling(crowds, tails)
+        for sharing in crowds:
+            keeps = next((axis for axis in sharing if axis.pin is None), sharing[0])
+            found.update((axis, f"{names[axis]}.{tails[axis][form]}") for axis in sharing if axis is not keeps)
+    return found
+
+
+def _telling(crowds: Sequence[Sequence[Axis]], tails: Mapping[Axis, Sequence[str]]) -> int:
+    """The first kind of tail that differs within every crowd, if it is one to type, and the same in all crowds.
+
+    The last kind, with the whole path, always differs.
+    """
+    apart = []
+    for kind in range(len(next(iter(tails.values()), ()))):
+        found = [[tails[axis][kind] for axis in sharing] for sharing in crowds]
+        if all(len({*names}) == len(names) for names in found):
+            apart.append(kind)
+            if all(names == found[0] and all(re.fullmatch(r"[\w.]+", name) for name in names) for names in found):
+                return kind
+    return next(iter(apart), -1)
+
+
 def _numbered(names: dict[Axis, str]) -> dict[Axis, str]:
-    """Names made unique by a number where nothing else tells dims apart."""
+    """Names made unique by a number."""
     seen: Counter[str] = Counter()
     unique: dict[Axis, str] = {}
     for axis, name in names.items():

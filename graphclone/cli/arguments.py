@@ -108,6 +108,8 @@ class RulesArguments(Arguments):
     """Of ``graphclone rules``; see its help."""
 
     missing: str | None
+    input: Sizes
+    inputs: str | None
 
 
 def parsed(argv: Sequence[str] | None = None) -> Arguments:
@@ -134,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     _command(commands, "passes", "list the passes").set_defaults(kind=PassesArguments)
     rules = _command(commands, "rules", "list the operators that have rules")
     rules.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
+    _inputs_arguments(rules)
     rules.set_defaults(kind=RulesArguments)
     return top
 
@@ -219,7 +222,7 @@ def _provider_argument(command: _Parser) -> None:
 
 
 def _inputs_arguments(command: _Parser) -> None:
-    only = command.add_argument_group("when sizes and values that an .onnx file accepts are not found by trying")
+    only = command.add_argument_group("when what an .onnx file or a checkpoint is fed is not found by itself")
     only.add_argument(
         "--input", action="append", type=shape, default=[], metavar="NAME=SHAPE", help="such as x=1x3x64x64"
     )

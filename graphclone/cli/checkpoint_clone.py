@@ -55,6 +55,9 @@ def _command(arguments: CloneArguments) -> str:
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
     words += ["--dtype", arguments.dtype] if arguments.dtype else []
+    words += ["--inputs", arguments.inputs] if arguments.inputs else []
+    for name, sizes in arguments.input:
+        words += ["--input", f"{name}={'x'.join(map(str, sizes))}"]
     words += ["--trust-remote-code"] if arguments.trust_remote_code else []
     return shlex.join(words)
 

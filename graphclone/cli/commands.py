@@ -36,8 +36,8 @@ def inspect(arguments: InspectArguments) -> int:
     return 0
 
 
-def given_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments) -> Given:
-    """What the user says about the inputs of an .onnx file: sizes, and arrays, which say more."""
+def given_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments | RulesArguments) -> Given:
+    """What the user says about inputs: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
     from graphclone.runtime.npz import load_arrays
@@ -71,12 +71,12 @@ def _compared(arguments: VerifyArguments) -> Report:
     from graphclone.formats.huggingface.verifier import verify_folders
     from graphclone.formats.onnx.file_verifier import verify_files
 
-    texts = (arguments.source, arguments.clone)
+    texts, given = (arguments.source, arguments.clone), given_inputs(arguments)
     found = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in found):
-        return verify_folders(*texts)
+        return verify_folders(*texts, inputs=given)
     source, wide = map(_onnx, texts)
-    return verify_files(source, wide, arguments.provider, inputs=given_inputs(arguments))
+    return verify_files(source, wide, arguments.provider, inputs=given)
 
 
 def _onnx(text: str) -> Path:
@@ -123,7 +123,7 @@ def list_rules(arguments: RulesArguments) -> int:
 
 
 def _list_missing(arguments: RulesArguments, model: str) -> int:
-    source = resolve(model)
+    source = resolve(model, given_inputs(arguments))
     with terminal.progress(f"tracing {source.name}"):
         missing = inspection.missing_rules(source.trace())
     if arguments.json:

@@ -37,6 +37,24 @@ def jump(s: Site) -> None:
     s.facts.jumps.add(s.node)
 
 
+def equality(s: Site) -> None:
+    """As ``jump``. A stored table that others are compared with numbers what they may be, as rows of a table do."""
+    jump(s)
+    for value in s.tensors:
+        if _is_stored(value):
+            s.pin(s.axes(value), "numbers that others are compared with")
+
+
+def _is_stored(value: Value) -> bool:
+    """Whether a value is an initializer, perhaps in another form."""
+    while value.producer is not None:
+        read = [operand for operand in value.producer.inputs if operand.is_tensor]
+        if len(read) != 1:
+            return False
+        value = read[0]
+    return value.role == "initializer"
+
+
 def bounded_by(s: Site) -> None:
     """As ``elementwise``, each element being one of an operand's."""
     elementwise(s)
@@ -339,7 +357,8 @@ _JUMPS = """
     ceil floor frac trunc sgn sign signbit floor_divide heaviside logical_and logical_not logical_or logical_xor
 """
 _BOUNDED = "clamp clamp_max clamp_min clip"
-_COMPARISONS = "eq ne lt le gt ge fmod remainder"
+_EQUALITIES = "eq ne"
+_COMPARISONS = "lt le gt ge fmod remainder"
 _BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
 _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
@@ -349,12 +368,13 @@ _ONNX_NON_LINEAR = """
     Sigmoid Sin Sinh Softplus Softsign Swish Tan Tanh ThresholdedRelu
     And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor IsInf IsNaN Not Or Xor BitCast RegexFullMatch StringConcat
 """
-_ONNX_JUMPS = "Ceil Floor Sign Mod Equal Greater GreaterOrEqual Less LessOrEqual"
+_ONNX_JUMPS = "Ceil Floor Sign Mod Greater GreaterOrEqual Less LessOrEqual"
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named(_NON_LINEAR), elementwise),
     **dict.fromkeys(_named(_JUMPS), jump),
     **dict.fromkeys(_named(_BOUNDED, "default", "Tensor"), bounded_by),
+    **dict.fromkeys(_named(_EQUALITIES, "Tensor", "Scalar"), equality),
     **dict.fromkeys(_named(_COMPARISONS, "Tensor", "Scalar"), jump),
     **dict.fromkeys(_named(_BITWISE, "Tensor", "Scalar"), elementwise),
     **dict.fromkeys(_named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
@@ -394,6 +414,7 @@ RULES: Mapping[str, Rule] = {
     "aten.polar.default": polar,
     **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
     **{f"onnx.{name}": jump for name in _ONNX_JUMPS.split()},
+    "onnx.Equal": equality,
     "onnx.Relu": rectify,
     **{f"onnx.{name}": homogeneous for name in ("Neg", "Abs", "LeakyRelu")},
     "onnx.Identity": identity,

@@ -15,14 +15,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, product, starmap
+from math import prod
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch._subclasses import fake_tensor
 from torch.fx.experimental import proxy_tensor
 
+from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
 from graphclone.formats.torch.weightless import weightless
 
@@ -45,6 +49,8 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 _MEDIA = {"image": 1, "video": 2, "audio": 3}
 """What the places of tokens may hold, and how ``mm_token_type_ids`` says so."""
+
+_TOKENS = ("input_ids", "decoder_input_ids")
 
 _SIZES = re.compile(r".*(grid|sizes?|shapes?)(_thw|_hws)?")
 """Names of inputs whose numbers are sizes."""
@@ -118,13 +124,77 @@ class InputMaker:
         if "input_ids" in self.parameters:
             found["input_ids"] = self.text(places)
         if "decoder_input_ids" in self.parameters and getattr(self.module.config, "is_encoder_decoder", False):
-            found["decoder_input_ids"] = self.words(_TARGET_SEQUENCE)
+            found["decoder_input_ids"] = self.words(_BATCH, _TARGET_SEQUENCE)
         if places and "mm_token_type_ids" in self.parameters:
             ids = found["input_ids"]
             found["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
         if "use_cache" in self.parameters:
             found["use_cache"] = False
+        return self.traced_apart(found)
+
+    def traced_apart(self, found: Inputs) -> Inputs:
+        """Inputs whose sizes no width can be mistaken for, where sizes may change."""
         return found if structured(found, self.tokens) else dict(with_fresh_sizes(found, self.taken))
+
+    # What the user says
+
+    def given(self, inputs: Mapping[str, Any]) -> Inputs:
+        """Inputs by name, made of what the user gives: arrays and tensors, sizes to draw values for, or anything else.
+
+        Sizes that a width could be mistaken for change, unless the model takes only those that are given.
+
+        Raises:
+            GraphcloneError: the model takes no input of a name, or none like that.
+        """
+        found = {name: self._given(name, item) for name, item in inputs.items()}
+        apart = self.traced_apart(found)
+        return found if self.runs(found) and not self.runs(apart) else apart
+
+    def runs(self, inputs: Inputs) -> bool:
+        """Whether the model makes something of inputs."""
+        try:
+            self.run(self.faked, inputs)
+        except Exception:  # whatever it raises
+            return False
+        return True
+
+    def _given(self, name: str, item: Any) -> Any:
+        if isinstance(item, tuple) and all(isinstance(size, int) for size in item):
+            self._check_name(name)
+            return self._drawn(name, item)
+        if isinstance(item, np.ndarray):
+            self._check_name(name)
+            return self._tensor(name, item)
+        if isinstance(item, torch.Tensor):
+            self._check_name(name)
+        return item
+
+    def _check_name(self, name: str) -> None:
+        if name not in self.parameters:
+            known = ", ".join(n for n, p in self.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD)
+            raise GraphcloneError(f"inputs: {type(self.module).__name__} has no input {name!r}; it has {known}")
+
+    def _tensor(self, name: str, array: npt.NDArray[Any]) -> torch.Tensor:
+        """An array in a dtype that models take: floats in that of the model, integers as tokens are."""
+        if array.dtype.kind == "f":
+            return torch.from_numpy(array.astype(np.float64)).to(self.dtype)
+        if array.dtype.kind not in "iub":
+            raise GraphcloneError(f"inputs: {name} is of {array.dtype}; give numbers")
+        return torch.from_numpy(array.astype(bool if array.dtype.kind == "b" else np.int64))
+
+    def _drawn(self, name: str, sizes: tuple[int, ...]) -> torch.Tensor:
+        """Values of these sizes: tokens, masks that hide nothing, zeros and ones, or noise."""
+        if _SIZES.fullmatch(name):
+            raise GraphcloneError(f"inputs: the numbers of {name} are sizes, which cannot be drawn; give an array")
+        random, hint = torch.Generator().manual_seed(0), str(self.parameters[name].annotation)
+        if name in _TOKENS:
+            return self.words(*sizes)
+        if name.endswith("_mask"):
+            return torch.ones(sizes, dtype=torch.long)
+        if name.endswith("_ids") or re.search("Long|Int|Bool", hint):
+            drawn = torch.randint(0, 2, sizes, generator=random)
+            return drawn.bool() if "Bool" in hint else drawn
+        return torch.randn(sizes, generator=random).to(self.dtype)
 
     # What the model says
 
@@ -182,13 +252,13 @@ class InputMaker:
 
     # Text
 
-    def words(self, length: int) -> torch.Tensor:
+    def words(self, *sizes: int) -> torch.Tensor:
         """Tokens that stand for themselves."""
         vocabulary = self.vocabulary()
-        ids = (31 * torch.arange(_BATCH * length) + 5).remainder(vocabulary)
+        ids = (31 * torch.arange(prod(sizes)) + 5).remainder(vocabulary)
         for token in self.tokens.values():
             ids[ids == token] = next(i for i in range(vocabulary) if i not in self.tokens.values())
-        return ids.view(_BATCH, length)
+        return ids.view(sizes)
 
     def vocabulary(self) -> int:
         """How many tokens there are; not every class says which of its tables is that of the tokens."""
@@ -203,8 +273,8 @@ class InputMaker:
     def text(self, places: Mapping[str, int]) -> torch.Tensor:
         """Tokens, with places for pictures and sounds between a first and a last word."""
         if not places:
-            return self.words(_SEQUENCE)
-        ids = self.words(fresh_size(sum(places.values()) + 2 * len(places) + _SEQUENCE, self.taken))
+            return self.words(_BATCH, _SEQUENCE)
+        ids = self.words(_BATCH, fresh_size(sum(places.values()) + 2 * len(places) + _SEQUENCE, self.taken))
         at = 2
         for kind, count in places.items():
             ids[:, at : at + count] = self.tokens[kind]

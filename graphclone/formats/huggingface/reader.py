@@ -29,20 +29,14 @@ from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import Source, loaded
 from graphclone.formats.huggingface.layouts import CONFIG, described, quantised, without_config, wrapped
 from graphclone.formats.huggingface.model_class import fitting_class
-from graphclone.formats.huggingface.model_inputs import (
-    InputMaker,
-    media_tokens,
-    processor_fields,
-    sizes_known,
-    structured,
-    traceable,
-)
-from graphclone.formats.torch.example_inputs import with_fresh_sizes
+from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
 
 _ASSERTION = "aten._assert"
+
+_GIVE = Remedy("inputs", "says what to feed it", {"NAME": "array or shape"})
 
 
 @dataclass(frozen=True)
@@ -143,8 +137,7 @@ class Checkpoint:
             if self.inputs:
                 raise
             fed = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
-            advice = f"it was fed with {fed} made for it; give others: clone_checkpoint(.., inputs={{..}})"
-            raise GraphcloneError(f"{refusal}; {advice}") from refusal
+            raise GraphcloneError(f"{refusal}; it was fed with {fed} made for it", _GIVE) from refusal
 
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
@@ -163,17 +156,13 @@ class Checkpoint:
         Raises:
             GraphcloneError: neither says enough.
         """
-        if self.inputs:
-            as_given = structured(self.inputs, media_tokens(self.config))
-            return dict(self.inputs if as_given else with_fresh_sizes(dict(self.inputs), self.taken))
         with quiet_transformers():
             module = uncached(self.on_meta(self.config))
-            made = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken).made()
+            maker = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken)
+            made = maker.given(self.inputs) if self.inputs else maker.made()
         if made is None:
-            raise GraphcloneError(
-                f"{self.name}: it is not known what to feed as {module.main_input_name}; "
-                "give example inputs: graphclone.clone_checkpoint(.., inputs={..})"
-            )
+            unknown = f"it is not known what to feed as {module.main_input_name}"
+            raise GraphcloneError(f"{self.name}: {unknown}", _GIVE)
         return made
 
 
@@ -192,7 +181,8 @@ def open_checkpoint(
     Args:
         text: folder or hub id.
         trust_remote_code: let code that comes with the checkpoint run.
-        inputs: example inputs by name, for a model that none can be made for.
+        inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
+            that values are drawn for.
         dtype: that its floats are read in, if not those they are stored in.
 
     Raises:

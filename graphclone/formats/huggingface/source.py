@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -19,6 +19,9 @@ from graphclone.formats.torch.source import FunctionSource
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import Pass, Request, State, run
 
+if TYPE_CHECKING:
+    from graphclone.formats.onnx.drawn_inputs import Given
+
 
 @dataclass(frozen=True)
 class CheckpointSource:
@@ -26,7 +29,7 @@ class CheckpointSource:
 
     Attributes:
         name: the folder or the hub id.
-        inputs: example inputs by name, for a model that none can be made for.
+        inputs: what the user says about its inputs, by name: tensors, arrays, or sizes that values are drawn for.
         dtype: that its weights are read in, if not that of the files.
         trust_remote_code: let code that comes with the checkpoint run.
     """
@@ -34,7 +37,7 @@ class CheckpointSource:
     suffixes: ClassVar[tuple[str, ...]] = ("",)
 
     name: str
-    inputs: Mapping[str, Any] | None = None
+    inputs: Given = field(default_factory=dict)
     dtype: torch.dtype | None = None
     trust_remote_code: bool = False
 

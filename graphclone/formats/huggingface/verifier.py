@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.verification.distance import Deviation
+from graphclone.verification.rounding import SHAKES, shaken
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.plan import Plan
@@ -40,14 +42,14 @@ class SourceRuns:
     Attributes:
         inputs: what it was fed.
         own: its outputs in its own precision.
-        shaken: the same with weights that are a rounding off.
+        shaken: the same with weights that are a rounding off, in several ways.
         exact: its outputs in a higher precision.
         options: that it had to be loaded with to be run.
     """
 
     inputs: Sequence[dict[str, Any]]
     own: Sequence[Outputs]
-    shaken: Sequence[Outputs]
+    shaken: Sequence[Sequence[Outputs]]
     exact: Sequence[Outputs]
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,14 +73,23 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
-    _shake(model)
-    shaken = [_run(model, feed) for feed in inputs]
     del model
+    moved = [_shaken_runs(checkpoint, inputs, options, seed) for seed in range(SHAKES)]
     model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
     precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, shaken, exact, options)
+    return SourceRuns(inputs, own, moved, exact, options)
+
+
+def _shaken_runs(
+    checkpoint: Checkpoint, inputs: Sequence[dict[str, Any]], options: Mapping[str, Any], seed: int
+) -> list[Outputs]:
+    """What the source makes of the input sets with every weight a rounding off, one of which is copied at a time."""
+    model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        tensor.copy_(shaken(tensor, name, seed))
+    return [_run(model, feed) for feed in inputs]
 
 
 def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
@@ -120,16 +131,21 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
     return _compared(plan.checkpoint, folder, source, widened)
 
 
-def verify_folders(source: str | Path, clone: str | Path) -> Report:
+def verify_folders(source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None) -> Report:
     """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
+
+    Args:
+        source: one of them.
+        clone: the other.
+        inputs: what to feed both instead; as for ``clone_checkpoint``.
 
     Raises:
         GraphcloneError: one cannot be read, or the first not run.
     """
     wide = open_checkpoint(clone)
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, inputs=inputs)
     if checkpoint.dtype != wide.dtype:
-        checkpoint = open_checkpoint(source, dtype=wide.dtype)
+        checkpoint = open_checkpoint(source, inputs=inputs, dtype=wide.dtype)
     runs = run_source(checkpoint)
     return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is), alike_only=True)
 
@@ -164,7 +180,7 @@ def _compared(
     names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
         [_floor(name, widened[name], [run[name] for run in runs]) for name in names]
-        for runs in zip(source.exact, source.own, source.shaken, wide, strict=True)
+        for runs in zip(source.exact, source.own, wide, *source.shaken, strict=True)
     ]
     return _report(checkpoint, judge("from_pretrained", measured), source.inputs)
 
@@ -181,10 +197,10 @@ def _failed(reason: str) -> Check:
 
 def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
-    exact, own, shaken, wide = runs
+    exact, own, wide, *moved = runs
     truth = exact.to(torch.float64)
     floor = noise_floor(name, (truth, own), (widened(truth), wide))
-    return replace(floor, source=max(floor.source, error(truth, shaken)))
+    return replace(floor, source=max(floor.source, *(error(truth, other) for other in moved)))
 
 
 def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
@@ -249,12 +265,3 @@ def _rearranged(tensor: torch.Tensor, places: torch.Tensor, generator: torch.Gen
     values = values[moving]
     order = torch.randperm(values.numel(), generator=generator)
     return tensor.masked_scatter(moving.view(tensor.shape), values[order])
-
-
-def _shake(model: Any) -> None:
-    """Move every weight by up to a unit in its last place: one run may be lucky in its rounding."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        for row in parameter.view(-1).split(1 << 22):  # a few at a time, for memory
-            off = torch.rand(row.shape, generator=generator) * 2 - 1
-            row.mul_(1 + torch.finfo(row.dtype).eps * off)

@@ -41,7 +41,7 @@ _PATIENCE = 12
 _STEP = 32
 """By how much the sizes of images differ."""
 
-_SAY = Remedy("inputs", "says what is accepted", {"NAME": "shape or array"})
+_SAY = Remedy("inputs", "says what is accepted", {"NAME": "array or shape"})
 
 
 class DrawnInputs:

@@ -245,7 +245,8 @@ class _Importer:
             "axes": [axis for _, axis, _ in repeated.scanned],
         }
         inside = [self.input(value) for value in repeated.body.inputs]
-        self.append(Node(f"{name}_body", f"onnx.{node.op_type}.body", operands, inside))
+        target = Target("", node.op_type, 0, (), node=node)
+        self.append(Node(f"{name}_body", f"onnx.{node.op_type}.body", operands, inside, target, several=True))
         self.body(repeated.body)
         after = {
             "states": [self.tensor(value, name) for _, _, value, _ in repeated.states],

@@ -129,17 +129,27 @@ class _Writer:
     def node(self, node: Node) -> None:
         """Bring a node of the file to what the clone's node says, or put in a new one."""
         target: Target | None = node.target
-        if target is None:  # a size, put in where a literal needs it, or the beginning of a loop
+        if target is None:  # a size, put in where a literal needs it
             return
         if target.node is None:
             self.insert(node, target)
         elif node.op == "onnx.If":
             self.results(target.node, {name: node.operands[name] for name in ("then_branch", "else_branch")})
+        elif node.op in ("onnx.Loop.body", "onnx.Scan.body"):
+            self.begin(self.nodes[target.node], [*node.operands["states"], *node.operands["scanned"]])
         elif node.op in ("onnx.Loop", "onnx.Scan"):
             self.results(target.node, {"body": [*node.operands["states"], *node.operands["stacked"]]})
         elif node.op != "size.pack":
             self.attributes(self.nodes[target.node], node, target)
             self.inputs(self.nodes[target.node], node, target)
+
+    def begin(self, own: onnx_ir.Node, values: Sequence[Value]) -> None:
+        """What a loop begins with and what it scans now; a Loop's first inputs, which count its rounds, stay."""
+        counters = 2 if own.op_type == "Loop" else 0
+        places = [index for index, given in enumerate(own.inputs) if given is not None and index >= counters]
+        for index, value in zip(places, values, strict=False):
+            if own.inputs[index] is not self.values[value.name]:
+                own.replace_input_with(index, self.values[value.name])
 
     def results(self, node: onnx_ir.Node, results: Mapping[str, Sequence[Value]]) -> None:
         """What the bodies of a node return now, by attribute; the first result of a Loop's, its condition, stays."""

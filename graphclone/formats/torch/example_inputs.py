@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
@@ -66,7 +65,7 @@ def read_inputs(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
     """
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in load_arrays(path).items()}
+    return {name: torch.from_numpy(array.copy()) for name, array in load_arrays(path).items()}
 
 
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
