@@ -86,7 +86,9 @@ class _ModuleVerification:
         if self.options.exact:
             # What is wrong in float64 is looked at in the model's own precision, too.
             steps.append(Step("float64", self.exact, final=False))
-        steps += [Step("noise floor", self.noise), Step(INTO, self.into)]
+        steps.append(Step("noise floor", self.noise))
+        if (wide := self.example.into) is not None:
+            steps.append(Step(INTO, lambda: check_into(self.state, wide, self.example, self.samples)))
         if self.options.onnx:
             steps.append(Step("ONNX Runtime", self.onnx))
         return tuple(steps)
@@ -128,10 +130,6 @@ class _ModuleVerification:
 
     def noise(self) -> Check:
         return check_noise(self.state, self.tensors, self.samples)
-
-    def into(self) -> Check | None:
-        wide = self.example.into
-        return None if wide is None else check_into(self.state, wide, self.example, self.samples)
 
     def onnx(self) -> Check:
         from graphclone.formats.torch.onnx_check import check_onnx
