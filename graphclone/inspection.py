@@ -17,7 +17,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import values_in
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline.runner import Request, State, Widen, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State, Widen
 from graphclone.rules import find
 
 DOUBLE = 2

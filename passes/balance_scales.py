@@ -23,7 +23,7 @@ from graphclone.algebra.scales import Expression, Infeasible, System, add, exp, 
 from graphclone.analysis.facts import Balance, Facts, Literal, Scaled
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer, Node, Value, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 _ONE: Expression = {}
 _HEADROOM = 16

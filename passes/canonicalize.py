@@ -14,7 +14,7 @@ from math import prod
 from typing import Any, ClassVar
 
 from graphclone.graph.ir import Graph, Initializer, Node, Value, substitute, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 _LARGEST_CONSTANT = 1 << 24
 """Elements of the largest constant worth computing ahead."""

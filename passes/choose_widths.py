@@ -14,7 +14,7 @@ from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.errors import GraphcloneError
 from graphclone.passes.infer_dims import UNREAD
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from graphclone.algebra.axes import Axis, Why
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.ties import pin_ties
 from graphclone.graph.ir import Value, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.rules import apply
 
 UNREAD = "nothing reads it"

@@ -26,7 +26,7 @@ from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
 from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import UNREAD
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.maps import Maps
 
 _POWERS = (1, 2, 4, 3)

@@ -9,7 +9,7 @@ from graphclone.algebra.growth import Layout
 from graphclone.analysis.facts import Follow, Literal
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 
 @dataclass(frozen=True)

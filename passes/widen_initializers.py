@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphclone.algebra.recipes import Widening
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from graphclone.clones.clone import Clone, clone
 from graphclone.formats.torch.reader import trace
 from graphclone.graph.ir import Node, Value
 from graphclone.passes import default_pipeline
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules
 from graphclone.rules.site import Rule
 from graphclone.verification.lockstep import widened_tensors

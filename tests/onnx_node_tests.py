@@ -40,7 +40,7 @@ from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import Rules, default_rules
 from graphclone.runtime.kernel import widen
 from tests.onnx_node_cases import Case, cases, distinct_variants, graph_of, port, unfit

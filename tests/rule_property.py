@@ -28,7 +28,7 @@ from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules, find
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.kernel import widen

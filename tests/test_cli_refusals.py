@@ -12,7 +12,7 @@ import pytest
 from graphclone.clones import saving
 from graphclone.clones.clone import Clone
 from graphclone.errors import NotEquivalentError
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from tests.command_line import Refused, clone_args, prepare, refusal
 
 
@@ -52,7 +52,7 @@ class EntryPoint:
 
 @pytest.mark.parametrize("suffix", saving.SUFFIXES)
 def test_a_wrong_clone_is_not_written(suffix: str, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphclone.pipeline.runner.entry_points", lambda group: [EntryPoint])
+    monkeypatch.setattr("graphclone.passes.registry.entry_points", lambda group: [EntryPoint])
     names = "canonicalize,infer-dims,choose-widths,balance-scales,widen-initializers,rewrite-literals,corrupt"
     argv = clone_args("my_models:mlp", f"wide{suffix}", "--passes", names, "--provider", "cpu")
     assert "linear_1" in refused(*argv, code=1)

@@ -9,7 +9,7 @@ import torch
 
 from graphclone.algebra.growth import Kind
 from graphclone.algebra.strategies import strategy
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import run_lockstep
 from tests.tracing import random_pipeline, traced, widened
 from tests.zoo import ZOO

@@ -10,7 +10,8 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import State
 from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
 

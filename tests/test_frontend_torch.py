@@ -14,7 +14,7 @@ from graphclone.formats.torch.reader import trace
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph
 from graphclone.passes import Canonicalize
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.verification.lockstep import run_lockstep
 
 

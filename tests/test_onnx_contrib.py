@@ -19,7 +19,8 @@ from graphclone.formats.onnx import ops
 from graphclone.formats.onnx.reader import from_model
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.verification.lockstep import relative_error, run_lockstep
 from tests.onnx_contrib_cases import RNG, Array, Case, cases, f, u8

@@ -12,8 +12,8 @@ import pytest
 from graphclone.algebra.growth import Kind
 from graphclone.formats.onnx.tensors import to_torch
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import Request, State
 from graphclone.pipeline.runner import run as run_passes
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules
 from graphclone.rules.pointwise import elementwise, homogeneous
 from graphclone.rules.reduce import mean, onnx_reduction

@@ -18,7 +18,9 @@ from graphclone.graph.ir import Graph, Node
 from graphclone.passes import PASSES, analysis, default_pipeline
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline.runner import Pass, Request, State, available, parse, run
+from graphclone.passes.registry import available, parse
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 from tests.zoo import ZOO
 
 NAMES = [cls.name for cls in PASSES]
@@ -242,6 +244,6 @@ def test_a_pass_from_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
         return [EntryPoint] if group == "graphclone.passes" else []
 
     assert "hold-back" not in available()
-    monkeypatch.setattr("graphclone.pipeline.runner.entry_points", entry_points)
+    monkeypatch.setattr("graphclone.passes.registry.entry_points", entry_points)
     assert list(available()) == [*NAMES, "hold-back"]
     assert parse("infer-dims,hold-back{below=4}")[1] == HoldBack(below=4)

@@ -18,7 +18,8 @@ from graphclone.clones.clone import clone
 from graphclone.formats.torch.reader import trace
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.printer import print_graph, print_state
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 from tests.zoo import ZOO
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,7 +18,8 @@ from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.models.randomise import randomise
 from graphclone.passes import default_pipeline
 from graphclone.passes.balance_scales import Unbalanced
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import apply
 from graphclone.rules.site import Site
 from graphclone.runtime.maps import Maps

@@ -13,7 +13,7 @@ from graphclone.analysis.facts import Facts
 from graphclone.formats.torch.reader import TorchDialect
 from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules, find
 from graphclone.rules.pointwise import homogeneous
 from graphclone.rules.site import Rule, Site

@@ -24,7 +24,8 @@ from graphclone.passes import (
     default_pipeline,
 )
 from graphclone.passes.choose_widths import settle
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 from tests.zoo import ZOO
 
 

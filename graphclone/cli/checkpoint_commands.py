@@ -13,7 +13,8 @@ from graphclone.cli import report
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.shards import sharded
 from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass, State
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import State
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.writer import Written

@@ -14,8 +14,10 @@ from graphclone.clones import saving
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.writer import CheckpointSource
 from graphclone.passes import default_pipeline
+from graphclone.passes.registry import available, parse
 from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass, State, available, parse
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import State
 from graphclone.rules import FAMILIES
 from graphclone.runtime.files import written
 from graphclone.sources import OnnxFile, Source, resolve

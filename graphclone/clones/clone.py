@@ -17,7 +17,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace as trace_torch
 from graphclone.graph.ir import Graph
 from graphclone.passes import analysis, default_pipeline
-from graphclone.pipeline.runner import Pass, Request, State, Timing, Widen, run
+from graphclone.pipeline.runner import Pass, Timing, run
+from graphclone.pipeline.state import Request, State, Widen
 from graphclone.runtime import collector
 from graphclone.verification.lockstep import lazily_widened, widened_tensors
 

@@ -23,7 +23,7 @@ from graphclone.algebra.growth import Growth
 from graphclone.algebra.recipes import Widening
 from graphclone.analysis.dims import dims
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 

@@ -10,7 +10,7 @@ import torch
 from graphclone.algebra.axes import Axis, Kind
 from graphclone.algebra.growth import PAD, Growth, Layout
 from graphclone.graph.ir import Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 
 class Maps:

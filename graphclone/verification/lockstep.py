@@ -14,7 +14,7 @@ import torch
 from torch._C._functorch import is_batchedtensor
 
 from graphclone.graph.ir import Graph, Initializer, Node, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, output_tensors
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.maps import Maps, widened_inputs

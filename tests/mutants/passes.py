@@ -8,6 +8,14 @@ _WIDTHS = ("tests/test_widths_and_scales.py",)
 _GRAPHS = ("tests/test_rules_graphs.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
+    # registry
+    Mutant(
+        "registry: a flag is on whatever it says",
+        "passes/registry.py",
+        '{"true": True, "false": False}[text.lower()]',
+        "bool(text)",
+        ("tests/test_pipeline.py",),
+    ),
     # canonicalize
     Mutant(
         "canonicalize: the default scale of attention is its inverse",

@@ -46,7 +46,8 @@ from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
-from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.pipeline.runner import Pass, Timing, run
+from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
 

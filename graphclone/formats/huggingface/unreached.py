@@ -17,7 +17,7 @@ from graphclone.algebra.recipes import Widening
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Initializer
 from graphclone.passes.infer_dims import UNREAD
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 _REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
 

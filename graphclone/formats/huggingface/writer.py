@@ -17,7 +17,8 @@ from graphclone.formats.huggingface.plan import After, Plan, computed_tables, pl
 from graphclone.formats.huggingface.reader import drop_inner_outputs, open_checkpoint, quiet
 from graphclone.formats.huggingface.shards import Shard, sharded
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import Request, State, Widen, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State, Widen
 from graphclone.progress import Progress, silent
 from graphclone.sources import Source
 

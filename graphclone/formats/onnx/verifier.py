@@ -25,7 +25,7 @@ from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.formats.torch.export_onnx import write
 from graphclone.formats.torch.verifier import exact_check, perturbed
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.progress import Progress, silent
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps, widened_inputs

@@ -22,7 +22,7 @@ from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import StoredTensor, data_type, to_array
 from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.graph.names import fresh
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
 
 

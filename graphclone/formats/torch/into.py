@@ -22,7 +22,8 @@ from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.pipeline.runner import Pass, Timing, run
+from graphclone.pipeline.state import Request, State
 from graphclone.runtime.kernel import widen
 
 

@@ -12,7 +12,7 @@ from graphclone.formats.torch.export import Exported, input_leaves
 from graphclone.formats.torch.input_sets import InputSet, call_with, candidates, example_tensors
 from graphclone.formats.torch.running import SEED, RunError, run_module
 from graphclone.graph.ir import Graph
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps
 from graphclone.verification.checks import NoiseFloor, error, noise_floor, reference

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from graphclone.graph.ir import Initializer, Node, Operand, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute
 from graphclone.runtime.maps import Maps
 from graphclone.verification.checks import Check

@@ -30,7 +30,7 @@ from graphclone.formats.torch.static_check import check_static
 from graphclone.formats.torch.trace_check import INTO, NAME, check_into, check_trace, settle
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Initializer, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.progress import Progress, silent
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
