@@ -65,5 +65,4 @@ def inputs_of(graph: Graph, seed: int = 0) -> list[torch.Tensor]:
 
 def lockstep(state: State) -> Lockstep:
     """Source and clone side by side in float64."""
-    assert state.source is not None
     return run_lockstep(state, inputs_of(state.source))

@@ -38,7 +38,7 @@ class Corrupt:
     ensures: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, state: State) -> bool:
-        recipes = state.recipes or {}
+        recipes = state.recipes
         value = state.graph.initializers[2].value
         recipes[value] = replace(recipes[value], scale=1.01)
         return True

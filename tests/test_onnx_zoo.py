@@ -66,4 +66,4 @@ def every_dim_may_grow_by_itself(path: Path, kind: Kind) -> None:
     drawn = feeds(path)
     found = run_lockstep(state, [to_torch(drawn[value.name]) for value in state.graph.inputs])
     assert found.first is None
-    assert any(growth.grows for growth in (state.growths or {}).values())
+    assert any(growth.grows for growth in state.growths.values())

@@ -48,8 +48,8 @@ class HoldBack:
     ensures: ClassVar[frozenset[str]] = frozenset({"held"})
 
     def __call__(self, state: State) -> bool:
-        axes = state.known.axes
-        found = {leaf for shape in state.known.of.values() for axis in shape for leaf in axes.leaves(axis)}
+        axes = state.facts.axes
+        found = {leaf for shape in state.facts.of.values() for axis in shape for leaf in axes.leaves(axis)}
         small = [leaf for leaf in found if leaf.pin is None and leaf.size < self.below]
         for leaf in small:
             axes.pin(leaf, Why("", self.reason))
@@ -122,7 +122,7 @@ def test_every_pass_can_be_watched() -> None:
     run(
         default_pipeline(),
         State(traced()),
-        after=lambda step, state: seen.append((step.name, bool(state.facts))),
+        after=lambda step, state: seen.append((step.name, state.has(State.analysis))),
     )
     assert seen == [("canonicalize", False), *((name, True) for name in NAMES[1:])]
 

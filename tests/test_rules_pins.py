@@ -350,7 +350,7 @@ def with_operand(sample: Sample, name: str, operand: Any) -> Facts:
         graph.inputs.append(operand)
     state = State(graph, Request(widen_io=("*",)))
     InferDims()(state)
-    return state.known
+    return state.facts
 
 
 READS_EVERYTHING = (
@@ -393,4 +393,4 @@ def test_a_number_read_from_a_tensor_pins_it() -> None:
     graph = Graph("g", [x], [], [node], [Output("n", number)], TorchDialect())
     state = State(graph, Request(widen_io=("*",)))
     InferDims()(state)
-    assert everything_pinned(state.known)
+    assert everything_pinned(state.facts)

@@ -180,7 +180,6 @@ def outcome(arguments: Namespace, verification: Report | None, size: int) -> str
 
 def parameters(clone: Clone) -> tuple[int, int]:
     """How many numbers the parameters of source and clone hold."""
-    assert clone.state.source is not None
     source, wide = (
         sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
         for graph in (clone.state.source, clone.graph)

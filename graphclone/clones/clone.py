@@ -46,7 +46,7 @@ class Traced:
     @cached_property
     def dims(self) -> list[Group]:
         """Its dims, grouped by what they are called but for layer numbers."""
-        return groups(dims(self.state.known))
+        return groups(dims(self.state.facts))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Clone(Traced):
 
     def factors(self, group: Group) -> tuple[int, ...]:
         """By how much every dim of a group grew."""
-        find, growth_of = self.state.known.axes.find, self.state.growth_of
+        find, growth_of = self.state.facts.axes.find, self.state.growth_of
         return tuple(growth_of(find(dim.axis)).new_size // dim.size for dim in group.dims)
 
     def state_dict(self) -> dict[str, torch.Tensor]:

@@ -116,7 +116,6 @@ def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
 
 
 def _recipes(state: State) -> Mapping[Value, Any]:
-    assert state.recipes is not None, "widen-initializers has not run"
     return state.recipes
 
 
@@ -138,7 +137,6 @@ def run_lockstep(
     Raises:
         ExecutionError: the source cannot be run on these inputs. A clone that cannot is a deviation.
     """
-    assert state.source is not None, "infer-dims has not run"
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
     clone = execute(state.graph, tensors, widened_inputs(state, inputs), lift=True)
@@ -152,7 +150,7 @@ class _Comparison:
         self.state = state
         self.maps = maps
         self.clone = clone
-        self.by_name = {value.name: value for value in state.known.of}
+        self.by_name = {value.name: value for value in state.facts.of}
         self.returned = {value for _, value in output_tensors(state.graph)}
         self.kept: dict[Value, torch.Tensor] = {}
         self.worst = 0.0
@@ -232,7 +230,7 @@ def comparable(state: State, value: Value | None, result: Any) -> bool:
     """
     if value is None or not isinstance(result, torch.Tensor) or is_batchedtensor(result):
         return False
-    return state.known.source(value) not in state.known.folded
+    return state.facts.source(value) not in state.facts.folded
 
 
 def measured_elements(expected: torch.Tensor) -> int:

@@ -19,17 +19,24 @@ MUTANTS: tuple[Mutant, ...] = (
     # canonicalize
     Mutant(
         "canonicalize: the default scale of attention is its inverse",
-        "passes/canonicalize.py",
+        "graphclone/formats/torch/canonical.py",
         "float(query.shape[-1]) ** -0.5",
         "float(query.shape[-1]) ** 0.5",
         ("tests/test_printer.py",),
     ),
     Mutant(
         "canonicalize: what is written into is folded",
-        "passes/canonicalize.py",
+        "graphclone/graph/canonical.py",
         "        and not any(value in written for value in node.outputs)\n",
         "",
         ("tests/test_rules_graphs.py::test_what_is_written_into_is_made_anew_in_every_run",),
+    ),
+    Mutant(
+        "canonicalize: what nobody reads stays",
+        "passes/canonicalize.py",
+        "return graph.prune() or changed",
+        "return changed",
+        ("tests/test_pipeline.py", "tests/test_printer.py"),
     ),
     # infer-dims
     Mutant(
@@ -55,29 +62,29 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # choose-widths
     Mutant(
-        "choose-widths: requirements are settled once",
-        "passes/choose_widths.py",
+        "settling: requirements are settled once",
+        "graphclone/analysis/settling.py",
         "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
         "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
         ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
-        "choose-widths: segments grow by the greatest factor",
-        "passes/choose_widths.py",
+        "settling: segments grow by the greatest factor",
+        "graphclone/analysis/settling.py",
         "least = min(g.factor for g in growths if g)",
         "least = max(g.factor for g in growths if g)",
         ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
-        "choose-widths: tied factors may grow unequally",
-        "passes/choose_widths.py",
+        "settling: tied factors may grow unequally",
+        "graphclone/analysis/settling.py",
         '("tile", b.factor, "tile")',
         '("tile", a.factor, "tile")',
         ("tests/test_axes.py::test_factorings_without_common_factors_are_tied",),
     ),
     Mutant(
-        "choose-widths: what stands behind a tied factor may grow",
-        "passes/choose_widths.py",
+        "settling: what stands behind a tied factor may grow",
+        "graphclone/analysis/settling.py",
         "_hold(chosen, held, [*inner, *outer], tie.why)",
         "_hold(chosen, held, outer, tie.why)",
         ("tests/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
@@ -93,8 +100,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "balance-scales: a mended value has the inverse scale",
         "passes/balance_scales.py",
-        "self.state.value_scales.get(mend.value, 1.0) / factor",
-        "self.state.value_scales.get(mend.value, 1.0) * factor",
+        "scales.values.get(mend.value, 1.0) / factor",
+        "scales.values.get(mend.value, 1.0) * factor",
         _GRAPHS,
     ),
     Mutant(
@@ -114,13 +121,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "balance-scales: a given graph is mended",
         "passes/balance_scales.py",
-        "if not balance.mendable or self.state.given is not None:",
+        "if not balance.mendable or self.given is not None:",
         "if not balance.mendable:",
         ("tests/test_into.py::test_an_untied_wide_model_takes_what_a_tied_one_cannot",),
     ),
     Mutant(
-        "balance-scales: a square takes a factor twice",
-        "passes/balance_scales.py",
+        "rewrite-literals: a square takes a factor twice",
+        "passes/rewrite_literals.py",
         "            node.operands[name] = new\n            return\n",
         "            node.operands[name] = new\n",
         ("tests/test_rules_graphs.py::test_a_square_takes_a_factor_once",),
@@ -129,14 +136,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "widen-initializers: nothing is shared out",
         "passes/widen_initializers.py",
-        "contracted=state.known.folded.get(value, ())",
+        "contracted=facts.folded.get(initializer.value, ())",
         "contracted=()",
         ("tests/test_rules_graphs.py::test_a_weight_absorbs_copies_behind_a_view",),
     ),
     Mutant(
         "widen-initializers: shifts are left out",
         "passes/widen_initializers.py",
-        "shift=state.shifts.get(value, 0.0)",
+        "shift=scales.shifts.get(initializer.value, 0.0)",
         "shift=0.0",
         ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
     ),
@@ -165,7 +172,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "match-widths: widths need not be repeated evenly where they must",
         "passes/match_widths.py",
-        "        _check_settled(facts, state.growths)\n",
+        "        _check_settled(facts, growths)\n",
         "",
         ("tests/test_into.py::test_what_is_averaged_over_must_grow_evenly",),
     ),

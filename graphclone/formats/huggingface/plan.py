@@ -82,7 +82,6 @@ class Plan:
             GraphcloneError: the form of the source cannot be restored.
         """
         recipes = self.clone.state.recipes
-        assert recipes is not None
         tensors = self.checkpoint.tensors
         found: dict[int, list[Entry]] = {}  # what one conversion makes, together
         for i in self.clone.graph.initializers:
@@ -165,7 +164,7 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
 
 
 def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
-    by_name = {value.name: axes for value, axes in state.known.of.items()}
+    by_name = {value.name: axes for value, axes in state.facts.of.items()}
     for output in inner:
         axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
         if any(state.layout(axis).grows for axis in axes):
@@ -229,7 +228,7 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
 
 def computed_tables(state: State) -> dict[Axis, str]:
     """The dims that tables have which the code computes and which are not saved, each with the name of one."""
-    known = state.known
+    known = state.facts
     tables = [i for i in state.graph.initializers if i.kind == "constant"]
     return {leaf: i.name for i in tables for axis in known.of[i.value] for leaf in known.axes.leaves(axis)}
 
@@ -291,7 +290,7 @@ class _Target:
 
     def shapes(self) -> Shapes:
         """The wanted shape of every parameter; one that nothing reads may have any."""
-        known = self.wanted.known
+        known = self.wanted.facts
         return {
             name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
             for i in self.wanted.graph.initializers
@@ -301,7 +300,7 @@ class _Target:
 
     def ratios(self, size: int) -> set[int]:
         """By what axes of a size grow, factors of axes and whole axes alike."""
-        known = self.wanted.known
+        known = self.wanted.facts
         axes = {known.axes.find(axis) for of in known.of.values() for axis in of}
         axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
         return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
@@ -333,7 +332,7 @@ class _Target:
             return f"the class refuses it: {first_line(error.__cause__ or error)}"
         self.matched.append(fields)
         values = align(self.wanted.graph, target).values
-        for value, axes in self.wanted.known.of.items():
+        for value, axes in self.wanted.facts.of.items():
             shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
             unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
             if value in values and not unread and values[value].shape != shape:

@@ -85,7 +85,6 @@ def check_into(small: torch.nn.Module, big: object, request: Request) -> None:
 @torch.no_grad()
 def load(state: State, big: torch.nn.Module) -> None:
     """Widen every weight straight into the wide model's own; one on the meta device holds nothing and gets nothing."""
-    assert state.recipes is not None
     theirs = _tensors(big)
     for initializer in state.graph.initializers:
         if initializer.kind != "constant" and not (out := theirs[initializer.name].detach()).is_meta:

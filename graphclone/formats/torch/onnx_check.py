@@ -70,7 +70,6 @@ def check_onnx(
 
 def _source_session(clone: Clone, path: Path, provider: Provider) -> Session:
     source = clone.state.source
-    assert source is not None
     module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
     write(to_onnx(source, module, clone.args, clone.kwargs or {}), path)
     return Session(path, provider)
@@ -116,7 +115,6 @@ class _Runs:
 
     def own(self, sample: Sample) -> list[torch.Tensor] | None:
         """What the source returns; None where its export refuses inputs that the source takes."""
-        assert self.state.source is not None
         try:
             return self.run(self.source, self.state.source, sample.inputs.tensors)
         except GraphcloneError as error:

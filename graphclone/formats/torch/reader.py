@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.canonical import ASSERTIONS, SPELLINGS
 from graphclone.formats.torch.export import Exported, export, export_alike
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute, values_in
 from graphclone.graph.names import fresh
@@ -52,6 +53,8 @@ class TorchDialect:
     """aten operators, run by torch itself."""
 
     name = "torch"
+    assertions: Collection[str] = ASSERTIONS
+    spellings = SPELLINGS
 
     def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
         if node.op == _CONDITION:

@@ -57,7 +57,6 @@ def draw_samples(clone: Clone, sets: int, seed: int) -> Iterator[Sample]:
         GraphcloneError: the source cannot be run on the example inputs.
     """
     source = clone.state.source
-    assert source is not None
     examples = example_tensors(source, clone.args, clone.kwargs or {})
     yield take_sample(clone, InputSet(examples))
     for index in range(1, sets):
@@ -93,7 +92,6 @@ def take_sample(clone: Clone, inputs: InputSet) -> Sample:
         RunError: the user's module cannot.
     """
     source, module = clone.state.source, None
-    assert source is not None
     if clone.model is not None:
         module = run_module(clone.model, source, clone.args, clone.kwargs or {}, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)

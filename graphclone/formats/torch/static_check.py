@@ -91,7 +91,7 @@ def _has_shape(result: Any) -> bool:
 
 
 def _wrong(state: State, node: Node, value: Value, result: torch.Tensor) -> Deviation | None:
-    if value not in state.known.of:
+    if value not in state.facts.of:
         return None
     shape, predicted = tuple(result.shape), predicted_shape(state, value)
     if shape == predicted:

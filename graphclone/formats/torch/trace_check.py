@@ -43,7 +43,6 @@ def check_trace(clone: Clone, samples: Sequence[Sample]) -> Check:
         samples: with what the module gives for them.
     """
     source = clone.state.source
-    assert source is not None
     measured: list[list[NoiseFloor]] = []
     for sample in samples:
         measured.append(_distances(source, sample))
@@ -79,7 +78,6 @@ def _differs_later(clone: Clone, sample: Sample) -> str | None:
     """
     assert clone.model is not None
     source = clone.state.source
-    assert source is not None
     args, kwargs = clone.args, clone.kwargs or {}
     module = run_module(clone.model, source, args, kwargs, sample.inputs.tensors, calls=2)
     if all(map(torch.equal, module, sample.module or ())):
@@ -139,14 +137,12 @@ def settle(clone: Clone) -> None:
     for doubt in settled:
         exported = replace(exported, guards=exported.guards.without(doubt))
     clone.graph.origin = exported
-    if clone.state.source is not None:
-        clone.state.source.origin = exported
+    clone.state.source.origin = exported
 
 
 def _agrees(clone: Clone, doubts: Sequence[Doubt]) -> bool:
     """Whether module and trace agree where the sizes in doubt are 1."""
     source = clone.state.source
-    assert source is not None
     examples = example_tensors(source, clone.args, clone.kwargs or {})
     symbols = {_symbol(source, doubt) for doubt in doubts}
     single = InputSet(

@@ -102,7 +102,6 @@ class _Verification:
     """The checks, one after the other. A clone that cannot even be run is not looked at any further."""
 
     def __init__(self, clone: Clone, tensors: Mapping[Value, torch.Tensor] | None, progress: Progress | None) -> None:
-        assert clone.state.source is not None
         self.clone = clone
         self.state = clone.state
         self.source = clone.state.source
@@ -235,8 +234,7 @@ def _floors(
 ) -> Iterator[tuple[NoiseFloor, Deviation]]:
     """The errors of every value, with the deviation it would be."""
     source = state.source
-    assert source is not None
-    by_name = {value.name: value for value in state.known.of}
+    by_name = {value.name: value for value in state.facts.of}
     maps = Maps(state, inputs)
     clone = execute(state.graph, _copied(state.graph, tensors), widened_inputs(state, inputs))
     own = execute(source, own_tensors(source), [tensor.clone() for tensor in inputs])
