@@ -49,7 +49,7 @@ class BalanceScales:
     """Find the scales."""
 
     name: ClassVar[str] = "balance-scales"
-    requires: ClassVar[frozenset[str]] = frozenset({"widths"})
+    requires: ClassVar[frozenset[str]] = frozenset({"dims", "widths"})
     ensures: ClassVar[frozenset[str]] = frozenset({"scales"})
 
     def __call__(self, state: State) -> bool:

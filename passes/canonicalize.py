@@ -24,20 +24,24 @@ class Canonicalize:
     ensures: ClassVar[frozenset[str]] = frozenset({"canonical"})
 
     def __call__(self, state: State) -> bool:
-        graph, changed = state.graph, False
-        if said := assertions(graph):
-            graph.remove(said)
+        changed = False
+        while _rewrite(state.graph, untie=state.request.untie):  # what is folded or dropped may make room for more
             changed = True
-        if state.request.untie and (shared := separable(graph)):
-            _untie(graph, shared)
-            changed = True
-        if spelled := respellings(graph):
-            _respell(graph, spelled)
-            changed = True
-        if constant := computable(graph):
-            _fold(graph, constant)
-            changed = True
-        return graph.prune() or changed
+        return changed
+
+
+def _rewrite(graph: Graph, *, untie: bool) -> bool:
+    """Rewrite whatever is not canonical as the graph is now. Whether anything was."""
+    if asserting := assertions(graph):
+        graph.remove(asserting)
+    if tied := separable(graph) if untie else []:
+        _untie(graph, tied)
+    if odd := respellings(graph):
+        _respell(graph, odd)
+    if constant := computable(graph):
+        _fold(graph, constant)
+    unread = graph.prune()
+    return any((asserting, tied, odd, constant, unread))
 
 
 def _untie(graph: Graph, shared: Iterable[tuple[Initializer, str, Sequence[Node]]]) -> None:

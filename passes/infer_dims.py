@@ -26,7 +26,7 @@ class InferDims:
     """Unify the axes of all values by the rules of all nodes."""
 
     name: ClassVar[str] = "infer-dims"
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"dims"})
 
     def __call__(self, state: State) -> bool:

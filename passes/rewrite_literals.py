@@ -20,7 +20,7 @@ class RewriteLiterals:
     """Turn the source graph into the clone's graph."""
 
     name: ClassVar[str] = "rewrite-literals"
-    requires: ClassVar[frozenset[str]] = frozenset({"widths", "scales"})
+    requires: ClassVar[frozenset[str]] = frozenset({"dims", "widths", "scales"})
     ensures: ClassVar[frozenset[str]] = frozenset({"literals"})
 
     def __call__(self, state: State) -> bool:

@@ -14,7 +14,7 @@ class WidenInitializers:
     """Plan the widening of every initializer."""
 
     name: ClassVar[str] = "widen-initializers"
-    requires: ClassVar[frozenset[str]] = frozenset({"widths", "scales"})
+    requires: ClassVar[frozenset[str]] = frozenset({"dims", "widths", "scales"})
     ensures: ClassVar[frozenset[str]] = frozenset({"recipes"})
 
     def __call__(self, state: State) -> bool:

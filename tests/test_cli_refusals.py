@@ -58,6 +58,12 @@ def test_a_wrong_clone_is_not_written(suffix: str, refused: Refused, monkeypatch
     assert "linear_1" in refused(*argv, code=1)
 
 
+def test_a_pipeline_that_leaves_out_what_a_model_needs(refused: Refused) -> None:
+    names = "infer-dims,choose-widths,balance-scales,widen-initializers,rewrite-literals"
+    err = refused(*clone_args("my_models:chunked", "wide.safetensors", "--passes", names))
+    assert "infer-dims requires canonical, which no earlier pass ensures: chunk (aten.chunk.default) is spelled" in err
+
+
 def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     def verify(self: Clone, **options: Any) -> None:
         raise NotEquivalentError("layer 3 is wrong")

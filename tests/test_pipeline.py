@@ -19,6 +19,7 @@ from graphclone.passes import PASSES, analysis, default_pipeline
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.registry import available, parse
+from graphclone.pipeline.conditions import CONDITIONS
 from graphclone.pipeline.runner import Pass, run
 from graphclone.pipeline.state import Request, State
 from tests.zoo import ZOO
@@ -144,6 +145,7 @@ def test_every_requirement_is_ensured_by_an_earlier_pass() -> None:
     for cls in PASSES:
         assert cls.requires <= known
         assert cls.ensures
+        assert cls.ensures <= CONDITIONS.keys()
         known |= cls.ensures
 
 

@@ -15,8 +15,9 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.writer import CheckpointSource
 from graphclone.passes import default_pipeline
 from graphclone.passes.registry import available, parse
+from graphclone.pipeline.conditions import CLONED
 from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.runner import Pass, lacking
 from graphclone.pipeline.state import State
 from graphclone.rules import FAMILIES
 from graphclone.runtime.files import written
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from graphclone.clones.clone import Clone, Traced
     from graphclone.formats.onnx.drawn_inputs import Given
     from graphclone.formats.torch.verifier import Report
-
-_NEEDED = frozenset({"recipes", "literals"})
-"""What a pipeline must ensure for its result to be a clone."""
 
 
 def inspect(arguments: Namespace) -> int:
@@ -122,14 +120,12 @@ def _pipeline(text: str | None) -> Sequence[Pass]:
     if text is None:
         return default_pipeline()
     passes = parse(text)
-    known: set[str] = set()
-    for step in passes:
-        if missing := step.requires - known:
-            needs = ", ".join(sorted(missing))
-            raise GraphcloneError(f"--passes: {step.name} needs {needs}, which no pass before it ensures")
-        known |= step.ensures
-    if missing := _NEEDED - known:
-        raise GraphcloneError(f"--passes: nothing ensures {', '.join(sorted(missing))}, so there is no clone")
+    if (lack := lacking(passes, CLONED)) is not None:
+        step, names = lack
+        missing = ", ".join(names)
+        if step is None:
+            raise GraphcloneError(f"--passes: nothing ensures {missing}, so there is no clone")
+        raise GraphcloneError(f"--passes: {step.name} needs {missing}, which no pass before it ensures")
     return passes
 
 

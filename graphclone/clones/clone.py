@@ -17,6 +17,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace as trace_torch
 from graphclone.graph.ir import Graph
 from graphclone.passes import analysis, default_pipeline
+from graphclone.pipeline.conditions import CLONED
 from graphclone.pipeline.runner import Pass, Timing, run
 from graphclone.pipeline.state import Request, State, Widen
 from graphclone.runtime import collector
@@ -246,7 +247,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
             raise GraphcloneError(f"into=: {model} is a file; give two instances of a torch.nn.Module")
         return _clone_into(model, into, args, kwargs, request, after, name)
     state = State(_graph(model, args, kwargs, inputs, name), request)
-    timings = run(default_pipeline() if passes is None else passes, state, after=after)
+    timings = run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
     if isinstance(model, torch.nn.Module):
         return Clone(state, timings, tuple(args), kwargs, model)
     return OnnxClone(state, timings, inputs=inputs or {})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-from graphclone.errors import InvariantError
+from graphclone.errors import InvariantError, PipelineError
 from graphclone.graph.invariants import check_graph
+from graphclone.pipeline.conditions import CONDITIONS, OF_THE_SOURCE, defect
 from graphclone.pipeline.state import State
 
 
@@ -16,8 +17,8 @@ from graphclone.pipeline.state import State
 class Pass(Protocol):
     """A step of the pipeline: a frozen dataclass whose fields are its options.
 
-    ``requires`` and ``ensures`` name facts about the state; the runner checks that what a pass requires has been
-    ensured before it.
+    ``requires`` and ``ensures`` name conditions (see ``graphclone.pipeline.conditions``). The runner tests what a pass
+    requires before it runs, and what it ensures once it has.
     """
 
     name: ClassVar[str]
@@ -42,6 +43,7 @@ def run(
     passes: Sequence[Pass],
     state: State,
     *,
+    goal: Collection[str] = (),
     after: Callable[[Pass, State], None] | None = None,
     check: bool = False,
 ) -> list[Timing]:
@@ -50,24 +52,79 @@ def run(
     Args:
         passes: the pipeline.
         state: read and written.
+        goal: conditions that must hold in the end.
         after: called after every pass, to print or to watch.
         check: test the graph's invariants after every pass.
 
     Raises:
-        InvariantError: a pass is run before what it requires, or breaks the graph.
+        PipelineError: a pass is run before what it requires, or the goal is not reached.
+        InvariantError: a pass breaks the graph, or does not ensure what it says.
     """
-    known: set[str] = set()
+    contracts = _Contracts(state)
     timings: list[Timing] = []
     for step in passes:
-        missing = step.requires - known
-        if missing:
-            raise InvariantError(f"{step.name} requires {', '.join(sorted(missing))}, which no earlier pass ensures")
+        contracts.require(f"{step.name} requires", step.requires)
         start = time.perf_counter()
         changed = step(state)
         timings.append(Timing(step.name, time.perf_counter() - start, changed))
-        known |= step.ensures
+        contracts.ensure(step)
         if check:
             check_graph(state.graph)
         if after is not None:
             after(step, state)
+    contracts.require("the pipeline must reach", goal)
     return timings
+
+
+class _Contracts:
+    """Which conditions were found to hold.
+
+    Attributes:
+        ensured: by any pass so far.
+        holding: of which it was tested since the last pass ran; others may have been broken by it.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.ensured: set[str] = set()
+        self.holding: set[str] = set()
+
+    def require(self, what: str, names: Collection[str]) -> None:
+        wanted = sorted(set(names) - self.holding)
+        defects = {name: self.defect(name) for name in wanted}
+        unmet = [name for name in wanted if defects[name] is not None]
+        if unmet:
+            broken = self.ensured.issuperset(unmet)
+            how = "no longer holds" if broken else "no earlier pass ensures"
+            reasons = "; ".join(dict.fromkeys(str(defects[name]) for name in unmet if defects[name]))
+            raise PipelineError(f"{what} {', '.join(unmet)}, which {how}" + (f": {reasons}" if reasons else ""))
+        self.holding.update(names)
+
+    def defect(self, name: str) -> str | None:
+        """Why a condition does not hold; a name of a user's own means that an earlier pass ensures it."""
+        return defect(name, self.state) if name in CONDITIONS else None if name in self.ensured else ""
+
+    def ensure(self, step: Pass) -> None:
+        for name in sorted(step.ensures):
+            if (problem := defect(name, self.state)) is not None:
+                raise InvariantError(f"{step.name} does not ensure {name}, as it says: {problem}")
+        self.ensured |= step.ensures
+        self.holding = set(step.ensures)
+
+
+def lacking(passes: Sequence[Pass], goal: Collection[str]) -> tuple[Pass | None, list[str]] | None:
+    """The first pass that requires what no pass before it ensures, and what that is; before anything is run.
+
+    Whether a graph meets a condition as it is read is not known then, and not asked.
+
+    Args:
+        passes: a pipeline.
+        goal: conditions that must hold in the end; where they are lacking the pass is None.
+    """
+    ensured = set(OF_THE_SOURCE)
+    for step in passes:
+        if missing := step.requires - ensured:
+            return step, sorted(missing)
+        ensured |= step.ensures
+    missing = frozenset(goal) - ensured
+    return (None, sorted(missing)) if missing else None

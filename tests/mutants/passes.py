@@ -34,9 +34,38 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "canonicalize: what nobody reads stays",
         "passes/canonicalize.py",
-        "return graph.prune() or changed",
-        "return changed",
+        "unread = graph.prune()",
+        "unread = False",
         ("tests/test_pipeline.py", "tests/test_printer.py"),
+    ),
+    # conditions
+    Mutant(
+        "conditions: what a pass requires is believed once it was ensured",
+        "graphclone/pipeline/runner.py",
+        "self.holding = set(step.ensures)",
+        "self.holding |= step.ensures",
+        ("tests/test_conditions.py",),
+    ),
+    Mutant(
+        "conditions: a literal that still has its old value is a new one",
+        "graphclone/pipeline/conditions.py",
+        "if isinstance(size, int) and size != expected:",
+        "if isinstance(size, int) and size > expected:",
+        ("tests/test_conditions.py",),
+    ),
+    Mutant(
+        "snapshot: numbers in nodes may change",
+        "graphclone/graph/snapshot.py",
+        " or operands != node.operands",
+        "",
+        ("tests/test_conditions.py",),
+    ),
+    Mutant(
+        "state: later results stay when an earlier one is set",
+        "graphclone/pipeline/state.py",
+        "earlier = STAGES[: STAGES.index(self.name)]",
+        "earlier = STAGES",
+        ("tests/test_conditions.py",),
     ),
     # infer-dims
     Mutant(

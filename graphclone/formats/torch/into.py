@@ -22,6 +22,7 @@ from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
+from graphclone.pipeline.conditions import CLONED
 from graphclone.pipeline.runner import Pass, Timing, run
 from graphclone.pipeline.state import Request, State
 from graphclone.runtime.kernel import widen
@@ -39,7 +40,7 @@ def match(state: State, target: Graph, after: Callable[[Pass, State], None] | No
     match_widths = MatchWidths(wide.graph)
     passes = (Canonicalize(), InferDims(), match_widths, BalanceScales(), WidenInitializers(), RewriteLiterals())
     try:
-        return run(passes, state, after=after)
+        return run(passes, state, goal=CLONED, after=after)
     except Unbalanced as error:
         tied = next((i.names for i in state.graph.initializers if i.kind == "parameter" and len(i.names) > 1), ())
         hint = f"; a wide model in which {' and '.join(tied)} are not tied can be cloned into" if tied else ""
