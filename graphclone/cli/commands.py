@@ -14,7 +14,7 @@ from graphclone.clones import saving
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.writer import CheckpointSource
 from graphclone.passes import default_pipeline
-from graphclone.passes.registry import available, parse
+from graphclone.passes.registry import available, parse, unparse
 from graphclone.pipeline.conditions import CLONED
 from graphclone.pipeline.printer import print_state
 from graphclone.pipeline.runner import Pass, lacking
@@ -202,6 +202,7 @@ def list_passes(arguments: Namespace) -> int:
         report.show_json(rows)
     else:
         report.show_passes(rows)
+        report.show_text(f"the default pipeline: {unparse(default_pipeline())}")
     return 0
 
 

@@ -10,10 +10,17 @@ _GRAPHS = ("tests/test_rules_graphs.py",)
 MUTANTS: tuple[Mutant, ...] = (
     # registry
     Mutant(
-        "registry: a flag is on whatever it says",
+        "registry: an option that is as by default is written, and another one is not",
         "passes/registry.py",
-        '{"true": True, "false": False}[text.lower()]',
-        "bool(text)",
+        "text != options.write(_default(field))",
+        "text == options.write(_default(field))",
+        ("tests/test_pipeline.py",),
+    ),
+    Mutant(
+        "options: a comma in quotes ends an option",
+        "passes/options.py",
+        """r'"(?:[^"\\\\]|\\\\.)*"|.'""",
+        "r'.'",
         ("tests/test_pipeline.py",),
     ),
     # canonicalize
