@@ -16,7 +16,8 @@ from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
-from graphclone.pipeline.runner import Pass, Request, Widen
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import Request, Widen
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import Given

@@ -78,3 +78,7 @@ class CannotJudgeError(NotEquivalentError):
 
 class InvariantError(AssertionError):
     """The graph broke its own rules: a defect of a pass, never of the input."""
+
+
+class PipelineError(GraphcloneError, InvariantError):
+    """A pass was to run on a state that is not what it requires. Exit code 2, for passes may be the user's."""

@@ -12,12 +12,13 @@ from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, Group, dims
 from graphclone.analysis.facts import Facts
+from graphclone.analysis.settling import settle
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.ir import values_in
-from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline.runner import Request, State, Widen, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State, Widen
 from graphclone.rules import find
 
 DOUBLE = 2
@@ -94,7 +95,7 @@ class Inspection:
 
 def inspect(traced: Traced) -> Inspection:
     """Look at a traced model."""
-    facts = traced.state.known
+    facts = traced.state.facts
     free = [dim for group in traced.dims for dim in group.dims if dim.default]
     doubled, _ = settle(facts, {dim.axis: Growth(dim.size, DOUBLE) for dim in free})
     frees = _Frees(traced)
@@ -155,10 +156,10 @@ class _Frees:
     """
 
     def __init__(self, traced: Traced) -> None:
-        self.pinned = traced.state.known
+        self.pinned = traced.state.facts
         state = State(traced.graph.copy(), Request(widen_io=("*",)), traced.state.rules)
         run((InferDims(),), state)
-        self.free = state.known
+        self.free = state.facts
         self.parameters = {i.name: self.free.of[i.value] for i in self.free.graph.initializers}
         self.boundary = list(self._boundary())
 
@@ -197,7 +198,7 @@ def refuse_pinned(state: State, widen: Widen) -> None:
     """
     if isinstance(widen, int):
         return
-    found = dims(state.known)
+    found = dims(state.facts)
     for pattern in widen:
         matching = [dim for dim in found if dim.matches(pattern)]
         pinned = [dim for dim in matching if dim.pin is not None]
@@ -240,7 +241,7 @@ def explain(traced: Traced, pattern: str) -> list[Explanation]:
     """
     from graphclone.analysis.flow import why_pinned
 
-    facts = traced.state.known
+    facts = traced.state.facts
     found = dims(facts)
     matching = [dim for dim in found if dim.matches(pattern)]
     if not matching:

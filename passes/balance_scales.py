@@ -23,7 +23,7 @@ from graphclone.algebra.scales import Expression, Infeasible, System, add, exp, 
 from graphclone.analysis.facts import Balance, Facts, Literal, Scaled
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer, Node, Value, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import Mend, Scales, State
 
 _ONE: Expression = {}
 _HEADROOM = 16
@@ -38,15 +38,6 @@ class Unbalanced(GraphcloneError):
 
 
 @dataclass(frozen=True)
-class Mend:
-    """A multiplication that could be put into the graph."""
-
-    value: Value
-    node: Node
-    on_operand: bool
-
-
-@dataclass(frozen=True)
 class Shift:
     """The scale of ``w + b``, w a parameter read only here: ``w' = s w + (s - 1) b``."""
 
@@ -58,17 +49,12 @@ class BalanceScales:
     """Find the scales."""
 
     name: ClassVar[str] = "balance-scales"
-    requires: ClassVar[frozenset[str]] = frozenset({"widths"})
+    requires: ClassVar[frozenset[str]] = frozenset({"dims", "widths"})
     ensures: ClassVar[frozenset[str]] = frozenset({"scales"})
 
     def __call__(self, state: State) -> bool:
-        solver = _solved(state)
-        state.scales = solver.factors()
-        state.value_scales = solver.value_scales()
-        for shift in [key for key in solver.unknowns if isinstance(key, Shift)]:
-            solver.absorb_shift(shift)
-        inserted = [solver.insert(mend) for mend in solver.unknowns if isinstance(mend, Mend)]
-        return any(inserted) or any(scale != 1.0 for scale in state.scales.values())
+        scales = state.scales = _solved(state).scales()
+        return bool(scales.mends) or any(scale != 1.0 for scale in scales.factors.values())
 
 
 def _solved(state: State) -> _Solver:
@@ -116,7 +102,8 @@ class _Solver:
     def __init__(self, state: State, fixed: Collection[Hashable] = ()) -> None:
         self.state = state
         self.fixed = fixed
-        self.facts: Facts = state.known
+        self.facts: Facts = state.facts
+        self.given = state.widths.given
         self.graph: Graph = state.graph
         self.initializers: dict[Value, Initializer] = self.graph.initializer_of()
         self.shiftable = set(self._shiftable())
@@ -144,16 +131,14 @@ class _Solver:
     def unknown(self, key: Hashable) -> Expression:
         if key in self.fixed:
             return {}
-        if self.state.given is not None and self.is_code(key):
-            return dict(self.state.given.get(key, {}))  # type: ignore[call-overload]
+        if self.given is not None and isinstance(key, Value | Literal) and self.is_code(key):
+            return dict(self.given.get(key, {}))
         self.unknowns.setdefault(key)
         return {key: Fraction(1)}
 
-    def is_code(self, key: Hashable) -> bool:
+    def is_code(self, key: Value | Literal) -> bool:
         """Whether it is the code that holds a number, and no weight. A literal zero is the same at any scale."""
-        if isinstance(key, Literal):
-            return key.value != 0
-        return isinstance(key, Value) and self.initializers[key].kind == "constant"
+        return key.value != 0 if isinstance(key, Literal) else self.initializers[key].kind == "constant"
 
     def _shiftable(self) -> list[Value]:
         """Results ``w + b`` of parameters that nothing else reads, the caller included."""
@@ -214,7 +199,7 @@ class _Solver:
             except Infeasible as problem:
                 raise Unbalanced(
                     f"{node.name} ({node.op}) would be {problem} times too large and nothing can absorb it"
-                    + ("; ask for other dims by name" if self.state.given is None else "")
+                    + ("; ask for other dims by name" if self.given is None else "")
                 ) from None
         for output in self.graph.outputs:
             for value in values_in(output.operand):
@@ -253,7 +238,7 @@ class _Solver:
             self.expressions[balance.out] = self.system.reduce(total)
 
     def _mend(self, balance: Balance) -> Mend | None:
-        if not balance.mendable or self.state.given is not None:
+        if not balance.mendable or self.given is not None:
             return None
         if balance.contraction is None:
             assert balance.out is not None
@@ -266,10 +251,20 @@ class _Solver:
     def factor(self, key: Hashable) -> float:
         return exp(self.system.value(key))
 
+    def scales(self) -> Scales:
+        """Everything that is rescaled, and how."""
+        scales = Scales(self.factors(), values=self.value_scales(), mends=self.mends())
+        for shift in (key for key in self.unknowns if isinstance(key, Shift)):
+            self.absorb_shift(shift, scales)
+        for mend, factor in scales.mends.items():
+            if not mend.on_operand:  # the value itself is as it was before it is multiplied
+                scales.values[mend.value] = scales.values.get(mend.value, 1.0) / factor
+        return scales
+
     def factors(self) -> dict[Value | Literal, float]:
         """The factor of every parameter and literal; a literal zero is the same at any scale."""
         changed = (key for key in self.unknowns if isinstance(key, Value) or (isinstance(key, Literal) and key.value))
-        given = {key: exp(expression) for key, expression in (self.state.given or {}).items()}
+        given = {key: exp(expression) for key, expression in (self.given or {}).items()}
         return {**given, **{key: self.factor(key) for key in changed}}
 
     def value_scales(self) -> dict[Value, float]:
@@ -280,44 +275,18 @@ class _Solver:
     def _constant(self, expression: Expression) -> Expression:
         return {key: c for key, c in self.system.reduce(expression).items() if isinstance(key, int)}
 
-    def absorb_shift(self, shift: Shift) -> None:
+    def mends(self) -> dict[Mend, float]:
+        """The multiplications that do anything."""
+        factors = {key: self.factor(key) for key in self.unknowns if isinstance(key, Mend)}
+        return {mend: factor for mend, factor in factors.items() if factor != 1.0}
+
+    def absorb_shift(self, shift: Shift, scales: Scales) -> None:
         """Scale ``w + b`` by way of w, so that b, which the code may hold, stays."""
         source, number = self.facts.shifts[shift.value]
         scale = self.factor(shift)
-        assert self.state.scales is not None
         if scale != 1.0:
             *views, parameter = self._chain(source)
-            self.state.scales[parameter] = scale
+            scales.factors[parameter] = scale
             for value in (*views, parameter):
-                self.state.value_scales[value] = scale
-                self.state.shifts[value] = (scale - 1) * number
-
-    def insert(self, mend: Mend) -> bool:
-        """Put a multiplication into the graph, if it does anything."""
-        factor = self.factor(mend)
-        if factor == 1.0:
-            return False
-        position = self.graph.nodes.index(mend.node) + (0 if mend.on_operand else 1)
-        node = self.graph.dialect.multiply(mend.value, factor, f"{mend.value.name}_rescaled_for_{mend.node.name}")
-        out = node.outputs[0]
-        self.facts.of[out] = self.facts.of[mend.value]
-        if mend.on_operand:
-            _replace_operand(mend.node, mend.value, out)
-        else:
-            self.state.value_scales[mend.value] = self.state.value_scales.get(mend.value, 1.0) / factor
-            self.graph.replace(mend.value, out)
-        self.graph.nodes.insert(position, node)
-        return True
-
-
-def _replace_operand(node: Node, old: Value, new: Value) -> None:
-    """Let the node read the new value where it first reads the old one: a square takes a factor once."""
-    for name, operand in node.operands.items():
-        if operand is old:
-            node.operands[name] = new
-            return
-        if old in values_in(operand):
-            items = list(operand)
-            items[items.index(old)] = new
-            node.operands[name] = items
-            return
+                scales.values[value] = scale
+                scales.shifts[value] = (scale - 1) * number

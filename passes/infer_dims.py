@@ -11,7 +11,7 @@ from graphclone.algebra.axes import Axis, Why
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.ties import pin_ties
 from graphclone.graph.ir import Value, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import Analysis, State
 from graphclone.rules import apply
 
 UNREAD = "nothing reads it"
@@ -26,12 +26,12 @@ class InferDims:
     """Unify the axes of all values by the rules of all nodes."""
 
     name: ClassVar[str] = "infer-dims"
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset({"canonical"})
     ensures: ClassVar[frozenset[str]] = frozenset({"dims"})
 
     def __call__(self, state: State) -> bool:
         graph = state.graph
-        facts = state.facts = Facts(graph)
+        facts = Facts(graph)
         for value in graph.inputs:
             _declare(facts, value)
         for initializer in graph.initializers:
@@ -45,7 +45,7 @@ class InferDims:
             apply(node, facts, state.rules)
         pin_ties(facts)
         facts.fold()
-        state.source = graph.copy()
+        state.analysis = Analysis.of(facts)
         return True
 
 

@@ -21,12 +21,12 @@ from graphclone.algebra.growth import Growth
 from graphclone.algebra.scales import Expression, log
 from graphclone.analysis.dims import dims
 from graphclone.analysis.facts import Facts, Follow, Literal
+from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
-from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import UNREAD
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State, Widths
 from graphclone.runtime.maps import Maps
 
 _POWERS = (1, 2, 4, 3)
@@ -52,20 +52,22 @@ class MatchWidths:
 
     def __call__(self, state: State) -> bool:
         alignment = align(state.graph, self.target)
-        facts = state.known
+        facts = state.facts
         widths = _Widths(facts)
         for value, axes in facts.of.items():
             if (wide := alignment.values.get(value)) is not None:
                 widths.state(value, axes, wide.shape or ())
         for follow, new in _followed(facts, alignment.literals):
             widths.count(follow, new)
-        state.growths = widths.solve()
-        _check_settled(facts, state.growths)
-        state.given = {
+        growths = widths.solve()
+        _check_settled(facts, growths)
+        state.widths = Widths(growths)
+        given = {
             **_given_literals(state, alignment.literals),
             **_given_constants(state, alignment.values, self.target),
         }
-        return bool(state.growths)
+        state.widths = Widths(growths, given)
+        return bool(growths)
 
 
 # Widths
@@ -205,7 +207,7 @@ def _followed(facts: Facts, pairs: list[Pair]) -> Iterator[tuple[Follow, int]]:
 
 def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
     """The scale of every literal that has one, once sizes are seen to be what the widths make them."""
-    facts = state.known
+    facts = state.facts
     follows = {(follow.node, follow.path): follow for follow in facts.follows}
     scaled = _scaled_literals(facts)
     sizes = _size_nodes(facts)

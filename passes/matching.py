@@ -11,7 +11,9 @@ from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.pipeline.conditions import CLONED
+from graphclone.pipeline.runner import Pass, Timing, run
+from graphclone.pipeline.state import Request, State
 
 
 def match(state: State, target: Graph, after: Callable[[Pass, State], None] | None = None) -> Sequence[Timing]:
@@ -26,7 +28,7 @@ def match(state: State, target: Graph, after: Callable[[Pass, State], None] | No
     match_widths = MatchWidths(wide.graph)
     passes = (Canonicalize(), InferDims(), match_widths, BalanceScales(), WidenInitializers(), RewriteLiterals())
     try:
-        return run(passes, state, after=after)
+        return run(passes, state, goal=CLONED, after=after)
     except Unbalanced as error:
         tied = next((i.names for i in state.graph.initializers if i.kind == "parameter" and len(i.names) > 1), ())
         hint = f"; a wide model in which {' and '.join(tied)} are not tied can be cloned into" if tied else ""

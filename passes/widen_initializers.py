@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphclone.algebra.recipes import Widening
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 
 @dataclass(frozen=True)
@@ -14,20 +14,21 @@ class WidenInitializers:
     """Plan the widening of every initializer."""
 
     name: ClassVar[str] = "widen-initializers"
-    requires: ClassVar[frozenset[str]] = frozenset({"widths", "scales"})
+    requires: ClassVar[frozenset[str]] = frozenset({"dims", "widths", "scales"})
     ensures: ClassVar[frozenset[str]] = frozenset({"recipes"})
 
     def __call__(self, state: State) -> bool:
-        state.recipes = {}
-        for initializer in state.graph.initializers:
-            value = initializer.value
-            state.recipes[value] = Widening(
+        facts, scales = state.facts, state.scales
+        state.recipes = {
+            initializer.value: Widening(
                 initializer.name,
-                tuple(state.layout(axis) for axis in state.known.of[value]),
-                contracted=state.known.folded.get(value, ()),
+                tuple(state.layout(axis) for axis in facts.of[initializer.value]),
+                contracted=facts.folded.get(initializer.value, ()),
                 strategy=state.request.strategy,
                 seed=state.request.seed,
-                scale=(state.scales or {}).get(value, 1.0),
-                shift=state.shifts.get(value, 0.0),
+                scale=scales.factors.get(initializer.value, 1.0),
+                shift=scales.shifts.get(initializer.value, 0.0),
             )
+            for initializer in state.graph.initializers
+        }
         return any(not recipe.identity for recipe in state.recipes.values())

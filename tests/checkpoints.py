@@ -14,7 +14,7 @@ from graphclone.algebra.strategies import strategy
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.models.randomise import randomise
-from graphclone.pipeline.runner import Request
+from graphclone.pipeline.state import Request
 from tests.zoo import ZOO
 
 transformers.logging.disable_progress_bar()

@@ -16,7 +16,8 @@ from graphclone.formats.torch.format import torch_format
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Node, Value
 from graphclone.passes import default_pipeline
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules
 from graphclone.rules.site import Rule
 from graphclone.runtime.tensors import widened_tensors

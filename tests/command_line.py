@@ -55,6 +55,20 @@ def mysterious():
     return Mysterious(), (torch.ones(2, 6),)
 
 
+class Chunked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 20), nn.Linear(10, 5)
+
+    def forward(self, x):
+        gate, up = self.up(x).chunk(2, -1)
+        return self.down(gate.sigmoid() * up)
+
+
+def chunked():
+    return Chunked(), (torch.ones(2, 6),)
+
+
 def conv():
     return nn.Sequential(nn.Conv2d(3, 14, 5), nn.ReLU(), nn.Conv2d(14, 4, 1)), (torch.ones(2, 3, 9, 9),)
 

@@ -16,7 +16,8 @@ from graphclone.formats.onnx.reader import from_model
 from graphclone.formats.onnx.tensors import to_torch
 from graphclone.graph.ir import Graph
 from graphclone.passes import default_pipeline
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import Lockstep, run_lockstep
 from tests.tracing import random_pipeline
 
@@ -64,5 +65,4 @@ def inputs_of(graph: Graph, seed: int = 0) -> list[torch.Tensor]:
 
 def lockstep(state: State) -> Lockstep:
     """Source and clone side by side in float64."""
-    assert state.source is not None
     return run_lockstep(state, inputs_of(state.source))

@@ -29,6 +29,7 @@ import onnxruntime
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Literal
+from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.dialect import Target
 from graphclone.formats.onnx.ops import Array, Call
@@ -36,11 +37,10 @@ from graphclone.formats.onnx.ops import run as run_by_reference
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.ir import Node, Value, substitute
 from graphclone.passes.canonicalize import Canonicalize
-from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, Scales, State, Widths
 from graphclone.rules import Rules, default_rules
 from graphclone.runtime.kernel import widen
 from tests.onnx_node_cases import Case, cases, distinct_variants, graph_of, port, unfit
@@ -152,12 +152,13 @@ def _check(case: Case, variant: str, trial: Trial, rules: Rules | None) -> Outco
         Canonicalize()(state)
     InferDims()(state)
     if graph.dialect.is_random(node):
-        assert not free_leaves(state.known), "random numbers may not grow"
+        assert not free_leaves(state.facts), "random numbers may not grow"
         return Outcome(by="nobody")
-    wanted = {x: Growth(x.size, rng.choice(trial.factors), trial.kind) for x in free_leaves(state.known)}
-    state.growths, _ = settle(state.known, wanted)
+    wanted = {x: Growth(x.size, rng.choice(trial.factors), trial.kind) for x in free_leaves(state.facts)}
+    state.widths = Widths(settle(state.facts, wanted)[0])
     logs = log_scales(state, rng if trial.scaled and not _is_coarse(data.values()) else None)
-    state.scales = {item: math.exp(log) for item, log in logs.items() if isinstance(item, Literal) and item.value}
+    numbers = (item for item in logs if isinstance(item, Literal) and item.value)
+    state.scales = Scales({item: math.exp(logs[item]) for item in numbers})
     WidenInitializers()(state)
     operands = {value: _widened(state, value, data[value], logs) for value in data}
     RewriteLiterals()(state)
@@ -186,18 +187,17 @@ def _is_coarse(arrays: Iterable[Array]) -> bool:
 
 def _widened(state: State, value: Value, data: Array, logs: Mapping[Any, float]) -> Array:
     """The data of a value, grown and scaled as the rule says."""
-    if value in state.known.folded:
-        assert state.recipes is not None
+    if value in state.facts.folded:
         data = to_array(widen(to_torch(data), state.recipes[value]))
     else:
-        for i, axis in enumerate(state.known.of[value]):
+        for i, axis in enumerate(state.facts.of[value]):
             data = np.take(data, state.layout(axis).index_map, axis=i)
     log = logs.get(value, 0.0)
     return (data * np.array(math.exp(log), data.dtype)).astype(data.dtype) if log else data
 
 
 def _outcome(state: State, node: Node, by: str) -> Outcome:
-    facts = state.known
+    facts = state.facts
     tensors = [value for value in (*node.inputs, *node.outputs) if value.is_tensor]
     grew = any(state.layout(axis).grows for value in tensors for axis in facts.of[value])
     summed = [state.layout(axis) for contraction in facts.contractions for axis in contraction.axes]

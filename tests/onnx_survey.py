@@ -76,7 +76,7 @@ def surveyed(name: str, folder: Path, factor: int) -> Row:
     path = model_file(name, folder)
     try:
         clone = gc.clone(path, widen=factor, widen_io=_GROWING_PORTS.get(name.partition("/")[0], ()))
-        facts = clone.state.known
+        facts = clone.state.facts
         row.growth = parameter_count(facts, clone.state.growths) / max(parameter_count(facts), 1)
         row.pins = sorted({f"{refusal.node.op}: {refusal.why.text}" for refusal in facts.refusals})
         report = clone.verify(provider="cpu")

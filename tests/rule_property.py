@@ -21,14 +21,14 @@ from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
+from graphclone.analysis.settling import settle
 from graphclone.formats.torch.dialect import TorchDialect, op_name
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
 from graphclone.passes.canonicalize import Canonicalize
-from graphclone.passes.choose_widths import settle
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, Scales, State, Widths
 from graphclone.rules import default_rules, find
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.kernel import widen
@@ -174,7 +174,7 @@ class Grown:
 
     @property
     def facts(self) -> Facts:
-        return self.state.known
+        return self.state.facts
 
     @property
     def grows(self) -> bool:
@@ -197,12 +197,12 @@ def grow(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) 
     make_parameters(graph, tensors, [graph.inputs[position] for position in trial.parameters])
     request = Request(widen_io=("*",), strategy=STRATEGIES[trial.strategy])
     state = inferred(State(graph, request, rules), lambda rule: _refining(rule, trial, rng))
-    leaves = free_leaves(state.known)
+    leaves = free_leaves(state.facts)
     wanted = {leaf: Growth(leaf.size, rng.choice(trial.factors), trial.kind) for leaf in leaves}
-    state.growths, _ = settle(state.known, wanted)
+    state.widths = Widths(settle(state.facts, wanted)[0])
     grown = Grown(state, source, tensors)
     grown.logs = log_scales(state, random.Random(trial.seed) if trial.scaled else None)
-    state.scales = {item: math.exp(log) for item, log in grown.logs.items() if _rewritten(item)}
+    state.scales = Scales({item: math.exp(log) for item, log in grown.logs.items() if _rewritten(item)})
     WidenInitializers()(state)
     RewriteLiterals()(state)
     return grown
@@ -226,7 +226,7 @@ def inferred(state: State, around: Callable[[Rule], Rule] = lambda rule: rule) -
 def infer(sample: Sample, rules: Mapping[str, Rule] | None = None) -> Facts:
     """What is known about a sample all of whose axes may grow."""
     rules = default_rules() if rules is None else rules
-    return inferred(State(graph_of(sample)[0], Request(widen_io=("*",)), rules)).known
+    return inferred(State(graph_of(sample)[0], Request(widen_io=("*",)), rules)).facts
 
 
 def contracted_values(sample: Sample, rules: Mapping[str, Rule] | None = None) -> list[int]:
@@ -292,7 +292,7 @@ def log_scales(state: State, rng: random.Random | None) -> dict[Value | Literal,
 
 def _equations(state: State, node: Node) -> Iterator[tuple[dict[Value | Literal, float], float]]:
     """Every equation of a node as the coefficients of its unknowns and their sum."""
-    balances = state.known.balances.get(node)
+    balances = state.facts.balances.get(node)
     stated = {balance.out for balance in balances or ()}
     for value in (*node.outputs, *(node.inputs if balances is None else ())):
         if value.is_float and value not in stated:
@@ -312,7 +312,7 @@ def _copies(state: State, balance: Balance) -> float:
         layout = state.layout(axis)
         old, new = layout.size, layout.new_size
         total += float(coefficient) * math.log((new - 1) * old / ((old - 1) * new))
-    if balance.contraction is not None and not state.known.absorbed(balance.contraction):
+    if balance.contraction is not None and not state.facts.absorbed(balance.contraction):
         total += sum(_multiplicity(state, axis) for axis in balance.contraction.axes)
     return total
 
@@ -355,7 +355,7 @@ def _compare_results(grown: Grown) -> None:
 
 def _operand(grown: Grown, value: Value, data: Tensor) -> Tensor:
     if value.role == "initializer":
-        return widen(data, grown.state.recipes[value])  # type: ignore[index]
+        return widen(data, grown.state.recipes[value])
     return grown.replicated(value, data)
 
 

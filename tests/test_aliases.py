@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.formats.torch.reader import trace_module
 from graphclone.passes.canonicalize import Canonicalize
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 
 WIDTH = 8
 

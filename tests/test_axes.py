@@ -16,8 +16,8 @@ from graphclone.algebra.axes import Axes, Axis, Kind, Why
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.growth import Kind as GrowthKind
 from graphclone.analysis.facts import Facts
+from graphclone.analysis.settling import settle
 from graphclone.graph.ir import Graph
-from graphclone.passes.choose_widths import settle
 
 WHY = Why("node", "test")
 

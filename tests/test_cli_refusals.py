@@ -12,7 +12,7 @@ import pytest
 from graphclone.cli import clone_command
 from graphclone.clones.clone import Clone
 from graphclone.errors import NotEquivalentError
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from tests.command_line import Refused, clone_args, prepare, refusal
 
 
@@ -38,7 +38,7 @@ class Corrupt:
     ensures: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, state: State) -> bool:
-        recipes = state.recipes or {}
+        recipes = state.recipes
         value = state.graph.initializers[2].value
         recipes[value] = replace(recipes[value], scale=1.01)
         return True
@@ -52,10 +52,16 @@ class EntryPoint:
 
 @pytest.mark.parametrize("suffix", clone_command.SUFFIXES)
 def test_a_wrong_clone_is_not_written(suffix: str, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphclone.pipeline.runner.entry_points", lambda group: [EntryPoint])
+    monkeypatch.setattr("graphclone.passes.registry.entry_points", lambda group: [EntryPoint])
     names = "canonicalize,infer-dims,choose-widths,balance-scales,widen-initializers,rewrite-literals,corrupt"
     argv = clone_args("my_models:mlp", f"wide{suffix}", "--passes", names, "--provider", "cpu")
     assert "linear_1" in refused(*argv, code=1)
+
+
+def test_a_pipeline_that_leaves_out_what_a_model_needs(refused: Refused) -> None:
+    names = "infer-dims,choose-widths,balance-scales,widen-initializers,rewrite-literals"
+    err = refused(*clone_args("my_models:chunked", "wide.safetensors", "--passes", names))
+    assert "infer-dims requires canonical, which no earlier pass ensures: chunk (aten.chunk.default) is spelled" in err
 
 
 def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

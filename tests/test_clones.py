@@ -9,7 +9,7 @@ import torch
 
 from graphclone.algebra.growth import Kind
 from graphclone.algebra.strategies import strategy
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import run_lockstep
 from tests.tracing import random_pipeline, traced, widened
 from tests.zoo import ZOO
@@ -23,7 +23,6 @@ INSERTED = {"olmo-mini": 1}
 
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Shape of every name the clone's state dict will have."""
-    assert state.recipes is not None
     saved = [i for i in state.graph.initializers if i.kind != "constant"]
     return {name: state.recipes[i.value].shape for i in saved for name in i.names}
 
@@ -39,7 +38,7 @@ def test_clone_computes_the_same_at_every_node(name: str) -> None:
         assert result.first is None and result.worst <= EXACT, f"{factor}x {kind}: {result}"
         rescaled = [node for node in state.graph.nodes if "_rescaled_for_" in node.name]
         assert len(rescaled) == INSERTED.get(name, 0)
-        assert not state.known.refusals
+        assert not state.facts.refusals
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -56,8 +55,7 @@ def test_every_dim_may_grow_by_a_factor_of_its_own(name: str, kind: Kind) -> Non
 
 def test_tied_weights_stay_tied_and_the_norm_absorbs_the_factor() -> None:
     state = widened("opt", Request(2))
-    assert state.scales is not None
-    changed = {item: scale for item, scale in state.scales.items() if scale != 1.0}
+    changed = {item: scale for item, scale in state.scales.factors.items() if scale != 1.0}
     assert {str(item): scale for item, scale in changed.items()} == {
         "%model.decoder.final_layer_norm.weight": 0.5,
         "%model.decoder.final_layer_norm.bias": 0.5,
@@ -69,7 +67,6 @@ def test_tied_weights_stay_tied_and_the_norm_absorbs_the_factor() -> None:
 def test_shifted_norm_weight_is_solved_for() -> None:
     """A norm that multiplies by 1 + w: its w becomes (1 + w) / 2 - 1, and the 1 stays."""
     state = widened("gemma", Request(2))
-    assert state.recipes is not None
     norm = next(i for i in state.graph.initializers if i.name == "model.norm.weight")
     recipe = state.recipes[norm.value]
     assert (recipe.scale, recipe.shift) == (0.5, -0.5)

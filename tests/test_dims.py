@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import graphclone as gc
 from graphclone.clones.traced import Traced
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import State
 from tests.onnx_graphs import drawn, graph_of
 from tests.zoo import ZOO
 

@@ -12,7 +12,7 @@ import pytest
 import graphclone as gc
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.writer import to_model
-from graphclone.pipeline.runner import Request
+from graphclone.pipeline.state import Request
 from graphclone.runtime.sessions import Session
 from tests.onnx_graphs import drawn, parse, widened
 from tests.test_frontend_onnx import SUMMED_BEFORE

@@ -25,26 +25,26 @@ class Chain(nn.Module):
 
 def traced() -> tuple[Traced, dict[str, Dim]]:
     found = gc.trace(Chain().eval(), (torch.randn(3, 5),))
-    return found, {dim.name: dim for dim in dims(found.state.known)}
+    return found, {dim.name: dim for dim in dims(found.state.facts)}
 
 
 def test_the_way_from_a_parameter_to_what_pins_it() -> None:
     found, named = traced()
-    reasons = why_pinned(found.state.known, named["first"])
+    reasons = why_pinned(found.state.facts, named["first"])
     assert [reason.node for reason in reasons] == ["linear", "relu", "add", "tanh", "output"]
     assert reasons[-1].text == "the output keeps its shape"
 
 
 def test_a_free_dim_has_no_pin() -> None:
     found = gc.trace(Chain().eval(), (torch.randn(3, 5),), widen_io=("output",))
-    (hidden,) = [dim for dim in dims(found.state.known) if dim.size == 8]
+    (hidden,) = [dim for dim in dims(found.state.facts) if dim.size == 8]
     assert hidden.pin is None
-    assert why_pinned(found.state.known, hidden) == []
+    assert why_pinned(found.state.facts, hidden) == []
 
 
 def test_a_path_between_two_parameters() -> None:
     found, _ = traced()
-    facts = found.state.known
+    facts = found.state.facts
     axes = {initializer.name: facts.of[initializer.value] for initializer in found.graph.initializers}
     steps = path(facts, axes["first.weight"][0], axes["second.weight"][1])
     assert [why.node for why in steps] == ["linear", "relu", "linear_1"]
@@ -53,9 +53,9 @@ def test_a_path_between_two_parameters() -> None:
 
 def test_components_gather_what_must_grow_together() -> None:
     found, _ = traced()
-    largest = components(found.state.known)[0]
+    largest = components(found.state.facts)[0]
     assert {("first.weight", 0), ("first.bias", 0), ("second.weight", 0), ("second.weight", 1), ("tanh", 1)} <= set(
         largest
     )
     assert ("first.weight", 1) not in largest
-    assert flow_graph(found.state.known).number_of_nodes() > len(largest)
+    assert flow_graph(found.state.facts).number_of_nodes() > len(largest)

@@ -10,7 +10,8 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import State
 from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
 
@@ -179,7 +180,7 @@ BRANCH_WEIGHTS = {"up": (5, 6), "a": (6, 7), "b": (6, 7), "down": (7, 5)}
 def test_dims_pass_through_both_branches_of_an_if(seed: int | None) -> None:
     state = widened(parse(BRANCH, BRANCH_WEIGHTS), seed=seed)
     assert all(i.value.elements > 0 for i in state.graph.initializers)
-    assert any(growth.grows for growth in (state.growths or {}).values())
+    assert any(growth.grows for growth in state.growths.values())
     assert lockstep(state).first is None
 
 
@@ -200,7 +201,6 @@ def test_both_branches_of_an_if_have_one_scale(flag: bool) -> None:
     """A sum counts the copies that a mean does not."""
     state = widened(parse(SUMMED, {"up": (5, 6), "down": (1, 5), "last": np.array([-1])}))
     assert {i.name: i.value.shape for i in state.graph.initializers}["up"] == (5, 12)
-    assert state.source is not None
     x, _ = inputs_of(state.source)
     assert run_lockstep(state, [x, torch.tensor(flag)]).first is None
 
@@ -265,7 +265,7 @@ def test_the_state_of_a_loop_has_one_scale() -> None:
     """A sum counts the copies that a mean does not: the first round begins with the one, all others with the other."""
     numbers = {"last": np.array([-1]), "rounds": np.array(3, np.int64)}
     state = widened(parse(SUMMED_BEFORE, {"up": (5, 6), "down": (1, 5), "side": (1, 5), **numbers}))
-    scales = {value.name: scale for value, scale in state.value_scales.items()}
+    scales = {value.name: scale for value, scale in state.scales.values.items()}
     assert scales["before"] == 2.0
     begins, ends = (node_of(state.graph, op).operands["states"][0] for op in ("onnx.Loop.body", "onnx.Loop"))
     assert begins.name != "before"
@@ -312,8 +312,8 @@ SCANNED = """
 def test_what_a_scan_takes_one_by_one_keeps_its_size() -> None:
     state = State(graph_of(parse(SCANNED, {"up": (5, 6), "sizes": np.array([4])})))
     run(analysis(), state)
-    (up,) = [axes for value, axes in state.known.of.items() if value.name == "up"]
-    assert "one position for every round" in str(state.known.axes.find(up[1]).pin)
+    (up,) = [axes for value, axes in state.facts.of.items() if value.name == "up"]
+    assert "one position for every round" in str(state.facts.axes.find(up[1]).pin)
 
 
 def test_chance_is_the_same_for_source_and_clone() -> None:
@@ -326,5 +326,5 @@ def test_chance_is_the_same_for_source_and_clone() -> None:
         }
     """
     state = widened(parse(text, {"up": (3, 4), "down": (4, 2)}))
-    assert any(growth.grows for growth in (state.growths or {}).values())
+    assert any(growth.grows for growth in state.growths.values())
     assert lockstep(state).first is None

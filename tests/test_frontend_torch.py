@@ -14,7 +14,7 @@ from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph
 from graphclone.passes import Canonicalize
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.verification.lockstep import run_lockstep
 
 
@@ -216,7 +216,6 @@ def test_fake_parameters_are_traced_without_memory() -> None:
         module = nn.Sequential(nn.Linear(5, 1 << 20), nn.Linear(1 << 20, 7)).eval()
         x = torch.zeros(3, 5)
     made = gc.clone(module, (x,))
-    assert made.state.recipes is not None
     assert {recipe.shape for recipe in made.state.recipes.values()} >= {(1 << 21, 5), (7, 1 << 21)}
 
 

@@ -21,7 +21,7 @@ from graphclone.formats.huggingface.verifier import run_source, verify_checkpoin
 from graphclone.formats.huggingface.weights import open_weights
 from graphclone.formats.huggingface.writer import clone_checkpoint, write_checkpoint
 from graphclone.models.randomise import randomise
-from graphclone.pipeline.runner import Request
+from graphclone.pipeline.state import Request
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.shards import sharded
 from tests.checkpoints import MODELS, contents, loaded, outputs, planned, saved

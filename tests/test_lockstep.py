@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphclone.clones.clone import Clone
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError
 from graphclone.runtime.tensors import lazily_widened, widened_tensors
 from graphclone.verification.distance import relative_error

@@ -19,7 +19,8 @@ from graphclone.formats.onnx import ops
 from graphclone.formats.onnx.reader import from_model
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.verification.distance import relative_error
 from graphclone.verification.lockstep import run_lockstep
@@ -122,12 +123,12 @@ def test_implementation_agrees_with_kernel(case: Case) -> None:
 def test_rule_by_replication(case: Case) -> None:
     for seed, kind in ((0, "tile"), (1, "interleave"), (2, "tile")):
         state = widened(case, seed, kind)  # type: ignore[arg-type]
-        assert not state.known.refusals
+        assert not state.facts.refusals
         inputs = [to_torch(np.array(feeds(case)[value.name])) for value in state.graph.inputs]
         lockstep = run_lockstep(state, inputs)
         assert lockstep.first is None, f"{kind} {seed}: {lockstep.first}"
-        axes = state.known.of[state.graph.nodes[0].outputs[0]]
-        assert tuple(i for i, a in enumerate(axes) if a.size > 1 and state.known.axes.is_rigid(a)) == case.rigid
+        axes = state.facts.of[state.graph.nodes[0].outputs[0]]
+        assert tuple(i for i, a in enumerate(axes) if a.size > 1 and state.facts.axes.is_rigid(a)) == case.rigid
         if case.kernel and seed == 0:
             compare_in_onnxruntime(case, state, inputs)
 
@@ -192,7 +193,7 @@ def test_scales_by_replication(case: Case) -> None:
         graph = from_model(onnx_ir.serde.deserialize_model(between(case)), Path("three.onnx"), str(case))
         state = State(graph, Request(2, widen_io=("*",)))
         run(random_pipeline(seed, "tile"), state, check=True)
-        assert case.op not in [refusal.node.op.rpartition(".")[2] for refusal in state.known.refusals]
+        assert case.op not in [refusal.node.op.rpartition(".")[2] for refusal in state.facts.refusals]
         fed = feeds(case) | {"summands": f(*case.inputs[0].shape, 4)}  # type: ignore[union-attr]
         lockstep = run_lockstep(state, [to_torch(np.array(fed[value.name])) for value in state.graph.inputs])
         assert lockstep.first is None, f"{seed}: {lockstep.first}"
@@ -202,13 +203,13 @@ def test_scales_by_replication(case: Case) -> None:
 def test_what_is_pinned(name: str) -> None:
     case, axis = PINNED[name]
     state = widened(case, 0, "tile")
-    assert state.known.axes.is_rigid(state.known.of[state.graph.inputs[0]][axis])
+    assert state.facts.axes.is_rigid(state.facts.of[state.graph.inputs[0]][axis])
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
 def test_what_is_refused(case: Case) -> None:
     state = widened(case, 0, "tile")
-    assert [refusal.node.op for refusal in state.known.refusals] == [f"com.microsoft.{case.op}"]
+    assert [refusal.node.op for refusal in state.facts.refusals] == [f"com.microsoft.{case.op}"]
 
 
 def test_internal_layouts_are_refused_with_advice() -> None:
@@ -220,8 +221,8 @@ def test_internal_layouts_are_refused_with_advice() -> None:
     state = State(from_model(onnx_ir.serde.deserialize_model(_optimized(proto, options)), Path("x.onnx"), "nchwc"),
                   Request(2, widen_io=("*",)))  # fmt: skip
     run(random_pipeline(0, "tile"), state, check=True)
-    assert all("graph_optimization_level" in str(refusal.why) for refusal in state.known.refusals)
-    assert state.known.refusals
+    assert all("graph_optimization_level" in str(refusal.why) for refusal in state.facts.refusals)
+    assert state.facts.refusals
 
 
 def _optimized(proto: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnx.ModelProto:

@@ -89,7 +89,7 @@ def test_blocks_of_a_contracted_axis_are_refused_with_the_reason(tmp_path: Path)
     source = tmp_path / "source.onnx"
     source.write_bytes(model.SerializeToString())
     traced = gc.trace(source)
-    assert any("block" in refusal.why.text for refusal in traced.state.known.refusals) or any(
+    assert any("block" in refusal.why.text for refusal in traced.state.facts.refusals) or any(
         dim.pin and "block" in dim.pin.text for group in traced.dims for dim in group.dims
     )
 

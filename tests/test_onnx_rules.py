@@ -12,8 +12,8 @@ import pytest
 from graphclone.algebra.growth import Kind
 from graphclone.formats.onnx.tensors import to_torch
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import Request, State
 from graphclone.pipeline.runner import run as run_passes
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules
 from graphclone.rules.pointwise import elementwise, homogeneous
 from graphclone.rules.reduce import mean, onnx_reduction
@@ -115,9 +115,9 @@ def test_what_is_indexed_is_pinned_and_nothing_else(op: str, x: str, i: str, y: 
     model = parse(f"g (float[{x}] x, int64[{i}] i) => (float[{y}] y) {{ y = {op}(x, i) }}")
     state = State(graph_of_model(model), Request(widen_io=("*",)))
     run_passes(analysis(), state)
-    axes = state.known.of[state.graph.inputs[0]]
-    assert "".join("1" if state.known.axes.is_rigid(axis) else "0" for axis in axes) == expected
-    assert not state.known.refusals
+    axes = state.facts.of[state.graph.inputs[0]]
+    assert "".join("1" if state.facts.axes.is_rigid(axis) else "0" for axis in axes) == expected
+    assert not state.facts.refusals
 
 
 @pytest.mark.parametrize("turned_a", [0, 1])
@@ -128,12 +128,12 @@ def test_a_product_sums_over_one_axis_of_each_matrix(turned_a: int, turned_b: in
     model = parse(f"g (float[{a}] a, float[{b}] b) => (float[4, 5] y) {{ {text} }}")
     state = State(graph_of_model(model), Request(widen_io=("*",)))
     run_passes(analysis(), state)
-    find = state.known.axes.find
-    left, right = (state.known.of[value] for value in state.graph.inputs)
-    rows, columns = state.known.of[state.graph.nodes[0].outputs[0]]
+    find = state.facts.axes.find
+    left, right = (state.facts.of[value] for value in state.graph.inputs)
+    rows, columns = state.facts.of[state.graph.nodes[0].outputs[0]]
     assert find(left[1 - turned_a]) is find(right[turned_b])
     assert (find(rows), find(columns)) == (find(left[turned_a]), find(right[1 - turned_b]))
-    assert not any(map(state.known.axes.is_rigid, (*left, *right)))
+    assert not any(map(state.facts.axes.is_rigid, (*left, *right)))
 
 
 def test_borders_of_a_padded_axis_are_apart() -> None:
@@ -141,10 +141,10 @@ def test_borders_of_a_padded_axis_are_apart() -> None:
     model = parse("g (float[4, 6] x) => (float[7, 10] y) { y = Pad(x, pads) }", {"pads": np.array([1, 0, 2, 4])})
     state = State(graph_of_model(model), Request(widen_io=("*",)))
     run_passes(analysis(), state)
-    rows, columns = state.known.of[state.graph.nodes[0].outputs[0]]
-    parts = [[leaf.size for leaf in state.known.axes.leaves(axis)] for axis in (rows, columns)]
+    rows, columns = state.facts.of[state.graph.nodes[0].outputs[0]]
+    parts = [[leaf.size for leaf in state.facts.axes.leaves(axis)] for axis in (rows, columns)]
     assert parts == [[1, 4, 2], [6, 4]]
-    assert not any(map(state.known.axes.is_rigid, (rows, columns)))
+    assert not any(map(state.facts.axes.is_rigid, (rows, columns)))
 
 
 EXPANDED = (
@@ -163,7 +163,7 @@ def test_expanded_function(name: str, kind: Kind) -> None:
     graph, arrays = expanded(name)
     state = State(graph, Request(widen_io=("*",)))
     run_passes(random_pipeline(1, kind), state, check=True)
-    assert any(growth.grows for growth in (state.growths or {}).values())
+    assert any(growth.grows for growth in state.growths.values())
     found = run_lockstep(state, [to_torch(array) for array in arrays])
     assert found.first is None
 

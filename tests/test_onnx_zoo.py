@@ -12,7 +12,8 @@ import pytest
 from graphclone.algebra.growth import Kind
 from graphclone.formats.onnx.reader import trace
 from graphclone.formats.onnx.tensors import to_torch
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import run_lockstep
 from tests.onnx_survey import surveyed
 from tests.onnx_zoo import feeds, model_file
@@ -65,4 +66,4 @@ def every_dim_may_grow_by_itself(path: Path, kind: Kind) -> None:
     drawn = feeds(path)
     found = run_lockstep(state, [to_torch(drawn[value.name]) for value in state.graph.inputs])
     assert found.first is None
-    assert any(growth.grows for growth in (state.growths or {}).values())
+    assert any(growth.grows for growth in state.growths.values())

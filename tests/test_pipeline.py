@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, Optional
 
 import pytest
 import torch
+from hypothesis import given, strategies
 from torch import nn
 
 from graphclone.algebra.axes import Why
@@ -18,7 +19,11 @@ from graphclone.graph.ir import Graph, Node
 from graphclone.passes import PASSES, analysis, default_pipeline
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline.runner import Pass, Request, State, available, parse, run
+from graphclone.passes.match_widths import MatchWidths
+from graphclone.passes.registry import available, parse, unparse
+from graphclone.pipeline.conditions import CONDITIONS
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 from tests.zoo import ZOO
 
 NAMES = [cls.name for cls in PASSES]
@@ -46,8 +51,8 @@ class HoldBack:
     ensures: ClassVar[frozenset[str]] = frozenset({"held"})
 
     def __call__(self, state: State) -> bool:
-        axes = state.known.axes
-        found = {leaf for shape in state.known.of.values() for axis in shape for leaf in axes.leaves(axis)}
+        axes = state.facts.axes
+        found = {leaf for shape in state.facts.of.values() for axis in shape for leaf in axes.leaves(axis)}
         small = [leaf for leaf in found if leaf.pin is None and leaf.size < self.below]
         for leaf in small:
             axes.pin(leaf, Why("", self.reason))
@@ -69,9 +74,114 @@ def test_an_option_is_a_field() -> None:
     assert parse("canonicalize,choose-widths{factor=3},infer-dims")[1] == ChooseWidths(factor=3)
 
 
-def test_options_have_the_types_of_their_defaults() -> None:
+def test_options_have_the_types_of_their_fields() -> None:
     (step,) = parse("hold-back{below=3,strictly=false,ratio=0.5,reason=no}", [HoldBack])
     assert step == HoldBack(below=3, strictly=False, ratio=0.5, reason="no")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A pass with an option of every type that text can give."""
+
+    count: int | None = None
+    ratio: float = 0
+    on: bool = False
+    word: str = ""
+    way: Literal["tile", "interleave", 3] = "tile"
+    names: tuple[str, ...] = ()
+    maybe_name: Optional[str] = "x"  # noqa: UP045  both spellings are read
+    either: str | int | bool = 0
+    sizes: tuple[int, ...] = field(default_factory=tuple)
+    name: ClassVar[str] = "typed"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, state: State) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        ("count=3", Typed(count=3)),
+        ("count=none", Typed()),
+        ("ratio=1e-3", Typed(ratio=0.001)),
+        ("on=True", Typed(on=True)),
+        ("word=two words", Typed(word="two words")),
+        ('word="a,b}=\\"c"', Typed(word='a,b}="c')),
+        ("way=interleave", Typed(way="interleave")),
+        ("way=3", Typed(way=3)),
+        ("names=[a, b]", Typed(names=("a", "b"))),
+        ('names=["a,b",c*]', Typed(names=("a,b", "c*"))),
+        ("names=[]", Typed()),
+        ("maybe-name=none", Typed(maybe_name=None)),
+        ('maybe_name="none"', Typed(maybe_name="none")),
+        ("either=2", Typed(either=2)),
+        ('either="2"', Typed(either="2")),
+        ("either=true", Typed(either=True)),
+        ("sizes=[1,2]", Typed(sizes=(1, 2))),
+    ],
+)
+def test_options_are_read_by_their_type_hints(options: str, step: Typed) -> None:
+    assert parse(f"typed{{{options}}}", [Typed]) == (step,)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("count=many", "pass option typed: count cannot be 'many'; it is a whole number or none"),
+        ("ratio=half", "it is a number"),
+        ("way=4", "way cannot be '4'; it is tile or interleave or 3"),
+        ("names=a", "it is a list [..], each item a text"),
+        ("sizes=[a]", "it is a list [..], each item a whole number"),
+        ('word="a', "word cannot be '\"a'; it is a text"),
+    ],
+)
+def test_values_that_options_cannot_have(option: str, message: str) -> None:
+    with pytest.raises(GraphcloneError) as error:
+        parse(f"typed{{{option}}}", [Typed])
+    assert message in str(error.value)
+
+
+TYPED = strategies.builds(
+    Typed,
+    count=strategies.none() | strategies.integers(),
+    ratio=strategies.floats(allow_nan=False),
+    on=strategies.booleans(),
+    word=strategies.text(),
+    way=strategies.sampled_from(["tile", "interleave", 3]),
+    names=strategies.lists(strategies.text()).map(tuple),
+    maybe_name=strategies.none() | strategies.text() | strategies.sampled_from(["none", "true", "1", "nan"]),
+    either=strategies.text() | strategies.integers() | strategies.booleans(),
+    sizes=strategies.lists(strategies.integers()).map(tuple),
+)
+
+
+def types_of(step: Pass) -> list[type]:
+    return [type(getattr(step, option.name)) for option in fields(step)]
+
+
+@given(strategies.lists(TYPED | strategies.builds(ChooseWidths, strategies.integers()) | strategies.just(InferDims())))
+def test_a_pipeline_is_written_as_the_text_that_means_it(steps: list[Pass]) -> None:
+    text = unparse(steps)
+    again = parse(text, [Typed])
+    assert again == tuple(steps)
+    assert list(map(types_of, again)) == list(map(types_of, steps))
+    assert unparse(again) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["canonicalize,infer-dims", "choose-widths{factor=3}", 'hold-back{below=3,reason="not, now"}', ""]
+)
+def test_a_pipeline_prints_back_as_the_text_it_was_parsed_from(text: str) -> None:
+    assert unparse(parse(text, [HoldBack])) == text
+
+
+def test_a_pipeline_that_no_text_means() -> None:
+    with pytest.raises(GraphcloneError, match="pass match-widths cannot be written as text: an option is a Graph"):
+        unparse([MatchWidths(traced())])
+    with pytest.raises(GraphcloneError, match="pass match-widths needs target"):
+        parse("match-widths", [MatchWidths])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +230,7 @@ def test_every_pass_can_be_watched() -> None:
     run(
         default_pipeline(),
         State(traced()),
-        after=lambda step, state: seen.append((step.name, bool(state.facts))),
+        after=lambda step, state: seen.append((step.name, state.has(State.analysis))),
     )
     assert seen == [("canonicalize", False), *((name, True) for name in NAMES[1:])]
 
@@ -142,6 +252,7 @@ def test_every_requirement_is_ensured_by_an_earlier_pass() -> None:
     for cls in PASSES:
         assert cls.requires <= known
         assert cls.ensures
+        assert cls.ensures <= CONDITIONS.keys()
         known |= cls.ensures
 
 
@@ -242,6 +353,6 @@ def test_a_pass_from_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
         return [EntryPoint] if group == "graphclone.passes" else []
 
     assert "hold-back" not in available()
-    monkeypatch.setattr("graphclone.pipeline.runner.entry_points", entry_points)
+    monkeypatch.setattr("graphclone.passes.registry.entry_points", entry_points)
     assert list(available()) == [*NAMES, "hold-back"]
     assert parse("infer-dims,hold-back{below=4}")[1] == HoldBack(below=4)

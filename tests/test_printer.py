@@ -18,7 +18,8 @@ from graphclone.api import clone
 from graphclone.formats.torch.reader import trace_module
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.printer import print_graph, print_state
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State, Widths
 from tests.zoo import ZOO
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -122,14 +123,13 @@ def test_segments_and_factors_are_told_apart() -> None:
 def test_every_kind_of_growth_is_told_apart() -> None:
     state = tiny_state()
     run(default_pipeline()[:3], state)
-    assert state.growths is not None
     (axis,) = (axis for axis, growth in state.growths.items() if growth.size == 10)
     for growth, text in (
         (Growth(10, 3), "10x3"),
         (Growth(10, 3, "interleave"), "10xx3"),
         (Growth.explicit(10, range(10)), "10>10"),
     ):
-        state.growths[axis] = growth
+        state.widths = Widths({**state.growths, axis: growth})
         assert f"={text}]" in find(print_state(state).splitlines(), "%silu")
 
 

@@ -19,7 +19,8 @@ from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.models.randomise import randomise
 from graphclone.passes import default_pipeline
 from graphclone.passes.balance_scales import Unbalanced
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import apply
 from graphclone.rules.site import Site
 from graphclone.runtime.maps import Maps
@@ -98,7 +99,7 @@ def test_a_weight_absorbs_copies_behind_a_view(name: str) -> None:
     view = VIEWS[name]
     states = clones([(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, view(a)).relu(), view(b)), x(3, 6))
     assert grown(states)
-    assert all(len(state.known.folded) == 2 for state in states)
+    assert all(len(state.facts.folded) == 2 for state in states)
 
 
 NO_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -115,7 +116,7 @@ def test_a_weight_behind_anything_else_is_replicated(name: str) -> None:
     derived = NO_VIEWS[name]
     for io in (False, True):
         states = clones([(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, derived(a)).relu(), b), x(3, 6), io=io)
-        assert all(len(state.known.folded) == 1 for state in states)
+        assert all(len(state.facts.folded) == 1 for state in states)
         assert grown(states)
 
 
@@ -124,7 +125,7 @@ def test_a_weight_cast_to_integers_is_not_divided() -> None:
     states = clones(
         [(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, a).relu(), b.to(torch.int64).to(torch.float32)), x(3, 6)
     )
-    assert all(len(state.known.folded) == 1 for state in states)
+    assert all(len(state.facts.folded) == 1 for state in states)
 
 
 def test_two_weights_multiplied_with_each_other() -> None:
@@ -151,7 +152,7 @@ def test_a_weight_with_a_second_use_is_replicated(function: Callable[..., Any]) 
     states = clones([(8, 6), (8, 8), (8, 8), (5, 8)], function, x(3, 6))
     assert grown(states)
     for state in states:
-        assert "weights.1" not in [i.name for i in state.graph.initializers if i.value in state.known.folded]
+        assert "weights.1" not in [i.name for i in state.graph.initializers if i.value in state.facts.folded]
 
 
 @pytest.mark.parametrize("seen", [lambda w: w, lambda w: w.mT], ids=["itself", "a view"])
@@ -278,13 +279,13 @@ def test_heads_in_one_axis_with_a_batch_of_another_size() -> None:
     module = randomise(Module([(12, 6), (5, 12)], _heads_first)).eval()
     state = State(trace_module(module, (x(2, 7, 6),)), Request(2, kind="interleave"))
     run(default_pipeline(), state)
-    assert any(axis.size == 4 for axis in state.growths or ())
+    assert any(axis.size == 4 for axis in state.growths)
     assert run_lockstep(state, [x(3, 5, 6)]).first is None
 
 
 def test_cutting_a_batch_that_holds_heads_holds_them_back() -> None:
     for state in clones([(12, 6), (5, 12)], _cut_batch_with_heads, x(2, 7, 6)):
-        assert not any(axis.size == 4 for axis in state.growths or ())
+        assert not any(axis.size == 4 for axis in state.growths)
 
 
 # Scales that travel

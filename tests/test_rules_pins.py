@@ -13,7 +13,7 @@ from graphclone.analysis.facts import Facts
 from graphclone.formats.torch.dialect import TorchDialect
 from graphclone.graph.ir import Graph, Node, Output, Value
 from graphclone.passes.infer_dims import InferDims
-from graphclone.pipeline.runner import Request, State
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import default_rules, find
 from graphclone.rules.pointwise import homogeneous
 from graphclone.rules.site import Rule, Site
@@ -350,7 +350,7 @@ def with_operand(sample: Sample, name: str, operand: Any) -> Facts:
         graph.inputs.append(operand)
     state = State(graph, Request(widen_io=("*",)))
     InferDims()(state)
-    return state.known
+    return state.facts
 
 
 READS_EVERYTHING = (
@@ -393,4 +393,4 @@ def test_a_number_read_from_a_tensor_pins_it() -> None:
     graph = Graph("g", [x], [], [node], [Output("n", number)], TorchDialect())
     state = State(graph, Request(widen_io=("*",)))
     InferDims()(state)
-    assert everything_pinned(state.known)
+    assert everything_pinned(state.facts)

@@ -228,7 +228,6 @@ def test_a_wrong_scale_of_a_parameter_is_caught_though_the_parameter_is_zero() -
     nn.init.zeros_(module.get_parameter("1.bias"))
     made = spoilable(module)
     recipes = made.state.recipes
-    assert recipes is not None
     value = next(value for value, recipe in recipes.items() if recipe.name == "1.bias")
     recipes[value] = dataclasses.replace(recipes[value], scale=0.5)
     found = first(made.verify(onnx=False))

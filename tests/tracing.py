@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth, Kind
+from graphclone.analysis.settling import settle
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.passes import (
@@ -23,8 +24,8 @@ from graphclone.passes import (
     WidenInitializers,
     default_pipeline,
 )
-from graphclone.passes.choose_widths import settle
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State, Widths
 from tests.zoo import ZOO
 
 
@@ -56,10 +57,10 @@ class RandomWidths:
 
     def __call__(self, state: State) -> bool:
         rng = random.Random(self.seed)
-        leaves = (leaf for axes in state.known.of.values() for axis in axes for leaf in state.known.axes.leaves(axis))
+        leaves = (leaf for axes in state.facts.of.values() for axis in axes for leaf in state.facts.axes.leaves(axis))
         free = dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1)
         wanted: dict[Axis, Growth] = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), self.kind) for leaf in free}
-        state.growths, _ = settle(state.known, wanted)
+        state.widths = Widths(settle(state.facts, wanted)[0])
         return True
 
 

@@ -18,7 +18,9 @@ from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.passes import default_pipeline
-from graphclone.pipeline.runner import Pass, parse
+from graphclone.passes.registry import parse
+from graphclone.pipeline.conditions import CLONED
+from graphclone.pipeline.runner import Pass, lacking
 from graphclone.runtime.files import written
 from graphclone.sources import resolve
 
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
 """Of the files that a clone can become."""
-
-_NEEDED = frozenset({"recipes", "literals"})
-"""What a pipeline must ensure for its result to be a clone."""
 
 
 def clone(arguments: CloneArguments) -> int:
@@ -104,14 +103,12 @@ def _pipeline(text: str | None) -> Sequence[Pass]:
     if text is None:
         return default_pipeline()
     passes = parse(text)
-    known: set[str] = set()
-    for step in passes:
-        if missing := step.requires - known:
-            needs = ", ".join(sorted(missing))
-            raise GraphcloneError(f"--passes: {step.name} needs {needs}, which no pass before it ensures")
-        known |= step.ensures
-    if missing := _NEEDED - known:
-        raise GraphcloneError(f"--passes: nothing ensures {', '.join(sorted(missing))}, so there is no clone")
+    if (lack := lacking(passes, CLONED)) is not None:
+        step, names = lack
+        missing = ", ".join(names)
+        if step is None:
+            raise GraphcloneError(f"--passes: nothing ensures {missing}, so there is no clone")
+        raise GraphcloneError(f"--passes: {step.name} needs {missing}, which no pass before it ensures")
     return passes
 
 

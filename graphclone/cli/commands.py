@@ -11,7 +11,8 @@ from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments, InspectArguments, PassesArguments, RulesArguments, VerifyArguments
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.source import CheckpointSource
-from graphclone.pipeline.runner import available
+from graphclone.passes import default_pipeline
+from graphclone.passes.registry import available, unparse
 from graphclone.rules import FAMILIES
 from graphclone.sources import resolve
 
@@ -97,6 +98,7 @@ def list_passes(arguments: PassesArguments) -> int:
         terminal.show_json(rows)
     else:
         report.show_passes(rows)
+        terminal.show_text(f"the default pipeline: {unparse(default_pipeline())}")
     return 0
 
 

@@ -6,7 +6,8 @@ from graphclone import inspection
 from graphclone.algebra.strategies import strategy
 from graphclone.cli.arguments import CloneArguments
 from graphclone.pipeline.printer import print_state
-from graphclone.pipeline.runner import Pass, Request, State
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import Request, State
 
 
 def request_of(arguments: CloneArguments) -> Request:

@@ -11,7 +11,7 @@ import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.files import written
 from graphclone.runtime.shards import Entry, Shard, write_shards
 
@@ -68,7 +68,6 @@ def save_safetensors(state: State, path: Path) -> None:
         GraphcloneError: the file cannot be written.
     """
     recipes = state.recipes
-    assert recipes is not None
     stored = [initializer for initializer in state.graph.initializers if initializer.kind != "constant"]
     entries = tuple(Entry(i.name, _Data(i), recipes[i.value]) for i in stored)
     aliases = {alias: initializer.name for initializer in stored for alias in initializer.names[1:]}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from graphclone.pipeline.runner import Pass, Request, State
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import Request, State
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphclone.analysis.dims import Group
     from graphclone.clones.traced import Traced
-    from graphclone.pipeline.runner import State
+    from graphclone.pipeline.state import State
     from graphclone.verification.checks import Report
 
 
 def factors(state: State, group: Group) -> tuple[int, ...]:
     """By how much every dim of a group grew."""
-    find = state.known.axes.find
+    find = state.facts.axes.find
     return tuple(state.growth_of(find(dim.axis)).new_size // dim.size for dim in group.dims)
 
 
@@ -59,7 +59,6 @@ def clone_record(
 
 def parameters(clone: Traced) -> tuple[int, int]:
     """How many numbers the parameters of source and clone hold."""
-    assert clone.state.source is not None
     source, wide = (
         sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
         for graph in (clone.state.source, clone.graph)

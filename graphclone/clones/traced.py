@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from graphclone.analysis.dims import Group, dims, groups
 from graphclone.graph.ir import Graph
-from graphclone.pipeline.runner import State, Timing
+from graphclone.pipeline.runner import Timing
+from graphclone.pipeline.state import State
 
 if TYPE_CHECKING:
     pass
@@ -34,4 +35,4 @@ class Traced:
     @cached_property
     def dims(self) -> list[Group]:
         """Its dims, grouped by what they are called but for layer numbers."""
-        return groups(dims(self.state.known))
+        return groups(dims(self.state.facts))

@@ -7,7 +7,7 @@ understands (how to run a node, how to spell a multiplication) is behind ``Diale
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -90,7 +90,11 @@ class Node:
     @property
     def inputs(self) -> Iterator[Value]:
         """Every value among the operands."""
-        return values_in(list(self.operands.values()))
+        for operand in self.operands.values():
+            if isinstance(operand, Value):
+                yield operand
+            elif isinstance(operand, list | tuple):
+                yield from values_in(operand)
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.op}"
@@ -157,10 +161,35 @@ class Output:
     operand: Operand
 
 
+Respelled = tuple[str, dict[str, Operand]]
+"""Another op, and the operands with which it computes the same outputs."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How nodes of some op are to be spelled so that rules understand them.
+
+    Attributes:
+        of: the canonical spelling of a node; None where it has that one.
+        copies: whether its result is new memory where the node's may be a part of its operand's.
+    """
+
+    of: Callable[[Node], Respelled | None]
+    copies: bool = False
+
+
 class Dialect(Protocol):
-    """What a graph's own vocabulary must know how to do."""
+    """What a graph's own vocabulary must know how to do.
+
+    Attributes:
+        name: of the vocabulary.
+        assertions: ops that assert what the trace knows and compute nothing.
+        spellings: by op, for those that have others than the canonical one.
+    """
 
     name: str
+    assertions: Collection[str]
+    spellings: Mapping[str, Spelling]
 
     def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
         """Compute the node's outputs from operands whose values have been replaced by tensors.
@@ -200,7 +229,7 @@ class Graph:
     """A traced model.
 
     Attributes:
-        name: for messages.
+        name: what messages call it.
         inputs: what the user feeds, in order.
         initializers: in the order of the state dict.
         nodes: in an order that can be executed.
@@ -261,17 +290,27 @@ class Graph:
                 node.operands[name] = substitute(operand, {old: new})
         self.outputs = [Output(o.name, substitute(o.operand, {old: new})) for o in self.outputs]
 
+    def unread(self) -> list[Node]:
+        """Nodes whose results nobody reads and that change nothing."""
+        live = set(values_in([output.operand for output in self.outputs]))
+        dead: list[Node] = []
+        for node in reversed(self.nodes):
+            if not live.isdisjoint(node.outputs) or self.dialect.mutates(node):
+                live.update(node.inputs)
+            else:
+                dead.append(node)
+        return dead[::-1]
+
     def prune(self) -> bool:
         """Drop nodes whose results nobody reads and that change nothing. Whether any was dropped."""
-        live = set(values_in([output.operand for output in self.outputs]))
-        kept: list[Node] = []
-        for node in reversed(self.nodes):
-            if self.dialect.mutates(node) or any(value in live for value in node.outputs):
-                kept.append(node)
-                live.update(node.inputs)
-        dropped = len(kept) != len(self.nodes)
-        self.nodes = kept[::-1]
-        return dropped
+        unread = self.unread()
+        self.remove(unread)
+        return bool(unread)
+
+    def remove(self, nodes: Collection[Node]) -> None:
+        """Take nodes out of the graph."""
+        gone = set(nodes)
+        self.nodes = [node for node in self.nodes if node not in gone]
 
 
 def values_in(operand: Operand) -> Iterator[Value]:

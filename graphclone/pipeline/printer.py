@@ -23,7 +23,7 @@ from graphclone.algebra.growth import Growth
 from graphclone.algebra.recipes import Widening
 from graphclone.analysis.dims import dims
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
@@ -41,12 +41,11 @@ def print_state(state: State) -> str:
 class _Printer:
     def __init__(self, state: State) -> None:
         self.state = state
-        self.recipes: Mapping[Value, Widening] = state.recipes or {}
-        self.names: dict[Axis, str] = {}
+        self.recipes: Mapping[Value, Widening] = state.recipes if state.has(State.recipes) else {}
+        self.facts = state.facts if state.has(State.analysis) else None
+        self.names = {dim.axis: dim.name for dim in dims(self.facts)} if self.facts is not None else {}
         self.letters = _letters()
         self.symbols: dict[str, str] = {}
-        if state.facts is not None:
-            self.names = {dim.axis: dim.name for dim in dims(state.facts)}
 
     def lines(self) -> Iterator[str]:
         graph = self.state.graph
@@ -92,9 +91,9 @@ class _Printer:
     # Axes
 
     def axis(self, value: Value, index: int, size: int) -> str:
-        known = self.state.facts.of.get(value) if self.state.facts is not None else None
-        if known is not None and not self.state.known.axes.is_rigid(known[index]):
-            return self.layout(known[index])
+        axes = self.facts.of.get(value) if self.facts is not None else None
+        if axes is not None and not self.state.facts.axes.is_rigid(axes[index]):
+            return self.layout(axes[index])
         return f"{self.symbol(value.dynamic[index])}={size}" if index in value.dynamic else str(size)
 
     def layout(self, axis: Axis) -> str:
@@ -103,7 +102,7 @@ class _Printer:
 
     def terms(self, axis: Axis, inside: Kind = Kind.CONCAT) -> tuple[str, str]:
         """The names and the sizes of an axis, in parentheses where it is a concat inside a product."""
-        axes = self.state.known.axes
+        axes = self.state.facts.axes
         axis = axes.find(axis)
         if axis.kind is Kind.DIM:
             return self.leaf(axis)

@@ -1,101 +1,24 @@
-"""Passes and how they are run: a pass is a frozen dataclass, a pipeline is a tuple of passes."""
+"""How passes are run: a pass is a frozen dataclass, a pipeline is a tuple of passes."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
-from graphclone.algebra.axes import Axis
-from graphclone.algebra.growth import Growth
-from graphclone.algebra.recipes import Widening
-from graphclone.algebra.scales import Expression
-from graphclone.algebra.strategies import SYMMETRIC, Strategy
-from graphclone.analysis.facts import Facts, Literal
-from graphclone.errors import GraphcloneError, InvariantError
-from graphclone.graph.ir import Graph, Value
-from graphclone.rules import Rules, default_rules
-
-Widen = int | Mapping[str, int]
-"""One factor for every dim that grows by default, or a factor per dim or group of dims."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for.
-
-    Attributes:
-        widen: factor, or factors by name (names may hold wildcards).
-        widen_io: patterns of names of inputs and outputs that may grow.
-        strategy: how copies share a contracted weight.
-        seed: of the noise.
-        untie: give a weight that is both looked up and contracted one copy for each use.
-        kind: whether dims are tiled (as in the paper) or interleaved.
-    """
-
-    widen: Widen = 2
-    widen_io: tuple[str, ...] = ()
-    strategy: Strategy = SYMMETRIC
-    seed: int = 0
-    untie: bool = False
-    kind: Any = "tile"
-
-
-@dataclass
-class State:
-    """What passes read and write.
-
-    Attributes:
-        graph: the source first, the clone at the end.
-        request: what the user asked for.
-        rules: by op name.
-        facts: what the rules say about the graph; set by ``infer-dims``.
-        source: the graph as the facts describe it, before anything was widened; set by ``infer-dims``.
-        growths: growth of every dim that grows; set by ``choose-widths``.
-        given: logarithm of the scale of literals and constants, which are those of a given wide model and may not be
-            changed, nor may anything be put into its graph; None where the clone's code is ours to write.
-        scales: factor of every parameter and literal that is rescaled; set by ``balance-scales``.
-        shifts: what is added to a parameter that is read as ``w + b``, and to its views; set by ``balance-scales``.
-        value_scales: scale of every value that is not the source's own; set by ``balance-scales``.
-        recipes: how every initializer is widened; set by ``widen-initializers``.
-    """
-
-    graph: Graph
-    request: Request = field(default_factory=Request)
-    rules: Rules = field(default_factory=default_rules)
-    facts: Facts | None = None
-    source: Graph | None = None
-    growths: dict[Axis, Growth] | None = None
-    given: dict[Value | Literal, Expression] | None = None
-    scales: dict[Value | Literal, float] | None = None
-    shifts: dict[Value, float] = field(default_factory=dict)
-    value_scales: dict[Value, float] = field(default_factory=dict)
-    recipes: dict[Value, Widening] | None = None
-
-    @property
-    def known(self) -> Facts:
-        """The facts, which some earlier pass has inferred."""
-        assert self.facts is not None, "infer-dims has not run"
-        return self.facts
-
-    def growth_of(self, axis: Axis) -> Growth:
-        """The growth of a dim."""
-        return (self.growths or {}).get(axis) or Growth(axis.size)
-
-    def layout(self, axis: Axis) -> Any:
-        """The widened layout of an axis."""
-        return self.known.axes.layout(axis, self.growth_of)
+from graphclone.errors import InvariantError, PipelineError
+from graphclone.graph.invariants import check_graph
+from graphclone.pipeline.conditions import CONDITIONS, OF_THE_SOURCE, defect
+from graphclone.pipeline.state import State
 
 
 @runtime_checkable
 class Pass(Protocol):
     """A step of the pipeline: a frozen dataclass whose fields are its options.
 
-    ``requires`` and ``ensures`` name facts about the state; the runner checks that what a pass requires has been
-    ensured before it.
+    ``requires`` and ``ensures`` name conditions (see ``graphclone.pipeline.conditions``). The runner tests what a pass
+    requires before it runs, and what it ensures once it has.
     """
 
     name: ClassVar[str]
@@ -120,6 +43,7 @@ def run(
     passes: Sequence[Pass],
     state: State,
     *,
+    goal: Collection[str] = (),
     after: Callable[[Pass, State], None] | None = None,
     check: bool = False,
 ) -> list[Timing]:
@@ -128,85 +52,79 @@ def run(
     Args:
         passes: the pipeline.
         state: read and written.
+        goal: conditions that must hold in the end.
         after: called after every pass, to print or to watch.
         check: test the graph's invariants after every pass.
 
     Raises:
-        InvariantError: a pass is run before what it requires, or breaks the graph.
+        PipelineError: a pass is run before what it requires, or the goal is not reached.
+        InvariantError: a pass breaks the graph, or does not ensure what it says.
     """
-    from graphclone.graph.invariants import check_graph
-
-    known: set[str] = set()
+    contracts = _Contracts(state)
     timings: list[Timing] = []
     for step in passes:
-        missing = step.requires - known
-        if missing:
-            raise InvariantError(f"{step.name} requires {', '.join(sorted(missing))}, which no earlier pass ensures")
+        contracts.require(f"{step.name} requires", step.requires)
         start = time.perf_counter()
         changed = step(state)
         timings.append(Timing(step.name, time.perf_counter() - start, changed))
-        known |= step.ensures
+        contracts.ensure(step)
         if check:
             check_graph(state.graph)
         if after is not None:
             after(step, state)
+    contracts.require("the pipeline must reach", goal)
     return timings
 
 
-def available(extra: Iterable[type[Any]] = ()) -> dict[str, type[Any]]:
-    """Every pass by name: graphclone's own, those of installed plug-ins, and those given."""
-    from graphclone.passes import PASSES
+class _Contracts:
+    """Which conditions were found to hold.
 
-    plugged = [entry.load() for entry in entry_points(group="graphclone.passes")]
-    return {cls.name: cls for cls in (*PASSES, *plugged, *extra)}
-
-
-def parse(text: str, extra: Iterable[type[Any]] = ()) -> tuple[Pass, ...]:
-    """The pipeline written as ``canonicalize,infer-dims,choose-widths{factor=2}``.
-
-    Raises:
-        GraphcloneError: no such pass or option, or a value of the wrong type.
+    Attributes:
+        ensured: by any pass so far.
+        holding: of which it was tested since the last pass ran; others may have been broken by it.
     """
-    known = available(extra)
-    return tuple(_parse_pass(item, known) for item in _split(text))
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.ensured: set[str] = set()
+        self.holding: set[str] = set()
+
+    def require(self, what: str, names: Collection[str]) -> None:
+        wanted = sorted(set(names) - self.holding)
+        defects = {name: self.defect(name) for name in wanted}
+        unmet = [name for name in wanted if defects[name] is not None]
+        if unmet:
+            broken = self.ensured.issuperset(unmet)
+            how = "no longer holds" if broken else "no earlier pass ensures"
+            reasons = "; ".join(dict.fromkeys(str(defects[name]) for name in unmet if defects[name]))
+            raise PipelineError(f"{what} {', '.join(unmet)}, which {how}" + (f": {reasons}" if reasons else ""))
+        self.holding.update(names)
+
+    def defect(self, name: str) -> str | None:
+        """Why a condition does not hold; a name of a user's own means that an earlier pass ensures it."""
+        return defect(name, self.state) if name in CONDITIONS else None if name in self.ensured else ""
+
+    def ensure(self, step: Pass) -> None:
+        for name in sorted(step.ensures):
+            if (problem := defect(name, self.state)) is not None:
+                raise InvariantError(f"{step.name} does not ensure {name}, as it says: {problem}")
+        self.ensured |= step.ensures
+        self.holding = set(step.ensures)
 
 
-def _split(text: str) -> list[str]:
-    items, depth, item = [], 0, ""
-    for char in text:
-        depth += (char == "{") - (char == "}")
-        if char == "," and depth == 0:
-            items.append(item)
-            item = ""
-        else:
-            item += char
-    return [part.strip() for part in (*items, item) if part.strip()]
+def lacking(passes: Sequence[Pass], goal: Collection[str]) -> tuple[Pass | None, list[str]] | None:
+    """The first pass that requires what no pass before it ensures, and what that is; before anything is run.
 
+    Whether a graph meets a condition as it is read is not known then, and not asked.
 
-def _parse_pass(item: str, known: Mapping[str, type[Any]]) -> Pass:
-    name, brace, options = item.partition("{")
-    if brace and not options.endswith("}"):
-        raise GraphcloneError(f"pass {item!r}: the options have no closing brace")
-    cls = known.get(name.strip())
-    if cls is None:
-        raise GraphcloneError(f"no pass is called {name.strip()!r}; there are {', '.join(known)}")
-    fields = {option.name: option for option in dataclasses.fields(cls)}
-    values: dict[str, Any] = {}
-    for option in filter(None, (part.strip() for part in options.removesuffix("}").split(","))):
-        key, _, value = option.partition("=")
-        field_name = key.strip().replace("-", "_")
-        if field_name not in fields:
-            raise GraphcloneError(f"pass {name} has no option {key.strip()!r}; it has {', '.join(fields) or 'none'}")
-        values[field_name] = _converted(value.strip(), fields[field_name].default, f"{name}: {key.strip()}")
-    made: Pass = cls(**values)
-    return made
-
-
-def _converted(text: str, default: Any, where: str) -> Any:
-    """Text as a value of the type an option has by default."""
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[text.lower()]
-        return type(default)(text) if isinstance(default, int | float) else text
-    except (KeyError, ValueError):
-        raise GraphcloneError(f"pass option {where} cannot be {text!r}") from None
+    Args:
+        passes: a pipeline.
+        goal: conditions that must hold in the end; where they are lacking the pass is None.
+    """
+    ensured = set(OF_THE_SOURCE)
+    for step in passes:
+        if missing := step.requires - ensured:
+            return step, sorted(missing)
+        ensured |= step.ensures
+    missing = frozenset(goal) - ensured
+    return (None, sorted(missing)) if missing else None

@@ -10,7 +10,7 @@ import torch
 from graphclone.algebra.axes import Axis, Kind
 from graphclone.algebra.growth import PAD, Growth, Layout
 from graphclone.graph.ir import Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 
 class Maps:
@@ -35,12 +35,12 @@ class Maps:
             value: of the clone.
             shape: it has in the source in this run; that of the trace if not given.
         """
-        axes = self.state.known.of[value]
+        axes = self.state.facts.of[value]
         sizes = [axis.size for axis in axes] if shape is None else shape
         return [self._layout(axis, size) for axis, size in zip(axes, sizes, strict=True)]
 
     def _layout(self, axis: Axis, size: int) -> Layout:
-        known = self.state.known.axes
+        known = self.state.facts.axes
         axis = known.find(axis)
         if size == axis.size:
             layout: Layout = self.state.layout(axis)
@@ -50,7 +50,7 @@ class Maps:
 
     def _learn(self, axis: Axis, size: int) -> None:
         """An axis of another size than in the trace is dynamic, or a factor of it is."""
-        leaves = self.state.known.axes.leaves(axis)
+        leaves = self.state.facts.axes.leaves(axis)
         if len(leaves) == 1:
             self.sizes[leaves[0]] = size
         elif axis.kind is Kind.PRODUCT:
@@ -78,7 +78,7 @@ class Maps:
     def rescaled(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
         """What the source computes for a value, exactly as the clone should."""
         wide = self.widened(value, tensor)
-        scale, shift = self.state.value_scales.get(value, 1.0), self.state.shifts.get(value, 0.0)
+        scale, shift = self.state.scales.values.get(value, 1.0), self.state.scales.shifts.get(value, 0.0)
         return wide if (scale, shift) == (1.0, 0.0) else wide * scale + shift
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from graphclone.graph.ir import Graph, Initializer, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import lifted
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.threads import workers
@@ -65,5 +65,4 @@ def state_dict(state: State) -> dict[str, torch.Tensor]:
 
 
 def _recipes(state: State) -> Mapping[Value, Any]:
-    assert state.recipes is not None, "widen-initializers has not run"
     return state.recipes

@@ -113,7 +113,7 @@ class Family:
         if not path.exists():
             from graphclone.formats.huggingface.plan import plan
             from graphclone.formats.huggingface.reader import open_checkpoint
-            from graphclone.pipeline.runner import Request
+            from graphclone.pipeline.state import Request
             from graphclone.runtime.files import written
 
             with self._saved() as folder:

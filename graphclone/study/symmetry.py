@@ -45,7 +45,6 @@ Named = tuple[str, Tensor]
 def recipes_of(clone: Clone) -> dict[str, Widening]:
     """The recipe of every parameter and buffer, under each of its names."""
     recipes = clone.state.recipes
-    assert recipes is not None, "widen-initializers has not run"
     return {
         name: recipes[initializer.value]
         for initializer in clone.graph.initializers

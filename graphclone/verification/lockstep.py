@@ -14,7 +14,7 @@ import torch
 from torch._C._functorch import is_batchedtensor
 
 from graphclone.graph.ir import Graph, Node, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, output_tensors
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.tensors import Lazy, Reader, lazily_widened, lifted_tensor
@@ -64,7 +64,6 @@ def run_lockstep(
     Raises:
         ExecutionError: the source cannot be run on these inputs. A clone that cannot is a deviation.
     """
-    assert state.source is not None, "infer-dims has not run"
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
     clone = execute(state.graph, tensors, widened_inputs(state, inputs), lift=True)
@@ -78,7 +77,7 @@ class _Comparison:
         self.state = state
         self.maps = maps
         self.clone = clone
-        self.by_name = {value.name: value for value in state.known.of}
+        self.by_name = {value.name: value for value in state.facts.of}
         self.returned = {value for _, value in output_tensors(state.graph)}
         self.kept: dict[Value, torch.Tensor] = {}
         self.worst = 0.0
@@ -161,4 +160,4 @@ def comparable(state: State, value: Value | None, result: Any) -> bool:
     """
     if value is None or not isinstance(result, torch.Tensor) or is_batchedtensor(result):
         return False
-    return state.known.source(value) not in state.known.folded
+    return state.facts.source(value) not in state.facts.folded

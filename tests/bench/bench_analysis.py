@@ -13,7 +13,8 @@ from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.models.huggingface import new_model, token_ids
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import Request, State, run
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
 from tests.bench import Timing, against
 
 WIDTH, FEED_FORWARD, HEADS, VOCABULARY = 4096, 11008, 32, 32000

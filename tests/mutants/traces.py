@@ -202,9 +202,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "canonicalize: what the caller may write into is a constant",
-        "passes/canonicalize.py",
-        "_last_writes(graph, by_caller=True)",
-        "_last_writes(graph)",
+        "graphclone/graph/canonical.py",
+        "last_writes(graph, by_caller=True)",
+        "last_writes(graph)",
         ("tests/test_aliases.py",),
     ),
 )

@@ -46,8 +46,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "lockstep: a view of a shared out weight is compared",
         "graphclone/verification/lockstep.py",
-        "return state.known.source(value) not in state.known.folded",
-        "return value not in state.known.folded",
+        "return state.facts.source(value) not in state.facts.folded",
+        "return value not in state.facts.folded",
         _LOCKSTEP,
     ),
     Mutant(

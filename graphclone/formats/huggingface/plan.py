@@ -47,7 +47,8 @@ from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.matching import match
-from graphclone.pipeline.runner import Pass, Request, State, Timing, run
+from graphclone.pipeline.runner import Pass, Timing, run
+from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
 from graphclone.runtime.shards import Bundle, Entry, Slot
@@ -125,7 +126,7 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
 
 
 def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
-    by_name = {value.name: axes for value, axes in state.known.of.items()}
+    by_name = {value.name: axes for value, axes in state.facts.of.items()}
     for output in inner:
         axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
         if any(state.layout(axis).grows for axis in axes):
@@ -189,7 +190,7 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
 
 def computed_tables(state: State) -> dict[Axis, str]:
     """The dims that tables have which the code computes and which are not saved, each with the name of one."""
-    known = state.known
+    known = state.facts
     tables = [i for i in state.graph.initializers if i.kind == "constant"]
     return {leaf: i.name for i in tables for axis in known.of[i.value] for leaf in known.axes.leaves(axis)}
 
@@ -248,12 +249,12 @@ class _Target:
 
     def grown(self) -> list[str]:
         """The names of the groups of dims that were to grow."""
-        known = groups(dims(self.wanted.known))
+        known = groups(dims(self.wanted.facts))
         return [group.name for group in known if any(factor > 1 for factor in factors(self.wanted, group))]
 
     def shapes(self) -> Shapes:
         """The wanted shape of every parameter; one that nothing reads may have any."""
-        known = self.wanted.known
+        known = self.wanted.facts
         return {
             name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
             for i in self.wanted.graph.initializers
@@ -263,7 +264,7 @@ class _Target:
 
     def ratios(self, size: int) -> set[int]:
         """By what axes of a size grow, factors of axes and whole axes alike."""
-        known = self.wanted.known
+        known = self.wanted.facts
         axes = {known.axes.find(axis) for of in known.of.values() for axis in of}
         axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
         return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
@@ -295,7 +296,7 @@ class _Target:
             return f"the class refuses it: {first_line(error.__cause__ or error)}"
         self.matched.append(fields)
         values = align(self.wanted.graph, target).values
-        for value, axes in self.wanted.known.of.items():
+        for value, axes in self.wanted.facts.of.items():
             shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
             unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
             if value in values and not unread and values[value].shape != shape:
@@ -379,7 +380,6 @@ class _Entries:
             GraphcloneError: the form of the source cannot be restored.
         """
         recipes, tensors = state.recipes, self.checkpoint.tensors
-        assert recipes is not None
         together: dict[int, list[Entry]] = {}  # what one conversion makes
         for i in state.graph.initializers:
             if i.kind != "constant":

@@ -17,7 +17,8 @@ from graphclone.formats.huggingface.plan import computed_tables, plan
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet_transformers
 from graphclone.formats.torch.source import FunctionSource
 from graphclone.passes import analysis
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import Given

@@ -17,7 +17,7 @@ from graphclone.algebra.recipes import Widening
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Initializer
 from graphclone.passes.infer_dims import UNREAD
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 
 _REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
 
@@ -34,9 +34,8 @@ def widen_unreached(state: State, module: Any) -> Iterator[str]:
     Raises:
         GraphcloneError: nothing says how one should grow, or it may meet what grew.
     """
-    assert state.recipes is not None
     stored = [i for i in state.graph.initializers if i.kind != "constant"]
-    unread = [i for i in stored if any(a.pin and a.pin.text == UNREAD for a in state.known.of[i.value])]
+    unread = [i for i in stored if any(a.pin and a.pin.text == UNREAD for a in state.facts.of[i.value])]
     reached = [i for i in stored if i not in unread]
     alike = {_starred(i.name): state.recipes[i.value] for i in reached}
     grown = {axis.size for i in reached for axis in state.recipes[i.value].axes if axis.grows}

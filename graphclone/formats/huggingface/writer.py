@@ -14,7 +14,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import After, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
-from graphclone.pipeline.runner import Request, Widen
+from graphclone.pipeline.state import Request, Widen
 from graphclone.progress import Progress, silent
 from graphclone.runtime.shards import Shard, sharded
 

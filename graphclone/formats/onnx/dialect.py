@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 import torch
 
+from graphclone.formats.onnx.canonical import SPELLINGS
 from graphclone.formats.onnx.ops import Array, Call, run, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
 from graphclone.graph.ir import Node, Operand, Value
@@ -170,6 +171,8 @@ class OnnxDialect:
     """
 
     name = "onnx"
+    assertions: Collection[str] = ()
+    spellings = SPELLINGS
 
     def __init__(self, opset: int) -> None:
         self.opset = opset

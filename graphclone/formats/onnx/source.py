@@ -14,7 +14,9 @@ from graphclone.formats.onnx.format import onnx_format
 from graphclone.formats.onnx.reader import trace
 from graphclone.graph.ir import Graph
 from graphclone.passes import analysis, default_pipeline
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.conditions import CLONED
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 from graphclone.runtime import collector
 
 if TYPE_CHECKING:
@@ -56,5 +58,5 @@ class OnnxSource:
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The model widened; see ``Source.clone``."""
         state = State(self._graph, request)
-        timings = run(default_pipeline() if passes is None else passes, state, after=after)
+        timings = run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
         return Clone(state, timings, onnx_format(self.inputs))

@@ -23,7 +23,7 @@ from graphclone.formats.onnx.reading import read
 from graphclone.formats.onnx.saving import write
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
@@ -206,7 +206,6 @@ def _not_exact(reason: str) -> Check:
 
 def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What the source returns in float64."""
-    assert state.source is not None
     return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
 
 

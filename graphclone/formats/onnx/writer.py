@@ -22,7 +22,7 @@ from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import StoredTensor, data_type, to_array
 from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.graph.names import fresh
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
 
 
@@ -44,7 +44,6 @@ INITIALIZERS_APART = 4
 
 class _Writer:
     def __init__(self, state: State) -> None:
-        assert state.source is not None
         origin: Origin = state.graph.origin
         self.state = state
         self.origin = origin
@@ -77,7 +76,6 @@ class _Writer:
 
     def initializer(self, initializer: Initializer) -> None:
         """Put widened data in place of the source's; readers that share it by chance share the result likewise."""
-        assert self.state.recipes is not None
         recipe = self.state.recipes[initializer.value]
         known = self.values[initializer.name]
         if recipe.identity:
@@ -91,7 +89,6 @@ class _Writer:
     def shared_unequally(self) -> set[int]:
         """The file's values that several initializers of the graph are, which do not all grow alike."""
         recipes: dict[int, set[Widening]] = {}
-        assert self.state.recipes is not None
         for initializer in self.state.graph.initializers:
             recipe = replace(self.state.recipes[initializer.value], name="")
             recipes.setdefault(id(self.values[initializer.name]), set()).add(recipe)

@@ -11,6 +11,7 @@ from zlib import crc32
 import torch
 from torch.utils import _pytree as pytree
 
+from graphclone.formats.torch.canonical import ASSERTIONS, SPELLINGS
 from graphclone.graph.ir import Node, Operand, Value, substitute, values_in
 
 _PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
@@ -30,6 +31,8 @@ class TorchDialect:
     """aten operators, run by torch itself."""
 
     name = "torch"
+    assertions: Collection[str] = ASSERTIONS
+    spellings = SPELLINGS
 
     def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
         if node.op == _CONDITION:

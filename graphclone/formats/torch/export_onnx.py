@@ -21,7 +21,7 @@ from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.quiet import quiet
 
 OPSET = 20

@@ -18,7 +18,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import input_leaves
 from graphclone.graph.ir import Graph
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.drawing import drawn_like
 from graphclone.runtime.maps import widened_inputs
 

@@ -17,7 +17,8 @@ from graphclone.formats.torch.reader import trace_alike
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph
 from graphclone.passes.matching import match
-from graphclone.pipeline.runner import Pass, Request, State, Timing
+from graphclone.pipeline.runner import Pass, Timing
+from graphclone.pipeline.state import Request, State
 from graphclone.runtime.kernel import widen
 
 
@@ -81,7 +82,6 @@ def check_wide(small: torch.nn.Module, big: object, request: Request) -> None:
 @torch.no_grad()
 def load_into(state: State, big: torch.nn.Module) -> None:
     """Widen every weight straight into the wide model's own; one on the meta device holds nothing and gets nothing."""
-    assert state.recipes is not None
     theirs = _tensors(big)
     for initializer in state.graph.initializers:
         if initializer.kind != "constant" and not (out := theirs[initializer.name].detach()).is_meta:

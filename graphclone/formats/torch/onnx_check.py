@@ -17,7 +17,7 @@ from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.samples import Sample, compare
 from graphclone.formats.torch.writer import to_module
 from graphclone.graph.ir import Graph, Value, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import widened_inputs
 from graphclone.runtime.sessions import Array, NoProviderError, Provider, Session
@@ -71,7 +71,6 @@ def check_onnx(
 
 def _source_session(state: State, example: Example, path: Path, provider: Provider) -> Session:
     source = state.source
-    assert source is not None
     module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
     write(to_onnx(source, module, example.args, example.kwargs), path)
     return Session(path, provider)
@@ -117,7 +116,6 @@ class _Runs:
 
     def own(self, sample: Sample) -> list[torch.Tensor] | None:
         """What the source returns; None where its export refuses inputs that the source takes."""
-        assert self.state.source is not None
         try:
             return self.run(self.source, self.state.source, sample.inputs.tensors)
         except GraphcloneError as error:

@@ -12,7 +12,7 @@ from graphclone.formats.torch.export import Exported, input_leaves
 from graphclone.formats.torch.input_sets import InputSet, call_with, candidates, example_tensors
 from graphclone.formats.torch.running import SEED, RunError, run_module
 from graphclone.graph.ir import Graph
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.tensors import Lazy, lifted_tensor
@@ -56,7 +56,6 @@ def draw_samples(state: State, example: Example, sets: int, seed: int) -> Iterat
         GraphcloneError: the source cannot be run on the example inputs.
     """
     source = state.source
-    assert source is not None
     examples = example_tensors(source, example)
     yield take_sample(state, example, InputSet(examples))
     for index in range(1, sets):
@@ -92,7 +91,6 @@ def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
         RunError: the user's module cannot.
     """
     source, module = state.source, None
-    assert source is not None
     if example.model is not None:
         module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)

@@ -20,7 +20,9 @@ from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.models import Built
 from graphclone.passes import analysis, default_pipeline
-from graphclone.pipeline.runner import Pass, Request, State, run
+from graphclone.pipeline.conditions import CLONED
+from graphclone.pipeline.runner import Pass, run
+from graphclone.pipeline.state import Request, State
 from graphclone.runtime import collector
 
 
@@ -56,7 +58,7 @@ class ModuleSource:
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The module widened; see ``Source.clone``."""
         state = State(self._graph, request)
-        timings = run(default_pipeline() if passes is None else passes, state, after=after)
+        timings = run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
         return Clone(state, timings, torch_format(Example(self.args, self.kwargs, self.module)))
 
     @collector.seldom()

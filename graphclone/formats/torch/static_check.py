@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from graphclone.graph.ir import Initializer, Node, Operand, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.tensors import Lazy
@@ -92,7 +92,7 @@ def _has_shape(result: Any) -> bool:
 
 
 def _wrong(state: State, node: Node, value: Value, result: torch.Tensor) -> Deviation | None:
-    if value not in state.known.of:
+    if value not in state.facts.of:
         return None
     shape, predicted = tuple(result.shape), predicted_shape(state, value)
     if shape == predicted:

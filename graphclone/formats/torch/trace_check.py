@@ -20,7 +20,7 @@ from graphclone.formats.torch.running import SEED, RunError, run_module
 from graphclone.formats.torch.samples import Sample, compare, take_sample
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.drawing import resized
 from graphclone.runtime.interpreter import output_tensors, outputs
 from graphclone.runtime.tensors import state_dict
@@ -139,7 +139,6 @@ def settle_doubts(state: State, example: Example) -> None:
 def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:
     """Whether module and trace agree where the sizes in doubt are 1."""
     source = state.source
-    assert source is not None
     examples = example_tensors(source, example)
     symbols = {_symbol(source, doubt) for doubt in doubts}
     single = InputSet(

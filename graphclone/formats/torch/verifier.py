@@ -28,7 +28,7 @@ from graphclone.formats.torch.static_check import check_static
 from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace, settle_doubts
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
@@ -74,7 +74,6 @@ class _ModuleVerification:
     """The checks of a torch clone, and what several of them need."""
 
     def __init__(self, state: State, options: Options, example: Example) -> None:
-        assert state.source is not None
         self.state = state
         self.source = state.source
         self.options = options
@@ -174,8 +173,7 @@ def _floors(
 ) -> Iterator[tuple[NoiseFloor, Deviation]]:
     """The errors of every value, with the deviation it would be."""
     source = state.source
-    assert source is not None
-    by_name = {value.name: value for value in state.known.of}
+    by_name = {value.name: value for value in state.facts.of}
     maps = Maps(state, inputs)
     clone = execute(state.graph, _copied(state.graph, tensors), widened_inputs(state, inputs))
     own = execute(source, own_tensors(source), [tensor.clone() for tensor in inputs])

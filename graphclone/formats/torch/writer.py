@@ -23,7 +23,7 @@ from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.trace_check import settle_doubts
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
-from graphclone.pipeline.runner import State
+from graphclone.pipeline.state import State
 from graphclone.runtime.files import written
 from graphclone.runtime.tensors import widened_tensors
 

@@ -1,0 +1,222 @@
+"""What a pipeline works on: the request, and a state in which every pass leaves what it found out for later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, overload
+
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Growth, Kind, Layout
+from graphclone.algebra.recipes import Widening
+from graphclone.algebra.scales import Expression
+from graphclone.algebra.strategies import SYMMETRIC, Strategy
+from graphclone.analysis.facts import Facts, Literal
+from graphclone.errors import InvariantError
+from graphclone.graph.ir import Graph, Node, Value
+from graphclone.graph.snapshot import Snapshot
+from graphclone.rules import Rules, default_rules
+
+Widen = int | Mapping[str, int]
+"""One factor for every dim that grows by default, or a factor per dim or group of dims."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        widen: factor, or factors by name (names may hold wildcards).
+        widen_io: patterns of names of inputs and outputs that may grow.
+        strategy: how copies share a contracted weight.
+        seed: of the noise.
+        untie: give a weight that is both looked up and contracted one copy for each use.
+        kind: whether dims are tiled (as in the paper) or interleaved.
+    """
+
+    widen: Widen = 2
+    widen_io: tuple[str, ...] = ()
+    strategy: Strategy = SYMMETRIC
+    seed: int = 0
+    untie: bool = False
+    kind: Kind = "tile"
+
+
+# Results of passes
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What ``infer-dims`` finds out.
+
+    Attributes:
+        facts: what the rules say about the graph.
+        source: a copy of that graph, which stays as it is while the graph becomes the clone's.
+        snapshot: of that graph, by which it is seen whether the facts are still about it.
+    """
+
+    facts: Facts
+    source: Graph
+    snapshot: Snapshot
+
+    @classmethod
+    def of(cls, facts: Facts) -> Analysis:
+        """The facts, of their graph as it is now."""
+        return cls(facts, facts.graph.copy(), Snapshot.of(facts.graph))
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What ``choose-widths`` decides, or ``match-widths`` reads off a wide model.
+
+    Attributes:
+        growths: the growth of every dim that grows.
+        given: logarithm of the scale of literals and constants, which are those of a given wide model and may not be
+            changed, nor may anything be put into its graph; None where the clone's code is ours to write.
+        layouts: the widened layouts of axes that have been asked for, which many values share.
+    """
+
+    growths: Mapping[Axis, Growth]
+    given: Mapping[Value | Literal, Expression] | None = None
+    layouts: dict[Axis, Layout] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A multiplication that is put into the graph, since no parameter and no literal can absorb its factor.
+
+    Attributes:
+        value: what is multiplied.
+        node: the node that reads it, or the one that computes it.
+        on_operand: whether it is for that reader alone; else for all.
+    """
+
+    value: Value
+    node: Node
+    on_operand: bool
+
+    @property
+    def name(self) -> str:
+        """Of the node that multiplies."""
+        return f"{self.value.name}_rescaled_for_{self.node.name}"
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What ``balance-scales`` solves for.
+
+    Attributes:
+        factors: of every parameter and literal.
+        shifts: what is added to a parameter that is read as ``w + b``, and to its views.
+        values: scale of every value that is not the source's own.
+        mends: the factor of every multiplication that the graph needs.
+    """
+
+    factors: dict[Value | Literal, float] = field(default_factory=dict)
+    shifts: dict[Value, float] = field(default_factory=dict)
+    values: dict[Value, float] = field(default_factory=dict)
+    mends: dict[Mend, float] = field(default_factory=dict)
+
+
+_Result = TypeVar("_Result")
+
+
+class Stage(Generic[_Result]):
+    """The attribute of a state that holds the result of one pass.
+
+    To read it before there is one is a mistake, and the error names the pass. To set it takes back the results of
+    later stages, which were found from another.
+
+    Args:
+        producer: the name of the pass.
+    """
+
+    def __init__(self, producer: str) -> None:
+        self.producer = producer
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, state: None, owner: type) -> Stage[_Result]: ...
+
+    @overload
+    def __get__(self, state: State, owner: type) -> _Result: ...
+
+    def __get__(self, state: State | None, owner: type) -> Stage[_Result] | _Result:
+        if state is None:
+            return self
+        if self.name not in state.results:
+            raise InvariantError(f"the state has no {self.name} yet: {self.producer} has not run")
+        result: _Result = state.results[self.name]
+        return result
+
+    def __set__(self, state: State, result: _Result) -> None:
+        earlier = STAGES[: STAGES.index(self.name)]
+        kept = {name: state.results[name] for name in earlier if name in state.results}
+        state.results = {**kept, self.name: result}
+
+
+@dataclass
+class State:
+    """What passes read and write.
+
+    Attributes:
+        graph: the source first, the clone at the end.
+        request: what the user asked for.
+        rules: by op name.
+        results: of the passes so far, by stage.
+        analysis: set by ``infer-dims``.
+        widths: set by ``choose-widths`` or ``match-widths``.
+        scales: set by ``balance-scales``.
+        recipes: how every initializer is widened; set by ``widen-initializers``.
+    """
+
+    graph: Graph
+    request: Request = field(default_factory=Request)
+    rules: Rules = field(default_factory=default_rules)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+    analysis = Stage[Analysis]("infer-dims")
+    widths = Stage[Widths]("choose-widths")
+    scales = Stage[Scales]("balance-scales")
+    recipes = Stage[dict[Value, Widening]]("widen-initializers")
+
+    def has(self, stage: Stage[Any]) -> bool:
+        """Whether a stage has its result: ``state.has(State.widths)``."""
+        return stage.name in self.results
+
+    @property
+    def facts(self) -> Facts:
+        """What the rules say about the graph."""
+        return self.analysis.facts
+
+    @property
+    def source(self) -> Graph:
+        """The graph as the facts describe it, before anything was widened."""
+        return self.analysis.source
+
+    @property
+    def growths(self) -> Mapping[Axis, Growth]:
+        """The growth of every dim that grows."""
+        return self.widths.growths
+
+    def growth_of(self, axis: Axis) -> Growth:
+        """The growth of a dim; none before widths are chosen."""
+        growth = self.growths.get(axis) if self.has(State.widths) else None
+        return growth or Growth(axis.size)
+
+    def layout(self, axis: Axis) -> Layout:
+        """The widened layout of an axis."""
+        axes = self.facts.axes
+        if not self.has(State.widths):
+            return axes.layout(axis, self.growth_of)
+        root, layouts = axes.find(axis), self.widths.layouts
+        if root not in layouts:
+            layouts[root] = axes.layout(root, self.growth_of)
+        return layouts[root]
+
+
+STAGES = tuple(name for name, attribute in vars(State).items() if isinstance(attribute, Stage))
+"""The names of the stages, in the order in which each rests on the earlier ones."""
