@@ -87,6 +87,25 @@ AVERAGED_WEIGHTS: Weights = {
 }  # fmt: skip
 """Of sequences of six or fewer there is nothing to average; ONNX Runtime says 0."""
 
+HEARD = """
+    heard (float[?, ?] sound, float[2, ?, 8] state) => (float[?, 8] y) {
+        sounds = Unsqueeze(sound, one)
+        a = Conv<strides=[64]>(sounds, frames)
+        b = Relu(a)
+        c = ReduceMean<axes=[2], keepdims=0>(b)
+        first = Gather<axis=0>(state, zero)
+        d = MatMul(c, down)
+        e = Concat<axis=1>(d, first)
+        sum = MatMul(e, mix)
+        y = Reshape(sum, of)
+    }
+"""
+HEARD_WEIGHTS: Weights = {
+    "frames": (12, 1, 128), "down": (12, 4), "mix": (12, 8),
+    "zero": np.array(0, np.int64), "one": np.array([1], np.int64), "of": np.array([1, 8], np.int64),
+}  # fmt: skip
+"""A piece of sound of 128 at least, in a batch of one, which is the second axis of the state."""
+
 LOOKED_UP = """
     looked_up (int64[n] ids, bool flag) => (float[n, 3] y) {
         places = Sub(ids, lowest)
@@ -116,6 +135,14 @@ def test_images_are_large_enough(opset: int, tmp_path: Path) -> None:
     sizes = [feeds["x"].shape for feeds in drawn(written(tmp_path / "a.onnx", CONVOLVED, CONVOLVED_WEIGHTS, opset))]
     assert len({size[0] for size in sizes}) == 3
     assert all(min(size[2:]) >= 12 for size in sizes)
+
+
+def test_a_signal_is_long_enough_where_the_batch_is_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.onnx", HEARD, HEARD_WEIGHTS)
+    for feeds in drawn(path):
+        assert feeds["sound"].shape[0] == 1
+        assert feeds["sound"].shape[1] >= 128
+        assert feeds["state"].shape == (2, 1, 8)
 
 
 def test_an_image_may_have_one_size_only(tmp_path: Path) -> None:

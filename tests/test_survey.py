@@ -49,7 +49,12 @@ def model(folder: Path, *, hidden: int = 6, op: str = "Relu") -> Path:
     return path
 
 
-def _hangs(file: Path) -> dict[str, Any]:
+def _works(file: Path) -> dict[str, Any]:
+    while True:
+        pass
+
+
+def _sleeps(file: Path) -> dict[str, Any]:
     time.sleep(1000)
     return {}
 
@@ -182,11 +187,19 @@ class TestFacts:
         assert (found["outcome"], found["why"]) == (FAILED, "KeyError: 'lost'")
 
     @pytest.mark.parametrize(
-        ("find", "why"), [(_hangs, "no end after 0.5 s"), (_dies, "the process ended with exit code 3")]
+        ("find", "patience", "why"),
+        [(_works, 120, "no end: the processor's time is up"), (_sleeps, 1, "no end: the time is up")],
     )
-    def test_of_a_process_that_hangs_or_dies(self, find: Callable[[Path], Any], why: str, tmp_path: Path) -> None:
-        found = widening.outcome_of(find, tmp_path, seconds=0.5 if find is _hangs else 120)
+    def test_of_a_process_that_does_not_end(
+        self, find: Callable[[Path], Any], patience: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(widening, "PATIENCE", patience)
+        found = widening.outcome_of(find, tmp_path, seconds=1)
         assert (found["outcome"], found["why"]) == (FAILED, why)
+
+    def test_of_a_process_that_dies(self, tmp_path: Path) -> None:
+        found = widening.outcome_of(_dies, tmp_path, seconds=120)
+        assert (found["outcome"], found["why"]) == (FAILED, "the process ended with exit code 3")
 
     def test_come_from_another_process(self, tmp_path: Path) -> None:
         assert widening.outcome_of(_process, tmp_path, seconds=120)["process"] != os.getpid()

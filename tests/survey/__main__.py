@@ -22,7 +22,7 @@ from tests.survey.tables import line, summary
 from tests.survey.widening import tried
 
 SECONDS = 300
-"""What one file may take."""
+"""Of the processor, that one file may take."""
 
 
 def surveyed(package: Package, known: MutableMapping[str, str]) -> Iterator[Row]:

@@ -25,7 +25,7 @@ class Row:
         parameters: how many numbers its weights hold.
         growth: parameters of the clone over those.
         ratio: greatest error of the clone in ONNX Runtime over the source's own; None where none was measured.
-        seconds: all it took, reading and verifying included.
+        seconds: of the processor, for all of it, verification included.
         pins: what no rule understands, by operator.
         same: the file tried before that this one equals to the byte.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -25,6 +26,11 @@ FACTOR = 2
 MEMORY = 12 << 30
 """Bytes that a process may hold of its own."""
 
+PATIENCE = 10
+"""How many times as long a process may take by the clock, waiting for the processor or for nothing."""
+
+_SIGNALS = {-signal.SIGXCPU: "no end: the processor's time is up", -signal.SIGTERM: "no end: the time is up"}
+
 _NO_WEIGHTS = "no parameter has an axis of more than one element"
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -33,37 +39,44 @@ _FORKS.set_forkserver_preload([__name__])
 Facts = dict[str, Any]
 
 
-def tried(file: Path, seconds: float) -> Facts:
+def tried(file: Path, seconds: int) -> Facts:
     """What ``facts`` says of a file, found out in a process of its own."""
     return outcome_of(facts, file, seconds)
 
 
-def outcome_of(find: Callable[[Path], Facts], file: Path, seconds: float) -> Facts:
-    """What a function says of a file; if its process ends in another way, or not in time, that is a failure."""
+def outcome_of(find: Callable[[Path], Facts], file: Path, seconds: int) -> Facts:
+    """What a function says of a file; if its process ends in another way, or not in time, that is a failure.
+
+    Args:
+        find: the function.
+        file: the file.
+        seconds: of the processor's time, which does not depend on what else the machine does.
+    """
     receiver, sender = _FORKS.Pipe(duplex=False)
-    process = _FORKS.Process(target=_found, args=(find, file, sender))
-    start = time.monotonic()
+    process = _FORKS.Process(target=_find, args=(find, file, seconds, sender))
     process.start()
     sender.close()
     try:
-        if receiver.poll(seconds):
+        if receiver.poll(PATIENCE * seconds):
             found: Facts = receiver.recv()
-        else:
-            found = {"outcome": FAILED, "why": f"no end after {seconds:g} s"}
+            return found
+        process.terminate()
     except EOFError:
-        process.join()
-        found = {"outcome": FAILED, "why": f"the process ended with exit code {process.exitcode}"}
+        pass
     finally:
-        process.kill()
         process.join()
-    return {**found, "seconds": round(time.monotonic() - start, 1)}
+    how = _SIGNALS.get(process.exitcode or 0, f"the process ended with exit code {process.exitcode}")
+    return {"outcome": FAILED, "why": how, "seconds": seconds}
 
 
-def _found(find: Callable[[Path], Facts], file: Path, sender: Connection) -> None:
+def _find(find: Callable[[Path], Facts], file: Path, seconds: int, sender: Connection) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    sender.send(find(file))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    start = time.process_time()
+    found = find(file)
+    sender.send({**found, "seconds": round(time.process_time() - start, 1)})
 
 
 def facts(file: Path) -> Facts:
