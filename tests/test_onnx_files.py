@@ -17,6 +17,7 @@ import onnx_ir
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from graphclone.cloning import clone
 from graphclone.errors import GraphcloneError
 from graphclone.frontends.onnx import checks
 from graphclone.frontends.onnx.file import load
@@ -419,6 +420,35 @@ def test_the_domain_has_one_name(tmp_path: Path) -> None:
     loaded = load(_written(model, tmp_path / "m.onnx"))
     assert loaded.opset_imports == {"": 17}
     assert loaded.graph[0].domain == ""
+
+
+def test_a_size_below_zero_is_one_that_varies(tmp_path: Path) -> None:
+    weights = {
+        "kernel": np.random.default_rng(0).standard_normal((6, 3, 3, 3)).astype(np.float32),
+        "down": np.random.default_rng(1).standard_normal((6, 2)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("ReduceMean", ["b"], ["c"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["c", "down"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3, "side", "side"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [-1, 2])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = _written(model, tmp_path / "model.onnx")
+    (read,) = load(path).graph.inputs
+    assert read.shape is not None
+    assert [size if isinstance(size, int) else size.value for size in read.shape] == [None, 3, "side", "side"]
+    widened = clone(path, widen=2)
+    assert widened.verify(provider="cpu").ok
+    (kernel,) = [i for i in widened.graph.initializers if "kernel" in i.names]
+    assert kernel.value.shape == (12, 3, 3, 3)
 
 
 def test_nodes_are_sorted(tmp_path: Path) -> None:
