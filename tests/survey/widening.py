@@ -86,7 +86,7 @@ def facts(file: Path) -> Facts:
         for more in _learned(file):
             found |= more
     except gc.GraphcloneError as refusal:
-        why = first_line(refusal)
+        why = first_line(refusal).replace(str(file), file.name)
         found |= {"outcome": EMPTY if _NO_WEIGHTS in why else REFUSED, "why": why}
     except Exception as error:  # a defect is a row, too
         found |= {"outcome": FAILED, "why": f"{type(error).__name__}: {first_line(error)}"}
