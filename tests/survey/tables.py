@@ -66,7 +66,7 @@ def cells_of(row: Row) -> list[str]:
         f"{row.parameters:,}" if row.parameters else "",
         _growth([row] if row.outcome == WIDENED else []),
         _error([row]),
-        f"{row.seconds:.0f}",
+        f"{row.seconds:.0f}" if row.seconds else "",
         row.why,
     ]
 
