@@ -37,6 +37,7 @@ from tests.hostile_onnx import (
     unsorted,
     weight,
 )
+from tests.onnx_graphs import parse
 
 _recorded: list[Path] | None = None
 
@@ -423,24 +424,17 @@ def test_the_domain_has_one_name(tmp_path: Path) -> None:
 
 
 def test_a_size_below_zero_is_one_that_varies(tmp_path: Path) -> None:
-    weights = {
-        "kernel": np.random.default_rng(0).standard_normal((6, 3, 3, 3)).astype(np.float32),
-        "down": np.random.default_rng(1).standard_normal((6, 2)).astype(np.float32),
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "kernel"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("ReduceMean", ["b"], ["c"], axes=[2, 3], keepdims=0),
-        helper.make_node("MatMul", ["c", "down"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3, "side", "side"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [-1, 2])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    text = """
+        g (float[n, 3, side, side] x) => (float[n, 2] y) {
+            a = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, kernel)
+            b = Relu(a)
+            c = ReduceMean<axes=[2, 3], keepdims=0>(b)
+            y = MatMul(c, down)
+        }
+    """
+    model = parse(text, {"kernel": (6, 3, 3, 3), "down": (6, 2)})
+    for port in (model.graph.input[0], model.graph.output[0]):
+        port.type.tensor_type.shape.dim[0].dim_value = -1
     path = _written(model, tmp_path / "model.onnx")
     (read,) = load(path).graph.inputs
     assert read.shape is not None
