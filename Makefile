@@ -8,7 +8,7 @@ SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo bench survey fuzz mutants study-mini clean
+.PHONY: help install test lint format coverage demo bench survey survey-collection survey-wild fuzz mutants study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,8 +43,13 @@ study-mini: install ## train a small model, its clones and a random one, and com
 mutants: install ## make plausible mistakes in copies of the library, and see that the tests notice each of them
 	$(BIN)/python -m tests.mutants $(MUTANTS)
 
-survey: install ## widen every ONNX file of the tests' collection, and count
+survey: survey-collection survey-wild ## widen every ONNX file of the tests' collection and of packages, and count
+
+survey-collection: install
 	$(BIN)/python -m tests.onnx_survey
+
+survey-wild: install
+	$(BIN)/python -m tests.survey $(PACKAGES)
 
 fuzz: install ## widen random modules and compare: make fuzz SECONDS=600 SEED=0
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)

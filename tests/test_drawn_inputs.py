@@ -87,6 +87,25 @@ AVERAGED_WEIGHTS: Weights = {
 }  # fmt: skip
 """Of sequences of six or fewer there is nothing to average; ONNX Runtime says 0."""
 
+HEARD = """
+    heard (float[?, ?] sound, float[2, ?, 8] state) => (float[?, 8] y) {
+        sounds = Unsqueeze(sound, one)
+        a = Conv<strides=[64]>(sounds, frames)
+        b = Relu(a)
+        c = ReduceMean<axes=[2], keepdims=0>(b)
+        first = Gather<axis=0>(state, zero)
+        d = MatMul(c, down)
+        e = Concat<axis=1>(d, first)
+        sum = MatMul(e, mix)
+        y = Reshape(sum, of)
+    }
+"""
+HEARD_WEIGHTS: Weights = {
+    "frames": (12, 1, 128), "down": (12, 4), "mix": (12, 8),
+    "zero": np.array(0, np.int64), "one": np.array([1], np.int64), "of": np.array([1, 8], np.int64),
+}  # fmt: skip
+"""A piece of sound of 128 at least, in a batch of one, which is the second axis of the state."""
+
 LOOKED_UP = """
     looked_up (int64[n] ids, bool flag) => (float[n, 3] y) {
         places = Sub(ids, lowest)
@@ -116,6 +135,15 @@ def test_images_are_large_enough(opset: int, tmp_path: Path) -> None:
     sizes = [feeds["x"].shape for feeds in drawn(written(tmp_path / "a.onnx", CONVOLVED, CONVOLVED_WEIGHTS, opset))]
     assert len({size[0] for size in sizes}) == 3
     assert all(min(size[2:]) >= 12 for size in sizes)
+
+
+def test_a_signal_is_long_enough_where_the_batch_is_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.onnx", HEARD, HEARD_WEIGHTS)
+    for feeds in drawn(path):
+        assert feeds["sound"].shape[0] == 1
+        assert feeds["sound"].shape[1] >= 128
+        assert feeds["state"].shape == (2, 1, 8)
+    assert clone(path, widen=2).verify(provider="cpu").ok
 
 
 def test_an_image_may_have_one_size_only(tmp_path: Path) -> None:
@@ -174,6 +202,26 @@ def test_sizes_of_which_nothing_is_left_are_not_believed() -> None:
     found = symbols(parse(CONVOLVED, CONVOLVED_WEIGHTS))
     assert all(min(found[symbol]) >= 12 for symbol in "hw")
     assert all(len(set(found[symbol])) == 3 for symbol in "nhw")
+
+
+@pytest.mark.parametrize(
+    "slide", ["Conv<strides=[160]>(waves, frames)", "MaxPool<kernel_shape=[512], strides=[160]>(waves)"]
+)
+def test_windows_that_do_not_fit_are_not_believed(slide: str) -> None:
+    """onnx infers sizes just below a window's to leave nothing, in every reading, and those far below to be wrong."""
+    text = f"""
+        heard (float[n, t] x) => (float[n, t2, 3] y) {{
+            waves = Unsqueeze(x, one)
+            a = {slide}
+            b = Transpose<perm=[0, 2, 1]>(a)
+            c = MatMul(b, up)
+            d = Relu(c)
+            y = MatMul(d, down)
+        }}
+    """
+    count = 5 if "Conv" in slide else 1
+    weights: Weights = {"frames": (5, 1, 512), "up": (count, 8), "down": (8, 3), "one": np.array([1], np.int64)}
+    assert min(symbols(parse(text, weights))["t"]) >= 512
 
 
 def test_a_symbol_that_only_admits_one_is_read_as_one(tmp_path: Path) -> None:

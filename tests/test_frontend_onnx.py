@@ -234,6 +234,24 @@ LOOP = """
 LOOP_WEIGHTS = {"up": (5, 6), "recurrent": (6, 6), "out": (6, 7), "down": (7, 5), "side": (6, 5)}
 
 
+@pytest.mark.parametrize("op", ["GreaterOrEqual", "LessOrEqual"])
+@pytest.mark.parametrize("opset", [12, 15, 16])
+def test_comparisons_have_a_shape_in_every_opset(op: str, opset: int) -> None:
+    """onnx infers none of these two below opset 16."""
+    text = f"""
+        g (float[batch, 4] x) => (float[batch, 3] y) {{
+            a = MatMul(x, up)
+            b = {op}(a, bound)
+            c = Where(b, a, bound)
+            y = MatMul(c, down)
+        }}
+    """
+    weights = {"up": (4, 6), "down": (6, 3), "bound": np.array(0.5, np.float32)}
+    state = widened(parse(text, weights, opset=opset))
+    assert lockstep(state).first is None
+    assert {i.names[0]: i.value.shape for i in state.graph.initializers}["up"] == (4, 12)
+
+
 def test_dims_pass_through_the_body_of_a_loop() -> None:
     model = parse(LOOP, {**LOOP_WEIGHTS, "rounds": np.array(3, np.int64)})
     state = widened(model)

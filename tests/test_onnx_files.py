@@ -17,6 +17,7 @@ import onnx_ir
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from graphclone.clones.clone import clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx import checks
 from graphclone.formats.onnx.file import load
@@ -36,6 +37,7 @@ from tests.hostile_onnx import (
     unsorted,
     weight,
 )
+from tests.onnx_graphs import parse
 
 _recorded: list[Path] | None = None
 
@@ -419,6 +421,28 @@ def test_the_domain_has_one_name(tmp_path: Path) -> None:
     loaded = load(_written(model, tmp_path / "m.onnx"))
     assert loaded.opset_imports == {"": 17}
     assert loaded.graph[0].domain == ""
+
+
+def test_a_size_below_zero_is_one_that_varies(tmp_path: Path) -> None:
+    text = """
+        g (float[n, 3, side, side] x) => (float[n, 2] y) {
+            a = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, kernel)
+            b = Relu(a)
+            c = ReduceMean<axes=[2, 3], keepdims=0>(b)
+            y = MatMul(c, down)
+        }
+    """
+    model = parse(text, {"kernel": (6, 3, 3, 3), "down": (6, 2)})
+    for port in (model.graph.input[0], model.graph.output[0]):
+        port.type.tensor_type.shape.dim[0].dim_value = -1
+    path = _written(model, tmp_path / "model.onnx")
+    (read,) = load(path).graph.inputs
+    assert read.shape is not None
+    assert [size if isinstance(size, int) else size.value for size in read.shape] == [None, 3, "side", "side"]
+    widened = clone(path, widen=2)
+    assert widened.verify(provider="cpu").ok
+    (kernel,) = [i for i in widened.graph.initializers if "kernel" in i.names]
+    assert kernel.value.shape == (12, 3, 3, 3)
 
 
 def test_nodes_are_sorted(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ _MOST = 60
 IMAGES = (224, 32, 64, 128, 640, 320, 256, 416, 512, 299)
 """Heights and widths that models are made for which take others by their declaration only, likeliest first."""
 
+SIGNALS = (160, 256, 512, 1024, 1536, 4096, 16000)
+"""Lengths of pieces of sound that models are made for which take others by their declaration only."""
+
 
 def sums(symbols: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Which symbol may stand for the sum of which two others, those that appear last first; some dozens at most."""

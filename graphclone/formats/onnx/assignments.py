@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import onnx_ir
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.sizes import READINGS, evaluate_symbol, fresh_sizes
-from graphclone.graph.symbols import IMAGES, sums
+from graphclone.graph.symbols import IMAGES, SIGNALS, sums
 
 Assignment = Mapping[str, tuple[int, ...]]
 """A size per reading for every symbol."""
@@ -126,7 +127,9 @@ def _single(
     base: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, Sequence[int]],
 ) -> Iterator[Assignment]:
-    """Assignments in which symbols have one size only: that of an input which is given, one of an image, or 1."""
+    """Assignments in which symbols have one size only: that of an input which is given, one of an image, 1, or
+    that of a signal with all others 1.
+    """
     one = (1,) * READINGS
     given = {a.symbol: (shapes[a.value.name or ""][a.number],) * READINGS for a in axes if a.value.name in shapes}
     if given:
@@ -137,4 +140,7 @@ def _single(
     for size in IMAGES:
         for first in dict.fromkeys((batch, one)):
             yield {symbol: (size,) * READINGS if axis else first for symbol, axis in symbols.items()}
-    yield dict.fromkeys(symbols, one)
+    ones = dict.fromkeys(symbols, one)
+    yield ones
+    for length, symbol in product(sorted(SIGNALS), symbols):
+        yield ones | {symbol: (length,) * READINGS}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from graphclone.errors import GraphcloneError, Remedy
-from graphclone.graph.symbols import IMAGES, sums
+from graphclone.graph.symbols import IMAGES, SIGNALS, sums
 from graphclone.runtime.drawing import drawn_like
 from graphclone.runtime.sessions import Array, Port, Session
 
@@ -148,7 +148,7 @@ class DrawnInputs:
 
     def _sizes(self, index: int) -> Iterator[_Sizes]:
         """Sizes of all axes: one per symbol, or per position, or one symbol the sum of two, or the same for all, or 1,
-        or one of them 1, or those of images.
+        or one of them 1, or those of images, or that of a signal with all others 1.
 
         Inputs that belong together need not share a symbol, and those that share a position need not be equal, so
         input sets take turns in which of both is tried first.
@@ -232,6 +232,8 @@ def _by_symbol(position: Mapping[str, int], named: Sequence[str], index: int) ->
     yield from (numbers | {symbol: 1} for symbol in position)
     for side, first, step, skew in product(sorted(IMAGES), (1 + index, 1), (_STEP * index, 0), (_STEP, 0)):
         yield {symbol: side + step + skew * (axis % 2) if axis else first for symbol, axis in position.items()}
+    for length, symbol in product(sorted(SIGNALS), position):
+        yield dict.fromkeys(position, 1) | {symbol: length}
 
 
 def _symbol(port: Port, axis: int) -> str:

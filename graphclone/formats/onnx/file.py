@@ -41,6 +41,7 @@ def load(path: Path) -> onnx_ir.Model:
     try:
         check(proto)
         _find_external_data(proto, path)
+        _leave_open(proto)
         return _model(proto)
     except GraphcloneError as error:
         raise GraphcloneError(f"{path}: {error}") from None
@@ -81,6 +82,14 @@ def _contents(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         hint = "check the path and its permissions"
         raise GraphcloneError(f"{path}: cannot be read: {_reason(error)}; {hint}") from error
+
+
+def _leave_open(proto: ModelProto) -> None:
+    """Make sizes below zero unknown ones, as runtimes do: older exporters write -1 for a size that varies."""
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_value < 0:
+                size.Clear()
 
 
 def _model(proto: ModelProto) -> onnx_ir.Model:

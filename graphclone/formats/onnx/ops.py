@@ -241,11 +241,14 @@ def infer(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
 _LIKE_FIRST = ("GroupNormalization", "MeanVarianceNormalization")
 """Operators that look like their first operand, of which onnx infers nothing."""
 
+_INFERRED_SINCE = {"GreaterOrEqual": 16, "LessOrEqual": 16}
+"""The first opset in which onnx infers something of an operator that means the same in those before."""
+
 
 def _infer_standard(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
     if call.op in _LIKE_FIRST and operands[0] is not None:
         return [Known(operands[0].dtype, operands[0].shape)]
-    definition = schema("", call.op, call.opset).definition
+    definition = schema("", call.op, max(call.opset, _INFERRED_SINCE.get(call.op, 0))).definition
     given = {f"i{i}": known for i, known in enumerate(operands) if known is not None}
     types = {name: _type(known) for name, known in given.items()}
     data = {

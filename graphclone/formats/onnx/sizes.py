@@ -40,6 +40,9 @@ _ELEMENTWISE = {
     *("Greater", "GreaterOrEqual", "And", "Or", "Not", "Floor", "Ceil", "Sqrt", "Pow", "Sign", "Reciprocal"),
 }
 
+_WINDOWED = {"Conv", "ConvInteger", "QLinearConv", "FusedConv", "AveragePool", "MaxPool", "LpPool"}
+"""Operators that slide a window, which must fit."""
+
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 _UNKNOWN_SIZES = (7919, 7927, 7933)
@@ -145,6 +148,8 @@ class Sizes:
             raise ReadingError(f"{name} ({call.op}): {first_line(error)}") from error
         if (call.domain, call.op) == ("", "Reshape") and results and known[0]:
             _check_elements(name, known[0], results[0])
+        if call.op in _WINDOWED and results and known[0]:
+            _check_windows(f"{name} ({call.op})", known[0], results[0])
         return results
 
     def _combined(self, name: str, op: str, results: Sequence[Known]) -> Fact:
@@ -241,6 +246,12 @@ def _check_elements(name: str, operand: Known, result: Known) -> None:
         return
     if prod(size or 0 for size in old) != prod(size or 0 for size in new):
         raise ReadingError(f"{name} (Reshape): {'x'.join(map(str, old))} does not become {'x'.join(map(str, new))}")
+
+
+def _check_windows(name: str, operand: Known, result: Known) -> None:
+    """Refuse windows larger than what they slide over, of which onnx infers that nothing is left; it does not run."""
+    if 0 in (result.shape or ()) and 0 not in (operand.shape or ()):
+        raise ReadingError(f"{name}: nothing is left of its operand")
 
 
 def _computable(call: Call, operands: Sequence[Fact | None]) -> bool:
