@@ -46,7 +46,7 @@ mutants: install ## make plausible mistakes in copies of the library, and see th
 survey: survey-collection survey-wild ## widen every ONNX file of the tests' collection and of packages, and count
 
 survey-collection: install
-	$(BIN)/python -m tests.onnx_survey
+	$(BIN)/python -m tests.survey.collection
 
 survey-wild: install
 	$(BIN)/python -m tests.survey $(PACKAGES)

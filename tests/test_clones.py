@@ -11,8 +11,8 @@ from graphclone.algebra.growth import Kind
 from graphclone.algebra.strategies import strategy
 from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import run_lockstep
-from tests.tracing import random_pipeline, traced, widened
-from tests.zoo import ZOO
+from tests.support.tracing import random_pipeline, traced, widened
+from tests.support.zoo import ZOO
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
 EXACT = 1e-12

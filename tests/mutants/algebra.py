@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_AXES = ("tests/test_axes.py",)
-_GROWTH = ("tests/test_growth.py",)
-_SCALES = ("tests/test_scales.py",)
-_STRATEGIES = ("tests/test_strategies.py",)
-_GRAPHS = ("tests/test_rules_graphs.py",)
+_AXES = ("tests/algebra/test_axes.py",)
+_GROWTH = ("tests/algebra/test_growth.py",)
+_SCALES = ("tests/algebra/test_scales.py",)
+_STRATEGIES = ("tests/algebra/test_strategies.py",)
+_GRAPHS = ("tests/rules/test_rules_graphs.py",)
 
 
 def _kernel(*names: str) -> tuple[str, ...]:
-    return tuple(f"tests/test_kernel.py::{name}" for name in names)
+    return tuple(f"tests/runtime/test_kernel.py::{name}" for name in names)
 
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -209,14 +209,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/runtime/kernel.py",
         "        _restore_sums(source, recipe, out, along)\n",
         "        pass\n",
-        ("tests/test_kernel_precision.py::test_copies_of_few_digits_sum_to_the_source",),
+        ("tests/runtime/test_kernel_precision.py::test_copies_of_few_digits_sum_to_the_source",),
     ),
     Mutant(
         "kernel: the last copy makes up for rounding, however large it is",
         "graphclone/runtime/kernel.py",
         "masked_fill_(size < few.source, copy.column)",
         "masked_fill_(size < math.inf, copy.column)",
-        ("tests/test_kernel_precision.py::test_copies_of_few_digits_sum_to_the_source",),
+        ("tests/runtime/test_kernel_precision.py::test_copies_of_few_digits_sum_to_the_source",),
     ),
     Mutant(
         "kernel: the rows of A are counted over contracted axes too",
@@ -280,13 +280,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/analysis/facts.py",
         "if len(uses) == 1 and",
         "if uses and",
-        ("tests/test_widths_and_scales.py::test_a_weight_used_twice_is_widened_twice", *_GRAPHS),
+        ("tests/passes/test_widths_and_scales.py::test_a_weight_used_twice_is_widened_twice", *_GRAPHS),
     ),
     Mutant(
         "facts: what no weight absorbs may be repeated unevenly",
         "graphclone/analysis/facts.py",
         "if not self.absorbed(contraction):",
         "if self.absorbed(contraction):",
-        ("tests/test_rules_pins.py::test_averages_need_even_copies",),
+        ("tests/rules/test_rules_pins.py::test_averages_need_even_copies",),
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_READING = ("tests/test_frontend_onnx.py",)
-_CONFIGS = ("tests/test_config_solver.py",)
+_READING = ("tests/formats/onnx/test_reader.py",)
+_CONFIGS = ("tests/formats/huggingface/test_config_solver.py",)
 
 _ONNX: tuple[Mutant, ...] = (
     Mutant(
@@ -27,21 +27,21 @@ _ONNX: tuple[Mutant, ...] = (
         "graphclone/formats/onnx/evaluator/windows.py",
         "extents = [(k - 1) * d + 1 for",
         "extents = [k * d for",
-        ("tests/test_onnx_contrib.py::test_standard_operator_agrees_with_kernel",),
+        ("tests/formats/onnx/test_contrib.py::test_standard_operator_agrees_with_kernel",),
     ),
     Mutant(
         "onnx windows: a window may start behind the end",
         "graphclone/formats/onnx/evaluator/windows.py",
         ">= size + pads[0] else count",
         "> size + pads[0] else count",
-        ("tests/test_onnx_contrib.py::test_standard_operator_agrees_with_kernel",),
+        ("tests/formats/onnx/test_contrib.py::test_standard_operator_agrees_with_kernel",),
     ),
     Mutant(
         "onnx old opsets: Concat joins along the first axis",
         "graphclone/formats/onnx/evaluator/old.py",
         '{"axis": 1, **attributes}',
         '{"axis": 0, **attributes}',
-        ("tests/test_onnx_contrib.py::test_operators_of_old_opsets",),
+        ("tests/formats/onnx/test_contrib.py::test_operators_of_old_opsets",),
     ),
     Mutant(
         "onnx sequences: the rest of a split is left out",
@@ -76,35 +76,35 @@ _ONNX: tuple[Mutant, ...] = (
         "graphclone/formats/onnx/checks.py",
         "    if found != needed:",
         "    if found > needed:",
-        ("tests/test_onnx_files.py::test_broken_models_are_refused",),
+        ("tests/formats/onnx/test_files.py::test_broken_models_are_refused",),
     ),
     Mutant(
         "onnx writer: a size that is read is that of the clone",
         "graphclone/formats/onnx/writer.py",
         "        self.keep_sizes()\n",
         "",
-        ("tests/test_emit_onnx_file.py::test_a_size_that_is_read_stays_the_source_s",),
+        ("tests/formats/onnx/test_writer.py::test_a_size_that_is_read_stays_the_source_s",),
     ),
     Mutant(
         "onnx writer: an initializer of several readers grows for one",
         "graphclone/formats/onnx/writer.py",
         " or id(known) in self.shared:",
         ":",
-        ("tests/test_emit_onnx_file.py::test_a_shared_initializer_of_which_one_reader_does_not_grow",),
+        ("tests/formats/onnx/test_writer.py::test_a_shared_initializer_of_which_one_reader_does_not_grow",),
     ),
     Mutant(
         "onnx writer: new initializers of old files are no inputs",
         "graphclone/formats/onnx/writer.py",
         "INITIALIZERS_APART = 4",
         "INITIALIZERS_APART = 3",
-        ("tests/test_emit_onnx_file.py::test_new_initializers_of_old_files_are_inputs_too",),
+        ("tests/formats/onnx/test_writer.py::test_new_initializers_of_old_files_are_inputs_too",),
     ),
     Mutant(
         "onnx export: views depend on the strides of a kernel",
         "graphclone/formats/torch/export_onnx.py",
         "        _unfreeze_strides(program)\n",
         "",
-        ("tests/test_emit.py::test_views_of_attention_do_not_depend_on_the_kernel",),
+        ("tests/formats/torch/test_writer.py::test_views_of_attention_do_not_depend_on_the_kernel",),
     ),
 )
 
@@ -114,42 +114,42 @@ _OTHERS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/writer.py",
         'requires_grad=getattr(initializer.tensor, "requires_grad", True)',
         "requires_grad=True",
-        ("tests/test_emit.py::test_frozen_parameters_stay_frozen",),
+        ("tests/formats/torch/test_writer.py::test_frozen_parameters_stay_frozen",),
     ),
     Mutant(
         "modules: constants are saved with the weights",
         "graphclone/formats/torch/writer.py",
         'persistent=initializer.kind == "buffer"',
         "persistent=True",
-        ("tests/test_emit.py::test_a_module_has_the_state_dict_of_the_wider_class",),
+        ("tests/formats/torch/test_writer.py::test_a_module_has_the_state_dict_of_the_wider_class",),
     ),
     Mutant(
         "shards: rows of a contracted axis are not shared out",
         "graphclone/runtime/shards.py",
         "recipe.scale / (copies if 0 in recipe.contracted else 1)",
         "recipe.scale",
-        ("tests/test_huggingface.py::test_every_tensor_is_what_the_kernel_makes",),
+        ("tests/formats/huggingface/test_writer.py::test_every_tensor_is_what_the_kernel_makes",),
     ),
     Mutant(
         "shards: rows with other maps count as tiled",
         "graphclone/runtime/shards.py",
         "    if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):\n        return None\n",
         "",
-        ("tests/test_huggingface.py::test_every_tensor_is_what_the_kernel_makes",),
+        ("tests/formats/huggingface/test_writer.py::test_every_tensor_is_what_the_kernel_makes",),
     ),
     Mutant(
         "checkpoints: experts are stacked in the order of the alphabet",
         "graphclone/formats/huggingface/conversion.py",
         "sorted(stored, key=core_model_loading.dot_natural_key)",
         "sorted(stored)",
-        ("tests/test_conversion.py::test_experts_are_stacked_by_number",),
+        ("tests/formats/huggingface/test_conversion.py::test_experts_are_stacked_by_number",),
     ),
     Mutant(
         "config solver: an axis that is a sum moves as fast as its probe",
         "graphclone/formats/huggingface/config_solver.py",
         "(ratio - 1) * (probed - size) // (self.probe - 1)",
         "(ratio - 1) * (probed - size)",
-        ("tests/test_config_solver.py::test_a_sum_that_can_only_be_seen_tripled",),
+        ("tests/formats/huggingface/test_config_solver.py::test_a_sum_that_can_only_be_seen_tripled",),
     ),
     Mutant(
         "config solver: many changes are tried before few",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_WIDTHS = ("tests/test_widths_and_scales.py",)
-_GRAPHS = ("tests/test_rules_graphs.py",)
+_WIDTHS = ("tests/passes/test_widths_and_scales.py",)
+_GRAPHS = ("tests/rules/test_rules_graphs.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -13,7 +13,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/matching.py",
         "    run((Canonicalize(),), wide)\n",
         "",
-        ("tests/test_into.py",),
+        ("tests/formats/torch/test_into.py",),
     ),
     # registry
     Mutant(
@@ -21,14 +21,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/registry.py",
         "text != options.write(_default(field))",
         "text == options.write(_default(field))",
-        ("tests/test_pipeline.py",),
+        ("tests/pipeline/test_runner.py",),
     ),
     Mutant(
         "options: a comma in quotes ends an option",
         "passes/options.py",
         """r'"(?:[^"\\\\]|\\\\.)*"|.'""",
         "r'.'",
-        ("tests/test_pipeline.py",),
+        ("tests/pipeline/test_runner.py",),
     ),
     # canonicalize
     Mutant(
@@ -36,21 +36,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/canonical.py",
         "float(query.shape[-1]) ** -0.5",
         "float(query.shape[-1]) ** 0.5",
-        ("tests/test_printer.py",),
+        ("tests/pipeline/test_printer.py",),
     ),
     Mutant(
         "canonicalize: what is written into is folded",
         "graphclone/graph/canonical.py",
         "        and not any(value in written for value in node.outputs)\n",
         "",
-        ("tests/test_rules_graphs.py::test_what_is_written_into_is_made_anew_in_every_run",),
+        ("tests/rules/test_rules_graphs.py::test_what_is_written_into_is_made_anew_in_every_run",),
     ),
     Mutant(
         "canonicalize: what nobody reads stays",
         "passes/canonicalize.py",
         "unread = graph.prune()",
         "unread = False",
-        ("tests/test_pipeline.py", "tests/test_printer.py"),
+        ("tests/pipeline/test_runner.py", "tests/pipeline/test_printer.py"),
     ),
     # conditions
     Mutant(
@@ -58,28 +58,28 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/pipeline/runner.py",
         "self.holding = set(step.ensures)",
         "self.holding |= step.ensures",
-        ("tests/test_conditions.py",),
+        ("tests/pipeline/test_conditions.py",),
     ),
     Mutant(
         "conditions: a literal that still has its old value is a new one",
         "graphclone/pipeline/conditions.py",
         "if isinstance(size, int) and size != expected:",
         "if isinstance(size, int) and size > expected:",
-        ("tests/test_conditions.py",),
+        ("tests/pipeline/test_conditions.py",),
     ),
     Mutant(
         "snapshot: numbers in nodes may change",
         "graphclone/graph/snapshot.py",
         " or operands != node.operands",
         "",
-        ("tests/test_conditions.py",),
+        ("tests/pipeline/test_conditions.py",),
     ),
     Mutant(
         "state: later results stay when an earlier one is set",
         "graphclone/pipeline/state.py",
         "earlier = STAGES[: STAGES.index(self.name)]",
         "earlier = STAGES",
-        ("tests/test_conditions.py",),
+        ("tests/pipeline/test_conditions.py",),
     ),
     # infer-dims
     Mutant(
@@ -87,21 +87,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/infer_dims.py",
         '    named += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]\n',
         "",
-        ("tests/test_flow.py",),
+        ("tests/analysis/test_flow.py",),
     ),
     Mutant(
         "infer-dims: what nobody reads may grow",
         "passes/infer_dims.py",
         "        _pin_unread(facts)\n",
         "",
-        ("tests/test_dims.py",),
+        ("tests/analysis/test_dims.py",),
     ),
     Mutant(
         "dims: inner factors grow unasked, outer ones do not",
         "graphclone/analysis/dims.py",
         "for part in free[1:]",
         "for part in free[:1]",
-        ("tests/test_dims.py",),
+        ("tests/analysis/test_dims.py",),
     ),
     # choose-widths
     Mutant(
@@ -109,28 +109,28 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/analysis/settling.py",
         "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
         "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
-        ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
+        ("tests/algebra/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
         "settling: segments grow by the greatest factor",
         "graphclone/analysis/settling.py",
         "least = min(g.factor for g in growths if g)",
         "least = max(g.factor for g in growths if g)",
-        ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
+        ("tests/algebra/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
         "settling: tied factors may grow unequally",
         "graphclone/analysis/settling.py",
         '("tile", b.factor, "tile")',
         '("tile", a.factor, "tile")',
-        ("tests/test_axes.py::test_factorings_without_common_factors_are_tied",),
+        ("tests/algebra/test_axes.py::test_factorings_without_common_factors_are_tied",),
     ),
     Mutant(
         "settling: what stands behind a tied factor may grow",
         "graphclone/analysis/settling.py",
         "_hold(chosen, held, [*inner, *outer], tie.why)",
         "_hold(chosen, held, outer, tie.why)",
-        ("tests/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
+        ("tests/algebra/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
     ),
     # balance-scales
     Mutant(
@@ -152,28 +152,32 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/balance_scales.py",
         "(scale - 1) * number",
         "scale * number",
-        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+        (
+            "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
+        ),
     ),
     Mutant(
         "balance-scales: a weight that others read is shifted for one",
         "passes/balance_scales.py",
         'self.initializers[chain[-1]].kind == "parameter" and alone:',
         'self.initializers[chain[-1]].kind == "parameter":',
-        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+        (
+            "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
+        ),
     ),
     Mutant(
         "balance-scales: a given graph is mended",
         "passes/balance_scales.py",
         "if not balance.mendable or self.given is not None:",
         "if not balance.mendable:",
-        ("tests/test_into.py::test_an_untied_wide_model_takes_what_a_tied_one_cannot",),
+        ("tests/formats/torch/test_into.py::test_an_untied_wide_model_takes_what_a_tied_one_cannot",),
     ),
     Mutant(
         "rewrite-literals: a square takes a factor twice",
         "passes/rewrite_literals.py",
         "            node.operands[name] = new\n            return\n",
         "            node.operands[name] = new\n",
-        ("tests/test_rules_graphs.py::test_a_square_takes_a_factor_once",),
+        ("tests/rules/test_rules_graphs.py::test_a_square_takes_a_factor_once",),
     ),
     # widen-initializers and rewrite-literals
     Mutant(
@@ -181,28 +185,30 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/widen_initializers.py",
         "contracted=facts.folded.get(initializer.value, ())",
         "contracted=()",
-        ("tests/test_rules_graphs.py::test_a_weight_absorbs_copies_behind_a_view",),
+        ("tests/rules/test_rules_graphs.py::test_a_weight_absorbs_copies_behind_a_view",),
     ),
     Mutant(
         "widen-initializers: shifts are left out",
         "passes/widen_initializers.py",
         "shift=scales.shifts.get(initializer.value, 0.0)",
         "shift=0.0",
-        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+        (
+            "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
+        ),
     ),
     Mutant(
         "rewrite-literals: a size from the end is written as one from the start",
         "passes/rewrite_literals.py",
         "follow.sign * sum(layout.new_size",
         "sum(layout.new_size",
-        ("tests/test_rules.py::test_rule[aten.slice.Tensor]",),
+        ("tests/rules/test_rules.py::test_rule[aten.slice.Tensor]",),
     ),
     Mutant(
         "rewrite-literals: a factor is divided by its scale",
         "passes/rewrite_literals.py",
         "item.value * scale",
         "item.value / scale",
-        ("tests/test_widths_and_scales.py::test_an_attention_scale_follows_head_dim",),
+        ("tests/passes/test_widths_and_scales.py::test_an_attention_scale_follows_head_dim",),
     ),
     # match-widths and into
     Mutant(
@@ -210,34 +216,34 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/match_widths.py",
         "parts.count(unknown)",
         "1",
-        ("tests/test_into.py::test_a_part_that_occurs_twice_counts_twice",),
+        ("tests/formats/torch/test_into.py::test_a_part_that_occurs_twice_counts_twice",),
     ),
     Mutant(
         "match-widths: widths need not be repeated evenly where they must",
         "passes/match_widths.py",
         "        _check_settled(facts, growths)\n",
         "",
-        ("tests/test_into.py::test_what_is_averaged_over_must_grow_evenly",),
+        ("tests/formats/torch/test_into.py::test_what_is_averaged_over_must_grow_evenly",),
     ),
     Mutant(
         "alignment: a node may read something else in the wide model",
         "graphclone/graph/alignment.py",
         "if self.found.values.get(a) is not b:",
         "if a not in self.found.values:",
-        ("tests/test_into.py::test_operands_in_another_order_are_other_code",),
+        ("tests/formats/torch/test_into.py::test_operands_in_another_order_are_other_code",),
     ),
     Mutant(
         "alignment: types may differ",
         "graphclone/graph/alignment.py",
         "if a.dtype != b.dtype:",
         "if a.is_float != b.is_float:",
-        ("tests/test_into.py::test_what_is_no_wider_instance",),
+        ("tests/formats/torch/test_into.py::test_what_is_no_wider_instance",),
     ),
     Mutant(
         "into: modes may differ",
         "graphclone/formats/torch/into.py",
         "if big.training != small.training:",
         "if big.training and not small.training and big is small:",
-        ("tests/test_into.py::test_what_is_no_wider_instance",),
+        ("tests/formats/torch/test_into.py::test_what_is_no_wider_instance",),
     ),
 )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_GRAPHS = ("tests/test_rules_graphs.py",)
-BY_POSITION = ("tests/test_rules_pins.py::test_axes_that_mean_something_by_position_are_pinned",)
+_GRAPHS = ("tests/rules/test_rules_graphs.py",)
+BY_POSITION = ("tests/rules/test_rules_pins.py::test_axes_that_mean_something_by_position_are_pinned",)
 
 
 def of_torch(*ops: str) -> tuple[str, ...]:
     """The property tests of operators of torch."""
-    return tuple(f"tests/test_rules.py::test_rule[aten.{op}]" for op in ops)
+    return tuple(f"tests/rules/test_rules.py::test_rule[aten.{op}]" for op in ops)
 
 
 def of_onnx(*ops: str) -> tuple[str, ...]:
     """The property tests of operators of ONNX."""
-    return tuple(f"tests/test_onnx_rules.py::test_rule[{op}]" for op in ops)
+    return tuple(f"tests/formats/onnx/test_rules.py::test_rule[{op}]" for op in ops)
 
 
 _STATEMENTS: tuple[Mutant, ...] = (
@@ -38,21 +38,21 @@ _STATEMENTS: tuple[Mutant, ...] = (
         "graphclone/rules/site.py",
         "isinstance(operand, int | float | complex | str)",
         "isinstance(operand, int | float | complex)",
-        ("tests/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
+        ("tests/rules/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
     ),
     Mutant(
         "site: tensors that no rule has read are let pass",
         "graphclone/rules/site.py",
         "(_says_something(operand) or any(True for _ in values_in(operand)))",
         "_says_something(operand)",
-        ("tests/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
+        ("tests/rules/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
     ),
     Mutant(
         "site: an operand that no equation mentions has any scale",
         "graphclone/rules/site.py",
         "if value.is_float and value not in mentioned:",
         "if False:",
-        ("tests/test_rules_graphs.py::test_what_a_rule_says_nothing_of_keeps_its_scale",),
+        ("tests/rules/test_rules_graphs.py::test_what_a_rule_says_nothing_of_keeps_its_scale",),
     ),
     Mutant(
         "site: of three operands one need not have the scale of the others",
@@ -80,21 +80,21 @@ _STATEMENTS: tuple[Mutant, ...] = (
         "graphclone/rules/__init__.py",
         "site.require({target: 1, site.out: -1})",
         "pass",
-        ("tests/test_rules.py::test_rules_in_place",),
+        ("tests/rules/test_rules.py::test_rules_in_place",),
     ),
     Mutant(
         "rules: an operand that no rule has read is let pass",
         "graphclone/rules/__init__.py",
         "        if unread:\n",
         "        if unread and rule is None:\n",
-        ("tests/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
+        ("tests/rules/test_rules_pins.py::test_an_operand_that_no_rule_reads_is_refused",),
     ),
     Mutant(
         "rules: axes may be reordered in place",
         "graphclone/rules/__init__.py",
         'raise Cannot("it reorders axes in place")',
         "return",
-        ("tests/test_rules_pins.py::test_what_is_not_understood_is_refused",),
+        ("tests/rules/test_rules_pins.py::test_what_is_not_understood_is_refused",),
     ),
 )
 
@@ -125,7 +125,7 @@ _PRODUCTS: tuple[Mutant, ...] = (
         "graphclone/rules/linear.py",
         '(1, 0) if s.get("transB") else (0, 1)',
         '(0, 1) if s.get("transB") else (1, 0)',
-        ("tests/test_onnx_rules.py::test_a_product_sums_over_one_axis_of_each_matrix",),
+        ("tests/formats/onnx/test_rules.py::test_a_product_sums_over_one_axis_of_each_matrix",),
     ),
     Mutant(
         "conv: channels are members times groups",
@@ -146,7 +146,10 @@ _PRODUCTS: tuple[Mutant, ...] = (
         "graphclone/rules/conv.py",
         "s.contracted((w, [0]))",
         "s.contracted((w, [1]))",
-        (*of_torch("conv_transpose1d.default"), "tests/test_rules.py::test_contracted_operands_may_be_parameters"),
+        (
+            *of_torch("conv_transpose1d.default"),
+            "tests/rules/test_rules.py::test_contracted_operands_may_be_parameters",
+        ),
     ),
     Mutant(
         "conv: a column is window times channel",
@@ -233,7 +236,7 @@ _NORMS: tuple[Mutant, ...] = (
         "graphclone/rules/norm.py",
         '        s.uniform(axis, "normalised over")\n',
         "        s.axes(x)\n",
-        ("tests/test_rules_pins.py::test_averages_need_even_copies",),
+        ("tests/rules/test_rules_pins.py::test_averages_need_even_copies",),
     ),
     Mutant(
         "norm: a running variance scales as its input",
@@ -296,7 +299,7 @@ _NORMS: tuple[Mutant, ...] = (
         "graphclone/rules/pointwise.py",
         "if s.out.is_float or not x.is_float:",
         "if s.out.is_tensor:",
-        ("tests/test_rules_graphs.py::test_a_weight_cast_to_integers_is_not_divided",),
+        ("tests/rules/test_rules_graphs.py::test_a_weight_cast_to_integers_is_not_divided",),
     ),
     Mutant(
         "pointwise: the weight of an interpolation has any scale",
@@ -310,7 +313,9 @@ _NORMS: tuple[Mutant, ...] = (
         "graphclone/rules/pointwise.py",
         "(tensor, float(number))",
         "(tensor, -float(number))",
-        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+        (
+            "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
+        ),
     ),
     Mutant(
         "reduce: a sum shrinks with its copies",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_READS = ("tests/test_guards.py::test_a_clone_computes_what_the_model_does_or_refuses",)
-_WRITTEN = ("tests/test_guards.py::test_what_is_written_does_so_too",)
-_TRACE = ("tests/test_verify_trace.py",)
-_UNTOUCHED = ("tests/test_untouched.py",)
-_WIDTHS = "tests/test_widths_and_scales.py::"
+_READS = ("tests/formats/torch/test_guards.py::test_a_clone_computes_what_the_model_does_or_refuses",)
+_WRITTEN = ("tests/formats/torch/test_guards.py::test_what_is_written_does_so_too",)
+_TRACE = ("tests/formats/torch/test_trace_check.py",)
+_UNTOUCHED = ("tests/formats/torch/test_untouched.py",)
+_WIDTHS = "tests/passes/test_widths_and_scales.py::"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -23,7 +23,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/export.py",
         "for strict in (False, True):",
         "for strict in (False,):",
-        ("tests/test_guards.py::test_a_module_that_only_the_strict_mode_can_export",),
+        ("tests/formats/torch/test_guards.py::test_a_module_that_only_the_strict_mode_can_export",),
     ),
     Mutant(
         "guards: a smaller size than the fixed one passes",
@@ -58,7 +58,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/guards.py",
         "return type(a) is type(b) and bool(a == b)",
         "return bool(a == b)",
-        ("tests/test_guards.py::test_an_input_that_is_no_tensor_is_part_of_the_trace",),
+        ("tests/formats/torch/test_guards.py::test_an_input_that_is_no_tensor_is_part_of_the_trace",),
     ),
     Mutant(
         "input guard: an ONNX file fails where it should not",
@@ -107,7 +107,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/trace_check.py",
         "settled = [doubt for doubt in doubts if _agrees(state, example, [doubt])]",
         "settled = []",
-        ("tests/test_guards.py::test_a_single_element_is_let_through_where_the_answer_does_not_matter",),
+        ("tests/formats/torch/test_guards.py::test_a_single_element_is_let_through_where_the_answer_does_not_matter",),
     ),
     Mutant(
         "verify trace: the wide module runs with weights of its own",
@@ -156,7 +156,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/match_widths.py",
         "            widths.count(follow, new)\n",
         "            pass\n",
-        ("tests/test_into.py::test_numbers_in_the_wide_code_are_equations_like_its_shapes",),
+        ("tests/formats/torch/test_into.py::test_numbers_in_the_wide_code_are_equations_like_its_shapes",),
     ),
     Mutant(
         "choose widths: the first dim found is blamed",
@@ -198,13 +198,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/analysis/ties.py",
         "yield from left.extremes ^ right.extremes",
         "yield from left.extremes & right.extremes",
-        ("tests/test_ties.py",),
+        ("tests/analysis/test_ties.py",),
     ),
     Mutant(
         "canonicalize: what the caller may write into is a constant",
         "graphclone/graph/canonical.py",
         "last_writes(graph, by_caller=True)",
         "last_writes(graph)",
-        ("tests/test_aliases.py",),
+        ("tests/formats/torch/test_aliases.py",),
     ),
 )

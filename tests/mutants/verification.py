@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants import Mutant
 
-_LOCKSTEP = ("tests/test_lockstep.py",)
-_FLOOR = ("tests/test_verify.py::test_noise_floor",)
+_LOCKSTEP = ("tests/verification/test_lockstep.py",)
+_FLOOR = ("tests/formats/torch/test_verifier.py::test_noise_floor",)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -13,14 +13,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/runtime/maps.py",
         "wide * scale + shift",
         "wide * scale",
-        ("tests/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",),
+        (
+            "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
+        ),
     ),
     Mutant(
         "maps: a dynamic axis keeps the size of the trace",
         "graphclone/runtime/maps.py",
         "        self._learn(axis, size)\n",
         "",
-        ("tests/test_rules_graphs.py::test_heads_in_one_axis_with_a_batch_of_another_size",),
+        ("tests/rules/test_rules_graphs.py::test_heads_in_one_axis_with_a_batch_of_another_size",),
     ),
     Mutant(
         "lockstep: values may be off by a hundred times as much",
@@ -90,7 +92,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/verification/checks.py",
         "any(check.ok for check in compared) and ",
         "",
-        ("tests/test_verify.py::test_nothing_checked_is_not_equivalent",),
+        ("tests/formats/torch/test_verifier.py::test_nothing_checked_is_not_equivalent",),
     ),
     Mutant(
         "checks: outputs of other shapes are equal",
@@ -104,34 +106,36 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/samples.py",
         "(maps.widened(value, exact), wide)",
         "(exact, wide)",
-        ("tests/test_verify.py::test_grown_inputs_and_outputs_are_compared_through_the_maps",),
+        ("tests/formats/torch/test_verifier.py::test_grown_inputs_and_outputs_are_compared_through_the_maps",),
     ),
     Mutant(
         "static check: only ranks are compared",
         "graphclone/formats/torch/static_check.py",
         "if shape == predicted:",
         "if len(shape) == len(predicted):",
-        ("tests/test_verify.py::test_a_view_of_the_right_size_but_the_wrong_shape_is_caught",),
+        ("tests/formats/torch/test_verifier.py::test_a_view_of_the_right_size_but_the_wrong_shape_is_caught",),
     ),
     Mutant(
         "verify: other weights are not tried",
         "graphclone/formats/torch/verifier.py",
         "runs.append((sets[0], perturbed))",
         "runs.append((sets[0], lifted_tensor))",
-        ("tests/test_verify.py::test_a_wrong_scale_of_a_parameter_is_caught_though_the_parameter_is_zero",),
+        (
+            "tests/formats/torch/test_verifier.py::test_a_wrong_scale_of_a_parameter_is_caught_though_the_parameter_is_zero",
+        ),
     ),
     Mutant(
         "verify: the export of the source is taken on trust",
         "graphclone/formats/torch/onnx_check.py",
         "if floor.allows(_EXPORT_SLACK) is False:",
         "if floor.allows(1e9) is False:",
-        ("tests/test_verify.py::test_an_export_that_computes_something_else_leaves_the_verdict_open",),
+        ("tests/formats/torch/test_verifier.py::test_an_export_that_computes_something_else_leaves_the_verdict_open",),
     ),
     Mutant(
         "verify files: a declared width that is no multiple is accepted",
         "graphclone/formats/onnx/file_verifier.py",
         "if rest or not factor:",
         "if not factor:",
-        ("tests/test_verify_files.py",),
+        ("tests/formats/onnx/test_file_verifier.py",),
     ),
 )

@@ -1,0 +1,87 @@
+"""A hub id in place of a folder, with huggingface_hub's own client and a hub that is on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from tests.support.checkpoints import contents, saved
+from tests.support.hub import Hub, serving
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with what repositories hold besides."""
+    folder = saved("gpt2", tmp_path_factory.mktemp("hub") / "source")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"the same weights once more")
+    (folder / "tf_model.h5").write_bytes(b"and again")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.safetensors").write_bytes(b"and again")
+    return folder
+
+
+@pytest.fixture
+def hub(source: Path) -> Iterator[Hub]:
+    with serving({"some/model": source}) as found:
+        yield found
+
+
+def command(hub: Hub, cache: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A command line in a process of its own: the client reads its settings when it is imported."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
+    arguments = [sys.executable, "-W", "ignore", "-m", "graphclone.cli", *argv]
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False, timeout=120)
+
+
+def test_a_hub_id_is_downloaded_and_widened(hub: Hub, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = command(hub, tmp_path / "cache", "clone", "some/model", "-o", str(out), "--no-verify")
+    assert done.returncode == 0, done.stderr
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(hub.sent)
+    assert not {"pytorch_model.bin", "tf_model.h5", "onnx/model.safetensors"} & set(hub.sent)
+    assert (out / "tokenizer.json").exists()
+    assert "some/model" in (out / "README.md").read_text()
+    same = command(hub, tmp_path / "cache", "clone", str(source), "-o", str(tmp_path / "same"), "--no-verify")
+    assert same.returncode == 0, same.stderr
+    assert contents(out)["model.safetensors"] == contents(tmp_path / "same")["model.safetensors"]
+    model = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
+    wide = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
+    tokens = torch.randint(61, (2, 9))
+    torch.testing.assert_close(wide(tokens).logits, model(tokens).logits, rtol=0, atol=1e-4)
+
+
+def test_what_was_downloaded_once_is_not_asked_for_again(hub: Hub, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        argv = ("clone", "some/model", "-o", str(tmp_path / name), "--no-verify")
+        assert command(hub, tmp_path / "cache", *argv).returncode == 0
+        if name == "first":
+            hub.close()
+    assert len(set(hub.sent)) == len(hub.sent)
+
+
+def test_a_repository_that_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
+    done = command(hub, tmp_path / "cache", "clone", "no/model", "-o", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("graphclone: no/model: no such folder, and the hub gives none")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.glob("out*")) == []
+
+
+def test_pickled_weights_are_downloaded_where_there_are_no_others(tmp_path: Path) -> None:
+    source = saved("gpt2", tmp_path / "source")
+    model = transformers.AutoModelForCausalLM.from_pretrained(source)
+    (source / "model.safetensors").unlink()
+    torch.save(model.state_dict(), source / "pytorch_model.bin")
+    with serving({"some/model": source}) as hub:
+        done = command(hub, tmp_path / "cache", "clone", "some/model", "-o", str(tmp_path / "out"), "--no-verify")
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_model.bin" in hub.sent
+    assert (tmp_path / "out" / "model.safetensors").exists()

@@ -1,0 +1,320 @@
+"""What checkpoints with pictures and sounds are fed, and what becomes of parts that their inputs do not reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+import graphclone as gc
+from graphclone.cli.__main__ import main
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.verifier import _input_sets
+from graphclone.formats.huggingface.writer import Written, clone_checkpoint
+from graphclone.formats.torch.example_inputs import read_inputs
+from graphclone.models.randomise import randomise
+from tests.support.checkpoints import loaded
+
+_IMAGE = 3
+_TEXT = {
+    "vocab_size": 71,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+def cropped() -> nn.Module:
+    """Features of pictures take the places of tokens; the last layer of the tower is never read."""
+    tower = {"hidden_size": 20, "intermediate_size": 36, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**tower, "model_type": "clip_vision_model", "image_size": 28, "patch_size": 14}
+    config = transformers.LlavaConfig(
+        image_token_index=_IMAGE, text_config={**_TEXT, "model_type": "llama"}, vision_config=vision
+    )
+    return transformers.LlavaForConditionalGeneration(config)
+
+
+def gridded() -> nn.Module:
+    """Pictures come as patches with a grid, whose numbers are sizes."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 1]}
+    vision = {
+        "depth": 1,
+        "embed_dim": 16,
+        "hidden_size": 24,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 14,
+        "in_channels": 3,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    config = transformers.Qwen2VLConfig(
+        text_config={**_TEXT, "rope_parameters": rope}, vision_config=vision, image_token_id=_IMAGE
+    )
+    return transformers.Qwen2VLForConditionalGeneration(config)
+
+
+def heard(cls: Any = transformers.WhisperForConditionalGeneration) -> nn.Module:
+    towers = {"layers": 1, "attention_heads": 4, "ffn_dim": 40}
+    both = {f"{tower}_{field}": n for tower in ("encoder", "decoder") for field, n in towers.items()}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+    sizes = {"max_source_positions": 30, "max_target_positions": 20, "num_mel_bins": 10, "classifier_proj_size": 18}
+    return cls(transformers.WhisperConfig(vocab_size=71, d_model=24, **both, **tokens, **sizes, num_labels=3))
+
+
+def saved(make: Callable[[], Any], folder: Path) -> Path:
+    randomise(make()).save_pretrained(folder)
+    return folder
+
+
+def both_run(source: Path, out: Path, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """What source and clone make of inputs, in float64."""
+    (small, _), (wide, problems) = loaded(source), loaded(out)
+    assert not problems
+    with torch.no_grad():
+        fed = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
+        return small.double().eval()(**fed).logits, wide.double().eval()(**fed).logits
+
+
+def ids_with_places(count: int) -> Tensor:
+    """Two texts with places for a picture, elsewhere than the example has them."""
+    ids = torch.arange(20, 40).view(2, 10)
+    ids[0, 3 : 3 + count] = ids[1, 5 : 5 + count] = _IMAGE
+    return ids
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Written]:
+    folder = tmp_path_factory.mktemp("cropped")
+    source = saved(cropped, folder / "source")
+    return source, folder / "out", clone_checkpoint(source, folder / "out", strategy="noisy-diagonal")
+
+
+def test_the_width_of_tokens_grows_where_features_take_their_places(pictures: tuple[Path, Path, Written]) -> None:
+    source, out, written = pictures
+    assert written.verification is not None and written.verification.ok
+    assert written.plan.changes["text_config.hidden_size"] == (24, 48)
+    assert written.plan.changes["vision_config.hidden_size"] == (20, 40)
+    inputs = {"input_ids": ids_with_places(4), "pixel_values": torch.randn(2, 3, 28, 28)}
+    small, wide = both_run(source, out, inputs)
+    torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def test_a_layer_that_is_not_reached_is_widened_as_those_beside_it(pictures: tuple[Path, Path, Written]) -> None:
+    """Other settings than the checkpoint's do reach it, and find it right."""
+    source, out, written = pictures
+    assert any(note.startswith("not reached by the example inputs") for note in written.notes)
+    assert any("model.vision_tower.encoder.layers.1" in note for note in written.notes)
+    inputs = {"input_ids": ids_with_places(4), "pixel_values": torch.randn(2, 3, 28, 28), "vision_feature_layer": -1}
+    small, wide = both_run(source, out, inputs)
+    torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) -> None:
+    source, out = saved(gridded, tmp_path / "source"), tmp_path / "out"
+    written = clone_checkpoint(source, out)
+    assert written.verification is not None and written.verification.ok and not written.notes
+    assert written.plan.changes["vision_config.hidden_size"] == (24, 48)
+    ids = ids_with_places(2)
+    inputs = {
+        "input_ids": ids,
+        "pixel_values": torch.randn(16, 3 * 2 * 14 * 14),
+        "image_grid_thw": torch.tensor([[1, 2, 4], [1, 4, 2]]),
+        "mm_token_type_ids": (ids == _IMAGE).int(),
+    }
+    small, wide = both_run(source, out, inputs)
+    torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def test_what_is_not_reached_may_not_meet_what_grew(tmp_path: Path) -> None:
+    source, text = saved(gridded, tmp_path / "source"), {"input_ids": torch.arange(20, 38).view(2, 9)}
+    message = r"model.visual is not reached by the example inputs .* has one of 24, as has what grew.*give inputs"
+    with pytest.raises(GraphcloneError, match=message):
+        clone_checkpoint(source, tmp_path / "out", inputs=text)
+    assert not (tmp_path / "out").exists()
+    written = clone_checkpoint(source, tmp_path / "out", inputs=text, widen={"layers.*.mlp": 2})
+    assert written.plan.changes == {"text_config.intermediate_size": (40, 80)}
+    assert written.notes == [
+        "not reached by the example inputs, so that what it computes is not compared: model.visual"
+    ]
+
+
+@pytest.mark.parametrize(
+    "cls", [transformers.WhisperForConditionalGeneration, transformers.WhisperForAudioClassification]
+)
+def test_sounds_are_made_from_the_configuration(cls: Any, tmp_path: Path) -> None:
+    source = saved(lambda: heard(cls), tmp_path / "source")
+    assert open_checkpoint(source).example_inputs["input_features"].shape[1:] == (10, 60)
+    written = clone_checkpoint(source, tmp_path / "out")
+    assert written.verification is not None and written.verification.ok
+    assert written.plan.changes["d_model"] == (24, 48)
+
+
+def test_other_orders_of_values_keep_sizes_and_places(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(saved(gridded, tmp_path / "source"))
+    example, *others = _input_sets(checkpoint)
+    assert others
+    for feed in others:
+        assert torch.equal(feed["image_grid_thw"], example["image_grid_thw"])
+        assert torch.equal(feed["input_ids"] == _IMAGE, example["input_ids"] == _IMAGE)
+        assert not torch.equal(feed["input_ids"], example["input_ids"])
+        assert not torch.equal(feed["pixel_values"], example["pixel_values"])
+
+
+def test_inputs_from_a_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "inputs.npz", input_ids=np.arange(14).reshape(2, 7))
+    assert torch.equal(read_inputs(tmp_path / "inputs.npz")["input_ids"], torch.arange(14).view(2, 7))
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("no arrays")
+    for name in ("objects.npz", "text.npz"):
+        with pytest.raises(GraphcloneError, match=rf"{name}: no .npz file of arrays: .*numpy.savez"):
+            read_inputs(tmp_path / name)
+    with pytest.raises(GraphcloneError, match="no such file"):
+        read_inputs(tmp_path / "missing.npz")
+
+
+def forecast(folder: Path) -> Path:
+    """A model of numbers, whose main input no name says enough of."""
+    sizes = {"context_length": 32, "patch_length": 8, "prediction_length": 8, "d_model": 24, "num_input_channels": 3}
+    config = transformers.PatchTSTConfig(
+        **sizes, ffn_dim=40, num_attention_heads=4, num_hidden_layers=2, scaling=None, patch_stride=8
+    )
+    return saved(lambda: transformers.PatchTSTForPrediction(config), folder)
+
+
+def report(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capfd.readouterr().out)
+    return found
+
+
+def test_inputs_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, out = str(forecast(tmp_path / "source")), str(tmp_path / "out")
+    assert main(["inspect", source]) == 2
+    assert "it is not known what to feed as past_values; --input NAME=SHAPE" in capfd.readouterr().err
+    values = np.random.default_rng(0).standard_normal((2, 32, 3))  # float64, which the model does not take
+    np.savez(tmp_path / "inputs.npz", past_values=values)
+    arrays = str(tmp_path / "inputs.npz")
+    for given in (["--inputs", arrays], ["--input", "past_values=2x32x3"]):
+        assert main(["inspect", source, *given, "--json"]) == 0
+        assert {"size": 40, "default": True}.items() <= _widest(report(capfd)).items()
+        assert main(["clone", source, "-o", out, *given, "--force", "--json"]) == 0
+        verification = report(capfd)["verification"]
+        assert verification["ok"] and all(text.endswith("x32x3") for text in verification["inputs"])
+        assert main(["verify", source, out, *given]) == 0
+        capfd.readouterr()
+    (small, _), (wide, problems) = loaded(Path(source)), loaded(Path(out))
+    assert not problems and wide.config.d_model == 48
+    with torch.no_grad():
+        fed = torch.from_numpy(values)
+        found, wanted = (model.double().eval()(past_values=fed).prediction_outputs for model in (wide, small))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert "--input past_values=2x32x3" in (Path(out) / "README.md").read_text()
+
+
+def _widest(inspection: dict[str, Any]) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = inspection["dims"]
+    return max((row for row in rows if row["pinned"] is None), key=lambda row: row["size"])
+
+
+def test_inputs_of_a_checkpoint_that_becomes_a_file(tmp_path: Path) -> None:
+    source, out = str(forecast(tmp_path / "source")), str(tmp_path / "wide.safetensors")
+    assert main(["clone", source, "-o", out, "--input", "past_values=2x32x3"]) == 0
+
+
+def test_values_are_drawn_for_sizes(tmp_path: Path) -> None:
+    source = saved(cropped, tmp_path / "source")
+    given = {"input_ids": (2, 11), "attention_mask": (2, 11), "position_ids": (2, 11), "pixel_values": (2, 3, 28, 28)}
+    found = open_checkpoint(source, inputs=given, dtype=torch.bfloat16).example_inputs
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == given
+    assert not (found["input_ids"] == _IMAGE).any() and found["input_ids"].unique().numel() > 20
+    assert found["attention_mask"].all() and set(found["position_ids"].unique().tolist()) == {0, 1}
+    assert found["pixel_values"].dtype == torch.bfloat16
+
+
+def test_sizes_stay_where_the_model_takes_no_others(tmp_path: Path) -> None:
+    """A width could be mistaken for 24 places, but the values that go with the mask have as many."""
+    source = saved(cropped, tmp_path / "source")
+    given = {"inputs_embeds": (2, 24, 24), "attention_mask": (2, 24)}
+    found = open_checkpoint(source, inputs=given).example_inputs
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == given
+    found = open_checkpoint(source, inputs={"input_ids": (2, 24)}).example_inputs
+    assert found["input_ids"].shape == (2, 23)
+
+
+def test_inputs_that_a_checkpoint_does_not_take(tmp_path: Path) -> None:
+    source = saved(gridded, tmp_path / "source")
+    for inputs, message in (
+        ({"input_idz": np.arange(14).reshape(2, 7)}, "inputs: Qwen2VL.* has no input 'input_idz'; it has input_ids, "),
+        ({"input_ids": (2, 7), "pixel": (2, 3)}, "inputs: Qwen2VL.* has no input 'pixel'; it has input_ids, "),
+        ({"input_ids": torch.ones(2, 7), "x": torch.ones(2)}, "has no input 'x'"),
+        ({"input_ids": np.array([["a", "b"]])}, "inputs: input_ids is of <U1; give numbers"),
+        ({"input_ids": (2, 7), "image_grid_thw": (2, 3)}, "the numbers of image_grid_thw are sizes, .* give an array"),
+    ):
+        with pytest.raises(GraphcloneError, match=message):
+            _ = open_checkpoint(source, inputs=inputs).example_inputs
+
+
+def test_a_single_number_stays_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "inputs.npz", x=np.array(3))
+    assert read_inputs(tmp_path / "inputs.npz")["x"].shape == ()
+
+
+# masked_scatter
+
+
+class Scattered(nn.Module):
+    """Features written into tokens by a mask."""
+
+    def __init__(self, mask: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.mask = mask
+        self.tokens, self.features, self.head = nn.Embedding(11, 12), nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, ids: Tensor, x: Tensor) -> Tensor:
+        tokens = self.tokens(ids)
+        return self.head(tokens.masked_scatter(self.mask(ids, tokens), self.features(x).reshape(-1, 12)))
+
+
+def _written_into(ids: Tensor, tokens: Tensor) -> Tensor:
+    mask = (ids == 3)[..., None].expand_as(tokens).clone()
+    mask.logical_and_(tokens > 0)
+    return mask
+
+
+MASKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
+    "broadcast": (lambda ids, tokens: (ids == 3)[..., None], True),
+    "expanded": (lambda ids, tokens: (ids == 3)[..., None].expand_as(tokens).to(tokens.device), True),
+    "joined": (
+        lambda ids, tokens: ((ids == 3) | (ids == 4))[..., None].expand(-1, -1, 12) & (ids > 2)[..., None],
+        True,
+    ),
+    "of the values": (lambda ids, tokens: tokens > 0, False),
+    "written into": (_written_into, False),
+    "of places": (lambda ids, tokens: torch.arange(12) > 4, False),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_growth_passes_through_where_a_mask_repeats_itself(name: str) -> None:
+    mask, grows = MASKS[name]
+    torch.manual_seed(0)
+    module, ids = Scattered(mask).eval(), torch.tensor([[1, 3, 3, 2, 5, 3, 4], [3, 1, 2, 3, 3, 6, 2]])
+    inputs = (ids, torch.randn(15, 5))
+    hidden = [group for group in gc.trace(module, inputs).dims if group.size == 12]
+    if not grows:
+        assert all("its mask tells the elements of the last axis apart" in str(group.pin) for group in hidden)
+        return
+    clone = gc.clone(module, inputs, widen=2)
+    assert clone.state_dict()["tokens.weight"].shape == (11, 24)
+    torch.testing.assert_close(clone.module()(*inputs), module(*inputs))

@@ -1,0 +1,69 @@
+"""Real ONNX files, as exporters and optimisers write them: widened, verified in ONNX Runtime, and right node by node.
+
+``python -m tests.survey.collection`` does the same with all of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graphclone.algebra.growth import Kind
+from graphclone.formats.onnx.reader import trace
+from graphclone.formats.onnx.tensors import to_torch
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
+from graphclone.verification.lockstep import run_lockstep
+from tests.support.onnx_zoo import feeds, model_file
+from tests.support.tracing import random_pipeline
+from tests.survey.collection import surveyed
+
+FILES = [
+    "light/light_squeezenet",
+    "pytorch-converted/ConvTranspose2d",
+    "pytorch-converted/Embedding",
+    "pytorch-operator/operator_conv",
+    "dynamo/gpt2",
+    "dynamo/lstm",
+    "dynamo-optimized/llama-tied",
+    "dynamo-optimized/resnet-basic",
+    "legacy-11/bert-mlm",
+    "legacy-11/encoder",
+    "legacy-17/olmo2",
+    "legacy-17/unet",
+    "ort-basic/opt-dynamo",
+    "ort-extended/bert-classifier",
+    "ort-extended/mobilenet",
+    "fused/gpt2-with-cache-17",
+    "fused/llama-gqa",
+    "fused/bert-mlm-multi-head-11",
+    "cache/llama-gqa-dynamo",
+    "cache/opt-legacy-17",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("onnx")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_grow_as_their_class_does_and_stay_equivalent(name: str, folder: Path) -> None:
+    row = surveyed(name, folder, factor=3)
+    assert not row.refused
+    assert row.ok, row.checks
+    assert row.widened
+    assert row.growth >= 0.9 * (row.expected or 0)
+    for kind in ("tile", "interleave") if "light" not in name else ():
+        every_dim_may_grow_by_itself(model_file(name, folder), kind)
+
+
+def every_dim_may_grow_by_itself(path: Path, kind: Kind) -> None:
+    """Any widths, inputs and outputs let grow: every node in float64."""
+    state = State(trace(path), Request(widen_io=("*",)))
+    run(random_pipeline(1, kind), state, check=True)
+    drawn = feeds(path)
+    found = run_lockstep(state, [to_torch(drawn[value.name]) for value in state.graph.inputs])
+    assert found.first is None
+    assert any(growth.grows for growth in state.growths.values())

@@ -1,0 +1,61 @@
+"""Models and studies small enough to be trained in a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphclone.study import Base, Comparison, Data, Model, Study, Training
+
+
+class Tiny(nn.Module):
+    """Each token is predicted from the one before it, by one gelu layer."""
+
+    def __init__(self, vocabulary: int, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, hidden)
+        self.up = nn.Linear(hidden, inner)
+        self.down = nn.Linear(inner, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, vocabulary)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens)
+        return self.head(self.norm(x + self.down(nn.functional.gelu(self.up(x)))))
+
+
+def tiny(widen: int, hidden: int = 12) -> tuple[nn.Module, tuple[Any, ...]]:
+    return Tiny(256, hidden * widen, 20 * widen), (torch.zeros(2, 7, dtype=torch.int64),)
+
+
+def narrow(hidden: int = 12) -> nn.Module:
+    return Tiny(256, hidden, 20)
+
+
+def few_tokens(widen: int) -> nn.Module:
+    return Tiny(100, 12 * widen, 20 * widen)
+
+
+SOURCE = "tests.support.study_models:tiny"
+
+
+def corpus(folder: Path) -> str:
+    """A folder of text, enough for training and validation."""
+    for i in range(40):
+        (folder / f"{i}.txt").write_text("".join(f"value_{j % 7} = call({j}, [{i}])\n" for j in range(60)))
+    return str(folder)
+
+
+def study(data: str, source: str = SOURCE, recipes: tuple[str, ...] = ("noisy-symmetric",), **training: Any) -> Study:
+    """A study of one model in a few seconds."""
+    options = {"steps": 12, "batch": 4, "warmup": 2, "evaluate": 4, **training}
+    return Study(
+        model=(Model("tiny", source),),
+        base=(Base("brief", 8),),
+        compare=(Comparison(recipes=recipes),),
+        data=Data(data, context=32, validation=8),
+        training=Training(**options),
+    )
