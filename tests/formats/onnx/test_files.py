@@ -17,7 +17,7 @@ import onnx_ir
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from graphclone.clones.clone import clone
+from graphclone.api import clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx import checks
 from graphclone.formats.onnx.file import load

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.running import RunError, run_module
 from tests.support.clones import features, seeded
 
@@ -149,7 +150,7 @@ def test_results_that_are_no_tensors_are_compared() -> None:
     assert clone.verify(onnx=False).ok
     clone.graph.outputs[1] = type(clone.graph.outputs[1])("1", 4)
     with pytest.raises(RunError, match="1 is 3, in its trace 4"):
-        run_module(module, clone.graph, (x,), {}, (x,))
+        run_module(module, clone.graph, Example((x,)), (x,))
 
 
 # A clone into a wide module is run there

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
-from graphclone.formats.torch import export_onnx as emit_onnx
+from graphclone.formats.onnx import saving
 from graphclone.runtime.files import written
 from graphclone.runtime.sessions import Session
 from tests.support.clones import Unsupported, features, perceptron, small, spoilable, zoo_clone
@@ -165,8 +165,8 @@ def test_onnx_runs_on_other_sizes_and_names_its_ports(onnx_file: Path) -> None:
 def test_onnx_is_of_a_version_that_runs_and_holds_no_notes(onnx_file: Path) -> None:
     model = onnx.load(onnx_file)
     onnx.checker.check_model(model)
-    assert model.ir_version <= emit_onnx.MAX_IR_VERSION
-    assert {entry.domain: entry.version for entry in model.opset_import}[""] == emit_onnx.OPSET
+    assert model.ir_version <= saving.MAX_IR_VERSION
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == saving.OPSET
     assert not any(item.metadata_props for item in (model.graph, *model.graph.node, *model.graph.input))
     assert b"site-packages" not in onnx_file.read_bytes()
     assert not any(node.op_type == "Identity" for node in model.graph.node)
@@ -239,7 +239,7 @@ def test_views_of_attention_do_not_depend_on_the_kernel(tmp_path: Path) -> None:
 
 
 def test_large_weights_lie_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emit_onnx, "INLINE_LIMIT", 100)
+    monkeypatch.setattr(saving, "INLINE_LIMIT", 100)
     wide = spoilable(nn.Sequential(nn.Linear(6, 50), nn.Tanh(), nn.Linear(50, 5)))
     wide.save_onnx(tmp_path / "wide.onnx")
     assert {file.name for file in tmp_path.iterdir()} == {"wide.onnx", "wide.onnx.data"}
@@ -270,14 +270,14 @@ def test_a_full_disk_leaves_everything_as_it_was(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(onnx_ir, "save", save)
-    monkeypatch.setattr(emit_onnx, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(saving, "INLINE_LIMIT", 0)
     model = onnx_ir.Model(onnx_ir.Graph([], [], nodes=[], opset_imports={"": 20}), ir_version=10)
     model.graph.register_initializer(onnx_ir.Value(name="w", const_value=onnx_ir.tensor([1.0])))
     path = tmp_path / "wide.onnx"
     if existing is not None:
         path.write_bytes(existing)
     with pytest.raises(GraphcloneError, match=r"cannot write .*wide.onnx: No space left on device$"):
-        emit_onnx.write(model, path)
+        saving.write(model, path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
         {} if existing is None else {"wide.onnx": existing}
     )
