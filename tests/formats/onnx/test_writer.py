@@ -223,7 +223,7 @@ def test_an_onnx_clone_is_written_as_onnx_only(tmp_path: Path) -> None:
     for write in (clone.module, lambda: clone.save(tmp_path / "clone.pt2")):
         with pytest.raises(
             GraphcloneError,
-            match=r"a clone of an ONNX file (has no torch module|can be written as \.onnx, \.safetensors only)",
+            match=r"an ONNX file (has no torch module|can be written as \.onnx, )",
         ):
             write()
     assert {name: tuple(t.shape) for name, t in clone.state_dict().items()}["up"] == (5, 16)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx import saving
+from graphclone.formats.torch import export_onnx
 from graphclone.runtime.files import written
 from graphclone.runtime.sessions import Session
 from tests.support.clones import Unsupported, features, perceptron, small, spoilable, zoo_clone
@@ -165,8 +166,8 @@ def test_onnx_runs_on_other_sizes_and_names_its_ports(onnx_file: Path) -> None:
 def test_onnx_is_of_a_version_that_runs_and_holds_no_notes(onnx_file: Path) -> None:
     model = onnx.load(onnx_file)
     onnx.checker.check_model(model)
-    assert model.ir_version <= saving.MAX_IR_VERSION
-    assert {entry.domain: entry.version for entry in model.opset_import}[""] == saving.OPSET
+    assert model.ir_version <= export_onnx.MAX_IR_VERSION
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == export_onnx.OPSET
     assert not any(item.metadata_props for item in (model.graph, *model.graph.node, *model.graph.input))
     assert b"site-packages" not in onnx_file.read_bytes()
     assert not any(node.op_type == "Identity" for node in model.graph.node)
