@@ -98,7 +98,7 @@ def _learned(file: Path) -> Iterator[Facts]:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     yield {"producer": f"{model.producer_name} {model.producer_version}".strip(), "opset": opset}
     clone = gc.clone(file, widen=FACTOR)
-    known = clone.state.known
+    known = clone.state.facts
     before, after = parameter_count(known), parameter_count(known, clone.state.growths)
     pins = sorted({f"{refusal.node.op}: {refusal.why.text}" for refusal in known.refusals})
     yield {"parameters": before, "growth": after / before, "pins": pins}
