@@ -10,7 +10,7 @@ from graphclone.rules.site import Cannot, Rule, Site
 
 def branch(s: Site) -> None:
     """Every result is that of one branch or the other."""
-    s.get("cond")
+    s.ignores("cond")
     for out, a, b in zip(s.node.outputs, s["then_branch"], s["else_branch"], strict=True):
         if not all(isinstance(value, Value) and value.is_tensor for value in (out, a, b)):
             raise Cannot("it chooses between numbers")
