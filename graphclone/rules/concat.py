@@ -45,13 +45,10 @@ def split(s: Site) -> None:
 def split_dynamic(s: Site) -> None:
     """Equal parts of a dynamic axis; those of a static one have been spelled as parts of stated sizes."""
     x = s.tensor("self")
-    axis = s.axis("dim", x.rank, 0)
     s.ignores("chunks", "split_size")
-    s.pin(s.axes(x)[axis], "part of a dynamic axis")
-    for out in s.node.outputs:
-        s.pin(s.axes(out)[axis], "part of a dynamic axis")
-        _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.takes(out, x)
+    for part in s.node.outputs:
+        s.states("| a.. !n b.., a.. !m b..", x, part, a=s.integer("dim", 0), why="part of a dynamic axis")
+        s.takes(part, x)
 
 
 def split_at(s: Site) -> None:

@@ -51,9 +51,7 @@ def _same(s: Site, out: Value, value: Value) -> None:
 
 def _sliced(s: Site, whole: Value, part: Value, axis: int) -> None:
     """One value is the slices of another along an axis, one for every round."""
-    axes = list(s.axes(whole))
-    s.pin(axes.pop(axis), "one position for every round")
-    s.equal_all(axes, s.axes(part))
+    s.states("| a.. !n b.., a.. b..", whole, part, a=axis, why="one position for every round")
 
 
 RULES: Mapping[str, Rule] = {

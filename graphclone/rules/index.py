@@ -268,15 +268,8 @@ RULES: Mapping[str, Rule] = {
     "aten.masked_scatter.default": masked_scatter,
     "aten.index_select.default": index_select,
     "aten.gather.default": gather,
-    **dict.fromkeys(
-        (
-            "aten.scatter.value",
-            "aten.scatter.src",
-            "aten.scatter_add.default",
-            "aten.scatter_reduce.two",
-        ),
-        scatter,
-    ),
+    **dict.fromkeys((f"aten.scatter.{name}" for name in ("value", "src")), scatter),
+    **dict.fromkeys(("aten.scatter_add.default", "aten.scatter_reduce.two"), scatter),
     "aten.index_add.default": index_add,
     "aten.index_copy.default": index_add,
     "aten.index_fill.int_Scalar": index_fill,

@@ -94,12 +94,7 @@ def _two(s: Site) -> tuple[Value, Value]:
 
 RULES: Mapping[str, Rule] = {
     "aten.linear.default": linear,
-    "aten.matmul.default": matmul,
-    "aten.mm.default": matmul,
-    "aten.bmm.default": matmul,
-    "aten.mv.default": matmul,
-    "aten.dot.default": matmul,
-    "aten.vdot.default": matmul,
+    **dict.fromkeys((f"aten.{name}.default" for name in ("matmul", "mm", "bmm", "mv", "dot", "vdot")), matmul),
     "aten.addmm.default": added_product("i k, k j, # + [i j], # -> i j", "mat1", "mat2"),
     "aten.baddbmm.default": added_product("b i k, b k j, # + [b i j], # -> b i j", "batch1", "batch2"),
     "aten.addbmm.default": added_product("b i k, b k j, # + [i j], # -> i j", "batch1", "batch2"),
