@@ -115,6 +115,7 @@ def test_a_number_an_operand_without_axes_and_one_that_may_be_short() -> None:
         ("| !a, ~a -> a", "a cannot be both pinned and averaged over"),
         ("a i, (i j) -> a", "no operand has all the axes that it sums over"),
         ("| a # -> a", "a number has no axes"),
+        ("| x.. -> x", "x is both an axis and a run"),
     ],
 )
 def test_a_malformed_pattern_is_refused(pattern: str, why: str) -> None:

@@ -12,7 +12,7 @@ from graphclone.rules.concat import cat
 from graphclone.rules.conv import onnx_convolution, quantized_convolution
 from graphclone.rules.linear import general_product
 from graphclone.rules.pointwise import elementwise
-from graphclone.rules.site import Cannot, Rule, Site, refused
+from graphclone.rules.site import Cannot, Rule, Site, refused, stated
 
 _HOMOGENEOUS = ("", "Relu", "LeakyRelu")
 """Activations that pass the scale on."""
@@ -106,9 +106,7 @@ def _sum(values: Iterable[Scaled]) -> dict[Scaled, int | Fraction]:
 # Activations
 
 
-def split_gelu(s: Site) -> None:
-    """``x + bias``, one half of which is multiplied with the GELU of the other."""
-    s.states("| ... (h + h), (h + h) -> ... h", "X", "bias")
+split_gelu = stated("| ... (h + h), (h + h) -> ... h", "X", "bias")
 
 
 def added(s: Site) -> None:

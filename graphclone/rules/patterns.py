@@ -101,6 +101,7 @@ class Pattern:
         operands: in order.
         products: the positions of the factors of every summand.
         results: of the node, in order.
+        runs: names of runs.
         pinned: names of axes that keep their size.
         even: names of axes that are averaged over.
     """
@@ -109,6 +110,7 @@ class Pattern:
     operands: tuple[Term, ...]
     products: tuple[tuple[int, ...], ...]
     results: tuple[Term, ...]
+    runs: frozenset[str]
     pinned: frozenset[str]
     even: frozenset[str]
 
@@ -116,12 +118,6 @@ class Pattern:
     def names(self) -> list[str]:
         """All names, in order."""
         return _texts([*self.operands, *self.results])
-
-    @cached_property
-    def runs(self) -> frozenset[str]:
-        """The names of runs."""
-        terms = (*self.operands, *self.results)
-        return frozenset(name.text for term in terms for name in _names(term.axes) if name.place is None)
 
     def summed(self, product: Sequence[int]) -> list[str]:
         """The names that a product sums over."""
@@ -184,6 +180,8 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens: list[str] = []
+        self.axes: set[str] = set()
+        self.runs: set[str] = set()
         self.pinned: set[str] = set()
         self.even: set[str] = set()
         position = 0
@@ -218,10 +216,12 @@ class _Parser:
             raise self.error("a product without a result")
         if both := self.pinned & self.even:
             raise self.error(f"{', '.join(sorted(both))} cannot be both pinned and averaged over")
+        if both := self.runs & self.axes:
+            raise self.error(f"{', '.join(sorted(both))} is both an axis and a run")
         operands = [term for product in products for term in product] + given
         places = iter(range(len(operands)))
         positions = tuple(tuple(next(places) for _ in product) for product in products)
-        marks = frozenset(self.pinned), frozenset(self.even)
+        marks = frozenset(self.runs), frozenset(self.pinned), frozenset(self.even)
         pattern = Pattern(self.text, tuple(operands), positions, tuple(results), *marks)
         for product, factors in zip(positions, products, strict=True):
             summed = set(pattern.summed(product))
@@ -259,7 +259,9 @@ class _Parser:
         text = token.strip("!~.") or ELLIPSIS.text
         if token[0] in "!~":
             (self.pinned if token[0] == "!" else self.even).add(text)
-        return Name(text, None if token.endswith("..") else 0)
+        several = token.endswith("..")
+        (self.runs if several else self.axes).add(text)
+        return Name(text, None if several else 0)
 
     def compound(self) -> Atom:
         """Products side by side, up to a bracket."""
