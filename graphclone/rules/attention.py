@@ -27,9 +27,10 @@ def scaled_dot_product_attention(s: Site) -> None:
     axes = s.states(pattern, v, q, k, "attn_mask", why="attended to")
     if s.get("is_causal", False):
         s.pin([axes["l"], axes["m"]], "causal order")
-    for name, axis in (("head_dim", axes["e"]), ("v_head_dim", axes["f"]), ("heads", s.axes(q)[-3:][0])):
-        if name != "heads" or q.rank > 3:
-            s.label(axis, name)
+    s.label(axes["e"], "head_dim")
+    s.label(axes["f"], "v_head_dim")
+    if q.rank > 3:
+        s.label(s.axes(q)[-3], "heads")
     scale = s.get("scale")
     if not isinstance(scale, int | float):
         raise Cannot("its scale is not a literal")

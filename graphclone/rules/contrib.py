@@ -24,8 +24,7 @@ def fused_product(s: Site) -> None:
     """``alpha a b``, either transposed, or with its rows in front of the batch axes; perhaps an activation."""
     a, b = s.tensor("A"), s.tensor("B")
     left, right = _turned(s, a, "A"), _turned(s, b, "B")
-    contraction = s.contracted((a, [left[-1]]), (b, [right[-2:][0]]))
-    s.equal(s.axes(a)[left[-1]], s.axes(b)[right[-2:][0]])
+    contraction = s.contract(a, [left[-1]], b, [right[-2 if b.rank > 1 else -1]])
     axes = list(s.axes(s.out))
     if b.rank > 1:
         s.equal(axes.pop(), s.axes(b)[right[-1]])

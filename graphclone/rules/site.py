@@ -264,6 +264,12 @@ class Site:
             else:
                 self.pin(a, "broadcast")
 
+    def contract(self, a: Value, a_axes: Sequence[int], b: Value, b_axes: Sequence[int]) -> Contraction:
+        """Two operands are multiplied and summed over axes they share."""
+        for i, j in zip(a_axes, b_axes, strict=True):
+            self.equal(self.axes(a)[i], self.axes(b)[j])
+        return self.contracted((a, a_axes), (b, b_axes))
+
     def contracted(self, *operands: tuple[Value, Sequence[int]]) -> Contraction:
         """Operands are summed over these axes; any of them may absorb the multiplicity."""
         first, indices = operands[0]

@@ -163,8 +163,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "contrib: a transposed matrix is contracted over its last axis",
         "graphclone/rules/contrib.py",
-        "s.contracted((a, [left[-1]]),",
-        "s.contracted((a, [a.rank - 1]),",
+        "s.contract(a, [left[-1]], b,",
+        "s.contract(a, [a.rank - 1], b,",
         ("tests/test_onnx_contrib.py::test_rule_by_replication",),
     ),
     Mutant(
