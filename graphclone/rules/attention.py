@@ -12,60 +12,30 @@ from graphclone.rules.site import Cannot, Rule, Site
 
 
 def scaled_dot_product_attention(s: Site) -> None:
-    """``softmax(q k^T scale + mask) v``: q ``... l e``, k ``... m e``, v ``... m f``, result ``... l f``.
+    """``softmax(q k^T scale + mask) v``
 
-    The width e of q and k is contracted, and its copies go into the scale. The width f of v is another dim.
-    Copies of keys share the attention of one, so the length m may be repeated if it is so evenly.
+    The width e of q and k is summed over, and its copies go into the scale, so that the scores are those of the source:
+    q k scale n = 1. Copies of keys share the attention of one, so the length m may be repeated if it is so evenly.
     """
-    q, k, v, mask = s.tensor("query"), s.tensor("key"), s.tensor("value"), s.maybe_tensor("attn_mask")
+    q, k, v = s.tensor("query"), s.tensor("key"), s.tensor("value")
     if s.get("dropout_p"):
         raise Cannot("dropout in training mode")
-    grouped = s.get("enable_gqa", False)
-    length, out = s.axes(q)[-2], s.axes(s.out)
-    s.equal(s.axes(k)[-2], s.axes(v)[-2])
-    s.uniform(s.axes(k)[-2], "attended to")
-    contraction = s.contract(q, [q.rank - 1], k, [k.rank - 1])
-    s.equal(out[-1], s.axes(v)[-1])
-    s.equal(out[-2], length)
+    if s.get("enable_gqa", False):
+        pattern = "... h m f | ... (h g) l e, ... h ~m e, [... (h g) l m]? -> ... (h g) l f"
+    else:
+        pattern = "... m f | ... l e, ... ~m e, [... l m]? -> ... l f"
+    axes = s.states(pattern, v, q, k, "attn_mask", why="attended to")
     if s.get("is_causal", False):
-        s.pin([length, s.axes(k)[-2]], "causal order")
-    _batch(s, q, k, v, grouped=grouped)
-    if mask is not None:
-        s.broadcast(mask, out=_scores(s, k))
-        s.require({mask: 1})
-    _label(s, q, v)
+        s.pin([axes["l"], axes["m"]], "causal order")
+    s.label(axes["e"], "head_dim")
+    s.label(axes["f"], "v_head_dim")
+    if q.rank > 3:
+        s.label(s.axes(q)[-3], "heads")
     scale = s.get("scale")
     if not isinstance(scale, int | float):
         raise Cannot("its scale is not a literal")
-    # The scores themselves must be those of the source: q k scale n = 1.
-    s.scale(s.out, {v: 1})
+    contraction = s.contracted((q, [q.rank - 1]), (k, [k.rank - 1]))
     s.require({q: 1, k: 1, s.literal("scale", scale): 1}, contraction=contraction)
-
-
-def _batch(s: Site, q: Value, k: Value, v: Value, *, grouped: bool) -> None:
-    """Batch axes are broadcast; with grouped queries the head axis of q is (heads of k) * (group)."""
-    last = -3 if grouped else -2
-    target = s.axes(s.out)[:last]
-    for value in (q, k, v):
-        s.align(s.axes(value)[:last], target)
-    if grouped:
-        kv, heads = s.axes(k)[-3], s.axes(q)[-3]
-        group = s.system.dim(heads.size // kv.size)
-        s.equal(kv, s.axes(v)[-3])
-        s.equal(heads, s.system.product([kv, group]))
-        s.equal(heads, s.axes(s.out)[-3])
-
-
-def _scores(s: Site, k: Value) -> tuple[Axis, ...]:
-    return (*s.axes(s.out)[:-1], s.axes(k)[-2])
-
-
-def _label(s: Site, q: Value, v: Value) -> None:
-    axes = s.axes(q)
-    s.label(axes[-1], "head_dim")
-    s.label(s.axes(v)[-1], "v_head_dim")
-    if len(axes) > 3:
-        s.label(axes[-3], "heads")
 
 
 class _Split(NamedTuple):
@@ -78,12 +48,11 @@ class _Split(NamedTuple):
 
 
 def onnx_attention(s: Site) -> None:
-    """``softmax(q k^T scale + mask) v``, with heads on an axis of their own, or all in one: ``b l (h e)``.
+    """``softmax(q k^T scale + mask) v``, with heads on an axis of their own, or all in one with their width.
 
     A cache is put before the keys and values, and both are returned with it.
     """
-    for name in ("softcap", "softmax_precision"):
-        s.get(name)
+    s.ignores("softcap", "softmax_precision")
     q, k, v = (_split_heads(s, s.tensor(name), f"{'kv' if name != 'Q' else 'q'}_num_heads") for name in "QKV")
     out = _split_heads(s, s.out, "q_num_heads")
     s.equal_all([k.batch, v.batch, *out], [q.batch, q.batch, *q[:3], v.width])
@@ -110,16 +79,13 @@ def onnx_attention(s: Site) -> None:
 
 
 def _split_heads(s: Site, value: Value, count: str) -> _Split:
-    axes = s.axes(value)
-    if len(axes) == 4:
+    if value.rank == 4:
+        axes = s.states("| b h l d", value)
         if s.get(count):
-            s.follow((count,), axes[1])
-        return _Split(*axes)
-    heads = s.system.dim(s.integer(count))
-    width = s.system.dim(axes[2].size // heads.size)
-    s.follow((count,), heads)
-    s.equal(axes[2], s.system.product([heads, width]))
-    return _Split(axes[0], heads, axes[1], width)
+            s.follow((count,), axes["h"])
+    else:
+        axes = s.states("| b l (h d)", value, h=count)
+    return _Split(axes["b"], axes["h"], axes["l"], axes["d"])
 
 
 def _results(s: Site) -> dict[int, Value]:

@@ -13,7 +13,6 @@ from graphclone.rules.view import constants, literals
 
 
 def cat(s: Site) -> None:
-    """The axis of the result is the concat of the operands' axes."""
     tensors = [tensor for tensor in s["tensors"] if tensor.shape != (0,)]
     axis = s.axis("dim", s.out.rank, 0)
     s.equal(s.axes(s.out)[axis], s.system.concat([s.axes(tensor)[axis] for tensor in tensors]))
@@ -23,18 +22,13 @@ def cat(s: Site) -> None:
 
 
 def stack(s: Site) -> None:
-    """A new axis, whose positions have a meaning each."""
-    tensors = s["tensors"]
-    axis = s.axis("dim", s.out.rank, 0)
-    axes = list(s.axes(s.out))
-    s.pin(axes.pop(axis), "stacked by position")
+    tensors, axis = s["tensors"], s.axis("dim", s.out.rank, 0)
     for tensor in tensors:
-        s.equal_all(s.axes(tensor), axes)
+        s.states("| a.. b.. -> a.. !n b..", tensor, a=axis, why="stacked by position")
     s.same_scale(s.out, *tensors)
 
 
 def split(s: Site) -> None:
-    """The axis of the operand is the concat of the results' axes."""
     x = s.tensor("self")
     axis = s.axis("dim", x.rank, 0)
     parts = [s.axes(out)[axis] for out in s.node.outputs]
@@ -51,13 +45,10 @@ def split(s: Site) -> None:
 def split_dynamic(s: Site) -> None:
     """Equal parts of a dynamic axis; those of a static one have been spelled as parts of stated sizes."""
     x = s.tensor("self")
-    axis = s.axis("dim", x.rank, 0)
-    s.get("chunks"), s.get("split_size")
-    s.pin(s.axes(x)[axis], "part of a dynamic axis")
-    for out in s.node.outputs:
-        s.pin(s.axes(out)[axis], "part of a dynamic axis")
-        _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.takes(out, x)
+    s.ignores("chunks", "split_size")
+    for part in s.node.outputs:
+        s.states("| a.. !n b.., a.. !m b..", x, part, a=s.integer("dim", 0), why="part of a dynamic axis")
+        s.takes(part, x)
 
 
 def split_at(s: Site) -> None:
@@ -78,29 +69,23 @@ def split_at(s: Site) -> None:
 
 
 def unbind(s: Site) -> None:
-    """One result per position of an axis."""
     x = s.tensor("self")
-    axes = list(s.axes(x))
-    s.pin(axes.pop(s.axis("dim", x.rank, 0)), "taken apart by position")
+    axes = s.states("| a.. !n b..", x, a=s.integer("dim", 0), why="taken apart by position")
     for out in s.node.outputs:
-        s.equal_all(s.axes(out), axes)
+        s.equal_all(s.axes(out), [*axes.named("a"), *axes.named("b")])
         s.takes(out, x)
 
 
 def select(s: Site) -> None:
-    """One position of an axis."""
-    x = s.tensor("self")
-    axes = list(s.axes(x))
-    s.pin(axes.pop(s.axis("dim", x.rank)), "selected by position")
-    s.get("index")
-    s.equal_all(s.axes(s.out), axes)
-    s.takes(s.out, x)
+    s.ignores("index")
+    s.states("| a.. !n b.. -> a.. b..", "self", a=s.integer("dim"), why="selected by position")
+    s.takes(s.out, s.tensor("self"))
 
 
 def diagonal(s: Site) -> None:
     """The elements whose places along two axes go together, along a new last axis."""
     x = s.tensor("self")
-    s.get("offset")
+    s.ignores("offset")
     pair = {s.axis("dim1", x.rank, 0), s.axis("dim2", x.rank, 1)}
     s.pin([*(s.axes(x)[axis] for axis in pair), s.axes(s.out)[-1]], "a diagonal")
     s.equal_all(s.axes(s.out)[:-1], [axis for i, axis in enumerate(s.axes(x)) if i not in pair])
@@ -179,9 +164,8 @@ def _pad_axis(s: Site, paths: tuple[Path, Path], axes: tuple[Axis, Axis], *, con
 
 
 def shift(s: Site) -> None:
-    """Flip and roll: the axes they act on keep their order, and so their size."""
     x = s.tensor("self")
-    s.get("shifts")
+    s.ignores("shifts")
     moved = s.axis_list("dims", x.rank)
     s.pin([s.axes(x)[axis] for axis in moved], "reordered")
     s.equal_all(s.axes(x), s.axes(s.out))
@@ -227,12 +211,9 @@ def _equal_but(s: Site, axis: int, a: Sequence[Axis], b: Sequence[Axis]) -> None
 
 def unfold(s: Site) -> None:
     """Windows along one axis, as a new last axis."""
-    x = s.tensor("self")
-    axis = s.axis("dimension", x.rank)
-    s.get("size"), s.get("step")
-    s.pin([s.axes(x)[axis], s.axes(s.out)[axis], s.axes(s.out)[-1]], "windowed")
-    _equal_but(s, axis, s.axes(x), s.axes(s.out)[:-1])
-    s.takes(s.out, x)
+    s.ignores("size", "step")
+    s.states("| a.. !n b.. -> a.. !m b.. !w", "self", a=s.integer("dimension"), why="windowed")
+    s.takes(s.out, s.tensor("self"))
 
 
 def meshgrid(s: Site) -> None:
@@ -248,7 +229,7 @@ def meshgrid(s: Site) -> None:
 
 def onnx_split(s: Site) -> None:
     """Parts of stated sizes; equal parts of a static axis have been spelled so."""
-    s.get("num_outputs")
+    s.ignores("num_outputs")
     rule = split if isinstance(s.get("split"), list) else split_dynamic
     if (sizes := s.maybe_tensor("split")) is not None:
         s.pin(s.axes(sizes), "sizes")
@@ -309,13 +290,10 @@ def reverse_sequence(s: Site) -> None:
 def compress(s: Site) -> None:
     """Those places of an axis, or of all axes as one, that a condition marks."""
     x, condition = s.tensor("input"), s.tensor("condition")
-    s.pin(s.axes(condition), "chosen by place")
     if s.get("axis") is None:
-        s.pin([*s.axes(x), *s.axes(s.out)], "chosen by place")
+        s.states("| !x.., !n -> !y", x, condition, why="chosen by place")
     else:
-        axis = s.axis("axis", x.rank)
-        s.pin([s.axes(x)[axis], s.axes(s.out)[axis]], "chosen by place")
-        _equal_but(s, axis, s.axes(x), s.axes(s.out))
+        s.states("| a.. !n b.., !c -> a.. !m b..", x, condition, a=s.integer("axis"), why="chosen by place")
     s.takes(s.out, x)
 
 

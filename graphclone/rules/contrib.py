@@ -13,7 +13,7 @@ from graphclone.rules.concat import cat
 from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolution
 from graphclone.rules.linear import general_product
 from graphclone.rules.pointwise import elementwise
-from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
+from graphclone.rules.site import Cannot, Rule, Site, refused, spelled, stated
 
 _HOMOGENEOUS = ("", "Relu", "LeakyRelu")
 """Activations that pass the scale on."""
@@ -91,14 +91,9 @@ def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Value]
 
 
 def product_with_gelu(s: Site) -> None:
-    """``gelu(x w + bias)``"""
-    x, w, bias = s.tensor("X"), s.tensor("W"), s.maybe_tensor("bias")
-    contraction = s.contract(x, [x.rank - 1], w, [0])
-    s.equal_all(s.axes(s.out), [*s.axes(x)[:-1], s.axes(w)[1]])
-    if bias is not None:
-        s.broadcast(bias)
-        s.require({bias: 1})
-    s.require(_sum([x, w]), contraction=contraction)
+    x, w = s.tensor("X"), s.tensor("W")
+    s.states("| ... i, i o, o? -> ... o", x, w, "bias")
+    s.require(_sum([x, w]), contraction=s.contracted((x, [x.rank - 1]), (w, [0])))
 
 
 def _sum(values: Iterable[Scaled]) -> dict[Scaled, int | Fraction]:
@@ -111,29 +106,21 @@ def _sum(values: Iterable[Scaled]) -> dict[Scaled, int | Fraction]:
 # Activations
 
 
-def split_gelu(s: Site) -> None:
-    """``x + bias``, one half of which is multiplied with the GELU of the other."""
-    x, bias = s.tensor("X"), s.tensor("bias")
-    s.broadcast(bias, out=x)
-    half = s.axes(s.out)[-1]
-    s.equal(s.axes(x)[-1], s.system.concat([half, half]))
-    s.equal_all(s.axes(x)[:-1], s.axes(s.out)[:-1])
+split_gelu = stated("| ... (h + h), (h + h) -> ... h", "X", "bias")
 
 
 def added(s: Site) -> None:
     """A sum of all operands."""
     s.broadcast(*s.tensors)
-    for name in s.node.operands:
-        s.get(name)
+    s.ignores(*s.node.operands)
     s.same_scale(s.out, *s.tensors)
 
 
 def biased_softmax(s: Site) -> None:
     """A softmax over the axes from one on. Copies share what one gets, so that these axes keep their size."""
     x, bias = s.tensor("data"), s.tensor("bias")
-    s.get("is_inner_broadcast")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.pin(s.axes(x)[s.axis("axis", x.rank, 1) :], "shared out")
+    s.ignores("is_inner_broadcast")
+    s.states("| a.. !n.. -> a.. n..", x, a=s.integer("axis", 1), why="shared out")
     if bias.rank == x.rank:
         s.broadcast(bias)
     else:
@@ -146,7 +133,7 @@ def biased_softmax(s: Site) -> None:
 def rms_norm(s: Site) -> None:
     """``SimplifiedLayerNormalization``: over the axes from one on."""
     x, weight = s.tensor("X"), s.tensor("scale")
-    s.get("stash_type")
+    s.ignores("stash_type")
     over = s.axes(x)[s.axis("axis", x.rank, -1) :]
     s.equal_all(s.axes(x), s.axes(s.out))
     s.equal_all(s.axes(weight)[-len(over) :], over)
@@ -174,11 +161,11 @@ def skip_norm(s: Site) -> None:
 
 def embedding_norm(s: Site) -> None:
     """A norm of the sum of what is looked up in up to three tables."""
-    tables = [s.maybe_tensor(f"{name}_embedding") for name in ("word", "position", "segment")]
-    found = [table for table in tables if table is not None]
-    s.get("mask_index_type")
+    names = [f"{name}_embedding" for name in ("word", "position", "segment")]
+    tables = [table for name in names if (table := s.maybe_tensor(name)) is not None]
+    s.ignores("mask_index_type")
     batch, length, width = s.axes(s.out)
-    for table in found:
+    for table in tables:
         s.pin(s.axes(table)[0], "looked up by number")
         s.equal(s.axes(table)[1], width)
     for name in ("input_ids", "segment_ids", "position_ids", "mask"):
@@ -190,13 +177,13 @@ def embedding_norm(s: Site) -> None:
     weight, bias = s.tensor("gamma"), s.tensor("beta")
     s.equal(s.axes(weight)[0], width)
     s.equal(s.axes(bias)[0], width)
-    _normalised(s, [width], found, weight, bias)
+    _normalised(s, [width], tables, weight, bias)
     for result in s.node.outputs[1:]:
         if result.rank == 1:  # how many positions count
             s.equal(s.axes(result)[0], batch)
         else:
             s.equal_all(s.axes(result), s.axes(s.out))
-            s.scale(result, {found[0]: 1})
+            s.scale(result, {tables[0]: 1})
 
 
 def group_norm(s: Site) -> None:
@@ -259,7 +246,7 @@ def blockwise_product(s: Site) -> None:
     a, b, scales, zeros, bias = (s.maybe_tensor(name) for name in ("A", "B", "scales", "zero_points", "bias"))
     if a is None or b is None or scales is None or s.has("g_idx") or s.get("weight_prepacked"):
         raise Cannot("a permuted or prepacked matrix")
-    s.get("accuracy_level"), s.get("bits")
+    s.ignores("accuracy_level", "bits")
     count, size, outputs = s.integer("K"), s.integer("block_size"), s.axes(s.out)[-1]
     blocks = s.system.dim(-(-count // size), s.why("a part of a block") if count % size else None)
     whole = s.axes(a)[-1]
@@ -311,7 +298,7 @@ def blockwise_lookup(s: Site) -> None:
         raise Cannot("a table of this rank")
     if s.integer("gather_axis", 0) % 2 or s.integer("quantize_axis", 1) % 2 != 1:
         raise Cannot("a table that is quantized along another axis")
-    s.get("bits")
+    s.ignores("bits")
     size, width = s.integer("block_size", 128), s.axes(s.out)[-1]
     rows, blocks = s.axes(scales)
     s.pin([rows, s.axes(data)[0]], "looked up by number")
@@ -359,7 +346,7 @@ def quantized(*operands: str) -> Rule:
     def rule(s: Site) -> None:
         values = [s.tensor(name) for name in operands]
         _single(s, operands)
-        s.get("alpha")
+        s.ignores("alpha")
         s.broadcast(*values)
 
     return rule
@@ -412,7 +399,7 @@ def cast_by_scale(s: Site) -> None:
 def new_axis(s: Site) -> None:
     """A new axis of size 1."""
     x = s.tensor("X")
-    s.get("axis")
+    s.ignores("axis")
     sizes = iter(s.axes(x))
     pending = [axis for axis in s.axes(s.out) if axis.size != 1]
     s.equal_all([axis for axis in sizes if axis.size != 1], pending)
@@ -425,7 +412,7 @@ def biased_dropout(s: Site) -> None:
     training = s.maybe_tensor("training_mode")
     if training is not None or len(s.node.outputs) > 1:
         raise Cannot("dropout in training mode, or its mask")
-    s.get("ratio"), s.get("seed")
+    s.ignores("ratio", "seed")
     s.broadcast(*summands)
     s.same_scale(s.out, *summands)
 

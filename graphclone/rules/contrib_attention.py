@@ -26,21 +26,18 @@ def packed_attention(s: Site) -> None:
     x, weights, bias = s.tensor("input"), s.tensor("weights"), s.maybe_tensor("bias")
     if s.get("do_rotary") or s.get("past_present_share_buffer") or s.has("past_sequence_length"):
         raise Cannot("rotary embedding, or a cache of fixed size")
-    s.get("rotary_embedding_dim")
-    batch, length, _ = s.axes(x)
+    s.ignores("rotary_embedding_dim")
     heads, query, value = _widths(s, weights)
-    parts = [s.system.product([heads, width]) for width in (query, query, value)]
-    contraction = s.contract(x, [2], weights, [0])
-    for packed in (weights, *([] if bias is None else [bias])):
-        s.equal(s.axes(packed)[-1], s.system.concat(parts))
-    s.equal_all(s.axes(s.out), [batch, length, parts[2]])
-    for i, part in enumerate(parts if s.has("qkv_hidden_sizes") else []):
-        s.follow(("qkv_hidden_sizes", i), part)
-    s.scale(s.out, {x: 1, weights: 1}, contraction=contraction)
+    pattern = "| b l i, i (h d + h d + h v), (h d + h d + h v)? -> b l (h v)"
+    axes = s.states(pattern, x, weights, bias, h=heads, d=query, v=value)
+    s.scale(s.out, {x: 1, weights: 1}, contraction=s.contracted((x, [2]), (weights, [0])))
     if bias is not None:
         s.require({s.out: 1, bias: -1})
-    keys = _past_and_present(s, _Heads(batch, heads, length, query))
-    _hidden_keys(s, [batch, heads, length, keys])
+    parts = [s.system.product([heads, width]) for width in (query, query, value)]
+    for i, part in enumerate(parts if s.has("qkv_hidden_sizes") else []):
+        s.follow(("qkv_hidden_sizes", i), part)
+    keys = _past_and_present(s, _Heads(axes["b"], heads, axes["l"], query))
+    _hidden_keys(s, [axes["b"], heads, axes["l"], keys])
     _scores(s, heads, query, s.out, s.out)
 
 
@@ -96,18 +93,10 @@ def multi_head_attention(s: Site) -> None:
 
 
 def _split(s: Site, value: Value, heads: Axis) -> _Heads:
-    """``b l (h d)``, or ``b h l d``, or several packed as ``b l h n d``."""
-    axes = s.axes(value)
-    if value.rank == 4:
-        s.equal(axes[1], heads)
-        return _Heads(*axes)
-    if value.rank == 5:
-        s.equal(axes[2], heads)
-        s.pin(axes[3], "queries, keys and values")
-        return _Heads(axes[0], heads, axes[1], axes[4])
-    width = s.system.dim(axes[2].size // heads.size)
-    s.equal(axes[2], s.system.product([heads, width]))
-    return _Heads(axes[0], heads, axes[1], width)
+    """Heads in one axis with their width, or apart, or several values packed."""
+    pattern = {3: "| b l (h d)", 4: "| b h l d", 5: "| b l h !n d"}[value.rank]
+    axes = s.states(pattern, value, h=heads, why="queries, keys and values")
+    return _Heads(axes["b"], axes["h"], axes["l"], axes["d"])
 
 
 def _bias(s: Site, parts: Iterable[tuple[Value, _Heads]]) -> None:
@@ -150,7 +139,7 @@ def _results(s: Site) -> dict[int, Value]:
 def _hidden_keys(s: Site, scores: list[Axis]) -> None:
     """What hides keys: their order, or a mask; a bias of the scores is broadcast."""
     batch, _, queries, keys = scores
-    s.get("mask_filter_value")
+    s.ignores("mask_filter_value")
     s.uniform(keys, "attended to")
     if s.get("unidirectional"):
         s.pin([queries, keys], "causal order")
@@ -194,10 +183,8 @@ def group_query_attention(s: Site) -> None:
             raise Cannot(f"with a {name}")
     if s.get("sliding_window_cache") or s.get("qk_output") or len(s.node.outputs) > 3:
         raise Cannot("a cache of a window, or its scores are read")
-    for name in ("softcap", "local_window_size", "smooth_softmax", "causal", "qk_norm_epsilon"):
-        s.get(name)
-    for name in ("k_quant_type", "v_quant_type", "kv_cache_bit_width", "total_sequence_length"):
-        s.get(name)
+    s.ignores("softcap", "local_window_size", "smooth_softmax", "causal", "qk_norm_epsilon")
+    s.ignores("k_quant_type", "v_quant_type", "kv_cache_bit_width", "total_sequence_length")
     query, key, value = s.tensor("query"), s.maybe_tensor("key"), s.maybe_tensor("value")
     batch, length, hidden = s.axes(query)
     kv, group = _groups(s)
@@ -231,10 +218,10 @@ def _fixed_caches(s: Site, axes: list[Axis], key: Value, value: Value) -> None:
     results = _results(s)
     for past, present, source in (("past_key", 1, key), ("past_value", 2, value)):
         cache, result = s.maybe_tensor(past), results.get(present)
-        for found in (cache, result):
-            if found is not None:
-                s.equal_all([s.axes(found)[i] for i in (0, 1, 3)], axes)
-                s.pin(s.axes(found)[2], "cached by place")
+        for state in (cache, result):
+            if state is not None:
+                s.equal_all([s.axes(state)[i] for i in (0, 1, 3)], axes)
+                s.pin(s.axes(state)[2], "cached by place")
         if cache is not None:
             s.require({cache: 1, source: -1})
         if result is not None:

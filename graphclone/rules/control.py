@@ -10,7 +10,7 @@ from graphclone.rules.site import Cannot, Rule, Site
 
 def branch(s: Site) -> None:
     """Every result is that of one branch or the other."""
-    s.get("cond")
+    s.ignores("cond")
     for out, a, b in zip(s.node.outputs, s["then_branch"], s["else_branch"], strict=True):
         if not all(isinstance(value, Value) and value.is_tensor for value in (out, a, b)):
             raise Cannot("it chooses between numbers")
@@ -51,9 +51,7 @@ def _same(s: Site, out: Value, value: Value) -> None:
 
 def _sliced(s: Site, whole: Value, part: Value, axis: int) -> None:
     """One value is the slices of another along an axis, one for every round."""
-    axes = list(s.axes(whole))
-    s.pin(axes.pop(axis), "one position for every round")
-    s.equal_all(axes, s.axes(part))
+    s.states("| a.. !n b.., a.. b..", whole, part, a=axis, why="one position for every round")
 
 
 RULES: Mapping[str, Rule] = {

@@ -4,218 +4,122 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Value
-from graphclone.rules.linear import product
 from graphclone.rules.site import Cannot, Rule, Site, exact, refused, spelled
 
 
 def convolution(s: Site) -> None:
-    """``b (g i) ..., (g o) i ..., (g o)? -> b (g o) ...``"""
-    x, w, b = s.tensor("input"), s.tensor("weight"), s.maybe_tensor("bias")
-    rank = w.rank - 2
-    batch = x.rank - rank - 1  # a single sample has no batch axis
-    if batch not in (0, 1):
-        raise Cannot("an input of this rank")
-    _groups(s, s.axes(x)[batch], w, s.axes(s.out)[batch])
-    contraction = s.contracted((w, [1]))
-    _channels_and_windows(s, x, w, batch, [_is_windowed(s, w)] * rank)
-    if b is not None:
-        s.equal(s.axes(b)[0], s.axes(s.out)[batch])
-    product(s, x, w, contraction, bias=b)
+    """A single sample has no batch axis. If windows see more than one place, no axis of places passes."""
+    kernel = (s.tensor("weight").shape or ())[2:]
+    stride, padding = _numbers(s.get("stride", 1)), s.get("padding", 0)
+    s.ignores("dilation")
+    borders = padding not in ("valid", "same") and any(_numbers(padding))
+    moving = borders or any(size != 1 for size in (*kernel, *stride))
+    _convolve(s, [moving] * len(kernel))
 
 
-def _groups(s: Site, channel: Axis, w: Value, out: Axis) -> None:
-    groups = s.integer("groups", 1)
-    s.equal(out, s.axes(w)[0])
-    if groups == 1:
-        s.equal(channel, s.axes(w)[1])
-        return
-    group = s.system.dim(groups)
-    s.equal(channel, s.system.product([group, s.axes(w)[1]]))
-    s.equal(out, s.system.product([group, s.system.dim(out.size // groups)]))
-    s.follow(("groups",), group)
+def _convolve(s: Site, moving: Sequence[bool], *, channels_last: bool = False) -> None:
+    x, y = _places(moving)
+    groups = "groups" if s.has("groups") else 1
+    image, result = (f"{x} (g i)", f"{y} (g o)") if channels_last else (f"(g i) {x}", f"(g o) {y}")
+    pattern = f"b.. {image}, (g o) i !w.. + (g o)? -> b.. {result}"
+    s.states(pattern, "input", "weight", "bias", g=groups, why="windowed")
+
+
+def _places(moving: Sequence[bool]) -> tuple[str, str]:
+    """The axes of places before and after, which are the same ones where the window stands still."""
+    before = [f"!x{i}" if moves else f"x{i}" for i, moves in enumerate(moving)]
+    return " ".join(before), " ".join(axis.replace("!x", "!y") for axis in before)
 
 
 def transposed_convolution(s: Site) -> None:
-    """``b i ..., i o ..., o? -> b o ...``; the groups, if any, keep their number."""
-    x, w, b = s.tensor("input"), s.tensor("weight"), s.maybe_tensor("bias")
-    batch = x.rank - w.rank + 1
-    groups = s.system.dim(s.integer("groups", 1), s.why("groups of a transposed convolution"))
-    s.equal(s.axes(x)[batch], s.axes(w)[0])
-    s.equal(s.axes(w)[0], s.system.product([groups, s.system.dim(s.axes(w)[0].size // groups.size)]))
-    s.equal(s.axes(s.out)[batch], s.system.product([groups, s.axes(w)[1]]))
-    contraction: Contraction = s.contracted((w, [0]))
-    s.get("output_padding")
-    _is_windowed(s, w)
-    _channels_and_windows(s, x, w, batch, [True] * (w.rank - 2))
-    if b is not None:
-        s.equal(s.axes(b)[0], s.axes(s.out)[batch])
-    product(s, x, w, contraction, bias=b)
-
-
-def _channels_and_windows(s: Site, x: Value, w: Value, batch: int, windowed: Sequence[bool]) -> None:
-    s.pin(s.axes(w)[2:], "a window")
-    if batch:
-        s.equal(s.axes(x)[0], s.axes(s.out)[0])
-    _windows(s, s.axes(x)[batch + 1 :], s.axes(s.out)[batch + 1 :], windowed)
-
-
-def _windows(s: Site, inner: Sequence[Axis], outer: Sequence[Axis], windowed: Sequence[bool]) -> None:
-    for a, b, moves in zip(inner, outer, windowed, strict=True):
-        if moves:
-            s.pin([a, b], "windowed")
-        else:
-            s.equal(a, b)
-
-
-def _is_windowed(s: Site, w: Value) -> bool:
-    """Whether the kernel sees more than one place, or skips some."""
-    stride, padding = _numbers(s.get("stride", 1)), s.get("padding", 0)
-    s.get("dilation")
-    kernel = (w.shape or ())[2:]
-    no_padding = padding in ("valid", "same") or not any(_numbers(padding))
-    return any(size != 1 for size in (*kernel, *stride)) or not no_padding
+    """The groups keep their number."""
+    s.ignores("stride", "padding", "output_padding", "dilation")
+    x, y = _places([True] * (s.tensor("weight").rank - 2))
+    pattern = f"b.. c {x}, c o !w.. + (!g o)? -> b.. (!g o) {y}"
+    axes = s.states(pattern, "input", "weight", "bias", g=s.integer("groups", 1), why="windowed")
+    members = s.system.dim(axes["c"].size // axes["g"].size)
+    s.equal(axes["c"], s.system.product([axes["g"], members]))
 
 
 def pool(s: Site) -> None:
-    """Windows over the last axes; mean and maximum pass the scale on."""
-    x = s.tensor("self")
-    for name in s.node.operands:
-        s.get(name)
-    windowed = _pooled_rank(s)
-    s.pin([*s.axes(x)[-windowed:], *s.axes(s.out)[-windowed:]], "windowed")
-    for out in s.node.outputs:
-        s.equal_all(s.axes(out)[:-windowed], s.axes(x)[:-windowed])
-        s.pin(s.axes(out)[-windowed:], "windowed")
-    s.same_scale(s.out, x)
+    """Means and maxima of windows, the latter perhaps with their places."""
+    s.ignores(*s.node.operands)
+    windowed = next(int(char) for char in s.node.op if char.isdigit())  # avg_pool2d works on the last two axes
+    s.states("... !x.. -> ... !y.., ... !y..?", "self", x=windowed, y=windowed, why="windowed")
 
 
 def resample(s: Site) -> None:
-    """Interpolation over all axes but batch and channels."""
-    x = s.tensors[0]
-    for name in s.node.operands:
-        s.get(name)
-    s.pin([*s.axes(x)[2:], *s.axes(s.out)[2:]], "resampled")
-    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
-    s.same_scale(s.out, x)
+    s.ignores(*s.node.operands)
+    s.states("b c !x.. -> b c !y..", s.tensors[0], why="resampled")
 
 
 def grid_sample(s: Site) -> None:
-    """Values of the first operand at the places of the second."""
-    x, grid = s.tensor("input"), s.tensor("grid")
-    for name in s.node.operands:
-        s.get(name)
-    s.pin([*s.axes(x)[2:], *s.axes(s.out)[2:], *s.axes(grid)[1:]], "sampled by place")
-    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
-    s.equal(s.axes(x)[0], s.axes(grid)[0])
-    s.require({grid: 1})
-    s.scale(s.out, {x: 1})
+    s.ignores(*s.node.operands)
+    s.states("b c !x.. | b !g.. -> b c !y..", "input", "grid", why="sampled by place")
 
 
 def image_to_columns(s: Site) -> None:
-    """``b c h w -> b (c k) l``"""
-    x = s.tensor("self")
-    for name in s.node.operands:
-        s.get(name)
-    _columns(s, s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.ignores(*s.node.operands)
+    s.states("b.. c !y !x -> b.. (c !k) !l", "self", why="windowed")
 
 
 def columns_to_image(s: Site) -> None:
-    """``b (c k) l -> b c h w``"""
-    x = s.tensor("self")
-    for name in s.node.operands:
-        s.get(name)
-    _columns(s, s.axes(s.out), s.axes(x))
-    s.same_scale(s.out, x)
-
-
-def _columns(s: Site, image: tuple[Axis, ...], columns: tuple[Axis, ...], rank: int = 2) -> None:
-    *batch, channel = image[:-rank]
-    s.pin([*image[-rank:], columns[-1]], "windowed")
-    s.equal_all(batch, columns[:-2])
-    window = s.system.dim(columns[-2].size // channel.size, s.why("a window"))
-    s.equal(columns[-2], s.system.product([channel, window]))
+    _read_all(s, s.tensor("self"))
+    s.states("b.. (c !k) !l -> b.. c !y..", "self", why="windowed")
 
 
 def onnx_convolution(s: Site, *, channels_last: bool = False) -> None:
-    """``b (g i) ..., (g o) i ..., (g o)? -> b (g o) ...``; axes on which the window stands still pass."""
-    x, w, b = s.tensor("X"), s.tensor("W"), s.maybe_tensor("B")
-    contraction = _onnx_convolved(s, x, w, channels_last=channels_last)
-    if b is not None:
-        s.equal(s.axes(b)[0], s.axes(w)[0])
-    product(s, x, w, contraction, bias=b)
+    """As ``convolution``, but that each axis of places on which windows stand still passes."""
+    w = s.tensor("W")
+    _convolve(s.renamed(_ONNX_NAMES), _moving(s, (w.shape or ())[2:]), channels_last=channels_last)
 
 
-def _onnx_convolved(s: Site, x: Value, w: Value, *, channels_last: bool) -> Contraction:
-    batch, channel, *inner = _channels_second(s.axes(x), channels_last=channels_last)
-    kept, made, *outer = _channels_second(s.axes(s.out), channels_last=channels_last)
-    _groups(s.renamed({"groups": "group"}), channel, w, made)
-    s.pin(s.axes(w)[2:], "a window")
-    s.equal(batch, kept)
-    _windows(s, inner, outer, _moving(s, (w.shape or ())[2:]))
-    return s.contracted((w, [1]))
-
-
-def _channels_second(axes: Sequence[Axis], *, channels_last: bool) -> Sequence[Axis]:
-    """``b c ...``, if need be out of ``b ... c``"""
-    return [axes[0], axes[-1], *axes[1:-1]] if channels_last else axes
+_ONNX_NAMES = {"input": "X", "weight": "W", "bias": "B", "groups": "group"}
 
 
 def _moving(s: Site, kernel: Sequence[int]) -> list[bool]:
     """For each axis whether the window sees more than one place, or skips some."""
-    for name in ("kernel_shape", "dilations", "auto_pad", "ceil_mode", "count_include_pad"):
-        s.get(name)
+    s.ignores("kernel_shape", "dilations", "auto_pad", "ceil_mode", "count_include_pad")
     n = len(kernel)
     strides, pads = s.get("strides", [1] * n), s.get("pads", [0] * 2 * n)
     return [place != (1, 1, 0, 0) for place in zip(kernel, strides, pads[:n], pads[n:], strict=True)]
 
 
 def quantized_convolution(s: Site) -> None:
-    """A convolution of integers. What it sums over keeps its size; groups and channels of the result pass."""
-    x, w = s.tensor("x"), s.tensor("w")
-    convolved = _onnx_convolved(s, x, w, channels_last=bool(s.get("channels_last")))
-    s.pin(convolved.axes, "summed over integers")
+    """What it sums over keeps its size, as integers cannot be divided. It may have a number per channel."""
+    w = s.tensor("w")
+    x, y = _places(_moving(s, (w.shape or ())[2:]))
+    last = bool(s.get("channels_last"))
+    image, result = (f"{x} (g !i)", f"{y} (g o)") if last else (f"(g !i) {x}", f"(g o) {y}")
+    pattern = f"| b {image}, (g o) !i !w.. -> b {result}"
+    s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="summed over integers")
     for name in s.node.operands:
         value = s.maybe_tensor(name)
-        if value is not None and value not in (x, w):  # a number, or one for each channel of the result
+        if value is not None and value not in (s.tensor("x"), w):
             s.align(s.axes(value), s.axes(w)[:1])
 
 
 def onnx_transposed_convolution(s: Site) -> None:
-    """``b i ..., i o ..., o? -> b o ...``; the groups, if any, keep their number."""
-    for name in ("strides", "pads", "dilations", "kernel_shape", "auto_pad", "output_shape"):
-        s.get(name)
-    transposed_convolution(s.renamed({"input": "X", "weight": "W", "bias": "B", "groups": "group"}))
+    s.ignores("strides", "pads", "dilations", "kernel_shape", "auto_pad", "output_shape")
+    transposed_convolution(s.renamed(_ONNX_NAMES))
 
 
 def deformable_convolution(s: Site) -> None:
     """A convolution that takes its samples at given offsets, each perhaps with a weight."""
-    x, offset, mask = s.tensor("X"), s.tensor("offset"), s.maybe_tensor("mask")
     onnx_convolution(s)
-    s.pin([*s.axes(x)[2:], *s.axes(s.out)[2:]], "sampled by place")
-    for value in (offset, mask):
-        if value is not None:
-            s.pin(s.axes(value)[1:], "sampled by place")
-            s.equal(s.axes(value)[0], s.axes(x)[0])
-            s.require({value: 1})
-    groups = s.system.dim(s.integer("offset_group", 1), s.why("groups of offsets"))
-    channel = s.axes(x)[1]
-    s.equal(channel, s.system.product([groups, s.system.dim(channel.size // groups.size)]))
+    groups = s.integer("offset_group", 1)
+    s.states("| b (!g c) !x.., b !o.., b !m..? -> b d !y..", "X", "offset", "mask", g=groups, why="sampled by place")
 
 
 def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
-    """Windows over all axes but batch and channels; mean, norm and maximum pass the scale on."""
-    x = s.tensor("X")
+    """Means, norms and maxima of windows."""
     if len(s.node.outputs) > 1:
         raise Cannot("positions counted over all axes")
-    s.get("p"), s.get("storage_order")
-    inner, outer = (_channels_second(s.axes(value), channels_last=channels_last) for value in (x, s.out))
-    s.equal_all(inner[:2], outer[:2])
-    _windows(s, inner[2:], outer[2:], _moving(s, s["kernel_shape"]))
-    s.same_scale(s.out, x)
+    s.ignores("p", "storage_order")
+    x, y = _places(_moving(s, s["kernel_shape"]))
+    pattern = f"b {x} c -> b {y} c" if channels_last else f"b c {x} -> b c {y}"
+    s.states(pattern, "X", why="windowed")
 
 
 def global_pool(s: Site) -> None:
@@ -234,42 +138,24 @@ def global_pool(s: Site) -> None:
 
 
 def region_pool(s: Site) -> None:
-    """Regions of an image, given by their corners: ``b c h w, r 4, r? -> r c y x``"""
-    x, regions, batch = s.tensor("X"), s.tensor("rois"), s.maybe_tensor("batch_indices")
-    _read_all(s, x, regions, *([] if batch is None else [batch]))
-    s.pin([s.axes(x)[0], *s.axes(x)[2:], *s.axes(s.out)[2:], s.axes(regions)[1]], "sampled by place")
-    for axis in (s.axes(s.out)[0], *([] if batch is None else s.axes(batch))):
-        s.equal(s.axes(regions)[0], axis)
-    s.equal(s.axes(x)[1], s.axes(s.out)[1])
-    s.require({regions: 1})
-    s.scale(s.out, {x: 1})
-
-
-def onnx_columns_to_image(s: Site) -> None:
-    """``b (c k) l -> b c ...``"""
-    x = s.tensor("input")
-    _read_all(s, x)
-    _columns(s, s.axes(s.out), s.axes(x), s.out.rank - 2)
-    s.same_scale(s.out, x)
+    """Regions of an image, given by their corners."""
+    s.ignores(*s.node.operands)
+    pattern = "!b c !x.. | r !corners, r? -> r c !y.."
+    s.states(pattern, "X", "rois", "batch_indices", why="sampled by place")
 
 
 def depth_to_space(s: Site) -> None:
-    """``b (r r c) h w -> b c (h r) (w r)``, or ``b (c r r) h w`` in mode CRD"""
-    _move_blocks(s, s.axes(s.tensor("input")), s.axes(s.out))
+    s.ignores("blocksize")
+    s.states(f"b {_blocks(s)} !y !x -> b c !h !w", "input", why="blocks of pixels are moved")
 
 
 def space_to_depth(s: Site) -> None:
-    """``b c (h r) (w r) -> b (r r c) h w``, or ``b (c r r) h w`` in mode CRD"""
-    _move_blocks(s, s.axes(s.out), s.axes(s.tensor("input")))
+    s.ignores("blocksize")
+    s.states(f"b c !h !w -> b {_blocks(s)} !y !x", "input", why="blocks of pixels are moved")
 
 
-def _move_blocks(s: Site, deep: Sequence[Axis], wide: Sequence[Axis]) -> None:
-    ratio = s.integer("blocksize")
-    s.pin([*deep[2:], *wide[2:]], "blocks of pixels are moved")
-    s.equal(deep[0], wide[0])
-    block = s.system.dim(ratio * ratio, s.why("blocks of pixels are moved"))
-    s.equal(deep[1], s.system.product([wide[1], block] if s.get("mode", "DCR") == "CRD" else [block, wide[1]]))
-    s.same_scale(s.out, s.tensor("input"))
+def _blocks(s: Site) -> str:
+    return "(c !r)" if s.get("mode", "DCR") == "CRD" else "(!r c)"
 
 
 def resize(s: Site) -> None:
@@ -304,16 +190,14 @@ def _keeps(s: Site, x: Value, axis: int) -> bool:
 
 
 def affine_grid(s: Site) -> None:
-    """Places in an image, linear in the matrices: ``b n m, sizes -> b ... n``"""
-    theta, size = s.tensor("theta"), s["size"]
-    _read_all(s, theta)
-    s.pin([*s.axes(theta)[1:], *s.axes(s.out)[1:]], "places in an image")
-    s.equal(s.axes(theta)[0], s.axes(s.out)[0])
+    """Places in an image, linear in the matrices."""
+    size = s["size"]
+    _read_all(s, s.tensor("theta"))
+    s.states("b !n.. -> b !y..", "theta", why="places in an image")
     if isinstance(size, list):
         s.follow(("size", 0), s.axes(s.out)[0])
     else:
         s.pin(s.axes(s.out)[0], "a computed size")
-    s.same_scale(s.out, theta)
 
 
 def center_crop_or_pad(s: Site) -> None:
@@ -332,19 +216,13 @@ def center_crop_or_pad(s: Site) -> None:
     s.same_scale(s.out, x)
 
 
-def _read_all(s: Site, *known: Value) -> None:
+def _read_all(s: Site, *values: Value) -> None:
     """All operands are options but these; tensors among them are sizes or places."""
-    for name in s.node.operands:
-        s.get(name)
+    s.ignores(*s.node.operands)
     for value in s.tensors:
-        if value not in known:
+        if value not in values:
             s.pin(s.axes(value), "sizes or places")
             s.require({value: 1})
-
-
-def _pooled_rank(s: Site) -> int:
-    """The number in the name of the op: avg_pool2d works on the last two axes."""
-    return next(int(char) for char in s.node.op if char.isdigit())
 
 
 def _numbers(operand: object) -> list[int]:
@@ -377,7 +255,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys((f"onnx.Global{kind}Pool" for kind in ("Max", "Average", "Lp")), global_pool),
     **dict.fromkeys(("onnx.MaxRoiPool", "onnx.RoiAlign"), region_pool),
     "onnx.MaxUnpool": refused("positions counted over all axes"),
-    "onnx.Col2Im": onnx_columns_to_image,
+    "onnx.Col2Im": spelled(columns_to_image, self="input"),
     "onnx.DepthToSpace": depth_to_space,
     "onnx.SpaceToDepth": space_to_depth,
     **dict.fromkeys(("onnx.Resize", "onnx.Upsample"), resize),

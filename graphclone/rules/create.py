@@ -13,8 +13,7 @@ def constant(value: float | None) -> Rule:
     """A tensor of one value, given by ``fill_value`` where it is None. Zeros have any scale."""
 
     def rule(s: Site) -> None:
-        for name in ("dtype", "layout", "device", "pin_memory", "memory_format", "names"):
-            s.get(name)
+        s.ignores("dtype", "layout", "device", "pin_memory", "memory_format", "names")
         if s.has("self"):
             s.irrelevant(s.tensor("self"))  # gives the dtype only
         follow_sizes(s, "size", s.axes(s.out))
@@ -28,8 +27,7 @@ def constant_like(value: float | None) -> Rule:
 
     def rule(s: Site) -> None:
         x = s.tensor("self")
-        for name in ("dtype", "layout", "device", "pin_memory", "memory_format"):
-            s.get(name)
+        s.ignores("dtype", "layout", "device", "pin_memory", "memory_format")
         s.equal_all(s.axes(x), s.axes(s.out))
         s.irrelevant(x)
         _fill(s, value)
@@ -49,8 +47,7 @@ def _fill(s: Site, value: float | None) -> None:
 
 def positions(s: Site) -> None:
     """Numbers whose place means something, or random ones: nothing grows."""
-    for name in s.node.operands:
-        s.get(name)
+    s.ignores(*s.node.operands)
     s.pin_all("values by position")
 
 
@@ -63,16 +60,11 @@ def onnx_constant(s: Site) -> None:
 
 
 def one_hot(s: Site) -> None:
-    """``... -> ... depth``, or with the new axis somewhere else: one of two values each."""
-    indices, values = s.tensor("indices"), s.tensor("values")
-    depth = s.maybe_tensor("depth")
-    axes = list(s.axes(s.out))
-    s.pin(axes.pop(s.axis("axis", s.out.rank, -1)), "its elements are numbered")
-    s.pin(s.axes(values), "off and on")
-    s.equal_all(s.axes(indices), axes)
-    for number in [indices] if depth is None else [indices, depth]:
-        s.require({number: 1})
-    s.scale(s.out, {values: 1})
+    """One of two values each, along a new axis."""
+    before = s.axis("axis", s.out.rank, -1)
+    s.states(
+        "!v | a.. b.., !d..? -> a.. !n b..", "values", "indices", "depth", a=before, why="its elements are numbered"
+    )
 
 
 _VALUES = {"zeros": 0.0, "ones": 1.0, "full": None, "empty": 0.0}

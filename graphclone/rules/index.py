@@ -8,27 +8,21 @@ from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, refused
+from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
 from graphclone.rules.view import regroup
 
 
 def embedding(s: Site) -> None:
-    """Rows of a table, looked up by number."""
-    table, indices = s.tensor("weight"), s.tensor("indices")
-    for name in ("padding_idx", "scale_grad_by_freq", "sparse"):
-        s.get(name)
-    s.pin(s.axes(table)[0], "rows looked up by number")
-    s.equal_all(s.axes(s.out), [*s.axes(indices), *s.axes(table)[1:]])
-    s.scale(s.out, {table: 1})
+    s.ignores("padding_idx", "scale_grad_by_freq", "sparse")
+    s.states("!v c.. | i.. -> i.. c..", "weight", "indices", why="rows looked up by number")
 
 
 def embedding_bag(s: Site) -> None:
     """Rows of a table, looked up by number and gathered in bags."""
     table = s.tensor("weight")
-    for name in ("padding_idx", "scale_grad_by_freq", "sparse", "mode", "include_last_offset"):
-        s.get(name)
+    s.ignores("padding_idx", "scale_grad_by_freq", "sparse", "mode", "include_last_offset")
     weights = s.maybe_tensor("per_sample_weights")
-    s.tensor("indices"), s.tensor("offsets")
+    s.ignores("indices", "offsets")
     for value in (*s.tensors, *s.node.outputs):
         s.pin(s.axes(value)[:1], "rows looked up by number")
     for out in s.node.outputs:
@@ -52,7 +46,7 @@ def index(s: Site) -> None:
 def index_put(s: Site) -> None:
     """``x[i, :, j] = v``: v is broadcast to the axes that ``x[i, :, j]`` would have."""
     x, values = s.tensor("self"), s.tensor("values")
-    s.get("accumulate")
+    s.ignores("accumulate")
     s.equal_all(s.axes(x), s.axes(s.out))
     place = _place(s, x, s["indices"])
     axes = s.axes(values)
@@ -142,21 +136,18 @@ _REPEATING = {
 
 
 def index_select(s: Site) -> None:
-    """Positions of one axis."""
-    x, indices = s.tensor("self"), s.tensor("index")
-    axis = s.axis("dim", x.rank)
-    axes = list(s.axes(x))
-    s.pin([axes[axis], *s.axes(indices)], "indexed by position")
-    axes[axis] = s.system.dim(s.axes(s.out)[axis].size, s.why("indexed by position"))
-    s.equal_all(s.axes(s.out), axes)
-    s.takes(s.out, x)
+    s.states("| a.. !i b.., !j.. -> a.. !k b..", "self", "index", a=s.axis("dim", s.out.rank), why=_BY_POSITION)
+    s.takes(s.out, s.tensor("self"))
+
+
+_BY_POSITION = "indexed by position"
 
 
 def gather(s: Site) -> None:
     """The result has the axes of the index; off the indexed axis they are also those of the operand."""
     x, indices = s.tensor("self"), s.tensor("index")
-    s.get("sparse_grad")
-    _along(s, x, indices, s.axis("dim", x.rank))
+    s.ignores("sparse_grad")
+    _along(s, x, indices, s.axis("dim", x.rank, 0))
     s.equal_all(s.axes(indices), s.axes(s.out))
     s.takes(s.out, x)
 
@@ -165,7 +156,7 @@ def scatter(s: Site) -> None:
     """The result is the operand with values of the index's shape written along one axis."""
     x, indices = s.tensor("self"), s.tensor("index")
     source = s.maybe_tensor("src")
-    s.get("include_self")
+    s.ignores("include_self")
     _along(s, x, indices, s.axis("dim", x.rank))
     s.equal_all(s.axes(x), s.axes(s.out))
     if source is not None:
@@ -180,16 +171,9 @@ def scatter(s: Site) -> None:
 
 
 def index_add(s: Site) -> None:
-    """Rows added at positions of one axis."""
-    x, indices, source = s.tensor("self"), s.tensor("index"), s.tensor("source")
-    axis = s.axis("dim", x.rank)
-    s.get("alpha")
-    s.pin([s.axes(x)[axis], s.axes(source)[axis], *s.axes(indices)], "indexed by position")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(source), strict=True)):
-        if i != axis:
-            s.equal(a, b)
-    s.same_scale(s.out, x, source)
+    s.ignores("alpha")
+    before = s.axis("dim", s.out.rank)
+    s.states("a.. !i b.. + a.. !j b.. | !j -> a.. i b..", "self", "source", "index", a=before, why=_BY_POSITION)
 
 
 def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
@@ -203,66 +187,44 @@ def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
 
 
 def index_fill(s: Site) -> None:
-    """One value at positions of one axis; it counts as non-linear unless it is 0."""
-    x, indices = s.tensor("self"), s.tensor("index")
-    s.pin([s.axes(x)[s.axis("dim", x.rank)], *s.axes(indices)], "indexed by position")
-    s.equal_all(s.axes(x), s.axes(s.out))
+    """A value other than 0 has no scale."""
+    before = s.axis("dim", s.out.rank)
+    s.states("| a.. !i b.., !j -> a.. i b..", "self", "index", a=before, why=_BY_POSITION)
     if s.get("value") == 0:
-        s.same_scale(s.out, x)
+        s.same_scale(s.out, s.tensor("self"))
 
 
 def fill_diagonal(s: Site) -> None:
     """One value, written where the places along all axes are the same."""
     x, value = s.tensor("self"), s.number("fill_value")
-    s.get("wrap")
+    s.ignores("wrap")
     s.pin(s.axes(x), "a diagonal")
     s.equal_all(s.axes(x), s.axes(s.out))
     s.same_scale(s.out, x, *([s.literal("fill_value", value)] if value and isfinite(value) else []))
 
 
 def one_hot(s: Site) -> None:
-    """A new axis of classes."""
-    x = s.tensor("self")
-    s.get("num_classes")
-    s.pin(s.axes(s.out)[-1], "classes by number")
-    s.equal_all(s.axes(x), s.axes(s.out)[:-1])
+    s.ignores("num_classes")
+    s.states("| ... -> ... !n", "self", why="classes by number")
 
 
 def bucketize(s: Site) -> None:
-    """The number of the interval each element is in."""
-    x = s.tensor("self")
-    s.pin(s.axes(s.tensor("boundaries")), "boundaries in order")
-    s.get("out_int32"), s.get("right")
-    s.equal_all(s.axes(x), s.axes(s.out))
+    s.ignores("out_int32", "right")
+    s.states("| ..., !n -> ...", "self", "boundaries", why="boundaries in order")
 
 
 def onnx_gather(s: Site) -> None:
-    """Places of one axis, looked up by number: the axes of the indices stand where that axis was."""
-    x, indices = s.tensor("data"), s.tensor("indices")
-    axis = s.axis("axis", x.rank, 0)
-    axes = s.axes(x)
-    s.pin(axes[axis], "looked up by number")
-    s.equal_all(s.axes(s.out), [*axes[:axis], *s.axes(indices), *axes[axis + 1 :]])
-    s.takes(s.out, x)
-
-
-def gather_elements(s: Site) -> None:
-    """As ``gather``."""
-    x, indices = s.tensor("data"), s.tensor("indices")
-    _along(s, x, indices, s.axis("axis", x.rank, 0))
-    s.equal_all(s.axes(indices), s.axes(s.out))
+    x = s.tensor("data")
+    before = s.axis("axis", x.rank, 0)
+    s.states("| a.. !n b.., i.. -> a.. i.. b..", x, "indices", a=before, why="looked up by number")
     s.takes(s.out, x)
 
 
 def gather_nd(s: Site) -> None:
-    """``x[i]`` for every i among the last axis of the indices, which count off the first axes after the batch."""
+    """The last axis of the indices counts off the first axes after the batch."""
     x, indices = s.tensor("data"), s.tensor("indices")
-    batch = s.integer("batch_dims", 0)
-    *places, number = s.axes(indices)
-    taken = batch + number.size
-    s.pin([number, *s.axes(x)[batch:taken]], "looked up by number")
-    s.equal_all(s.axes(x)[:batch], places[:batch])
-    s.equal_all(s.axes(s.out), [*places, *s.axes(x)[taken:]])
+    runs = {"b": s.integer("batch_dims", 0), "x": s.axes(indices)[-1].size}
+    s.states("| b.. !x.. y.., b.. i.. !n -> b.. i.. y..", x, indices, why="looked up by number", **runs)
     s.takes(s.out, x)
 
 
@@ -277,9 +239,8 @@ def scatter_elements(s: Site) -> None:
 def scatter_nd(s: Site) -> None:
     """The operand with slices of it replaced or reduced at the places that the last axis of the indices gives."""
     x, indices, updates = s.tensor("data"), s.tensor("indices"), s.tensor("updates")
-    taken, places = s.axes(indices)[-1].size, indices.rank - 1
-    s.pin([*s.axes(indices), *s.axes(x)[:taken], *s.axes(updates)[:places]], "written by number")
-    s.equal_all(s.axes(updates)[places:], s.axes(x)[taken:])
+    runs = {"x": s.axes(indices)[-1].size, "u": indices.rank - 1}
+    s.states("| !x.. y.., !i.. !n, !u.. y..", x, indices, updates, why="written by number", **runs)
     _updated(s, x, updates)
 
 
@@ -292,13 +253,8 @@ def _updated(s: Site, x: Value, updates: Value) -> None:
 def tensor_scatter(s: Site) -> None:
     """The operand with the update written along one axis, from a place on that may differ by batch."""
     x, updates, start = s.tensor("past_cache"), s.tensor("update"), s.maybe_tensor("write_indices")
-    axis = s.axis("axis", x.rank, -2)
-    s.get("mode")
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(updates), strict=True)):
-        if i == axis:
-            s.pin([a, b], "written by number")
-        else:
-            s.equal(a, b)
+    s.ignores("mode")
+    s.states("| a.. !n b.., a.. !m b..", x, updates, a=s.integer("axis", -2), why="written by number")
     if start is not None:
         s.equal(s.axes(start)[0], s.axes(x)[0])
     _updated(s, x, updates)
@@ -312,15 +268,8 @@ RULES: Mapping[str, Rule] = {
     "aten.masked_scatter.default": masked_scatter,
     "aten.index_select.default": index_select,
     "aten.gather.default": gather,
-    **dict.fromkeys(
-        (
-            "aten.scatter.value",
-            "aten.scatter.src",
-            "aten.scatter_add.default",
-            "aten.scatter_reduce.two",
-        ),
-        scatter,
-    ),
+    **dict.fromkeys((f"aten.scatter.{name}" for name in ("value", "src")), scatter),
+    **dict.fromkeys(("aten.scatter_add.default", "aten.scatter_reduce.two"), scatter),
     "aten.index_add.default": index_add,
     "aten.index_copy.default": index_add,
     "aten.index_fill.int_Scalar": index_fill,
@@ -328,7 +277,7 @@ RULES: Mapping[str, Rule] = {
     "aten.one_hot.default": one_hot,
     "aten.bucketize.Tensor": bucketize,
     "onnx.Gather": onnx_gather,
-    "onnx.GatherElements": gather_elements,
+    "onnx.GatherElements": spelled(gather, self="data", index="indices", dim="axis"),
     "onnx.GatherND": gather_nd,
     **dict.fromkeys(("onnx.Scatter", "onnx.ScatterElements"), scatter_elements),
     "onnx.ScatterND": scatter_nd,

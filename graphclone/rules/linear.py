@@ -2,170 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+import re
+from collections import Counter
+from collections.abc import Mapping
 
-from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Contraction, Scaled
+from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, spelled
+from graphclone.rules.patterns import PatternError
+from graphclone.rules.site import Cannot, Rule, Site, spelled, stated
+
+linear = stated("... i, o.. i + o..? -> ... o..", "input", "weight", "bias")
+outer = stated("i, j -> i j", "self", "vec2")
+bilinear = stated("... i, ... j, o i j + o? -> ... o", "input1", "input2", "weight", "bias")
 
 
-def linear(s: Site) -> None:
-    """``... i, o i, o? -> ... o``"""
-    x, w, b = s.tensor("input"), s.tensor("weight"), s.maybe_tensor("bias")
-    contraction = s.contract(x, [x.rank - 1], w, [w.rank - 1])
-    s.equal_all(s.axes(s.out), [*s.axes(x)[:-1], *s.axes(w)[:-1]])
-    if b is not None:
-        s.broadcast(b)
-    product(s, x, w, contraction, bias=b)
+def added_product(pattern: str, *factors: str) -> Rule:
+    """``alpha a b + beta self``."""
+    return stated(pattern, *factors, "alpha", "self", "beta")
 
 
 def matmul(s: Site) -> None:
-    """``... i k, ... k j -> ... i j``, either matrix possibly a vector."""
+    """Either matrix may be a vector."""
     a, b = _two(s)
-    product(s, a, b, _multiplied(s, a, b))
-
-
-def _multiplied(s: Site, a: Value, b: Value) -> Contraction:
-    contraction = s.contract(a, [a.rank - 1], b, [max(b.rank - 2, 0)])
-    axes = list(s.axes(s.out))
-    if b.rank > 1:
-        s.equal(axes.pop(), s.axes(b)[-1])
-    if a.rank > 1:
-        s.equal(axes.pop(), s.axes(a)[-2])
-    for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
-        s.align(batch, axes)
-    return contraction
-
-
-def added_product(equation: str, *names: str) -> Rule:
-    """``beta self + alpha a b``: a product of two operands as an einsum, and a term, which is broadcast."""
-
-    def rule(s: Site) -> None:
-        added, *factors = s.tensor("self"), *(s.tensor(name) for name in names)
-        terms, result = _parse(equation, [factor.rank for factor in factors], s.out.rank)
-        contraction = _contracted(s, terms, result, factors)
-        s.broadcast(added)
-        scaled_sum(s, [*factors, s.literal("alpha", s.number("alpha", 1))], contraction)
-        beta = s.literal("beta", s.number("beta", 1))
-        if beta.value:
-            s.require({s.out: 1, added: -1, beta: -1})
-        else:  # the term is not even looked at
-            s.irrelevant(added)
-
-    return rule
+    s.states("... i.. k, ... k j.. -> ... i.. j..", a, b, i=min(a.rank, 2) - 1, j=min(b.rank, 2) - 1)
 
 
 def tensordot(s: Site) -> None:
-    """``i.. k.., k.. j.. -> i.. j..``, any axes of the one with as many of the other."""
+    """Any axes of the one are summed over with as many of the other."""
     a, b = s.tensor("self"), s.tensor("other")
-    summed = [axis % a.rank for axis in s["dims_self"]], [axis % b.rank for axis in s["dims_other"]]
-    if any(x.size != y.size for x, y in zip(_picked(s, a, summed[0]), _picked(s, b, summed[1]), strict=True)):
-        raise Cannot("it broadcasts an axis that it sums over")
-    contraction = s.contract(a, summed[0], b, summed[1])
-    kept = [axis for x, gone in zip((a, b), summed, strict=True) for i, axis in enumerate(s.axes(x)) if i not in gone]
-    s.equal_all(s.axes(s.out), kept)
-    product(s, a, b, contraction)
-
-
-def _picked(s: Site, x: Value, indices: Sequence[int]) -> list[Axis]:
-    return [s.axes(x)[index] for index in indices]
-
-
-def outer(s: Site) -> None:
-    """``i, j -> i j``"""
-    a, b = s.tensor("self"), s.tensor("vec2")
-    s.equal_all(s.axes(s.out), [*s.axes(a), *s.axes(b)])
-    s.scale(s.out, {a: 1, b: 1})
+    left, right = [f"a{i}" for i in range(a.rank)], [f"b{i}" for i in range(b.rank)]
+    for i, j in zip(s["dims_self"], s["dims_other"], strict=True):
+        right[j] = left[i]
+    kept = [axis for axis in (*left, *right) if axis not in left or axis not in right]
+    s.states(f"{' '.join(left)}, {' '.join(right)} -> {' '.join(kept)}", a, b)
 
 
 def einsum(s: Site) -> None:
     """Any einsum in which one operand has all the axes that are summed over."""
-    equation, operands = s["equation"], s["tensors"]
-    s.get("path")
-    terms, result = _parse(equation, [operand.rank for operand in operands], s.out.rank)
-    scaled_sum(s, operands, _contracted(s, terms, result, operands))
+    s.ignores("path")
+    left, arrow, result = s["equation"].replace(" ", "").partition("->")
+    if not arrow:
+        result = "..." + "".join(sorted(letter for letter in left if letter.isalpha() and left.count(letter) == 1))
+    try:
+        s.states(re.sub(r"([A-Za-z])", r" \1 ", f"{left}->{result}"), *s["tensors"])
+    except PatternError as error:
+        raise Cannot(error.why) from None
 
 
-def _contracted(s: Site, terms: Sequence[str], result: str, operands: Sequence[Value]) -> Contraction:
-    """Unify axes letter by letter; what is summed over."""
-    axes: dict[str, Axis] = {}
-    for term, operand in zip([*terms, result], [*operands, s.out], strict=True):
-        for letter, axis in zip(term, s.axes(operand), strict=True):
-            if letter not in axes or axes[letter].size == 1:
-                axes[letter] = axis
-            elif axis.size != 1:
-                s.equal(axes[letter], axis)
-    summed = [letter for letter in dict.fromkeys("".join(terms)) if letter not in result]
-    if any(len(set(term)) != len(term) for term in (*terms, result)):
-        raise Cannot("it takes a diagonal")
-    sides = [(x, [term.index(letter) for letter in summed])
-             for term, x in zip(terms, operands, strict=True) if set(summed) <= set(term)]  # fmt: skip
-    if not sides:
-        raise Cannot("no operand has all the axes that it sums over")
-    named = [pair for term, x in zip(terms, operands, strict=True) for pair in zip(term, s.axes(x), strict=True)]
-    if any(letter in summed and axis.size != axes[letter].size for letter, axis in named):
-        raise Cannot("it broadcasts an axis that it sums over")
-    return s.contracted(*sides)
-
-
-def bilinear(s: Site) -> None:
-    """``... i, ... j, o i j, o? -> ... o``"""
-    x, y, w, b = s.tensor("input1"), s.tensor("input2"), s.tensor("weight"), s.maybe_tensor("bias")
-    s.equal(s.axes(x)[-1], s.axes(w)[1])
-    s.equal(s.axes(y)[-1], s.axes(w)[2])
-    s.equal_all(s.axes(s.out), [*s.axes(x)[:-1], s.axes(w)[0]])
-    s.equal_all(s.axes(x)[:-1], s.axes(y)[:-1])
-    if b is not None:
-        s.broadcast(b)
-    contraction = s.contracted((w, [1, 2]))
-    scaled_sum(s, [x, y, w], contraction, bias=b)
-
-
-def grouped_mm(s: Site) -> None:
-    """Rows sorted by group, each group with its own matrix: ``r i, g i o -> r o``."""
-    x, w, ends = s.tensor("input"), s.tensor("weight"), s.tensor("offs")
-    if (x.rank, w.rank) != (2, 3):
-        raise Cannot("only rows times a stack of matrices is known")
-    contraction = s.contract(x, [1], w, [1])
-    s.pin([s.axes(x)[0], s.axes(w)[0], *s.axes(ends)], "rows and matrices belong together by position")
-    s.equal_all(s.axes(s.out), [s.axes(x)[0], s.axes(w)[2]])
-    product(s, x, w, contraction)
-
-
-def product(s: Site, x: Value, w: Value, contraction: Contraction, bias: Value | None = None) -> None:
-    """The scale of ``x w + bias``."""
-    scaled_sum(s, [x, w], contraction, bias)
-
-
-def scaled_sum(s: Site, factors: Sequence[Scaled], contraction: Contraction, bias: Value | None = None) -> None:
-    """The scale of a contraction of several factors; a bias shares it."""
-    terms: dict[Scaled, int | Fraction] = {}
-    for factor in factors:
-        terms[factor] = terms.get(factor, 0) + 1
-    s.scale(s.out, terms, contraction=contraction)
-    if bias is not None:
-        s.require({s.out: 1, bias: -1})
+grouped_mm = stated(
+    "!r i, !g i o | !e -> r o", "input", "weight", "offs", why="rows and matrices belong together by position"
+)
 
 
 def general_product(s: Site) -> None:
-    """``alpha a b + beta c``, a and b perhaps transposed, c broadcast."""
-    a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
-    s.get("alpha"), s.get("beta")
-    inner, summed = _turned(s, a, b)
-    contraction = s.contract(a, [inner], b, [summed])
-    if c is not None:
-        s.broadcast(c)
-    product(s, a, b, contraction, bias=c)
+    s.ignores("alpha", "beta")
+    a, b = _turned(s)
+    s.states(f"{a}, {b} + [i j]? -> i j", "A", "B", "C")
 
 
-def _turned(s: Site, a: Value, b: Value) -> tuple[int, int]:
-    """The axes that two matrices, perhaps transposed, are summed over; the others are those of the result."""
-    inner, rows = (0, 1) if s.get("transA") else (1, 0)
-    summed, columns = (1, 0) if s.get("transB") else (0, 1)
-    s.equal_all(s.axes(s.out), [s.axes(a)[rows], s.axes(b)[columns]])
-    return inner, summed
+def _turned(s: Site) -> tuple[str, str]:
+    """The axes of two matrices, perhaps transposed."""
+    return "k i" if s.get("transA") else "i k", "j k" if s.get("transB") else "k j"
 
 
 def quantized_product(a: str, b: str) -> Rule:
@@ -175,8 +72,10 @@ def quantized_product(a: str, b: str) -> Rule:
     """
 
     def rule(s: Site) -> None:
-        matrices = {"a": s.tensor(a), "b": s.tensor(b), "y": s.out}
-        s.pin(_multiplied(s, matrices["a"], matrices["b"]).axes, "summed over integers")
+        x, w = s.tensor(a), s.tensor(b)
+        matrices = {"a": x, "b": w, "y": s.out}
+        runs = {"i": min(x.rank, 2) - 1, "j": min(w.rank, 2) - 1}
+        s.states("| ... i.. !k, ... !k j.. -> ... i.. j..", x, w, why="summed over integers", **runs)
         for name in s.node.operands:
             value = s.maybe_tensor(name)
             if value is not None and value not in matrices.values():
@@ -192,8 +91,9 @@ def quantized_general_product(s: Site) -> None:
     the sum, or where the result is rounded to integers again.
     """
     a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
-    inner, summed = _turned(s, a, b)
-    s.equal(s.axes(a)[inner], s.axes(b)[summed])
+    left, right = _turned(s)
+    summed = "!k" if c is not None or not s.out.is_float else "k"
+    axes = s.states(f"| {left}, {right} -> i j".replace("k", summed), a, b, why="summed over integers")
     for name in ("a_scale", "a_zero_point", "y_scale", "y_zero_point"):
         value = s.maybe_tensor(name)
         if value is not None and value.elements > 1:
@@ -204,12 +104,8 @@ def quantized_general_product(s: Site) -> None:
     factors: list[Scaled] = [s.tensor("a_scale"), s.tensor("b_scale")]
     if s.get("alpha", 1.0) != 1:
         factors.append(s.literal("alpha", s.number("alpha")))
-    if c is not None or not s.out.is_float:
-        s.pin(s.axes(a)[inner], "summed over integers")
     if s.out.is_float:
-        contraction = Contraction(s.node, (), (s.axes(a)[inner],))
-        s.facts.contractions.append(contraction)
-        scaled_sum(s, factors, contraction)
+        s.scale(s.out, Counter(factors), logs={axes["k"]: 1})
 
 
 def _per_line(s: Site, value: Value, matrix: Value, *, per_column: bool) -> None:
@@ -227,34 +123,14 @@ def _two(s: Site) -> tuple[Value, Value]:
     raise Cannot("its operands have unknown names")
 
 
-def _parse(equation: str, ranks: list[int], out_rank: int) -> tuple[list[str], str]:
-    """Terms and result of an einsum, an ellipsis spelled out in capital letters from the end."""
-    left, arrow, result = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if not arrow:
-        result = "..." + "".join(sorted(letter for letter in left if letter.isalpha() and left.count(letter) == 1))
-    hidden = "".join(chr(0x100 + i) for i in range(max(ranks, default=0)))
-
-    def letters(term: str, rank: int) -> str:
-        missing = rank - len(term.replace("...", ""))
-        return term.replace("...", hidden[len(hidden) - missing :] if missing else "")
-
-    return [letters(term, rank) for term, rank in zip(terms, ranks, strict=True)], letters(result, out_rank)
-
-
 RULES: Mapping[str, Rule] = {
     "aten.linear.default": linear,
-    "aten.matmul.default": matmul,
-    "aten.mm.default": matmul,
-    "aten.bmm.default": matmul,
-    "aten.mv.default": matmul,
-    "aten.dot.default": matmul,
-    "aten.vdot.default": matmul,
-    "aten.addmm.default": added_product("ik,kj->ij", "mat1", "mat2"),
-    "aten.baddbmm.default": added_product("bik,bkj->bij", "batch1", "batch2"),
-    "aten.addbmm.default": added_product("bik,bkj->ij", "batch1", "batch2"),
-    "aten.addmv.default": added_product("ik,k->i", "mat", "vec"),
-    "aten.addr.default": added_product("i,j->ij", "vec1", "vec2"),
+    **dict.fromkeys((f"aten.{name}.default" for name in ("matmul", "mm", "bmm", "mv", "dot", "vdot")), matmul),
+    "aten.addmm.default": added_product("i k, k j, # + [i j], # -> i j", "mat1", "mat2"),
+    "aten.baddbmm.default": added_product("b i k, b k j, # + [b i j], # -> b i j", "batch1", "batch2"),
+    "aten.addbmm.default": added_product("b i k, b k j, # + [i j], # -> i j", "batch1", "batch2"),
+    "aten.addmv.default": added_product("i k, k, # + [i], # -> i", "mat", "vec"),
+    "aten.addr.default": added_product("i, j, # + [i j], # -> i j", "vec1", "vec2"),
     "aten.outer.default": outer,
     "aten.tensordot.default": tensordot,
     "aten.einsum.default": einsum,

@@ -2,72 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 
-from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 
 
 def layer_norm(s: Site) -> None:
-    """Over the last axes; also RMS norm, which has no bias."""
-    x = s.tensor("input")
-    count = len(s["normalized_shape"])
-    axes = s.axes(x)[x.rank - count :]
-    for i, axis in enumerate(axes):
+    """Also RMS norm, which has no bias."""
+    s.ignores("cudnn_enable")
+    pattern = "n..? + n..? | ... ~n.. -> ... n.."
+    axes = s.states(pattern, "weight", "bias", "input", n=len(s["normalized_shape"]), why=_OVER)
+    for i, axis in enumerate(axes.named("n")):
         s.follow(("normalized_shape", i), axis)
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.get("cudnn_enable")
-    _normalise(s, x, axes, axes)
+    _rescale(s, s.tensor("input"))
 
 
 def batch_norm(s: Site) -> None:
     """With running statistics, which are those of the source, repeated; or, without any, with those of the batch."""
+    s.ignores("momentum", "cudnn_enabled")
     x = s.tensor("input")
-    s.get("momentum"), s.get("cudnn_enabled")
-    channel = s.axes(x)[1]
-    s.equal_all(s.axes(x), s.axes(s.out))
     if s.get("training", False):
         if s.has("running_mean") or s.has("running_var"):
             raise Cannot("a batch norm in training mode writes its running statistics")
-        _normalise(s, x, [s.axes(x)[0], *s.axes(x)[2:]], [channel])
-        return
-    mean, var = s.tensor("running_mean"), s.tensor("running_var")
-    s.equal(s.axes(mean)[0], channel)
-    s.equal(s.axes(var)[0], channel)
-    s.require({x: 1, mean: -1})
-    s.require({x: 2, var: -1})
-    _normalise(s, x, [], [channel])
+        s.states("c? + c? | ~b c ~x.. -> b c x..", "weight", "bias", x, why=_OVER)
+    else:
+        mean, var = s.tensor("running_mean"), s.tensor("running_var")
+        s.states("c? + c? | b c x.., c, c -> b c x..", "weight", "bias", x, mean, var)
+        s.require({x: 1, mean: -1})
+        s.require({x: 2, var: -1})
+    _rescale(s, x)
 
 
 def instance_norm(s: Site) -> None:
-    """Over the axes after the channels, each sample for itself."""
-    x = s.tensor("input")
-    if not s.get("use_input_stats", True):
+    if not s.get("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
         raise Cannot("an instance norm with running statistics")
-    if s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
-        raise Cannot("an instance norm with running statistics")
-    s.get("momentum"), s.get("cudnn_enabled")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    _normalise(s, x, s.axes(x)[2:], [s.axes(x)[1]])
+    s.ignores("momentum", "cudnn_enabled")
+    s.states("c? + c? | b c ~x.. -> b c x..", "weight", "bias", "input", why=_OVER)
+    _rescale(s, s.tensor("input"))
 
 
-def group_norm(s: Site) -> None:
-    """Channels are groups times members; it averages over members and the axes after them."""
-    _normalised_groups(s, s.tensor("input"))
-
-
-def _normalised_groups(s: Site, x: Value, *, of_groups: bool = False) -> None:
-    channel = s.axes(x)[1]
-    groups = s.system.dim(s.integer("num_groups"))
-    members = s.system.dim(channel.size // groups.size)
-    s.equal(channel, s.system.product([groups, members]))
-    s.follow(("num_groups",), groups)
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.get("cudnn_enabled")
-    _normalise(s, x, [members, *s.axes(x)[2:]], [groups if of_groups else channel])
+def group_norm(s: Site, affine: str = "(g m)") -> None:
+    s.ignores("cudnn_enabled")
+    pattern = f"{affine}? + {affine}? | b (g ~m) ~x.. -> b (g m) x.."
+    s.states(pattern, "weight", "bias", "input", g="num_groups", why=_OVER)
+    _rescale(s, s.tensor("input"))
 
 
 def weight_norm(s: Site) -> None:
@@ -84,20 +64,20 @@ def weight_norm(s: Site) -> None:
 
 
 def onnx_layer_norm(s: Site) -> None:
-    """Over the axes from one on; also RMS norm. Weight and bias are broadcast; mean and deviation are results, too."""
+    """Also RMS norm. Weight and bias are broadcast; mean and deviation are results, too."""
     x = s.tensor("X")
     start = s.axis("axis", x.rank, -1)
-    s.get("stash_type")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    _normalise(s.renamed({"eps": "epsilon", "bias": "B"}), x, s.axes(x)[start:], s.axes(x))
+    s.ignores("stash_type")
+    axes = s.states("[n..]? + [n..]? | a.. ~n.. -> a.. n..", "weight", "B", x, a=start, why=_OVER)
+    _rescale(s.renamed({"eps": "epsilon"}), x)
     for out, power in zip(s.node.outputs[1:], (1, -1), strict=False):
-        s.equal_all(s.axes(x)[:start], s.axes(out)[:start])
+        s.equal_all(axes.named("a"), s.axes(out)[:start])
         s.scale(out, {x: power})
 
 
 def onnx_batch_norm(s: Site) -> None:
     """With the statistics of the source, repeated."""
-    s.get("spatial"), s.get("consumed_inputs")
+    s.ignores("consumed_inputs")
     trained = s.get("training_mode", 0) or not s.get("is_test", 1) or len(s.node.outputs) > 1
     if trained or s.get("spatial", 1) != 1:
         raise Cannot("a batch norm in training mode, or of single elements")
@@ -112,31 +92,23 @@ def _own(s: Site, name: str) -> str:
 
 def onnx_group_norm(s: Site) -> None:
     """Weight and bias are of channels, or up to opset 20 of groups."""
-    x, weight = s.tensor("X"), s.tensor("scale")
-    groups = s.integer("num_groups")
-    s.get("stash_type")
-    names = {"input": "X", "weight": "scale", "eps": "epsilon"}
-    if weight.elements == x.shape[1]:  # type: ignore[index]
-        group_norm(s.renamed(names))
-        return
-    if weight.elements != groups:
+    s.ignores("stash_type")
+    elements, channels = s.tensor("scale").elements, (s.tensor("X").shape or ())[1]
+    if elements not in (channels, s.integer("num_groups")):
         raise Cannot("a group norm whose weight is of neither channels nor groups")
-    _normalised_groups(s.renamed(names), x, of_groups=True)
+    site = s.renamed({"input": "X", "weight": "scale", "eps": "epsilon"})
+    group_norm(site, "(g m)" if elements == channels else "g")
 
 
 def lp_norm(s: Site) -> None:
-    """``x / |x|``, whose norm grows with its copies."""
-    x = s.tensor("input")
-    axis = s.axes(x)[s.axis("axis", x.rank, -1)]
+    axes = s.states("| a.. ~n b.. -> a.. n b..", "input", a=s.integer("axis", -1), why="normed over")
     power = exact(1 / s.integer("p", 2))
     assert power is not None
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.uniform(axis, "normed over")
-    s.scale(s.out, {}, logs={axis: -power})
+    s.scale(s.out, {}, logs={axes["n"]: -power})
 
 
 def mean_variance_norm(s: Site) -> None:
-    """Mean 0 and variance 1 over axes; what keeps it from dividing by 0 is fixed."""
+    """What keeps it from dividing by 0 is fixed."""
     x = s.tensor("X")
     s.equal_all(s.axes(x), s.axes(s.out))
     for axis in s.get("axes", [0, 2, 3]):
@@ -146,19 +118,14 @@ def mean_variance_norm(s: Site) -> None:
 
 
 def local_response_norm(s: Site) -> None:
-    """Over neighbouring channels."""
-    x = s.tensor("X")
-    for name in ("size", "alpha", "beta", "bias"):
-        s.get(name)
-    s.pin(s.axes(x)[1], "taken in order")
-    s.equal_all(s.axes(x), s.axes(s.out))
+    s.ignores("size", "alpha", "beta", "bias")
+    s.states("| b !c x.. -> b c x..", "X", why="taken in order")
 
 
 def quantize(s: Site) -> None:
     """``x / scale``, rounded, and a zero point added: by tensor, or along an axis."""
     x, scale = s.tensor("x"), s.tensor("y_scale")
-    for name in ("saturate", "output_dtype", "precision"):
-        s.get(name)
+    s.ignores("saturate", "output_dtype", "precision")
     _quantized(s, x, scale, "y_zero_point")
     s.require({x: 1, scale: -1})
     s.scale(s.out, {})
@@ -167,7 +134,7 @@ def quantize(s: Site) -> None:
 def dequantize(s: Site) -> None:
     """``(x - zero point) scale``: what x is replicated by, the scale may be multiplied with."""
     x, scale = s.tensor("x"), s.tensor("x_scale")
-    s.get("output_dtype")
+    s.ignores("output_dtype")
     _quantized(s, x, scale, "x_zero_point")
     s.scale(s.out, {scale: 1})
 
@@ -196,23 +163,16 @@ def dynamic_quantize(s: Site) -> None:
     s.scale(s.node.outputs[1], {x: 1})
 
 
-def _normalise(s: Site, x: Value, over: Sequence[Axis], affine: Sequence[Axis]) -> None:
-    """What all have in common: averages over axes, then weight and bias along others."""
-    weight, bias = s.maybe_tensor("weight"), s.maybe_tensor("bias")
+_OVER = "normalised over"
+
+
+def _rescale(s: Site, x: Value) -> None:
+    """A norm swallows the scale of its input, if its epsilon follows."""
     eps = s.get("eps")
-    for axis in over:
-        s.uniform(axis, "normalised over")
-    for parameter in (weight, bias):
-        if parameter is not None:
-            s.align(s.axes(parameter), affine)
     if eps is None:  # a default that cannot be rescaled
         s.require({x: 1})
     elif eps:
         s.require({x: 2, s.literal("eps", eps): -1})
-    terms: dict[Scaled, int] = {} if weight is None else {weight: 1}
-    s.scale(s.out, terms)
-    if bias is not None:
-        s.require({s.out: 1, bias: -1})
 
 
 RULES: Mapping[str, Rule] = {

@@ -8,13 +8,13 @@ from fractions import Fraction
 
 from graphclone.analysis.facts import Literal, Scaled
 from graphclone.graph.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
+from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
 
 
 def _broadcast(s: Site, *values: Value) -> None:
     """Tensors are aligned from the right; ONNX up to opset 6 may lay the second along axes from a given one."""
     axis = s.get("axis")
-    s.get("broadcast"), s.get("consumed_inputs")
+    s.ignores("broadcast", "consumed_inputs")
     if axis is None or len(values) == 1:
         s.broadcast(*values)
         return
@@ -26,8 +26,7 @@ def _broadcast(s: Site, *values: Value) -> None:
 
 def elementwise(s: Site) -> None:
     """All tensors are broadcast; non-linear, so every scale is 1. Options are plain numbers."""
-    for name in s.node.operands:
-        s.get(name)
+    s.ignores(*s.node.operands)
     _broadcast(s, *s.tensors)
 
 
@@ -85,10 +84,8 @@ def cast_like(s: Site) -> None:
     """The first operand in the dtype of the second, whose layout says nothing."""
     x = s.tensor("self")
     s.irrelevant(s.tensor("other"))
-    for name in ("non_blocking", "copy", "memory_format", "saturate", "round_mode"):
-        s.get(name)
-    s.broadcast(x)
-    s.same_scale(s.out, x)
+    s.ignores("non_blocking", "copy", "memory_format", "saturate", "round_mode")
+    s.states("... -> ...", x)
     _shows_all(s, x)
 
 
@@ -116,16 +113,11 @@ def random_slope(s: Site) -> None:
 
 def prelu(s: Site) -> None:
     """A leaky ReLU with one slope, or one for each channel, which is the second axis."""
-    x, slope = s.tensor("self"), s.tensor("weight")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    if slope.rank and s.axes(slope)[0].size > 1:
-        s.equal(s.axes(slope)[0], s.axes(x)[1])
-    s.require({slope: 1})
-    s.same_scale(s.out, x)
+    pattern = "b c x.. | c -> b c x.." if s.tensor("weight").elements > 1 else "... | n.. -> ..."
+    s.states(pattern, "self", "weight")
 
 
 def power_of(exponent: Fraction | int) -> Rule:
-    """x to a fixed power."""
 
     def power(s: Site) -> None:
         x = s.tensor("self")
@@ -144,9 +136,8 @@ def pow_scalar(s: Site) -> None:
 
 
 def add(s: Site) -> None:
-    """x + alpha y; both have the scale of the result."""
     x, y = s.get("self"), s.get("other")
-    s.get("alpha")
+    s.ignores("alpha")
     _broadcast(s, *s.tensors)
     if isinstance(x, Value) and isinstance(y, Value):
         if x.is_tensor and y.is_tensor:
@@ -166,7 +157,6 @@ def subtract(s: Site) -> None:
 
 
 def multiply(s: Site) -> None:
-    """x y: scales multiply."""
     _broadcast(s, *s.tensors)
     s.scale(s.out, _terms(s, 1))
 
@@ -185,8 +175,7 @@ def divide(s: Site) -> None:
 def choose(s: Site) -> None:
     """One of several values per element (where, masked_fill, maximum): they and the result share one scale."""
     s.broadcast(*s.tensors)
-    for name in ("condition", "mask", "non_blocking"):
-        s.get(name)
+    s.ignores("condition", "mask", "non_blocking")
     chosen: list[Scaled] = []
     for name in ("self", "other", "src", "value"):
         operand = s.get(name)
@@ -204,55 +193,32 @@ def product_added(sign: int) -> Rule:
 
     def rule(s: Site) -> None:
         x, a, b = s.tensor("self"), s.tensor("tensor1"), s.tensor("tensor2")
-        s.get("value")
-        s.broadcast(x, a, b)
-        s.scale(s.out, {x: 1})
+        s.ignores("value")
+        s.states("... | ..., ... -> ...", x, a, b)
         s.require(_sum((a, 1), (b, sign), (x, -1)))
 
     return rule
 
 
-def interpolate(s: Site) -> None:
-    """x + weight (y - x)"""
-    x, y, weight = s.tensor("self"), s.tensor("end"), s.get("weight")
-    s.broadcast(*s.tensors)
-    s.same_scale(s.out, x, y)
-    if isinstance(weight, Value) and weight.is_tensor:
-        s.require({weight: 1})
+interpolate = stated("... + ... | ...? -> ...", "self", "end", "weight")
+"""x + weight (y - x)"""
 
 
 def glu(s: Site) -> None:
-    """x[first half] * sigmoid(x[second half]): the axis is a concat of two halves."""
-    x = s.tensor("self")
-    axis = s.axis("dim", x.rank, -1)
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        s.equal(a, s.system.concat([b, b]) if i == axis else b)
+    s.states("| a.. (h + h) b.. -> a.. h b..", "self", a=s.integer("dim", -1))
 
 
-def complex_of(s: Site) -> None:
-    """From real and imaginary parts."""
-    parts = s.tensor("real"), s.tensor("imag")
-    s.broadcast(*parts)
-    s.same_scale(s.out, *parts)
-
-
-def polar(s: Site) -> None:
-    """From absolute values, which have the scale of the result, and angles."""
-    length, angle = s.tensor("abs"), s.tensor("angle")
-    s.broadcast(length, angle)
-    s.require({angle: 1})
-    s.scale(s.out, {length: 1})
+complex_of = stated("... + ... -> ...", "real", "imag")
+polar = stated("... | ... -> ...", "abs", "angle")
 
 
 def onnx_dropout(s: Site) -> None:
     """Nothing, once the model is trained; the mask says that all elements are kept."""
     x = s.tensor("data")
-    s.get("ratio"), s.get("seed"), s.get("consumed_inputs")
+    s.ignores("ratio", "seed", "consumed_inputs")
     if s.get("training_mode", False) is not False or s.get("is_test", 1) != 1:
         raise Cannot("dropout in training mode")
-    for out in s.node.outputs:
-        s.equal_all(s.axes(x), s.axes(out))
-    s.same_scale(s.out, x)
+    s.states("... -> ..., ...?", x)
     s.shows(s.out, x, range(x.rank))
 
 
@@ -264,18 +230,13 @@ def onnx_power(s: Site) -> None:
         spelled(pow_scalar, self="X", exponent="Y")(s)
 
 
-def onnx_prelu(s: Site) -> None:
-    """A leaky ReLU whose slopes are broadcast."""
-    x, slope = s.tensor("X"), s.tensor("slope")
-    s.broadcast(x, slope)
-    s.require({slope: 1})
-    s.same_scale(s.out, x)
+onnx_prelu = stated("... | ... -> ...", "X", "slope")
 
 
 def bounded(s: Site) -> None:
     """Between two bounds; those that are literals may be scaled along."""
     x = s.tensor("input")
-    s.get("consumed_inputs")
+    s.ignores("consumed_inputs")
     s.broadcast(*s.tensors)
     scaled: list[Scaled] = [s.out, x]
     for name in ("min", "max"):
@@ -291,7 +252,7 @@ def bounded(s: Site) -> None:
 def several(s: Site) -> None:
     """The sum, mean, maximum or minimum of any number of operands, which share one scale with the result."""
     scaled: list[Scaled] = [s.out]
-    s.get("consumed_inputs")
+    s.ignores("consumed_inputs")
     for i, operand in enumerate(s["data_0"]):
         if isinstance(operand, Value):
             scaled.append(operand)
@@ -304,12 +265,9 @@ def several(s: Site) -> None:
 
 
 def gated(s: Site) -> None:
-    """``swish(A) B``: linear in B."""
-    a, b = s.tensor("A"), s.tensor("B")
-    s.get("alpha")
-    s.broadcast(a, b)
-    s.require({a: 1})
-    s.scale(s.out, {b: 1})
+    """``swish(A) B``"""
+    s.ignores("alpha")
+    s.states("... | ... -> ...", "B", "A")
 
 
 def _numbers(s: Site, name: str, value: Operand) -> list[Scaled]:

@@ -16,8 +16,7 @@ def layers(gates: int) -> Rule:
     def rule(s: Site) -> None:
         x = s.tensor("input")
         states = s["hx"] if isinstance(s["hx"], list) else [s["hx"]]
-        for name in ("num_layers", "dropout", "train", "batch_first"):
-            s.get(name)
+        s.ignores("num_layers", "dropout", "train", "batch_first")
         directions = 2 if s.get("bidirectional", False) else 1
         params, plain = s["params"], 4 if s["has_biases"] else 2
         per_cell, rest = divmod(len(params), directions * s["num_layers"])

@@ -9,7 +9,7 @@ from fractions import Fraction
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
+from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
 
 
 def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
@@ -26,7 +26,7 @@ def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
 
 def mean(s: Site) -> None:
     x = s.tensor("self")
-    s.get("dtype")
+    s.ignores("dtype")
     for axis in _reduced(s, x):
         s.uniform(axis, "averaged over")
     s.same_scale(s.out, x)
@@ -34,7 +34,7 @@ def mean(s: Site) -> None:
 
 def total(s: Site) -> None:
     x = s.tensor("self")
-    s.get("dtype")
+    s.ignores("dtype")
     axes = _reduced(s, x)
     if not s.out.is_float:
         s.pin(axes, "counted")
@@ -46,7 +46,7 @@ def total(s: Site) -> None:
 def norm(s: Site) -> None:
     """The p-norm grows by the p-th root of the number of copies."""
     x, order = s.tensor("self"), s.get("ord", s.get("p", 2))
-    s.get("dtype")
+    s.ignores("dtype")
     axes = _reduced(s, x)
     if s.node.op == "aten.linalg_norm.default" and len(axes) == 2 and s.get("ord") is not None:
         raise Cannot("a matrix norm")
@@ -54,13 +54,10 @@ def norm(s: Site) -> None:
 
 
 def distance(s: Site) -> None:
-    """``... p m, ... r m -> ... p r``, the p-norms of the differences of rows."""
+    s.ignores("compute_mode")
+    axes = s.states("| ... p m, ... r m -> ... p r", "x1", "x2")
     a, b = s.tensor("x1"), s.tensor("x2")
-    s.get("compute_mode")
-    s.equal(s.axes(a)[-1], s.axes(b)[-1])
-    s.broadcast(a, out=(*s.axes(s.out)[:-1], s.axes(a)[-1]))
-    s.broadcast(b, out=(*s.axes(s.out)[:-2], s.axes(s.out)[-1], s.axes(b)[-1]))
-    _normed(s, [s.axes(a)[-1]], {a: 1}, s.get("p", 2))
+    _normed(s, [axes["m"]], {a: 1}, s.get("p", 2))
     s.require({a: 1, b: -1})
 
 
@@ -127,7 +124,6 @@ def extreme(s: Site) -> None:
 
 
 def position(s: Site) -> None:
-    """argmax and argmin; of all elements where no axis is given."""
     x = s.tensor("self")
     s.pin(_reduced(s, x), "searched for a position")
 
@@ -140,77 +136,48 @@ def logical(s: Site) -> None:
 def unknown_sum(s: Site) -> None:
     """Reductions that copies would change: their axes keep their size."""
     x = s.tensor("self")
-    s.get("dtype"), s.get("ord"), s.get("p")
+    s.ignores("dtype", "ord", "p")
     s.pin(_reduced(s, x), "reduced over")
 
 
 def softmax(s: Site) -> None:
-    """n copies share what one had: the result is n times smaller."""
-    x = s.tensor("self")
-    axis = s.axes(x)[s.axis("dim", x.rank, -1)]
-    s.get("dtype"), s.get("half_to_float")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.uniform(axis, "softmax over")
-    s.require({x: 1})
-    s.scale(s.out, {}, logs={axis: -1})
+    """Copies share what one had."""
+    s.ignores("dtype", "half_to_float")
+    axes = s.states("| a.. ~n b.. -> a.. n b..", "self", a=s.integer("dim", -1), why="softmax over")
+    s.scale(s.out, {}, logs={axes["n"]: -1})
 
 
 def ordered(s: Site) -> None:
-    """Operators along an axis whose order matters (cumsum, sort, topk): that axis keeps its size."""
-    x = s.tensor("self")
-    for name in ("dtype", "k", "descending", "stable", "largest", "sorted", "half_to_float", "n"):
-        s.get(name)
-    pinned = s.axis("dim", x.rank, -1)
-    s.pin(s.axes(x)[pinned] if x.rank else [], "taken in order")
-    for out in s.node.outputs:
-        for i, (a, b) in enumerate(zip(s.axes(x), s.axes(out), strict=True)):
-            if i == pinned:
-                s.pin(b, "taken in order")
-            else:
-                s.equal(a, b)
+    """Operators along an axis whose order matters: cumsum, sort, topk."""
+    s.ignores("dtype", "k", "descending", "stable", "largest", "sorted", "half_to_float", "n")
+    pattern = "| a.. !n b.. -> a.. !m b.., a.. !m b..?"
+    s.states(pattern, "self", a=s.integer("dim", -1), why="taken in order")
 
 
 def ordered_linear(s: Site) -> None:
-    """As ``ordered``, and values keep their scale."""
     ordered(s)
     s.scale(s.out, {s.tensor("self"): 1})
 
 
 def difference(s: Site) -> None:
     """Differences of neighbours, with something put before or after them."""
-    x = s.tensor("self")
-    axis = s.axis("dim", x.rank, -1)
-    s.get("n")
-    tensors = [t for t in (x, s.maybe_tensor("prepend"), s.maybe_tensor("append")) if t is not None]
-    for tensor in tensors:
-        for i, (a, b) in enumerate(zip(s.axes(tensor), s.axes(s.out), strict=True)):
-            if i == axis:
-                s.pin([a, b], "taken in order")
-            else:
-                s.equal(a, b)
-    s.same_scale(s.out, *tensors)
+    s.ignores("n")
+    pattern = "a.. !n b.. + a.. !p b..? + a.. !q b..? -> a.. !m b.."
+    s.states(pattern, "self", "prepend", "append", a=s.integer("dim", -1), why="taken in order")
 
 
 def triangle(s: Site) -> None:
-    """tril and triu: the last two axes keep their size."""
-    x = s.tensor("self")
-    s.get("diagonal"), s.get("upper")
-    s.pin(s.axes(x)[-2:], "cut to a triangle")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.same_scale(s.out, x)
+    s.ignores("diagonal", "upper")
+    s.states("... !i !j -> ... i j", "self", why="cut to a triangle")
 
 
-def matrix_function(s: Site) -> None:
-    """Of square matrices, in the last two axes."""
-    x = s.tensor("self")
-    s.pin(s.axes(x)[-2:], "a matrix function")
-    s.equal_all(s.axes(x), s.axes(s.out))
+matrix_function = stated("| ... !i !j -> ... i j", "self", why="a matrix function")
 
 
 def fourier(s: Site) -> None:
     """Fourier transforms: the axes they work on keep their size."""
     x = s.tensor("self")
-    s.get("n"), s.get("norm")
+    s.ignores("n", "norm")
     transformed = _transformed(s, x)
     for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
         if i in transformed:
@@ -231,8 +198,7 @@ def _transformed(s: Site, x: Value) -> list[int]:
 
 def dense_statistics(s: Site) -> None:
     """Results that depend on the numbers of the operands, not on their layout."""
-    for name in s.node.operands:
-        s.get(name)
+    s.ignores(*s.node.operands)
     s.pin_all("depends on the data")
 
 
@@ -244,7 +210,7 @@ def onnx_reduction(rule: Rule) -> Rule:
         if isinstance(axes, Value) or any(isinstance(axis, Value) for axis in axes or ()):
             raise Cannot("its axes are computed")
         if s.get("noop_with_empty_axes", 0) and not axes:
-            s.get("keepdims")
+            s.ignores("keepdims")
             s.equal_all(s.axes(x), s.axes(s.out))
         else:
             spelled(rule, self="data", dim="axes", keepdim="keepdims")(s)
@@ -253,7 +219,6 @@ def onnx_reduction(rule: Rule) -> Rule:
 
 
 def norm_of(order: int) -> Rule:
-    """The p-norm."""
 
     def rule(s: Site) -> None:
         x = s.tensor("self")
@@ -266,7 +231,6 @@ def norm_of(order: int) -> Rule:
 
 
 def squares(s: Site) -> None:
-    """The sum of squares."""
     x = s.tensor("self")
     axes = _reduced(s, x)
     if not s.out.is_float:
@@ -277,33 +241,26 @@ def squares(s: Site) -> None:
 
 
 def onnx_position(s: Site) -> None:
-    """ArgMax and ArgMin, along one axis."""
-    x = s.tensor("data")
-    s.get("select_last_index"), s.get("keepdims")
-    along = s.axis("axis", x.rank, 0)
-    kept = [axis for i, axis in enumerate(s.axes(x)) if i != along]
-    ours = [axis for i, axis in enumerate(s.axes(s.out)) if i != along or not s.get("keepdims", 1)]
-    s.pin(s.axes(x)[along], "searched for a position")
-    s.equal_all(ours, kept)
+    s.ignores("select_last_index")
+    kept = "1 " if s.get("keepdims", 1) else ""
+    s.states(f"| a.. !n b.. -> a.. {kept}b..", "data", a=s.integer("axis", 0), why="searched for a position")
 
 
 def running(s: Site) -> None:
     """CumSum and CumProd; the sums keep their scale."""
     x, axis = s.tensor("x"), s.get("axis")
-    s.get("exclusive"), s.get("reverse")
+    s.ignores("exclusive", "reverse")
     if isinstance(axis, Value):
         raise Cannot("its axis is computed")
     (number,) = axis if isinstance(axis, list) else [axis]
-    along = number % x.rank
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.pin(s.axes(x)[along], "taken in order")
+    s.states("| a.. !n b.. -> a.. n b..", x, a=number, why="taken in order")
     if s.node.op == "onnx.CumSum":
         s.scale(s.out, {x: 1})
 
 
 def greatest(s: Site) -> None:
     """TopK, whose number has been an attribute."""
-    s.get("K")
+    s.ignores("K")
     spelled(ordered_linear, self="X", dim="axis")(s)
 
 
@@ -311,17 +268,12 @@ def flattened(kind: str) -> Rule:
     """Softmax and its like up to opset 12, over all axes from one on."""
 
     def rule(s: Site) -> None:
-        x = s.tensor("input")
-        start = s.integer("axis", 1)
-        over = s.axes(x)[start + x.rank if start < 0 else start :]
-        s.equal_all(s.axes(x), s.axes(s.out))
-        if kind != "softmax":
-            s.pin(over, f"{kind} over")
-            return
-        for axis in over:
-            s.uniform(axis, "softmax over")
-        s.require({x: 1})
-        s.scale(s.out, {}, logs=_count(list(over), -1))
+        x, start = s.tensor("input"), s.integer("axis", 1)
+        mark = "~" if kind == "softmax" else "!"
+        start += x.rank if start < 0 else 0
+        axes = s.states(f"| a.. {mark}n.. -> a.. n..", x, a=start, why=f"{kind} over")
+        if kind == "softmax":
+            s.scale(s.out, {}, logs=_count(list(axes.named("n")), -1))
 
     return rule
 
@@ -329,7 +281,7 @@ def flattened(kind: str) -> Rule:
 def discrete_fourier(s: Site) -> None:
     """Along one axis; the last one holds real and imaginary parts."""
     x, axis = s.tensor("input"), s.get("axis")
-    s.get("dft_length"), s.get("inverse"), s.get("onesided")
+    s.ignores("dft_length", "inverse", "onesided")
     if isinstance(axis, Value):
         raise Cannot("its axis is computed")
     if axis is None and x.rank != 3:  # the default was 1 before it was -2
@@ -345,44 +297,33 @@ def discrete_fourier(s: Site) -> None:
 
 
 def short_time_fourier(s: Site) -> None:
-    """``b time (re im) -> b frame frequency (re im)``, every frame multiplied by a window."""
-    x, window = s.tensor("signal"), s.maybe_tensor("window")
-    s.get("frame_step"), s.get("frame_length"), s.get("onesided")
-    s.equal(s.axes(x)[0], s.axes(s.out)[0])
-    s.pin([*s.axes(x)[1:], *s.axes(s.out)[1:], *(s.axes(window) if window else ())], "Fourier transformed")
-    s.scale(s.out, {x: 1, window: 1} if window else {x: 1})
+    """Time becomes frames of frequencies, every frame multiplied by a window."""
+    s.ignores("frame_step", "frame_length", "onesided")
+    s.states("b !t.., !w? -> b !f..", "signal", "window", why="Fourier transformed")
 
 
-def determinant(s: Site) -> None:
-    """``... m m -> ...``"""
-    x = s.tensor("X")
-    s.pin(s.axes(x)[-2:], "a determinant")
-    s.equal_all(s.axes(x)[:-2], s.axes(s.out))
+determinant = stated("| ... !i !j -> ...", "X", why="a determinant")
 
 
 def likelihood(s: Site) -> None:
-    """``n c ..., n ... -> n ...``, the negative logarithm of the likelihood of the class that the target names."""
-    x, target, weight = s.tensor("input"), s.tensor("target"), s.maybe_tensor("weight")
-    s.get("ignore_index")
-    s.pin(s.axes(x)[1], "its elements are classes")
-    if weight is not None:
-        s.equal(s.axes(weight)[0], s.axes(x)[1])
-    s.equal_all([s.axes(x)[0], *s.axes(x)[2:]], s.axes(target))
-    _averaged(s, x, target, weight)
+    """The negative logarithm of the likelihood of the class that the target names."""
+    s.ignores("ignore_index")
+    s.states("| n !c d.., n d.., c?", "input", "target", "weight", why=_CLASSES)
+    _averaged(s, s.tensor("input"), s.tensor("target"), s.maybe_tensor("weight"))
 
 
 def cross_entropy(s: Site) -> None:
     """As ``likelihood``, of a softmax, whose logarithm is another result."""
-    x, target, weight = s.tensor("scores"), s.tensor("labels"), s.maybe_tensor("weights")
-    s.get("ignore_index")
-    s.pin(s.axes(x)[1], "its elements are classes")
-    if weight is not None:
-        s.equal(s.axes(weight)[0], s.axes(x)[1])
-    s.equal_all([s.axes(x)[0], *s.axes(x)[2:]], s.axes(target))
+    x = s.tensor("scores")
+    s.ignores("ignore_index")
+    s.states("| n !c d.., n d.., c?", x, "labels", "weights", why=_CLASSES)
     for out in s.node.outputs[1:]:
         s.equal_all(s.axes(x), s.axes(out))
     s.require({x: 1})
-    _averaged(s, None, target, weight)
+    _averaged(s, None, s.tensor("labels"), s.maybe_tensor("weights"))
+
+
+_CLASSES = "its elements are classes"
 
 
 def _averaged(s: Site, x: Value | None, target: Value, weight: Value | None) -> None:

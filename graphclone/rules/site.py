@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.analysis.facts import Balance, Contraction, Facts, Follow, Literal, Refusal, Scaled
 from graphclone.graph.ir import Node, Operand, Path, Value, values_in
+from graphclone.rules.binding import Binding, Cannot, Hint
+from graphclone.rules.patterns import Pattern, PatternError, Term, parse
+
+__all__ = ["Cannot", "Rule", "Site", "exact", "refused", "spelled", "stated"]
 
 Rule = Callable[["Site"], None]
 """Says what a node means for axes and scales. What it leaves unsaid about scales is taken as non-linear."""
-
-
-class Cannot(Exception):
-    """A rule meets something it cannot state: every axis of the node is pinned, with this reason."""
 
 
 class Site:
@@ -59,8 +60,8 @@ class Site:
 
     def get(self, name: str, default: Any = None) -> Operand:
         """The operand, or a default where the node does not give it."""
-        found = self.node.operands.get(self._name(name))
-        return default if found is None else found
+        operand = self.node.operands.get(self._name(name))
+        return default if operand is None else operand
 
     def operand(self, path: Path) -> Operand:
         """The operand at a path."""
@@ -72,6 +73,11 @@ class Site:
         if not isinstance(operand, Value) or not operand.is_tensor:
             raise Cannot(f"its {name} is no tensor")
         return operand
+
+    def ignores(self, *names: str) -> None:
+        """Options that say nothing about axes or scales."""
+        for name in names:
+            self._name(name)
 
     def maybe_tensor(self, name: str) -> Value | None:
         """The operand if it is a tensor."""
@@ -188,6 +194,61 @@ class Site:
         self.picks(out, value)
         self.facts.moved.add(out)
 
+    # Patterns
+
+    def states(self, pattern: str, *operands: str | Scaled | None, why: str = "", **hints: Hint) -> Binding:
+        """State a pattern, a line such as ``... i, o i + o? -> ... o``; see ``graphclone.rules.patterns``.
+
+        Args:
+            pattern: what the operator does.
+            operands: what its terms stand for, in order: names of operands, or values; None for one that is missing.
+            why: a reason for what keeps its size, or is averaged over; the op itself if there is none.
+            hints: what the rule says of names. A number is the size of an axis, or the length of a run; a negative one
+                counts from the end of the first tensor that has the run. The name of an operand says that it is the
+                size of an axis, which it follows.
+
+        Returns:
+            the axes that the names in the pattern stand for.
+
+        Raises:
+            PatternError: the pattern is malformed, or the operands are not as many as its terms.
+            Cannot: the tensors do not have the axes of their terms.
+        """
+        form = parse(pattern)
+        if len(operands) != len(form.operands):
+            raise PatternError(f"{len(operands)} operands for {len(form.operands)} terms", pattern)
+        values = [self._meant(term, operand) for term, operand in zip(form.operands, operands, strict=True)]
+        results = self.node.outputs[: len(form.results)]
+        if not all(term.optional for term in form.results[len(results) :]):
+            raise Cannot("it has fewer results")
+        tensors = [value if isinstance(value, Value) else None for value in (*values, *results)]
+        binding = Binding(self, form, tensors, why or self.node.op)
+        binding.state(hints)
+        self._multiply(form, binding, values)
+        return binding
+
+    def _meant(self, term: Term, operand: str | Scaled | None) -> Scaled | None:
+        """What a term stands for."""
+        if not isinstance(operand, str):
+            return operand
+        if term.is_number:
+            return self.literal(operand, self.number(operand, 1))
+        return self.maybe_tensor(operand) if term.optional else self.tensor(operand)
+
+    def _multiply(self, form: Pattern, binding: Binding, values: Sequence[Scaled | None]) -> None:
+        """State the scale of a sum of products."""
+        for i, positions in enumerate(form.products):
+            factors = [value for place in positions if (value := values[place]) is not None]
+            sides = binding.sides(positions)
+            contraction = self.contracted(*sides) if sides else None
+            if i == 0:
+                self.scale(self.out, Counter(factors), contraction=contraction)
+            elif any(isinstance(factor, Literal) and not factor.value for factor in factors):
+                self.unscaled |= {factor for factor in factors if isinstance(factor, Value)}  # nothing is left of them
+            elif factors:
+                powers = {factor: -count for factor, count in Counter(factors).items()}
+                self.require({self.out: 1, **powers}, contraction)
+
     def broadcast(self, *values: Value, out: Value | Sequence[Axis] | None = None) -> None:
         """Tensors and the result are aligned from the right."""
         out = self.out if out is None else out
@@ -292,6 +353,16 @@ class Site:
         for name, operand in self.node.operands.items():
             if name not in self.read and (_says_something(operand) or any(True for _ in values_in(operand))):
                 yield name
+
+
+def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Rule:
+    """A rule that is one pattern; see ``Site.states``."""
+    parse(pattern)
+
+    def rule(s: Site) -> None:
+        s.states(pattern, *operands, why=why, **hints)
+
+    return rule
 
 
 def spelled(rule: Rule, **names: str) -> Rule:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, spelled
+from graphclone.rules.site import Cannot, Rule, Site, spelled, stated
 
 
 def reshape(s: Site) -> None:
@@ -32,13 +32,11 @@ def reshape_as(s: Site) -> None:
 
 
 def flatten(s: Site) -> None:
-    """Neighbouring axes become one."""
-    s.get("start_dim"), s.get("end_dim")
+    s.ignores("start_dim", "end_dim")
     _regrouped(s, s.tensor("self"))
 
 
 def unflatten(s: Site) -> None:
-    """One axis becomes several."""
     x = s.tensor("self")
     axis = s.axis("dim", x.rank)
     sizes = s["sizes"]
@@ -84,18 +82,18 @@ def follow_sizes(s: Site, name: str, axes: Sequence[Axis]) -> None:
 
 def literals(s: Site, name: str) -> Sequence[Operand]:
     """The operand, which must be a list of numbers, whether literal or computed one by one."""
-    found = s[name]
-    if not isinstance(found, list | tuple):
+    sizes = s[name]
+    if not isinstance(sizes, list | tuple):
         raise Cannot(f"its {name} is computed as a whole")
-    return found
+    return sizes
 
 
 def constants(s: Site, name: str) -> Sequence[int]:
     """The operand, which must be a list of literal numbers."""
-    found = literals(s, name)
-    if any(isinstance(item, Value) for item in found):
+    sizes = literals(s, name)
+    if any(isinstance(item, Value) for item in sizes):
         raise Cannot(f"its {name} are computed")
-    return [int(item) for item in found]
+    return [int(item) for item in sizes]
 
 
 def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
@@ -161,7 +159,7 @@ def expand(s: Site) -> None:
     for name in ("size", "shape"):
         if s.has(name):
             follow_sizes(s, name, s.axes(s.out))
-    s.get("implicit")
+    s.ignores("implicit")
     s.broadcast(x)
     s.moves(s.out, x)
 
@@ -222,73 +220,45 @@ def _repeat_axis(s: Site, path: tuple[str | int, ...], axis: Axis | None, out: A
     s.equal(out, s.system.product(factors))
 
 
-def as_complex(s: Site) -> None:
-    """Pairs of numbers, in the last axis, become complex ones."""
-    _paired(s, s.axes(s.tensor("self")), s.axes(s.out))
-
-
-def as_real(s: Site) -> None:
-    """Complex numbers become pairs, in a new last axis."""
-    _paired(s, s.axes(s.out), s.axes(s.tensor("self")))
-
-
-def _paired(s: Site, pairs: Sequence[Axis], single: Sequence[Axis]) -> None:
-    s.pin(pairs[-1], "real and imaginary part")
-    s.equal_all(pairs[:-1], single)
-    s.same_scale(s.out, s.tensor("self"))
+_PARTS = "real and imaginary part"
+as_complex = stated("... 2 -> ...", "self", why=_PARTS)
+as_real = stated("... -> ... 2", "self", why=_PARTS)
 
 
 def element(s: Site) -> None:
     """A number out of a vector of numbers."""
-    s.get("index")
+    s.ignores("index")
     s.pin(s.axes(s.tensor("self")), "read number by number")
 
 
 def pack(s: Site) -> None:
     """A vector of numbers: literals are those of the source, whatever has grown."""
-    s.get("items")
+    s.ignores("items")
     s.pin(s.axes(s.out), "put together number by number")
 
 
 def size(s: Site) -> None:
-    """A size read as a number: that axis keeps it."""
     x = s.tensor("self")
     s.pin(s.axes(x)[s.axis("dim", x.rank)], "its size is read as a number")
     s.any_scale()
 
 
 def pixel_shuffle(s: Site) -> None:
-    """``b (c r r) h w -> b c (h r) (w r)``"""
-    _shuffle_pixels(s, "upscale_factor", s.axes(s.tensor("self")), s.axes(s.out))
+    s.ignores("upscale_factor")
+    s.states("... (c !r) !y !x -> ... c !h !w", "self", why=_PIXELS)
 
 
 def pixel_unshuffle(s: Site) -> None:
-    """``b c (h r) (w r) -> b (c r r) h w``"""
-    _shuffle_pixels(s, "downscale_factor", s.axes(s.out), s.axes(s.tensor("self")))
+    s.ignores("downscale_factor")
+    s.states("... c !h !w -> ... (c !r) !y !x", "self", why=_PIXELS)
 
 
-def _shuffle_pixels(s: Site, name: str, deep: Sequence[Axis], wide: Sequence[Axis]) -> None:
-    ratio = s.integer(name)
-    s.pin([*deep[-2:], *wide[-2:]], "pixels are shuffled")
-    s.equal_all(deep[:-3], wide[:-3])
-    square = s.system.dim(ratio * ratio, s.why("pixels are shuffled"))
-    s.equal(deep[-3], s.system.product([wide[-3], square]))
-    s.same_scale(s.out, s.tensor("self"))
+_PIXELS = "pixels are shuffled"
 
 
 def channel_shuffle(s: Site) -> None:
-    """``b (g c) ... -> b (c g) ...``"""
-    x = s.tensor("self")
-    axis, out = s.axes(x)[1], s.axes(s.out)[1]
-    groups = s.system.dim(s.integer("groups"))
-    channels = s.system.dim(axis.size // groups.size)
-    s.follow(("groups",), groups)
-    s.equal(axis, s.system.product([groups, channels]))
-    s.equal(out, s.system.product([channels, groups]))
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        if i != 1:
-            s.equal(a, b)
-    s.moves(s.out, x)
+    s.states("| b (g c) ... -> b (c g) ...", "self", g="groups")
+    s.moves(s.out, s.tensor("self"))
 
 
 def onnx_reshape(s: Site) -> None:
@@ -305,11 +275,8 @@ def onnx_reshape(s: Site) -> None:
 
 
 def onnx_flatten(s: Site) -> None:
-    """The axes before one, and the others, become two."""
-    x = s.tensor("input")
-    cut = s.integer("axis", 1)
-    for axis, factors in zip(s.axes(s.out), (s.axes(x)[:cut], s.axes(x)[cut:]), strict=True):
-        s.equal(axis, s.system.product(factors))
+    x, cut = s.tensor("input"), s.integer("axis", 1)
+    s.states("| a.. b.. -> (a..) (b..)", x, a=cut if cut >= 0 else cut + x.rank)
     s.moves(s.out, x)
 
 
@@ -341,7 +308,6 @@ def onnx_expand(s: Site) -> None:
 
 
 def count(s: Site) -> None:
-    """The number of elements."""
     s.pin(s.axes(s.tensor("data")), "its elements are counted")
     s.any_scale()
 

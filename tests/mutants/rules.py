@@ -76,6 +76,37 @@ _STATEMENTS: tuple[Mutant, ...] = (
         of_torch("pow.Tensor_Scalar"),
     ),
     Mutant(
+        "patterns: averaged axes are read as pinned ones, and pinned ones as averaged",
+        "graphclone/rules/patterns.py",
+        '(self.pinned if token[0] == "!" else self.even).add(text)',
+        '(self.pinned if token[0] == "~" else self.even).add(text)',
+        ("tests/rules/test_rules_patterns.py",),
+    ),
+    Mutant(
+        "patterns: an operand may lack its last axes instead of its first",
+        "graphclone/rules/patterns.py",
+        "[max(-rest, 0) :]",
+        "[: rank]",
+        ("tests/rules/test_rules_patterns.py",),
+    ),
+    Mutant(
+        "binding: a contracted axis of size 1 is broadcast",
+        "graphclone/rules/binding.py",
+        "if isinstance(atom, Name) and atom in keys and axis.size != self.bound[atom].size:",
+        "if False:",
+        (
+            "tests/rules/test_rules_patterns.py",
+            "tests/rules/test_rules_pins.py::test_what_is_not_understood_is_refused",
+        ),
+    ),
+    Mutant(
+        "binding: the literals of a pattern are not rewritten",
+        "graphclone/rules/binding.py",
+        "self.site.follow((value,), axis)",
+        "pass",
+        ("tests/rules/test_rules_patterns.py", *of_torch("channel_shuffle.default")),
+    ),
+    Mutant(
         "rules: what is written into has a scale of its own",
         "graphclone/rules/__init__.py",
         "site.require({target: 1, site.out: -1})",
@@ -102,50 +133,50 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "linear: a matrix is contracted over its last axis",
         "graphclone/rules/linear.py",
-        "[max(b.rank - 2, 0)]",
-        "[b.rank - 1]",
+        's.states("... i.. k, ... k j..',
+        's.states("... i.. k, ... j.. k',
         of_torch("matmul.default"),
     ),
     Mutant(
-        "linear: a bias need not have the scale of the sum",
-        "graphclone/rules/linear.py",
-        "s.require({s.out: 1, bias: -1})",
+        "site: a bias need not have the scale of the sum",
+        "graphclone/rules/site.py",
+        "self.require({self.out: 1, **powers}, contraction)",
         "pass",
         of_torch("linear.default", "addmm.default"),
     ),
     Mutant(
-        "linear: a factor that occurs twice counts once",
-        "graphclone/rules/linear.py",
-        "terms[factor] = terms.get(factor, 0) + 1",
-        "terms[factor] = 1",
+        "site: a factor that occurs twice counts once",
+        "graphclone/rules/site.py",
+        "self.scale(self.out, Counter(factors), contraction",
+        "self.scale(self.out, dict.fromkeys(factors, 1), contraction",
         (*of_torch("matmul.default", "mm.default"), *_GRAPHS),
     ),
     Mutant(
         "linear: Gemm transposes B when it should not",
         "graphclone/rules/linear.py",
-        '(1, 0) if s.get("transB") else (0, 1)',
-        '(0, 1) if s.get("transB") else (1, 0)',
+        '"j k" if s.get("transB") else "k j"',
+        '"k j" if s.get("transB") else "j k"',
         ("tests/formats/onnx/test_rules.py::test_a_product_sums_over_one_axis_of_each_matrix",),
     ),
     Mutant(
         "conv: channels are members times groups",
         "graphclone/rules/conv.py",
-        "s.equal(channel, s.system.product([group, s.axes(w)[1]]))",
-        "s.equal(channel, s.system.product([s.axes(w)[1], group]))",
+        'f"(g i) {x}", f"(g o) {y}")\n    pattern = f"b.. ',
+        'f"(i g) {x}", f"(g o) {y}")\n    pattern = f"b.. ',
         of_torch("conv1d.default"),
     ),
     Mutant(
         "conv: the number of groups is not rewritten",
         "graphclone/rules/conv.py",
-        's.follow(("groups",), group)',
-        's.get("groups")',
+        '"input", "weight", "bias", g=groups, why',
+        '"input", "weight", "bias", g=s.integer("groups", 1), why',
         of_torch("conv1d.default"),
     ),
     Mutant(
         "conv: a transposed convolution contracts its outputs",
         "graphclone/rules/conv.py",
-        "s.contracted((w, [0]))",
-        "s.contracted((w, [1]))",
+        "c {x}, c o !w.. + (!g o)? -> b.. (!g o) {y}",
+        "c {x}, o c !w.. + (!g o)? -> b.. (!g o) {y}",
         (
             *of_torch("conv_transpose1d.default"),
             "tests/rules/test_rules.py::test_contracted_operands_may_be_parameters",
@@ -154,8 +185,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "conv: a column is window times channel",
         "graphclone/rules/conv.py",
-        "s.system.product([channel, window])",
-        "s.system.product([window, channel])",
+        "-> b.. (c !k) !l",
+        "-> b.. (!k c) !l",
         of_torch("im2col.default"),
     ),
     Mutant(
@@ -168,8 +199,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "attention: query heads are groups times key heads",
         "graphclone/rules/attention.py",
-        "s.system.product([kv, group])",
-        "s.system.product([group, kv])",
+        "... (h g) l e,",
+        "... (g h) l e,",
         of_torch("scaled_dot_product_attention.default"),
     ),
     Mutant(
@@ -182,8 +213,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "attention: keys may grow in causal order",
         "graphclone/rules/attention.py",
-        's.pin([length, s.axes(k)[-2]], "causal order")',
-        's.pin([length], "causal order")',
+        's.pin([axes["l"], axes["m"]], "causal order")',
+        's.pin([axes["l"]], "causal order")',
         of_torch("scaled_dot_product_attention.default"),
     ),
     Mutant(
@@ -232,10 +263,10 @@ _NORMS: tuple[Mutant, ...] = (
         of_torch("layer_norm.default"),
     ),
     Mutant(
-        "norm: what is averaged over may be repeated unevenly",
-        "graphclone/rules/norm.py",
-        '        s.uniform(axis, "normalised over")\n',
-        "        s.axes(x)\n",
+        "binding: what is averaged over may be repeated unevenly",
+        "graphclone/rules/binding.py",
+        "self.site.uniform(axis, self.why)",
+        "pass",
         ("tests/rules/test_rules_pins.py::test_averages_need_even_copies",),
     ),
     Mutant(
@@ -255,8 +286,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "norm: groups are averaged over instead of their members",
         "graphclone/rules/norm.py",
-        "_normalise(s, x, [members, *s.axes(x)[2:]]",
-        "_normalise(s, x, [groups, *s.axes(x)[2:]]",
+        "b (g ~m) ~x..",
+        "b (~g m) ~x..",
         of_torch("group_norm.default"),
     ),
     Mutant(
@@ -269,8 +300,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "norm: a p-norm shrinks with its copies",
         "graphclone/rules/norm.py",
-        "logs={axis: -power}",
-        "logs={axis: power}",
+        'logs={axes["n"]: -power}',
+        'logs={axes["n"]: power}',
         of_onnx("LpNormalization"),
     ),
     Mutant(
@@ -290,8 +321,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "pointwise: a slope for each channel lies along the last axis",
         "graphclone/rules/pointwise.py",
-        "s.equal(s.axes(slope)[0], s.axes(x)[1])",
-        "s.equal(s.axes(slope)[0], s.axes(x)[-1])",
+        '"b c x.. | c -> b c x.."',
+        '"b x.. c | c -> b x.. c"',
         of_torch("prelu.default"),
     ),
     Mutant(
@@ -304,8 +335,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "pointwise: the weight of an interpolation has any scale",
         "graphclone/rules/pointwise.py",
-        "        s.require({weight: 1})",
-        "        s.irrelevant(weight)",
+        '"... + ... | ...? -> ..."',
+        '"... + ..., ...? -> ..."',
         of_torch("lerp.Tensor"),
     ),
     Mutant(
@@ -327,8 +358,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: shares grow with their copies",
         "graphclone/rules/reduce.py",
-        "s.scale(s.out, {}, logs={axis: -1})",
-        "s.scale(s.out, {}, logs={axis: 1})",
+        's.scale(s.out, {}, logs={axes["n"]: -1})',
+        's.scale(s.out, {}, logs={axes["n"]: 1})',
         of_torch("softmax.int"),
     ),
     Mutant(
@@ -348,8 +379,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: an axis taken in order may grow",
         "graphclone/rules/reduce.py",
-        's.pin(s.axes(x)[pinned] if x.rank else [], "taken in order")',
-        "s.axes(x)",
+        "| a.. !n b.. -> a.. !m b.., a.. !m b..?",
+        "| a.. n b.. -> a.. n b.., a.. n b..?",
         of_torch("cumsum.default", "sort.default"),
     ),
     Mutant(

@@ -16,8 +16,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "index: the rows of a table may grow",
         "graphclone/rules/index.py",
-        '    s.pin(s.axes(table)[0], "rows looked up by number")\n',
-        "",
+        "!v c.. | i.. -> i.. c..",
+        "v c.. | i.. -> i.. c..",
         of_torch("embedding.default"),
     ),
     Mutant(
@@ -30,15 +30,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "index: batch axes do not count among those taken",
         "graphclone/rules/index.py",
-        "taken = batch + number.size",
-        "taken = number.size",
+        "| b.. !x.. y.., b.. i.. !n -> b.. i.. y..",
+        "| !x.. b.. y.., b.. i.. !n -> b.. i.. y..",
         ("tests/formats/onnx/test_rules.py::test_what_is_indexed_is_pinned_and_nothing_else",),
     ),
     Mutant(
         "index: the axes of the indices come first",
         "graphclone/rules/index.py",
-        "[*axes[:axis], *s.axes(indices), *axes[axis + 1 :]]",
-        "[*s.axes(indices), *axes[:axis], *axes[axis + 1 :]]",
+        "i.. -> a.. i.. b..",
+        "i.. -> i.. a.. b..",
         ("tests/formats/onnx/test_rules.py::test_what_is_indexed_is_pinned_and_nothing_else",),
     ),
     Mutant(
@@ -65,15 +65,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "view: pixels are the outer factor of channels",
         "graphclone/rules/view.py",
-        "s.system.product([wide[-3], square])",
-        "s.system.product([square, wide[-3]])",
+        "... (c !r) !y !x ->",
+        "... (!r c) !y !x ->",
         of_torch("pixel_shuffle.default"),
     ),
     Mutant(
         "view: shuffled channels are in their old order",
         "graphclone/rules/view.py",
-        "s.equal(out, s.system.product([channels, groups]))",
-        "s.equal(out, s.system.product([groups, channels]))",
+        "b (g c) ... -> b (c g) ...",
+        "b (g c) ... -> b (g c) ...",
         of_torch("channel_shuffle.default"),
     ),
     Mutant(
@@ -128,8 +128,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "concat: stacked tensors may be repeated",
         "graphclone/rules/concat.py",
-        's.pin(axes.pop(axis), "stacked by position")',
-        "axes.pop(axis)",
+        "a.. b.. -> a.. !n b..",
+        "a.. b.. -> a.. n b..",
         of_torch("stack.default"),
     ),
     Mutant(
@@ -156,8 +156,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "control: a scanned axis may grow",
         "graphclone/rules/control.py",
-        's.pin(axes.pop(axis), "one position for every round")',
-        "axes.pop(axis)",
+        "| a.. !n b.., a.. b..",
+        "| a.. n b.., a.. b..",
         ("tests/formats/onnx/test_reader.py::test_what_a_scan_takes_one_by_one_keeps_its_size",),
     ),
     Mutant(
