@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from graphclone.algebra.axes import Axis, Why
+from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline.state import Request, State, Widths
 
 
@@ -82,10 +81,10 @@ def _nothing(facts: Facts, found: list[Dim]) -> str:
 
     def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
-        boundary = dim.pin.text.endswith("keeps its shape")
+        boundary = dim.pin.kind is Cause.BOUNDARY
         returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
         size = sum(sizes[name] for name in held[dim.pin])
-        return dim.pin.text != UNREAD, dim.axis in multiplied, returned, not boundary, size
+        return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, returned, not boundary, size
 
     worst = max(found, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):
@@ -106,7 +105,7 @@ def _is_hidden(facts: Facts, dim: Dim) -> bool:
 
 def _hint(pin: Why | None) -> str:
     """What would free a dim, where the user has it in hand."""
-    return f"; --widen-io {pin.node} lets it grow" if pin is not None and "keeps its shape" in pin.text else ""
+    return f"; --widen-io {pin.node} lets it grow" if pin is not None and pin.kind is Cause.BOUNDARY else ""
 
 
 def _matching(found: list[Dim], pattern: str) -> list[Dim]:

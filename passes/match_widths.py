@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from graphclone.algebra.axes import Axis, Kind, Why
+from graphclone.algebra.axes import Axis, Cause, Kind, Why
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.scales import Expression, log
 from graphclone.analysis.dims import dims
@@ -25,7 +25,6 @@ from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline.state import State, Widths
 from graphclone.runtime.maps import Maps
 
@@ -162,7 +161,7 @@ class _Widths:
         factor, rest = divmod(size, leaf.size) if leaf.size else (1, size)
         if rest or factor < 1:
             raise self.indivisible(equation)
-        if factor > 1 and leaf.pin is not None and leaf.pin.text != UNREAD:
+        if factor > 1 and leaf.pin is not None and leaf.pin.kind is not Cause.UNREAD:
             raise GraphcloneError(f"{equation}, but it cannot grow: {leaf.pin}{_hint(leaf.pin)}")
         if self.factors.setdefault(leaf, factor) != factor:
             raise GraphcloneError(f"the widths contradict each other: {equation}")
@@ -182,7 +181,7 @@ class _Widths:
 
 
 def _hint(pin: Why) -> str:
-    return f"; widen_io={pin.node!r} lets it grow" if "keeps its shape" in pin.text else ""
+    return f"; widen_io={pin.node!r} lets it grow" if pin.kind is Cause.BOUNDARY else ""
 
 
 def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
