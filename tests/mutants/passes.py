@@ -74,6 +74,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "earlier = STAGES",
         ("tests/test_conditions.py",),
     ),
+    # invariants
+    Mutant(
+        "invariants: a value may be wider than the widths say",
+        "graphclone/pipeline/invariants.py",
+        "if value.shape not in (sizes, wide):",
+        "if value.shape is None:",
+        ("tests/test_invariants.py",),
+    ),
+    Mutant(
+        "invariants: lists of operands are not looked into",
+        "graphclone/graph/invariants.py",
+        "            for item in operand:\n                self.operand(item, where)\n",
+        "            pass\n",
+        ("tests/test_invariants.py",),
+    ),
     # infer-dims
     Mutant(
         "infer-dims: outputs may grow unasked",
