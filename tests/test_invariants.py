@@ -11,6 +11,7 @@ from torch import nn
 
 from graphclone.algebra.growth import Growth
 from graphclone.errors import InvariantError
+from graphclone.formats.torch.export import Exported
 from graphclone.formats.torch.reader import trace
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph, Output, Value
@@ -129,3 +130,11 @@ def test_a_state_that_breaks_its_rules_is_caught(count: int, damage: Callable[[S
     damage(state)
     with pytest.raises(InvariantError, match=message):
         check_state(state)
+
+
+def test_what_a_graph_was_read_from_has_its_type() -> None:
+    graph = traced()
+    assert graph.origin_as(Exported) is graph.origin
+    graph.origin = None
+    with pytest.raises(InvariantError, match="Sequential was not read from an Exported"):
+        graph.origin_as(Exported)

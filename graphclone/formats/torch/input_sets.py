@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example_inputs import resized
-from graphclone.formats.torch.export import input_leaves
+from graphclone.formats.torch.export import Exported, input_leaves
 from graphclone.graph.ir import Graph
 from graphclone.runtime.maps import widened_inputs
 
@@ -61,8 +61,9 @@ def example_tensors(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]
     Raises:
         GraphcloneError: the inputs do not fit the graph.
     """
-    leaves = input_leaves(graph.origin.program, args, kwargs)
-    violation = next(graph.origin.guards.violations(leaves), None)
+    exported = graph.origin_as(Exported)
+    leaves = input_leaves(exported.program, args, kwargs)
+    violation = next(exported.guards.violations(leaves), None)
     if violation is not None:
         raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with: {violation.message}")
     return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
@@ -77,7 +78,7 @@ def call_with(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any], tens
         kwargs: example inputs by name.
         tensors: one per graph input.
     """
-    new, program = iter(tensors), graph.origin.program
+    new, program = iter(tensors), graph.origin_as(Exported).program
     leaves = input_leaves(program, args, kwargs)
     leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     positional, named = pytree.tree_unflatten(leaves, program.call_spec.in_spec)

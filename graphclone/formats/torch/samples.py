@@ -79,7 +79,7 @@ def _maybe_sample(clone: Clone, inputs: InputSet) -> Sample | None:
 
 def holds(clone: Clone, inputs: InputSet) -> bool:
     """Whether the trace of the source claims to hold for inputs."""
-    exported: Exported = clone.graph.origin
+    exported = clone.graph.origin_as(Exported)
     args, kwargs = call_with(clone.graph, clone.args, clone.kwargs or {}, inputs.tensors)
     return not any(exported.guards.violations(input_leaves(exported.program, args, kwargs)))
 
