@@ -127,7 +127,7 @@ class _Widths:
         layout = self.axes.layout(axis, lambda leaf: Growth(leaf.size, self.factors.get(leaf, 1)))
         return layout.new_size
 
-    def known(self, axis: Axis) -> bool:
+    def is_solved(self, axis: Axis) -> bool:
         return all(leaf in self.factors for leaf in self.axes.leaves(axis))
 
     def step(self, equation: _Equation, axis: Axis, size: int) -> bool:
@@ -138,7 +138,7 @@ class _Widths:
                 self.learn(equation, leaf, size if axis.kind is Kind.DIM else leaf.size)
             return True
         parts = list(dict.fromkeys(map(self.axes.find, axis.parts)))
-        unknown = [part for part in parts if not self.known(part)]
+        unknown = [part for part in parts if not self.is_solved(part)]
         if not unknown:
             return True
         if len(unknown) == 1:
@@ -186,8 +186,8 @@ def _hint(pin: Why) -> str:
 
 def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
     """What must be repeated equally often is."""
-    _, held = settle(facts, growths)
-    for axis, why in held.items():
+    _, reasons = settle(facts, growths)
+    for axis, why in reasons.items():
         name = next((dim.name for dim in dims(facts) if dim.axis is axis), f"a dim of {axis.size}")
         raise GraphcloneError(f"{name} cannot grow by {growths[axis].factor}: {why}")
 

@@ -105,10 +105,10 @@ class Node:
 
     def operand(self, path: Path) -> Operand:
         """The operand at a path."""
-        found: Operand = self.operands
+        part: Operand = self.operands
         for step in path:
-            found = found[step]
-        return found
+            part = part[step]
+        return part
 
     def set_operand(self, path: Path, operand: Operand) -> None:
         """Replace the operand at a path, or give one that was left out; lists are never changed in place."""

@@ -46,8 +46,8 @@ def _widths(state: State) -> Defects:
             yield f"a dim of {growth.size} grows that the graph does not have"
         elif axis.pin is not None and (axis.pin.kind is not Cause.UNREAD or state.widths.given is None):
             yield f"a dim of {axis.size} grows that is pinned: {axis.pin}"
-    _, held = settle(state.facts, growths)
-    yield from (f"a dim of {axis.size} grows by {growths[axis].factor}, but is {why}" for axis, why in held.items())
+    _, reasons = settle(state.facts, growths)
+    yield from (f"a dim of {axis.size} grows by {growths[axis].factor}, but is {why}" for axis, why in reasons.items())
 
 
 def _scales(state: State) -> Defects:

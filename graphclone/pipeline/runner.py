@@ -90,9 +90,9 @@ class _Contracts:
         self.holding: set[str] = set()
 
     def require(self, what: str, names: Collection[str]) -> None:
-        wanted = sorted(set(names) - self.holding)
-        defects = {name: self.defect(name) for name in wanted}
-        unmet = [name for name in wanted if defects[name] is not None]
+        untested = sorted(set(names) - self.holding)
+        defects = {name: self.defect(name) for name in untested}
+        unmet = [name for name in untested if defects[name] is not None]
         if unmet:
             broken = self.ensured.issuperset(unmet)
             how = "no longer holds" if broken else "no earlier pass ensures"

@@ -115,15 +115,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "settling: requirements are settled once",
         "graphclone/analysis/settling.py",
-        "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
-        "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
+        (
+            "while _settle_ties(facts.axes, growths, reasons) or _settle_uniforms(facts.axes, growths, reasons):\n"
+            "        pass"
+        ),
+        "_settle_ties(facts.axes, growths, reasons)\n    _settle_uniforms(facts.axes, growths, reasons)",
         ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
         "settling: segments grow by the greatest factor",
         "graphclone/analysis/settling.py",
-        "least = min(g.factor for g in growths if g)",
-        "least = max(g.factor for g in growths if g)",
+        "least = min(g.factor for g in alike if g)",
+        "least = max(g.factor for g in alike if g)",
         ("tests/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
@@ -136,8 +139,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "settling: what stands behind a tied factor may grow",
         "graphclone/analysis/settling.py",
-        "_hold(chosen, held, [*inner, *outer], tie.why)",
-        "_hold(chosen, held, outer, tie.why)",
+        "_hold(growths, reasons, [*inner, *outer], tie.why)",
+        "_hold(growths, reasons, outer, tie.why)",
         ("tests/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
     ),
     # balance-scales
@@ -230,8 +233,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "alignment: a node may read something else in the wide model",
         "graphclone/graph/alignment.py",
-        "if self.found.values.get(a) is not b:",
-        "if a not in self.found.values:",
+        "if self.alignment.values.get(a) is not b:",
+        "if a not in self.alignment.values:",
         ("tests/test_into.py::test_operands_in_another_order_are_other_code",),
     ),
     Mutant(
