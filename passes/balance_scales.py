@@ -46,7 +46,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class BalanceScales:
-    """Find the scales."""
+    """Find the scale of every tensor and number."""
 
     name: ClassVar[str] = "balance-scales"
     requires: ClassVar[frozenset[str]] = frozenset({"dims", "widths"})
@@ -144,13 +144,13 @@ class _Solver:
         """Results ``w + b`` of parameters that nothing else reads, the caller included."""
         users = self.graph.users()
         returned = {value for output in self.graph.outputs for value in values_in(output.operand)}
-        found = []
+        shiftable = []
         for out in self.facts.shifts:
             chain = self._chain(self.facts.shifts[out][0])
             alone = all(len(users.get(value, ())) == 1 for value in chain) and returned.isdisjoint(chain)
             if chain[-1] in self.initializers and self.initializers[chain[-1]].kind == "parameter" and alone:
-                found.append(out)
-        return found
+                shiftable.append(out)
+        return shiftable
 
     def _chain(self, value: Value) -> list[Value]:
         chain = [value]
@@ -166,8 +166,8 @@ class _Solver:
         if not item.is_float:
             return _ONE
         if item not in self.expressions:
-            known = item in self.initializers and self.initializers[item].value is item
-            self.expressions[item] = self.unknown(item) if known else {}
+            own = item in self.initializers and self.initializers[item].value is item
+            self.expressions[item] = self.unknown(item) if own else {}
         return self.expressions[item]
 
     def multiplicity(self, axis: Axis) -> Expression:

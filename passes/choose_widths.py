@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from graphclone.algebra.axes import Axis, Why
+from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline.state import Request, State, Widths
 
 
@@ -32,31 +31,33 @@ class ChooseWidths:
     ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
 
     def __call__(self, state: State) -> bool:
-        found = dims(state.facts)
-        wanted = _wanted(state.facts, found, self.factor or state.request.widen, state.request)
-        chosen, held = settle(state.facts, wanted)
-        _refuse_held(found, state.request, wanted, chosen, held)
-        if not any(growth.grows for growth in chosen.values()) and any(growth.grows for growth in wanted.values()):
-            raise GraphcloneError(f"nothing can grow: {next(iter(held.values()))}")
-        state.widths = Widths(chosen)
-        return bool(chosen)
+        graph_dims = dims(state.facts)
+        wishes = _wishes(state.facts, graph_dims, self.factor or state.request.widen, state.request)
+        growths, reasons = settle(state.facts, wishes)
+        _refuse_held(graph_dims, state.request, wishes, growths, reasons)
+        if not any(growth.grows for growth in growths.values()) and any(growth.grows for growth in wishes.values()):
+            raise GraphcloneError(f"nothing can grow: {next(iter(reasons.values()))}")
+        state.widths = Widths(growths)
+        return bool(growths)
 
 
-def _wanted(facts: Facts, found: list[Dim], widen: int | Mapping[str, int], request: Request) -> dict[Axis, Growth]:
+def _wishes(
+    facts: Facts, graph_dims: list[Dim], widen: int | Mapping[str, int], request: Request
+) -> dict[Axis, Growth]:
     """The growth asked for, by dim."""
     if isinstance(widen, int):
         factor = _checked(widen, "widen")
-        offered = [dim for dim in found if dim.default]
+        offered = [dim for dim in graph_dims if dim.default]
         if factor > 1 and not offered:
-            raise GraphcloneError(_nothing(facts, found))
+            raise GraphcloneError(_nothing(facts, graph_dims))
         return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
-    wanted: dict[Axis, Growth] = {}
+    wishes: dict[Axis, Growth] = {}
     for pattern, number in widen.items():
         factor = _checked(number, pattern)
-        for dim in _matching(found, pattern):
+        for dim in _matching(graph_dims, pattern):
             if dim.pin is None:
-                wanted[dim.axis] = Growth(dim.size, factor, request.kind)
-    return wanted
+                wishes[dim.axis] = Growth(dim.size, factor, request.kind)
+    return wishes
 
 
 def _checked(factor: object, where: str) -> int:
@@ -65,29 +66,29 @@ def _checked(factor: object, where: str) -> int:
     return factor
 
 
-def _nothing(facts: Facts, found: list[Dim]) -> str:
+def _nothing(facts: Facts, graph_dims: list[Dim]) -> str:
     """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters.
 
     Dims that no product of matrices knows, such as the rows of a table, are nothing that a user wants to grow.
     """
-    if not found:
+    if not graph_dims:
         return "nothing to widen: no parameter has an axis of more than one element"
     sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
     outputs = {output.name for output in facts.graph.outputs}
     operands = (value for contraction in facts.contractions for value, _ in contraction.operands)
     multiplied = {leaf for value in operands for axis in facts.of[value] for leaf in facts.axes.leaves(axis)}
-    held: dict[Why | None, set[str]] = {}
-    for dim in found:
-        held.setdefault(dim.pin, set()).update(dim.parameters)
+    parameters: dict[Why | None, set[str]] = {}
+    for dim in graph_dims:
+        parameters.setdefault(dim.pin, set()).update(dim.parameters)
 
     def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
-        boundary = dim.pin.text.endswith("keeps its shape")
+        boundary = dim.pin.kind is Cause.BOUNDARY
         returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
-        size = sum(sizes[name] for name in held[dim.pin])
-        return dim.pin.text != UNREAD, dim.axis in multiplied, returned, not boundary, size
+        size = sum(sizes[name] for name in parameters[dim.pin])
+        return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, returned, not boundary, size
 
-    worst = max(found, key=weight)
+    worst = max(graph_dims, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):
         return f"nothing to widen: {worst.pin}, which pins {worst.name}"
     return f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}{_hint(worst.pin)}"
@@ -106,14 +107,14 @@ def _is_hidden(facts: Facts, dim: Dim) -> bool:
 
 def _hint(pin: Why | None) -> str:
     """What would free a dim, where the user has it in hand."""
-    return f"; --widen-io {pin.node} lets it grow" if pin is not None and "keeps its shape" in pin.text else ""
+    return f"; --widen-io {pin.node} lets it grow" if pin is not None and pin.kind is Cause.BOUNDARY else ""
 
 
-def _matching(found: list[Dim], pattern: str) -> list[Dim]:
+def _matching(graph_dims: list[Dim], pattern: str) -> list[Dim]:
     """The dims a name means, of which at least one must be free."""
-    matching = [dim for dim in found if dim.matches(pattern)]
+    matching = [dim for dim in graph_dims if dim.matches(pattern)]
     if not matching:
-        names = list(dict.fromkeys(dim.group for dim in found))
+        names = list(dict.fromkeys(dim.group for dim in graph_dims))
         close = difflib.get_close_matches(pattern, names, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
         raise GraphcloneError(f"no dim is called {pattern!r}; {hint}")
@@ -124,16 +125,16 @@ def _matching(found: list[Dim], pattern: str) -> list[Dim]:
 
 
 def _refuse_held(
-    found: list[Dim],
+    graph_dims: list[Dim],
     request: Request,
-    wanted: Mapping[Axis, Growth],
-    chosen: Mapping[Axis, Growth],
-    held: Mapping[Axis, Why],
+    wishes: Mapping[Axis, Growth],
+    growths: Mapping[Axis, Growth],
+    reasons: Mapping[Axis, Why],
 ) -> None:
     """A dim asked for by name must grow as asked."""
     if isinstance(request.widen, int):
         return
-    for dim in found:
-        if dim.axis in wanted and chosen.get(dim.axis, Growth(dim.size)) != wanted[dim.axis]:
-            factor = wanted[dim.axis].factor
-            raise GraphcloneError(f"{dim.name} cannot grow by {factor}: {held[dim.axis]}")
+    for dim in graph_dims:
+        if dim.axis in wishes and growths.get(dim.axis, Growth(dim.size)) != wishes[dim.axis]:
+            factor = wishes[dim.axis].factor
+            raise GraphcloneError(f"{dim.name} cannot grow by {factor}: {reasons[dim.axis]}")

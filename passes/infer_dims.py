@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from graphclone.algebra.axes import Axis, Why
+from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.ties import pin_ties
 from graphclone.graph.ir import Value, values_in
 from graphclone.pipeline.state import Analysis, State
 from graphclone.rules import apply
-
-UNREAD = "nothing reads it"
-"""Why an initializer keeps its size of which no node says how it should grow."""
 
 _MULTIPLE = re.compile(r"\d+\*[\w*]+")
 """A dynamic size that is a number times symbols, such as heads times batch: the number may still grow."""
@@ -67,7 +64,7 @@ def _pin_unread(facts: Facts) -> None:
     for initializer in facts.graph.initializers:
         if initializer.value not in read:
             for axis in facts.of[initializer.value]:
-                facts.axes.pin(axis, Why(initializer.name, UNREAD))
+                facts.axes.pin(axis, Why(initializer.name, "nothing reads it", Cause.UNREAD))
 
 
 def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
@@ -77,4 +74,4 @@ def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
     for what, name, value in named:
         if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
             for axis in facts.of[value]:
-                facts.axes.pin(axis, Why(name, f"the {what} keeps its shape"))
+                facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", Cause.BOUNDARY))

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from graphclone.algebra.axes import Axis, Kind, Why
+from graphclone.algebra.axes import Axis, Cause, Kind, Why
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.scales import Expression, log
 from graphclone.analysis.dims import dims
@@ -25,7 +25,6 @@ from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline.state import State, Widths
 from graphclone.runtime.maps import Maps
 
@@ -128,7 +127,7 @@ class _Widths:
         layout = self.axes.layout(axis, lambda leaf: Growth(leaf.size, self.factors.get(leaf, 1)))
         return layout.new_size
 
-    def known(self, axis: Axis) -> bool:
+    def is_solved(self, axis: Axis) -> bool:
         return all(leaf in self.factors for leaf in self.axes.leaves(axis))
 
     def step(self, equation: _Equation, axis: Axis, size: int) -> bool:
@@ -139,7 +138,7 @@ class _Widths:
                 self.learn(equation, leaf, size if axis.kind is Kind.DIM else leaf.size)
             return True
         parts = list(dict.fromkeys(map(self.axes.find, axis.parts)))
-        unknown = [part for part in parts if not self.known(part)]
+        unknown = [part for part in parts if not self.is_solved(part)]
         if not unknown:
             return True
         if len(unknown) == 1:
@@ -162,7 +161,7 @@ class _Widths:
         factor, rest = divmod(size, leaf.size) if leaf.size else (1, size)
         if rest or factor < 1:
             raise self.indivisible(equation)
-        if factor > 1 and leaf.pin is not None and leaf.pin.text != UNREAD:
+        if factor > 1 and leaf.pin is not None and leaf.pin.kind is not Cause.UNREAD:
             raise GraphcloneError(f"{equation}, but it cannot grow: {leaf.pin}{_hint(leaf.pin)}")
         if self.factors.setdefault(leaf, factor) != factor:
             raise GraphcloneError(f"the widths contradict each other: {equation}")
@@ -182,13 +181,13 @@ class _Widths:
 
 
 def _hint(pin: Why) -> str:
-    return f"; widen_io={pin.node!r} lets it grow" if "keeps its shape" in pin.text else ""
+    return f"; widen_io={pin.node!r} lets it grow" if pin.kind is Cause.BOUNDARY else ""
 
 
 def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
     """What must be repeated equally often is."""
-    _, held = settle(facts, growths)
-    for axis, why in held.items():
+    _, reasons = settle(facts, growths)
+    for axis, why in reasons.items():
         name = next((dim.name for dim in dims(facts) if dim.axis is axis), f"a dim of {axis.size}")
         raise GraphcloneError(f"{name} cannot grow by {growths[axis].factor}: {why}")
 

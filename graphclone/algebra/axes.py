@@ -34,11 +34,26 @@ class Kind(Enum):
     CONCAT = "concat"
 
 
+class Cause(Enum):
+    """What kind of thing caused a reason."""
+
+    RULE = "what an operator means, or that nobody knows it"
+    BOUNDARY = "an input or an output, which keeps its shape unless the user lets it grow"
+    UNREAD = "that nothing reads the initializer, so that nothing says how it should grow"
+
+
 class Why(NamedTuple):
-    """A reason: the node that caused it, and what it said."""
+    """A reason.
+
+    Attributes:
+        node: that caused it.
+        text: what it said, in words for people; nothing else is to be read from them.
+        kind: of its cause.
+    """
 
     node: str
     text: str
+    kind: Cause = Cause.RULE
 
     def __str__(self) -> str:
         return f"{self.text} ({self.node})" if self.node else self.text

@@ -52,9 +52,9 @@ def dims(facts: Facts) -> list[Dim]:
     A dim is offered by default if it is free and is the outermost free factor wherever it is a factor of a
     parameter's axis: heads grow and the width of a head stays, groups grow and their members stay.
     """
-    touched = _touched(facts)
+    places = _places(facts)
     inner = _inner(facts)
-    names, numbered = _names(facts, _by_path(facts, touched))
+    names, numbered = _names(facts, _by_path(facts, places))
     groups = {axis: _starred(name) for axis, name in names.items()}
     return [
         Dim(
@@ -67,7 +67,7 @@ def dims(facts: Facts) -> list[Dim]:
             pin=axis.pin,
             default=axis.pin is None and axis not in inner,
         )
-        for axis, uses in touched.items()
+        for axis, uses in places.items()
         if axis.size > 1
     ]
 
@@ -78,14 +78,14 @@ def _parameters(facts: Facts) -> Iterator[tuple[str, tuple[Axis, ...]]]:
             yield initializer.name, facts.of[initializer.value]
 
 
-def _touched(facts: Facts) -> dict[Axis, list[tuple[str, int]]]:
+def _places(facts: Facts) -> dict[Axis, list[tuple[str, int]]]:
     """The leaves of all parameters' axes, each with the parameters and axes it is in."""
-    touched: dict[Axis, list[tuple[str, int]]] = {}
+    places: dict[Axis, list[tuple[str, int]]] = {}
     for name, axes in _parameters(facts):
         for index, axis in enumerate(axes):
             for leaf in facts.axes.leaves(axis):
-                touched.setdefault(leaf, []).append((name, index))
-    return touched
+                places.setdefault(leaf, []).append((name, index))
+    return places
 
 
 def _inner(facts: Facts) -> set[Axis]:
@@ -109,23 +109,23 @@ def _inner(facts: Facts) -> set[Axis]:
 # Names
 
 
-def _names(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> tuple[dict[Axis, str], dict[Axis, str]]:
+def _names(facts: Facts, places: dict[Axis, list[tuple[str, int]]]) -> tuple[dict[Axis, str], dict[Axis, str]]:
     """A unique name per dim, and another with a number in place of what tells it apart."""
     labels = {leaf: label for axis, label in facts.labels for leaf in _labelled(facts, axis)}
     paths = _paths(facts)
     contracted = {paths[i.name]: facts.folded[i.value] for i in facts.graph.initializers if i.value in facts.folded}
     tails = _tails(facts, paths)
-    long = {axis: _long_name(axis, uses, labels) for axis, uses in touched.items()}
-    long = _resolve(long, {axis: _first_module(uses, labels.get(axis), contracted) for axis, uses in touched.items()})
+    long = {axis: _long_name(axis, uses, labels) for axis, uses in places.items()}
+    long = _resolve(long, {axis: _first_module(uses, labels.get(axis), contracted) for axis, uses in places.items()})
     short = {axis: _shortened(name) for axis, name in long.items()}
     clashes = _clashing(short, long)
-    chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in touched}
+    chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in places}
     return _numbered(_told_apart(chosen, tails)), _numbered(chosen)
 
 
-def _by_path(facts: Facts, touched: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, list[tuple[str, int]]]:
+def _by_path(facts: Facts, places: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, list[tuple[str, int]]]:
     paths = _paths(facts)
-    return {axis: [(paths[name], index) for name, index in uses] for axis, uses in touched.items()}
+    return {axis: [(paths[name], index) for name, index in uses] for axis, uses in places.items()}
 
 
 def _paths(facts: Facts) -> dict[str, str]:
@@ -330,10 +330,10 @@ class Group:
     default: bool
 
 
-def groups(found: Iterable[Dim]) -> list[Group]:
+def groups(graph_dims: Iterable[Dim]) -> list[Group]:
     """Dims gathered by starred name, size and whether they can grow, in order of appearance."""
     gathered: dict[tuple[str, int, bool, bool], list[Dim]] = {}
-    for dim in found:
+    for dim in graph_dims:
         gathered.setdefault((dim.group, dim.size, dim.pin is None, dim.default), []).append(dim)
     return [
         Group(name, size, tuple(members), members[0].pin, default)

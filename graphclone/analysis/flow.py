@@ -56,10 +56,10 @@ def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
 def components(facts: Facts) -> list[list[tuple[str, int]]]:
     """Which axes of which values hang together, largest component first."""
     graph = flow_graph(facts)
-    found = [
+    parts = [
         [pair for n in part for pair in graph.nodes[n].get("values", [])] for part in nx.connected_components(graph)
     ]
-    return sorted(found, key=len, reverse=True)
+    return sorted(parts, key=len, reverse=True)
 
 
 def _axes_with(facts: Facts, dim: Dim) -> Iterator[Axis]:

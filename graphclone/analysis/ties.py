@@ -101,7 +101,7 @@ class _Ties:
         yield from left.extremes ^ right.extremes
         find = self.facts.axes.find
         axes = [[find(axis) for axis in self.facts.of[value]] for value in (a, b)]
-        for x, y in zip_longest(*(reversed(found) for found in axes)):
+        for x, y in zip_longest(*(reversed(side) for side in axes)):
             if x is not y:
                 yield from (axis for axis in (x, y) if axis is not None)
         for x, y in combinations(axes[0], 2):  # one dim twice: the two may be exchanged

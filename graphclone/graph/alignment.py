@@ -60,7 +60,7 @@ class _Aligner:
     def __init__(self, source: Graph, target: Graph) -> None:
         self.source = source
         self.target = target
-        self.found = Alignment()
+        self.alignment = Alignment()
         self.constants = {i.value for graph in (source, target) for i in graph.initializers if i.kind == "constant"}
 
     def run(self) -> Alignment:
@@ -77,7 +77,7 @@ class _Aligner:
             raise self.unlike("they return different things")
         for ours, theirs in zip(source.outputs, target.outputs, strict=True):
             self.operands(None, (), ours.operand, theirs.operand)
-        return self.found
+        return self.alignment
 
     def unlike(self, what: str) -> GraphcloneError:
         return GraphcloneError(f"{self.source.name} and {self.target.name} are not the same code at two widths: {what}")
@@ -88,17 +88,17 @@ class _Aligner:
         for initializer in self.source.initializers:
             if initializer.kind != "constant":
                 yield initializer.value, self.counterpart(initializer, theirs).value
-        known = {name for initializer in self.source.initializers for name in initializer.names}
-        if extra := sorted(set(theirs) - known):
+        names = {name for initializer in self.source.initializers for name in initializer.names}
+        if extra := sorted(set(theirs) - names):
             raise self.unlike(f"only {self.target.name} has {extra[0]}")
 
     def counterpart(self, initializer: Initializer, theirs: Mapping[str, Initializer]) -> Initializer:
         if missing := [name for name in initializer.names if name not in theirs]:
             raise self.unlike(f"only {self.source.name} has {missing[0]}")
-        found = dict.fromkeys(theirs[name] for name in initializer.names)
-        if len(found) > 1:
+        counterparts = dict.fromkeys(theirs[name] for name in initializer.names)
+        if len(counterparts) > 1:
             raise self.unlike(f"{' and '.join(initializer.names)} are one tensor in {self.source.name} only")
-        return next(iter(found))
+        return next(iter(counterparts))
 
     def nodes(self, a: Node | None, b: Node | None) -> None:
         if a is None or b is None or a.op != b.op or len(a.outputs) != len(b.outputs):
@@ -114,9 +114,9 @@ class _Aligner:
     def operands(self, node: Node | None, path: Path, a: Operand, b: Operand) -> None:
         where = node.name if node else "the outputs"
         if isinstance(a, Value) and isinstance(b, Value):
-            if a not in self.found.values and {a, b} <= self.constants:
+            if a not in self.alignment.values and {a, b} <= self.constants:
                 self.pair(a, b, where)
-            if self.found.values.get(a) is not b:
+            if self.alignment.values.get(a) is not b:
                 raise self.unlike(f"{where} reads {a.name} in the one and {b.name} in the other")
         elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
             for i, (x, y) in enumerate(zip(a, b, strict=True)):
@@ -124,11 +124,11 @@ class _Aligner:
         elif any(True for _ in values_in([a, b])) or isinstance(a, list | tuple) or isinstance(b, list | tuple):
             raise self.unlike(f"{where} has different operands")
         elif node is not None:
-            self.found.literals.append(Pair(node, path, a, b))
+            self.alignment.literals.append(Pair(node, path, a, b))
 
     def pair(self, a: Value, b: Value, where: str) -> None:
         if a.rank != b.rank or a.is_tensor != b.is_tensor:
             raise self.unlike(f"{where}: {a.name} has {a.rank} axes in the one and {b.rank} in the other")
         if a.dtype != b.dtype:
             raise self.unlike(f"{where}: {a.name} is {a.dtype} in the one and {b.dtype} in the other; cast one")
-        self.found.values[a] = b
+        self.alignment.values[a] = b

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+from graphclone.errors import InvariantError
 
 Operand = Any
 """A ``Value``, a literal, or a list of operands."""
@@ -21,6 +23,8 @@ Path = tuple[str | int, ...]
 _STORED_ONLY = ("float8", "float6e", "float4e")
 
 Role = Literal["input", "initializer", "node"]
+
+_Origin = TypeVar("_Origin")
 
 
 @dataclass(eq=False)
@@ -101,10 +105,10 @@ class Node:
 
     def operand(self, path: Path) -> Operand:
         """The operand at a path."""
-        found: Operand = self.operands
+        part: Operand = self.operands
         for step in path:
-            found = found[step]
-        return found
+            part = part[step]
+        return part
 
     def set_operand(self, path: Path, operand: Operand) -> None:
         """Replace the operand at a path, or give one that was left out; lists are never changed in place."""
@@ -236,7 +240,7 @@ class Graph:
         outputs: what it returns.
         dialect: the vocabulary of its nodes.
         notes: what the user should know about how it was read.
-        origin: whatever the front end needs to write the graph out again.
+        origin: what it was read from, by which it is written out again; ``origin_as`` gives it its type.
     """
 
     name: str
@@ -246,10 +250,20 @@ class Graph:
     outputs: list[Output]
     dialect: Dialect
     notes: list[str] = field(default_factory=list)
-    origin: Any = None
+    origin: object = None
 
     def __repr__(self) -> str:
         return f"Graph({self.name}, {len(self.nodes)} nodes)"
+
+    def origin_as(self, kind: type[_Origin]) -> _Origin:
+        """What the graph was read from, which is of the given type.
+
+        Raises:
+            InvariantError: it is not.
+        """
+        if not isinstance(self.origin, kind):
+            raise InvariantError(f"{self.name} was not read from an {kind.__name__}")
+        return self.origin
 
     def copy(self) -> Graph:
         """The same graph in new values and nodes, under the same names; tensors are shared."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import isfinite, isnan
 from typing import Any
 
+from graphclone.algebra.axes import Cause
 from graphclone.analysis.facts import Literal
 from graphclone.analysis.settling import settle
 from graphclone.graph import canonical
@@ -43,10 +44,10 @@ def _widths(state: State) -> Defects:
     for axis, growth in growths.items():
         if axis not in own or growth.size != axis.size:
             yield f"a dim of {growth.size} grows that the graph does not have"
-        elif axis.pin is not None and state.widths.given is None:
+        elif axis.pin is not None and (axis.pin.kind is not Cause.UNREAD or state.widths.given is None):
             yield f"a dim of {axis.size} grows that is pinned: {axis.pin}"
-    _, held = settle(state.facts, growths)
-    yield from (f"a dim of {axis.size} grows by {growths[axis].factor}, but is {why}" for axis, why in held.items())
+    _, reasons = settle(state.facts, growths)
+    yield from (f"a dim of {axis.size} grows by {growths[axis].factor}, but is {why}" for axis, why in reasons.items())
 
 
 def _scales(state: State) -> Defects:

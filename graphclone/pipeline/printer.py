@@ -73,8 +73,8 @@ class _Printer:
 
     def node(self, node: Node) -> str:
         outputs = ", ".join(f"%{self.typed(output)}" for output in node.outputs)
-        given = [(name, operand) for name, operand in node.operands.items() if operand is not None]
-        operands = ", ".join(f"{name}={self.operand(operand)}" for name, operand in given)
+        present = [(name, operand) for name, operand in node.operands.items() if operand is not None]
+        operands = ", ".join(f"{name}={self.operand(operand)}" for name, operand in present)
         return f"{outputs} = {node.op}({operands})" if outputs else f"{node.op}({operands})"
 
     def operand(self, operand: Operand) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from graphclone.errors import InvariantError, PipelineError
-from graphclone.graph.invariants import check_graph
 from graphclone.pipeline.conditions import CONDITIONS, OF_THE_SOURCE, defect
+from graphclone.pipeline.invariants import check_state
 from graphclone.pipeline.state import State
 
 
@@ -54,7 +54,7 @@ def run(
         state: read and written.
         goal: conditions that must hold in the end.
         after: called after every pass, to print or to watch.
-        check: test the graph's invariants after every pass.
+        check: test the invariants of graph and state after every pass.
 
     Raises:
         PipelineError: a pass is run before what it requires, or the goal is not reached.
@@ -69,7 +69,7 @@ def run(
         timings.append(Timing(step.name, time.perf_counter() - start, changed))
         contracts.ensure(step)
         if check:
-            check_graph(state.graph)
+            check_state(state)
         if after is not None:
             after(step, state)
     contracts.require("the pipeline must reach", goal)
@@ -90,9 +90,9 @@ class _Contracts:
         self.holding: set[str] = set()
 
     def require(self, what: str, names: Collection[str]) -> None:
-        wanted = sorted(set(names) - self.holding)
-        defects = {name: self.defect(name) for name in wanted}
-        unmet = [name for name in wanted if defects[name] is not None]
+        untested = sorted(set(names) - self.holding)
+        defects = {name: self.defect(name) for name in untested}
+        unmet = [name for name in untested if defects[name] is not None]
         if unmet:
             broken = self.ensured.issuperset(unmet)
             how = "no longer holds" if broken else "no earlier pass ensures"

@@ -81,6 +81,21 @@ MUTANTS: tuple[Mutant, ...] = (
         "earlier = STAGES",
         ("tests/pipeline/test_conditions.py",),
     ),
+    # invariants
+    Mutant(
+        "invariants: a value may be wider than the widths say",
+        "graphclone/pipeline/invariants.py",
+        "if value.shape not in (sizes, wide):",
+        "if value.shape is None:",
+        ("tests/graph/test_invariants.py",),
+    ),
+    Mutant(
+        "invariants: lists of operands are not looked into",
+        "graphclone/graph/invariants.py",
+        "            for item in operand:\n                self.operand(item, where)\n",
+        "            pass\n",
+        ("tests/graph/test_invariants.py",),
+    ),
     # infer-dims
     Mutant(
         "infer-dims: outputs may grow unasked",
@@ -107,15 +122,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "settling: requirements are settled once",
         "graphclone/analysis/settling.py",
-        "while _settle_ties(facts.axes, chosen, held) or _settle_uniforms(facts.axes, chosen, held):\n        pass",
-        "_settle_ties(facts.axes, chosen, held)\n    _settle_uniforms(facts.axes, chosen, held)",
+        (
+            "while _settle_ties(facts.axes, growths, reasons) or _settle_uniforms(facts.axes, growths, reasons):\n"
+            "        pass"
+        ),
+        "_settle_ties(facts.axes, growths, reasons)\n    _settle_uniforms(facts.axes, growths, reasons)",
         ("tests/algebra/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
         "settling: segments grow by the greatest factor",
         "graphclone/analysis/settling.py",
-        "least = min(g.factor for g in growths if g)",
-        "least = max(g.factor for g in growths if g)",
+        "least = min(g.factor for g in alike if g)",
+        "least = max(g.factor for g in alike if g)",
         ("tests/algebra/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
@@ -128,8 +146,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "settling: what stands behind a tied factor may grow",
         "graphclone/analysis/settling.py",
-        "_hold(chosen, held, [*inner, *outer], tie.why)",
-        "_hold(chosen, held, outer, tie.why)",
+        "_hold(growths, reasons, [*inner, *outer], tie.why)",
+        "_hold(growths, reasons, outer, tie.why)",
         ("tests/algebra/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
     ),
     # balance-scales
@@ -228,8 +246,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "alignment: a node may read something else in the wide model",
         "graphclone/graph/alignment.py",
-        "if self.found.values.get(a) is not b:",
-        "if a not in self.found.values:",
+        "if self.alignment.values.get(a) is not b:",
+        "if a not in self.alignment.values:",
         ("tests/formats/torch/test_into.py::test_operands_in_another_order_are_other_code",),
     ),
     Mutant(

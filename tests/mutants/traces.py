@@ -161,8 +161,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "choose widths: the first dim found is blamed",
         "passes/choose_widths.py",
-        "worst = max(found, key=weight)",
-        "worst = found[0]",
+        "worst = max(graph_dims, key=weight)",
+        "worst = graph_dims[0]",
         (_WIDTHS + "test_what_is_blamed_is_what_holds_most",),
     ),
     Mutant(

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from graphclone.algebra.axes import Axis
+from graphclone.algebra.axes import Axis, Cause
 from graphclone.analysis.dims import dims, groups
 from graphclone.clones.summary import factors
 from graphclone.clones.traced import Traced
@@ -44,7 +44,6 @@ from graphclone.passes import analysis
 from graphclone.passes.balance_scales import Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.matching import match
 from graphclone.pipeline.runner import Pass, Timing, run
@@ -258,7 +257,8 @@ class _Target:
         return {
             name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
             for i in self.wanted.graph.initializers
-            if i.kind != "constant" and not any(axis.pin and axis.pin.text == UNREAD for axis in known.of[i.value])
+            if i.kind != "constant"
+            and not any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in known.of[i.value])
             for name in i.names
         }
 
@@ -298,7 +298,7 @@ class _Target:
         values = align(self.wanted.graph, target).values
         for value, axes in self.wanted.facts.of.items():
             shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
-            unread = any(axis.pin and axis.pin.text == UNREAD for axis in axes)
+            unread = any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in axes)
             if value in values and not unread and values[value].shape != shape:
                 found = values[value].shape
                 return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"

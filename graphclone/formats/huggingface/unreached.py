@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from graphclone.algebra.axes import Cause
 from graphclone.algebra.recipes import Widening
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Initializer
-from graphclone.passes.infer_dims import UNREAD
 from graphclone.pipeline.state import State
 
 _REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
@@ -35,7 +35,7 @@ def widen_unreached(state: State, module: Any) -> Iterator[str]:
         GraphcloneError: nothing says how one should grow, or it may meet what grew.
     """
     stored = [i for i in state.graph.initializers if i.kind != "constant"]
-    unread = [i for i in stored if any(a.pin and a.pin.text == UNREAD for a in state.facts.of[i.value])]
+    unread = [i for i in stored if any(a.pin and a.pin.kind is Cause.UNREAD for a in state.facts.of[i.value])]
     reached = [i for i in stored if i not in unread]
     alike = {_starred(i.name): state.recipes[i.value] for i in reached}
     grown = {axis.size for i in reached for axis in state.recipes[i.value].axes if axis.grows}

@@ -120,7 +120,7 @@ def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: 
     Raises:
         GraphcloneError: it accepts none, or nothing of the kind that is given.
     """
-    origin: Origin = state.graph.origin
+    origin = state.graph.origin_as(Origin)
     source = Session(origin.path, provider)
     known = origin.reading.assignment if origin.reading.refused else {}
     names = [value.name for value in state.graph.inputs]
@@ -149,7 +149,7 @@ def _written(state: State, path: Path) -> Path:
 
 def check_static(state: State) -> Check:
     """Every tensor of the clone, as onnx infers its shape, has the shape that was predicted."""
-    origin: Origin = state.graph.origin
+    origin = state.graph.origin_as(Origin)
     try:
         reading = read(to_model(state), state.graph.name, origin.reading.assignment)
     except GraphcloneError as refusal:
@@ -219,7 +219,7 @@ def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -
     if not reason:
         return ""
     try:
-        plain = Session(state.graph.origin.path, "cpu", optimised=False)
+        plain = Session(state.graph.origin_as(Origin).path, "cpu", optimised=False)
         return _departure(state, sample, plain.run(sample.feeds), truth)
     except GraphcloneError:  # there are operators that only the optimiser makes runnable
         return reason

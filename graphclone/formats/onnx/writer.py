@@ -44,7 +44,7 @@ INITIALIZERS_APART = 4
 
 class _Writer:
     def __init__(self, state: State) -> None:
-        origin: Origin = state.graph.origin
+        origin = state.graph.origin_as(Origin)
         self.state = state
         self.origin = origin
         self.result = origin.model.clone()

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example import Example
-from graphclone.formats.torch.export import input_leaves
+from graphclone.formats.torch.export import Exported, input_leaves
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
 from graphclone.runtime.drawing import drawn_like
@@ -57,8 +57,9 @@ def example_tensors(graph: Graph, example: Example) -> tuple[torch.Tensor, ...]:
     Raises:
         GraphcloneError: the inputs do not fit the graph.
     """
-    leaves = input_leaves(graph.origin.program, example.args, example.kwargs)
-    violation = next(graph.origin.guards.violations(leaves), None)
+    exported = graph.origin_as(Exported)
+    leaves = input_leaves(exported.program, example.args, example.kwargs)
+    violation = next(exported.guards.violations(leaves), None)
     if violation is not None:
         raise GraphcloneError(f"{graph.name}: the example inputs are not those it was traced with: {violation.message}")
     return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
@@ -72,7 +73,7 @@ def call_with(graph: Graph, example: Example, tensors: Iterable[torch.Tensor]) -
         example: these inputs.
         tensors: one per graph input.
     """
-    new, program = iter(tensors), graph.origin.program
+    new, program = iter(tensors), graph.origin_as(Exported).program
     leaves = input_leaves(program, example.args, example.kwargs)
     leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     positional, named = pytree.tree_unflatten(leaves, program.call_spec.in_spec)

@@ -78,7 +78,7 @@ def _maybe_sample(state: State, example: Example, inputs: InputSet) -> Sample | 
 
 def holds(graph: Graph, example: Example, inputs: InputSet) -> bool:
     """Whether the trace of the source claims to hold for inputs."""
-    exported: Exported = graph.origin
+    exported = graph.origin_as(Exported)
     args, kwargs = call_with(graph, example, inputs.tensors)
     return not any(exported.guards.violations(input_leaves(exported.program, args, kwargs)))
 

@@ -121,7 +121,7 @@ def settle_doubts(state: State, example: Example) -> None:
     Code that asks whether a size is 1 often computes the same either way. The module and its trace are run on inputs
     of that size; where they agree the trace holds there, else the clone goes on refusing it.
     """
-    exported: Exported = state.graph.origin
+    exported = state.graph.origin_as(Exported)
     doubts = [doubt for doubt in exported.guards.doubts if doubt.size == 1]
     if example.model is None or not doubts or not _has_data(example.model):
         return
@@ -155,6 +155,6 @@ def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:
 
 def _symbol(source: Graph, doubt: Doubt) -> str:
     """The symbol of the axis in doubt; other axes may have it, too."""
-    guards = source.origin.guards
+    guards = source.origin_as(Exported).guards
     tensors = [i for i, shape in enumerate(guards.shapes) if shape is not None]
     return source.inputs[tensors.index(doubt.input)].dynamic[doubt.axis]

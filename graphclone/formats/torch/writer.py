@@ -38,7 +38,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     Returns:
         A module whose state dict has the source's names; parameters train, tied ones stay tied.
     """
-    exported: Exported = graph.origin
+    exported = graph.origin_as(Exported)
     program = exported.program
     root = torch.nn.Module()
     for initializer in graph.initializers:
