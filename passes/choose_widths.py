@@ -14,7 +14,7 @@ from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
-from graphclone.passes.infer_dims import UNREAD
+from graphclone.passes.infer_dims import UNREAD, freeing
 from graphclone.pipeline.state import Request, State, Widths
 
 
@@ -48,7 +48,7 @@ def _wanted(facts: Facts, found: list[Dim], widen: int | Mapping[str, int], requ
         factor = _checked(widen, "widen")
         offered = [dim for dim in found if dim.default]
         if factor > 1 and not offered:
-            raise GraphcloneError(_nothing(facts, found))
+            raise _nothing(facts, found)
         return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
     wanted: dict[Axis, Growth] = {}
     for pattern, number in widen.items():
@@ -65,13 +65,13 @@ def _checked(factor: object, where: str) -> int:
     return factor
 
 
-def _nothing(facts: Facts, found: list[Dim]) -> str:
+def _nothing(facts: Facts, found: list[Dim]) -> GraphcloneError:
     """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters.
 
     Dims that no product of matrices knows, such as the rows of a table, are nothing that a user wants to grow.
     """
     if not found:
-        return "nothing to widen: no parameter has an axis of more than one element"
+        return GraphcloneError("nothing to widen: no parameter has an axis of more than one element")
     sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
     outputs = {output.name for output in facts.graph.outputs}
     operands = (value for contraction in facts.contractions for value, _ in contraction.operands)
@@ -82,15 +82,16 @@ def _nothing(facts: Facts, found: list[Dim]) -> str:
 
     def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
-        boundary = dim.pin.text.endswith("keeps its shape")
+        boundary = freeing(dim.pin) is not None
         returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
         size = sum(sizes[name] for name in held[dim.pin])
         return dim.pin.text != UNREAD, dim.axis in multiplied, returned, not boundary, size
 
     worst = max(found, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):
-        return f"nothing to widen: {worst.pin}, which pins {worst.name}"
-    return f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}{_hint(worst.pin)}"
+        return GraphcloneError(f"nothing to widen: {worst.pin}, which pins {worst.name}")
+    reason = f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}"
+    return GraphcloneError(reason, freeing(worst.pin))
 
 
 def _is_hidden(facts: Facts, dim: Dim) -> bool:
@@ -104,11 +105,6 @@ def _is_hidden(facts: Facts, dim: Dim) -> bool:
     return len(contracted) == 2
 
 
-def _hint(pin: Why | None) -> str:
-    """What would free a dim, where the user has it in hand."""
-    return f"; --widen-io {pin.node} lets it grow" if pin is not None and "keeps its shape" in pin.text else ""
-
-
 def _matching(found: list[Dim], pattern: str) -> list[Dim]:
     """The dims a name means, of which at least one must be free."""
     matching = [dim for dim in found if dim.matches(pattern)]
@@ -119,7 +115,7 @@ def _matching(found: list[Dim], pattern: str) -> list[Dim]:
         raise GraphcloneError(f"no dim is called {pattern!r}; {hint}")
     if all(dim.pin is not None for dim in matching):
         dim = matching[0]
-        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned by {dim.pin}{_hint(dim.pin)}")
+        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned by {dim.pin}", freeing(dim.pin))
     return matching
 
 

@@ -10,12 +10,15 @@ from typing import ClassVar
 from graphclone.algebra.axes import Axis, Why
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.ties import pin_ties
+from graphclone.errors import Remedy
 from graphclone.graph.ir import Value, values_in
 from graphclone.pipeline.state import Analysis, State
 from graphclone.rules import apply
 
 UNREAD = "nothing reads it"
 """Why an initializer keeps its size of which no node says how it should grow."""
+
+_KEPT = "keeps its shape"
 
 _MULTIPLE = re.compile(r"\d+\*[\w*]+")
 """A dynamic size that is a number times symbols, such as heads times batch: the number may still grow."""
@@ -77,4 +80,9 @@ def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
     for what, name, value in named:
         if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
             for axis in facts.of[value]:
-                facts.axes.pin(axis, Why(name, f"the {what} keeps its shape"))
+                facts.axes.pin(axis, Why(name, f"the {what} {_KEPT}"))
+
+
+def freeing(pin: Why | None) -> Remedy | None:
+    """What frees a dim where the user has it in hand: an input or output keeps its shape unless it is let grow."""
+    return Remedy("widen_io", "lets it grow", [pin.node]) if pin is not None and pin.text.endswith(_KEPT) else None

@@ -24,6 +24,7 @@ _FAMILIES = r"gpt-?2|(?:gpt_?)?neox|pythia|olmo|llama|qwen|gemma|mistral|bert|re
 # opt_level is an honest name.
 _ARCHITECTURE = re.compile(rf"(?<![a-z0-9])(?:{_FAMILIES})\d*(?![a-z0-9])|\bopt\b", re.IGNORECASE)
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _TEXT_TOKENS = {"NAME", "STRING", "FSTRING_MIDDLE", "COMMENT"}
 
 
@@ -58,6 +59,35 @@ def test_no_library_file_names_an_architecture() -> None:
         for line, word in _architectures(path.read_text())
     ]
     assert not named, "\n".join(named)
+
+
+def _options(source: str) -> Iterator[tuple[int, str]]:
+    """Line and word of every option of the command line that strings name."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if tokenize.tok_name[token.type] in {"STRING", "FSTRING_MIDDLE"}:
+            for match in _OPTION.finditer(token.string):
+                yield token.start[0] + token.string.count("\n", 0, match.start()), match[0]
+
+
+def test_only_the_command_line_speaks_of_its_options() -> None:
+    """Errors carry a Remedy, which names a parameter."""
+    named = [
+        f"{_name(path)}:{line}: {word}"
+        for path in _python_files("graphclone", "passes", "models")
+        if ROOT / "graphclone" / "cli" not in path.parents
+        for line, word in _options(path.read_text())
+    ]
+    assert not named, "\n".join(named)
+
+
+@pytest.mark.parametrize("source", ["'give --force'", "f'{x}; --widen-io {y} helps'", "'''\n--no-verify'''"])
+def test_an_option_is_found(source: str) -> None:
+    assert list(_options(source))
+
+
+@pytest.mark.parametrize("source", ["x = '---'", "'a--b'", "'-- '", "# --force", "x = --y"])
+def test_other_dashes_are_allowed(source: str) -> None:
+    assert not list(_options(source))
 
 
 def test_no_file_is_too_long() -> None:
