@@ -115,13 +115,19 @@ def test_axes_that_mean_something_by_position_are_pinned(sample: Sample, name: s
     assert not facts.refusals
 
 
-@pytest.mark.parametrize("position", [0, 1])
-def test_new_axes_that_mean_something_by_position_are_pinned(position: int) -> None:
-    for sample in (call("stack", [floats(4), floats(4)], position), call("one_hot", numbers(5, 4), 5)):
-        facts = infer(sample)
-        new = position if sample.op == "aten.stack.default" else 1
-        axes = facts.of[facts.graph.nodes[0].outputs[0]]
-        assert [pinned(facts, axis) for axis in axes] == [i == new for i in range(2)]
+@pytest.mark.parametrize(
+    ("sample", "position"),
+    [
+        (call("stack", [floats(4), floats(4)], 0), 0),
+        (call("stack", [floats(4), floats(4)], 1), 1),
+        (call("one_hot", numbers(5, 4), 5), 1),
+    ],
+    ids=["stacked first", "stacked last", "one_hot"],
+)
+def test_new_axes_that_mean_something_by_position_are_pinned(sample: Sample, position: int) -> None:
+    facts = infer(sample)
+    axes = facts.of[facts.graph.nodes[0].outputs[0]]
+    assert [pinned(facts, axis) for axis in axes] == [i == position for i in range(2)]
 
 
 # Wrong rules are caught
