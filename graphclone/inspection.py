@@ -191,7 +191,7 @@ class _Frees:
 
 
 def refuse_pinned(state: State, widen: Widen) -> None:
-    """Refuse names of dims that are all pinned, saying by what and whether ``--widen-io`` would free them.
+    """Refuse names of dims that are all pinned, saying by what and whether ``widen_io`` would free them.
 
     Raises:
         GraphcloneError: for the first such name.

@@ -14,6 +14,7 @@ from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
+from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import Request, State, Widths
 
 
@@ -49,7 +50,7 @@ def _wishes(
         factor = _checked(widen, "widen")
         offered = [dim for dim in graph_dims if dim.default]
         if factor > 1 and not offered:
-            raise GraphcloneError(_nothing(facts, graph_dims))
+            raise _nothing(facts, graph_dims)
         return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
     wishes: dict[Axis, Growth] = {}
     for pattern, number in widen.items():
@@ -66,13 +67,13 @@ def _checked(factor: object, where: str) -> int:
     return factor
 
 
-def _nothing(facts: Facts, graph_dims: list[Dim]) -> str:
+def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
     """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters.
 
     Dims that no product of matrices knows, such as the rows of a table, are nothing that a user wants to grow.
     """
     if not graph_dims:
-        return "nothing to widen: no parameter has an axis of more than one element"
+        return GraphcloneError("nothing to widen: no parameter has an axis of more than one element")
     sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
     outputs = {output.name for output in facts.graph.outputs}
     operands = (value for contraction in facts.contractions for value, _ in contraction.operands)
@@ -90,8 +91,9 @@ def _nothing(facts: Facts, graph_dims: list[Dim]) -> str:
 
     worst = max(graph_dims, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):
-        return f"nothing to widen: {worst.pin}, which pins {worst.name}"
-    return f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}{_hint(worst.pin)}"
+        return GraphcloneError(f"nothing to widen: {worst.pin}, which pins {worst.name}")
+    reason = f"nothing to widen: every dim is pinned, {worst.name} by {worst.pin}"
+    return GraphcloneError(reason, freeing(worst.pin))
 
 
 def _is_hidden(facts: Facts, dim: Dim) -> bool:
@@ -105,11 +107,6 @@ def _is_hidden(facts: Facts, dim: Dim) -> bool:
     return len(contracted) == 2
 
 
-def _hint(pin: Why | None) -> str:
-    """What would free a dim, where the user has it in hand."""
-    return f"; --widen-io {pin.node} lets it grow" if pin is not None and pin.kind is Cause.BOUNDARY else ""
-
-
 def _matching(graph_dims: list[Dim], pattern: str) -> list[Dim]:
     """The dims a name means, of which at least one must be free."""
     matching = [dim for dim in graph_dims if dim.matches(pattern)]
@@ -120,7 +117,7 @@ def _matching(graph_dims: list[Dim], pattern: str) -> list[Dim]:
         raise GraphcloneError(f"no dim is called {pattern!r}; {hint}")
     if all(dim.pin is not None for dim in matching):
         dim = matching[0]
-        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned by {dim.pin}{_hint(dim.pin)}")
+        raise GraphcloneError(f"{pattern!r} cannot grow: {dim.name} is pinned by {dim.pin}", freeing(dim.pin))
     return matching
 
 

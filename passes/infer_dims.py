@@ -10,6 +10,7 @@ from typing import ClassVar
 from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.ties import pin_ties
+from graphclone.errors import Remedy
 from graphclone.graph.ir import Value, values_in
 from graphclone.pipeline.state import Analysis, State
 from graphclone.rules import apply
@@ -75,3 +76,10 @@ def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
         if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
             for axis in facts.of[value]:
                 facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", Cause.BOUNDARY))
+
+
+def freeing(pin: Why | None) -> Remedy | None:
+    """What frees a dim where the user has it in hand: an input or output keeps its shape unless it is let grow."""
+    if pin is None or pin.kind is not Cause.BOUNDARY:
+        return None
+    return Remedy("widen_io", "lets it grow", [pin.node])

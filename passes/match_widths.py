@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from graphclone.algebra.axes import Axis, Cause, Kind, Why
+from graphclone.algebra.axes import Axis, Cause, Kind
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.scales import Expression, log
 from graphclone.analysis.dims import dims
@@ -25,6 +25,7 @@ from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
+from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import State, Widths
 from graphclone.runtime.maps import Maps
 
@@ -162,7 +163,7 @@ class _Widths:
         if rest or factor < 1:
             raise self.indivisible(equation)
         if factor > 1 and leaf.pin is not None and leaf.pin.kind is not Cause.UNREAD:
-            raise GraphcloneError(f"{equation}, but it cannot grow: {leaf.pin}{_hint(leaf.pin)}")
+            raise GraphcloneError(f"{equation}, but it cannot grow: {leaf.pin}", freeing(leaf.pin))
         if self.factors.setdefault(leaf, factor) != factor:
             raise GraphcloneError(f"the widths contradict each other: {equation}")
 
@@ -178,10 +179,6 @@ class _Widths:
                 self.learn(equation, leaf, leaf.size * equation.size // axis.size)
         for leaf in unknown[1:]:
             self.factors.setdefault(leaf, 1)
-
-
-def _hint(pin: Why) -> str:
-    return f"; widen_io={pin.node!r} lets it grow" if pin.kind is Cause.BOUNDARY else ""
 
 
 def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,10 @@ def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
         (model, "the model must be a torch.nn.Module or the path of an .onnx file, got function"),
     ],
 )
-def test_what_is_no_model(thing: Any, message: str) -> None:
-    for function in (gc.clone, gc.trace):
-        with pytest.raises(gc.GraphcloneError, match=message):
-            function(thing, INPUTS)
+@pytest.mark.parametrize("function", [gc.clone, gc.trace])
+def test_what_is_no_model(function: Callable[..., Any], thing: Any, message: str) -> None:
+    with pytest.raises(gc.GraphcloneError, match=message):
+        function(thing, INPUTS)
 
 
 def test_not_equivalent_is_a_graphclone_error() -> None:

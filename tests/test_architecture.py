@@ -15,15 +15,24 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LIBRARY = ROOT / "graphclone"
+COMMAND_LINE = LIBRARY / "cli"
+DEMO = COMMAND_LINE / "demo.py"
+"""It names the architecture of the weights that it shows."""
+
 FRAMEWORKS = {"torch", "onnx", "onnx_ir", "onnx_graphsurgeon", "onnxruntime", "onnxscript"}
 
 MAX_LINES = 500
+
+MAX_MODULES = 12
+"""Beside the packages of the library: what belongs into none of them is rare."""
 
 _FAMILIES = r"gpt-?2|(?:gpt_?)?neox|pythia|olmo|llama|qwen|gemma|mistral|bert|resnet|vit"
 # A family may carry a number (llama3) and stand in an identifier (llama_rope); `opt` must stand alone, for
 # opt_level is an honest name.
 _ARCHITECTURE = re.compile(rf"(?<![a-z0-9])(?:{_FAMILIES})\d*(?![a-z0-9])|\bopt\b", re.IGNORECASE)
 _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _TEXT_TOKENS = {"NAME", "STRING", "FSTRING_MIDDLE", "COMMENT"}
 
 
@@ -54,10 +63,73 @@ def test_no_library_file_names_an_architecture() -> None:
     named = [
         f"{_name(path)}:{line}: {word}"
         for path in _python_files("graphclone", "passes")
-        if path != ROOT / "graphclone" / "cli" / "demo.py"
+        if path != DEMO
         for line, word in _architectures(path.read_text())
     ]
     assert not named, "\n".join(named)
+
+
+def _options(source: str) -> Iterator[tuple[int, str]]:
+    """Line and word of every option of the command line that strings name."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if tokenize.tok_name[token.type] in {"STRING", "FSTRING_MIDDLE"}:
+            for match in _OPTION.finditer(token.string):
+                yield token.start[0] + token.string.count("\n", 0, match.start()), match[0]
+
+
+def test_only_the_command_line_speaks_of_its_options() -> None:
+    """Errors carry a Remedy, which names a parameter."""
+    named = [
+        f"{_name(path)}:{line}: {word}"
+        for path in _python_files("graphclone", "passes", "models")
+        if COMMAND_LINE not in path.parents
+        for line, word in _options(path.read_text())
+    ]
+    assert not named, "\n".join(named)
+
+
+@pytest.mark.parametrize("source", ["'give --force'", "f'{x}; --widen-io {y} helps'", "'''\n--no-verify'''"])
+def test_an_option_is_found(source: str) -> None:
+    assert list(_options(source))
+
+
+@pytest.mark.parametrize("source", ["x = '---'", "'a--b'", "'-- '", "# --force", "x = --y"])
+def test_other_dashes_are_allowed(source: str) -> None:
+    assert not list(_options(source))
+
+
+def _members(folder: Path) -> set[str]:
+    """The modules and packages that lie in a folder."""
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    return files | {path.parent.name for path in folder.glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize("container", ["graphclone", "graphclone.formats"])
+def test_the_layers_name_every_package(container: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = [found for found in contracts if found.get("containers") == [container]]
+    assert contract["type"] == "layers" and contract["exhaustive"] is True
+    named = [name.strip() for layer in contract["layers"] for name in layer.split("|")]
+    assert sorted(named) == sorted(_members(ROOT / container.replace(".", "/")))
+
+
+def test_what_the_contracts_name_is_there() -> None:
+    """A contract about a module that is gone holds of nothing."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = {module for contract in contracts for module in contract.get("source_modules", ())}
+    assert named
+    places = {module: ROOT / module.replace(".", "/") for module in named}
+    gone = {name for name, place in places.items() if not (place.is_dir() or place.with_suffix(".py").is_file())}
+    assert not gone
+
+
+def test_the_library_consists_of_packages() -> None:
+    found = {path.name for path in LIBRARY.iterdir() if path.name != "__pycache__" and not path.is_dir()}
+    assert len(found) <= MAX_MODULES, found
+
+
+def test_what_is_excepted_is_there() -> None:
+    assert COMMAND_LINE.is_dir() and DEMO.is_file()
 
 
 def test_no_file_is_too_long() -> None:

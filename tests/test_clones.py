@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 import torch
 
@@ -27,30 +25,32 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
     return {name: state.recipes[i.value].shape for i in saved for name in i.names}
 
 
+@pytest.mark.parametrize("kind", STRATEGIES)
+@pytest.mark.parametrize("factor", [2, 3])
 @pytest.mark.parametrize("name", ZOO)
-def test_clone_computes_the_same_at_every_node(name: str) -> None:
+def test_clone_computes_the_same_at_every_node(factor: int, kind: str, name: str) -> None:
     """2x and 3x, by all four strategies; parameters have the shapes of the class built that much wider."""
-    expected = {n: {k: tuple(t.shape) for k, t in ZOO[name].build(n).module.state_dict().items()} for n in (2, 3)}
-    for factor, kind in product((2, 3), STRATEGIES):
-        state = widened(name, Request(factor, strategy=strategy(kind), seed=1))
-        assert shapes(state) == expected[factor], f"{factor}x {kind}"
-        result = run_lockstep(state, traced(name)[1])
-        assert result.first is None and result.worst <= EXACT, f"{factor}x {kind}: {result}"
-        rescaled = [node for node in state.graph.nodes if "_rescaled_for_" in node.name]
-        assert len(rescaled) == INSERTED.get(name, 0)
-        assert not state.facts.refusals
+    expected = {key: tuple(t.shape) for key, t in ZOO[name].build(factor).module.state_dict().items()}
+    state = widened(name, Request(factor, strategy=strategy(kind), seed=1))
+    assert shapes(state) == expected
+    result = run_lockstep(state, traced(name)[1])
+    assert result.first is None and result.worst <= EXACT, str(result)
+    rescaled = [node for node in state.graph.nodes if "_rescaled_for_" in node.name]
+    assert len(rescaled) == INSERTED.get(name, 0)
+    assert not state.facts.refusals
 
 
-@pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("kind", ["tile", "interleave"])
-def test_every_dim_may_grow_by_a_factor_of_its_own(name: str, kind: Kind) -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("free", [(), ("*",)], ids=["outputs pinned", "outputs free"])
+@pytest.mark.parametrize("name", ZOO)
+def test_every_dim_may_grow_by_a_factor_of_its_own(seed: int, free: tuple[str, ...], name: str, kind: Kind) -> None:
     """The standing test: all free dims, head_dim included, grow at random, with outputs pinned and let grow."""
-    for seed, free in product((0, 1), ((), ("*",))):
-        request = Request(widen_io=free, strategy=strategy("noisy-diagonal"), seed=seed)
-        state = widened(name, request, random_pipeline(seed, kind))
-        assert state.growths, "nothing grew"
-        result = run_lockstep(state, traced(name)[1])
-        assert result.first is None and result.worst <= EXACT, f"seed {seed}, free {free}: {result}"
+    request = Request(widen_io=free, strategy=strategy("noisy-diagonal"), seed=seed)
+    state = widened(name, request, random_pipeline(seed, kind))
+    assert state.growths, "nothing grew"
+    result = run_lockstep(state, traced(name)[1])
+    assert result.first is None and result.worst <= EXACT, str(result)
 
 
 def test_tied_weights_stay_tied_and_the_norm_absorbs_the_factor() -> None:
@@ -72,12 +72,12 @@ def test_shifted_norm_weight_is_solved_for() -> None:
     assert (recipe.scale, recipe.shift) == (0.5, -0.5)
 
 
-def test_noise_makes_copies_differ_and_symmetric_leaves_them_equal() -> None:
+@pytest.mark.parametrize(("kind", "equal"), [("symmetric", True), ("noisy-symmetric", False)])
+def test_noise_makes_copies_differ_and_symmetric_leaves_them_equal(kind: str, equal: bool) -> None:
     from graphclone.runtime.tensors import widened_tensors
 
-    for kind, equal in (("symmetric", True), ("noisy-symmetric", False)):
-        state = widened("mlp", Request(2, strategy=strategy(kind)))
-        weight = next(i for i in state.graph.initializers if i.name == "3.weight")
-        tensor = widened_tensors(state)[weight.value]
-        half = tensor.shape[0] // 2
-        assert torch.equal(tensor[:half], tensor[half:]) is equal
+    state = widened("mlp", Request(2, strategy=strategy(kind)))
+    weight = next(i for i in state.graph.initializers if i.name == "3.weight")
+    tensor = widened_tensors(state)[weight.value]
+    half = tensor.shape[0] // 2
+    assert torch.equal(tensor[:half], tensor[half:]) is equal

@@ -42,7 +42,7 @@ def clone_rows(clone: Traced) -> list[dict[str, Any]]:
 def clone_record(
     clone: Traced, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
 ) -> dict[str, Any]:
-    """What ``clone --json`` says of a clone and where it was written."""
+    """What is reported of a clone and where it was written, as a tree of plain values."""
     before, after = parameters(clone)
     return {
         "output": output,

@@ -169,7 +169,7 @@ class Study:
         Args:
             recipe: what is compared with random weights where a comparison names no recipes.
         """
-        _check_known("--recipe", (recipe,), self.recipes)
+        _check_known("recipe", (recipe,), self.recipes)
         for comparison in self.compare:
             for model in comparison.models or self.models:
                 for factor in comparison.factors:

@@ -102,7 +102,7 @@ def _check_installed() -> None:
 def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> None:
     """Every job as soon as its base is trained."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise GraphcloneError("--jobs is for one process: under accelerate launch every run has all processes")
+        raise GraphcloneError("under accelerate launch every run has all processes; do one run at a time")
     place.corpus()  # once, rather than in every process
     context = multiprocessing.get_context("spawn")
     threads = max(torch.get_num_threads() // at_once, 1)

@@ -165,13 +165,13 @@ def test_products_are_refined_from_the_left() -> None:
     assert sizes(axes, a) == sizes(axes, b) == [2, 3, 4]
 
 
-def test_concats_are_cut_from_the_left() -> None:
-    for left, right in ([7, 3], [5, 5]), ([5, 5], [7, 3]):
-        axes = Axes()
-        a, b = (axes.concat([axes.dim(size) for size in cuts]) for cuts in (left, right))
-        axes.unify(a, b, WHY)
-        assert sizes(axes, a) == sizes(axes, b) == [5, 2, 3]
-        assert not any(leaf.pin for leaf in axes.leaves(a))
+@pytest.mark.parametrize(("left", "right"), [([7, 3], [5, 5]), ([5, 5], [7, 3])])
+def test_concats_are_cut_from_the_left(left: list[int], right: list[int]) -> None:
+    axes = Axes()
+    a, b = (axes.concat([axes.dim(size) for size in cuts]) for cuts in (left, right))
+    axes.unify(a, b, WHY)
+    assert sizes(axes, a) == sizes(axes, b) == [5, 2, 3]
+    assert not any(leaf.pin for leaf in axes.leaves(a))
 
 
 def test_segments_of_a_product_have_its_inner_factors() -> None:
@@ -248,21 +248,21 @@ def test_a_pin_spreads_to_all_that_is_equal() -> None:
     assert axes.find(c).pin == Why("out", "the output keeps its shape")
 
 
-def test_a_pin_holds_every_part() -> None:
-    for make, count in (Axes.product, 2), (Axes.concat, 3):
-        axes = Axes()
-        parts = [axes.dim(4) for _ in range(count)]
-        axes.pin(make(axes, parts), WHY)
-        assert [axes.find(part).pin for part in parts] == [WHY] * count
+@pytest.mark.parametrize(("make", "count"), [(Axes.product, 2), (Axes.concat, 3)])
+def test_a_pin_holds_every_part(make: Callable[..., Axis], count: int) -> None:
+    axes = Axes()
+    parts = [axes.dim(4) for _ in range(count)]
+    axes.pin(make(axes, parts), WHY)
+    assert [axes.find(part).pin for part in parts] == [WHY] * count
 
 
-def test_what_equals_a_pinned_dim_is_pinned_part_by_part() -> None:
-    for swapped in (False, True):
-        axes = Axes()
-        parts = [axes.dim(3), axes.dim(4)]
-        pair = (axes.product(parts), axes.dim(12, WHY))
-        axes.unify(*(reversed(pair) if swapped else pair), WHY)
-        assert [axes.find(part).pin for part in parts] == [WHY, WHY]
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_equals_a_pinned_dim_is_pinned_part_by_part(swapped: bool) -> None:
+    axes = Axes()
+    parts = [axes.dim(3), axes.dim(4)]
+    pair = (axes.product(parts), axes.dim(12, WHY))
+    axes.unify(*(reversed(pair) if swapped else pair), WHY)
+    assert [axes.find(part).pin for part in parts] == [WHY, WHY]
 
 
 def test_unequal_sizes_pin_both_sides() -> None:

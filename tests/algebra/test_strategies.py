@@ -98,10 +98,11 @@ def test_an_unknown_name_lists_the_valid_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ["symmetric", "diagonal"])
-def test_noise_needs_a_noisy_name(name: str) -> None:
-    for spec in (name, STRATEGIES[name]):
-        with pytest.raises(ValueError, match=f"strategy '{name}' has no noise.*'noisy-{name}'"):
-            strategy(spec, snr_db=10)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_noise_needs_a_noisy_name(by_name: bool, name: str) -> None:
+    spec = name if by_name else STRATEGIES[name]
+    with pytest.raises(ValueError, match=f"strategy '{name}' has no noise.*'noisy-{name}'"):
+        strategy(spec, snr_db=10)
 
 
 @pytest.mark.parametrize("snr_db", [float("nan"), float("inf"), float("-inf")])

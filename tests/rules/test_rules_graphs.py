@@ -111,13 +111,13 @@ NO_VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", NO_VIEWS)
-def test_a_weight_behind_anything_else_is_replicated(name: str) -> None:
+@pytest.mark.parametrize("io", [False, True])
+def test_a_weight_behind_anything_else_is_replicated(io: bool, name: str) -> None:
     """The copies are then balanced by a scale, or held back."""
     derived = NO_VIEWS[name]
-    for io in (False, True):
-        states = clones([(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, derived(a)).relu(), b), x(3, 6), io=io)
-        assert all(len(state.facts.folded) == 1 for state in states)
-        assert grown(states)
+    states = clones([(8, 6), (6, 8)], lambda a, b, x: F.linear(F.linear(x, derived(a)).relu(), b), x(3, 6), io=io)
+    assert all(len(state.facts.folded) == 1 for state in states)
+    assert grown(states)
 
 
 def test_a_weight_cast_to_integers_is_not_divided() -> None:

@@ -38,8 +38,8 @@ def test_an_error_changes_nothing_of_that() -> None:
         assert gc.get_threshold() == (700, 10, 5)
 
 
-def test_what_the_user_set_is_kept() -> None:
-    for first in (0, 1_000_000):
-        gc.set_threshold(first, 10, 5)
-        with collector.seldom():
-            assert gc.get_threshold()[0] == first
+@pytest.mark.parametrize("first", [0, 1_000_000])
+def test_what_the_user_set_is_kept(first: int) -> None:
+    gc.set_threshold(first, 10, 5)
+    with collector.seldom():
+        assert gc.get_threshold()[0] == first

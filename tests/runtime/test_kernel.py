@@ -319,11 +319,11 @@ def test_a_shifted_weight_is_rounded_once() -> None:
     assert torch.equal(widen(source, recipe), once.repeat(2))
 
 
-def test_a_parameter_widens_outside_the_autograd_graph() -> None:
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_parameter_widens_outside_the_autograd_graph(name: str) -> None:
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    for name in STRATEGIES:
-        wide = widen(weight, Widening("w", (rigid(2), Leaf(Growth(2, 2))), (1,), strategy(name)))
-        assert not wide.requires_grad
+    wide = widen(weight, Widening("w", (rigid(2), Leaf(Growth(2, 2))), (1,), strategy(name)))
+    assert not wide.requires_grad
 
 
 @pytest.mark.parametrize("chosen", NOISELESS + NOISY, ids=lambda chosen: f"{chosen.name}-{chosen.snr_db}")
@@ -443,10 +443,13 @@ def test_a_contracted_weight_is_not_shifted() -> None:
         Widening("w", (rigid(2),), (0,), shift=1.0)
 
 
-def test_identity_is_told_from_growth() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"axes": (Leaf(Growth(2, 2)), rigid(3))}, {"scale": 2.0}, {"contracted": (), "shift": 1.0}],
+    ids=lambda change: next(iter(change)),
+)
+def test_identity_is_told_from_growth(change: dict[str, Any]) -> None:
     still = Widening("w", (rigid(2), rigid(3)), (1,))
     assert still.identity
     assert still.shape == still.source_shape == (2, 3)
-    grown = (Leaf(Growth(2, 2)), rigid(3))
-    for change in ({"axes": grown}, {"scale": 2.0}, {"contracted": (), "shift": 1.0}):
-        assert not replace(still, **change).identity
+    assert not replace(still, **change).identity

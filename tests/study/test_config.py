@@ -110,7 +110,7 @@ def test_the_command_refuses_with_exit_code_2(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("graphclone: ")
     (tmp_path / "run.toml").write_text(PLAIN)
     assert main(["study", str(tmp_path / "run.toml"), "--recipe", "wild", "-o", str(tmp_path / "out")]) == 2
-    assert "--recipe: there is no 'wild'" in capsys.readouterr().err
+    assert "recipe: there is no 'wild'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["study", "mini", "--jobs", "0"])
 

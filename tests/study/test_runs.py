@@ -60,6 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return corpus(tmp_path_factory.mktemp("text"))
 
 
+@pytest.mark.slow
 def test_every_run_learns_and_the_clone_begins_where_its_base_ends(tmp_path: Path, data: str) -> None:
     report = run_study(study(data, steps=40, recipes=("symmetric", "noisy-diagonal")), tmp_path)
     found = _metrics(tmp_path)
@@ -80,6 +81,7 @@ def test_every_run_learns_and_the_clone_begins_where_its_base_ends(tmp_path: Pat
     assert left == {"metrics.jsonl", "run.json", "tensorboard", "lock"}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_with_the_same_curve(tmp_path: Path, data: str) -> None:
     toml = tmp_path / "run.toml"
     toml.write_text(TOML.format(data=data, steps=480))
@@ -106,6 +108,7 @@ def _reached(folder: Path, step: int) -> bool:
     return any(int(path.name.removeprefix("state-")) >= step for path in states)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_curve_of_one(tmp_path: Path, data: str) -> None:
     toml = tmp_path / "run.toml"
     text = TOML.format(data=data, steps=24).replace("dropout = 0.1\n", "")
@@ -134,6 +137,7 @@ def test_two_processes_have_the_curve_of_one(tmp_path: Path, data: str) -> None:
     assert (two / "report.md").exists()
 
 
+@pytest.mark.slow
 def test_several_runs_at_a_time_give_the_same_numbers(tmp_path: Path, data: str) -> None:
     made = study(data)
     one, several = tmp_path / "one", tmp_path / "several"
@@ -229,6 +233,7 @@ def test_a_checkpoint_is_cloned_as_it_is(tmp_path: Path, data: str) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in kept.items())
 
 
+@pytest.mark.slow
 def test_the_shipped_mini_study_in_brief(tmp_path: Path) -> None:
     """A smoke test of `make study-mini`: all of it, but for most of its steps."""
     made = read("mini")

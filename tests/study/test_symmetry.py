@@ -199,13 +199,13 @@ def test_the_cosine_of_copies_is_the_mean_over_all_pairs(layout: Layout) -> None
 
 
 @pytest.mark.parametrize("kind", ["tile", "interleave"])
-def test_interleaved_copies_are_copies(kind: str) -> None:
+@pytest.mark.parametrize(("strategy", "row"), [("symmetric", 1), ("diagonal", 0)])
+def test_interleaved_copies_are_copies(strategy: str, row: int, kind: str) -> None:
     axes = (Leaf(Growth(4, 3, kind)), Leaf(Growth(5, 3, kind)))  # type: ignore[arg-type]
-    for strategy, row in (("symmetric", 1), ("diagonal", 0)):
-        wide = widen(normal(4, 5), Widening("w", axes, (1,), STRATEGIES[strategy]))
-        assert copy_cosine(wide, axes[0]) == pytest.approx(row)
-        assert copy_cosine(wide.T, axes[1]) == pytest.approx(row)
-        assert swap_cosine(wide, axes) == pytest.approx(1)
+    wide = widen(normal(4, 5), Widening("w", axes, (1,), STRATEGIES[strategy]))
+    assert copy_cosine(wide, axes[0]) == pytest.approx(row)
+    assert copy_cosine(wide.T, axes[1]) == pytest.approx(row)
+    assert swap_cosine(wide, axes) == pytest.approx(1)
 
 
 def test_cosines_of_a_small_matrix() -> None:

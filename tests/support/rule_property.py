@@ -40,7 +40,15 @@ UNINITIALISED = ("aten.empty", "aten.new_empty")
 RESPELLED = ("aten.scaled_dot_product_attention.default",)
 """Ops whose rules count on what ``canonicalize`` makes of them."""
 
+_REFUSALS = (RuntimeError, IndexError, ValueError)
+"""What torch raises where operands do not fit each other."""
+
 torch.set_num_threads(1)
+
+
+class Disproved(AssertionError):
+    """Shown to be wrong: what a rule states, or what an operator was to give. Other errors are those of the trial."""
+
 
 _DIALECT = TorchDialect()
 _REFINED = Why("", "refined by the test")
@@ -277,12 +285,12 @@ def log_scales(state: State, rng: random.Random | None) -> dict[Value | Literal,
     operands = (value for node in state.graph.nodes for value in node.inputs if value.is_float)
     unknowns = list(dict.fromkeys([*operands, *(item for terms, _ in rows for item in terms)]))
     if not unknowns:
-        assert not any(constant for _, constant in rows), "no scales satisfy the rule's equations"
+        expect(not any(constant for _, constant in rows), "no scales satisfy the rule's equations")
         return {}
     matrix = np.array([[terms.get(item, 0.0) for item in unknowns] for terms, _ in rows])
     constants = np.array([constant for _, constant in rows])
     solution = np.linalg.lstsq(matrix, constants, rcond=None)[0]
-    assert np.allclose(matrix @ solution, constants, atol=1e-9), "no scales satisfy the rule's equations"
+    expect(np.allclose(matrix @ solution, constants, atol=1e-9), "no scales satisfy the rule's equations")
     if rng is not None:
         _, values, space = np.linalg.svd(matrix)
         free = space[np.count_nonzero(values > 1e-9) :]
@@ -319,15 +327,22 @@ def _copies(state: State, balance: Balance) -> float:
 
 def _multiplicity(state: State, axis: Axis) -> float:
     copies = state.layout(axis).uniform
-    assert copies is not None, "the rule counts the copies of an axis that is not repeated uniformly"
+    if copies is None:
+        raise Disproved("the rule counts the copies of an axis that is not repeated uniformly")
     return math.log(copies)
 
 
 # The property
 
 
+def expect(holds: bool, otherwise: str) -> None:
+    """Fails, as a rule that is disproved, where something does not hold."""
+    if not holds:
+        raise Disproved(otherwise)
+
+
 def check(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) -> Grown:
-    """The property. Fails if what the rule states is not what the op does."""
+    """The property. Raises Disproved if what the rule states is not what the op does."""
     try:
         grown = grow(sample, trial, rules)
         _compare_results(grown)
@@ -340,13 +355,17 @@ def check(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None)
 def _compare_results(grown: Grown) -> None:
     node = grown.state.graph.nodes[0]
     tensors = {value: _operand(grown, value, data) for value, data in grown.tensors.items()}
-    results = run(node, tensors)
+    try:
+        results = run(node, tensors)
+    except _REFUSALS as error:
+        raise Disproved(f"the op does not take its operands as they grew: {error}") from error
+    expect(len(results) == len(node.outputs), f"{len(results)} results, not {len(node.outputs)}")
     for output, result in zip(node.outputs, results, strict=True):
         if not isinstance(result, Tensor):
-            assert result == grown.source[output]
+            expect(result == grown.source[output], f"{output} is {result}, not {grown.source[output]}")
             continue
         shape = tuple(result.shape)
-        assert shape == output.shape, f"{output} is {shape}, not {output.shape}"
+        expect(shape == output.shape, f"{output} is {shape}, not {output.shape}")
         if not node.op.startswith(UNINITIALISED):
             compare(result, grown.replicated(output, grown.source[output]), str(output))
     for value in _written(node):
@@ -368,16 +387,16 @@ def _written(node: Node) -> list[Value]:
 
 def compare(found: Tensor, expected: Tensor, what: str) -> None:
     """Equal up to rounding of the greatest element."""
-    assert found.dtype == expected.dtype, f"{what} is {found.dtype}, not {expected.dtype}"
-    assert found.shape == expected.shape, f"{what} is {tuple(found.shape)}, not {tuple(expected.shape)}"
+    expect(found.dtype == expected.dtype, f"{what} is {found.dtype}, not {expected.dtype}")
+    expect(found.shape == expected.shape, f"{what} is {tuple(found.shape)}, not {tuple(expected.shape)}")
     if not found.is_floating_point() and not found.is_complex():
-        assert torch.equal(found, expected), f"{what} differs"
+        expect(torch.equal(found, expected), f"{what} differs")
         return
     tolerance = TOLERANCES[found.dtype]
     found, expected = found.to(torch.complex128), expected.to(torch.complex128)
     finite = expected.isfinite()
     odd = found[~finite].nan_to_num(nan=0.0), expected[~finite].nan_to_num(nan=0.0)
-    assert torch.equal(*odd), f"{what} differs in what is not finite"
+    expect(torch.equal(*odd), f"{what} differs in what is not finite")
     greatest = float(expected[finite].abs().max()) if finite.any() else 0.0
     error = float((found - expected)[finite].abs().max()) if finite.any() else 0.0
-    assert error <= tolerance * greatest, f"{what} differs by {error:.1e}; its greatest element is {greatest:.1e}"
+    expect(error <= tolerance * greatest, f"{what} differs by {error:.1e}; its greatest element is {greatest:.1e}")

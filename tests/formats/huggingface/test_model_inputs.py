@@ -252,17 +252,20 @@ def test_sizes_stay_where_the_model_takes_no_others(tmp_path: Path) -> None:
     assert found["input_ids"].shape == (2, 23)
 
 
-def test_inputs_that_a_checkpoint_does_not_take(tmp_path: Path) -> None:
-    source = saved(gridded, tmp_path / "source")
-    for inputs, message in (
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
         ({"input_idz": np.arange(14).reshape(2, 7)}, "inputs: Qwen2VL.* has no input 'input_idz'; it has input_ids, "),
         ({"input_ids": (2, 7), "pixel": (2, 3)}, "inputs: Qwen2VL.* has no input 'pixel'; it has input_ids, "),
         ({"input_ids": torch.ones(2, 7), "x": torch.ones(2)}, "has no input 'x'"),
         ({"input_ids": np.array([["a", "b"]])}, "inputs: input_ids is of <U1; give numbers"),
         ({"input_ids": (2, 7), "image_grid_thw": (2, 3)}, "the numbers of image_grid_thw are sizes, .* give an array"),
-    ):
-        with pytest.raises(GraphcloneError, match=message):
-            _ = open_checkpoint(source, inputs=inputs).example_inputs
+    ],
+)
+def test_inputs_that_a_checkpoint_does_not_take(tmp_path: Path, inputs: dict[str, Any], message: str) -> None:
+    source = saved(gridded, tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=message):
+        _ = open_checkpoint(source, inputs=inputs).example_inputs
 
 
 def test_a_single_number_stays_one(tmp_path: Path) -> None:

@@ -120,17 +120,17 @@ def test_implementation_agrees_with_kernel(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_rule_by_replication(case: Case) -> None:
-    for seed, kind in ((0, "tile"), (1, "interleave"), (2, "tile")):
-        state = widened(case, seed, kind)  # type: ignore[arg-type]
-        assert not state.facts.refusals
-        inputs = [to_torch(np.array(feeds(case)[value.name])) for value in state.graph.inputs]
-        lockstep = run_lockstep(state, inputs)
-        assert lockstep.first is None, f"{kind} {seed}: {lockstep.first}"
-        axes = state.facts.of[state.graph.nodes[0].outputs[0]]
-        assert tuple(i for i, a in enumerate(axes) if a.size > 1 and state.facts.axes.is_rigid(a)) == case.rigid
-        if case.kernel and seed == 0:
-            compare_in_onnxruntime(case, state, inputs)
+@pytest.mark.parametrize(("seed", "kind"), [(0, "tile"), (1, "interleave"), (2, "tile")])
+def test_rule_by_replication(seed: int, kind: Kind, case: Case) -> None:
+    state = widened(case, seed, kind)
+    assert not state.facts.refusals
+    inputs = [to_torch(np.array(feeds(case)[value.name])) for value in state.graph.inputs]
+    lockstep = run_lockstep(state, inputs)
+    assert lockstep.first is None, f"{kind} {seed}: {lockstep.first}"
+    axes = state.facts.of[state.graph.nodes[0].outputs[0]]
+    assert tuple(i for i, a in enumerate(axes) if a.size > 1 and state.facts.axes.is_rigid(a)) == case.rigid
+    if case.kernel and seed == 0:
+        compare_in_onnxruntime(case, state, inputs)
 
 
 def test_the_sizes_written_into_a_blockwise_product_follow() -> None:
@@ -188,15 +188,15 @@ SCALED = [
 
 
 @pytest.mark.parametrize("case", SCALED, ids=str)
-def test_scales_by_replication(case: Case) -> None:
-    for seed in (0, 1, 2):
-        graph = from_model(onnx_ir.serde.deserialize_model(between(case)), Path("three.onnx"), str(case))
-        state = State(graph, Request(2, widen_io=("*",)))
-        run(random_pipeline(seed, "tile"), state, check=True)
-        assert case.op not in [refusal.node.op.rpartition(".")[2] for refusal in state.facts.refusals]
-        fed = feeds(case) | {"summands": f(*case.inputs[0].shape, 4)}  # type: ignore[union-attr]
-        lockstep = run_lockstep(state, [to_torch(np.array(fed[value.name])) for value in state.graph.inputs])
-        assert lockstep.first is None, f"{seed}: {lockstep.first}"
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_scales_by_replication(seed: int, case: Case) -> None:
+    graph = from_model(onnx_ir.serde.deserialize_model(between(case)), Path("three.onnx"), str(case))
+    state = State(graph, Request(2, widen_io=("*",)))
+    run(random_pipeline(seed, "tile"), state, check=True)
+    assert case.op not in [refusal.node.op.rpartition(".")[2] for refusal in state.facts.refusals]
+    fed = feeds(case) | {"summands": f(*case.inputs[0].shape, 4)}  # type: ignore[union-attr]
+    lockstep = run_lockstep(state, [to_torch(np.array(fed[value.name])) for value in state.graph.inputs])
+    assert lockstep.first is None, f"{seed}: {lockstep.first}"
 
 
 @pytest.mark.parametrize("name", PINNED)

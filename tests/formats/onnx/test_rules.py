@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from graphclone.algebra.growth import Kind
+from graphclone.analysis.facts import Facts
 from graphclone.formats.onnx.tensors import to_torch
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import run as run_passes
@@ -19,10 +21,12 @@ from graphclone.rules.pointwise import elementwise, homogeneous
 from graphclone.rules.reduce import mean, onnx_reduction
 from graphclone.rules.site import Rule, Site
 from graphclone.verification.lockstep import run_lockstep
+from tests.support import onnx_node_tests
 from tests.support.onnx_graphs import graph_of as graph_of_model
 from tests.support.onnx_graphs import parse
 from tests.support.onnx_node_cases import Case, all_ops, cases, expanded, graph_of, more_cases
 from tests.support.onnx_node_tests import Summary, compare, run, summarise
+from tests.support.onnx_runtime_gaps import ERRORS, GAPS, codes, gap
 from tests.support.tracing import random_pipeline
 
 OPS = sorted({schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain})
@@ -94,8 +98,11 @@ def test_reference_agrees_with_runtime(case: Case) -> None:
     (node,) = graph.nodes
     try:
         expected = run(node, data, reference=False)
-    except Exception:
-        pytest.skip("ONNX Runtime has no kernel")
+    except ERRORS as error:
+        known = gap(case.op, error)
+        if known is None:
+            raise
+        pytest.skip(f"ONNX Runtime {known.why}")
     found = run(node, data, reference=True)
     compare(np.asarray(found[0]), np.asarray(expected[0]), case.name)
 
@@ -222,7 +229,37 @@ WRONG: Mapping[str, Rule] = {
 
 @pytest.mark.parametrize("op", WRONG)
 def test_a_wrong_rule_is_caught(op: str) -> None:
-    assert summarise(op, SAMPLED, {**default_rules(), f"onnx.{op}": WRONG[op]}).failures
+    assert summarise(op, SAMPLED, {**default_rules(), f"onnx.{op}": WRONG[op]}).disproved
+
+
+def test_a_trial_that_breaks_down_fails_and_disproves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(facts: Facts, wanted: Any) -> None:
+        raise ValueError("a defect of the trial")
+
+    monkeypatch.setattr(onnx_node_tests, "settle", broken)
+    found = summarise("Relu", 1)
+    assert found.failures
+    assert not found.disproved
+
+
+def test_a_gap_of_onnx_runtime_is_known_by_operator_and_error() -> None:
+    known = gap("Add", codes.NotImplemented())
+    assert known is not None and known.why == "has no kernel of opset 6"
+    assert gap("Relu", codes.NotImplemented()) is None
+    assert gap("Add", ValueError()) is None
+    assert set().union(*(known.ops for known in GAPS)) <= set(OPS)
+
+
+def test_an_error_that_is_no_known_gap_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go unnoticed because onnx's reference implementation could run the case instead."""
+
+    def broken(*args: Any) -> None:
+        raise codes.NotImplemented("no kernel")
+
+    monkeypatch.setattr(onnx_node_tests, "run_by_runtime", broken)
+    assert not summarise("Add", 1).failures
+    found = summarise("Relu", 1)
+    assert found.failures and not found.trials
 
 
 def test_what_is_trained_is_refused() -> None:

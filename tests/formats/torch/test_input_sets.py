@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -12,13 +13,13 @@ from graphclone.runtime.drawing import drawn_like
 from tests.support.clones import features, spoilable, zoo_clone
 
 
-def test_integers_are_rearranged_examples() -> None:
+@pytest.mark.parametrize("sizes", [{0: 5, 1: 7}, {0: 1, 1: 2}, {}], ids=str)
+def test_integers_are_rearranged_examples(sizes: dict[int, int]) -> None:
     ids = torch.tensor([[3, 1, 4], [1, 5, 9]])
-    for sizes in ({0: 5, 1: 7}, {0: 1, 1: 2}, {}):
-        drawn = drawn_like(ids, sizes, torch.Generator().manual_seed(0))
-        assert drawn.shape == (sizes.get(0, 2), sizes.get(1, 3))
-        assert drawn.dtype == ids.dtype
-        assert set(drawn.flatten().tolist()) <= {1, 3, 4, 5, 9}
+    drawn = drawn_like(ids, sizes, torch.Generator().manual_seed(0))
+    assert drawn.shape == (sizes.get(0, 2), sizes.get(1, 3))
+    assert drawn.dtype == ids.dtype
+    assert set(drawn.flatten().tolist()) <= {1, 3, 4, 5, 9}
 
 
 def test_masks_stay_masks_and_floats_are_drawn_like_the_example() -> None:

@@ -139,7 +139,7 @@ def test_tables_must_be_repeated() -> None:
 
 def test_an_output_that_is_a_width_needs_to_be_named() -> None:
     small, big, x = nn.Linear(6, 10).eval(), nn.Linear(6, 20).eval(), features(3, 6)
-    with pytest.raises(GraphcloneError, match="keeps its shape"):
+    with pytest.raises(GraphcloneError, match=r"keeps its shape \(output\); widen_io=\['output'\] lets it grow"):
         gc.clone(small, (x,), into=big)
     gc.clone(small, (x,), into=big, widen_io=["output"])
     torch.testing.assert_close(big(x), small(x).repeat(1, 2))
