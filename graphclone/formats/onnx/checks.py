@@ -92,7 +92,7 @@ def tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
         yield from _attribute_tensors(function.attribute_proto, f"function {quoted(function.name)}")
 
 
-def size_in_bytes(tensor: TensorProto) -> int:
+def declared_bytes(tensor: TensorProto) -> int:
     """What its declared shape takes, packed. Strings have no size."""
     bits = prod(map(int, tensor.dims)) * onnx_ir.DataType(tensor.data_type).bitwidth
     return (bits + 7) // 8
@@ -327,7 +327,7 @@ def _check_held(tensor: TensorProto, where: str) -> None:
         hint = f"not in just one of {' or '.join(allowed)}; export it again"
         raise GraphcloneError(f"{where} holds its data in {' and '.join(held)}, {hint}")
     found = sum(held.values())
-    needed, unit = (size_in_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
+    needed, unit = (declared_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
     if found != needed:
         hint = "export or download it again"
         raise GraphcloneError(f"{where} holds {found} {unit}, but its shape {shape(tensor)} needs {needed}; {hint}")
@@ -340,7 +340,7 @@ def _entries(tensor: TensorProto) -> int:
         return 2 * size
     if tensor.data_type == TensorProto.STRING:
         return size
-    return size_in_bytes(tensor) if onnx_ir.DataType(tensor.data_type).bitwidth < 6 else size
+    return declared_bytes(tensor) if onnx_ir.DataType(tensor.data_type).bitwidth < 6 else size
 
 
 # Values: who makes and who reads them

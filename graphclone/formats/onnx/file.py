@@ -12,7 +12,7 @@ import onnx_ir
 from onnx import ModelProto, TensorProto
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.checks import OWN_DOMAIN, check, quoted, shape, size_in_bytes, tensors
+from graphclone.formats.onnx.checks import OWN_DOMAIN, check, declared_bytes, quoted, shape, tensors
 
 _PROTOBUF_LIMIT = 2**31
 """Bytes that no protobuf message reaches."""
@@ -189,7 +189,7 @@ def _find_external_data(proto: ModelProto, model: Path) -> None:
 def _find(tensor: TensorProto, folder: _Folder) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = folder.file(entries.get("location", ""))
-    needed = size_in_bytes(tensor)
+    needed = declared_bytes(tensor)
     offset = _number(entries.get("offset", "0"), "offset")
     length = _number(entries.get("length", str(needed)), "length")
     if length != needed:

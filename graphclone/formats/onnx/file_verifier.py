@@ -182,7 +182,7 @@ def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Pr
 
 def _shaken(source: Path, target: Path, seed: int) -> Path:
     """The model with every weight a rounding error off, wherever it is stored, written to the target."""
-    from graphclone.formats.onnx.saving import write
+    from graphclone.formats.onnx.saving import write_model
 
     model = load(source)
     for graph in (*model.graphs(), *model.functions.values()):
@@ -193,7 +193,7 @@ def _shaken(source: Path, target: Path, seed: int) -> Path:
         for value in graph.initializers.values():
             if value.const_value is not None and not _is_number(value):
                 value.const_value = _moved(value.const_value, value.name or "", seed)
-    write(model, target)
+    write_model(model, target)
     return target
 
 

@@ -22,9 +22,9 @@ from graphclone.formats.onnx.control import CONTROL, Repeated, captured
 from graphclone.formats.onnx.dialect import Given, OnnxDialect, Place, Target, frozen
 from graphclone.formats.onnx.file import NOTES, load
 from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
-from graphclone.formats.onnx.reading import Reading, call_of, read
+from graphclone.formats.onnx.reading import Reading, call_of, read_facts
 from graphclone.formats.onnx.sizes import Fact
-from graphclone.formats.onnx.tensors import StoredTensor, dtype_name, to_torch
+from graphclone.formats.onnx.tensors import OnnxTensor, dtype_name, to_torch
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value
 from graphclone.graph.names import fresh
 
@@ -94,7 +94,7 @@ class Origin:
     file_values: dict[str, onnx_ir.Value] = field(default_factory=dict)
 
 
-def trace(path: Path, name: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+def read_graph(path: Path, name: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Read an ONNX file.
 
     Args:
@@ -115,11 +115,11 @@ def from_model(model: onnx_ir.Model, path: Path, name: str, shapes: Mapping[str,
     """The graph of a model that has been read from a file."""
     if model.functions:
         onnx_ir.passes.common.InlinePass()(model)
-    return _Importer(Origin(path, model, read(model, name, shapes=shapes)), name).graph()
+    return _ModelImporter(Origin(path, model, read_facts(model, name, shapes=shapes)), name).graph()
 
 
 @dataclass
-class _Importer:
+class _ModelImporter:
     origin: Origin
     name: str
     values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
@@ -182,9 +182,9 @@ class _Importer:
             return self.values[value]
         stored = self.origin.reading.stored(value)
         if stored is not None and not self.each_its_own(value, stored):
-            self.values[value] = self.initializer(value, value.name or "", StoredTensor(stored))
+            self.values[value] = self.initializer(value, value.name or "", OnnxTensor(stored))
             return self.values[value]
-        tensor = StoredTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
+        tensor = OnnxTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
         name = value.name or ""
         taken = name in self.origin.file_values
         return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if taken else name, tensor)
@@ -201,7 +201,7 @@ class _Importer:
         but those that hold one number throughout, and tables of integers, often are.
         """
         if value not in self.shared:
-            many = len(value.uses()) > 1 and prod(StoredTensor(stored).shape) > 1
+            many = len(value.uses()) > 1 and prod(OnnxTensor(stored).shape) > 1
             self.shared[value] = many and (stored.dtype.is_integer() or _holds_one_number(stored))
         return self.shared[value]
 

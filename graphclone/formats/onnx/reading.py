@@ -79,7 +79,7 @@ class Reading:
         return self.is_filled(node) or all(fact.constant is not None for fact in facts)
 
 
-def read(
+def read_facts(
     model: onnx_ir.Model,
     name: str,
     assignment: Assignment | None = None,
@@ -101,7 +101,7 @@ def read(
     tried = assignments(model, name, shapes or {}) if assignment is None else [assignment]
     for sizes in tried:
         try:
-            reading = _Reader(model, name, sizes, constants).read()
+            reading = _ModelReader(model, name, sizes, constants).read()
         except ReadingError as error:
             failures.append(error)
             continue
@@ -116,7 +116,7 @@ def read(
 # Facts
 
 
-class _Reader:
+class _ModelReader:
     def __init__(self, model: onnx_ir.Model, name: str, assignment: Assignment, constants: Mapping[str, Array]) -> None:
         self.model = model
         self.name = name

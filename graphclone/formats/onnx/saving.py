@@ -24,7 +24,7 @@ alone.
 """
 
 
-def write(model: onnx_ir.Model, path: Path) -> None:
+def write_model(model: onnx_ir.Model, path: Path) -> None:
     """Write a model, whole or not at all.
 
     Raises:

@@ -19,8 +19,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
-from graphclone.formats.onnx.reading import read
-from graphclone.formats.onnx.saving import write
+from graphclone.formats.onnx.reading import read_facts
+from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.state import State
@@ -54,18 +54,18 @@ def verify_onnx_model(state: State, options: Options, inputs: Given) -> Report:
     """
     check_provider(options.provider)
     with torch.no_grad():
-        verification = _Verification(state, options, inputs)
+        verification = _FileVerification(state, options, inputs)
         return run_steps(state.graph.name, verification.steps(), verification.inputs, options.progress)
 
 
-class _Verification:
+class _FileVerification:
     """The checks of the clone of a file, and what several of them need."""
 
     def __init__(self, state: State, options: Options, given: Given) -> None:
         self.state = state
         self.options = options
         self.given = given
-        self.samples: list[Sample] = []
+        self.samples: list[FileSample] = []
         self.truths: Truths | None = None
 
     def steps(self) -> tuple[Step, ...]:
@@ -81,22 +81,22 @@ class _Verification:
         return [f"{shapes_of(s.feeds)} (seed {self.options.seed + i})" for i, s in enumerate(self.samples)]
 
     def static(self) -> Check:
-        check = check_static(self.state)
+        check = check_shapes(self.state)
         if check.ok:
             o = self.options
-            self.samples = draw_samples(self.state, o.provider, o.sets, o.seed, self.given, exact=o.exact)
+            self.samples = file_samples(self.state, o.provider, o.sets, o.seed, self.given, exact=o.exact)
         return check
 
     def exact(self) -> Check:
-        check, self.truths = check_exact(self.state, self.samples)
+        check, self.truths = check_values(self.state, self.samples)
         return check
 
     def onnx(self) -> Check:
-        return check_onnx(self.state, self.samples, self.truths, self.options.provider, self.options.onnx)
+        return check_outputs(self.state, self.samples, self.truths, self.options.provider, self.options.onnx)
 
 
 @dataclass(frozen=True)
-class Sample:
+class FileSample:
     """What ONNX Runtime makes of the source on one input set.
 
     Attributes:
@@ -112,7 +112,9 @@ class Sample:
     moved: Sequence[Feeds]
 
 
-def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool) -> list[Sample]:
+def file_samples(
+    state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool
+) -> list[FileSample]:
     """Input sets that the source accepts, with what it gives for them.
 
     ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64 they are none.
@@ -137,21 +139,21 @@ def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: 
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
     return [
-        Sample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
+        FileSample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
         for feeds, others in zip(drawn, moved, strict=True)
     ]
 
 
 def _written(state: State, path: Path) -> Path:
-    write(to_model(state), path)
+    write_model(to_model(state), path)
     return path
 
 
-def check_static(state: State) -> Check:
+def check_shapes(state: State) -> Check:
     """Every tensor of the clone, as onnx infers its shape, has the shape that was predicted."""
     origin: Origin = state.graph.origin
     try:
-        reading = read(to_model(state), state.graph.name, origin.reading.assignment)
+        reading = read_facts(to_model(state), state.graph.name, origin.reading.assignment)
     except GraphcloneError as refusal:
         first = Deviation("the clone", "", "", float("inf"), str(refusal))
         return Check("static", False, str(first), first=first)
@@ -170,7 +172,7 @@ Truths = Sequence[Sequence[torch.Tensor]]
 """What the source returns in float64, for every sample."""
 
 
-def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths | None]:
+def check_values(state: State, samples: Sequence[FileSample]) -> tuple[Check, Truths | None]:
     """Every value in float64, on two input sets, and once with other weights.
 
     Returns:
@@ -209,7 +211,7 @@ def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
 
 
-def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -> str:
+def _disagreement(state: State, sample: FileSample, truth: Sequence[torch.Tensor]) -> str:
     """Where the reference computes another function than ONNX Runtime does, on the source; empty if nowhere.
 
     Its float64 is then no truth to measure rounding against, and that both agree with it proves nothing. What ONNX
@@ -225,7 +227,7 @@ def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -
         return reason
 
 
-def _departure(state: State, sample: Sample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
+def _departure(state: State, sample: FileSample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
     """The first output that is farther from its truth than rounding explains."""
     for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
         rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.moved)
@@ -241,8 +243,8 @@ def _of(outputs: Feeds, name: str) -> torch.Tensor:
     return lifted(to_torch(outputs[name]))
 
 
-def check_onnx(
-    state: State, samples: Sequence[Sample], truths: Truths | None, provider: Provider, onnx: bool | Path
+def check_outputs(
+    state: State, samples: Sequence[FileSample], truths: Truths | None, provider: Provider, onnx: bool | Path
 ) -> Check:
     """Compare the outputs on every input set with what rounding makes of the source's."""
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
@@ -263,7 +265,7 @@ def check_onnx(
 
 
 def _compared(
-    state: State, wide: Session, sample: Sample, truths: Sequence[torch.Tensor] | None
+    state: State, wide: Session, sample: FileSample, truths: Sequence[torch.Tensor] | None
 ) -> Iterator[NoiseFloor]:
     """The errors of all outputs on one input set: against float64 where that is known, else against the source."""
     widened = zip(state.graph.inputs, widened_inputs(state, sample.inputs), strict=True)

@@ -19,7 +19,7 @@ from graphclone.formats.onnx.control import captured
 from graphclone.formats.onnx.dialect import Given, Place, Target, frozen
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.sizes import Fact
-from graphclone.formats.onnx.tensors import StoredTensor, data_type, to_array
+from graphclone.formats.onnx.tensors import OnnxTensor, data_type, to_array
 from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.graph.names import fresh
 from graphclone.pipeline.state import State
@@ -80,7 +80,7 @@ class _Writer:
         known = self.values[initializer.name]
         if recipe.identity:
             return
-        stored = initializer.tensor.source if isinstance(initializer.tensor, StoredTensor) else None
+        stored = initializer.tensor.source if isinstance(initializer.tensor, OnnxTensor) else None
         key = (id(stored or initializer.tensor), replace(recipe, name=""))
         if key not in self.widened:
             self.widened[key] = self.widen(initializer, recipe, known)
@@ -409,6 +409,6 @@ def _detach(model: onnx_ir.Model) -> None:
 
 def _lazy(tensor: onnx_ir.ExternalTensor) -> onnx_ir.LazyTensor:
     read: Callable[[], onnx_ir.TensorProtocol] = lambda: onnx_ir.tensor(  # noqa: E731
-        to_array(StoredTensor(tensor).read(), tensor.dtype), tensor.dtype
+        to_array(OnnxTensor(tensor).read(), tensor.dtype), tensor.dtype
     )
     return onnx_ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)
