@@ -75,8 +75,8 @@ def run(node: Node, values: Mapping[Value, Any], *, reference: bool) -> list[Any
     fixed = {i for i, (_, o) in enumerate(target.operands(node)) if isinstance(o, Value) and o.role == "initializer"}
     arrays: list[Any] = []
     for i, (place, operand) in enumerate(target.operands(resolved)):
-        literal = operand is not None and place in target.given and not isinstance(operand, np.ndarray)
-        arrays.append(target.given[place].array(operand) if literal else operand)
+        literal = operand is not None and place in target.literal_types and not isinstance(operand, np.ndarray)
+        arrays.append(target.literal_types[place].array(operand) if literal else operand)
         if literal:
             fixed.add(i)
     call = target.call(resolved)

@@ -143,7 +143,7 @@ class _Folder:
     """Where the external data of a model may lie."""
 
     def __init__(self, model: Path) -> None:
-        self.given = model.parent
+        self.folder = model.parent
         self.real = {model.parent.resolve(), model.resolve().parent}
         self.files: dict[str, _File] = {}
 
@@ -154,15 +154,15 @@ class _Folder:
             GraphcloneError: no such file, or it is not in the folder.
         """
         if location not in self.files:
-            self.files[location] = self._found(location)
+            self.files[location] = self._resolved(location)
         return self.files[location]
 
-    def _found(self, location: str) -> _File:
+    def _resolved(self, location: str) -> _File:
         relative, name = Path(location), quoted(location)
         if relative.anchor or ".." in relative.parts:
             raise GraphcloneError(f"external data {name} must be a path below the model's folder; export it again")
         try:
-            real = Path(os.path.realpath(self.given / relative, strict=True))
+            real = Path(os.path.realpath(self.folder / relative, strict=True))
             if not any(real.is_relative_to(folder) for folder in self.real):
                 hint = "put the file itself beside the model"
                 raise GraphcloneError(f"external data {name} is a link that leads out of the model's folder; {hint}")

@@ -19,7 +19,7 @@ import onnx_ir.passes.common
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.control import CONTROL, Repeated, captured
-from graphclone.formats.onnx.dialect import Given, OnnxDialect, Place, Target, frozen
+from graphclone.formats.onnx.dialect import LiteralType, OnnxDialect, Place, Target, frozen
 from graphclone.formats.onnx.file import NOTES, load
 from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
 from graphclone.formats.onnx.reading import Reading, call_of, read_facts
@@ -206,10 +206,10 @@ class _ModelImporter:
         return self.shared[value]
 
     def initializer(self, value: onnx_ir.Value, name: str, tensor: Any) -> Value:
-        made = self.value(value, "initializer", name)
+        result = self.value(value, "initializer", name)
         kind = "parameter" if self.origin.reading.is_weight(value) else "constant"
-        self.initializers.append(Initializer(made, (name,), kind, tensor))  # type: ignore[arg-type]
-        return made
+        self.initializers.append(Initializer(result, (name,), kind, tensor))  # type: ignore[arg-type]
+        return result
 
     # Nodes
 
@@ -306,7 +306,7 @@ class _ModelImporter:
         call = call_of(self.model, node)
         formal = self.formal(call, node)
         operands: dict[str, Operand] = {}
-        given: dict[Place, Given] = {}
+        literal_types: dict[Place, LiteralType] = {}
         literals: dict[Place, Any] = {}
         for (key, several), (index, value) in zip(formal, enumerate(node.inputs), strict=False):
             place = (key, len(operands.get(key, ())) if several else 0)
@@ -314,7 +314,7 @@ class _ModelImporter:
             if operand is not None and not (isinstance(operand, Value) and operand.is_tensor):
                 fact = self.origin.reading.of(node.inputs[index])  # type: ignore[arg-type]
                 literals[place] = frozen(operand)
-                given[place] = Given(onnx_ir.DataType(fact.dtype), fact.shape or ())
+                literal_types[place] = LiteralType(onnx_ir.DataType(fact.dtype), fact.shape or ())
             if several:
                 operands.setdefault(key, []).append(operand)
             else:
@@ -333,7 +333,7 @@ class _ModelImporter:
             variadic=any(several for _, several in formal),
             attributes={k: attribute.type for k, attribute in numbers.items()},
             fixed=_fixed(call, numbers),
-            given=given,
+            literal_types=literal_types,
             literals=literals,
             outputs=call.outputs,
             node=node,
@@ -343,12 +343,12 @@ class _ModelImporter:
     def formal(self, call: Call, node: onnx_ir.Node) -> list[tuple[str, bool]]:
         """For every input its formal name, and whether others share it."""
         try:
-            found = schema(call.domain, call.op, call.opset)
+            definition = schema(call.domain, call.op, call.opset)
         except UnknownOpError:
             return [(f"input_{i}", False) for i in range(len(node.inputs))]
-        if len(node.inputs) > len(found.inputs) and not found.variadic:
+        if len(node.inputs) > len(definition.inputs) and not definition.variadic:
             raise GraphcloneError(f"{self.name}: {node.name} ({node.op_type}) has {len(node.inputs)} inputs")
-        return [found.place(i) for i in range(len(node.inputs))]
+        return [definition.place(i) for i in range(len(node.inputs))]
 
     def operand(self, node: onnx_ir.Node, key: str, value: onnx_ir.Value, reader: str) -> Operand:
         fact = self.origin.reading.of(value)
@@ -363,13 +363,13 @@ class _ModelImporter:
     def literal(self, value: onnx_ir.Value, fact: Fact, reader: str) -> Operand:
         """Numbers, some of which the graph may compute; None where not even their count is known."""
         assert fact.arrays is not None
-        assert fact.known is not None
+        assert fact.static_mask is not None
         if len({array.shape for array in fact.arrays}) > 1 or fact.arrays[0].ndim > 1:
             return None
-        elements, known = fact.arrays[0].flatten(), fact.known.flatten()
+        elements, mask = fact.arrays[0].flatten(), fact.static_mask.flatten()
         items: list[Operand] = [
             element.item() if sure else self.element(value, i, reader)
-            for i, (element, sure) in enumerate(zip(elements, known, strict=True))
+            for i, (element, sure) in enumerate(zip(elements, mask, strict=True))
         ]
         return items if fact.arrays[0].ndim else items[0]
 

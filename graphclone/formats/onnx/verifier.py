@@ -103,13 +103,13 @@ class FileSample:
         feeds: the input set.
         inputs: the same as tensors, in the order of the graph's inputs.
         own: the outputs.
-        moved: the outputs with weights that are a rounding off, several times.
+        shaken_outputs: the outputs with weights that are a rounding off, several times.
     """
 
     feeds: Feeds
     inputs: Sequence[torch.Tensor]
     own: Feeds
-    moved: Sequence[Feeds]
+    shaken_outputs: Sequence[Feeds]
 
 
 def file_samples(
@@ -124,7 +124,7 @@ def file_samples(
     """
     origin: Origin = state.graph.origin
     source = Session(origin.path, provider)
-    known = origin.reading.assignment if origin.reading.refused else {}
+    known_sizes = origin.reading.assignment if origin.reading.refused else {}
     names = [value.name for value in state.graph.inputs]
 
     def holds(feeds: Feeds) -> bool:
@@ -135,12 +135,12 @@ def file_samples(
         except ExecutionError:
             return True
 
-    drawn = list(DrawnInputs(source, known=known, given=given, holds=holds).draw(sets, seed))
+    input_sets = list(DrawnInputs(source, known_sizes=known_sizes, given=given, holds=holds).draw(sets, seed))
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
+        shaken_outputs = shaken_runs(origin.path, Path(folder) / "shaken.onnx", input_sets, provider, seed)
     return [
         FileSample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
-        for feeds, others in zip(drawn, moved, strict=True)
+        for feeds, others in zip(input_sets, shaken_outputs, strict=True)
     ]
 
 
@@ -157,12 +157,12 @@ def check_shapes(state: State) -> Check:
     except GraphcloneError as refusal:
         first = Deviation("the clone", "", "", float("inf"), str(refusal))
         return Check("static", False, str(first), first=first)
-    found = {value.name: fact.shape for value, fact in reading.facts.items()}
-    values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in found]
+    shapes = {value.name: fact.shape for value, fact in reading.facts.items()}
+    values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in shapes]
     for value in values:
-        if found[value.name] != value.shape:
+        if shapes[value.name] != value.shape:
             assert value.producer is not None
-            detail = f"shape {found[value.name]}, predicted {value.shape}"
+            detail = f"shape {shapes[value.name]}, predicted {value.shape}"
             first = Deviation.at(value.producer, value.name, float("inf"), detail)
             return Check("static", False, str(first), first=first)
     return Check("static", True, f"all {len(values)} values have the predicted shape", {"values": len(values)})
@@ -183,19 +183,19 @@ def check_values(state: State, samples: Sequence[FileSample]) -> tuple[Check, Tr
         return _not_exact(f"{count:,} parameters are too many to run in float64"), None
     runs = [(sample.inputs, lifted_tensor) for sample in samples[:2]]
     runs.append((samples[0].inputs, perturbed))
-    found: list[Lockstep] = []
+    lockstep: list[Lockstep] = []
     try:
         truths = [_truth(state, sample.inputs) for sample in samples]
         for sample, truth in zip(samples, truths, strict=True):
             if reason := _disagreement(state, sample, truth):
                 return _not_exact(reason), None
         for inputs, read in runs:
-            found.append(run_lockstep(state, inputs, read=read))
-            if found[-1].first is not None:
+            lockstep.append(run_lockstep(state, inputs, read=read))
+            if lockstep[-1].first is not None:
                 break
     except ExecutionError as refusal:
         return _not_exact(str(refusal)), None
-    return exact_check(found), truths
+    return exact_check(lockstep), truths
 
 
 def _parameters(state: State) -> int:
@@ -230,9 +230,11 @@ def _disagreement(state: State, sample: FileSample, truth: Sequence[torch.Tensor
 def _departure(state: State, sample: FileSample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
     """The first output that is farther from its truth than rounding explains."""
     for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
-        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.moved)
-        found = noise_floor(name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype)
-        floor = replace(found, source=rounding)
+        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.shaken_outputs)
+        measured = noise_floor(
+            name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype
+        )
+        floor = replace(measured, source=rounding)
         if floor.allows(REFERENCE_SLACK) is False:
             off = f"{floor.clone:.1e} off, where rounding makes {floor.source:.1e}"
             return f"the reference does not compute what ONNX Runtime does with the source: {name} is {off}"
@@ -269,11 +271,11 @@ def _compared(
 ) -> Iterator[NoiseFloor]:
     """The errors of all outputs on one input set: against float64 where that is known, else against the source."""
     widened = zip(state.graph.inputs, widened_inputs(state, sample.inputs), strict=True)
-    found = wide.run({value.name: to_array(tensor) for value, tensor in widened})
+    clone_outputs = wide.run({value.name: to_array(tensor) for value, tensor in widened})
     maps = Maps(state, sample.inputs)
     for index, (name, value) in enumerate(output_tensors(state.graph)):
-        expected, got = _of(sample.own, name), to_torch(found[name])
+        expected, got = _of(sample.own, name), to_torch(clone_outputs[name])
         truth = expected if truths is None else truths[index]
-        moved = [_of(other, name) for other in sample.moved]
+        shaken_outputs = [_of(other, name) for other in sample.shaken_outputs]
         clone = (maps.widened(value, truth), lifted(got))
-        yield rounding_floor(name, truth, [expected, *moved], clone, got.dtype)
+        yield rounding_floor(name, truth, [expected, *shaken_outputs], clone, got.dtype)

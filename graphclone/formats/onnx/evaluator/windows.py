@@ -175,8 +175,8 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
 
 def global_max_pool(x: Array) -> Array:
     """The greatest element over all axes but batch and channels."""
-    found: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
-    return found
+    maxima: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return maxima
 
 
 # Convolutions
@@ -229,7 +229,7 @@ def transposed_convolution(
     if output_shape is None and auto_pad.startswith("SAME"):
         output_shape = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     if output_shape is not None:
-        lacking = [size - wanted for size, wanted in zip(reach, output_shape[-rank:], strict=True)]
+        lacking = [size - target for size, target in zip(reach, output_shape[-rank:], strict=True)]
         small, large = [n // 2 for n in lacking], [n - n // 2 for n in lacking]
         before, after = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
     else:
