@@ -105,13 +105,13 @@ def function(text: str) -> Callable[..., Any]:
         GraphcloneError: there is none.
     """
     module, _, name = text.rpartition(":")
-    found = getattr(_file(module) if module.endswith(".py") else _module(module), name, None)
-    if found is None:
+    attribute = getattr(_file(module) if module.endswith(".py") else _module(module), name, None)
+    if attribute is None:
         raise GraphcloneError(f"{text}: {module} has no {name}")
-    if not callable(found):
-        raise GraphcloneError(f"{text}: {name} is a {type(found).__name__}, not a function")
-    made: Callable[..., Any] = found
-    return made
+    if not callable(attribute):
+        raise GraphcloneError(f"{text}: {name} is a {type(attribute).__name__}, not a function")
+    named: Callable[..., Any] = attribute
+    return named
 
 
 def _module(name: str) -> ModuleType:

@@ -40,13 +40,13 @@ class Maps:
         return [self._layout(axis, size) for axis, size in zip(axes, sizes, strict=True)]
 
     def _layout(self, axis: Axis, size: int) -> Layout:
-        known = self.state.facts.axes
-        axis = known.find(axis)
+        axes = self.state.facts.axes
+        axis = axes.find(axis)
         if size == axis.size:
             layout: Layout = self.state.layout(axis)
             return layout
         self._learn(axis, size)
-        return known.layout(axis, self._growth)
+        return axes.layout(axis, self._growth)
 
     def _learn(self, axis: Axis, size: int) -> None:
         """An axis of another size than in the trace is dynamic, or a factor of it is."""

@@ -35,7 +35,7 @@ class NoiseFloor:
     Attributes:
         value: its name.
         source: greatest absolute error of the source; the fraction of wrong elements where they are no floats.
-        clone: likewise of the clone.
+        clone: greatest absolute error of the clone; the fraction of wrong elements where they are no floats.
         ulp: a unit in the last place of the greatest element.
         elements: how many finite ones were compared.
     """
@@ -214,7 +214,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """In words: equivalent, not equivalent, or that it cannot be judged."""
+        """The verdict in words: equivalent, not equivalent, or that it cannot be judged."""
         if any(check.ok is False for check in self.checks):
             return "NOT EQUIVALENT"
         compared = (check for check in self.checks if check.name not in _OF_ONE_SIDE)
@@ -260,7 +260,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has; numbers that are not finite are text."""
-        found = {
+        fields = {
             "model": self.model,
             "ok": self.ok,
             "verdict": self.verdict,
@@ -270,7 +270,7 @@ class Report:
             "checks": [dataclasses.asdict(check) for check in self.checks],
             "inputs": list(self.inputs),
         }
-        result: dict[str, Any] = _plain(found)
+        result: dict[str, Any] = _plain(fields)
         return result
 
     def __str__(self) -> str:

@@ -34,7 +34,7 @@ _SINGLE: Mapping[str, onnx.AttributeProto] = {
 }
 """Operators that make floats, with the attribute that says which, as it is unless it is given."""
 
-Place = tuple[str, int]
+InputPlace = tuple[str, int]
 """An input of an operator: its formal name, and which of those under that name it is."""
 
 
@@ -76,14 +76,14 @@ class Target:
     variadic: bool = False
     attributes: Mapping[str, onnx_ir.AttributeType] = field(default_factory=dict)
     fixed: tuple[onnx.AttributeProto, ...] = ()
-    literal_types: Mapping[Place, LiteralType] = field(default_factory=dict)
-    literals: Mapping[Place, Any] = field(default_factory=dict)
+    literal_types: Mapping[InputPlace, LiteralType] = field(default_factory=dict)
+    literals: Mapping[InputPlace, Any] = field(default_factory=dict)
     outputs: tuple[bool, ...] = (True,)
     node: onnx_ir.Node | None = None
 
-    def operands(self, node: Node) -> list[tuple[Place, Operand]]:
+    def operands(self, node: Node) -> list[tuple[InputPlace, Operand]]:
         """The operands that are inputs, in order; None for one that is left out."""
-        operands: list[tuple[Place, Operand]] = []
+        operands: list[tuple[InputPlace, Operand]] = []
         for name in self.inputs:
             operand = node.operands.get(name)
             if self.variadic and name == self.inputs[-1]:

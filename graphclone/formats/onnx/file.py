@@ -20,7 +20,7 @@ _PROTOBUF_LIMIT = 2**31
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-NOTES = "graphclone notes"
+NOTES_KEY = "graphclone notes"
 """Where a model that has been read keeps what the user should know about it."""
 
 
@@ -102,7 +102,7 @@ def _model(proto: ModelProto) -> onnx_ir.Model:
             entry.domain = "" if entry.domain in OWN_DOMAIN else entry.domain  # onnx-ir does so in nodes only
     model = onnx_ir.from_proto(proto)
     if proto.training_info:
-        model.meta[NOTES] = ["the training information of the file is not kept: onnx-ir has no place for it"]
+        model.meta[NOTES_KEY] = ["the training information of the file is not kept: onnx-ir has no place for it"]
     model.graph.sort()
     for function in model.functions.values():
         function.sort()

@@ -19,8 +19,8 @@ import onnx_ir.passes.common
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.control import CONTROL, Repeated, captured
-from graphclone.formats.onnx.dialect import LiteralType, OnnxDialect, Place, Target, frozen
-from graphclone.formats.onnx.file import NOTES, load
+from graphclone.formats.onnx.dialect import InputPlace, LiteralType, OnnxDialect, Target, frozen
+from graphclone.formats.onnx.file import NOTES_KEY, load
 from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
 from graphclone.formats.onnx.reading import Reading, call_of, read_facts
 from graphclone.formats.onnx.sizes import Fact
@@ -150,7 +150,7 @@ class _ModelImporter:
             nodes=self.nodes,
             outputs=outputs,
             dialect=OnnxDialect(self.model.opset_imports.get("", 0)),
-            notes=[*self.model.meta.get(NOTES, ()), *reading.notes],
+            notes=[*self.model.meta.get(NOTES_KEY, ()), *reading.notes],
             origin=self.origin,
         )
 
@@ -306,8 +306,8 @@ class _ModelImporter:
         call = call_of(self.model, node)
         formal = self.formal(call, node)
         operands: dict[str, Operand] = {}
-        literal_types: dict[Place, LiteralType] = {}
-        literals: dict[Place, Any] = {}
+        literal_types: dict[InputPlace, LiteralType] = {}
+        literals: dict[InputPlace, Any] = {}
         for (key, several), (index, value) in zip(formal, enumerate(node.inputs), strict=False):
             place = (key, len(operands.get(key, ())) if several else 0)
             operand = None if value is None else self.operand(node, key, value, name)

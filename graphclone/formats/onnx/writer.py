@@ -16,7 +16,7 @@ import onnx_ir
 
 from graphclone.algebra.recipes import Widening
 from graphclone.formats.onnx.control import captured
-from graphclone.formats.onnx.dialect import LiteralType, Place, Target, frozen
+from graphclone.formats.onnx.dialect import InputPlace, LiteralType, Target, frozen
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import OnnxTensor, data_type, to_array
@@ -210,7 +210,7 @@ class _Writer:
             if own.inputs[index] is not value:
                 own.replace_input_with(index, value)
 
-    def input(self, place: Place, operand: Operand, target: Target, reader: str) -> onnx_ir.Value:
+    def input(self, place: InputPlace, operand: Operand, target: Target, reader: str) -> onnx_ir.Value:
         if isinstance(operand, Value) and operand.is_tensor:
             return self.values[operand.name]
         items = operand if isinstance(operand, list) else [operand]
