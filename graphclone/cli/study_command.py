@@ -17,13 +17,15 @@ from graphclone.study.recipes import RECOMMENDED
 
 def study(arguments: StudyArguments) -> int:
     """Train everything, and show the report."""
-    made = read(arguments.study)
+    definition = read(arguments.study)
     recipe = arguments.recipe or RECOMMENDED
     folder = Path(arguments.output or f"study-{Path(arguments.study).stem}")
     words = ["graphclone", "study", arguments.study]  # the record lies in the folder, wherever that is moved
     words += ["--recipe", recipe] if arguments.recipe else []
     with _bars(sys.stderr.isatty()) as tell:
-        path = run_study(made, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell)
+        path = run_study(
+            definition, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell
+        )
     if arguments.json:
         terminal.show_json({"folder": str(folder), "report": str(path)})
     else:

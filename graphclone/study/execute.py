@@ -72,15 +72,15 @@ def run_study(
     return write_report(place.folder) if _is_main() else place.folder
 
 
-def _todo(found: Sequence[Job], place: Place) -> list[Job]:
+def _todo(jobs: Sequence[Job], place: Place) -> list[Job]:
     """What is not finished, and the bases that it needs, if their weights were not kept with their records."""
-    open_jobs = {job.name for job in found if not place.finished(job)}
-    needed = {job.needs.name for job in found if job.needs and job.name in open_jobs}
-    return [job for job in found if job.name in open_jobs or (job.name in needed and not place.trained(job))]
+    open_jobs = {job.name for job in jobs if not place.finished(job)}
+    needed = {job.needs.name for job in jobs if job.needs and job.name in open_jobs}
+    return [job for job in jobs if job.name in open_jobs or (job.name in needed and not place.trained(job))]
 
 
 def _silent(run: str, what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """A progress that tells nobody."""
 
 
 def _is_main() -> bool:
