@@ -11,7 +11,7 @@ from pathlib import Path
 from graphclone import terminal
 from graphclone.cli.arguments import StudyArguments
 from graphclone.study.config import read
-from graphclone.study.execute import Progress, run_study
+from graphclone.study.execute import StudyProgress, run_study
 from graphclone.study.recipes import RECOMMENDED
 
 
@@ -35,7 +35,7 @@ def study(arguments: StudyArguments) -> int:
 
 
 @contextmanager
-def _bars(visible: bool) -> Iterator[Progress]:
+def _bars(visible: bool) -> Iterator[StudyProgress]:
     """A bar for every run in progress, with its loss and the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

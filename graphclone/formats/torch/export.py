@@ -74,6 +74,7 @@ def export_alike(
 
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Inputs of a module, positional and by name."""
 
 
 class _Search:

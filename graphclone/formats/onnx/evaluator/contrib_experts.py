@@ -151,8 +151,8 @@ def _activated(
         x, gate = np.split(x, 2, axis=-1)
     assert gate is not None
     x, gate = np.minimum(x, swiglu_limit), np.clip(gate, -swiglu_limit, swiglu_limit)
-    found: Array = x * sigmoid(activation_alpha * x) * (gate + activation_beta)
-    return found
+    gated: Array = x * sigmoid(activation_alpha * x) * (gate + activation_beta)
+    return gated
 
 
 EXPERTS: Mapping[str, Function] = {"MoE": moe, "QMoE": quantized_moe}
