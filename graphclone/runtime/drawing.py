@@ -11,7 +11,13 @@ _FEW = 3
 
 
 def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch.Generator) -> torch.Tensor:
-    """A random tensor that may stand for the example, some of its axes in other sizes."""
+    """A random tensor that may stand for the example, some of its axes in other sizes.
+
+    Args:
+        example: of any shape.
+        sizes: by axis, where they are not those of the example.
+        generator: draws it, on the CPU.
+    """
     if example.is_floating_point() and example.unique().numel() > _FEW:
         shape = [sizes.get(axis, size) for axis, size in enumerate(example.shape)]
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -85,7 +85,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
 def _shaken_runs(
     checkpoint: Checkpoint, inputs: Sequence[dict[str, Any]], options: Mapping[str, Any], seed: int
 ) -> list[Outputs]:
-    """What the source makes of the input sets with every weight a rounding off, one of which is copied at a time."""
+    """What the source makes of the input sets with every weight a rounding off; one weight is copied at a time."""
     model, _ = _loaded(checkpoint, checkpoint.folder, **options)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         tensor.copy_(shaken(tensor, name, seed))

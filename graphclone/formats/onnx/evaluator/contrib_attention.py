@@ -34,7 +34,7 @@ def _merged(x: Array) -> Array:
 def _attend(
     q: Array, k: Array, v: Array, scale: float, biases: Sequence[Array | None], *, causal: bool = False
 ) -> tuple[Array, Array]:
-    """The values each query sees, and the attention it pays to them; keys of the past come first."""
+    """The values ``b h q d`` each query sees, and the attention ``b h q k`` it pays; keys of the past come first."""
     scores = scale * (q @ np.swapaxes(k, -1, -2))
     for bias in biases:
         scores = scores if bias is None else scores + bias
@@ -45,12 +45,12 @@ def _attend(
 
 
 def _earlier(queries: int, keys: int) -> Array:
-    """Whether each query comes after each key, or with it."""
+    """Whether each query comes after each key, or with it: ``queries keys``."""
     return np.arange(keys) <= np.arange(queries)[:, None] + keys - queries
 
 
 def _masked(mask: Array | None, batch: int, keys: int, fill: float) -> Array | None:
-    """What a mask of any of its shapes adds to the scores."""
+    """What a mask of any of its shapes adds to the scores ``b h q k``, in a shape that broadcasts to theirs."""
     if mask is None:
         return None
     positions = np.arange(keys)
@@ -87,7 +87,7 @@ def attention(
     past_present_share_buffer: int = 0,
     rotary_embedding_dim: int = 0,
 ) -> tuple[Array, Array]:
-    """``Attention``: queries, keys and values come of one product with weights side by side."""
+    """``Attention`` on ``b s d``: queries, keys and values come of one product with weights side by side."""
     if do_rotary or past_present_share_buffer or past_sequence_length is not None or rotary_embedding_dim:
         raise NotImplementedError("rotary embedding, or a cache of fixed size")
     sizes = qkv_hidden_sizes or [weights.shape[1] // 3] * 3

@@ -108,14 +108,14 @@ def _floats(packed: Array, scales: Array, zeros: Array | None, bits: int, block_
 
 
 def _chosen(router: Array, k: int) -> Array:
-    """The experts of every token, the likeliest first, of equals the last."""
+    """The experts ``token k`` of every token, the likeliest first, of equals the last."""
     return np.argsort(router, axis=-1, kind="stable")[:, ::-1][:, :k]
 
 
 def _mixed(
     x: Array, chosen: Array, weights: Array, first: Layer, second: Layer, gate: Layer | None, **activation: Any
 ) -> Array:
-    """The weighed sum of what the chosen experts make of every token."""
+    """The weighed sum, in the shape of ``x``, of what the experts ``token k`` make of every token."""
     rows = x.reshape(-1, x.shape[-1])
     mixture = np.zeros_like(rows)
     for expert in range(len(first[0])):
