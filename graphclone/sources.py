@@ -77,11 +77,11 @@ def _checkpoint(path: Path, inputs: Given) -> Source:
 
 
 def _no_model(path: Path) -> str:
-    from graphclone.formats.huggingface.layouts import CONFIG, described
+    from graphclone.formats.huggingface.layouts import CONFIG, layout_advice
 
-    if (path.parent / CONFIG).is_file() and described(path) is None:
+    if (path.parent / CONFIG).is_file() and layout_advice(path) is None:
         return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"
-    return described(path) or f"{path}: not a model; give {_WHAT}"
+    return layout_advice(path) or f"{path}: not a model; give {_WHAT}"
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.dialect import Target
 from graphclone.formats.onnx.ops import Array, Call
-from graphclone.formats.onnx.ops import run as run_by_reference
+from graphclone.formats.onnx.ops import run_call as run_by_reference
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.ir import Node, Value, substitute
 from graphclone.passes.canonicalize import Canonicalize

@@ -81,7 +81,7 @@ LAYOUTS = (
 )
 
 
-def described(path: Path) -> str | None:
+def layout_advice(path: Path) -> str | None:
     """What a folder, or a file of a model, is and what to do with it; None where nothing gives it away."""
     if path.is_file():
         return next((f"{path}: {it.what}; {it.advice}" for it in LAYOUTS if any(map(path.match, it.signs))), None)
@@ -92,7 +92,7 @@ def described(path: Path) -> str | None:
 def without_config(folder: Path) -> str:
     """What a folder is in which no configuration lies."""
     inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    if (description := described(folder)) is not None:
+    if (description := layout_advice(folder)) is not None:
         return description
     if inner:
         return f"{folder}: no {CONFIG}, but there is one in {', '.join(inner[:3])}; give that folder"

@@ -27,7 +27,7 @@ from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import ModelTensor, loaded
-from graphclone.formats.huggingface.layouts import CONFIG, described, quantised, without_config, wrapped
+from graphclone.formats.huggingface.layouts import CONFIG, layout_advice, quantised, without_config, wrapped
 from graphclone.formats.huggingface.model_class import fitting_class
 from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
 from graphclone.formats.torch.reader import trace_module
@@ -190,7 +190,7 @@ def open_checkpoint(
     """
     folder = Path(text)
     if folder.is_file():
-        raise GraphcloneError(described(folder) or f"{text}: a file; give the folder of a checkpoint")
+        raise GraphcloneError(layout_advice(folder) or f"{text}: a file; give the folder of a checkpoint")
     if not folder.is_dir():
         folder = _downloaded(str(text))
     raw = _read_config(folder / CONFIG)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError, first_line
-from graphclone.formats.huggingface.layouts import described
+from graphclone.formats.huggingface.layouts import layout_advice
 from graphclone.runtime.shards import DTYPES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -142,7 +142,7 @@ def open_weights(folder: Path) -> Weights:
     for name, read in readers.items():
         if (path := folder / name).exists():
             return {tensor.name: tensor for tensor in read(path)}
-    raise GraphcloneError(described(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
+    raise GraphcloneError(layout_advice(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
 
 
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:

@@ -98,7 +98,7 @@ def declared_bytes(tensor: TensorProto) -> int:
     return (bits + 7) // 8
 
 
-def shape(tensor: TensorProto) -> str:
+def shape_text(tensor: TensorProto) -> str:
     """The declared shape of a tensor, for messages."""
     text = str([*tensor.dims])
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -307,9 +307,11 @@ def _check_tensor(tensor: TensorProto, where: str) -> None:
     if len(tensor.dims) > _MAX_RANK:
         raise GraphcloneError(f"{where} has {len(tensor.dims)} axes, and {_MAX_RANK} are the most; export it again")
     if any(size < 0 for size in tensor.dims):
-        raise GraphcloneError(f"{where} declares a negative size: {shape(tensor)}; export it again")
+        raise GraphcloneError(f"{where} declares a negative size: {shape_text(tensor)}; export it again")
     if prod(size or 1 for size in tensor.dims) > sys.maxsize // 16:
-        raise GraphcloneError(f"{where} declares more elements than any memory holds: {shape(tensor)}; export it again")
+        raise GraphcloneError(
+            f"{where} declares more elements than any memory holds: {shape_text(tensor)}; export it again"
+        )
     if tensor.data_location == TensorProto.EXTERNAL:
         if tensor.data_type == TensorProto.STRING:
             raise GraphcloneError(f"{where} holds strings, which cannot lie in another file; export it again")
@@ -330,7 +332,9 @@ def _check_held(tensor: TensorProto, where: str) -> None:
     needed, unit = (declared_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
     if count != needed:
         hint = "export or download it again"
-        raise GraphcloneError(f"{where} holds {count} {unit}, but its shape {shape(tensor)} needs {needed}; {hint}")
+        raise GraphcloneError(
+            f"{where} holds {count} {unit}, but its shape {shape_text(tensor)} needs {needed}; {hint}"
+        )
 
 
 def _entries(tensor: TensorProto) -> int:

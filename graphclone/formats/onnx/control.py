@@ -12,7 +12,7 @@ from graphclone.graph.names import fresh
 CONTROL = ("If", "Loop", "Scan")
 
 
-def bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
+def body_graphs(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
     """The graphs among a node's attributes."""
     for attribute in node.attributes.values():
         if attribute.type == onnx_ir.AttributeType.GRAPH:
@@ -36,7 +36,7 @@ def captured(node: onnx_ir.Node) -> list[onnx_ir.Value]:
 
 
 def _all_bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
-    for body in bodies(node):
+    for body in body_graphs(node):
         yield body
         for inner in body:
             yield from _all_bodies(inner)

@@ -13,7 +13,7 @@ import onnx_ir
 import torch
 
 from graphclone.formats.onnx.canonical import SPELLINGS
-from graphclone.formats.onnx.ops import Array, Call, run, schema
+from graphclone.formats.onnx.ops import Array, Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
 from graphclone.graph.ir import Node, Operand, Value
 
@@ -192,7 +192,7 @@ class OnnxDialect:
         arrays = [
             _array(operand, target.literal_types.get(place), lift=lift) for place, operand in target.operands(resolved)
         ]
-        results = run(call, arrays)
+        results = run_call(call, arrays)
         return [to_torch(result) if isinstance(result, np.ndarray) else result for result in results]
 
     def mutates(self, node: Node) -> bool:  # noqa: ARG002  nothing does

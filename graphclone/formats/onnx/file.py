@@ -12,7 +12,7 @@ import onnx_ir
 from onnx import ModelProto, TensorProto
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.checks import OWN_DOMAIN, check, declared_bytes, quoted, shape, tensors
+from graphclone.formats.onnx.checks import OWN_DOMAIN, check, declared_bytes, quoted, shape_text, tensors
 
 _PROTOBUF_LIMIT = 2**31
 """Bytes that no protobuf message reaches."""
@@ -193,7 +193,7 @@ def _find(tensor: TensorProto, folder: _Folder) -> None:
     offset = _number(entries.get("offset", "0"), "offset")
     length = _number(entries.get("length", str(needed)), "length")
     if length != needed:
-        needs = f"its shape {shape(tensor)} needs {needed}"
+        needs = f"its shape {shape_text(tensor)} needs {needed}"
         raise GraphcloneError(f"its external data has {length} bytes, but {needs}; export it again")
     if offset + length > file.size:
         end = f"ends at byte {offset + length} of a file of {file.size}"

@@ -72,7 +72,7 @@ def schema(domain: str, op: str, opset: int) -> Schema:
     return Schema(inputs, variadic, definition.since_version, definition)
 
 
-def lacking(call: Call) -> str:
+def missing_part(call: Call) -> str:
     """What an operator cannot do without that is not given: an input or an attribute. Empty if nothing is.
 
     An operator without a schema lacks nothing.
@@ -161,7 +161,7 @@ class Call:
         return {self.domain: self.opset} if self.domain in ("", "ai.onnx") else {"": 21, self.domain: self.opset}
 
 
-def run(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
+def run_call(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
     """Run an operator by onnx's reference implementation, in the precision of the operands.
 
     Raises:
@@ -188,7 +188,7 @@ def _flattened(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
     axis += x.ndim if axis < 0 else 0
     last = onnx.helper.make_attribute("axis", 1).SerializeToString()
     rows = x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
-    (result,) = run(replace(call, opset=VERSIONED[call.op], attributes=(last,)), [rows])
+    (result,) = run_call(replace(call, opset=VERSIONED[call.op], attributes=(last,)), [rows])
     return [result.reshape(x.shape)]
 
 
@@ -355,7 +355,7 @@ def _tried(call: Call, operands: Sequence[_Key | None]) -> list[TensorInfo] | No
     if any(key is not None and (key.shape is None or None in key.shape) for key in operands):
         return None
     tensors = [None if key is None else key.zeros() for key in operands]
-    results = run(call, tensors)
+    results = run_call(call, tensors)
     return [TensorInfo(onnx.helper.np_dtype_to_tensor_dtype(result.dtype), result.shape) for result in results]
 
 

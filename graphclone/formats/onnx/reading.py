@@ -16,7 +16,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.formats.onnx.control import CONTROL, Repeated, inline_branch
 from graphclone.formats.onnx.folding import fold
-from graphclone.formats.onnx.ops import Array, Call, known_opset, lacking
+from graphclone.formats.onnx.ops import Array, Call, known_opset, missing_part
 from graphclone.formats.onnx.sequences import plain_split
 from graphclone.formats.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
 
@@ -142,7 +142,7 @@ class _ModelReader:
             node = pending.pop()
             if node.graph is None:  # taken out since
                 continue
-            if what := lacking(call_of(self.model, node)):
+            if what := missing_part(call_of(self.model, node)):
                 raise GraphcloneError(f"{self.name}: {name_of(node)} ({node.op_type}) has no {what}")
             if (branch := self.decided(node)) is not None:
                 pending += inline_branch(node, branch)[::-1]

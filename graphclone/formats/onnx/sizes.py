@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir
 
 from graphclone.errors import first_line
-from graphclone.formats.onnx.ops import Array, Call, TensorInfo, infer, run
+from graphclone.formats.onnx.ops import Array, Call, TensorInfo, infer, run_call
 from graphclone.graph.names import fresh
 
 READINGS = 3
@@ -195,7 +195,7 @@ class Sizes:
             return None
         constant = all(fact is None or fact.constant is not None for fact in operands)
         try:
-            runs = [run(call, [_array(fact, i) for fact in operands]) for i in range(1 if constant else READINGS)]
+            runs = [run_call(call, [_array(fact, i) for fact in operands]) for i in range(1 if constant else READINGS)]
         except Exception:  # not an operator of this kind after all
             return None
         runs *= READINGS // len(runs)
@@ -313,7 +313,9 @@ def _static_masks(call: Call, operands: Sequence[Fact | None]) -> list[Array] | 
     if any(mask is not None and not mask.all() for mask in masks[data:]):
         return None
     data_masks = [None if mask is None else mask.astype(np.int64) for mask in masks[:data]]
-    return [array.astype(bool) for array in run(call, [*data_masks, *(_array(fact, 0) for fact in operands[data:])])]
+    return [
+        array.astype(bool) for array in run_call(call, [*data_masks, *(_array(fact, 0) for fact in operands[data:])])
+    ]
 
 
 # Sizes for dynamic axes

@@ -73,7 +73,7 @@ def trace_module(
 def trace_alike(
     modules: Mapping[str, torch.nn.Module], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
 ) -> list[Graph]:
-    """Trace several modules on the same inputs, of the same sizes; see ``trace``.
+    """Trace several modules on the same inputs, of the same sizes; see ``trace_module``.
 
     Args:
         modules: by the names that messages call them.
