@@ -213,7 +213,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 def _entry(cls: type[Any], entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The entries that a dataclass has fields for, checked; others are somebody else's."""
-    checked = {}
+    values = {}
     for item in fields(cls):
         kinds = _KINDS.get(str(item.type))
         if kinds is None:
@@ -225,8 +225,8 @@ def _entry(cls: type[Any], entries: Mapping[str, Any], where: str) -> dict[str, 
         value = entries[item.name]
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise GraphcloneError(f"{where}: '{item.name}' is {value!r}, expected {item.type}")
-        checked[item.name] = value
-    return checked
+        values[item.name] = value
+    return values
 
 
 # --- Curves ---
@@ -400,12 +400,12 @@ class Spread:
 
 def spread(values: Iterable[float | None]) -> Spread | None:
     """The mean of the values that are there, None where there are none."""
-    measured = [value for value in values if value is not None]
-    if not measured:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return None
-    finite = len(measured) > 1 and all(math.isfinite(value) for value in measured)
-    deviation = statistics.stdev(measured) if finite else None
-    return Spread(statistics.fmean(measured), deviation, len(measured), min(measured), max(measured))
+    finite = len(numbers) > 1 and all(math.isfinite(value) for value in numbers)
+    deviation = statistics.stdev(numbers) if finite else None
+    return Spread(statistics.fmean(numbers), deviation, len(numbers), min(numbers), max(numbers))
 
 
 # --- What is compared with what ---
