@@ -89,7 +89,7 @@ class Inspection:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The inspection in types that JSON has."""
         return asdict(self)
 
 
@@ -129,9 +129,9 @@ def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) 
 
 def _row(facts: Facts, group: Group, frees: _Frees) -> Row:
     pinned = str(group.pin) if group.pin is not None else None
-    wanted = {dim.axis: Growth(dim.size, DOUBLE) for dim in group.dims if dim.pin is None}
-    chosen, held = settle(facts, wanted)
-    if wanted and not chosen:
+    growths = {dim.axis: Growth(dim.size, DOUBLE) for dim in group.dims if dim.pin is None}
+    chosen, held = settle(facts, growths)
+    if growths and not chosen:
         pinned = str(next(iter(held.values())))
     changeable = {refusal.why.node for refusal in facts.refusals} | {name for name, _ in frees.boundary}
     return Row(
@@ -198,9 +198,9 @@ def refuse_pinned(state: State, widen: Widen) -> None:
     """
     if isinstance(widen, int):
         return
-    found = dims(state.facts)
+    all_dims = dims(state.facts)
     for pattern in widen:
-        matching = [dim for dim in found if dim.matches(pattern)]
+        matching = [dim for dim in all_dims if dim.matches(pattern)]
         pinned = [dim for dim in matching if dim.pin is not None]
         if not matching or len(pinned) < len(matching):
             continue
@@ -242,10 +242,10 @@ def explain(traced: Traced, pattern: str) -> list[Explanation]:
     from graphclone.analysis.flow import why_pinned
 
     facts = traced.state.facts
-    found = dims(facts)
-    matching = [dim for dim in found if dim.matches(pattern)]
+    all_dims = dims(facts)
+    matching = [dim for dim in all_dims if dim.matches(pattern)]
     if not matching:
-        names = dict.fromkeys(dim.group for dim in found)
+        names = dict.fromkeys(dim.group for dim in all_dims)
         raise GraphcloneError(f"no dim is called {pattern!r}; there are {', '.join(names)}")
     return [
         Explanation(

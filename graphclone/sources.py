@@ -77,11 +77,11 @@ def _checkpoint(path: Path, inputs: Given) -> Source:
 
 
 def _no_model(path: Path) -> str:
-    from graphclone.formats.huggingface.layouts import CONFIG, described
+    from graphclone.formats.huggingface.layouts import CONFIG, layout_advice
 
-    if (path.parent / CONFIG).is_file() and described(path) is None:
+    if (path.parent / CONFIG).is_file() and layout_advice(path) is None:
         return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"
-    return described(path) or f"{path}: not a model; give {_WHAT}"
+    return layout_advice(path) or f"{path}: not a model; give {_WHAT}"
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:
@@ -105,13 +105,13 @@ def function(text: str) -> Callable[..., Any]:
         GraphcloneError: there is none.
     """
     module, _, name = text.rpartition(":")
-    found = getattr(_file(module) if module.endswith(".py") else _module(module), name, None)
-    if found is None:
+    attribute = getattr(_file(module) if module.endswith(".py") else _module(module), name, None)
+    if attribute is None:
         raise GraphcloneError(f"{text}: {module} has no {name}")
-    if not callable(found):
-        raise GraphcloneError(f"{text}: {name} is a {type(found).__name__}, not a function")
-    made: Callable[..., Any] = found
-    return made
+    if not callable(attribute):
+        raise GraphcloneError(f"{text}: {name} is a {type(attribute).__name__}, not a function")
+    named: Callable[..., Any] = attribute
+    return named
 
 
 def _module(name: str) -> ModuleType:

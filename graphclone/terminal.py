@@ -6,17 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from graphclone.progress import Progress
-
-if TYPE_CHECKING:
-    pass
-
 
 _PIPE_WIDTH = 160
 """Columns where nothing says how wide the reader's screen is."""
@@ -28,7 +23,7 @@ def console() -> Console:
 
 
 def show_json(value: object) -> None:
-    """A value for machines."""
+    """Print a value as JSON, for machines."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 

@@ -32,7 +32,7 @@ DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. The exit code."""
+    """Run one command; returns the exit code."""
     arguments = parsed(argv)
     try:
         with collector.seldom(), nullcontext() if arguments.debug else _no_warnings():

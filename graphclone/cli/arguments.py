@@ -21,7 +21,7 @@ MODEL is a name in models/ (a wrong one lists them), package.module:function or 
 returns (module, args) or (module, args, kwargs), or a Hugging Face checkpoint: its folder, or its hub id.
 """
 
-Sizes = Sequence[tuple[str, tuple[int, ...]]]
+InputSizes = Sequence[tuple[str, tuple[int, ...]]]
 """Inputs by name, with the sizes that they have."""
 
 
@@ -40,19 +40,19 @@ class Arguments:
 
 @dataclass(frozen=True)
 class InspectArguments(Arguments):
-    """Of ``graphclone inspect``; see its help."""
+    """The arguments of ``graphclone inspect``; see its help."""
 
     model: str
     all: bool
     why: str | None
     widen_io: tuple[str, ...]
-    input: Sizes
+    input: InputSizes
     inputs: str | None
 
 
 @dataclass(frozen=True)
 class CloneArguments(Arguments):
-    """Of ``graphclone clone``; see its help."""
+    """The arguments of ``graphclone clone``; see its help."""
 
     model: str
     output: str
@@ -69,7 +69,7 @@ class CloneArguments(Arguments):
     no_verify: bool
     dry_run: bool
     provider: Literal["auto", "cpu", "cuda"]
-    input: Sizes
+    input: InputSizes
     inputs: str | None
     dtype: str | None
     max_shard_size: int | None
@@ -79,18 +79,18 @@ class CloneArguments(Arguments):
 
 @dataclass(frozen=True)
 class VerifyArguments(Arguments):
-    """Of ``graphclone verify``; see its help."""
+    """The arguments of ``graphclone verify``; see its help."""
 
     source: str
     clone: str
     provider: Literal["auto", "cpu", "cuda"]
-    input: Sizes
+    input: InputSizes
     inputs: str | None
 
 
 @dataclass(frozen=True)
 class StudyArguments(Arguments):
-    """Of ``graphclone study``; see its help."""
+    """The arguments of ``graphclone study``; see its help."""
 
     study: str
     output: str | None
@@ -100,23 +100,23 @@ class StudyArguments(Arguments):
 
 @dataclass(frozen=True)
 class PassesArguments(Arguments):
-    """Of ``graphclone passes``; see its help."""
+    """The arguments of ``graphclone passes``; see its help."""
 
 
 @dataclass(frozen=True)
 class RulesArguments(Arguments):
-    """Of ``graphclone rules``; see its help."""
+    """The arguments of ``graphclone rules``; see its help."""
 
     missing: str | None
-    input: Sizes
+    input: InputSizes
     inputs: str | None
 
 
 def parsed(argv: Sequence[str] | None = None) -> Arguments:
     """The arguments of a command line; those of the process by default. It exits where they are wrong."""
-    found = vars(parser().parse_args(argv))
-    kind: type[Arguments] = found["kind"]
-    return kind(**{field.name: found[field.name] for field in dataclasses.fields(kind)})
+    values = vars(parser().parse_args(argv))
+    kind: type[Arguments] = values["kind"]
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -263,13 +263,13 @@ def widths(text: str) -> int | Mapping[str, int]:
     """
     if "=" not in text:
         return _factor(text, text)
-    found: dict[str, int] = {}
+    factors: dict[str, int] = {}
     for item in text.split(","):
         name, equals, factor = item.partition("=")
         if not equals or not name.strip():
             raise argparse.ArgumentTypeError(f"{item!r} is not NAME=FACTOR")
-        found[name.strip()] = _factor(factor, item)
-    return found
+        factors[name.strip()] = _factor(factor, item)
+    return factors
 
 
 def size(text: str) -> int:

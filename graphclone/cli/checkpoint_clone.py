@@ -27,13 +27,13 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
     with terminal.progress(f"cloning {arguments.model}") as advance:
         checkpoint = source.open()
         check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
-        made = plan(checkpoint, request_of(arguments), advance, watch)
+        clone_plan = plan(checkpoint, request_of(arguments), advance, watch)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
         if arguments.dry_run:
-            written = Written(made, sharded(made.entries, limit), None, made.notes)
+            written = Written(clone_plan, sharded(clone_plan.entries, limit), None, clone_plan.notes)
         else:
             written = write_checkpoint(
-                made,
+                clone_plan,
                 arguments.output,
                 max_shard_size=limit,
                 resume=arguments.resume,
@@ -47,7 +47,7 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
 
 
 def _command(arguments: CloneArguments) -> str:
-    """The command line that makes the same again, but for options that do not change what is written."""
+    """The command line that makes the clone again, without options that do not change what is written."""
     widen = arguments.widen
     text = str(widen) if isinstance(widen, int) else ",".join(f"{name}={factor}" for name, factor in widen.items())
     words = ["graphclone", "clone", arguments.model, "-o", arguments.output, "--widen", text]
@@ -63,11 +63,11 @@ def _command(arguments: CloneArguments) -> str:
 
 
 def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -> None:
-    made, verification = written.plan.widened, written.verification
+    widened, verification = written.plan.widened, written.verification
     if arguments.json:
         terminal.show_json(
             {
-                **summary.clone_record(made, arguments.output, written.notes, graphs, verification),
+                **summary.clone_record(widened, arguments.output, written.notes, graphs, verification),
                 "config": {name: list(values) for name, values in written.plan.changes.items()},
                 "shards": [shard.file_name for shard in written.shards],
             }
@@ -75,9 +75,9 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
         return
     for text in graphs.values():
         terminal.show_text(text)
-    report.show_clone(made)
+    report.show_clone(widened)
     if arguments.timing:
-        report.show_timings(made.timings)
+        report.show_timings(widened.timings)
     changes = (f"{name} {old} -> {new}" for name, (old, new) in written.plan.changes.items())
     terminal.show_text(f"config.json: {', '.join(changes)}")
     for note in written.notes:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from graphclone.verification.checks import Report
 
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
-"""Of the files that a clone can become."""
+"""The suffixes of the files that a clone can become."""
 
 
 def clone(arguments: CloneArguments) -> int:
@@ -49,18 +49,18 @@ def clone(arguments: CloneArguments) -> int:
     watch = Watch(arguments)
     try:
         with terminal.progress(f"tracing {source.name}"):
-            made = source.clone(request_of(arguments), passes=passes, after=watch)
+            result = source.clone(request_of(arguments), passes=passes, after=watch)
     finally:
         for text in watch.graphs.values() if not arguments.json else ():
             terminal.show_text(text)
     if arguments.dry_run:
-        _show(arguments, made, None, watch.graphs)
+        _show(arguments, result, None, watch.graphs)
         return 0
     with written(target) as stage:
         with terminal.progress(f"writing {target.name}"):
-            _write(made, stage)
-        verification = None if arguments.no_verify else _verified(made, stage, arguments)
-    _show(arguments, made, verification, watch.graphs)
+            _write(result, stage)
+        verification = None if arguments.no_verify else _verified(result, stage, arguments)
+    _show(arguments, result, verification, watch.graphs)
     return 0
 
 
@@ -113,28 +113,28 @@ def _pipeline(text: str | None) -> Sequence[Pass]:
 
 
 def _check_printed(names: Sequence[str], passes: Sequence[Pass]) -> None:
-    known = [step.name for step in passes]
+    available = [step.name for step in passes]
     for name in names:
-        if name not in known:
-            raise GraphcloneError(f"--print-after: no pass is called {name!r}; there are {', '.join(known)}")
+        if name not in available:
+            raise GraphcloneError(f"--print-after: no pass is called {name!r}; there are {', '.join(available)}")
 
 
 def _verified(clone: Clone, stage: Path, arguments: CloneArguments) -> Report:
     with terminal.progress("verifying") as advance:
         written = stage if stage.suffix == ".onnx" else True
-        found = clone.verify(provider=arguments.provider, onnx=written, progress=advance)
-    if arguments.json and not found.ok:
-        terminal.show_json({"verification": found.to_dict()})
-    found.raise_if_failed()
-    return found
+        verification = clone.verify(provider=arguments.provider, onnx=written, progress=advance)
+    if arguments.json and not verification.ok:
+        terminal.show_json({"verification": verification.to_dict()})
+    verification.raise_if_failed()
+    return verification
 
 
-def _show(arguments: CloneArguments, made: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
+def _show(arguments: CloneArguments, result: Clone, verification: Report | None, graphs: dict[str, str]) -> None:
     if arguments.json:
-        terminal.show_json(summary.clone_record(made, arguments.output, made.graph.notes, graphs, verification))
+        terminal.show_json(summary.clone_record(result, arguments.output, result.graph.notes, graphs, verification))
         return
-    report.show_clone(made)
-    report.show_notes(made.graph.notes)
+    report.show_clone(result)
+    report.show_notes(result.graph.notes)
     if arguments.timing:
-        report.show_timings(made.timings)
-    terminal.show_text(report.outcome(arguments, verification, saving.size_in_bytes(made.graph)))
+        report.show_timings(result.timings)
+    terminal.show_text(report.outcome(arguments, verification, saving.size_in_bytes(result.graph)))

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 def inspect(arguments: InspectArguments) -> int:
-    """Show what can grow."""
+    """Show what can grow, what holds the rest, and what it costs."""
     source = resolve(arguments.model, given_inputs(arguments))
     with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.why is not None:
         return _explain(traced, arguments, arguments.why)
-    found = inspection.inspect(traced)
+    findings = inspection.inspect(traced)
     if arguments.json:
-        terminal.show_json(found.to_dict())
+        terminal.show_json(findings.to_dict())
     else:
-        report.show_inspection(found, everything=arguments.all)
+        report.show_inspection(findings, everything=arguments.all)
     return 0
 
 
@@ -47,11 +47,11 @@ def given_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments 
 
 
 def _explain(traced: Traced, arguments: InspectArguments, why: str) -> int:
-    found = inspection.explain(traced, why)
+    explanations = inspection.explain(traced, why)
     if arguments.json:
-        terminal.show_json([dataclasses.asdict(explanation) for explanation in found])
+        terminal.show_json([dataclasses.asdict(explanation) for explanation in explanations])
         return 0
-    for explanation in found:
+    for explanation in explanations:
         terminal.show_text(report.explained(explanation))
     return 0
 
@@ -59,12 +59,12 @@ def _explain(traced: Traced, arguments: InspectArguments, why: str) -> int:
 def verify(arguments: VerifyArguments) -> int:
     """Compare two ONNX files, or two checkpoints."""
     with terminal.progress("verifying"):
-        found = _compared(arguments)
+        verification = _compared(arguments)
     if arguments.json:
-        terminal.show_json(found.to_dict())
+        terminal.show_json(verification.to_dict())
     else:
-        terminal.show_text(str(found))
-    found.raise_if_failed()
+        terminal.show_text(str(verification))
+    verification.raise_if_failed()
     return 0
 
 
@@ -72,12 +72,12 @@ def _compared(arguments: VerifyArguments) -> Report:
     from graphclone.formats.huggingface.verifier import verify_folders
     from graphclone.formats.onnx.file_verifier import verify_files
 
-    texts, given = (arguments.source, arguments.clone), given_inputs(arguments)
-    found = [resolve(text) if Path(text).is_dir() else None for text in texts]
-    if all(isinstance(source, CheckpointSource) for source in found):
-        return verify_folders(*texts, inputs=given)
+    texts, inputs = (arguments.source, arguments.clone), given_inputs(arguments)
+    sources = [resolve(text) if Path(text).is_dir() else None for text in texts]
+    if all(isinstance(source, CheckpointSource) for source in sources):
+        return verify_folders(*texts, inputs=inputs)
     source, wide = map(_onnx, texts)
-    return verify_files(source, wide, arguments.provider, inputs=given)
+    return verify_files(source, wide, arguments.provider, inputs=inputs)
 
 
 def _onnx(text: str) -> Path:

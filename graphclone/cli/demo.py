@@ -57,7 +57,7 @@ class Encoder:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo. The exit code."""
+    """Run the demo; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m graphclone.cli.demo", description=__doc__)
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep what is written here")
     arguments = parser.parse_args(argv)
@@ -120,7 +120,7 @@ def _widen(encoder: Encoder, example: Mapping[str, Any], strategy: str, snr_db: 
     from graphclone.api import clone
     from graphclone.cli import report
 
-    made = clone(
+    result = clone(
         encoder.module,
         (),
         example,
@@ -130,24 +130,24 @@ def _widen(encoder: Encoder, example: Mapping[str, Any], strategy: str, snr_db: 
         snr_db=snr_db,
         name="MiniLM",
     )
-    report.show_clone(made)
+    report.show_clone(result)
     model, program = folder / f"minilm-2x-{strategy}.onnx", folder / f"minilm-2x-{strategy}.pt2"
-    made.save_onnx(model)
-    verification = made.verify(provider="auto", onnx=model, sets=2)
+    result.save_onnx(model)
+    verification = result.verify(provider="auto", onnx=model, sets=2)
     print(verification)
     verification.raise_if_failed()
-    made.save(program)
+    result.save(program)
     for path in (model, program):
         print(f"wrote {path.name}, {path.stat().st_size / 1e6:.0f} MB")
-    _train_a_step(made, example)
+    _train_a_step(result, example)
     return _onnx_encoder(model)
 
 
-def _train_a_step(made: Clone, example: Mapping[str, Any]) -> None:
+def _train_a_step(result: Clone, example: Mapping[str, Any]) -> None:
     """Show that the module trains."""
     import torch
 
-    module = made.module().train()
+    module = result.module().train()
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     outputs = module(**example)
     loss = outputs.last_hidden_state.square().mean() + outputs.pooler_output.square().mean()

@@ -11,19 +11,21 @@ from pathlib import Path
 from graphclone import terminal
 from graphclone.cli.arguments import StudyArguments
 from graphclone.study.config import read
-from graphclone.study.execute import Progress, run_study
+from graphclone.study.execute import StudyProgress, run_study
 from graphclone.study.recipes import RECOMMENDED
 
 
 def study(arguments: StudyArguments) -> int:
     """Train everything, and show the report."""
-    made = read(arguments.study)
+    definition = read(arguments.study)
     recipe = arguments.recipe or RECOMMENDED
     folder = Path(arguments.output or f"study-{Path(arguments.study).stem}")
     words = ["graphclone", "study", arguments.study]  # the record lies in the folder, wherever that is moved
     words += ["--recipe", recipe] if arguments.recipe else []
     with _bars(sys.stderr.isatty()) as tell:
-        path = run_study(made, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell)
+        path = run_study(
+            definition, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell
+        )
     if arguments.json:
         terminal.show_json({"folder": str(folder), "report": str(path)})
     else:
@@ -33,7 +35,7 @@ def study(arguments: StudyArguments) -> int:
 
 
 @contextmanager
-def _bars(visible: bool) -> Iterator[Progress]:
+def _bars(visible: bool) -> Iterator[StudyProgress]:
     """A bar for every run in progress, with its loss and the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -1,1 +1,1 @@
-"""Clones: what a pipeline has made, and how it is written."""
+"""Clones: what a pipeline has made, what it can be made from, and how it is written."""

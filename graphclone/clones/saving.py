@@ -33,7 +33,7 @@ def check_room(path: Path, needed: int) -> None:
 
 
 def size_in_bytes(graph: Graph) -> int:
-    """Of all initializers of a graph."""
+    """How many bytes all initializers of a graph take."""
     return sum(
         prod(initializer.value.shape or ()) * initializer.tensor.dtype.itemsize for initializer in graph.initializers
     )

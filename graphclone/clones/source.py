@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 After = Callable[[Pass, State], None]
-"""Told of every pass that has run."""
+"""A callback that is told of every pass that has run, and of the state after it."""
 
 
 class Source(Protocol):
     """A model to be widened, wherever it lies. Nothing of it is read before it is asked to do something."""
 
     suffixes: ClassVar[tuple[str, ...]]
-    """Of what its clones can be written to; that of folders is empty."""
+    """The suffixes of what its clones can be written to; that of folders is empty."""
 
     @property
     def name(self) -> str:

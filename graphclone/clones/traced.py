@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from graphclone.analysis.dims import Group, dims, groups
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.runner import Timing
 from graphclone.pipeline.state import State
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

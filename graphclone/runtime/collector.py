@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _OBJECTS = 100_000
-"""New ones, between two looks at the youngest; some megabytes."""
+"""New objects between two looks at the youngest; some megabytes."""
 
 
 @contextmanager

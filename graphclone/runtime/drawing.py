@@ -11,12 +11,18 @@ _FEW = 3
 
 
 def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch.Generator) -> torch.Tensor:
-    """A random tensor that may stand for the example, some of its axes in other sizes."""
+    """A random tensor that may stand for the example, some of its axes in other sizes.
+
+    Args:
+        example: of any shape.
+        sizes: by axis, where they are not those of the example.
+        generator: draws it, on the CPU.
+    """
     if example.is_floating_point() and example.unique().numel() > _FEW:
         shape = [sizes.get(axis, size) for axis, size in enumerate(example.shape)]
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
         values = example.to(torch.float64)
-        return (drawn * float(values.std()) + float(values.mean())).to(example)
+        return (noise * float(values.std()) + float(values.mean())).to(example)
     # Repeated before it is rearranged and cut off after, so that every value of the example has its chance.
     larger = resized(example, {axis: max(size, example.shape[axis]) for axis, size in sizes.items()})
     for axis in sorted({0, larger.ndim - 1}) if larger.ndim else ():

@@ -35,12 +35,12 @@ def written(target: Path) -> Iterator[Path]:
 
 
 def _move(folder: Path, target: Path) -> None:
-    moved: list[Path] = []
+    targets: list[Path] = []
     try:
         for file in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
             file.replace(target.parent / file.name)
-            moved.append(target.parent / file.name)
+            targets.append(target.parent / file.name)
     except OSError:
-        for file in moved:
+        for file in targets:
             file.unlink(missing_ok=True)
         raise

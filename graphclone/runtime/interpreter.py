@@ -11,7 +11,7 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Node, Operand, Value, substitute, values_in
 
-Run = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
+RunNode = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
 """Computes a node's outputs from its operands, values replaced by tensors."""
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
@@ -38,7 +38,7 @@ def execute(
     inputs: Sequence[torch.Tensor],
     *,
     lift: bool = False,
-    run: Run | None = None,
+    run: RunNode | None = None,
 ) -> Iterator[tuple[Node, list[Any]]]:
     """Run a graph, yielding every node with its results.
 
@@ -85,15 +85,15 @@ _BRANCHES = ("then_branch", "else_branch")
 
 def _optional(graph: Graph) -> set[Node]:
     """The nodes that branches of conditions want and nothing else; what writes into a value is always wanted."""
-    wanted = set(values_in([output.operand for output in graph.outputs]))
+    needs = set(values_in([output.operand for output in graph.outputs]))
     perhaps: set[Value] = set()
     optional: set[Node] = set()
     for node in reversed(graph.nodes):
         own = set(node.outputs)
-        if own & perhaps and not own & wanted and not graph.dialect.mutates(node):
+        if own & perhaps and not own & needs and not graph.dialect.mutates(node):
             optional.add(node)
         needed = set(_needed(node))
-        (perhaps if node in optional else wanted).update(needed)
+        (perhaps if node in optional else needs).update(needed)
         perhaps.update(set(node.inputs) - needed)
     return optional
 
@@ -104,7 +104,7 @@ def _needed(node: Node) -> Iterator[Value]:
     return values_in([operand for name, operand in node.operands.items() if name not in branches])
 
 
-def _results(node: Node, values: Mapping[Value, Any], lost: Mapping[Value, ExecutionError], run: Run) -> list[Any]:
+def _results(node: Node, values: Mapping[Value, Any], lost: Mapping[Value, ExecutionError], run: RunNode) -> list[Any]:
     """What a node computes.
 
     Raises:
@@ -133,10 +133,10 @@ def outputs(
         ExecutionError: naming the node that cannot be run.
     """
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    wanted = [value for _, value in output_tensors(graph)]
+    returned = [value for _, value in output_tensors(graph)]
     for node, results in execute(graph, tensors, inputs, lift=lift):
-        values.update((v, r) for v, r in zip(node.outputs, results, strict=True) if v in wanted)
-    return [values[value] if value in values else tensors[value] for value in wanted]
+        values.update((v, r) for v, r in zip(node.outputs, results, strict=True) if v in returned)
+    return [values[value] if value in values else tensors[value] for value in returned]
 
 
 def output_tensors(graph: Graph) -> list[tuple[str, Value]]:

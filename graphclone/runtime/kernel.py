@@ -66,8 +66,8 @@ def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
     if tuple(source.shape) != recipe.source_shape:
         raise ValueError(f"{recipe.name}: expected a source of {recipe.source_shape}, got {tuple(source.shape)}")
     if tuple(out.shape) != recipe.shape or out.dtype != source.dtype:
-        wanted, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
-        raise ValueError(f"{recipe.name}: expected an out of {wanted}, got {got}")
+        expected, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
+        raise ValueError(f"{recipe.name}: expected an out of {expected}, got {got}")
     computed = recipe.contracted or recipe.scale != 1 or recipe.shift
     if computed and not source.is_floating_point():
         raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not scaled, shifted or contracted")

@@ -40,13 +40,13 @@ class Maps:
         return [self._layout(axis, size) for axis, size in zip(axes, sizes, strict=True)]
 
     def _layout(self, axis: Axis, size: int) -> Layout:
-        known = self.state.facts.axes
-        axis = known.find(axis)
+        axes = self.state.facts.axes
+        axis = axes.find(axis)
         if size == axis.size:
             layout: Layout = self.state.layout(axis)
             return layout
         self._learn(axis, size)
-        return known.layout(axis, self._growth)
+        return axes.layout(axis, self._growth)
 
     def _learn(self, axis: Axis, size: int) -> None:
         """An axis of another size than in the trace is dynamic, or a factor of it is."""
@@ -66,7 +66,15 @@ class Maps:
         return growth if size == growth.size else Growth(size, growth.factor, growth.kind)
 
     def widened(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-        """What the source computes for a value, as the clone should, but for its scale."""
+        """What the source computes for a value, as the clone should, but for its scale.
+
+        Args:
+            value: of the clone.
+            tensor: of the source, in the shape that the value has there in this run.
+
+        Returns:
+            A tensor in which every axis has the new size of its layout.
+        """
         for axis, layout in enumerate(self.layouts(value, tensor.shape)):
             if layout.grows:
                 index = torch.as_tensor(layout.index_map, device=tensor.device)
@@ -76,7 +84,7 @@ class Maps:
         return tensor
 
     def rescaled(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-        """What the source computes for a value, exactly as the clone should."""
+        """What the source computes for a value, exactly as the clone should; see ``widened``."""
         wide = self.widened(value, tensor)
         scale, shift = self.state.scales.values.get(value, 1.0), self.state.scales.shifts.get(value, 0.0)
         return wide if (scale, shift) == (1.0, 0.0) else wide * scale + shift

@@ -56,7 +56,7 @@ class Port:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Its elements in numpy.
+        """The type of its elements in numpy.
 
         Raises:
             GraphcloneError: it is no tensor, or of a type that numpy does not have.
@@ -145,7 +145,7 @@ def check_provider(provider: Provider) -> None:
 
 
 def _providers(provider: Provider) -> list[Any]:
-    """What to ask for. Asking for CUDA where there is none prints errors, so look first."""
+    """The providers to ask for. Asking for CUDA where there is none prints errors, so look first."""
     if provider not in get_args(Provider):
         raise GraphcloneError(f"no provider is called {provider!r}; there are {', '.join(get_args(Provider))}")
     if provider == "cpu" or not _cuda_is_usable():

@@ -117,12 +117,12 @@ class Entry:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """What is written."""
+        """The tensor that is written."""
         return (Slot(self.name, self.recipe.shape, self.source.dtype),)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """What is widened."""
+        """The tensor that is widened."""
         return (self,)
 
     def widened(self) -> tuple[list[torch.Tensor], bool]:
@@ -147,7 +147,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Of the first of them, for messages."""
+        """What messages call it: by the first of its tensors."""
         return self.entries[0].name
 
     @property
@@ -161,11 +161,11 @@ class Bundle:
 
     def widened(self) -> tuple[list[torch.Tensor], bool]:
         """A tensor for every slot, and whether a source holds NaNs."""
-        made, nans = {}, False
+        tensors, nans = {}, False
         for entry in self.entries:
-            (made[entry.name],), found = entry.widened()
-            nans = nans or found
-        written = self.restored(made)
+            (tensors[entry.name],), has_nans = entry.widened()
+            nans = nans or has_nans
+        written = self.restored(tensors)
         return [written[slot.name] for slot in self.slots], nans
 
 
@@ -185,7 +185,7 @@ class Shard:
 
     @property
     def slots(self) -> list[Slot]:
-        """Its tensors, in their order."""
+        """The tensors of the file, in their order."""
         return [slot for entry in self.entries for slot in entry.slots]
 
     @property
@@ -229,7 +229,7 @@ Done = Callable[[Shard, list[str]], None]
 
 
 def _ignore(*told: object) -> None:
-    """Nobody wants to know."""
+    """A callback for when nobody wants to know."""
 
 
 def write_shards(
@@ -303,7 +303,7 @@ class _Budget:
 
 @dataclass(frozen=True)
 class _Task:
-    """Widens one tensor into its place in a file. Whether the source holds NaNs."""
+    """Widens one tensor into its place in a file; a call returns whether the source holds NaNs."""
 
     entry: Entry | Bundle
     file: BinaryIO
@@ -320,13 +320,13 @@ class _Task:
             return self.whole()
 
     def whole(self) -> bool:
-        tensors, found = self.entry.widened()
+        tensors, has_nans = self.entry.widened()
         at = 0
         for tensor in tensors:
             data = _bytes(tensor)
             self.write(data, at)
             at += len(data)
-        return found
+        return has_nans
 
     def by_rows(self, source: Rows, recipe: Widening, copies: int) -> bool:
         """Widen blocks of rows, and write each block once for every copy."""
@@ -335,15 +335,15 @@ class _Task:
         step = max(1, BLOCK // max(row_bytes, 1))
         scale = recipe.scale / (copies if 0 in recipe.contracted else 1)
         contracted = tuple(axis for axis in recipe.contracted if axis)
-        found = False
+        has_nans = False
         for first in range(0, rows, step):
             part = source.rows(first, min(first + step, rows)).read()
             axes = (rigid(len(part)), *recipe.axes[1:])
             wide = widen(part, replace(recipe, axes=axes, contracted=contracted, scale=scale))
             for copy in range(copies):
                 self.write(_bytes(wide), (copy * rows + first) * row_bytes)
-            found = found or _has_nan(part)
-        return found
+            has_nans = has_nans or _has_nan(part)
+        return has_nans
 
     def write(self, data: Bytes, at: int) -> None:
         for first in range(0, len(data), BLOCK):
@@ -375,7 +375,7 @@ def _bytes(tensor: torch.Tensor) -> Bytes:
 
 
 def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:
-    """Some bytes, into a place that the file has."""
+    """Write some bytes into a place that the file has."""
     lead = offset % mmap.ALLOCATIONGRANULARITY
     try:
         window = mmap.mmap(file.fileno(), lead + len(data), offset=offset - lead)
@@ -387,11 +387,11 @@ def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:
 
 
 _TURN = threading.Lock()
-"""For whoever moves the place of a file that others write to, too."""
+"""Held by whoever moves the place of a file that others write to, too."""
 
 
 def _write_in_turn(file: BinaryIO, view: memoryview, offset: int) -> None:
-    """The same without a map."""
+    """Write some bytes into a file without a map."""
     with _TURN:
         file.seek(offset)
         file.write(view)

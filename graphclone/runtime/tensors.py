@@ -49,8 +49,8 @@ def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
     """The data of all the clone's initializers in their own dtype, from their recipes."""
     recipes = _recipes(state)
     with workers() as pool:
-        found = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), state.graph.initializers)
-        return dict(zip((i.value for i in state.graph.initializers), found, strict=True))
+        tensors = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), state.graph.initializers)
+        return dict(zip((i.value for i in state.graph.initializers), tensors, strict=True))
 
 
 def state_dict(state: State) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 WORKERS = 2
-"""Threads; memory is the limit beyond."""
+"""How many tensors at a time; memory is the limit beyond."""
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class Comparison:
     Attributes:
         recipes: by name; ``random`` is always run, as all others are measured against it.
         models: by name; all if empty.
-        bases: likewise.
+        bases: by name; all if empty.
         factors: by how much the models grow.
         seeds: of weights, data order and noise.
     """
@@ -150,17 +150,17 @@ class Study:
 
     @cached_property
     def models(self) -> dict[str, Model]:
-        """By name."""
+        """The models by name."""
         return {model.name: model for model in self.model}
 
     @cached_property
     def bases(self) -> dict[str, Base]:
-        """By name."""
+        """The bases by name."""
         return {base.name: base for base in self.base}
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        """Those of graphclone and the study's own, by name."""
+        """The recipes of graphclone and the study's own, by name."""
         return {**RECIPES, **{recipe.name: recipe for recipe in self.recipe}}
 
     def cells(self, recipe: str = RECOMMENDED) -> Iterator[tuple[Model, Base, int, Recipe, int]]:
@@ -179,10 +179,10 @@ class Study:
                                 yield self.models[model], self.bases[base], factor, self.recipes[name], seed
 
 
-def _check_known(where: str, names: tuple[str, ...], known: Mapping[str, Any]) -> None:
+def _check_known(where: str, names: tuple[str, ...], choices: Mapping[str, Any]) -> None:
     for name in names:
-        if name not in known:
-            raise GraphcloneError(f"{where}: there is no {name!r}; choose from {', '.join(known)}")
+        if name not in choices:
+            raise GraphcloneError(f"{where}: there is no {name!r}; choose from {', '.join(choices)}")
 
 
 def _check_unique(what: str, names: list[str]) -> None:
@@ -230,7 +230,7 @@ def read(text: str) -> Study:
 
 
 def _made(cls: type[T], table: Any, where: str) -> T:
-    """A dataclass from a table of TOML, tables within it likewise.
+    """A dataclass from a table of TOML, and dataclasses from the tables within it.
 
     Raises:
         GraphcloneError: a key is unknown or missing, or a value of another type.
@@ -261,7 +261,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     plain = get_origin(hint) or hint
-    wanted = dict if plain is Mapping else plain
-    if type(value) is not wanted:
-        raise GraphcloneError(f"{where} = {value!r}: must be {'a table' if wanted is dict else wanted.__name__}")
+    expected = dict if plain is Mapping else plain
+    if type(value) is not expected:
+        raise GraphcloneError(f"{where} = {value!r}: must be {'a table' if expected is dict else expected.__name__}")
     return value

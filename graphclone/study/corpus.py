@@ -71,7 +71,7 @@ class Corpus:
         description: what it is, for people.
         text: whether tokens are bytes of text.
         train: one-dimensional, mapped into memory, read-only.
-        validation: likewise.
+        validation: one-dimensional, mapped into memory, read-only.
     """
 
     vocabulary: int
@@ -237,25 +237,25 @@ def _open(path: Path) -> np.memmap[Any, np.dtype[Any]]:
 # Tokens in a file.
 
 
-def _token_file(source: str, path: Path, folder: Path, known: _Card | None) -> Corpus:
+def _token_file(source: str, path: Path, folder: Path, record: _Card | None) -> Corpus:
     tokens = _open(path)
     cut = len(tokens) - max(1, len(tokens) // _HELD_OUT)
     if cut < 1:
         raise GraphcloneError(f"{path} holds {len(tokens)} tokens: that is too few to train on and to validate on")
     file = path.stat()
-    if not known or (known.bytes, known.modified) != (file.st_size, file.st_mtime_ns):
+    if not record or (record.bytes, record.modified) != (file.st_size, file.st_mtime_ns):
         digest, vocabulary = _scan(path, tokens)
-        if known and known.digest != digest:
+        if record and record.digest != digest:
             raise GraphcloneError(
                 f"{path} is no longer what {folder} was made from: give another folder, or delete this one"
             )
         description = f"{path.name}, {len(tokens):,} tokens, vocabulary {vocabulary:,}"
-        known = _Card(source, description, False, 1, file.st_size, digest, vocabulary, cut, len(tokens) - cut)
-        known = replace(known, modified=file.st_mtime_ns)
+        record = _Card(source, description, False, 1, file.st_size, digest, vocabulary, cut, len(tokens) - cut)
+        record = replace(record, modified=file.st_mtime_ns)
         _make_folder(folder)
         with written(folder / CARD) as card:
-            _write_card(card, known)
-    return known.corpus(tokens[:cut], tokens[cut:])
+            _write_card(card, record)
+    return record.corpus(tokens[:cut], tokens[cut:])
 
 
 def _scan(path: Path, tokens: np.memmap[Any, np.dtype[Any]]) -> tuple[str, int]:
@@ -287,13 +287,13 @@ def _copy_text(source: str, path: Path, folder: Path) -> _Card:
     _make_folder(folder)
     with written(folder / CARD) as card, (card.parent / TRAIN).open("wb") as train:
         with (card.parent / VALIDATION).open("wb") as validation:
-            found = _write(texts, bound, _Growing(train), _Growing(validation))
-        if not (found.train_tokens and found.validation_tokens):
-            raise GraphcloneError(f"{source!r} holds {found.bytes} bytes: that is too little to train on")
-        size = f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB"
-        found = replace(found, source=source, description=f"{description}, {size}")
-        _write_card(card, found)
-    return found
+            record = _write(texts, bound, _Growing(train), _Growing(validation))
+        if not (record.train_tokens and record.validation_tokens):
+            raise GraphcloneError(f"{source!r} holds {record.bytes} bytes: that is too little to train on")
+        size = f"{record.files:,} files, {record.bytes / 1e6:,.1f} MB"
+        record = replace(record, source=source, description=f"{description}, {size}")
+        _write_card(card, record)
+    return record
 
 
 def _texts(source: str, path: Path, folder: Path) -> tuple[_Texts, str]:

@@ -23,7 +23,7 @@ from graphclone.study.runs import Job, Place, do
 from graphclone.study.runs import jobs as all_jobs
 from graphclone.study.tables import write_report
 
-Progress = Callable[[str, str, int, int], None]
+StudyProgress = Callable[[str, str, int, int], None]
 """Told which run, what it does, how many steps are done, and how many there are; a run ends with all of them done."""
 
 
@@ -34,7 +34,7 @@ def run_study(
     recipe: str = RECOMMENDED,
     at_once: int = 1,
     command: str = "graphclone.study.run_study",
-    progress: Progress | None = None,
+    progress: StudyProgress | None = None,
 ) -> Path:
     """Train every model of a study that is not trained yet, and write the report.
 
@@ -72,15 +72,15 @@ def run_study(
     return write_report(place.folder) if _is_main() else place.folder
 
 
-def _todo(found: Sequence[Job], place: Place) -> list[Job]:
+def _todo(jobs: Sequence[Job], place: Place) -> list[Job]:
     """What is not finished, and the bases that it needs, if their weights were not kept with their records."""
-    open_jobs = {job.name for job in found if not place.finished(job)}
-    needed = {job.needs.name for job in found if job.needs and job.name in open_jobs}
-    return [job for job in found if job.name in open_jobs or (job.name in needed and not place.trained(job))]
+    open_jobs = {job.name for job in jobs if not place.finished(job)}
+    needed = {job.needs.name for job in jobs if job.needs and job.name in open_jobs}
+    return [job for job in jobs if job.name in open_jobs or (job.name in needed and not place.trained(job))]
 
 
 def _silent(run: str, what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """A progress that tells nobody."""
 
 
 def _is_main() -> bool:
@@ -99,7 +99,7 @@ def _check_installed() -> None:
 # Several at a time
 
 
-def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> None:
+def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: StudyProgress) -> None:
     """Every job as soon as its base is trained."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise GraphcloneError("under accelerate launch every run has all processes; do one run at a time")
@@ -118,7 +118,7 @@ def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> 
             pool.shutdown(cancel_futures=True)
 
 
-def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, at_once: int, tell: Progress) -> None:
+def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, at_once: int, tell: StudyProgress) -> None:
     """Keep so many going, each time with the first that need not wait."""
     waiting, running = list(todo), dict[Future[None], Job]()
     while waiting or running:
@@ -159,7 +159,7 @@ def _do(job: Job, place: Place) -> None:
 
 
 @contextmanager
-def _told(context: Any, tell: Progress) -> Iterator[Any]:
+def _told(context: Any, tell: StudyProgress) -> Iterator[Any]:
     """A queue whose messages are passed on while the block runs."""
     with context.Manager() as manager:
         queue = manager.Queue()
@@ -172,6 +172,6 @@ def _told(context: Any, tell: Progress) -> Iterator[Any]:
             thread.join()
 
 
-def _pass_on(queue: Any, tell: Progress) -> None:
+def _pass_on(queue: Any, tell: StudyProgress) -> None:
     for message in iter(queue.get, None):
         tell(*message)

@@ -38,14 +38,14 @@ class Evaluation:
         loss: validation loss, in nats per token; infinite where it is not a number.
         train_loss: in nats per token.
         learning_rate: of the next step.
-        accuracy: of the next token, in [0, 1], as are the three that follow.
-        brackets: likewise, of closing brackets.
-        indentation: likewise, of indentation.
-        identifiers: likewise, of identifiers.
-        row_cosine: see ``graphclone.study.symmetry``, as are the three that follow.
-        column_cosine: likewise.
-        swap_cosine: likewise.
-        effective_rank: likewise.
+        accuracy: share of next tokens that are right, in [0, 1].
+        brackets: accuracy on closing brackets, in [0, 1].
+        indentation: accuracy on indentation, in [0, 1].
+        identifiers: accuracy on identifiers, in [0, 1].
+        row_cosine: mean cosine of the copies of rows; see ``graphclone.study.symmetry``.
+        column_cosine: mean cosine of the copies of columns.
+        swap_cosine: mean cosine of weights and their copies exchanged.
+        effective_rank: mean effective rank of weights, relative to the greatest possible.
     """
 
     step: int
@@ -138,10 +138,10 @@ def read_runs(folder: Path) -> list[Run]:
     Raises:
         GraphcloneError: the folder holds no runs, or a file of one is damaged.
     """
-    found = sorted((folder / "runs").glob("*/run.json"))
-    if not found:
+    paths = sorted((folder / "runs").glob("*/run.json"))
+    if not paths:
         raise GraphcloneError(f"{folder}: no runs/*/run.json in it; give the output folder of a study")
-    return sorted((read_run(path.parent) for path in found), key=lambda run: run.name)
+    return sorted((read_run(path.parent) for path in paths), key=lambda run: run.name)
 
 
 def read_run(folder: Path) -> Run:
@@ -151,21 +151,21 @@ def read_run(folder: Path) -> Run:
         GraphcloneError: a file of it is damaged.
     """
     path = folder / "run.json"
-    known = _entry(Run, _parsed(_text(path), str(path)), str(path))
-    run = Run(**known)
-    return Run(**known, evaluations=_evaluations(folder / "metrics.jsonl", run.steps))
+    entries = _entry(Run, _parsed(_text(path), str(path)), str(path))
+    run = Run(**entries)
+    return Run(**entries, evaluations=_evaluations(folder / "metrics.jsonl", run.steps))
 
 
 def _evaluations(path: Path, steps: int) -> tuple[Evaluation, ...]:
     lines = _text(path).split("\n") if path.exists() else [""]
     last = lines.pop()  # what follows the last newline: nothing, if the last line was written to its end
-    found: list[Evaluation] = []
+    evaluations: list[Evaluation] = []
     for number, line in enumerate(lines, 1):
-        _append(found, line, f"{path}, line {number}")
-    done = bool(found) and found[-1].step == steps
+        _append(evaluations, line, f"{path}, line {number}")
+    done = bool(evaluations) and evaluations[-1].step == steps
     if last and (done or _whole(last)):
-        _append(found, last, f"{path}, line {len(lines) + 1}")
-    return tuple(found)
+        _append(evaluations, last, f"{path}, line {len(lines) + 1}")
+    return tuple(evaluations)
 
 
 def _whole(line: str) -> bool:
@@ -177,11 +177,11 @@ def _whole(line: str) -> bool:
     return True
 
 
-def _append(found: list[Evaluation], line: str, where: str) -> None:
+def _append(evaluations: list[Evaluation], line: str, where: str) -> None:
     evaluation = Evaluation(**_entry(Evaluation, _parsed(line, where), where))
-    if found and evaluation.step <= found[-1].step:
-        raise GraphcloneError(f"{where}: step {evaluation.step} follows step {found[-1].step}; steps must ascend")
-    found.append(evaluation)
+    if evaluations and evaluation.step <= evaluations[-1].step:
+        raise GraphcloneError(f"{where}: step {evaluation.step} follows step {evaluations[-1].step}; steps must ascend")
+    evaluations.append(evaluation)
 
 
 def _text(path: Path) -> str:
@@ -211,10 +211,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 """What JSON may hold for a field, by the field's annotation."""
 
 
-def _entry(made: type[Any], entries: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _entry(cls: type[Any], entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The entries that a dataclass has fields for, checked; others are somebody else's."""
-    known = {}
-    for item in fields(made):
+    values = {}
+    for item in fields(cls):
         kinds = _KINDS.get(str(item.type))
         if kinds is None:
             continue
@@ -225,8 +225,8 @@ def _entry(made: type[Any], entries: Mapping[str, Any], where: str) -> dict[str,
         value = entries[item.name]
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise GraphcloneError(f"{where}: '{item.name}' is {value!r}, expected {item.type}")
-        known[item.name] = value
-    return known
+        values[item.name] = value
+    return values
 
 
 # --- Curves ---
@@ -282,7 +282,7 @@ class Speedup:
     Attributes:
         level: the loss at which the random wide model ends, in nats per token.
         random_steps: from which on the random wide model is at the level or below for good.
-        clone_steps: likewise, of the clone; None where it ends above.
+        clone_steps: from which on the clone is at the level or below for good; None where it ends above.
         ratio: of these steps; None where there are none, or the clone needs none.
         ratio_with_base: of the compute to get there, the base's whole training counted as the clone's; None where
             the clone never gets there, or the base is not known or not finished.
@@ -320,7 +320,7 @@ def speedup(random: Run, clone: Run, base: Run | None) -> Speedup:
     random_steps = crossing(random.smooth, level) or 0.0
     clone_steps = crossing(clone.smooth, level)
     spent = None if clone_steps is None or base is None else clone.compute(clone_steps) + base.compute(base.steps)
-    known = base.smooth[-1][1] if base and base.evaluations else clone.smooth[0][1]
+    base_loss = base.smooth[-1][1] if base and base.evaluations else clone.smooth[0][1]
     return Speedup(
         level=level,
         random_steps=random_steps,
@@ -328,7 +328,7 @@ def speedup(random: Run, clone: Run, base: Run | None) -> Speedup:
         ratio=random_steps / clone_steps if clone_steps else None,
         ratio_with_base=random.compute(random_steps) / spent if spent else None,
         begins_below=clone.smooth[0][1] <= level,
-        meaningful=level < known - max(MARGIN, 2 * noise(base) if base else 0.0),
+        meaningful=level < base_loss - max(MARGIN, 2 * noise(base) if base else 0.0),
     )
 
 
@@ -400,12 +400,12 @@ class Spread:
 
 def spread(values: Iterable[float | None]) -> Spread | None:
     """The mean of the values that are there, None where there are none."""
-    known = [value for value in values if value is not None]
-    if not known:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return None
-    finite = len(known) > 1 and all(math.isfinite(value) for value in known)
-    deviation = statistics.stdev(known) if finite else None
-    return Spread(statistics.fmean(known), deviation, len(known), min(known), max(known))
+    finite = len(numbers) > 1 and all(math.isfinite(value) for value in numbers)
+    deviation = statistics.stdev(numbers) if finite else None
+    return Spread(statistics.fmean(numbers), deviation, len(numbers), min(numbers), max(numbers))
 
 
 # --- What is compared with what ---
@@ -431,12 +431,12 @@ class RunGroup:
 
     @property
     def slug(self) -> str:
-        """A name for files."""
+        """What files about the group are called."""
         parts = (self.model, f"{self.factor}x", self.base_label)
         return "-".join(part for part in parts if part is not None)
 
     def speedups(self, recipe: str) -> list[Speedup]:
-        """Of every clone by a recipe over the random run with its seed and corpus, where there is one."""
+        """The speedup of every clone by a recipe over the random run with its seed and corpus, where there is one."""
         partners = {(run.seed, run.corpus): run for run in self.recipes.get(RANDOM, ())}
         bases = {run.name: run for run in self.bases}
         return [

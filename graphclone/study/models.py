@@ -54,13 +54,13 @@ class Family:
         try:
             make = self._user(factor) if is_function(self.model.source) else self._pretrained(factor)
             torch.manual_seed(seed)
-            made = make()
+            module = make()
         except GraphcloneError:
             raise
         except Exception as error:  # a configuration of the user's, or code of the user's
             raise GraphcloneError(f"model {self.model.name}: cannot be built: {first_line(error)}") from error
-        self._check(made)
-        return made.train()
+        self._check(module)
+        return module.train()
 
     def clone(self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int) -> tuple[torch.nn.Module, Clone]:
         """The wide model with the weights of the small one, and how they were widened.
@@ -70,11 +70,11 @@ class Family:
         """
         from graphclone.api import clone
 
-        wide, strategy = self.build(factor, seed), recipe.made()
+        wide, strategy = self.build(factor, seed), recipe.strategy_of_clones()
         assert strategy is not None
         tokens = torch.arange(_BATCH * _SEQUENCE).view(_BATCH, _SEQUENCE) % self.vocabulary
-        made = clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=self.model.name)
-        return wide.train(), made
+        widening = clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=self.model.name)
+        return wide.train(), widening
 
     def _user(self, factor: int) -> Callable[[], torch.nn.Module]:
         make = function(self.model.source)
@@ -83,8 +83,8 @@ class Family:
         return partial(self._called, make, factor)
 
     def _called(self, make: Callable[..., Any], factor: int) -> torch.nn.Module:
-        made = make(widen=factor, **self.model.fields)
-        module = made[0] if isinstance(made, tuple) else made
+        result = make(widen=factor, **self.model.fields)
+        module = result[0] if isinstance(result, tuple) else result
         if not isinstance(module, torch.nn.Module):
             raise GraphcloneError(f"{self.model.source}: expected a module, got {type(module).__name__}")
         return module
@@ -104,8 +104,8 @@ class Family:
         from graphclone.formats.huggingface.reader import imported, quiet_transformers
 
         with self._saved() as folder, quiet_transformers():
-            made: torch.nn.Module = imported().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-            return made
+            module: torch.nn.Module = imported().AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            return module
 
     def _wider(self, factor: int) -> dict[str, Any]:
         """The configuration of the wide model, solved for once."""
@@ -121,8 +121,8 @@ class Family:
             self.cache.mkdir(parents=True, exist_ok=True)
             with written(path) as partial:
                 partial.write_text(json.dumps(fields, indent=1), encoding="utf-8")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return config
 
     @contextmanager
     def _saved(self) -> Iterator[Path]:
@@ -135,18 +135,18 @@ class Family:
         from graphclone.formats.huggingface.reader import quiet_transformers
 
         with tempfile.TemporaryDirectory() as folder:
-            made: Any = self._pretrained(1)()
+            module: Any = self._pretrained(1)()
             with quiet_transformers():
-                made.save_pretrained(folder)
+                module.save_pretrained(folder)
             yield Path(folder)
 
     def _check(self, module: torch.nn.Module) -> None:
         with torch.no_grad():
-            found = logits(module, torch.zeros(1, 2, dtype=torch.int64)).shape
-        if len(found) != 3 or found[:2] != (1, 2) or found[2] < self.vocabulary:
+            shape = logits(module, torch.zeros(1, 2, dtype=torch.int64)).shape
+        if len(shape) != 3 or shape[:2] != (1, 2) or shape[2] < self.vocabulary:
             raise GraphcloneError(
                 f"model {self.model.name}: tokens of shape (1, 2) should give logits of shape (1, 2, at least "
-                f"{self.vocabulary}), but give {tuple(found)}"
+                f"{self.vocabulary}), but give {tuple(shape)}"
             )
 
 
@@ -161,11 +161,11 @@ def logits(module: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
         module: returns a tensor, something with ``.logits``, or a tuple or dict that begins with them.
         tokens: shape (batch, sequence), int64.
     """
-    made = module(tokens)
-    if isinstance(made, torch.Tensor):
-        return made
-    found = getattr(made, "logits", None)
-    if found is None:
-        found = next(iter(made.values())) if isinstance(made, dict) else made[0]
-    assert isinstance(found, torch.Tensor)
-    return found
+    result = module(tokens)
+    if isinstance(result, torch.Tensor):
+        return result
+    prediction = getattr(result, "logits", None)
+    if prediction is None:
+        prediction = next(iter(result.values())) if isinstance(result, dict) else result[0]
+    assert isinstance(prediction, torch.Tensor)
+    return prediction

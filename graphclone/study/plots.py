@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""For all eyes (Okabe and Ito 2008), without their yellow, which is too light for lines on white."""
+"""Colours for all eyes (Okabe and Ito 2008), without their yellow, which is too light for lines on white."""
 
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 """When the colours are used up they come again with the next of these."""
@@ -56,7 +56,7 @@ Line = list[tuple[int, float, float, float]]
 """Step, then mean, least and greatest over seeds."""
 
 Look = tuple[str, "str | tuple[float, tuple[float, ...]]"]
-"""Colour and dashes."""
+"""The colour and the dashes of a line."""
 
 
 def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
@@ -75,7 +75,7 @@ def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
     from matplotlib import rc_context
 
     looks = _looks(compared)
-    drawn = {}
+    files = {}
     for each in compared:
         path = folder / f"{each.slug}.svg"
         text = StringIO()
@@ -83,8 +83,8 @@ def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
             _figure(each, looks).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         with written(path) as target:
             target.write_text(_FINER.sub(r"\1", text.getvalue()), encoding="utf-8")
-        drawn[each.slug] = path
-    return drawn
+        files[each.slug] = path
+    return files
 
 
 def _looks(compared: Sequence[RunGroup]) -> dict[str, Look]:
@@ -169,14 +169,14 @@ def _name(axes: Axes, ends: Sequence[tuple[float, str, Look]]) -> None:
 
 def apart(places: Sequence[float], gap: float) -> list[float]:
     """Ascending places moved as little as needed to be a gap apart, from 0 on; more than fit go beyond 1."""
-    moved: list[float] = []
+    positions: list[float] = []
     for place in places:
-        moved.append(max(place, moved[-1] + gap if moved else 0.0))
-    limit = max(1.0, gap * (len(moved) - 1))
-    for at in reversed(range(len(moved))):
-        moved[at] = min(moved[at], limit)
-        limit = moved[at] - gap
-    return moved
+        positions.append(max(place, positions[-1] + gap if positions else 0.0))
+    limit = max(1.0, gap * (len(positions) - 1))
+    for at in reversed(range(len(positions))):
+        positions[at] = min(positions[at], limit)
+        limit = positions[at] - gap
+    return positions
 
 
 def thinned(line: Line) -> Line:

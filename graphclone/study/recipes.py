@@ -44,21 +44,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.strategy not in (RANDOM, UNEVEN, *STRATEGIES):
-            known = ", ".join((RANDOM, UNEVEN, *STRATEGIES))
-            raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {known}")
+            names = ", ".join((RANDOM, UNEVEN, *STRATEGIES))
+            raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {names}")
         if not 0 <= self.dropout < 1:
             raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
         if self.strategy in (RANDOM, UNEVEN) and self.snr_db is not None:
             raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
-        self.made()
+        self.strategy_of_clones()
 
     @property
     def clones(self) -> bool:
         """Whether it starts from the base model at all."""
         return self.strategy != RANDOM
 
-    def made(self) -> Strategy | None:
-        """Its strategy; None for random weights."""
+    def strategy_of_clones(self) -> Strategy | None:
+        """The strategy that clones are widened by; None for random weights."""
         if not self.clones:
             return None
         return strategy(uneven if self.strategy == UNEVEN else self.strategy, self.snr_db)
@@ -73,8 +73,8 @@ def uneven(n_out: int, n_in: int) -> FloatArray:
     lean = _LEAN * (1 - np.arange(n_out) / n_out)
     place = np.linspace(1, -1, n_in) if n_in > 1 else np.zeros(1)
     turned = place[(np.arange(n_in)[None, :] - np.arange(n_out)[:, None]) % n_in]
-    made: FloatArray = (1 + lean[:, None] * turned) / n_in
-    return made
+    matrix: FloatArray = (1 + lean[:, None] * turned) / n_in
+    return matrix
 
 
 RECIPES: Mapping[str, Recipe] = {

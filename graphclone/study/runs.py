@@ -56,7 +56,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """What the run and its folder are called."""
         parts = [self.model.name, f"{self.factor}x"]
         parts += [self.base.name] if self.base else []
         parts += [self.recipe.name] if self.recipe else ["base"]
@@ -70,15 +70,15 @@ def jobs(study: Study, recipe: str = RECOMMENDED) -> list[Job]:
         study: the grids.
         recipe: what is compared with random weights where a grid names no recipes.
     """
-    found: dict[str, Job] = {}
+    by_name: dict[str, Job] = {}
     for model, base, factor, chosen, seed in study.cells(recipe):
         first = Job(model, base, 1, None, seed, _of_base(study.training, base))
         training = _adjusted(study.training, chosen)
         job = Job(model, base, factor, chosen, seed, training, first)
         if not chosen.clones:
             job = replace(job, base=None, needs=None)
-        found |= {first.name: first, job.name: job}
-    return list(found.values())
+        by_name |= {first.name: first, job.name: job}
+    return list(by_name.values())
 
 
 def _of_base(training: Training, base: Base) -> Training:
@@ -125,14 +125,14 @@ class Place:
         path = self.of(job) / RUN
         if not path.exists():
             return False
-        found, wanted = _record(path), self.described(job)
-        if changed := [key for key in wanted if found.get(key) != wanted[key]]:
+        record, expected = _record(path), self.described(job)
+        if changed := [key for key in expected if record.get(key) != expected[key]]:
             key = changed[0]
             raise GraphcloneError(
-                f"{path}: was run with {key} = {found.get(key)!r}, but now it is {wanted[key]!r}; "
+                f"{path}: was run with {key} = {record.get(key)!r}, but now it is {expected[key]!r}; "
                 "give another folder with -o, or remove this run"
             )
-        return bool(found.get("finished"))
+        return bool(record.get("finished"))
 
     def described(self, job: Job) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -206,21 +206,21 @@ def _finish(job: Job, folder: Path, weights: dict[str, torch.Tensor], record: di
 
 
 def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Each tensor once, under the first of its names."""
-    found: dict[tuple[int, tuple[int, ...]], str] = {}
+    """The weights, each tensor once under the first of its names."""
+    names: dict[tuple[int, tuple[int, ...]], str] = {}
     for name, tensor in weights.items():
-        found.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
-    return {name: weights[name].contiguous() for name in found.values()}
+        names.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
+    return {name: weights[name].contiguous() for name in names.values()}
 
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise GraphcloneError(f"{path}: cannot be read ({error}); remove the run's folder to do it again") from error
-    if not isinstance(found, dict):
+    if not isinstance(record, dict):
         raise GraphcloneError(f"{path}: is no record of a run; remove the run's folder to do it again")
-    return found
+    return record
 
 
 def _described(job: Job) -> dict[str, Any]:

@@ -215,12 +215,12 @@ def _speedup(gains: Sequence[Speedup], marks: _Marks, of: Callable[[Speedup], fl
 
 def _of_clear(gains: Sequence[Speedup], marks: _Marks, of: Callable[[Speedup], float | None]) -> str:
     never = sum(gain.clone_steps is None for gain in gains)
-    found = spread(of(gain) for gain in gains)
-    if found is None:
+    ratio = spread(of(gain) for gain in gains)
+    if ratio is None:
         return _no_ratio(gains, never, marks)
-    text = f"{found.mean:.2f}"
-    if found.count > 1:
-        text += f" ({found.low:.2f}..{found.high:.2f})"
+    text = f"{ratio.mean:.2f}"
+    if ratio.count > 1:
+        text += f" ({ratio.low:.2f}..{ratio.high:.2f})"
     if any(gain.begins_below for gain in gains):
         text = marks.mark(f"{text} ", "²")
     return marks.mark(f"{text}, {never} never ", "¹") if never else text
@@ -243,8 +243,8 @@ def _dips(runs: Sequence[Run], marks: _Marks) -> list[str]:
 
 
 def _mean(values: Iterable[float | None]) -> str:
-    found = spread(values)
-    return f"{found.mean:.3f}" if found else ""
+    mean = spread(values)
+    return f"{mean.mean:.3f}" if mean else ""
 
 
 # --- Markdown ---
@@ -252,13 +252,13 @@ def _mean(values: Iterable[float | None]) -> str:
 
 def files(runs: Sequence[Run], names: Sequence[str]) -> str:
     """The folders of some runs, as one pattern that no other run of the study matches, or one by one."""
-    wanted = [run.name for run in runs]
-    prefix = _common(wanted)
-    suffix = _common([name[len(prefix) :][::-1] for name in wanted])[::-1]
+    run_names = [run.name for run in runs]
+    prefix = _common(run_names)
+    suffix = _common([name[len(prefix) :][::-1] for name in run_names])[::-1]
     pattern = f"{prefix}*{suffix}"
-    if len(wanted) > 1 and sum(fnmatchcase(name, pattern) for name in names) == len(wanted):
+    if len(run_names) > 1 and sum(fnmatchcase(name, pattern) for name in names) == len(run_names):
         return f"`runs/{pattern}`"
-    return " ".join(f"`runs/{name}`" for name in wanted)
+    return " ".join(f"`runs/{name}`" for name in run_names)
 
 
 def _common(names: Sequence[str]) -> str:

@@ -150,7 +150,7 @@ class _TrainingRun:
     seen: str = "training"
 
     def learn(self, step: int) -> None:
-        """One step."""
+        """Take one optimizer step."""
         lesson, training = self.lesson, self.lesson.training
         for group in self.optimizer.param_groups:
             group["lr"] = rate(step, training)
@@ -166,14 +166,14 @@ class _TrainingRun:
             self.seen = f"loss {float(loss):.3f}"
 
     def _mine(self, tokens: torch.Tensor) -> torch.Tensor:
-        """This process's share."""
+        """This process's share of the sequences of a batch."""
         mine = tokens[self.accelerator.process_index :: self.accelerator.num_processes]
         return mine.to(self.accelerator.device)
 
     def _loss(self, tokens: torch.Tensor) -> torch.Tensor:
         """Nats of every token, shape (batch * context,)."""
-        found = logits(self.module, tokens[:, :-1]).float()
-        return F.cross_entropy(found.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        predictions = logits(self.module, tokens[:, :-1]).float()
+        return F.cross_entropy(predictions.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
 
     # Evaluation
 
@@ -202,10 +202,10 @@ class _TrainingRun:
         total, counts = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device), Counts()
         # of no sequences there is one split: a process without any still takes part in a sharded forward pass
         for tokens in windows.split(max(training.batch // self.accelerator.num_processes, 1)):
-            found = logits(self.module, tokens[:, :-1]).float()
-            total[0] += F.cross_entropy(found.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+            predictions = logits(self.module, tokens[:, :-1]).float()
+            total[0] += F.cross_entropy(predictions.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
             total[1] += tokens[:, 1:].numel()
-            counts += scores(tokens, found.argmax(-1), lesson.corpus.text)
+            counts += scores(tokens, predictions.argmax(-1), lesson.corpus.text)
         self.module.train()
         total = self.accelerator.reduce(total)
         summed = self.accelerator.reduce(counts.as_tensor().to(self.accelerator.device))
@@ -256,8 +256,8 @@ class _TrainingRun:
 
 def _states(folder: Path) -> dict[int, Path]:
     """The whole states in a run's folder, by step."""
-    found = ((path.name.removeprefix(_STATE), path) for path in folder.glob(f"{_STATE}*"))
-    return {int(step): path for step, path in found if step.isdecimal()}
+    candidates = ((path.name.removeprefix(_STATE), path) for path in folder.glob(f"{_STATE}*"))
+    return {int(step): path for step, path in candidates if step.isdecimal()}
 
 
 def forget_states(folder: Path) -> None:

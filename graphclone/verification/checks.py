@@ -35,7 +35,7 @@ class NoiseFloor:
     Attributes:
         value: its name.
         source: greatest absolute error of the source; the fraction of wrong elements where they are no floats.
-        clone: likewise of the clone.
+        clone: greatest absolute error of the clone; the fraction of wrong elements where they are no floats.
         ulp: a unit in the last place of the greatest element.
         elements: how many finite ones were compared.
     """
@@ -96,7 +96,8 @@ def noise_floor(
     Args:
         value: its name.
         source: what it is in float64, and what the source computes in its own precision; of one shape.
-        clone: the same of the clone. An error is infinite where the shapes differ.
+        clone: what it should be in the clone, in float64, and what the clone computes; an error is infinite where the
+            shapes of these differ.
         precision: of the clone, if not that of the tensor.
     """
     unit = _unit(precision or clone[1].dtype)
@@ -112,7 +113,10 @@ def _unit(dtype: torch.dtype) -> float:
 
 
 def error(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """Greatest distance, or the share of elements that differ where they are no floats."""
+    """Greatest distance of two tensors, or the share of elements that differ where they are no floats.
+
+    It is infinite where their shapes differ, and 0 where they have no elements.
+    """
     if expected.shape != actual.shape:
         return math.inf
     if expected.numel() == 0:
@@ -134,7 +138,7 @@ class Check:
         name: ``static``, ``exact``, ``noise floor`` or ``ONNX Runtime``.
         ok: whether they agree; None where the check could not be made.
         summary: what was measured, or why it was not.
-        figures: the same for machines.
+        figures: what was measured, for machines.
         outputs: errors of the outputs, where they were measured against rounding.
         first: the first value that is wrong, in graph order.
         open: whether the verdict stays open for it: the source itself could not be measured.
@@ -214,7 +218,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """In words: equivalent, not equivalent, or that it cannot be judged."""
+        """The verdict in words: equivalent, not equivalent, or that it cannot be judged."""
         if any(check.ok is False for check in self.checks):
             return "NOT EQUIVALENT"
         compared = (check for check in self.checks if check.name not in _OF_ONE_SIDE)
@@ -260,7 +264,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in types that JSON has; numbers that are not finite are text."""
-        found = {
+        fields = {
             "model": self.model,
             "ok": self.ok,
             "verdict": self.verdict,
@@ -270,7 +274,7 @@ class Report:
             "checks": [dataclasses.asdict(check) for check in self.checks],
             "inputs": list(self.inputs),
         }
-        result: dict[str, Any] = _plain(found)
+        result: dict[str, Any] = _plain(fields)
         return result
 
     def __str__(self) -> str:

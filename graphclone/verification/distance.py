@@ -39,7 +39,7 @@ class Deviation:
 
     @classmethod
     def at(cls, node: Node, value: str, error: float, detail: str) -> Deviation:
-        """At a value that a node computed."""
+        """The deviation of a value that a node computed."""
         return cls(value, node.op, node.scope, error, detail)
 
     def __str__(self) -> str:
@@ -54,7 +54,10 @@ def measured_elements(expected: torch.Tensor) -> int:
 
 
 def difference(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
-    """Absolute deviation of every element: infinite where one is NaN; 0 where both are, which measures nothing."""
+    """Absolute deviation of every element, in the shape of both tensors.
+
+    It is infinite where one is NaN, 0 where both are, which measures nothing, and 0 or 1 where they are no floats.
+    """
     if not expected.is_floating_point() and not expected.is_complex():
         return (expected != actual).to(torch.float64)
     same = (expected == actual) | (expected.isnan() & actual.isnan())
@@ -63,16 +66,17 @@ def difference(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 
 
 def magnitude(tensor: torch.Tensor) -> float:
-    """The greatest finite magnitude, that of masks apart; 0 where there is none."""
+    """The greatest finite magnitude of a tensor of any shape, that of masks apart; 0 where there is none."""
     size = tensor.abs() if tensor.is_complex() else tensor.to(torch.float64).abs()
     size = size[size < _HUGE]
     return float(size.max()) if size.numel() else 0.0
 
 
 def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:
-    """Greatest deviation over the greatest magnitude; 0 where nothing can be measured: see ``measured_elements``.
+    """Greatest deviation of two tensors of one shape over the greatest magnitude of the expected one.
 
-    Elements that are huge, masks as a rule, are held against their own magnitude.
+    It is 0 where nothing can be measured: see ``measured_elements``. Elements that are huge, masks as a rule, are held
+    against their own magnitude.
     """
     if expected.numel() == 0 or torch.equal(expected, actual):
         return 0.0

@@ -1,10 +1,9 @@
-"""What comparing every value in float64 amounts to."""
+"""What comparing every value in float64 amounts to, and other weights to do it with."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,25 +12,21 @@ from graphclone.runtime.interpreter import lifted
 from graphclone.verification.checks import Check
 from graphclone.verification.lockstep import Lockstep
 
-if TYPE_CHECKING:
-    pass
-
-
 _PERTURBATION = 0.1
 """Spread of the noise on other weights, relative to the weights' own; zeros get some too."""
 
 
-def exact_check(found: Sequence[Lockstep]) -> Check:
-    """The check that runs in float64 amount to."""
-    output, worst = max(run.output for run in found), max(run.worst for run in found)
-    first, values = found[-1].first, found[0].values
-    figures = {"output": output, "worst": worst, "values": values, "runs": len(found)}
-    unmeasured = [name for name in found[0].unmeasured if all(name in run.unmeasured for run in found)]
+def exact_check(locksteps: Sequence[Lockstep]) -> Check:
+    """The check that several runs in float64 amount to."""
+    output, worst = max(run.output for run in locksteps), max(run.worst for run in locksteps)
+    first, values = locksteps[-1].first, locksteps[0].values
+    figures = {"output": output, "worst": worst, "values": values, "runs": len(locksteps)}
+    unmeasured = [name for name in locksteps[0].unmeasured if all(name in run.unmeasured for run in locksteps)]
     if unmeasured and first is None:
         reason = f"{unmeasured[0]}: the source has no finite element there, in float64"
         return Check("exact", None, f"not checked: {reason}", {**figures, "reason": reason})
     measured = f"outputs to {output:.1e}, all {values} values to {worst:.1e}, relative, in float64"
-    summary = str(first) if first else f"{measured}; {len(found)} runs"
+    summary = str(first) if first else f"{measured}; {len(locksteps)} runs"
     return Check("exact", first is None, summary, figures, first=first)
 
 

@@ -106,18 +106,18 @@ class _Comparison:
                     self.values += bool(measured_elements(a))
                     self._note(self._deviation(match, self.by_name[value.name], a, b))
 
-    def _clone_until(self, wanted: Node | None) -> Iterator[tuple[Node, list[Any]]]:
+    def _clone_until(self, target: Node | None) -> Iterator[tuple[Node, list[Any]]]:
         """Run the clone up to the node of the source's name, past nodes of its own, and yield it."""
         try:
             for node, results in self.clone:
                 computed = zip(node.outputs, results, strict=True)
                 self.kept.update((value, result) for value, result in computed if value in self.returned)
-                if wanted is not None and node.name == wanted.name:
+                if target is not None and node.name == target.name:
                     yield node, results
                     return
-            if wanted is not None:  # in a branch that is not taken, which may fail, if the source's does
+            if target is not None:  # in a branch that is not taken, which may fail, if the source's does
                 detail = "the clone cannot compute it"
-                self._note(Deviation.at(wanted, wanted.outputs[0].name, float("inf"), detail))
+                self._note(Deviation.at(target, target.outputs[0].name, float("inf"), detail))
         except ExecutionError as error:
             self._note(Deviation.at(error.node, error.node.outputs[0].name, float("inf"), error.reason))
 

@@ -45,8 +45,8 @@ def shake(tensor: torch.Tensor, name: str, seed: int) -> None:
     precise = torch.float64 if limits.bits >= 32 else torch.float32
     for part in tensor.view(-1).split(_AT_ONCE):
         off = torch.rand(part.shape, generator=generator, dtype=precise).to(part.device) * 2 - 1
-        moved = (part.to(precise) * (1 + ULPS * limits.eps * off)).clamp(limits.min, limits.max)
-        part.copy_(torch.where(part.isfinite(), moved.to(part.dtype), part))
+        neighbours = (part.to(precise) * (1 + ULPS * limits.eps * off)).clamp(limits.min, limits.max)
+        part.copy_(torch.where(part.isfinite(), neighbours.to(part.dtype), part))
 
 
 def shaken(tensor: torch.Tensor, name: str, seed: int) -> torch.Tensor:

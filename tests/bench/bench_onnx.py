@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 
-from graphclone.formats.onnx.saving import write
+from graphclone.formats.onnx.saving import write_model
 from tests.bench import Timing
 
 LAYERS, WIDTH, PORT = 30, 4096, 8
@@ -32,7 +32,7 @@ def widen_file() -> Iterator[Timing]:
     """A file of 2 GB becomes one of 8 GB."""
     with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
         source, clone, plain = (Path(folder) / name for name in ("source.onnx", "clone.onnx", "plain"))
-        write(model(), source)
+        write_model(model(), source)
         rounds = []
         for _ in range(REPEATS):
             seconds = widened(source, clone)

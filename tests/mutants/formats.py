@@ -11,8 +11,8 @@ _ONNX: tuple[Mutant, ...] = (
     Mutant(
         "onnx sizes: elements of which nothing is known count as known",
         "graphclone/formats/onnx/sizes.py",
-        "True if constant else known[i] if known else False",
-        "True if constant else known[i] if known else True",
+        "True if constant else masks[i] if masks else False",
+        "True if constant else masks[i] if masks else True",
         _READING,
     ),
     Mutant(
@@ -74,8 +74,8 @@ _ONNX: tuple[Mutant, ...] = (
     Mutant(
         "onnx checks: data may be shorter than its shape",
         "graphclone/formats/onnx/checks.py",
-        "    if found != needed:",
-        "    if found > needed:",
+        "    if count != needed:",
+        "    if count > needed:",
         ("tests/formats/onnx/test_files.py::test_broken_models_are_refused",),
     ),
     Mutant(
@@ -88,7 +88,7 @@ _ONNX: tuple[Mutant, ...] = (
     Mutant(
         "onnx writer: an initializer of several readers grows for one",
         "graphclone/formats/onnx/writer.py",
-        " or id(known) in self.shared:",
+        " or id(stored_value) in self.shared:",
         ":",
         ("tests/formats/onnx/test_writer.py::test_a_shared_initializer_of_which_one_reader_does_not_grow",),
     ),

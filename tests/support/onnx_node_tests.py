@@ -33,7 +33,7 @@ from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.dialect import Target
 from graphclone.formats.onnx.ops import Array, Call
-from graphclone.formats.onnx.ops import run as run_by_reference
+from graphclone.formats.onnx.ops import run_call as run_by_reference
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.ir import Node, Value, substitute
 from graphclone.passes.canonicalize import Canonicalize
@@ -76,8 +76,8 @@ def run(node: Node, values: Mapping[Value, Any], *, reference: bool) -> list[Any
     fixed = {i for i, (_, o) in enumerate(target.operands(node)) if isinstance(o, Value) and o.role == "initializer"}
     arrays: list[Any] = []
     for i, (place, operand) in enumerate(target.operands(resolved)):
-        literal = operand is not None and place in target.given and not isinstance(operand, np.ndarray)
-        arrays.append(target.given[place].array(operand) if literal else operand)
+        literal = operand is not None and place in target.literal_types and not isinstance(operand, np.ndarray)
+        arrays.append(target.literal_types[place].array(operand) if literal else operand)
         if literal:
             fixed.add(i)
     call = target.call(resolved)

@@ -62,7 +62,7 @@ def _title(plan: Plan) -> str:
 
 
 def _hub_id(plan: Plan) -> str:
-    """Of the source, if it has one: as the user gave it, or as the cache of the hub has it in a path."""
+    """The hub id of the source, as the user or a path in the cache of the hub has it; empty if there is none."""
     name, folder = plan.checkpoint.name, plan.checkpoint.folder.resolve()
     cached = next((part for part in folder.parts if re.fullmatch(r"models--[\w.-]+--[\w.-]+", part)), "")
     if cached:
@@ -77,8 +77,8 @@ def _front_matter(plan: Plan) -> Iterator[str]:
     source = _metadata(plan.checkpoint.folder / "README.md")
     kept = {key: source[key] for key in _KEPT if source.get(key)}
     last = str(plan.checkpoint.raw.get("_name_or_path") or "")
-    known = last if _HUB_ID.fullmatch(last) and not Path(last).exists() else None
-    base = _hub_id(plan) or source.get("base_model") or known
+    origin = last if _HUB_ID.fullmatch(last) and not Path(last).exists() else None
+    base = _hub_id(plan) or source.get("base_model") or origin
     came_from = {"base_model": base, "base_model_relation": "finetune"} if base else {}
     fields = {**came_from, "library_name": "transformers", **kept, "tags": ["graphclone", "hypercloning"]}
     yield CardData(**fields).to_yaml()

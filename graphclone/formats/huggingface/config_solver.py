@@ -69,13 +69,13 @@ class Lever:
         fields: more than one where none can be changed without the others.
         values: they have.
         probe: the factor that was tried.
-        moved: the size that every axis has with it, if that is another.
+        effects: the size that every axis has with it, where that is another.
     """
 
     fields: tuple[Field, ...]
     values: tuple[int, ...]
     probe: int
-    moved: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    effects: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def times(self, ratio: int) -> list[tuple[Field, int]]:
         """The fields with what they have once they are moved by a ratio."""
@@ -83,7 +83,7 @@ class Lever:
 
     def predicted(self, axis: tuple[str, int], size: int, ratio: int) -> int:
         """What an axis of a size becomes if the lever alone is moved by a ratio."""
-        probed = self.moved.get(axis, size)
+        probed = self.effects.get(axis, size)
         power = next((p for p in (1, 2, 3) if probed == size * self.probe**p), None)
         if power is not None:
             return int(size * ratio**power)
@@ -93,38 +93,38 @@ class Lever:
 _Option = tuple[Lever, int]
 
 
-def solve(config: Config, wanted: Shapes, model: ModelProbe) -> Config:
+def solve(config: Config, target_shapes: Shapes, model: ModelProbe) -> Config:
     """The configuration of a model with the wanted parameters that runs as wanted.
 
     Args:
         config: of the source.
-        wanted: shapes of its parameters in the wider model; those left out may have any.
+        target_shapes: those of its parameters in the wider model; those left out may have any.
         model: the code.
 
     Raises:
         Unfit: there is none; naming the tensor that does not fit.
     """
     try:
-        return _FieldSolver(config, wanted, model).solve()
+        return _FieldSolver(config, target_shapes, model).solve()
     except Unfit as unfit:
         if (explicit := _explicit(config, model)) is None:
             raise
         try:
-            return _FieldSolver(explicit, wanted, model).solve()
+            return _FieldSolver(explicit, target_shapes, model).solve()
         except Unfit:
             raise unfit from None
 
 
 class _FieldSolver:
-    def __init__(self, config: Config, wanted: Shapes, model: ModelProbe) -> None:
+    def __init__(self, config: Config, target_shapes: Shapes, model: ModelProbe) -> None:
         self.config = config
-        self.wanted = wanted
+        self.target_shapes = target_shapes
         self.model = model
         self.stuck: list[tuple[Field, int]] = []
         base = model.shapes(config)
         self.names = set(base)
-        self.axes = {(name, i): size for name in wanted for i, size in enumerate(base[name])}
-        self.target = {(name, i): size for name in wanted for i, size in enumerate(wanted[name])}
+        self.axes = {(name, i): size for name in target_shapes for i, size in enumerate(base[name])}
+        self.target = {(name, i): size for name in target_shapes for i, size in enumerate(target_shapes[name])}
         self.ratios = {
             self.target[axis] // size
             for axis, size in self.axes.items()
@@ -135,10 +135,10 @@ class _FieldSolver:
         if self.axes == self.target:
             return copy.deepcopy(self.config)
         levers = list(self.levers())
-        moving = [lever for lever in levers if lever.moved]
+        moving = [lever for lever in levers if lever.effects]
         if self.unmoved(moving) is not None:
             levers += self.unequal()
-            moving = [lever for lever in levers if lever.moved]
+            moving = [lever for lever in levers if lever.effects]
         if (axis := self.unmoved(moving)) is not None:
             raise Unfit(f"{self.tensor(axis)}, which no number of the configuration says")
         choices = self.choices(moving)
@@ -146,9 +146,9 @@ class _FieldSolver:
         for chosen in islice(self.assignments(moving, choices), _MAX_BUILDS):
             candidate = changed(self.config, chosen)
             if (misfit := self.misfit(candidate)) is None:
-                found, problem = self.running(candidate, [lever for lever in levers if not lever.moved])
-                if found is not None:
-                    return found
+                fields, problem = self.running(candidate, [lever for lever in levers if not lever.effects])
+                if fields is not None:
+                    return fields
             problem = problem or misfit
         raise Unfit(problem or "no combination of its numbers makes the wanted shapes")
 
@@ -176,11 +176,13 @@ class _FieldSolver:
     def probe(self, fields: tuple[Field, ...], values: tuple[int, ...]) -> Lever | None:
         """The axes that move with fields, or None where the model is refused or has other parameters."""
         for factor in _PROBES:
-            tried = Lever(fields, values, factor)
-            shapes = self.built(changed(self.config, tried.times(factor)))
+            lever = Lever(fields, values, factor)
+            shapes = self.built(changed(self.config, lever.times(factor)))
             if shapes is not None and set(shapes) == self.names:
-                sizes = {(name, i): size for name in self.wanted for i, size in enumerate(shapes[name])}
-                return replace(tried, moved={axis: size for axis, size in sizes.items() if self.axes.get(axis) != size})
+                sizes = {(name, i): size for name in self.target_shapes for i, size in enumerate(shapes[name])}
+                return replace(
+                    lever, effects={axis: size for axis, size in sizes.items() if self.axes.get(axis) != size}
+                )
         return None
 
     def built(self, config: Config) -> Shapes | None:
@@ -195,23 +197,23 @@ class _FieldSolver:
         """The ratios of each lever that every axis allows which it moves alone."""
         alone: dict[tuple[str, int], list[Lever]] = {}
         for lever in moving:
-            for axis in lever.moved:
+            for axis in lever.effects:
                 alone.setdefault(axis, []).append(lever)
-        found = []
+        ratios_by_lever = []
         for lever in moving:
-            own = [axis for axis in lever.moved if len(alone[axis]) == 1]
+            own = [axis for axis in lever.effects if len(alone[axis]) == 1]
             ratios = sorted({1, *self.ratios, *chain.from_iterable(map(self.model.ratios, lever.values))})
             fits = [r for r in ratios if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
             if not fits:
                 axis = next(a for a in own if self.target[a] != self.axes[a])
                 raise Unfit(f"{self.tensor(axis)}, but its {named(lever.fields[0])} cannot give it that")
-            found.append(fits)
-        return found
+            ratios_by_lever.append(fits)
+        return ratios_by_lever
 
     def unmoved(self, moving: Sequence[Lever]) -> tuple[str, int] | None:
         """The first axis that should grow and that no number of the configuration moves."""
-        moved = {axis for lever in moving for axis in lever.moved}
-        return next((a for a, size in self.axes.items() if self.target[a] != size and a not in moved), None)
+        axes = {axis for lever in moving for axis in lever.effects}
+        return next((a for a, size in self.axes.items() if self.target[a] != size and a not in axes), None)
 
     def assignments(
         self, moving: Sequence[Lever], choices: Sequence[Sequence[int]]
@@ -225,8 +227,8 @@ class _FieldSolver:
 
     def multiplies(self, moving: Sequence[Lever], ratios: Sequence[int]) -> bool:
         for axis, size in self.axes.items():
-            involved = [(lever, r) for lever, r in zip(moving, ratios, strict=True) if axis in lever.moved]
-            if any(lever.moved[axis] % size for lever, _ in involved):
+            involved = [(lever, r) for lever, r in zip(moving, ratios, strict=True) if axis in lever.effects]
+            if any(lever.effects[axis] % size for lever, _ in involved):
                 continue  # it is a sum; building it will tell
             factors = [lever.predicted(axis, size, r) // size for lever, r in involved]
             if involved and size * prod(factors) != self.target[axis]:
@@ -239,7 +241,7 @@ class _FieldSolver:
         if shapes is None or set(shapes) != self.names:
             return "the class refuses every configuration with the wanted shapes"
         for (name, i), size in self.target.items():
-            if len(shapes[name]) != len(self.wanted[name]) or shapes[name][i] != size:
+            if len(shapes[name]) != len(self.target_shapes[name]) or shapes[name][i] != size:
                 return f"{self.tensor((name, i))}, but a configuration that fits the others makes it {shapes[name][i]}"
         return None
 
@@ -259,24 +261,24 @@ class _FieldSolver:
         for chosen in islice(subsets, _MAX_FITS):
             if len({lever.fields for lever, _ in chosen}) < len(chosen):
                 continue
-            tried = changed(candidate, [change for lever, ratio in chosen for change in lever.times(ratio)])
-            if self.misfit(tried) is not None:
+            variant = changed(candidate, [change for lever, ratio in chosen for change in lever.times(ratio)])
+            if self.misfit(variant) is not None:
                 continue
-            if (reason := self.model.unlike(tried)) is None:
-                return tried, ""
+            if (reason := self.model.unlike(variant)) is None:
+                return variant, ""
             problem = problem or reason
         return None, problem
 
 
 def _subsets(options: Sequence[_Option]) -> Iterator[tuple[_Option, ...]]:
-    """All subsets, small ones first."""
+    """All subsets of options, small ones first."""
     return chain.from_iterable(combinations(options, count) for count in range(len(options) + 1))
 
 
 def _explicit(config: Config, model: ModelProbe) -> Config | None:
     """The configuration with a value for every field that has none and stands for a width; None if there is none."""
     base = model.shapes(config)
-    found = []
+    changes = []
     for where in unset(config):
         try:
             probed = model.shapes(changed(config, [(where, _UNSET_PROBE)]))
@@ -285,9 +287,9 @@ def _explicit(config: Config, model: ModelProbe) -> Config | None:
         axes = [(n, i) for n in probed if n in base for i, size in enumerate(probed[n]) if size == _UNSET_PROBE]
         if set(probed) == set(base) and axes:
             name, i = axes[0]
-            found.append((where, base[name][i]))
-    made = changed(config, found)
-    return made if found and model.shapes(made) == base else None
+            changes.append((where, base[name][i]))
+    explicit = changed(config, changes)
+    return explicit if changes and model.shapes(explicit) == base else None
 
 
 # Configurations
@@ -319,13 +321,13 @@ def _entries(config: Config, prefix: Field) -> Iterator[tuple[Field, Any]]:
 
 def changed(config: Config, changes: Sequence[tuple[Field, Any]]) -> Config:
     """A copy of a configuration with some fields changed."""
-    made = copy.deepcopy(config)
+    result = copy.deepcopy(config)
     for where, value in changes:
-        holder: Any = made
+        holder: Any = result
         for key in where[:-1]:
             holder = holder[key]
         holder[where[-1]] = value
-    return made
+    return result
 
 
 def differences(old: Config, new: Config) -> dict[Field, tuple[Any, Any]]:

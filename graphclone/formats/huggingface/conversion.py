@@ -16,7 +16,7 @@ import torch
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.formats.huggingface.weights import PickledTensor, StoredTensor
 
-Stored = StoredTensor | PickledTensor
+DiskTensor = StoredTensor | PickledTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Conversion:
     module: Any
     converter: Any
     target: str
-    parts: Sequence[tuple[Stored, str]]
+    parts: Sequence[tuple[DiskTensor, str]]
 
     def __call__(self, tensors: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors of the model by name, from those on disk."""
@@ -42,7 +42,7 @@ class Conversion:
             converter.add_tensor(self.target, part.name, pattern, tensor)
         return _tensors(converter.convert(self.target, model=self.module, config=self.module.config))
 
-    def made(self) -> list[ConvertedTensor]:
+    def outputs(self) -> list[ConvertedTensor]:
         """The tensors of the model, none of which is read.
 
         Raises:
@@ -50,13 +50,13 @@ class Conversion:
         """
         on_meta = (torch.empty(part.shape, dtype=part.dtype, device="meta") for part, _ in self.parts)
         try:
-            found = self(on_meta)
+            tensors = self(on_meta)
         except Exception as error:  # whatever the conversion raises
             first = self.parts[0][0]
             raise GraphcloneError(
                 f"{first.file}: {first.name} and others do not make {self.target}: {first_line(error)}"
             ) from error
-        return [ConvertedTensor(name, self, tuple(tensor.shape), tensor.dtype) for name, tensor in found.items()]
+        return [ConvertedTensor(name, self, tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class ConvertedTensor:
     dtype: torch.dtype
 
     @property
-    def parts(self) -> tuple[Stored, ...]:
+    def parts(self) -> tuple[DiskTensor, ...]:
         """What it is made of on disk."""
         return tuple(part for part, _ in self.conversion.parts)
 
@@ -90,10 +90,10 @@ class ConvertedTensor:
         return self.conversion(part.read() for part in self.parts)[self.name]
 
 
-Source = Stored | ConvertedTensor
+ModelTensor = DiskTensor | ConvertedTensor
 
 
-def loaded(module: Any, stored: Mapping[str, Stored]) -> dict[str, Source]:
+def loaded(module: Any, stored: Mapping[str, DiskTensor]) -> dict[str, ModelTensor]:
     """The tensors that ``from_pretrained`` fills a model from, by the names they have in the model.
 
     Args:
@@ -110,24 +110,24 @@ def loaded(module: Any, stored: Mapping[str, Stored]) -> dict[str, Source]:
     converters = [item for item in transforms if isinstance(item, core_model_loading.WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     state, prefix = module.state_dict(), module.base_model_prefix
-    found: dict[str, Source] = {}
-    parts: dict[str, list[tuple[Stored, str]]] = {}
+    tensors: dict[str, ModelTensor] = {}
+    parts: dict[str, list[tuple[DiskTensor, str]]] = {}
     for name in sorted(stored, key=core_model_loading.dot_natural_key):  # experts are stacked in this order
         if name in state:
-            found.setdefault(name, stored[name])
+            tensors.setdefault(name, stored[name])
             continue
         target, pattern = core_model_loading.rename_source_key(name, renamings, converters, prefix, state)
         if pattern is None:
-            found.setdefault(target, stored[name])
+            tensors.setdefault(target, stored[name])
         else:
             parts.setdefault(target, []).append((stored[name], pattern))
     for target, items in parts.items():
-        for tensor in Conversion(module, by_pattern[items[0][1]], target, items).made():
-            found.setdefault(tensor.name, tensor)
-    return found
+        for tensor in Conversion(module, by_pattern[items[0][1]], target, items).outputs():
+            tensors.setdefault(tensor.name, tensor)
+    return tensors
 
 
-def stored_parts(source: Any) -> tuple[Stored, ...]:
+def stored_parts(source: Any) -> tuple[DiskTensor, ...]:
     """The tensors on disk that a tensor of the model is made from."""
     assert isinstance(source, StoredTensor | PickledTensor | ConvertedTensor)
     return source.parts
@@ -140,5 +140,5 @@ def unloaded(module: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torc
     return _tensors(core_model_loading.revert_weight_conversion(module, dict(tensors)))
 
 
-def _tensors(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: item[0] if isinstance(item, list) else item for name, item in found.items()}
+def _tensors(items: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: item[0] if isinstance(item, list) else item for name, item in items.items()}

@@ -23,7 +23,7 @@ class ForeignLayout:
     what: str
     advice: str
 
-    def found(self, folder: Path) -> str | None:
+    def sign(self, folder: Path) -> str | None:
         """The first name in a folder that gives the layout away."""
         matches = (path.name for sign in self.signs for path in sorted(folder.glob(sign)))
         return next(matches, None)
@@ -81,19 +81,19 @@ LAYOUTS = (
 )
 
 
-def described(path: Path) -> str | None:
+def layout_advice(path: Path) -> str | None:
     """What a folder, or a file of a model, is and what to do with it; None where nothing gives it away."""
     if path.is_file():
         return next((f"{path}: {it.what}; {it.advice}" for it in LAYOUTS if any(map(path.match, it.signs))), None)
-    found = ((layout, name) for layout in LAYOUTS if (name := layout.found(path)) is not None)
-    return next((f"{path}: {layout.what} ({name}); {layout.advice}" for layout, name in found), None)
+    matches = ((layout, name) for layout in LAYOUTS if (name := layout.sign(path)) is not None)
+    return next((f"{path}: {layout.what} ({name}); {layout.advice}" for layout, name in matches), None)
 
 
 def without_config(folder: Path) -> str:
     """What a folder is in which no configuration lies."""
     inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-    if (known := described(folder)) is not None:
-        return known
+    if (description := layout_advice(folder)) is not None:
+        return description
     if inner:
         return f"{folder}: no {CONFIG}, but there is one in {', '.join(inner[:3])}; give that folder"
     if not any(folder.iterdir()):
@@ -109,9 +109,9 @@ _WRAPPERS = {
 
 def wrapped(names: Iterable[str]) -> str | None:
     """What put all names of weights under another, and what to do; None where nothing did."""
-    known = list(names)
+    listed = list(names)
     for prefix, (wrapper, inner) in _WRAPPERS.items():
-        if known and all(name.startswith(prefix) for name in known):
+        if listed and all(name.startswith(prefix) for name in listed):
             return (
                 f"its weights are named {prefix}.., as {wrapper} wraps them, and from_pretrained does not find them; "
                 f"save {inner}, or take {prefix!r} off the names"

@@ -30,7 +30,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
 from graphclone.formats.torch.weightless import weightless
 
-Inputs = dict[str, Any]
+NamedInputs = dict[str, Any]
+"""What a model is fed, by the names of its parameters."""
 
 _BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
 _IMAGE = 64
@@ -43,7 +44,7 @@ _WAVE = 5120
 """Samples of a sound for a model that does not say how it cuts one into frames."""
 
 _CROPS = 5
-"""Of a picture: more than most cuts make; a model takes as many as it needs."""
+"""Crops of a picture: more than most cuts make; a model takes as many as it needs."""
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
@@ -61,7 +62,7 @@ _LIMIT, _KNOWN = "CONSTANT_NUMEL_LIMIT", 1 << 16
 
 def processor_fields(folder: Path) -> dict[str, Any]:
     """What the files of the processors in a folder say; nothing where there are none that can be read."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name in _PROCESSORS:
         try:
             read = json.loads((folder / name).read_bytes())
@@ -69,8 +70,8 @@ def processor_fields(folder: Path) -> dict[str, Any]:
             continue
         if isinstance(read, dict):
             parts = [part for part in read.values() if isinstance(part, dict) and "image_processor_type" in part]
-            found |= {**read, **dict(chain.from_iterable(part.items() for part in parts))}
-    return found
+            fields |= {**read, **dict(chain.from_iterable(part.items() for part in parts))}
+    return fields
 
 
 def media_tokens(config: Any) -> dict[str, int]:
@@ -96,49 +97,49 @@ class InputMaker:
     dtype: torch.dtype
     taken: Collection[int]
 
-    def made(self) -> Inputs | None:
+    def inputs(self) -> NamedInputs | None:
         """Inputs by name; None where it is not known what the main one looks like."""
         pictures, sounds = self.pictures(), self.sounds()
         if len(pictures) == len(sounds) == 1 and not self.tokens:
-            found: Inputs | None = self.fed(pictures[0] | sounds[0], {})
+            inputs: NamedInputs | None = self.fed(pictures[0] | sounds[0], {})
         else:
             fewer = chain(product(pictures, [{}]), product([{}], sounds), [({}, {})])
-            found = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
-        return found if found is not None and self.module.main_input_name in found else None
+            inputs = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
+        return inputs if inputs is not None and self.module.main_input_name in inputs else None
 
-    def working(self, pictures: Inputs, sounds: Inputs) -> Inputs | None:
+    def working(self, pictures: NamedInputs, sounds: NamedInputs) -> NamedInputs | None:
         """All inputs for one form of pictures and one of sounds, if the model can make something of them."""
         try:
             forms = {"image": pictures, "audio": sounds}
             places = {kind: self.count(kind, form) for kind, form in forms.items() if form and kind in self.tokens}
-            found = self.fed(pictures | sounds, {kind: count for kind, count in places.items() if count})
+            inputs = self.fed(pictures | sounds, {kind: count for kind, count in places.items() if count})
             if (pictures or sounds) and not any(places.values()):
-                self.run(self.faked, found)
+                self.run(self.faked, inputs)
         except Exception:  # whatever the model raises at inputs of another form
             return None
-        return found
+        return inputs
 
-    def fed(self, form: Inputs, places: Mapping[str, int]) -> Inputs:
+    def fed(self, form: NamedInputs, places: Mapping[str, int]) -> NamedInputs:
         """All inputs for one form of pictures and sounds, with so many places for each kind in every text."""
-        found = dict(form)
+        inputs = dict(form)
         if "input_ids" in self.parameters:
-            found["input_ids"] = self.text(places)
+            inputs["input_ids"] = self.text(places)
         if "decoder_input_ids" in self.parameters and getattr(self.module.config, "is_encoder_decoder", False):
-            found["decoder_input_ids"] = self.words(_BATCH, _TARGET_SEQUENCE)
+            inputs["decoder_input_ids"] = self.words(_BATCH, _TARGET_SEQUENCE)
         if places and "mm_token_type_ids" in self.parameters:
-            ids = found["input_ids"]
-            found["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
+            ids = inputs["input_ids"]
+            inputs["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
         if "use_cache" in self.parameters:
-            found["use_cache"] = False
-        return self.traced_apart(found)
+            inputs["use_cache"] = False
+        return self.traced_apart(inputs)
 
-    def traced_apart(self, found: Inputs) -> Inputs:
+    def traced_apart(self, inputs: NamedInputs) -> NamedInputs:
         """Inputs whose sizes no width can be mistaken for, where sizes may change."""
-        return found if structured(found, self.tokens) else dict(with_fresh_sizes(found, self.taken))
+        return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.taken))
 
     # What the user says
 
-    def given(self, inputs: Mapping[str, Any]) -> Inputs:
+    def inputs_from(self, inputs: Mapping[str, Any]) -> NamedInputs:
         """Inputs by name, made of what the user gives: arrays and tensors, sizes to draw values for, or anything else.
 
         Sizes that a width could be mistaken for change, unless the model takes only those that are given.
@@ -146,11 +147,11 @@ class InputMaker:
         Raises:
             GraphcloneError: the model takes no input of a name, or none like that.
         """
-        found = {name: self._given(name, item) for name, item in inputs.items()}
-        apart = self.traced_apart(found)
-        return found if self.runs(found) and not self.runs(apart) else apart
+        named = {name: self._input(name, item) for name, item in inputs.items()}
+        apart = self.traced_apart(named)
+        return named if self.runs(named) and not self.runs(apart) else apart
 
-    def runs(self, inputs: Inputs) -> bool:
+    def runs(self, inputs: NamedInputs) -> bool:
         """Whether the model makes something of inputs."""
         try:
             self.run(self.faked, inputs)
@@ -158,7 +159,7 @@ class InputMaker:
             return False
         return True
 
-    def _given(self, name: str, item: Any) -> Any:
+    def _input(self, name: str, item: Any) -> Any:
         if isinstance(item, tuple) and all(isinstance(size, int) for size in item):
             self._check_name(name)
             return self._drawn(name, item)
@@ -171,8 +172,8 @@ class InputMaker:
 
     def _check_name(self, name: str) -> None:
         if name not in self.parameters:
-            known = ", ".join(n for n, p in self.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD)
-            raise GraphcloneError(f"inputs: {type(self.module).__name__} has no input {name!r}; it has {known}")
+            names = ", ".join(n for n, p in self.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD)
+            raise GraphcloneError(f"inputs: {type(self.module).__name__} has no input {name!r}; it has {names}")
 
     def _tensor(self, name: str, array: npt.NDArray[Any]) -> torch.Tensor:
         """An array in a dtype that models take: floats in that of the model, integers as tokens are."""
@@ -192,8 +193,8 @@ class InputMaker:
         if name.endswith("_mask"):
             return torch.ones(sizes, dtype=torch.long)
         if name.endswith("_ids") or re.search("Long|Int|Bool", hint):
-            drawn = torch.randint(0, 2, sizes, generator=random)
-            return drawn.bool() if "Bool" in hint else drawn
+            values = torch.randint(0, 2, sizes, generator=random)
+            return values.bool() if "Bool" in hint else values
         return torch.randn(sizes, generator=random).to(self.dtype)
 
     # What the model says
@@ -214,13 +215,13 @@ class InputMaker:
     def faked(self) -> Any:
         return weightless(self.module, self.mode)
 
-    def run(self, function: Any, inputs: Inputs) -> Any:
+    def run(self, function: Any, inputs: NamedInputs) -> Any:
         """A call with fake tensors, but for those whose numbers are sizes."""
         fed = dict(inputs)
-        with torch.no_grad(), self.mode, sizes_known(fed) as known:
-            return function(**fed, **known())
+        with torch.no_grad(), self.mode, sizes_known(fed) as size_tensors:
+            return function(**fed, **size_tensors())
 
-    def count(self, kind: str, form: Inputs) -> int:
+    def count(self, kind: str, form: NamedInputs) -> int:
         """How many tokens of a text the features of one kind take the place of.
 
         Raises:
@@ -232,9 +233,9 @@ class InputMaker:
         inputs = {name: value for name, value in form.items() if takes_all or name in names}
         if make is None or not inputs:
             return 0
-        found = self.run(make, inputs)
-        found = getattr(found, "pooler_output", found)
-        features = [found] if isinstance(found, torch.Tensor) else [part for part in found if part is not None]
+        result = self.run(make, inputs)
+        result = getattr(result, "pooler_output", result)
+        features = [result] if isinstance(result, torch.Tensor) else [part for part in result if part is not None]
         rows, rest = divmod(sum(part.numel() // part.shape[-1] for part in features), _BATCH)
         if rest:
             raise ValueError("features that do not belong to one picture each")
@@ -246,8 +247,8 @@ class InputMaker:
         parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ()) if kind in name]
         for holder in (*parts, config):
             for name in names.split():
-                if (found := getattr(holder, name, None)) is not None:
-                    return found
+                if (value := getattr(holder, name, None)) is not None:
+                    return value
         return next((self.processor[name] for name in names.split() if self.processor.get(name) is not None), default)
 
     # Text
@@ -283,11 +284,11 @@ class InputMaker:
 
     # Pictures and sounds
 
-    def pictures(self) -> list[Inputs]:
+    def pictures(self) -> list[NamedInputs]:
         """The forms that the pictures may have; one of none where the model looks at none."""
         return list(self._pictures()) if "pixel_values" in self.parameters else [{}]
 
-    def _pictures(self) -> Iterator[Inputs]:
+    def _pictures(self) -> Iterator[NamedInputs]:
         channels = self.field("vision", "num_channels in_channels in_chans", 3)
         size = self.field("vision", "image_size", _IMAGE)
         size = (size.get("height", _IMAGE), size.get("width", _IMAGE)) if isinstance(size, Mapping) else size
@@ -306,7 +307,7 @@ class InputMaker:
         if self.tokens:
             yield self._noise("pixel_values", 1, channels, height, width)
 
-    def _patches(self, grid: str, channels: int) -> Iterator[Inputs]:
+    def _patches(self, grid: str, channels: int) -> Iterator[NamedInputs]:
         """Pictures cut into patches, of all pictures side by side, and how many there are in each direction."""
         merged = self.field("vision", "spatial_merge_size merge_size", 1)
         patch, frames = self.field("vision", "patch_size", 1), self.field("vision", "temporal_patch_size", 1)
@@ -315,23 +316,23 @@ class InputMaker:
         for shape in ((channels * frames * patch * patch,), (channels, patch, patch)):
             yield {"pixel_values": self._noise("", *shape, batch=count)[""], grid: sides}
 
-    def sounds(self) -> list[Inputs]:
+    def sounds(self) -> list[NamedInputs]:
         """The forms that the sounds may have; one of none where the model hears none."""
         heard = {"input_features": self._spectrograms, "input_values": self._waves}
-        return next((list(made()) for name, made in heard.items() if name in self.parameters), [{}])
+        return next((list(make()) for name, make in heard.items() if name in self.parameters), [{}])
 
-    def _spectrograms(self) -> Iterator[Inputs]:
+    def _spectrograms(self) -> Iterator[NamedInputs]:
         bins = self.field("audio", "num_mel_bins feature_projection_input_dim input_feat_per_channel feature_size", 80)
         channels = self.field("audio", "input_channels", 1) if self.field("audio", "input_feat_per_channel") else 1
         positions = self.field("audio", "max_source_positions")
         names = [name for name in self.parameters if re.fullmatch(r"(input_)?features?_(attention_)?mask", name)]
         for frames in dict.fromkeys((2 * positions, _FRAMES) if positions else (_FRAMES,)):
             for shape in ((bins, frames), (frames, bins * channels)):
-                made = self._noise("input_features", *shape)
-                yield made
-                yield from (made | {name: torch.ones(_BATCH, frames, dtype=torch.long)} for name in names)
+                spectrogram = self._noise("input_features", *shape)
+                yield spectrogram
+                yield from (spectrogram | {name: torch.ones(_BATCH, frames, dtype=torch.long)} for name in names)
 
-    def _waves(self) -> Iterator[Inputs]:
+    def _waves(self) -> Iterator[NamedInputs]:
         if (length := self.field("audio", "max_length")) and (bins := self.field("audio", "num_mel_bins")):
             yield self._noise("input_values", length, bins)
         samples = _WAVE
@@ -342,9 +343,9 @@ class InputMaker:
         yield self._noise("input_values", samples)
         yield self._noise("input_values", 1, samples)
 
-    def _noise(self, name: str, *shape: int, batch: int = _BATCH) -> Inputs:
-        drawn = torch.randn((batch, *shape), generator=torch.Generator().manual_seed(0))
-        return {name: drawn.to(self.dtype)}
+    def _noise(self, name: str, *shape: int, batch: int = _BATCH) -> NamedInputs:
+        values = torch.randn((batch, *shape), generator=torch.Generator().manual_seed(0))
+        return {name: values.to(self.dtype)}
 
 
 # What may not be changed about inputs
@@ -365,7 +366,7 @@ def sizes(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
-def traceable(module: Any, inputs: Inputs) -> Inputs:
+def traceable(module: Any, inputs: NamedInputs) -> NamedInputs:
     """Inputs as a trace takes them: places in a text that follow from sizes are counted before it."""
     count = _method(module, "get_rope_index")
     if not sizes(inputs) or count is None or "position_ids" in inputs:
@@ -377,23 +378,23 @@ def traceable(module: Any, inputs: Inputs) -> Inputs:
 
 def _method(module: Any, name: str) -> Any:
     """A method of a module, or of the first of its parts that has one of the name."""
-    return next((found for part in module.modules() if (found := getattr(part, name, None)) is not None), None)
+    return next((method for part in module.modules() if (method := getattr(part, name, None)) is not None), None)
 
 
 @contextmanager
-def sizes_known(inputs: Inputs) -> Iterator[Callable[[], Inputs]]:
+def sizes_known(inputs: NamedInputs) -> Iterator[Callable[[], NamedInputs]]:
     """Take the sizes out of inputs. What makes them anew, within a run or a trace, as tensors it can look into.
 
     torch keeps the numbers of small tensors that the code makes from literals, and computes with them while it traces.
     Here small is what a grid of pictures may come to, and what counts up is made from literals as well.
     """
-    known = {name: inputs.pop(name).tolist() for name in sizes(inputs)}
+    literals = {name: inputs.pop(name).tolist() for name in sizes(inputs)}
     with ExitStack() as stack:
-        if known:
+        if literals:
             for module in (module for module in (fake_tensor, proxy_tensor) if hasattr(module, _LIMIT)):
                 stack.enter_context(patch.object(module, _LIMIT, _KNOWN))
             stack.enter_context(patch.object(torch, "arange", partial(_counted, torch.arange)))
-        yield lambda: {name: torch.tensor(numbers) for name, numbers in known.items()}
+        yield lambda: {name: torch.tensor(numbers) for name, numbers in literals.items()}
 
 
 def _counted(arange: Callable[..., torch.Tensor], *bounds: Any, **options: Any) -> torch.Tensor:

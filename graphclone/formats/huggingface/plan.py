@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
 from math import prod
@@ -19,6 +19,7 @@ import torch
 
 from graphclone.algebra.axes import Axis, Cause
 from graphclone.analysis.dims import dims, groups
+from graphclone.clones.source import After
 from graphclone.clones.summary import factors
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError, Remedy, first_line
@@ -33,7 +34,7 @@ from graphclone.formats.huggingface.config_solver import (
     named,
     solve,
 )
-from graphclone.formats.huggingface.conversion import ConvertedTensor, Source, unloaded
+from graphclone.formats.huggingface.conversion import ConvertedTensor, ModelTensor, unloaded
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet_transformers
 from graphclone.formats.huggingface.unreached import widen_unreached
@@ -46,7 +47,7 @@ from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.matching import match
-from graphclone.pipeline.runner import Pass, Timing, run
+from graphclone.pipeline.runner import Timing, run
 from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
@@ -55,8 +56,6 @@ from graphclone.runtime.shards import Bundle, Entry, Slot
 _TIE = "tie_word_embeddings"
 
 _ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
-
-After = Callable[[Pass, State], None]
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,10 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     source = checkpoint.traced(checkpoint.fields, checkpoint.name)
     inner = drop_inner_outputs(source)
     notes = list(_attach(source, checkpoint))
-    wanted = State(source.copy(), request)
-    run((*analysis(), ChooseWidths()), wanted, after=after)
+    goal = State(source.copy(), request)
+    run((*analysis(), ChooseWidths()), goal, after=after)
     progress("solving the configuration", 0, 0)
-    target = _Target(checkpoint, wanted)
+    target = _Target(checkpoint, goal)
     try:
         fields = target.solved()
     except Unfit as unfit:
@@ -135,7 +134,7 @@ def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
 def _relieved(
     target: _Target, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
 ) -> tuple[Config, State, Sequence[Timing], str]:
-    """The same with embeddings that are not shared, or with one number that does not grow, and a note of that."""
+    """A clone with embeddings that are not shared, or with one number that does not grow, and a note of that."""
     ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
     if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
         state = State(source.copy(), dataclasses.replace(request, untie=True))
@@ -154,22 +153,22 @@ def _relieved(
 
 def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
     """Configurations with one number as in the source, those with most parameters first."""
-    found = []
+    candidates = []
     for where, (before, _) in differences(target.checkpoint.fields, fields).items():
-        made = changed(fields, [(where, before)])
+        candidate = changed(fields, [(where, before)])
         try:
-            shapes = target.built(made).values()
+            shapes = target.built(candidate).values()
         except Exception:  # there is no such model
             continue
-        found.append((sum(prod(shape) for shape in shapes), where, made))
-    found.sort(key=lambda item: -item[0])
-    return [(where, made) for _, where, made in found]
+        candidates.append((sum(prod(shape) for shape in shapes), where, candidate))
+    candidates.sort(key=lambda item: -item[0])
+    return [(where, candidate) for _, where, candidate in candidates]
 
 
 def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
     """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
-    wanted = target.wanted
-    tables = (name for leaf, name in computed_tables(wanted).items() if wanted.growth_of(leaf).new_size > leaf.size)
+    goal = target.goal
+    tables = (name for leaf, name in computed_tables(goal).items() if goal.growth_of(leaf).new_size > leaf.size)
     if (table := next(tables, None)) is not None:
         unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
@@ -189,9 +188,9 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
 
 def computed_tables(state: State) -> dict[Axis, str]:
     """The dims that tables have which the code computes and which are not saved, each with the name of one."""
-    known = state.facts
+    facts = state.facts
     tables = [i for i in state.graph.initializers if i.kind == "constant"]
-    return {leaf: i.name for i in tables for axis in known.of[i.value] for leaf in known.axes.leaves(axis)}
+    return {leaf: i.name for i in tables for axis in facts.of[i.value] for leaf in facts.axes.leaves(axis)}
 
 
 class _Unchecked(Checkpoint):
@@ -199,24 +198,24 @@ class _Unchecked(Checkpoint):
 
     def with_fields(self, fields: Config) -> Any:
         """The configuration object with other fields; the class validates what it reads, not what is set later."""
-        made = super().with_fields(self.fields)
+        config = super().with_fields(self.fields)
         for where, (_, new) in differences(self.fields, fields).items():
             *path, last = where
-            holder = reduce(lambda part, key: getattr(part, str(key)), path, made)
+            holder = reduce(lambda part, key: getattr(part, str(key)), path, config)
             if isinstance(last, int):
                 holder[last] = new
             else:
                 setattr(holder, last, new)
-        return made
+        return config
 
 
 class _Target:
     """The search for a configuration, and the traces it takes."""
 
-    def __init__(self, checkpoint: Checkpoint, wanted: State) -> None:
+    def __init__(self, checkpoint: Checkpoint, goal: State) -> None:
         self.checkpoint = checkpoint
         self.unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
-        self.wanted = wanted
+        self.goal = goal
         self.recorded: dict[str, Any] = {}
         self.traces: dict[str, Graph] = {}
         self.matched: list[Config] = []
@@ -235,7 +234,7 @@ class _Target:
                 self.checkpoint.fields, self.shapes(), ModelProbe(self.built, self.unlike, self.moves, self.ratios)
             )
         except Unfit:
-            if self.matched and isinstance(self.wanted.request.widen, int):
+            if self.matched and isinstance(self.goal.request.widen, int):
                 return self.matched[0]
             raise
 
@@ -248,26 +247,26 @@ class _Target:
 
     def grown(self) -> list[str]:
         """The names of the groups of dims that were to grow."""
-        known = groups(dims(self.wanted.facts))
-        return [group.name for group in known if any(factor > 1 for factor in factors(self.wanted, group))]
+        named_groups = groups(dims(self.goal.facts))
+        return [group.name for group in named_groups if any(factor > 1 for factor in factors(self.goal, group))]
 
     def shapes(self) -> Shapes:
         """The wanted shape of every parameter; one that nothing reads may have any."""
-        known = self.wanted.facts
+        facts = self.goal.facts
         return {
-            name: tuple(self.wanted.layout(axis).new_size for axis in known.of[i.value])
-            for i in self.wanted.graph.initializers
+            name: tuple(self.goal.layout(axis).new_size for axis in facts.of[i.value])
+            for i in self.goal.graph.initializers
             if i.kind != "constant"
-            and not any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in known.of[i.value])
+            and not any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in facts.of[i.value])
             for name in i.names
         }
 
     def ratios(self, size: int) -> set[int]:
-        """By what axes of a size grow, factors of axes and whole axes alike."""
-        known = self.wanted.facts
-        axes = {known.axes.find(axis) for of in known.of.values() for axis in of}
-        axes |= {leaf for axis in axes for leaf in known.axes.leaves(axis)}
-        return {self.wanted.layout(axis).new_size // size for axis in axes if axis.size == size}
+        """The factors by which axes of a size grow, be they whole axes or factors of axes."""
+        facts = self.goal.facts
+        axes = {facts.axes.find(axis) for of in facts.of.values() for axis in of}
+        axes |= {leaf for axis in axes for leaf in facts.axes.leaves(axis)}
+        return {self.goal.layout(axis).new_size // size for axis in axes if axis.size == size}
 
     def moves(self, before: Config, after: Config) -> bool | None:
         """Whether anything in a run has another shape; None where that cannot be seen."""
@@ -289,19 +288,19 @@ class _Target:
         """The first value that does not have the width it should have, or why there can be no such clone."""
         try:
             target = self.traced(fields)
-            MatchWidths(target)(dataclasses.replace(self.wanted))
+            MatchWidths(target)(dataclasses.replace(self.goal))
         except GraphcloneError as error:
             return str(error)
         except Exception as error:  # its numbers may not agree
             return f"the class refuses it: {first_line(error.__cause__ or error)}"
         self.matched.append(fields)
-        values = align(self.wanted.graph, target).values
-        for value, axes in self.wanted.facts.of.items():
-            shape = tuple(self.wanted.layout(axis).new_size for axis in axes)
+        values = align(self.goal.graph, target).values
+        for value, axes in self.goal.facts.of.items():
+            shape = tuple(self.goal.layout(axis).new_size for axis in axes)
             unread = any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in axes)
             if value in values and not unread and values[value].shape != shape:
-                found = values[value].shape
-                return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {found}"
+                actual = values[value].shape
+                return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {actual}"
         return None
 
     def traced(self, fields: Config) -> Graph:
@@ -328,19 +327,19 @@ def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
     used: set[str] = set()
     for initializer in graph.initializers:
         if initializer.kind != "constant":
-            known = [tensors[name] for name in initializer.names if name in tensors]
-            if not known:
+            stored = [tensors[name] for name in initializer.names if name in tensors]
+            if not stored:
                 raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
-            initializer.tensor = _checked(known[0], initializer, checkpoint)
-            _check_equal(known, checkpoint)
-            used.update(part.name for tensor in known for part in tensor.parts)
+            initializer.tensor = _checked(stored[0], initializer, checkpoint)
+            _check_equal(stored, checkpoint)
+            used.update(part.name for tensor in stored for part in tensor.parts)
     if unused := [name for name in checkpoint.weights if name not in used]:
         yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
     if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
         yield PICKLE_NOTE
 
 
-def _checked(stored: Source, initializer: Initializer, checkpoint: Checkpoint) -> Source:
+def _checked(stored: ModelTensor, initializer: Initializer, checkpoint: Checkpoint) -> ModelTensor:
     shape = initializer.value.shape
     if stored.shape != shape:
         raise GraphcloneError(
@@ -353,7 +352,7 @@ def _checked(stored: Source, initializer: Initializer, checkpoint: Checkpoint) -
     return stored
 
 
-def _check_equal(tensors: Sequence[Source], checkpoint: Checkpoint) -> None:
+def _check_equal(tensors: Sequence[ModelTensor], checkpoint: Checkpoint) -> None:
     """Weights that the model ties, and that are stored more than once, must be the same."""
     for other in tensors[1:]:
         if not torch.equal(tensors[0].read(), other.read()):
@@ -416,10 +415,10 @@ class _Entries:
 def _config(checkpoint: Checkpoint, fields: Config) -> Config:
     """config.json of the wider model: the source's with the solved fields, and no others unless they matter."""
     changes = {where: new for where, (_, new) in differences(checkpoint.fields, fields).items()}
-    made = _with(checkpoint.raw, checkpoint.fields, changes)
-    loaded = checkpoint.understood(made)
+    config = _with(checkpoint.raw, checkpoint.fields, changes)
+    loaded = checkpoint.understood(config)
     derived = {where: new for where, (_, new) in differences(loaded, fields).items() if where[-1] != "dtype"}
-    return {**_with(made, checkpoint.fields, derived), "architectures": [checkpoint.cls.__name__]}
+    return {**_with(config, checkpoint.fields, derived), "architectures": [checkpoint.cls.__name__]}
 
 
 def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:
@@ -432,9 +431,9 @@ def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:
 
 def _with(raw: Config, defaults: Config, changes: Mapping[Field, Any]) -> Config:
     """config.json with some fields set; a list or a nested configuration it does not have is that of the defaults."""
-    made = copy.deepcopy(raw)
+    config = copy.deepcopy(raw)
     for where, value in changes.items():
-        holder: Any = made
+        holder: Any = config
         default: Any = defaults
         for key in where[:-1]:
             default = default[key]
@@ -442,4 +441,4 @@ def _with(raw: Config, defaults: Config, changes: Mapping[Field, Any]) -> Config
                 holder[key] = copy.deepcopy(default)
             holder = holder[key]
         holder[where[-1]] = value
-    return made
+    return config

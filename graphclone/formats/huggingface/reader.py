@@ -26,8 +26,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.config_solver import Config, Shapes
-from graphclone.formats.huggingface.conversion import Source, loaded
-from graphclone.formats.huggingface.layouts import CONFIG, described, quantised, without_config, wrapped
+from graphclone.formats.huggingface.conversion import ModelTensor, loaded
+from graphclone.formats.huggingface.layouts import CONFIG, layout_advice, quantised, without_config, wrapped
 from graphclone.formats.huggingface.model_class import fitting_class
 from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
 from graphclone.formats.torch.reader import trace_module
@@ -70,11 +70,11 @@ class Checkpoint:
     @cached_property
     def fields(self) -> Config:
         """The configuration as a dict, defaults and all."""
-        found: Config = self.config.to_dict()
-        return found
+        config: Config = self.config.to_dict()
+        return config
 
     @cached_property
-    def tensors(self) -> dict[str, Source]:
+    def tensors(self) -> dict[str, ModelTensor]:
         """What is on disk for every tensor of the model; ``from_pretrained`` knows old names and forms.
 
         Raises:
@@ -96,8 +96,8 @@ class Checkpoint:
         """The configuration that ``from_pretrained`` makes of a config.json, as a dict."""
         with tempfile.TemporaryDirectory() as folder, quiet_transformers():
             (Path(folder) / CONFIG).write_text(json.dumps(raw))
-            found: Config = type(self.config).from_pretrained(folder).to_dict()
-        return found
+            fields: Config = type(self.config).from_pretrained(folder).to_dict()
+        return fields
 
     def shapes(self, fields: Config) -> Shapes:
         """The shape of every parameter and saved buffer of the model with these fields."""
@@ -121,8 +121,8 @@ class Checkpoint:
                 module = uncached(self.on_meta(self.with_fields(fields)))
                 inputs = traceable(module, dict(self.example_inputs))
                 module = weightless(module)
-                with sizes_known(inputs) as known:
-                    module.forward = _with_sizes(module.forward, known) if known() else module.forward
+                with sizes_known(inputs) as size_tensors:
+                    module.forward = _with_sizes(module.forward, size_tensors) if size_tensors() else module.forward
                     graph = self._exported(module, inputs, name)
             graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
             graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
@@ -145,8 +145,8 @@ class Checkpoint:
         with quiet_transformers(), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
-            with mode, recorder, sizes_known(inputs) as known:
-                faked(**inputs, **known())
+            with mode, recorder, sizes_known(inputs) as size_tensors:
+                faked(**inputs, **size_tensors())
         return recorder.seen
 
     @cached_property
@@ -159,11 +159,11 @@ class Checkpoint:
         with quiet_transformers():
             module = uncached(self.on_meta(self.config))
             maker = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken)
-            made = maker.given(self.inputs) if self.inputs else maker.made()
-        if made is None:
+            inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
+        if inputs is None:
             unknown = f"it is not known what to feed as {module.main_input_name}"
             raise GraphcloneError(f"{self.name}: {unknown}", _GIVE)
-        return made
+        return inputs
 
 
 # Reading
@@ -190,7 +190,7 @@ def open_checkpoint(
     """
     folder = Path(text)
     if folder.is_file():
-        raise GraphcloneError(described(folder) or f"{text}: a file; give the folder of a checkpoint")
+        raise GraphcloneError(layout_advice(folder) or f"{text}: a file; give the folder of a checkpoint")
     if not folder.is_dir():
         folder = _downloaded(str(text))
     raw = _read_config(folder / CONFIG)
@@ -198,17 +198,17 @@ def open_checkpoint(
         raise GraphcloneError(
             f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
         )
-    found = weights.open_weights(folder)
-    if (fault := wrapped(found)) is not None:
+    stored = weights.open_weights(folder)
+    if (fault := wrapped(stored)) is not None:
         raise GraphcloneError(f"{text}: {fault}")
     if dtype is None:
-        dtype = _dtype(raw, found)
+        dtype = _dtype(raw, stored)
     else:
-        found = weights.converted(found, dtype)
+        stored = weights.converted(stored, dtype)
         raw = {**{key: value for key, value in raw.items() if key != "torch_dtype"}, "dtype": _named(dtype)}
-    config, cls = _config_and_class(folder, raw, trust_remote_code, found, dtype)
+    config, cls = _config_and_class(folder, raw, trust_remote_code, stored, dtype)
     trusted = trust_remote_code and "auto_map" in raw
-    return Checkpoint(str(text), folder, raw, config, cls, dtype, found, dict(inputs or {}), trusted)
+    return Checkpoint(str(text), folder, raw, config, cls, dtype, stored, dict(inputs or {}), trusted)
 
 
 def _downloaded(name: str) -> Path:
@@ -244,7 +244,7 @@ def _read_config(path: Path) -> Config:
 
 
 def _config_and_class(
-    folder: Path, raw: Config, trusted: bool, found: weights.Weights, dtype: torch.dtype
+    folder: Path, raw: Config, trusted: bool, stored: weights.Weights, dtype: torch.dtype
 ) -> tuple[Any, Any]:
     transformers = imported()
     name = next(iter(raw.get("architectures") or []), "")
@@ -266,7 +266,7 @@ def _config_and_class(
         reason = first_line(error)
         raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
     with quiet_transformers():
-        cls = cls or fitting_class(config, found, lambda cls: _on_meta(cls, config, dtype))
+        cls = cls or fitting_class(config, stored, lambda cls: _on_meta(cls, config, dtype))
     if cls is None:
         named = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
         advice = "set its architectures to the class that saved it"
@@ -304,12 +304,12 @@ def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _dtype(raw: Config, found: weights.Weights) -> torch.dtype:
+def _dtype(raw: Config, stored: weights.Weights) -> torch.dtype:
     """What the configuration says, or else the first weight has."""
     named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
     if isinstance(named, torch.dtype):
         return named
-    return next((tensor.dtype for tensor in found.values() if tensor.dtype.is_floating_point), torch.float32)
+    return next((tensor.dtype for tensor in stored.values() if tensor.dtype.is_floating_point), torch.float32)
 
 
 @contextmanager
@@ -360,8 +360,8 @@ def uncached(module: Any) -> Any:
     return module
 
 
-def _with_sizes(forward: Callable[..., Any], known: Callable[[], dict[str, Any]]) -> Callable[..., Any]:
-    return lambda **inputs: forward(**inputs, **known())
+def _with_sizes(forward: Callable[..., Any], size_tensors: Callable[[], dict[str, Any]]) -> Callable[..., Any]:
+    return lambda **inputs: forward(**inputs, **size_tensors())
 
 
 def _is_tensor(value: Any) -> bool:

@@ -77,8 +77,8 @@ class CheckpointSource:
         """The checkpoint widened, to be written as a folder; see ``Source.clone``."""
         if passes is not None:
             raise GraphcloneError(f"{self.name}: a checkpoint, whose code stays as it is, takes no passes of yours")
-        made = plan(self.open(), request, after=after)
-        return Clone(made.widened.state, made.widened.timings, checkpoint_format(made))
+        clone_plan = plan(self.open(), request, after=after)
+        return Clone(clone_plan.widened.state, clone_plan.widened.timings, checkpoint_format(clone_plan))
 
 
 def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:

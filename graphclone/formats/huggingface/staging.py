@@ -89,8 +89,8 @@ class Staging:
             self.finished[shard.file_name] = nans
             self.record()
 
-        known = [shard for shard in shards if shard.file_name in self.finished]
-        for shard in known:
+        candidates = [shard for shard in shards if shard.file_name in self.finished]
+        for shard in candidates:
             path = self.folder / shard.file_name
             if not path.is_file() or path.stat().st_size != shard.nbytes:
                 del self.finished[shard.file_name]
@@ -169,10 +169,10 @@ def _left(staging: Staging) -> tuple[str, Remedy | None]:
 def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        known, finished = record["fingerprint"], dict(record["finished"])
+        recorded, finished = record["fingerprint"], dict(record["finished"])
     except (OSError, ValueError, KeyError, TypeError):
         raise GraphcloneError(f"{folder}: holds no record of what was being written", _ANEW) from None
-    if known != fingerprint:
+    if recorded != fingerprint:
         raise GraphcloneError(
             f"{folder}: was being written by another command, or from a source that has changed", _ANEW
         )

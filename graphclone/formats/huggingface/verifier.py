@@ -42,7 +42,7 @@ class SourceRuns:
     Attributes:
         inputs: what it was fed.
         own: its outputs in its own precision.
-        shaken: the same with weights that are a rounding off, in several ways.
+        shaken: its outputs with weights that are a rounding off, in several ways.
         exact: its outputs in a higher precision.
         options: that it had to be loaded with to be run.
     """
@@ -74,18 +74,18 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
     del model
-    moved = [_shaken_runs(checkpoint, inputs, options, seed) for seed in range(SHAKES)]
+    shaken_outputs = [_shaken_runs(checkpoint, inputs, options, seed) for seed in range(SHAKES)]
     model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
     precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, moved, exact, options)
+    return SourceRuns(inputs, own, shaken_outputs, exact, options)
 
 
 def _shaken_runs(
     checkpoint: Checkpoint, inputs: Sequence[dict[str, Any]], options: Mapping[str, Any], seed: int
 ) -> list[Outputs]:
-    """What the source makes of the input sets with every weight a rounding off, one of which is copied at a time."""
+    """What the source makes of the input sets with every weight a rounding off; one weight is copied at a time."""
     model, _ = _loaded(checkpoint, checkpoint.folder, **options)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         tensor.copy_(shaken(tensor, name, seed))
@@ -197,10 +197,10 @@ def _failed(reason: str) -> Check:
 
 def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
-    exact, own, wide, *moved = runs
+    exact, own, wide, *shaken_outputs = runs
     truth = exact.to(torch.float64)
     floor = noise_floor(name, (truth, own), (widened(truth), wide))
-    return replace(floor, source=max(floor.source, *(error(truth, other) for other in moved)))
+    return replace(floor, source=max(floor.source, *(error(truth, other) for other in shaken_outputs)))
 
 
 def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
@@ -228,10 +228,12 @@ def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, 
 
 def _run(model: Any, feed: dict[str, Any]) -> Outputs:
     try:
-        found = model(**feed)
+        result = model(**feed)
     except Exception as failure:  # whatever the class raises
         raise GraphcloneError(f"{type(model).__name__} cannot be run: {first_line(failure)}") from failure
-    named = found.items() if hasattr(found, "items") else enumerate(found if isinstance(found, tuple) else (found,))
+    named = (
+        result.items() if hasattr(result, "items") else enumerate(result if isinstance(result, tuple) else (result,))
+    )
     return {str(name): tensor for name, tensor in named if _is_tensor(tensor)}
 
 

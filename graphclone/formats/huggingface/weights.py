@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError, first_line
-from graphclone.formats.huggingface.layouts import described
+from graphclone.formats.huggingface.layouts import layout_advice
 from graphclone.runtime.shards import DTYPES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 _MAX_HEADER = 100_000_000
-"""Bytes; safetensors itself takes no longer header."""
+"""Bytes of the longest header; safetensors itself takes no longer one."""
 
 PICKLE_NOTE = "read from pickle files (.bin), by torch.load(weights_only=True); safetensors files need less memory"
 
@@ -55,11 +55,11 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
+        """How many bytes of the file it takes."""
         return prod(self.shape) * (self.stored or self.dtype).itemsize
 
     def to(self, dtype: torch.dtype) -> StoredTensor:
-        """The same in another dtype."""
+        """The tensor in another dtype once it is read."""
         return replace(self, dtype=dtype, stored=self.stored or self.dtype)
 
     def rows(self, first: int, end: int) -> StoredTensor:
@@ -110,7 +110,7 @@ class PickledTensor:
         return self.other or self.tensor.dtype
 
     def to(self, dtype: torch.dtype) -> PickledTensor:
-        """The same in another dtype."""
+        """The tensor in another dtype once it is read."""
         return replace(self, other=dtype)
 
     def read(self) -> torch.Tensor:
@@ -122,9 +122,9 @@ _Reader = Callable[[Path], Iterator[Any]]
 Weights = Mapping[str, StoredTensor | PickledTensor]
 
 
-def converted(found: Weights, dtype: torch.dtype) -> Weights:
-    """The same tensors with all floats in a dtype; none is read."""
-    return {name: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor for name, tensor in found.items()}
+def converted(tensors: Weights, dtype: torch.dtype) -> Weights:
+    """The tensors with all floats in a dtype; none is read."""
+    return {name: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor for name, tensor in tensors.items()}
 
 
 def open_weights(folder: Path) -> Weights:
@@ -142,7 +142,7 @@ def open_weights(folder: Path) -> Weights:
     for name, read in readers.items():
         if (path := folder / name).exists():
             return {tensor.name: tensor for tensor in read(path)}
-    raise GraphcloneError(described(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
+    raise GraphcloneError(layout_advice(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")
 
 
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
@@ -153,14 +153,14 @@ def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
         path = index.parent / file_name
         if Path(file_name).name != file_name or not path.is_file():
             raise GraphcloneError(f"{index}: lists {file_name}, which is not there; complete the checkpoint")
-        found: list[StoredTensor | PickledTensor] = [*read(path)]
-        names = {tensor.name for tensor in found}
+        tensors: list[StoredTensor | PickledTensor] = [*read(path)]
+        names = {tensor.name for tensor in tensors}
         expected = {name for name, file in listed.items() if file == file_name}
         if names != expected:
             odd = min(names ^ expected)
             where = "lists it there, but it is not in" if odd in expected else "does not list it, but it is in"
             raise GraphcloneError(f"{index}: the index disagrees about {odd}: it {where} {file_name}")
-        yield from found
+        yield from tensors
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -213,13 +213,13 @@ def _pickled(path: Path) -> Iterator[PickledTensor]:
     """The tensors of a pickle file, read by torch's restricted unpickler, which runs no code."""
     try:
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # a file in torch's old format cannot be mapped
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler stumbles over
         reason = first_line(error)
         raise GraphcloneError(f"{path}: refused by torch.load(weights_only=True): {reason}") from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise GraphcloneError(f"{path}: holds something else than tensors; convert it to safetensors")
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         yield PickledTensor(path, name, tensor.detach())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from graphclone.algebra.strategies import Strategy, StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.clones.source import After
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
-from graphclone.formats.huggingface.plan import After, Plan, plan
+from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.pipeline.state import Request, Widen
 from graphclone.progress import Progress, silent
@@ -93,9 +94,9 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
-    made = plan(checkpoint, request, progress or silent, after)
+    clone_plan = plan(checkpoint, request, progress or silent, after)
     return write_checkpoint(
-        made,
+        clone_plan,
         output,
         max_shard_size=max_shard_size,
         resume=resume,
@@ -107,7 +108,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
 
 
 def write_checkpoint(
-    made: Plan,
+    clone_plan: Plan,
     output: str | Path,
     *,
     max_shard_size: int = MAX_SHARD_SIZE,
@@ -124,19 +125,19 @@ def write_checkpoint(
         GraphcloneError: a source tensor cannot be read, or the output not written.
     """
     target = Path(output)
-    staging.check_target(target, made.checkpoint.folder, force=force, resume=resume)
-    shards = sharded(made.entries, max_shard_size)
-    strategy = made.widened.state.request.strategy
-    mark = staging.fingerprint(shards, {"config": made.config, "strategy": _described(strategy)})
+    staging.check_target(target, clone_plan.checkpoint.folder, force=force, resume=resume)
+    shards = sharded(clone_plan.entries, max_shard_size)
+    strategy = clone_plan.widened.state.request.strategy
+    mark = staging.fingerprint(shards, {"config": clone_plan.config, "strategy": _described(strategy)})
     with staging.staged(target, mark, resume=resume) as stage:
         _check_room(shards, stage)
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
-        notes = [*made.notes, *_complete(made, shards, stage)]
-        report = _verified(made, stage.folder, progress) if verify else None
-        text = card.text(made, command=command, notes=notes, report=report)
+        notes = [*clone_plan.notes, *_complete(clone_plan, shards, stage)]
+        report = _verified(clone_plan, stage.folder, progress) if verify else None
+        text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
         stage.publish(force)
-    return Written(made, shards, report, notes)
+    return Written(clone_plan, shards, report, notes)
 
 
 def _described(strategy: Strategy) -> list[Any]:
@@ -144,23 +145,23 @@ def _described(strategy: Strategy) -> list[Any]:
     return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
 
 
-def _complete(made: Plan, shards: Sequence[Shard], stage: staging.Staging) -> Iterator[str]:
+def _complete(clone_plan: Plan, shards: Sequence[Shard], stage: staging.Staging) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
-    checkpoint = made.checkpoint
-    left_out = staging.copied(checkpoint.folder, stage.folder, made.width, code=checkpoint.trusted)
+    checkpoint = clone_plan.checkpoint
+    left_out = staging.copied(checkpoint.folder, stage.folder, clone_plan.width, code=checkpoint.trusted)
     staging.write_index(stage.folder, shards)
-    staging.write_config(stage.folder, made.config)
+    staging.write_config(stage.folder, clone_plan.config)
     if left_out:
         yield f"not copied: {', '.join(left_out)}"
     for names in stage.finished.values():
         yield from (f"{name} holds NaNs in the source, and so it does here" for name in names)
 
 
-def _verified(made: Plan, folder: Path, progress: Progress) -> Report:
+def _verified(clone_plan: Plan, folder: Path, progress: Progress) -> Report:
     from graphclone.formats.huggingface.verifier import verify_checkpoints
 
     progress("verifying", 0, 1)
-    report = verify_checkpoints(made, folder)
+    report = verify_checkpoints(clone_plan, folder)
     report.raise_if_failed()
     return report
 

@@ -70,7 +70,7 @@ def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[i
 
 
 def _axes(model: onnx_ir.Model, name: str) -> list[_Axis]:
-    found: list[_Axis] = []
+    axes: list[_Axis] = []
     for value in model.graph.inputs:
         if value.name in model.graph.initializers or not isinstance(value.type, onnx_ir.TensorType):
             continue
@@ -79,8 +79,8 @@ def _axes(model: onnx_ir.Model, name: str) -> list[_Axis]:
                 f"{name}: input {value.name} declares no shape; give it one, with symbols where it varies"
             )
         sizes = [(axis, size) for axis, size in enumerate(value.shape) if not isinstance(size, int)]
-        found += [_Axis(value, axis, symbol_of(value, axis, size)) for axis, size in sizes]
-    return found
+        axes += [_Axis(value, axis, symbol_of(value, axis, size)) for axis, size in sizes]
+    return axes
 
 
 def _taken(model: onnx_ir.Model) -> set[int]:
@@ -131,9 +131,9 @@ def _single(
     that of a signal with all others 1.
     """
     one = (1,) * READINGS
-    given = {a.symbol: (shapes[a.value.name or ""][a.number],) * READINGS for a in axes if a.value.name in shapes}
-    if given:
-        said = {symbol: given.get(symbol, base.get(symbol, one)) for symbol in symbols}
+    accepted = {a.symbol: (shapes[a.value.name or ""][a.number],) * READINGS for a in axes if a.value.name in shapes}
+    if accepted:
+        said = {symbol: accepted.get(symbol, base.get(symbol, one)) for symbol in symbols}
         yield said | {symbol: base[symbol] for symbol in base if not symbols[symbol]}
         yield said
     batch = next((base[symbol] for symbol, axis in symbols.items() if axis == 0 and symbol in base), one)

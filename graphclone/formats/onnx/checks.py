@@ -30,7 +30,7 @@ OWN_DOMAIN = ("", "ai.onnx")
 """Two names of the domain of these operators."""
 
 _MAX_RANK = 64
-"""Of an array in numpy."""
+"""How many axes an array has at most in numpy."""
 
 _MAX_NODES = 10_000_000
 """Once functions are put in the place of their calls; a few that call each other twice would fill any memory."""
@@ -92,14 +92,14 @@ def tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
         yield from _attribute_tensors(function.attribute_proto, f"function {quoted(function.name)}")
 
 
-def size_in_bytes(tensor: TensorProto) -> int:
-    """What its declared shape takes, packed. Strings have no size."""
+def declared_bytes(tensor: TensorProto) -> int:
+    """How many bytes the declared shape takes, packed. Strings have no size."""
     bits = prod(map(int, tensor.dims)) * onnx_ir.DataType(tensor.data_type).bitwidth
     return (bits + 7) // 8
 
 
-def shape(tensor: TensorProto) -> str:
-    """The declared shape in a message."""
+def shape_text(tensor: TensorProto) -> str:
+    """The declared shape of a tensor, for messages."""
     text = str([*tensor.dims])
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -151,7 +151,7 @@ def _attribute_tensors(attributes: Iterable[AttributeProto], owner: str) -> Iter
 
 
 def _repeated(items: Iterable[T]) -> T | None:
-    """The first that came before."""
+    """The first item that repeats one before it; None where all differ."""
     seen: set[T] = set()
     for item in items:
         if item in seen:
@@ -294,7 +294,7 @@ def _check_default(tensor: TensorProto, declared: TypeProto.Tensor, where: str) 
         raise GraphcloneError(f"{where} and the input of that name have different element types; export it again")
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in declared.shape.dim]
     fits = len(sizes) == len(tensor.dims) and all(
-        size in (None, found) for size, found in zip(sizes, tensor.dims, strict=True)
+        size in (None, actual) for size, actual in zip(sizes, tensor.dims, strict=True)
     )
     if declared.HasField("shape") and not fits:
         raise GraphcloneError(f"{where} and the input of that name have different shapes; export it again")
@@ -307,9 +307,11 @@ def _check_tensor(tensor: TensorProto, where: str) -> None:
     if len(tensor.dims) > _MAX_RANK:
         raise GraphcloneError(f"{where} has {len(tensor.dims)} axes, and {_MAX_RANK} are the most; export it again")
     if any(size < 0 for size in tensor.dims):
-        raise GraphcloneError(f"{where} declares a negative size: {shape(tensor)}; export it again")
+        raise GraphcloneError(f"{where} declares a negative size: {shape_text(tensor)}; export it again")
     if prod(size or 1 for size in tensor.dims) > sys.maxsize // 16:
-        raise GraphcloneError(f"{where} declares more elements than any memory holds: {shape(tensor)}; export it again")
+        raise GraphcloneError(
+            f"{where} declares more elements than any memory holds: {shape_text(tensor)}; export it again"
+        )
     if tensor.data_location == TensorProto.EXTERNAL:
         if tensor.data_type == TensorProto.STRING:
             raise GraphcloneError(f"{where} holds strings, which cannot lie in another file; export it again")
@@ -326,11 +328,13 @@ def _check_held(tensor: TensorProto, where: str) -> None:
     if len(held) > 1 or not held.keys() <= set(allowed):
         hint = f"not in just one of {' or '.join(allowed)}; export it again"
         raise GraphcloneError(f"{where} holds its data in {' and '.join(held)}, {hint}")
-    found = sum(held.values())
-    needed, unit = (size_in_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
-    if found != needed:
+    count = sum(held.values())
+    needed, unit = (declared_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
+    if count != needed:
         hint = "export or download it again"
-        raise GraphcloneError(f"{where} holds {found} {unit}, but its shape {shape(tensor)} needs {needed}; {hint}")
+        raise GraphcloneError(
+            f"{where} holds {count} {unit}, but its shape {shape_text(tensor)} needs {needed}; {hint}"
+        )
 
 
 def _entries(tensor: TensorProto) -> int:
@@ -340,7 +344,7 @@ def _entries(tensor: TensorProto) -> int:
         return 2 * size
     if tensor.data_type == TensorProto.STRING:
         return size
-    return size_in_bytes(tensor) if onnx_ir.DataType(tensor.data_type).bitwidth < 6 else size
+    return declared_bytes(tensor) if onnx_ir.DataType(tensor.data_type).bitwidth < 6 else size
 
 
 # Values: who makes and who reads them
@@ -368,51 +372,51 @@ class _Scope:
     """What a nested graph sees of one around it.
 
     Attributes:
-        made: the index of the node that makes each value.
+        makers: the index of the node that makes each value.
         node: the index of the node that the nested graph belongs to.
     """
 
-    made: Mapping[str, int]
+    makers: Mapping[str, int]
     node: int
 
 
 def _check_values(body: _Body, outer: tuple[_Scope, ...]) -> set[str]:
     """Check that every value is made once, and before it is needed; returns those read from outer graphs."""
-    made = _made(body, outer)
+    makers = _makers(body, outer)
     captured: set[str] = set()
     needs: dict[int, set[int]] = {}
     for index, node in enumerate(body.nodes):
-        scopes = (*outer, _Scope(made, index))
+        scopes = (*outer, _Scope(makers, index))
         nested = (_check_values(_Body.of_graph(graph), scopes) for graph in _graphs_of(node))
         reads = set(filter(None, node.input)).union(*nested)
-        foreign = {name for name in reads if name not in made}
+        foreign = {name for name in reads if name not in makers}
         for name in sorted(foreign):
-            if not any(name in scope.made for scope in outer):
+            if not any(name in scope.makers for scope in outer):
                 raise GraphcloneError(f"{described(node)} reads {quoted(name)}, which nothing makes; export it again")
         captured |= foreign
-        needs[index] = {made[name] for name in reads - foreign} - {_GIVEN}
+        needs[index] = {makers[name] for name in reads - foreign} - {_GIVEN}
     _check_order(body, needs)
     for name in body.outputs:
-        if name not in made:
-            hint = "add an Identity" if any(name in scope.made for scope in outer) else "export it again"
+        if name not in makers:
+            hint = "add an Identity" if any(name in scope.makers for scope in outer) else "export it again"
             raise GraphcloneError(f"{body.where} returns {quoted(name)}, which nothing in it makes; {hint}")
     return captured
 
 
-def _made(body: _Body, outer: tuple[_Scope, ...]) -> dict[str, int]:
+def _makers(body: _Body, outer: tuple[_Scope, ...]) -> dict[str, int]:
     for what, names in (("input", body.inputs), ("initializer", body.initializers)):
         if "" in names:
             raise GraphcloneError(f"an {what} of {body.where} has no name; export it again")
         twice = _repeated(names)
         if twice is not None:
             raise GraphcloneError(f"{body.where} has two {what}s that are called {quoted(twice)}; rename one")
-    made = dict.fromkeys((*body.inputs, *body.initializers), _GIVEN)
+    makers = dict.fromkeys((*body.inputs, *body.initializers), _GIVEN)
     for index, node in enumerate(body.nodes):
         for name in filter(None, node.output):
-            if name in made or any(scope.made.get(name, scope.node) < scope.node for scope in outer):
+            if name in makers or any(scope.makers.get(name, scope.node) < scope.node for scope in outer):
                 raise GraphcloneError(f"{described(node)} makes {quoted(name)}, which exists already; rename one")
-            made[name] = index
-    return made
+            makers[name] = index
+    return makers
 
 
 def _check_order(body: _Body, needs: Mapping[int, set[int]]) -> None:

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: their bodies, and what an If becomes whose condition is known."""
+"""The nodes with bodies, If, Loop and Scan: what goes in and comes out, and a branch put in place of its If."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphclone.graph.names import fresh
 CONTROL = ("If", "Loop", "Scan")
 
 
-def bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
+def body_graphs(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
     """The graphs among a node's attributes."""
     for attribute in node.attributes.values():
         if attribute.type == onnx_ir.AttributeType.GRAPH:
@@ -23,20 +23,20 @@ def bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
 
 def captured(node: onnx_ir.Node) -> list[onnx_ir.Value]:
     """The values outside that the bodies of a node read."""
-    made: set[onnx_ir.Value] = set()
-    read: dict[onnx_ir.Value, None] = {}
+    inside: set[onnx_ir.Value] = set()
+    reads: dict[onnx_ir.Value, None] = {}
     for body in _all_bodies(node):
-        made.update(body.inputs)
-        made.update(body.initializers.values())
-        read.update(dict.fromkeys(body.outputs))
+        inside.update(body.inputs)
+        inside.update(body.initializers.values())
+        reads.update(dict.fromkeys(body.outputs))
         for inner in body:
-            made.update(inner.outputs)
-            read.update(dict.fromkeys(value for value in inner.inputs if value is not None))
-    return [value for value in read if value not in made]
+            inside.update(inner.outputs)
+            reads.update(dict.fromkeys(value for value in inner.inputs if value is not None))
+    return [value for value in reads if value not in inside]
 
 
 def _all_bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
-    for body in bodies(node):
+    for body in body_graphs(node):
         yield body
         for inner in body:
             yield from _all_bodies(inner)
@@ -60,7 +60,7 @@ class Repeated:
 
     @classmethod
     def of(cls, node: onnx_ir.Node) -> Repeated:
-        """A Loop or a Scan."""
+        """What goes into the body of a Loop or a Scan node, and what comes out."""
         return _loop(node) if node.op_type == "Loop" else _scan(node)
 
 
@@ -75,10 +75,10 @@ def _loop(node: onnx_ir.Node) -> Repeated:
 
 def _scan(node: onnx_ir.Node) -> Repeated:
     body = node.attributes["body"].as_graph()
-    given = [value for value in node.inputs if value is not None]
-    count = len(given) - node.attributes["num_scan_inputs"].as_int()
-    states = zip(given[:count], body.inputs, body.outputs, node.outputs, strict=False)
-    scanned = zip(given[count:], _axes(node, "scan_input_axes", len(given)), body.inputs[count:], strict=False)
+    operands = [value for value in node.inputs if value is not None]
+    count = len(operands) - node.attributes["num_scan_inputs"].as_int()
+    states = zip(operands[:count], body.inputs, body.outputs, node.outputs, strict=False)
+    scanned = zip(operands[count:], _axes(node, "scan_input_axes", len(operands)), body.inputs[count:], strict=False)
     axes = _axes(node, "scan_output_axes", len(body.outputs))
     stacked = zip(body.outputs[count:], axes, node.outputs[count:], strict=False)
     return Repeated(body, list(states), list(scanned), list(stacked))
@@ -120,9 +120,9 @@ def _take_over(
     """Let a result of a branch be what a result of its If was; an identity where the branch passes it on."""
     identity: list[onnx_ir.Node] = []
     if new.producer() not in nodes:
-        made = onnx_ir.node("Identity", [new], name=f"{node.name or 'If'}_{old.name}")
-        graph.insert_before(node, made)
-        identity, new = [made], made.outputs[0]
+        copy = onnx_ir.node("Identity", [new], name=f"{node.name or 'If'}_{old.name}")
+        graph.insert_before(node, copy)
+        identity, new = [copy], copy.outputs[0]
     name = old.name
     new.type, new.shape = old.type or new.type, old.shape or new.shape
     onnx_ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -13,7 +13,7 @@ import onnx_ir
 import torch
 
 from graphclone.formats.onnx.canonical import SPELLINGS
-from graphclone.formats.onnx.ops import Array, Call, run, schema
+from graphclone.formats.onnx.ops import Array, Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
 from graphclone.graph.ir import Node, Operand, Value
 
@@ -34,12 +34,12 @@ _SINGLE: Mapping[str, onnx.AttributeProto] = {
 }
 """Operators that make floats, with the attribute that says which, as it is unless it is given."""
 
-Place = tuple[str, int]
+InputPlace = tuple[str, int]
 """An input of an operator: its formal name, and which of those under that name it is."""
 
 
 @dataclass(frozen=True)
-class Given:
+class LiteralType:
     """The type and the shape of a literal that the file holds as a tensor."""
 
     dtype: onnx_ir.DataType
@@ -63,7 +63,7 @@ class Target:
         variadic: whether it does.
         attributes: the type of every attribute that is an operand.
         fixed: other attributes (tensors, graphs, types), as protobuf.
-        given: the type and shape of literals that are inputs.
+        literal_types: the types and shapes of literals that are inputs.
         literals: what they were in the file.
         outputs: whether each output is wanted.
         node: the node in the file; None for one that is new.
@@ -76,46 +76,48 @@ class Target:
     variadic: bool = False
     attributes: Mapping[str, onnx_ir.AttributeType] = field(default_factory=dict)
     fixed: tuple[onnx.AttributeProto, ...] = ()
-    given: Mapping[Place, Given] = field(default_factory=dict)
-    literals: Mapping[Place, Any] = field(default_factory=dict)
+    literal_types: Mapping[InputPlace, LiteralType] = field(default_factory=dict)
+    literals: Mapping[InputPlace, Any] = field(default_factory=dict)
     outputs: tuple[bool, ...] = (True,)
     node: onnx_ir.Node | None = None
 
-    def operands(self, node: Node) -> list[tuple[Place, Operand]]:
+    def operands(self, node: Node) -> list[tuple[InputPlace, Operand]]:
         """The operands that are inputs, in order; None for one that is left out."""
-        found: list[tuple[Place, Operand]] = []
+        operands: list[tuple[InputPlace, Operand]] = []
         for name in self.inputs:
             operand = node.operands.get(name)
             if self.variadic and name == self.inputs[-1]:
-                found += [((name, i), item) for i, item in enumerate(operand or ())]
+                operands += [((name, i), item) for i, item in enumerate(operand or ())]
             else:
-                found.append(((name, 0), operand))
-        while found and found[-1][1] is None:
-            found.pop()
-        return found
+                operands.append(((name, 0), operand))
+        while operands and operands[-1][1] is None:
+            operands.pop()
+        return operands
 
     def respelled(self, op: str, new: Mapping[str, Operand]) -> Target:
-        """As another operator, with literals that it did not have: inputs if the schema says so, or attributes."""
+        """The target as another operator, with literals that it lacked: inputs if the schema says so, or attributes."""
         formal = schema(self.domain, op, self.opset).inputs
-        given = {(name, 0): Given(onnx_ir.DataType.INT64, np.shape(new[name])) for name in new if name in formal}
+        literal_types = {
+            (name, 0): LiteralType(onnx_ir.DataType.INT64, np.shape(new[name])) for name in new if name in formal
+        }
         attributes = {name: _attribute_type(literal) for name, literal in new.items() if name not in formal}
-        inputs = formal if given else self.inputs
-        attributes, given = {**self.attributes, **attributes}, {**self.given, **given}
-        return replace(self, op=op, inputs=inputs, attributes=attributes, given=given)
+        inputs = formal if literal_types else self.inputs
+        attributes, literal_types = {**self.attributes, **attributes}, {**self.literal_types, **literal_types}
+        return replace(self, op=op, inputs=inputs, attributes=attributes, literal_types=literal_types)
 
     def call(self, node: Node, *, lift: bool = False) -> Call:
         """The operator with its attributes as they are now."""
-        made = [
+        current = [
             _attribute(name, node.operands[name], kind, lift=lift)
             for name, kind in self.attributes.items()
             if node.operands.get(name) is not None
         ]
-        protos = [*made, *self.fixed]
+        protos = [*current, *self.fixed]
         if lift:
             protos = [_lifted(proto) for proto in (*protos, *self.unsaid({proto.name for proto in protos}))]
-        given = tuple(operand is not None for _, operand in self.operands(node))
+        inputs = tuple(operand is not None for _, operand in self.operands(node))
         attributes = tuple(proto.SerializeToString(deterministic=True) for proto in protos)
-        return Call(self.domain, self.op, self.opset, attributes, given, self.outputs)
+        return Call(self.domain, self.op, self.opset, attributes, inputs, self.outputs)
 
     def unsaid(self, said: set[str]) -> list[onnx.AttributeProto]:
         """The attribute that asks for single precision where it is not given."""
@@ -187,8 +189,10 @@ class OnnxDialect:
         call = target.call(resolved, lift=lift)
         if self.is_random(node) and "seed" not in target.attributes:
             call = call.seeded(float(crc32(node.name.encode()) % 1000))
-        arrays = [_array(operand, target.given.get(place), lift=lift) for place, operand in target.operands(resolved)]
-        results = run(call, arrays)
+        arrays = [
+            _array(operand, target.literal_types.get(place), lift=lift) for place, operand in target.operands(resolved)
+        ]
+        results = run_call(call, arrays)
         return [to_torch(result) if isinstance(result, np.ndarray) else result for result in results]
 
     def mutates(self, node: Node) -> bool:  # noqa: ARG002  nothing does
@@ -211,8 +215,8 @@ class OnnxDialect:
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         out = Value(name, value.shape, value.dtype, value.dynamic)
         if value.is_tensor:
-            given = {("B", 0): Given(data_type(value.dtype), ())}
-            target = Target("", "Mul", self.opset, ("A", "B"), given=given)
+            literal_types = {("B", 0): LiteralType(data_type(value.dtype), ())}
+            target = Target("", "Mul", self.opset, ("A", "B"), literal_types=literal_types)
             node = Node(name, "onnx.Mul", {"A": value, "B": factor}, [out], target)
         else:
             node = Node(name, "size.times", {"self": value, "other": factor}, [out])
@@ -220,7 +224,7 @@ class OnnxDialect:
         return node
 
 
-def _array(operand: Operand, given: Given | None, *, lift: bool) -> Any:
+def _array(operand: Operand, literal_type: LiteralType | None, *, lift: bool) -> Any:
     if isinstance(operand, torch.Tensor):
         return to_array(operand)
-    return given.array(operand, lift=lift) if given is not None and operand is not None else operand
+    return literal_type.array(operand, lift=lift) if literal_type is not None and operand is not None else operand

@@ -51,17 +51,16 @@ class DrawnInputs:
         self,
         session: Session,
         bound: int | None = None,
-        known: Mapping[str, Sequence[int]] | None = None,
+        known_sizes: Mapping[str, Sequence[int]] | None = None,
         given: Given | None = None,
         holds: Callable[[Feeds], bool] = lambda _: True,
     ) -> None:
-        """Begin.
+        """Take what the user says about the inputs of a session.
 
         Args:
             session: that is to accept them.
             bound: what integers are drawn below; found by trying where it is not given.
-            known: sizes, by the symbol of their axis, ``name_axis`` where it has none, which are the only ones it is
-                known to have.
+            known_sizes: the only sizes that an axis is known to have, by its symbol, ``name_axis`` where it has none.
             given: arrays and sizes that the user gives.
             holds: whether an input set leaves something to compare; those that do go before those that do not.
 
@@ -70,7 +69,7 @@ class DrawnInputs:
         """
         self.session = session
         self.given = {name: _checked(session, name, item) for name, item in (given or {}).items()}
-        self.known = dict(known or {})
+        self.known_sizes = dict(known_sizes or {})
         self.holds = holds
         self.search = bound is None
         self.integers = [p.name for p in session.inputs if p.dtype.kind in "iu" and p.name not in self._arrays()]
@@ -87,15 +86,15 @@ class DrawnInputs:
             GraphcloneError: the session accepts none.
         """
         for index in range(sets):
-            found = self._accepted(index, seed + index)
-            if found is None:
+            choice = self._accepted(index, seed + index)
+            if choice is None:
                 if index == 0:
                     raise GraphcloneError(f"no inputs of the declared types are accepted: {self.reason}", _SAY)
                 continue
-            sizes, drawn = found
+            sizes, value_seed = choice
             if index == 0 and self.search:
-                self._raise_bounds(sizes, drawn)
-            yield self._feeds(sizes, drawn, index)
+                self._raise_bounds(sizes, value_seed)
+            yield self._feeds(sizes, value_seed, index)
 
     # Trying
 
@@ -107,21 +106,21 @@ class DrawnInputs:
         for span, attempt, sizes in product(_RANGES if searched else (None,), range(_SEEDS), list(self._sizes(index))):
             if span is not None:
                 self.ranges = dict.fromkeys(self.integers, span)
-            drawn = seed + 1001 * attempt
-            feeds = self._feeds(sizes, drawn, index)
+            value_seed = seed + 1001 * attempt
+            feeds = self._feeds(sizes, value_seed, index)
             returned = self._returned(feeds)
             if returned is None:
                 continue
             if all(_numbers(array).any() for array in returned) and self.holds(feeds):
-                return sizes, drawn
-            run = run or (sizes, drawn, self.ranges)
+                return sizes, value_seed
+            run = run or (sizes, value_seed, self.ranges)
             patience -= 1
             if not patience:
                 break
         if run is None:
             return None
-        sizes, drawn, self.ranges = run[0], run[1], dict(run[2])
-        return sizes, drawn
+        sizes, value_seed, self.ranges = run[0], run[1], dict(run[2])
+        return sizes, value_seed
 
     def _returned(self, feeds: Feeds) -> list[Array] | None:
         """What the session returns; None where it refuses."""
@@ -155,27 +154,30 @@ class DrawnInputs:
         """
         axes = [(port, axis, size) for port in self.session.inputs for axis, size in enumerate(port.shape)]
         said = self._said()
-        known = {(port.name, axis): size for port, axis, size in axes if isinstance(size, int)}
+        static = {(port.name, axis): size for port, axis, size in axes if isinstance(size, int)}
         symbols = {(p.name, axis): _symbol(p, axis) for p, axis, size in axes if not isinstance(size, int)}
-        known |= {place: said[symbol] for place, symbol in symbols.items() if symbol in said}
+        static |= {place: said[symbol] for place, symbol in symbols.items() if symbol in said}
         free = {place: symbol for place, symbol in symbols.items() if symbol not in said}
         position: dict[str, int] = {}
         for (_, axis), symbol in free.items():
             position.setdefault(symbol, axis)
         named = [size for _, _, size in axes if isinstance(size, str) and size in position]
-        for numbers in (*self._known(position, index), *_by_symbol(position, list(dict.fromkeys(named)), index)):
-            yield known | {place: numbers[symbol] for place, symbol in free.items()}
+        for numbers in (
+            *self._sizes_from_file(position, index),
+            *_by_symbol(position, list(dict.fromkeys(named)), index),
+        ):
+            yield static | {place: numbers[symbol] for place, symbol in free.items()}
 
-    def _known(self, position: Mapping[str, int], index: int) -> Iterator[Mapping[str, int]]:
+    def _sizes_from_file(self, position: Mapping[str, int], index: int) -> Iterator[Mapping[str, int]]:
         """The sizes that symbols are known to have, in turn; few along the first axis, which takes any as a rule."""
-        if position and position.keys() <= self.known.keys():
-            sizes = {symbol: self.known[symbol][index % len(self.known[symbol])] for symbol in position}
+        if position and position.keys() <= self.known_sizes.keys():
+            sizes = {symbol: self.known_sizes[symbol][index % len(self.known_sizes[symbol])] for symbol in position}
             yield {symbol: size if position[symbol] else 2 + index for symbol, size in sizes.items()}
             yield sizes
 
     def _said(self) -> dict[str, int]:
         """The one size of symbols that have only one."""
-        said = {symbol: sizes[0] for symbol, sizes in self.known.items() if len(set(sizes)) == 1}
+        said = {symbol: sizes[0] for symbol, sizes in self.known_sizes.items() if len(set(sizes)) == 1}
         ports = {port.name: port for port in self.session.inputs}
         for name, item in self.given.items():
             sizes = item.shape if isinstance(item, np.ndarray) else item
@@ -199,8 +201,8 @@ class DrawnInputs:
     def _like(array: Array, seed: int, index: int) -> Array:
         if not index:
             return array
-        drawn: Array = drawn_like(torch.from_numpy(array.copy()), {}, torch.Generator().manual_seed(seed)).numpy()
-        return drawn
+        variant: Array = drawn_like(torch.from_numpy(array.copy()), {}, torch.Generator().manual_seed(seed)).numpy()
+        return variant
 
     def _array(self, port: Port, sizes: _Sizes, seed: int, random: np.random.Generator) -> Array:
         shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
@@ -260,8 +262,8 @@ def _checked(session: Session, name: str, item: Array | Sequence[int]) -> Array 
     shape = tuple(item.shape if array is not None else item)  # type: ignore[union-attr]
     declared = [size if isinstance(size, int) else new for size, new in zip(port.shape, shape, strict=False)]
     if len(shape) != len(port.shape) or list(shape) != declared:
-        wanted = "x".join("?" if size is None else str(size) for size in port.shape) or "scalar"
-        raise GraphcloneError(f"inputs: {name} is {wanted} in the model, not {'x'.join(map(str, shape)) or 'scalar'}")
+        expected = "x".join("?" if size is None else str(size) for size in port.shape) or "scalar"
+        raise GraphcloneError(f"inputs: {name} is {expected} in the model, not {'x'.join(map(str, shape)) or 'scalar'}")
     if array is None:
         return shape
     kinds = ("f", "iu", "b")

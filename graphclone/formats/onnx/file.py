@@ -12,7 +12,7 @@ import onnx_ir
 from onnx import ModelProto, TensorProto
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.checks import OWN_DOMAIN, check, quoted, shape, size_in_bytes, tensors
+from graphclone.formats.onnx.checks import OWN_DOMAIN, check, declared_bytes, quoted, shape_text, tensors
 
 _PROTOBUF_LIMIT = 2**31
 """Bytes that no protobuf message reaches."""
@@ -20,7 +20,7 @@ _PROTOBUF_LIMIT = 2**31
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-NOTES = "graphclone notes"
+NOTES_KEY = "graphclone notes"
 """Where a model that has been read keeps what the user should know about it."""
 
 
@@ -102,7 +102,7 @@ def _model(proto: ModelProto) -> onnx_ir.Model:
             entry.domain = "" if entry.domain in OWN_DOMAIN else entry.domain  # onnx-ir does so in nodes only
     model = onnx_ir.from_proto(proto)
     if proto.training_info:
-        model.meta[NOTES] = ["the training information of the file is not kept: onnx-ir has no place for it"]
+        model.meta[NOTES_KEY] = ["the training information of the file is not kept: onnx-ir has no place for it"]
     model.graph.sort()
     for function in model.functions.values():
         function.sort()
@@ -143,7 +143,7 @@ class _Folder:
     """Where the external data of a model may lie."""
 
     def __init__(self, model: Path) -> None:
-        self.given = model.parent
+        self.folder = model.parent
         self.real = {model.parent.resolve(), model.resolve().parent}
         self.files: dict[str, _File] = {}
 
@@ -154,15 +154,15 @@ class _Folder:
             GraphcloneError: no such file, or it is not in the folder.
         """
         if location not in self.files:
-            self.files[location] = self._found(location)
+            self.files[location] = self._resolved(location)
         return self.files[location]
 
-    def _found(self, location: str) -> _File:
+    def _resolved(self, location: str) -> _File:
         relative, name = Path(location), quoted(location)
         if relative.anchor or ".." in relative.parts:
             raise GraphcloneError(f"external data {name} must be a path below the model's folder; export it again")
         try:
-            real = Path(os.path.realpath(self.given / relative, strict=True))
+            real = Path(os.path.realpath(self.folder / relative, strict=True))
             if not any(real.is_relative_to(folder) for folder in self.real):
                 hint = "put the file itself beside the model"
                 raise GraphcloneError(f"external data {name} is a link that leads out of the model's folder; {hint}")
@@ -189,11 +189,11 @@ def _find_external_data(proto: ModelProto, model: Path) -> None:
 def _find(tensor: TensorProto, folder: _Folder) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = folder.file(entries.get("location", ""))
-    needed = size_in_bytes(tensor)
+    needed = declared_bytes(tensor)
     offset = _number(entries.get("offset", "0"), "offset")
     length = _number(entries.get("length", str(needed)), "length")
     if length != needed:
-        needs = f"its shape {shape(tensor)} needs {needed}"
+        needs = f"its shape {shape_text(tensor)} needs {needed}"
         raise GraphcloneError(f"its external data has {length} bytes, but {needs}; export it again")
     if offset + length > file.size:
         end = f"ends at byte {offset + length} of a file of {file.size}"

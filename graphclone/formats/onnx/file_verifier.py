@@ -60,24 +60,28 @@ def verify_files(
     factors = _factors(narrow.inputs, wide.inputs, "input")
     _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        drawn = list(DrawnInputs(narrow, bound, given=inputs).draw(sets, seed))
-        moved = shaken_runs(source, Path(folder) / source.name, drawn, provider, seed)
-        check = _check(narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(drawn, moved, strict=True)])
-    sizes = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(drawn))
+        input_sets = list(DrawnInputs(narrow, bound, given=inputs).draw(sets, seed))
+        shaken_outputs = shaken_runs(source, Path(folder) / source.name, input_sets, provider, seed)
+        check = _check(
+            narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(input_sets, shaken_outputs, strict=True)]
+        )
+    sizes = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(input_sets))
     return Report(clone.name, (check,), sizes)
 
 
-def _check(narrow: Session, wide: Session, drawn: Sequence[tuple[Feeds, Sequence[Feeds], Feeds]]) -> Check:
+def _check(narrow: Session, wide: Session, runs: Sequence[tuple[Feeds, Sequence[Feeds], Feeds]]) -> Check:
     """Run the source and the clone on every input set; what the source gives with other rounding is known."""
     measured: list[list[NoiseFloor]] = []
-    for feeds, moved, tiled in drawn:
+    for feeds, shaken_outputs, tiled in runs:
         expected = narrow.run(feeds)
         try:
-            found = wide.run(tiled)
+            outputs = wide.run(tiled)
         except GraphcloneError as error:
             first = Deviation("the clone", "", "", float("inf"), f"{error}, on {shapes_of(tiled)}")
             return Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
-        measured.append([_compared(name, expected[name], [m[name] for m in moved], found[name]) for name in expected])
+        measured.append(
+            [_compared(name, expected[name], [m[name] for m in shaken_outputs], outputs[name]) for name in expected]
+        )
     check = judge(NAME, measured, provider=wide.provider)
     return replace(check, summary=f"{wide.provider}: {check.summary}")
 
@@ -119,24 +123,24 @@ def _declared(port: Port) -> str:
     return f"{port.type} of {len(port.shape)} axes"
 
 
-def _compared(name: str, expected: Array, moved: Sequence[Array], found: Array) -> NoiseFloor:
+def _compared(name: str, expected: Array, shaken_outputs: Sequence[Array], actual: Array) -> NoiseFloor:
     """The error of an output, which may have grown by whole factors; infinite where it has not."""
-    fits = expected.ndim == found.ndim and all(
-        old and new % old == 0 for old, new in zip(expected.shape, found.shape, strict=True)
+    fits = expected.ndim == actual.ndim and all(
+        old and new % old == 0 for old, new in zip(expected.shape, actual.shape, strict=True)
     )
     wide = expected
     if fits:
-        wide = np.tile(expected, [new // old for old, new in zip(expected.shape, found.shape, strict=True)])
-    precision = torch.as_tensor(np.empty(0, found.dtype)).dtype
+        wide = np.tile(expected, [new // old for old, new in zip(expected.shape, actual.shape, strict=True)])
+    precision = torch.as_tensor(np.empty(0, actual.dtype)).dtype
     return rounding_floor(
-        name, _lifted(expected), [_lifted(m) for m in moved], (_lifted(wide), _lifted(found)), precision
+        name, _lifted(expected), [_lifted(m) for m in shaken_outputs], (_lifted(wide), _lifted(actual)), precision
     )
 
 
 def rounding_floor(
     name: str,
     own: torch.Tensor,
-    moved: Sequence[torch.Tensor],
+    shaken_outputs: Sequence[torch.Tensor],
     clone: tuple[torch.Tensor, torch.Tensor],
     precision: torch.dtype,
 ) -> NoiseFloor:
@@ -145,11 +149,11 @@ def rounding_floor(
     Args:
         name: of the output.
         own: what the source gives, or should.
-        moved: what it gives, with other rounding.
+        shaken_outputs: what it gives with other rounding, several times.
         clone: what the clone should give, and what it gives.
         precision: of both.
     """
-    floors = [noise_floor(name, (own, other), clone, precision) for other in moved]
+    floors = [noise_floor(name, (own, other), clone, precision) for other in shaken_outputs]
     return max(floors, key=lambda floor: floor.source)
 
 
@@ -162,27 +166,29 @@ def shapes_of(feeds: Mapping[str, Array]) -> str:
     return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
 
 
-def shaken_runs(source: Path, target: Path, drawn: Sequence[Feeds], provider: Provider, seed: int) -> list[list[Feeds]]:
+def shaken_runs(
+    source: Path, target: Path, input_sets: Sequence[Feeds], provider: Provider, seed: int
+) -> list[list[Feeds]]:
     """What a model gives for every input set with every weight a rounding error off, in several ways.
 
     Args:
         source: the model.
         target: where such models may be written, one after the other.
-        drawn: the input sets.
+        input_sets: what it is run on.
         provider: what ONNX Runtime runs on.
         seed: of the errors.
     """
-    runs: list[list[Feeds]] = [[] for _ in drawn]
+    runs: list[list[Feeds]] = [[] for _ in input_sets]
     for shake in range(SHAKES):
         session = Session(_shaken(source, target, seed + shake), provider)
-        for found, feeds in zip(runs, drawn, strict=True):
-            found.append(session.run(feeds))
+        for outputs, feeds in zip(runs, input_sets, strict=True):
+            outputs.append(session.run(feeds))
     return runs
 
 
 def _shaken(source: Path, target: Path, seed: int) -> Path:
     """The model with every weight a rounding error off, wherever it is stored, written to the target."""
-    from graphclone.formats.onnx.saving import write
+    from graphclone.formats.onnx.saving import write_model
 
     model = load(source)
     for graph in (*model.graphs(), *model.functions.values()):
@@ -193,15 +199,15 @@ def _shaken(source: Path, target: Path, seed: int) -> Path:
         for value in graph.initializers.values():
             if value.const_value is not None and not _is_number(value):
                 value.const_value = _moved(value.const_value, value.name or "", seed)
-    write(model, target)
+    write_model(model, target)
     return target
 
 
 def _shake_constant(node: onnx_ir.Node, seed: int) -> None:
     stored = node.attributes.get("value")
     if stored is not None and stored.type is onnx_ir.AttributeType.TENSOR:
-        moved = _moved(stored.as_tensor(), node.outputs[0].name or "", seed)
-        node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, moved)
+        tensor = _moved(stored.as_tensor(), node.outputs[0].name or "", seed)
+        node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, tensor)
 
 
 def _is_number(value: onnx_ir.Value, depth: int = 3) -> bool:

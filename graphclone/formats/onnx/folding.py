@@ -21,7 +21,7 @@ _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.
 _FATAL = 4
 
 _BYTES = 1 << 22
-"""Of the largest value that is folded."""
+"""Bytes of the largest value that is folded."""
 
 
 def fold(model: onnx_ir.Model) -> Mapping[str, Array]:
@@ -55,10 +55,10 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
                 value.shape, value.dtype = onnx_ir.Shape(tensor.shape.numpy()), tensor.dtype
                 graph.inputs.append(value)
     for node in [node for node in graph if _may_be_weight(node) or _is_part_of_shape(node)]:
-        made = onnx_ir.Value(name=node.outputs[0].name, type=node.outputs[0].type)
-        onnx_ir.convenience.replace_all_uses_with(node.outputs[0], made)
+        port = onnx_ir.Value(name=node.outputs[0].name, type=node.outputs[0].type)
+        onnx_ir.convenience.replace_all_uses_with(node.outputs[0], port)
         graph.remove(node)
-        graph.inputs.append(made)
+        graph.inputs.append(port)
     return copy
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphclone.clones.clone import Format
 from graphclone.clones.saving import save_safetensors
-from graphclone.formats.onnx.saving import write
+from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.writer import to_model
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ def onnx_format(inputs: Given) -> Format:
 
     return Format(
         source="an ONNX file",
-        writers={".onnx": save_onnx, ".safetensors": lambda clone, path: save_safetensors(clone.state, path)},
+        writers={".onnx": save_file, ".safetensors": lambda clone, path: save_safetensors(clone.state, path)},
         verifier=verify,
     )
 
 
-def save_onnx(clone: Clone, path: Path) -> None:
+def save_file(clone: Clone, path: Path) -> None:
     """Write the widened file, with its weights in ``<name>.data`` beside it where they are too many for one.
 
     Raises:
         GraphcloneError: the file cannot be written.
     """
-    write(to_model(clone.state), path)
+    write_model(to_model(clone.state), path)

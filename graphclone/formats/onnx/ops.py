@@ -60,19 +60,19 @@ def schema(domain: str, op: str, opset: int) -> Schema:
     Raises:
         UnknownOpError: there is none.
     """
-    found = _contrib_schemas().get((domain, op)) if is_contrib(domain, op) else None
-    if found is None:
+    definition = _contrib_schemas().get((domain, op)) if is_contrib(domain, op) else None
+    if definition is None:
         try:
-            found = onnx.defs.get_schema(op, opset, domain)
+            definition = onnx.defs.get_schema(op, opset, domain)
         except onnx.defs.SchemaError as error:
             raise UnknownOpError(f"no operator {op} in opset {opset} of {domain or 'ai.onnx'}") from error
-    inputs = tuple(parameter.name for parameter in found.inputs)
-    last = found.inputs[-1].option if inputs else None
+    inputs = tuple(parameter.name for parameter in definition.inputs)
+    last = definition.inputs[-1].option if inputs else None
     variadic = last is not None and getattr(last, "name", "") == "Variadic"
-    return Schema(inputs, variadic, found.since_version, found)
+    return Schema(inputs, variadic, definition.since_version, definition)
 
 
-def lacking(call: Call) -> str:
+def missing_part(call: Call) -> str:
     """What an operator cannot do without that is not given: an input or an attribute. Empty if nothing is.
 
     An operator without a schema lacks nothing.
@@ -134,8 +134,8 @@ class Call:
 
     def node(self) -> onnx.NodeProto:
         """The node, with its inputs called i0, i1, .. and its outputs o0, o1, ..."""
-        inputs = [f"i{i}" if given else "" for i, given in enumerate(self.inputs)]
-        outputs = [f"o{i}" if wanted else "" for i, wanted in enumerate(self.outputs)]
+        inputs = [f"i{i}" if present else "" for i, present in enumerate(self.inputs)]
+        outputs = [f"o{i}" if present else "" for i, present in enumerate(self.outputs)]
         node = onnx.helper.make_node(self.op, inputs, outputs, domain=self.domain)
         node.attribute.extend(onnx.AttributeProto.FromString(attribute) for attribute in self.attributes)
         return node
@@ -146,7 +146,7 @@ class Call:
         return Call("", "Cast", self.opset, (to,))
 
     def seeded(self, seed: float) -> Call:
-        """The same with a seed for what it draws."""
+        """The call with a seed for what it draws."""
         return replace(
             self, attributes=(*self.attributes, onnx.helper.make_attribute("seed", seed).SerializeToString())
         )
@@ -161,7 +161,7 @@ class Call:
         return {self.domain: self.opset} if self.domain in ("", "ai.onnx") else {"": 21, self.domain: self.opset}
 
 
-def run(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
+def run_call(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
     """Run an operator by onnx's reference implementation, in the precision of the operands.
 
     Raises:
@@ -173,7 +173,7 @@ def run(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
     evaluator = _evaluator(call)
     feeds = {f"i{i}": array for i, array in enumerate(arrays) if array is not None}
     with np.errstate(all="ignore"):
-        results: list[Array] = evaluator.run([f"o{i}" for i, wanted in enumerate(call.outputs) if wanted], feeds)
+        results: list[Array] = evaluator.run([f"o{i}" for i, present in enumerate(call.outputs) if present], feeds)
         return results
 
 
@@ -188,7 +188,7 @@ def _flattened(call: Call, arrays: Sequence[Array | None]) -> list[Array]:
     axis += x.ndim if axis < 0 else 0
     last = onnx.helper.make_attribute("axis", 1).SerializeToString()
     rows = x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
-    (result,) = run(replace(call, opset=VERSIONED[call.op], attributes=(last,)), [rows])
+    (result,) = run_call(replace(call, opset=VERSIONED[call.op], attributes=(last,)), [rows])
     return [result.reshape(x.shape)]
 
 
@@ -197,14 +197,14 @@ def _current(call: Call, arrays: Sequence[Array | None]) -> tuple[Call, Sequence
     if call.domain or call.opset >= OLDEST_KNOWN:
         return call, arrays
     protos = [onnx.AttributeProto.FromString(attribute) for attribute in call.attributes]
-    found = respelled(call.op, call.opset, {p.name: attribute_value(p) for p in protos}, arrays)
-    if found is None:
+    spelling = respelled(call.op, call.opset, {p.name: attribute_value(p) for p in protos}, arrays)
+    if spelling is None:
         return call, arrays
-    opset, attributes, arrays = found
-    made = (onnx.helper.make_attribute(name, value) for name, value in attributes.items())
-    attributes_now = tuple(proto.SerializeToString(deterministic=True) for proto in made)
-    given = tuple(array is not None for array in arrays)
-    return Call(call.domain, RENAMED.get(call.op, call.op), opset, attributes_now, given, call.outputs), arrays
+    opset, attributes, arrays = spelling
+    protos_now = (onnx.helper.make_attribute(name, value) for name, value in attributes.items())
+    attributes_now = tuple(proto.SerializeToString(deterministic=True) for proto in protos_now)
+    inputs = tuple(array is not None for array in arrays)
+    return Call(call.domain, RENAMED.get(call.op, call.op), opset, attributes_now, inputs, call.outputs), arrays
 
 
 @lru_cache(maxsize=4096)
@@ -213,7 +213,7 @@ def _evaluator(call: Call) -> Any:
 
 
 @dataclass
-class Known:
+class TensorInfo:
     """What is known about an operand or a result: its type, its shape, and its elements if they are few.
 
     Attributes:
@@ -227,7 +227,7 @@ class Known:
     array: Array | None = field(default=None, repr=False)
 
 
-def infer(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
+def infer(call: Call, operands: Sequence[TensorInfo | None]) -> list[TensorInfo] | None:
     """The types and shapes of an operator's results; None where nothing is known about them.
 
     Raises:
@@ -235,7 +235,7 @@ def infer(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
     """
     if not is_contrib(call.domain, call.op):
         return _infer_standard(call, operands)
-    return _infer_contrib(call, tuple(_Key.of(known) for known in operands))
+    return _infer_contrib(call, tuple(_Key.of(operand) for operand in operands))
 
 
 _LIKE_FIRST = ("GroupNormalization", "MeanVarianceNormalization")
@@ -245,41 +245,39 @@ _INFERRED_SINCE = {"GreaterOrEqual": 16, "LessOrEqual": 16}
 """The first opset in which onnx infers something of an operator that means the same in those before."""
 
 
-def _infer_standard(call: Call, operands: Sequence[Known | None]) -> list[Known] | None:
+def _infer_standard(call: Call, operands: Sequence[TensorInfo | None]) -> list[TensorInfo] | None:
     if call.op in _LIKE_FIRST and operands[0] is not None:
-        return [Known(operands[0].dtype, operands[0].shape)]
+        return [TensorInfo(operands[0].dtype, operands[0].shape)]
     definition = schema("", call.op, max(call.opset, _INFERRED_SINCE.get(call.op, 0))).definition
-    given = {f"i{i}": known for i, known in enumerate(operands) if known is not None}
-    types = {name: _type(known) for name, known in given.items()}
+    infos = {f"i{i}": info for i, info in enumerate(operands) if info is not None}
+    types = {name: _type(info) for name, info in infos.items()}
     data = {
-        name: onnx.numpy_helper.from_array(known.array, name)
-        for name, known in given.items()
-        if known.array is not None
+        name: onnx.numpy_helper.from_array(info.array, name) for name, info in infos.items() if info.array is not None
     }
     imports = [onnx.helper.make_opsetid("", call.opset)]
-    found = shape_inference.infer_node_outputs(definition, call.node(), types, data, opset_imports=imports)
-    results = [found.get(f"o{i}") for i, wanted in enumerate(call.outputs) if wanted]
+    inferred = shape_inference.infer_node_outputs(definition, call.node(), types, data, opset_imports=imports)
+    results = [inferred.get(f"o{i}") for i, present in enumerate(call.outputs) if present]
     if all(result is None for result in results):
         return None
-    known = [known_of_type(result) if result is not None else Known(0, None) for result in results]
+    result_infos = [info_of_type(result) if result is not None else TensorInfo(0, None) for result in results]
     if call.op == "Dropout":  # of whose mask onnx infers the shape in later opsets only
-        known = [Known(result.dtype, known[0].shape) for result in known]
-    return known
+        result_infos = [TensorInfo(result.dtype, result_infos[0].shape) for result in result_infos]
+    return result_infos
 
 
-def _type(known: Known) -> onnx.TypeProto:
-    return onnx.helper.make_tensor_type_proto(known.dtype, known.shape)
+def _type(info: TensorInfo) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
 
 
-def known_of_type(type_: onnx.TypeProto) -> Known:
+def info_of_type(type_: onnx.TypeProto) -> TensorInfo:
     """What a declared type says."""
     if not type_.HasField("tensor_type"):
-        return Known(0, None)
+        return TensorInfo(0, None)
     tensor = type_.tensor_type
     if not tensor.HasField("shape"):
-        return Known(tensor.elem_type, None)
+        return TensorInfo(tensor.elem_type, None)
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-    return Known(tensor.elem_type, shape)
+    return TensorInfo(tensor.elem_type, shape)
 
 
 @dataclass(frozen=True)
@@ -292,12 +290,12 @@ class _Key:
     kind: str
 
     @classmethod
-    def of(cls, known: Known | None) -> _Key | None:
-        if known is None:
+    def of(cls, info: TensorInfo | None) -> _Key | None:
+        if info is None:
             return None
-        array = known.array
+        array = info.array
         data, kind = (None, "") if array is None else (np.ascontiguousarray(array).tobytes(), array.dtype.str)
-        return cls(known.dtype, known.shape, data, kind)
+        return cls(info.dtype, info.shape, data, kind)
 
     def zeros(self) -> Array:
         """The operand, or zeros where its elements are not known."""
@@ -314,21 +312,21 @@ class _Key:
 
 
 @lru_cache(maxsize=4096)
-def _infer_contrib(call: Call, operands: tuple[_Key | None, ...]) -> list[Known] | None:
+def _infer_contrib(call: Call, operands: tuple[_Key | None, ...]) -> list[TensorInfo] | None:
     """Ask ONNX Runtime, which loads a model of this one node; what it does not know our own implementation may."""
     import onnxruntime
 
-    given = {f"i{i}": key for i, key in enumerate(operands) if key is not None}
+    keys = {f"i{i}": key for i, key in enumerate(operands) if key is not None}
     graph = onnx.helper.make_graph(
         [call.node()],
         "one",
         [
             onnx.helper.make_tensor_value_info(name, key.dtype, key.shape)
-            for name, key in given.items()
+            for name, key in keys.items()
             if key.data is None
         ],
-        [onnx.helper.make_empty_tensor_value_info(f"o{i}") for i, wanted in enumerate(call.outputs) if wanted],
-        [key.tensor(name) for name, key in given.items() if key.data is not None],
+        [onnx.helper.make_empty_tensor_value_info(f"o{i}") for i, present in enumerate(call.outputs) if present],
+        [key.tensor(name) for name, key in keys.items() if key.data is not None],
     )
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in call.opsets().items()]
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
@@ -344,21 +342,21 @@ def _infer_contrib(call: Call, operands: tuple[_Key | None, ...]) -> list[Known]
         if "during initialization" not in str(refusal):
             raise
         return _tried(call, operands)
-    found = {port.name: port for port in session.get_outputs()}
-    results = [_of_port(found[f"o{i}"]) for i, wanted in enumerate(call.outputs) if wanted]
+    ports = {port.name: port for port in session.get_outputs()}
+    results = [_of_port(ports[f"o{i}"]) for i, present in enumerate(call.outputs) if present]
     # A result of unknown rank is shown like a scalar
-    return results if all(known.shape for known in results) else _tried(call, operands)
+    return results if all(result.shape for result in results) else _tried(call, operands)
 
 
-def _tried(call: Call, operands: Sequence[_Key | None]) -> list[Known] | None:
+def _tried(call: Call, operands: Sequence[_Key | None]) -> list[TensorInfo] | None:
     """The types and shapes of what our own implementation makes of operands full of zeros."""
     if (call.domain, call.op) not in {(cls.op_domain, cls.__name__) for cls in OPERATORS}:
         return None
     if any(key is not None and (key.shape is None or None in key.shape) for key in operands):
         return None
     tensors = [None if key is None else key.zeros() for key in operands]
-    results = run(call, tensors)
-    return [Known(onnx.helper.np_dtype_to_tensor_dtype(result.dtype), result.shape) for result in results]
+    results = run_call(call, tensors)
+    return [TensorInfo(onnx.helper.np_dtype_to_tensor_dtype(result.dtype), result.shape) for result in results]
 
 
 _PORT_TYPES: Mapping[str, int] = {
@@ -367,7 +365,7 @@ _PORT_TYPES: Mapping[str, int] = {
 }
 
 
-def _of_port(port: Any) -> Known:
+def _of_port(port: Any) -> TensorInfo:
     name = port.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) and size >= 0 else None for size in port.shape)
-    return Known(_PORT_TYPES.get(name, 0), shape)
+    return TensorInfo(_PORT_TYPES.get(name, 0), shape)

@@ -19,12 +19,12 @@ import onnx_ir.passes.common
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.control import CONTROL, Repeated, captured
-from graphclone.formats.onnx.dialect import Given, OnnxDialect, Place, Target, frozen
-from graphclone.formats.onnx.file import NOTES, load
+from graphclone.formats.onnx.dialect import InputPlace, LiteralType, OnnxDialect, Target, frozen
+from graphclone.formats.onnx.file import NOTES_KEY, load
 from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
-from graphclone.formats.onnx.reading import Reading, call_of, read
+from graphclone.formats.onnx.reading import Reading, call_of, read_facts
 from graphclone.formats.onnx.sizes import Fact
-from graphclone.formats.onnx.tensors import StoredTensor, dtype_name, to_torch
+from graphclone.formats.onnx.tensors import OnnxTensor, dtype_name, to_torch
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value
 from graphclone.graph.names import fresh
 
@@ -94,7 +94,7 @@ class Origin:
     file_values: dict[str, onnx_ir.Value] = field(default_factory=dict)
 
 
-def trace(path: Path, name: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+def read_graph(path: Path, name: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """Read an ONNX file.
 
     Args:
@@ -115,11 +115,11 @@ def from_model(model: onnx_ir.Model, path: Path, name: str, shapes: Mapping[str,
     """The graph of a model that has been read from a file."""
     if model.functions:
         onnx_ir.passes.common.InlinePass()(model)
-    return _Importer(Origin(path, model, read(model, name, shapes=shapes)), name).graph()
+    return _ModelImporter(Origin(path, model, read_facts(model, name, shapes=shapes)), name).graph()
 
 
 @dataclass
-class _Importer:
+class _ModelImporter:
     origin: Origin
     name: str
     values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class _Importer:
             nodes=self.nodes,
             outputs=outputs,
             dialect=OnnxDialect(self.model.opset_imports.get("", 0)),
-            notes=[*self.model.meta.get(NOTES, ()), *reading.notes],
+            notes=[*self.model.meta.get(NOTES_KEY, ()), *reading.notes],
             origin=self.origin,
         )
 
@@ -182,9 +182,9 @@ class _Importer:
             return self.values[value]
         stored = self.origin.reading.stored(value)
         if stored is not None and not self.each_its_own(value, stored):
-            self.values[value] = self.initializer(value, value.name or "", StoredTensor(stored))
+            self.values[value] = self.initializer(value, value.name or "", OnnxTensor(stored))
             return self.values[value]
-        tensor = StoredTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
+        tensor = OnnxTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
         name = value.name or ""
         taken = name in self.origin.file_values
         return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if taken else name, tensor)
@@ -201,15 +201,15 @@ class _Importer:
         but those that hold one number throughout, and tables of integers, often are.
         """
         if value not in self.shared:
-            many = len(value.uses()) > 1 and prod(StoredTensor(stored).shape) > 1
+            many = len(value.uses()) > 1 and prod(OnnxTensor(stored).shape) > 1
             self.shared[value] = many and (stored.dtype.is_integer() or _holds_one_number(stored))
         return self.shared[value]
 
     def initializer(self, value: onnx_ir.Value, name: str, tensor: Any) -> Value:
-        made = self.value(value, "initializer", name)
+        result = self.value(value, "initializer", name)
         kind = "parameter" if self.origin.reading.is_weight(value) else "constant"
-        self.initializers.append(Initializer(made, (name,), kind, tensor))  # type: ignore[arg-type]
-        return made
+        self.initializers.append(Initializer(result, (name,), kind, tensor))  # type: ignore[arg-type]
+        return result
 
     # Nodes
 
@@ -306,15 +306,15 @@ class _Importer:
         call = call_of(self.model, node)
         formal = self.formal(call, node)
         operands: dict[str, Operand] = {}
-        given: dict[Place, Given] = {}
-        literals: dict[Place, Any] = {}
+        literal_types: dict[InputPlace, LiteralType] = {}
+        literals: dict[InputPlace, Any] = {}
         for (key, several), (index, value) in zip(formal, enumerate(node.inputs), strict=False):
             place = (key, len(operands.get(key, ())) if several else 0)
             operand = None if value is None else self.operand(node, key, value, name)
             if operand is not None and not (isinstance(operand, Value) and operand.is_tensor):
                 fact = self.origin.reading.of(node.inputs[index])  # type: ignore[arg-type]
                 literals[place] = frozen(operand)
-                given[place] = Given(onnx_ir.DataType(fact.dtype), fact.shape or ())
+                literal_types[place] = LiteralType(onnx_ir.DataType(fact.dtype), fact.shape or ())
             if several:
                 operands.setdefault(key, []).append(operand)
             else:
@@ -333,7 +333,7 @@ class _Importer:
             variadic=any(several for _, several in formal),
             attributes={k: attribute.type for k, attribute in numbers.items()},
             fixed=_fixed(call, numbers),
-            given=given,
+            literal_types=literal_types,
             literals=literals,
             outputs=call.outputs,
             node=node,
@@ -343,12 +343,12 @@ class _Importer:
     def formal(self, call: Call, node: onnx_ir.Node) -> list[tuple[str, bool]]:
         """For every input its formal name, and whether others share it."""
         try:
-            found = schema(call.domain, call.op, call.opset)
+            definition = schema(call.domain, call.op, call.opset)
         except UnknownOpError:
             return [(f"input_{i}", False) for i in range(len(node.inputs))]
-        if len(node.inputs) > len(found.inputs) and not found.variadic:
+        if len(node.inputs) > len(definition.inputs) and not definition.variadic:
             raise GraphcloneError(f"{self.name}: {node.name} ({node.op_type}) has {len(node.inputs)} inputs")
-        return [found.place(i) for i in range(len(node.inputs))]
+        return [definition.place(i) for i in range(len(node.inputs))]
 
     def operand(self, node: onnx_ir.Node, key: str, value: onnx_ir.Value, reader: str) -> Operand:
         fact = self.origin.reading.of(value)
@@ -363,13 +363,13 @@ class _Importer:
     def literal(self, value: onnx_ir.Value, fact: Fact, reader: str) -> Operand:
         """Numbers, some of which the graph may compute; None where not even their count is known."""
         assert fact.arrays is not None
-        assert fact.known is not None
+        assert fact.static_mask is not None
         if len({array.shape for array in fact.arrays}) > 1 or fact.arrays[0].ndim > 1:
             return None
-        elements, known = fact.arrays[0].flatten(), fact.known.flatten()
+        elements, mask = fact.arrays[0].flatten(), fact.static_mask.flatten()
         items: list[Operand] = [
             element.item() if sure else self.element(value, i, reader)
-            for i, (element, sure) in enumerate(zip(elements, known, strict=True))
+            for i, (element, sure) in enumerate(zip(elements, mask, strict=True))
         ]
         return items if fact.arrays[0].ndim else items[0]
 

@@ -16,7 +16,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.formats.onnx.control import CONTROL, Repeated, inline_branch
 from graphclone.formats.onnx.folding import fold
-from graphclone.formats.onnx.ops import Array, Call, known_opset, lacking
+from graphclone.formats.onnx.ops import Array, Call, known_opset, missing_part
 from graphclone.formats.onnx.sequences import plain_split
 from graphclone.formats.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
 
@@ -79,7 +79,7 @@ class Reading:
         return self.is_filled(node) or all(fact.constant is not None for fact in facts)
 
 
-def read(
+def read_facts(
     model: onnx_ir.Model,
     name: str,
     assignment: Assignment | None = None,
@@ -98,10 +98,10 @@ def read(
     """
     failures: list[ReadingError] = []
     constants = fold(model)
-    tried = assignments(model, name, shapes or {}) if assignment is None else [assignment]
-    for sizes in tried:
+    candidates = assignments(model, name, shapes or {}) if assignment is None else [assignment]
+    for sizes in candidates:
         try:
-            reading = _Reader(model, name, sizes, constants).read()
+            reading = _ModelReader(model, name, sizes, constants).read()
         except ReadingError as error:
             failures.append(error)
             continue
@@ -116,7 +116,7 @@ def read(
 # Facts
 
 
-class _Reader:
+class _ModelReader:
     def __init__(self, model: onnx_ir.Model, name: str, assignment: Assignment, constants: Mapping[str, Array]) -> None:
         self.model = model
         self.name = name
@@ -142,7 +142,7 @@ class _Reader:
             node = pending.pop()
             if node.graph is None:  # taken out since
                 continue
-            if what := lacking(call_of(self.model, node)):
+            if what := missing_part(call_of(self.model, node)):
                 raise GraphcloneError(f"{self.name}: {name_of(node)} ({node.op_type}) has no {what}")
             if (branch := self.decided(node)) is not None:
                 pending += inline_branch(node, branch)[::-1]
@@ -178,16 +178,16 @@ class _Reader:
             return None
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
         sizes = {shape[axis] for shape in self.facts[node.inputs[0]].shapes or ()}
-        return next(iter(plain_split(node, sizes.pop() if len(sizes) == 1 else None, self.known)), None)
+        return next(iter(plain_split(node, sizes.pop() if len(sizes) == 1 else None, self.elements)), None)
 
     def fact(self, value: onnx_ir.Value) -> Fact:
-        """About a value; about an initializer that has come in since the graph was begun, too."""
+        """The fact about a value, also about an initializer that has come in since the graph was begun."""
         if value not in self.facts and value.const_value is not None:
             self.facts[value] = initializer_fact(value.const_value)
         return self.facts[value]
 
-    def known(self, value: onnx_ir.Value) -> Array | None:
-        """The elements of a value that is constant, whether it has been looked at yet or not."""
+    def elements(self, value: onnx_ir.Value) -> Array | None:
+        """The elements of a value that is constant, whether its fact is there yet or not; None for another."""
         if value in self.facts:
             return self.facts[value].constant
         producer = value.producer()
@@ -262,8 +262,8 @@ class _Reader:
             return None
         sizes: list[tuple[int, ...]] = []
         for size in value.shape:
-            known = (size,) * READINGS if isinstance(size, int) else self.axes.get(str(size.value))
-            sizes.append(known or self.reading.sizes.unknown_size())
+            by_reading = (size,) * READINGS if isinstance(size, int) else self.axes.get(str(size.value))
+            sizes.append(by_reading or self.reading.sizes.unknown_size())
         return Fact(value.type.dtype.value, tuple(tuple(s[i] for s in sizes) for i in range(READINGS)))
 
 
@@ -273,12 +273,12 @@ def name_of(node: onnx_ir.Node) -> str:
 
 
 def unknown_elements(fact: Fact) -> Fact:
-    """The same without elements."""
+    """A fact without the elements of its value."""
     return Fact(fact.dtype, fact.shapes)
 
 
 def without_axis(fact: Fact, axis: int) -> Fact:
-    """About one slice of a value."""
+    """The fact about one slice of a value."""
     shapes = [list(shape) for shape in fact.shapes or ()]
     for shape in shapes:
         shape.pop(axis)
@@ -286,7 +286,7 @@ def without_axis(fact: Fact, axis: int) -> Fact:
 
 
 def with_axis(fact: Fact, axis: int, sizes: Sequence[int]) -> Fact:
-    """About slices put side by side."""
+    """The fact about slices put side by side along a new axis."""
     shapes = [list(shape) for shape in fact.shapes or ()]
     for shape, size in zip(shapes, sizes, strict=True):
         shape.insert(axis if axis >= 0 else len(shape) + 1 + axis, size)
@@ -304,7 +304,7 @@ def _are_factors(value: onnx_ir.Value, depth: int = 3) -> bool:
 
 
 def initializer_fact(tensor: Any, *, numbers: bool = False) -> Fact:
-    """About stored data, which is looked into only where it may be sizes or a single number, or is known to be such."""
+    """The fact about stored data, which is read only where it is, or may be, sizes or a single number."""
     shape = tuple(int(size) for size in tensor.shape)
     count = prod(shape)
     small = count == 1 or (tensor.dtype in _SIZE_TYPES and count <= LARGE) or (numbers and count <= 32)
@@ -340,15 +340,15 @@ def _filled(node: onnx_ir.Node, fact: Fact) -> onnx_ir.TensorProtocol:
 def call_of(model: onnx_ir.Model, node: onnx_ir.Node) -> Call:
     """The operator of a node with its attributes."""
     protos = [onnx_ir.serde.serialize_attribute(attribute) for _, attribute in sorted(node.attributes.items())]
-    given = [value is not None for value in node.inputs]
-    while given and not given[-1]:
-        given.pop()
+    inputs = [value is not None for value in node.inputs]
+    while inputs and not inputs[-1]:
+        inputs.pop()
     return Call(
         domain="" if node.domain == "ai.onnx" else node.domain,
         op=node.op_type,
         opset=known_opset(node.domain, node.op_type, model.opset_imports.get(node.domain, 1)),
         attributes=tuple(_bytes(proto) for proto in protos),
-        inputs=tuple(given),
+        inputs=tuple(inputs),
         outputs=tuple(bool(output.name) for output in node.outputs),
     )
 

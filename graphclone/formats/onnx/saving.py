@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onnx_ir
 import onnx_ir.passes.common
 
 from graphclone.errors import GraphcloneError, causes
 from graphclone.runtime.files import written
-
-if TYPE_CHECKING:
-    pass
 
 INLINE_LIMIT = 1_900_000_000
 """Bytes of weights that still go into the model file itself, which protobuf limits to 2 GiB."""
@@ -24,7 +20,7 @@ alone.
 """
 
 
-def write(model: onnx_ir.Model, path: Path) -> None:
+def write_model(model: onnx_ir.Model, path: Path) -> None:
     """Write a model, whole or not at all.
 
     Raises:

@@ -9,23 +9,23 @@ import onnx_ir
 
 from graphclone.formats.onnx.ops import Array
 
-Known = Callable[[onnx_ir.Value], Array | None]
+Lookup = Callable[[onnx_ir.Value], Array | None]
 """The elements of a value that is constant."""
 
 
-def plain_split(node: onnx_ir.Node, size: int | None, known: Known) -> list[onnx_ir.Node]:
+def plain_split(node: onnx_ir.Node, size: int | None, lookup: Lookup) -> list[onnx_ir.Node]:
     """Put a Split in place of a SplitToSequence whose parts are all taken by constant positions.
 
     Args:
         node: the SplitToSequence.
         size: of the axis it splits; None where that is dynamic.
-        known: gives the elements of constants.
+        lookup: gives the elements of constants.
 
     Returns:
         The Split; nothing where there is no plain one.
     """
-    sizes = _sizes(node, size, known)
-    picks = [(use.node, _position(use.node, known)) for use in node.outputs[0].uses()]
+    sizes = _sizes(node, size, lookup)
+    picks = [(use.node, _position(use.node, lookup)) for use in node.outputs[0].uses()]
     if sizes is None or any(position is None or not -len(sizes) <= position < len(sizes) for _, position in picks):
         return []
     assert isinstance(node.graph, onnx_ir.Graph)
@@ -40,16 +40,16 @@ def plain_split(node: onnx_ir.Node, size: int | None, known: Known) -> list[onnx
     return [split]
 
 
-def _sizes(node: onnx_ir.Node, size: int | None, known: Known) -> list[int] | None:
-    """Of all parts."""
+def _sizes(node: onnx_ir.Node, size: int | None, lookup: Lookup) -> list[int] | None:
+    """The sizes of all parts; None where they are not constant."""
     if size is None or (len(node.inputs) < 2 and not _flag(node, "keepdims", 1)):
         return None
-    given = np.array(1) if len(node.inputs) < 2 or node.inputs[1] is None else known(node.inputs[1])
-    if given is None:
+    elements = np.array(1) if len(node.inputs) < 2 or node.inputs[1] is None else lookup(node.inputs[1])
+    if elements is None:
         return None
-    if given.ndim:
-        return [int(part) for part in given]
-    part = int(given)
+    if elements.ndim:
+        return [int(part) for part in elements]
+    part = int(elements)
     return [part] * (size // part) + ([size % part] if size % part else [])
 
 
@@ -57,11 +57,11 @@ def _flag(node: onnx_ir.Node, name: str, default: int) -> int:
     return node.attributes[name].as_int() if name in node.attributes else default
 
 
-def _position(pick: onnx_ir.Node, known: Known) -> int | None:
+def _position(pick: onnx_ir.Node, lookup: Lookup) -> int | None:
     """Which part a SequenceAt takes."""
     if pick.op_type != "SequenceAt" or pick.inputs[1] is None:
         return None
-    elements = known(pick.inputs[1])
+    elements = lookup(pick.inputs[1])
     return None if elements is None else int(elements)
 
 

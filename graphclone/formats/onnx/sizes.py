@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir
 
 from graphclone.errors import first_line
-from graphclone.formats.onnx.ops import Array, Call, Known, infer, run
+from graphclone.formats.onnx.ops import Array, Call, TensorInfo, infer, run_call
 from graphclone.graph.names import fresh
 
 READINGS = 3
@@ -61,13 +61,13 @@ class Fact:
         dtype: one of onnx's tensor types; 0 for what is no tensor.
         shapes: its shape in every reading; None for what is no tensor.
         arrays: its elements in every reading, if they are few and known.
-        known: for each element whether it is the same whatever the inputs are; None without elements.
+        static_mask: for each element whether it is the same whatever the inputs are; None without elements.
     """
 
     dtype: int
     shapes: tuple[tuple[int, ...], ...] | None
     arrays: tuple[Array, ...] | None = None
-    known: Array | None = None
+    static_mask: Array | None = None
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -77,7 +77,9 @@ class Fact:
     @property
     def constant(self) -> Array | None:
         """Its elements, if all of them are always the same."""
-        return self.arrays[0] if self.arrays is not None and self.known is not None and self.known.all() else None
+        if self.arrays is None or self.static_mask is None or not self.static_mask.all():
+            return None
+        return self.arrays[0]
 
     def dynamic(self) -> list[int]:
         """The axes whose size differs between readings."""
@@ -85,7 +87,7 @@ class Fact:
 
     @classmethod
     def of(cls, array: Array) -> Fact:
-        """About a constant."""
+        """The fact that a value is constant, whatever the inputs are."""
         dtype = onnx_ir.DataType.from_numpy(array.dtype).value
         shapes = (array.shape,) * READINGS
         return cls(dtype, shapes, (array,) * READINGS, np.ones(array.shape, bool))
@@ -99,7 +101,7 @@ class Sizes:
     """The facts about all values of a graph, collected node by node."""
 
     def __init__(self, symbols: Mapping[str, tuple[int, ...]]) -> None:
-        """Start without values.
+        """Begin without values.
 
         Args:
             symbols: the sizes that stand for each symbol, one per reading.
@@ -129,7 +131,7 @@ class Sizes:
         return self.combined(name, call.op, readings, declared)
 
     def combined(
-        self, name: str, op: str, readings: Sequence[Sequence[Known]], declared: Sequence[Declared]
+        self, name: str, op: str, readings: Sequence[Sequence[TensorInfo]], declared: Sequence[Declared]
     ) -> list[Fact]:
         """The facts about results whose shapes have been inferred in every reading, if they have been."""
         if not all(readings):
@@ -140,19 +142,21 @@ class Sizes:
             for fact, said in zip(facts, declared, strict=True)
         ]
 
-    def _inferred(self, name: str, call: Call, operands: Sequence[Fact | None], reading: int) -> list[Known] | None:
-        known = [None if fact is None else _reading(fact, reading) for fact in operands]
+    def _inferred(
+        self, name: str, call: Call, operands: Sequence[Fact | None], reading: int
+    ) -> list[TensorInfo] | None:
+        infos = [None if fact is None else _reading(fact, reading) for fact in operands]
         try:
-            results = infer(call, known)
+            results = infer(call, infos)
         except Exception as error:  # onnx and ONNX Runtime each raise their own
             raise ReadingError(f"{name} ({call.op}): {first_line(error)}") from error
-        if (call.domain, call.op) == ("", "Reshape") and results and known[0]:
-            _check_elements(name, known[0], results[0])
-        if call.op in _WINDOWED and results and known[0]:
-            _check_windows(f"{name} ({call.op})", known[0], results[0])
+        if (call.domain, call.op) == ("", "Reshape") and results and infos[0]:
+            _check_elements(name, infos[0], results[0])
+        if call.op in _WINDOWED and results and infos[0]:
+            _check_windows(f"{name} ({call.op})", infos[0], results[0])
         return results
 
-    def _combined(self, name: str, op: str, results: Sequence[Known]) -> Fact:
+    def _combined(self, name: str, op: str, results: Sequence[TensorInfo]) -> Fact:
         first = results[0]
         if any(result.shape is None for result in results):
             return Fact(first.dtype, None)
@@ -191,15 +195,15 @@ class Sizes:
             return None
         constant = all(fact is None or fact.constant is not None for fact in operands)
         try:
-            runs = [run(call, [_array(fact, i) for fact in operands]) for i in range(1 if constant else READINGS)]
+            runs = [run_call(call, [_array(fact, i) for fact in operands]) for i in range(1 if constant else READINGS)]
         except Exception:  # not an operator of this kind after all
             return None
         runs *= READINGS // len(runs)
         if not all(isinstance(array, np.ndarray) for arrays in runs for array in arrays):
             return None
-        known = None if constant else _known(call, operands)
+        masks = None if constant else _static_masks(call, operands)
         return [
-            _fact(arrays, True if constant else known[i] if known else False)
+            _fact(arrays, True if constant else masks[i] if masks else False)
             for i, arrays in enumerate(zip(*runs, strict=True))
         ]
 
@@ -219,9 +223,9 @@ class Sizes:
     def _product(self, sizes: tuple[int, ...]) -> str | None:
         """A number times some symbols that the sizes are, in every reading."""
         factors = {
-            name: known
-            for name, known in self.symbols.items()
-            if all(size % one == 0 for size, one in zip(sizes, known, strict=True)) and len(set(known)) > 1
+            name: values
+            for name, values in self.symbols.items()
+            if all(size % one == 0 for size, one in zip(sizes, values, strict=True)) and len(set(values)) > 1
         }
         for count in (1, 2, 3):
             for names in combinations(factors, count):
@@ -233,13 +237,13 @@ class Sizes:
         return None
 
     def _named(self, sizes: tuple[int, ...]) -> str:
-        """A symbol of its own."""
+        """A new symbol for an axis that has these sizes."""
         name = fresh(f"u{len(self.symbols)}", set(self.symbols))
         self.symbols[name] = sizes
         return name
 
 
-def _check_elements(name: str, operand: Known, result: Known) -> None:
+def _check_elements(name: str, operand: TensorInfo, result: TensorInfo) -> None:
     """Refuse a Reshape to another number of elements, which onnx infers without a word."""
     old, new = operand.shape, result.shape
     if old is None or new is None or None in (*old, *new):
@@ -248,7 +252,7 @@ def _check_elements(name: str, operand: Known, result: Known) -> None:
         raise ReadingError(f"{name} (Reshape): {'x'.join(map(str, old))} does not become {'x'.join(map(str, new))}")
 
 
-def _check_windows(name: str, operand: Known, result: Known) -> None:
+def _check_windows(name: str, operand: TensorInfo, result: TensorInfo) -> None:
     """Refuse windows larger than what they slide over, of which onnx infers that nothing is left; it does not run."""
     if 0 in (result.shape or ()) and 0 not in (operand.shape or ()):
         raise ReadingError(f"{name}: nothing is left of its operand")
@@ -269,9 +273,9 @@ def _computable(call: Call, operands: Sequence[Fact | None]) -> bool:
     return bool(shapes) and all(shape is None or prod(size or 1 for size in shape) <= limit for shape in shapes)
 
 
-def _reading(fact: Fact, reading: int) -> Known:
+def _reading(fact: Fact, reading: int) -> TensorInfo:
     array = None if fact.arrays is None else fact.arrays[reading]
-    return Known(fact.dtype, None if fact.shapes is None else fact.shapes[reading], array)
+    return TensorInfo(fact.dtype, None if fact.shapes is None else fact.shapes[reading], array)
 
 
 def _array(fact: Fact | None, reading: int) -> Array | None:
@@ -288,17 +292,17 @@ def _shape_of(call: Call, operand: Fact) -> Fact:
     return _fact(arrays, np.array(static[bounds], bool))
 
 
-def _fact(arrays: Sequence[Array], known: Any) -> Fact:
+def _fact(arrays: Sequence[Array], static: Any) -> Fact:
     """Elements that need not have the same shape in all readings; those that do not are unknown."""
     dtype = onnx_ir.DataType.from_numpy(arrays[0].dtype).value
     same = len({array.shape for array in arrays}) == 1
-    mask = np.broadcast_to(np.asarray(known if same else False, bool), arrays[0].shape)
+    mask = np.broadcast_to(np.asarray(static if same else False, bool), arrays[0].shape)
     return Fact(dtype, tuple(array.shape for array in arrays), tuple(arrays), mask)
 
 
-def _known(call: Call, operands: Sequence[Fact | None]) -> list[Array] | None:
-    """For every result which of its elements are known; None where all depend on everything."""
-    masks = [None if fact is None else fact.known for fact in operands]
+def _static_masks(call: Call, operands: Sequence[Fact | None]) -> list[Array] | None:
+    """For every result a mask of the elements that no input changes; None where all depend on everything."""
+    masks = [None if fact is None else fact.static_mask for fact in operands]
     if any(mask is None and fact is not None for mask, fact in zip(masks, operands, strict=True)):
         return None
     if call.op in _ELEMENTWISE:
@@ -308,8 +312,10 @@ def _known(call: Call, operands: Sequence[Fact | None]) -> list[Array] | None:
     data = len(operands) if call.op == "Concat" else 1
     if any(mask is not None and not mask.all() for mask in masks[data:]):
         return None
-    moved = [None if mask is None else mask.astype(np.int64) for mask in masks[:data]]
-    return [array.astype(bool) for array in run(call, [*moved, *(_array(fact, 0) for fact in operands[data:])])]
+    data_masks = [None if mask is None else mask.astype(np.int64) for mask in masks[:data]]
+    return [
+        array.astype(bool) for array in run_call(call, [*data_masks, *(_array(fact, 0) for fact in operands[data:])])
+    ]
 
 
 # Sizes for dynamic axes

@@ -11,7 +11,7 @@ from graphclone.clones.clone import Clone
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
 from graphclone.formats.onnx.format import onnx_format
-from graphclone.formats.onnx.reader import trace
+from graphclone.formats.onnx.reader import read_graph
 from graphclone.graph.ir import Graph
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline.conditions import CLONED
@@ -46,7 +46,7 @@ class OnnxSource:
     @property
     def _graph(self) -> Graph:
         shapes: dict[str, Any] = {port: getattr(item, "shape", item) for port, item in self.inputs.items()}
-        return trace(self.path, name=self.title, shapes=shapes)
+        return read_graph(self.path, name=self.title, shapes=shapes)
 
     @collector.seldom()
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:

@@ -71,7 +71,7 @@ def to_array(tensor: torch.Tensor, dtype: onnx_ir.DataType | None = None) -> Arr
 
 
 @dataclass(frozen=True, eq=False)
-class StoredTensor:
+class OnnxTensor:
     """An initializer in an ONNX file.
 
     Attributes:

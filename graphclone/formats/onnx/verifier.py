@@ -19,8 +19,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
-from graphclone.formats.onnx.reading import read
-from graphclone.formats.onnx.saving import write
+from graphclone.formats.onnx.reading import read_facts
+from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.state import State
@@ -54,18 +54,18 @@ def verify_onnx_model(state: State, options: Options, inputs: Given) -> Report:
     """
     check_provider(options.provider)
     with torch.no_grad():
-        verification = _Verification(state, options, inputs)
+        verification = _FileVerification(state, options, inputs)
         return run_steps(state.graph.name, verification.steps(), verification.inputs, options.progress)
 
 
-class _Verification:
+class _FileVerification:
     """The checks of the clone of a file, and what several of them need."""
 
     def __init__(self, state: State, options: Options, given: Given) -> None:
         self.state = state
         self.options = options
         self.given = given
-        self.samples: list[Sample] = []
+        self.samples: list[FileSample] = []
         self.truths: Truths | None = None
 
     def steps(self) -> tuple[Step, ...]:
@@ -81,38 +81,40 @@ class _Verification:
         return [f"{shapes_of(s.feeds)} (seed {self.options.seed + i})" for i, s in enumerate(self.samples)]
 
     def static(self) -> Check:
-        check = check_static(self.state)
+        check = check_shapes(self.state)
         if check.ok:
             o = self.options
-            self.samples = draw_samples(self.state, o.provider, o.sets, o.seed, self.given, exact=o.exact)
+            self.samples = file_samples(self.state, o.provider, o.sets, o.seed, self.given, exact=o.exact)
         return check
 
     def exact(self) -> Check:
-        check, self.truths = check_exact(self.state, self.samples)
+        check, self.truths = check_values(self.state, self.samples)
         return check
 
     def onnx(self) -> Check:
-        return check_onnx(self.state, self.samples, self.truths, self.options.provider, self.options.onnx)
+        return check_outputs(self.state, self.samples, self.truths, self.options.provider, self.options.onnx)
 
 
 @dataclass(frozen=True)
-class Sample:
+class FileSample:
     """What ONNX Runtime makes of the source on one input set.
 
     Attributes:
         feeds: the input set.
         inputs: the same as tensors, in the order of the graph's inputs.
         own: the outputs.
-        moved: the outputs with weights that are a rounding off, several times.
+        shaken_outputs: the outputs with weights that are a rounding off, several times.
     """
 
     feeds: Feeds
     inputs: Sequence[torch.Tensor]
     own: Feeds
-    moved: Sequence[Feeds]
+    shaken_outputs: Sequence[Feeds]
 
 
-def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool) -> list[Sample]:
+def file_samples(
+    state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool
+) -> list[FileSample]:
     """Input sets that the source accepts, with what it gives for them.
 
     ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64 they are none.
@@ -122,7 +124,7 @@ def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: 
     """
     origin = state.graph.origin_as(Origin)
     source = Session(origin.path, provider)
-    known = origin.reading.assignment if origin.reading.refused else {}
+    known_sizes = origin.reading.assignment if origin.reading.refused else {}
     names = [value.name for value in state.graph.inputs]
 
     def holds(feeds: Feeds) -> bool:
@@ -133,34 +135,34 @@ def draw_samples(state: State, provider: Provider, sets: int, seed: int, given: 
         except ExecutionError:
             return True
 
-    drawn = list(DrawnInputs(source, known=known, given=given, holds=holds).draw(sets, seed))
+    input_sets = list(DrawnInputs(source, known_sizes=known_sizes, given=given, holds=holds).draw(sets, seed))
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        moved = shaken_runs(origin.path, Path(folder) / "shaken.onnx", drawn, provider, seed)
+        shaken_outputs = shaken_runs(origin.path, Path(folder) / "shaken.onnx", input_sets, provider, seed)
     return [
-        Sample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
-        for feeds, others in zip(drawn, moved, strict=True)
+        FileSample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
+        for feeds, others in zip(input_sets, shaken_outputs, strict=True)
     ]
 
 
 def _written(state: State, path: Path) -> Path:
-    write(to_model(state), path)
+    write_model(to_model(state), path)
     return path
 
 
-def check_static(state: State) -> Check:
+def check_shapes(state: State) -> Check:
     """Every tensor of the clone, as onnx infers its shape, has the shape that was predicted."""
     origin = state.graph.origin_as(Origin)
     try:
-        reading = read(to_model(state), state.graph.name, origin.reading.assignment)
+        reading = read_facts(to_model(state), state.graph.name, origin.reading.assignment)
     except GraphcloneError as refusal:
         first = Deviation("the clone", "", "", float("inf"), str(refusal))
         return Check("static", False, str(first), first=first)
-    found = {value.name: fact.shape for value, fact in reading.facts.items()}
-    values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in found]
+    shapes = {value.name: fact.shape for value, fact in reading.facts.items()}
+    values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in shapes]
     for value in values:
-        if found[value.name] != value.shape:
+        if shapes[value.name] != value.shape:
             assert value.producer is not None
-            detail = f"shape {found[value.name]}, predicted {value.shape}"
+            detail = f"shape {shapes[value.name]}, predicted {value.shape}"
             first = Deviation.at(value.producer, value.name, float("inf"), detail)
             return Check("static", False, str(first), first=first)
     return Check("static", True, f"all {len(values)} values have the predicted shape", {"values": len(values)})
@@ -170,7 +172,7 @@ Truths = Sequence[Sequence[torch.Tensor]]
 """What the source returns in float64, for every sample."""
 
 
-def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths | None]:
+def check_values(state: State, samples: Sequence[FileSample]) -> tuple[Check, Truths | None]:
     """Every value in float64, on two input sets, and once with other weights.
 
     Returns:
@@ -181,19 +183,19 @@ def check_exact(state: State, samples: Sequence[Sample]) -> tuple[Check, Truths 
         return _not_exact(f"{count:,} parameters are too many to run in float64"), None
     runs = [(sample.inputs, lifted_tensor) for sample in samples[:2]]
     runs.append((samples[0].inputs, perturbed))
-    found: list[Lockstep] = []
+    lockstep: list[Lockstep] = []
     try:
         truths = [_truth(state, sample.inputs) for sample in samples]
         for sample, truth in zip(samples, truths, strict=True):
             if reason := _disagreement(state, sample, truth):
                 return _not_exact(reason), None
         for inputs, read in runs:
-            found.append(run_lockstep(state, inputs, read=read))
-            if found[-1].first is not None:
+            lockstep.append(run_lockstep(state, inputs, read=read))
+            if lockstep[-1].first is not None:
                 break
     except ExecutionError as refusal:
         return _not_exact(str(refusal)), None
-    return exact_check(found), truths
+    return exact_check(lockstep), truths
 
 
 def _parameters(state: State) -> int:
@@ -209,7 +211,7 @@ def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
 
 
-def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -> str:
+def _disagreement(state: State, sample: FileSample, truth: Sequence[torch.Tensor]) -> str:
     """Where the reference computes another function than ONNX Runtime does, on the source; empty if nowhere.
 
     Its float64 is then no truth to measure rounding against, and that both agree with it proves nothing. What ONNX
@@ -225,12 +227,14 @@ def _disagreement(state: State, sample: Sample, truth: Sequence[torch.Tensor]) -
         return reason
 
 
-def _departure(state: State, sample: Sample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
+def _departure(state: State, sample: FileSample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
     """The first output that is farther from its truth than rounding explains."""
     for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
-        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.moved)
-        found = noise_floor(name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype)
-        floor = replace(found, source=rounding)
+        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.shaken_outputs)
+        measured = noise_floor(
+            name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype
+        )
+        floor = replace(measured, source=rounding)
         if floor.allows(REFERENCE_SLACK) is False:
             off = f"{floor.clone:.1e} off, where rounding makes {floor.source:.1e}"
             return f"the reference does not compute what ONNX Runtime does with the source: {name} is {off}"
@@ -241,8 +245,8 @@ def _of(outputs: Feeds, name: str) -> torch.Tensor:
     return lifted(to_torch(outputs[name]))
 
 
-def check_onnx(
-    state: State, samples: Sequence[Sample], truths: Truths | None, provider: Provider, onnx: bool | Path
+def check_outputs(
+    state: State, samples: Sequence[FileSample], truths: Truths | None, provider: Provider, onnx: bool | Path
 ) -> Check:
     """Compare the outputs on every input set with what rounding makes of the source's."""
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
@@ -263,15 +267,15 @@ def check_onnx(
 
 
 def _compared(
-    state: State, wide: Session, sample: Sample, truths: Sequence[torch.Tensor] | None
+    state: State, wide: Session, sample: FileSample, truths: Sequence[torch.Tensor] | None
 ) -> Iterator[NoiseFloor]:
     """The errors of all outputs on one input set: against float64 where that is known, else against the source."""
     widened = zip(state.graph.inputs, widened_inputs(state, sample.inputs), strict=True)
-    found = wide.run({value.name: to_array(tensor) for value, tensor in widened})
+    clone_outputs = wide.run({value.name: to_array(tensor) for value, tensor in widened})
     maps = Maps(state, sample.inputs)
     for index, (name, value) in enumerate(output_tensors(state.graph)):
-        expected, got = _of(sample.own, name), to_torch(found[name])
+        expected, got = _of(sample.own, name), to_torch(clone_outputs[name])
         truth = expected if truths is None else truths[index]
-        moved = [_of(other, name) for other in sample.moved]
+        shaken_outputs = [_of(other, name) for other in sample.shaken_outputs]
         clone = (maps.widened(value, truth), lifted(got))
-        yield rounding_floor(name, truth, [expected, *moved], clone, got.dtype)
+        yield rounding_floor(name, truth, [expected, *shaken_outputs], clone, got.dtype)

@@ -16,10 +16,10 @@ import onnx_ir
 
 from graphclone.algebra.recipes import Widening
 from graphclone.formats.onnx.control import captured
-from graphclone.formats.onnx.dialect import Given, Place, Target, frozen
+from graphclone.formats.onnx.dialect import InputPlace, LiteralType, Target, frozen
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.sizes import Fact
-from graphclone.formats.onnx.tensors import StoredTensor, data_type, to_array
+from graphclone.formats.onnx.tensors import OnnxTensor, data_type, to_array
 from graphclone.graph.ir import Initializer, Node, Operand, Value
 from graphclone.graph.names import fresh
 from graphclone.pipeline.state import State
@@ -75,15 +75,15 @@ class _Writer:
     # Initializers
 
     def initializer(self, initializer: Initializer) -> None:
-        """Put widened data in place of the source's; readers that share it by chance share the result likewise."""
+        """Put widened data in place of the source's; readers that share the source's share the widened, too."""
         recipe = self.state.recipes[initializer.value]
-        known = self.values[initializer.name]
+        stored_value = self.values[initializer.name]
         if recipe.identity:
             return
-        stored = initializer.tensor.source if isinstance(initializer.tensor, StoredTensor) else None
+        stored = initializer.tensor.source if isinstance(initializer.tensor, OnnxTensor) else None
         key = (id(stored or initializer.tensor), replace(recipe, name=""))
         if key not in self.widened:
-            self.widened[key] = self.widen(initializer, recipe, known)
+            self.widened[key] = self.widen(initializer, recipe, stored_value)
         self.values[initializer.name] = self.widened[key]
 
     def shared_unequally(self) -> set[int]:
@@ -92,9 +92,9 @@ class _Writer:
         for initializer in self.state.graph.initializers:
             recipe = replace(self.state.recipes[initializer.value], name="")
             recipes.setdefault(id(self.values[initializer.name]), set()).add(recipe)
-        return {value for value, found in recipes.items() if len(found) > 1}
+        return {value for value, growths in recipes.items() if len(growths) > 1}
 
-    def widen(self, initializer: Initializer, recipe: Widening, known: onnx_ir.Value) -> onnx_ir.Value:
+    def widen(self, initializer: Initializer, recipe: Widening, stored_value: onnx_ir.Value) -> onnx_ir.Value:
         dtype = data_type(initializer.value.dtype)
         lazy = onnx_ir.LazyTensor(
             lambda: onnx_ir.tensor(to_array(widen(initializer.read(), recipe), dtype), dtype),
@@ -102,11 +102,11 @@ class _Writer:
             shape=onnx_ir.Shape(recipe.shape),
             name=initializer.name,
         )
-        if known.name not in self.graph.initializers or id(known) in self.shared:
+        if stored_value.name not in self.graph.initializers or id(stored_value) in self.shared:
             return self.register(initializer.name, lazy)
-        known.const_value = lazy
-        known.shape = onnx_ir.Shape(recipe.shape)
-        return known
+        stored_value.const_value = lazy
+        stored_value.shape = onnx_ir.Shape(recipe.shape)
+        return stored_value
 
     def register(self, name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.Value:
         """A new initializer, named as near to that as can be."""
@@ -143,7 +143,7 @@ class _Writer:
     def begin(self, own: onnx_ir.Node, values: Sequence[Value]) -> None:
         """What a loop begins with and what it scans now; a Loop's first inputs, which count its rounds, stay."""
         counters = 2 if own.op_type == "Loop" else 0
-        places = [index for index, given in enumerate(own.inputs) if given is not None and index >= counters]
+        places = [index for index, operand in enumerate(own.inputs) if operand is not None and index >= counters]
         for index, value in zip(places, values, strict=False):
             if own.inputs[index] is not self.values[value.name]:
                 own.replace_input_with(index, self.values[value.name])
@@ -162,41 +162,41 @@ class _Writer:
         producer = value.producer()
         if producer is not None and producer.graph is body:
             return value
-        made = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.taken))
-        made.outputs[0].name = fresh(f"{value.name}_inside", self.taken)
-        made.outputs[0].type, made.outputs[0].shape = value.type, value.shape
-        body.append(made)
-        return made.outputs[0]
+        identity = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.taken))
+        identity.outputs[0].name = fresh(f"{value.name}_inside", self.taken)
+        identity.outputs[0].type, identity.outputs[0].shape = value.type, value.shape
+        body.append(identity)
+        return identity.outputs[0]
 
     def insert(self, node: Node, target: Target) -> None:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]
-        made = onnx_ir.node(target.op, inputs, domain=target.domain, name=node.name)
+        own = onnx_ir.node(target.op, inputs, domain=target.domain, name=node.name)
         (out,) = node.outputs
-        made.outputs[0].name = fresh(out.name, self.taken)
-        made.outputs[0].dtype = data_type(out.dtype)
-        made.outputs[0].shape = inputs[0].shape
-        self.place(made, inputs[0])
-        self.values[out.name] = made.outputs[0]
+        own.outputs[0].name = fresh(out.name, self.taken)
+        own.outputs[0].dtype = data_type(out.dtype)
+        own.outputs[0].shape = inputs[0].shape
+        self.place(own, inputs[0])
+        self.values[out.name] = own.outputs[0]
 
-    def place(self, made: onnx_ir.Node, source: onnx_ir.Value) -> None:
+    def place(self, node: onnx_ir.Node, source: onnx_ir.Value) -> None:
         """Put a new node right behind what computes a value, and behind others put there before."""
         producer = source.producer()
         graph = (producer.graph if producer is not None else source.graph) or self.graph
         assert isinstance(graph, onnx_ir.Graph)
         anchor = self.cursors.get(producer or graph, producer)
         if anchor is None:
-            graph.insert_before(graph[0], made)
+            graph.insert_before(graph[0], node)
         else:
-            graph.insert_after(anchor, made)
-        self.cursors[producer or graph] = made
+            graph.insert_after(anchor, node)
+        self.cursors[producer or graph] = node
 
     def attributes(self, own: onnx_ir.Node, node: Node, target: Target) -> None:
         for name, kind in target.attributes.items():
-            wanted = node.operands.get(name)
-            given = own.attributes.get(name)
-            if wanted is not None and (given is None or _listed(given.value) != _listed(wanted)):
-                own.attributes[name] = onnx_ir.Attr(name, kind, wanted)
-            elif wanted is None and given is not None:  # respelled without it
+            literal = node.operands.get(name)
+            attribute = own.attributes.get(name)
+            if literal is not None and (attribute is None or _listed(attribute.value) != _listed(literal)):
+                own.attributes[name] = onnx_ir.Attr(name, kind, literal)
+            elif literal is None and attribute is not None:  # respelled without it
                 own.attributes.pop(name)
 
     def inputs(self, own: onnx_ir.Node, node: Node, target: Target) -> None:
@@ -204,31 +204,31 @@ class _Writer:
         if len(operands) > len(own.inputs):
             own.resize_inputs(len(operands))
         for index, (place, operand) in enumerate(operands):
-            if operand is None or (place in target.given and target.literals.get(place) == frozen(operand)):
+            if operand is None or (place in target.literal_types and target.literals.get(place) == frozen(operand)):
                 continue
             value = self.input(place, operand, target, node.name)
             if own.inputs[index] is not value:
                 own.replace_input_with(index, value)
 
-    def input(self, place: Place, operand: Operand, target: Target, reader: str) -> onnx_ir.Value:
+    def input(self, place: InputPlace, operand: Operand, target: Target, reader: str) -> onnx_ir.Value:
         if isinstance(operand, Value) and operand.is_tensor:
             return self.values[operand.name]
         items = operand if isinstance(operand, list) else [operand]
         if any(isinstance(item, Value) for item in items):
-            return self.given(self.packed(items, f"{reader}_{place[0]}"), target.given[place])
-        return self.register(f"{reader}_{place[0]}", onnx_ir.tensor(target.given[place].array(operand)))
+            return self.cast(self.packed(items, f"{reader}_{place[0]}"), target.literal_types[place])
+        return self.register(f"{reader}_{place[0]}", onnx_ir.tensor(target.literal_types[place].array(operand)))
 
     # Sizes
 
-    def given(self, vector: onnx_ir.Value, given: Given) -> onnx_ir.Value:
+    def cast(self, vector: onnx_ir.Value, literal_type: LiteralType) -> onnx_ir.Value:
         """A computed vector of int64 in the type and the shape that its reader expects."""
         name = vector.name or ""
-        if given.dtype != onnx_ir.DataType.INT64:
-            vector = self.computed("Cast", [vector], name, vector, to=given.dtype.value)
-            vector.dtype = given.dtype
-        if not given.shape:
+        if literal_type.dtype != onnx_ir.DataType.INT64:
+            vector = self.computed("Cast", [vector], name, vector, to=literal_type.dtype.value)
+            vector.dtype = literal_type.dtype
+        if not literal_type.shape:
             vector = self.computed("Squeeze", [vector], name, vector)
-            vector.dtype = given.dtype
+            vector.dtype = literal_type.dtype
         return vector
 
     def packed(self, items: Sequence[Operand], name: str) -> onnx_ir.Value:
@@ -269,11 +269,11 @@ class _Writer:
     def computed(
         self, op: str, inputs: Sequence[onnx_ir.Value], name: str, source: onnx_ir.Value, **attributes: int
     ) -> onnx_ir.Value:
-        made = onnx_ir.node(op, inputs, attributes, name=fresh(name, self.taken))
-        made.outputs[0].name = fresh(name, self.taken)
-        made.outputs[0].dtype = onnx_ir.DataType.INT64
-        self.place(made, source)
-        return made.outputs[0]
+        node = onnx_ir.node(op, inputs, attributes, name=fresh(name, self.taken))
+        node.outputs[0].name = fresh(name, self.taken)
+        node.outputs[0].dtype = onnx_ir.DataType.INT64
+        self.place(node, source)
+        return node.outputs[0]
 
     def keep_sizes(self) -> None:
         """Let sizes that are read be those of the source, also where the clone's tensor has grown.
@@ -292,21 +292,21 @@ class _Writer:
     def kept_size(self, fact: Fact, sizes: onnx_ir.Value) -> onnx_ir.Value:
         """Put the source's numbers in place of those that are known; the others are read as before."""
         assert fact.arrays is not None
-        assert fact.known is not None
+        assert fact.static_mask is not None
         name, readers = f"{sizes.name}_source", [(use.node, use.idx) for use in sizes.uses()]
-        if fact.known.all():
-            made = self.register(name, onnx_ir.tensor(fact.arrays[0]))
+        if fact.static_mask.all():
+            source_sizes = self.register(name, onnx_ir.tensor(fact.arrays[0]))
         else:
             parts = [
                 self.register(name, _vector([number]))
-                if known
+                if static
                 else self.computed("Gather", [sizes, self.register(name, _vector([i]))], name, sizes)
-                for i, (number, known) in enumerate(zip(fact.arrays[0].tolist(), fact.known, strict=True))
+                for i, (number, static) in enumerate(zip(fact.arrays[0].tolist(), fact.static_mask, strict=True))
             ]
-            made = self.computed("Concat", parts, name, sizes, axis=0)
+            source_sizes = self.computed("Concat", parts, name, sizes, axis=0)
         for reader, index in readers:
-            reader.replace_input_with(index, made)
-        return made
+            reader.replace_input_with(index, source_sizes)
+        return source_sizes
 
     @cached_property
     def grown(self) -> set[str]:
@@ -319,16 +319,16 @@ class _Writer:
     def outputs(self) -> None:
         """Let the outputs keep their names, whatever computes them now."""
         for index, output in enumerate(self.state.graph.outputs):
-            wanted, own = self.values[output.operand.name], self.graph.outputs[index]
-            if wanted is own:
+            new, own = self.values[output.operand.name], self.graph.outputs[index]
+            if new is own:
                 continue
-            name, wanted.shape, wanted.type = own.name, own.shape, own.type
+            name, new.shape, new.type = own.name, own.shape, own.type
             own.name = fresh(f"{name}_before", self.taken)
-            wanted.name = name
-            self.graph.outputs[index] = wanted
+            new.name = name
+            self.graph.outputs[index] = new
 
     def reshape(self) -> None:
-        """Declare the new sizes."""
+        """Let values declare the sizes that they have grown to."""
         for value in _tensors(self.state.graph):
             own = self.values.get(value.name)
             if own is None or own.shape is None or value.shape is None or len(own.shape) != value.rank:
@@ -409,6 +409,6 @@ def _detach(model: onnx_ir.Model) -> None:
 
 def _lazy(tensor: onnx_ir.ExternalTensor) -> onnx_ir.LazyTensor:
     read: Callable[[], onnx_ir.TensorProtocol] = lambda: onnx_ir.tensor(  # noqa: E731
-        to_array(StoredTensor(tensor).read(), tensor.dtype), tensor.dtype
+        to_array(OnnxTensor(tensor).read(), tensor.dtype), tensor.dtype
     )
     return onnx_ir.LazyTensor(read, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

@@ -29,9 +29,9 @@ class Body:
     @property
     def captured(self) -> list[Value]:
         """What it reads of the graph around it."""
-        made = {value for node in self.nodes for value in node.outputs}
-        read = [*(value for node in self.nodes for value in node.inputs), *values_in(self.results)]
-        return [value for value in dict.fromkeys(read) if value not in made]
+        inside = {value for node in self.nodes for value in node.outputs}
+        reads = [*(value for node in self.nodes for value in node.inputs), *values_in(self.results)]
+        return [value for value in dict.fromkeys(reads) if value not in inside]
 
 
 def bodies(
@@ -44,17 +44,17 @@ def bodies(
         nodes: in order.
         returned: what the graph or the branch returns.
     """
-    found: dict[Node, list[Body]] = {}
+    branches: dict[Node, list[Body]] = {}
     taken: set[Node] = set()
     for condition in [node for node in reversed(nodes) if node.op == "hop.cond"]:
         if condition in taken:  # by a branch of another
             continue
-        found[condition] = []
+        branches[condition] = []
         for branch in BRANCHES:
             own = _own(dialect, nodes, condition, branch, returned)
             taken |= own
-            found[condition].append(Body([node for node in nodes if node in own], condition.operands[branch]))
-    return [node for node in nodes if node not in taken], found
+            branches[condition].append(Body([node for node in nodes if node in own], condition.operands[branch]))
+    return [node for node in nodes if node not in taken], branches
 
 
 def _own(
@@ -65,14 +65,14 @@ def _own(
     foreign = {*values_in(list(returned)), *values_in(list(elsewhere.values()))}
     place = nodes.index(condition)
     foreign.update(value for node in nodes[place + 1 :] for value in node.inputs)
-    wanted = set(values_in(condition.operands[branch]))
+    needs = set(values_in(condition.operands[branch]))
     own: set[Node] = set()
     for node in reversed(nodes[:place]):
         if dialect.mutates(node):
             break
-        if wanted.intersection(node.outputs) and foreign.isdisjoint(node.outputs):
+        if needs.intersection(node.outputs) and foreign.isdisjoint(node.outputs):
             own.add(node)
-            wanted.update(node.inputs)
+            needs.update(node.inputs)
         else:
             foreign.update(node.inputs)
     return own

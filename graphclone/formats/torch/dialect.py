@@ -112,8 +112,8 @@ def _shared(node: Node) -> Iterator[Value]:
     except Exception:  # whatever the op raises for want of data, or at a size that is computed
         yield from tensors
         return
-    found = [result for result in results if isinstance(result, torch.Tensor)]
-    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in found))  # type: ignore[attr-defined]
+    outputs = [result for result in results if isinstance(result, torch.Tensor)]
+    yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in outputs))  # type: ignore[attr-defined]
 
 
 def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -68,12 +68,13 @@ def export_alike(
     """
     search = _Search(modules, (args, dict(kwargs)))
     for strict in (False, True):
-        if (found := search.run(dynamic=dynamic, strict=strict)) is not None:
-            return found
+        if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
+            return programs
     raise search.refusal()
 
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Inputs of a module, positional and by name."""
 
 
 class _Search:
@@ -91,12 +92,12 @@ class _Search:
         """What the first attempt that succeeds gives."""
         for inputs, varying in self.attempts() if dynamic else [(self.given, None), (self.given, False)]:
             try:
-                found = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
+                programs = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
             except Exception as error:  # torch.export raises whatever the model's own code raises
                 self.reason = self.reason or one_line(error)
                 continue
-            if all(self.holds(exported) for exported in found):
-                return [replace(exported, failure=self.reason) for exported in found]
+            if all(self.holds(exported) for exported in programs):
+                return [replace(exported, failure=self.reason) for exported in programs]
         return None
 
     def attempts(self) -> Iterator[tuple[Inputs, bool | None]]:

@@ -65,8 +65,8 @@ class Condition:
     def function(self, names: Sequence[str], namespace: Mapping[str, Any] = SYMPY_INTERP) -> Callable[..., Any]:
         """The condition as a function of the inputs."""
         code = f"lambda {', '.join(names)}: {self.text}"
-        made: Callable[..., Any] = eval(code, dict(namespace))  # noqa: S307 (torch's own printer wrote the text)
-        return made
+        predicate: Callable[..., Any] = eval(code, dict(namespace))  # noqa: S307 (torch's own printer wrote the text)
+        return predicate
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Guards:
                     yield position, axis
 
     def without(self, doubt: Doubt) -> Guards:
-        """The same, a doubt being settled: the trace holds there."""
+        """The guards with a doubt settled: the trace holds there."""
         return replace(self, doubts=tuple(other for other in self.doubts if other is not doubt))
 
 
@@ -206,7 +206,7 @@ def decisions() -> Iterator[list[Decision]]:
     torch.export has no hook for that, and those it answers from its own assumptions leave no guard. What torch asks
     itself, about strides above all, does not count: it changes how something is computed, never what.
     """
-    found: list[Decision] = []
+    questions: list[Decision] = []
     original: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__
 
     def ask(question: torch.SymBool) -> bool:
@@ -215,12 +215,12 @@ def decisions() -> Iterator[list[Decision]]:
         frame = sys._getframe(1)
         file = frame.f_code.co_filename
         if not file.startswith(_TORCH) or file.startswith(_TORCH_MODULES):
-            found.append(Decision(expression, answer, f"{Path(file).name}:{frame.f_lineno}"))
+            questions.append(Decision(expression, answer, f"{Path(file).name}:{frame.f_lineno}"))
         return answer
 
     torch.SymBool.__bool__ = ask  # type: ignore[method-assign]
     try:
-        yield found
+        yield questions
     finally:
         torch.SymBool.__bool__ = original  # type: ignore[method-assign]
 
@@ -311,8 +311,8 @@ class _SizeReader:
     def sliced(self) -> Iterator[sympy.Basic]:
         """How long a slice is depends on the size; the trace took for granted that it was not 1."""
         for node in self.program.graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor):
-            given: list[Any] = [*node.args, *_SLICE[len(node.args) :]]
-            source, dim, *bounds = given
+            arguments: list[Any] = [*node.args, *_SLICE[len(node.args) :]]
+            source, dim, *bounds = arguments
             size, length = (of.meta["val"].shape[dim] for of in (source, node))
             if isinstance(size, torch.SymInt) and all(bound is None or isinstance(bound, int) for bound in bounds):
                 single = dict.fromkeys(size.node.expr.free_symbols, sympy.Integer(1))

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example import Example
-from graphclone.formats.torch.export import Exported, input_leaves
+from graphclone.formats.torch.export import Exported, Inputs, input_leaves
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
 from graphclone.runtime.drawing import drawn_like
 from graphclone.runtime.maps import widened_inputs
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""Inputs of a module, positional and by name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def example_tensors(graph: Graph, example: Example) -> tuple[torch.Tensor, ...]:
     return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
 
-def call_with(graph: Graph, example: Example, tensors: Iterable[torch.Tensor]) -> Call:
+def call_with(graph: Graph, example: Example, tensors: Iterable[torch.Tensor]) -> Inputs:
     """The example inputs with other tensors in place of theirs, positional and by name.
 
     Args:
@@ -80,7 +76,7 @@ def call_with(graph: Graph, example: Example, tensors: Iterable[torch.Tensor]) -
     return tuple(positional), dict(named)
 
 
-def clone_examples(state: State, example: Example) -> Call:
+def clone_examples(state: State, example: Example) -> Inputs:
     """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
     tensors = widened_inputs(state, example_tensors(state.graph, example))
     return call_with(state.graph, example, tensors)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.saving import write
+from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export_onnx import to_onnx
 from graphclone.formats.torch.input_sets import clone_examples
@@ -72,13 +72,13 @@ def check_onnx(
 def _source_session(state: State, example: Example, path: Path, provider: Provider) -> Session:
     source = state.source
     module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
-    write(to_onnx(source, module, example.args, example.kwargs), path)
+    write_model(to_onnx(source, module, example.args, example.kwargs), path)
     return Session(path, provider)
 
 
 def _export(state: State, example: Example, tensors: Mapping[Value, torch.Tensor], path: Path) -> Path:
     args, kwargs = clone_examples(state, example)
-    write(to_onnx(state.graph, to_module(state.graph, tensors), args, kwargs), path)
+    write_model(to_onnx(state.graph, to_module(state.graph, tensors), args, kwargs), path)
     return path
 
 

@@ -73,7 +73,7 @@ def trace_module(
 def trace_alike(
     modules: Mapping[str, torch.nn.Module], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
 ) -> list[Graph]:
-    """Trace several modules on the same inputs, of the same sizes; see ``trace``.
+    """Trace several modules on the same inputs, of the same sizes; see ``trace_module``.
 
     Args:
         modules: by the names that messages call them.
@@ -83,8 +83,8 @@ def trace_alike(
     Raises:
         GraphcloneError: torch.export refuses one of them.
     """
-    found = export_alike(modules, tuple(args), dict(kwargs or {}))
-    return [from_exported(exported, name) for exported, name in zip(found, modules, strict=True)]
+    programs = export_alike(modules, tuple(args), dict(kwargs or {}))
+    return [from_exported(exported, name) for exported, name in zip(programs, modules, strict=True)]
 
 
 def from_exported(exported: Exported, name: str) -> Graph:
@@ -104,8 +104,8 @@ def from_exported(exported: Exported, name: str) -> Graph:
 def _fixed(value: Value, *, single: bool) -> list[str]:
     """The axes of an input that should be dynamic and are not, with their sizes; of a size of 1 only if it is asked."""
     sizes = list(enumerate(value.shape or ()))
-    wanted = sizes[:1] if value.is_float else sizes
-    fixed = ((axis, size) for axis, size in wanted if axis not in value.dynamic and (single or size != 1))
+    candidates = sizes[:1] if value.is_float else sizes
+    fixed = ((axis, size) for axis, size in candidates if axis not in value.dynamic and (single or size != 1))
     return [f"{value.name} axis {axis} = {size}" for axis, size in fixed]
 
 
@@ -210,9 +210,9 @@ class _ProgramImporter:
 
     def condition(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
         """Read both branches, and after them the choice between what they return."""
-        wanted, then, otherwise, args = (*node.args, *node.kwargs.values())
+        predicate, then, otherwise, args = (*node.args, *node.kwargs.values())
         results = [self.region(getattr(fx, str(branch.target)), args) for branch in (then, otherwise)]  # type: ignore[union-attr, arg-type]
-        operands = {"cond": self.operand(wanted), "then_branch": results[0], "else_branch": results[1]}
+        operands = {"cond": self.operand(predicate), "then_branch": results[0], "else_branch": results[1]}
         self.values[node] = self.append(node, operands)
 
     def append(self, fx_node: torch.fx.Node, operands: dict[str, Operand]) -> Operand:

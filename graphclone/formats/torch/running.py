@@ -16,7 +16,7 @@ from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 
 SEED = 0
-"""Of the global generator before every run, so that a model that draws numbers draws the same ones."""
+"""The seed of the global generator before every run, so that a model that draws numbers draws the same ones."""
 
 
 class RunError(GraphcloneError):
@@ -53,10 +53,10 @@ def run_module(
             for _ in range(calls):
                 positional, named = call_with(graph, example, [tensor.clone() for tensor in tensors])
                 torch.manual_seed(SEED)
-                found = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
+                leaves = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
         except Exception as error:  # whatever the module raises
             raise RunError(f"{graph.name} cannot be run: {type(error).__name__}: {first_line(error)}") from error
-    return list(_returned(graph, found))
+    return list(_returned(graph, leaves))
 
 
 def _held(leaf: Any) -> Any:
@@ -64,10 +64,10 @@ def _held(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
-def _returned(graph: Graph, found: Sequence[Any]) -> Iterator[torch.Tensor]:
-    if len(found) != len(graph.outputs):
-        raise RunError(f"{graph.name} returns {len(found)} things, its trace {len(graph.outputs)}")
-    for output, leaf in zip(graph.outputs, found, strict=True):
+def _returned(graph: Graph, leaves: Sequence[Any]) -> Iterator[torch.Tensor]:
+    if len(leaves) != len(graph.outputs):
+        raise RunError(f"{graph.name} returns {len(leaves)} things, its trace {len(graph.outputs)}")
+    for output, leaf in zip(graph.outputs, leaves, strict=True):
         is_value = isinstance(output.operand, Value)
         if is_value and output.operand.is_tensor != isinstance(leaf, torch.Tensor):
             raise RunError(f"{graph.name}: {output.name} is a {type(leaf).__name__}, but not in its trace")

@@ -59,8 +59,8 @@ def draw_samples(state: State, example: Example, sets: int, seed: int) -> Iterat
     examples = example_tensors(source, example)
     yield take_sample(state, example, InputSet(examples))
     for index in range(1, sets):
-        tried = candidates(source, examples, index, seed + index)
-        accepted = (sample for inputs in tried if (sample := _maybe_sample(state, example, inputs)) is not None)
+        input_sets = candidates(source, examples, index, seed + index)
+        accepted = (sample for inputs in input_sets if (sample := _maybe_sample(state, example, inputs)) is not None)
         if (sample := next(accepted, None)) is not None:
             yield sample
 
@@ -95,14 +95,14 @@ def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
         module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)
     draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
-    moved = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(SHAKES)]
+    shaken_outputs = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(SHAKES)]
     if draws:
         exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
     else:
         lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
         exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
         exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
-    noise = [max(error(truth, run[i]) for run in (own, *moved)) for i, truth in enumerate(exact)]
+    noise = [max(error(truth, run[i]) for run in (own, *shaken_outputs)) for i, truth in enumerate(exact)]
     return Sample(inputs, own, exact, noise, module, draws)
 
 

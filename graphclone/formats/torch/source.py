@@ -94,12 +94,12 @@ class FunctionSource:
             GraphcloneError: it cannot be made, or is no model.
         """
         try:
-            made = self.make()
+            result = self.make()
         except GraphcloneError:
             raise
         except Exception as error:  # it is the user's own code
             raise GraphcloneError(f"{self.name}: building the model failed: {one_line(error)}") from error
-        return _checked(self.name, made)
+        return _checked(self.name, result)
 
     def _built(self) -> ModuleSource:
         return ModuleSource(self.name, *self.build())
@@ -125,12 +125,12 @@ class FunctionSource:
         return self._built().clone(request, passes=passes, after=after)
 
 
-def _checked(name: str, made: Any) -> Built:
+def _checked(name: str, result: Any) -> Built:
     """What a function returned, if it is a model with its inputs."""
     expected = "expected (module, args) or (module, args, kwargs)"
-    if not isinstance(made, tuple) or len(made) not in (2, 3):
-        raise GraphcloneError(f"{name}: not a model: {expected}, got {_described(made)}")
-    module, args, kwargs = (*made, {})[:3]
+    if not isinstance(result, tuple) or len(result) not in (2, 3):
+        raise GraphcloneError(f"{name}: not a model: {expected}, got {_described(result)}")
+    module, args, kwargs = (*result, {})[:3]
     if not isinstance(module, nn.Module):
         raise GraphcloneError(f"{name}: not a model: {expected}, but the module is {_described(module)}")
     if not isinstance(args, tuple | list):

@@ -40,9 +40,9 @@ def check_static(state: State, examples: Sequence[torch.Tensor]) -> Check:
     try:
         for node, results in _fake_run(state, examples):
             pairs = zip(node.outputs, results, strict=True)
-            found = [_wrong(state, node, value, r) for value, r in pairs if _has_shape(r)]
-            checked += len(found)
-            first = first or next(filter(None, found), None)
+            deviations = [_wrong(state, node, value, r) for value, r in pairs if _has_shape(r)]
+            checked += len(deviations)
+            first = first or next(filter(None, deviations), None)
     except ExecutionError as error:
         if not isinstance(error.__cause__, _DEPENDS_ON_DATA):
             first = first or Deviation.at(error.node, _first_output(error.node), float("inf"), error.reason)

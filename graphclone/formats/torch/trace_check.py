@@ -98,11 +98,11 @@ def check_into(state: State, wide: torch.nn.Module, example: Example, samples: S
     weights, measured = state_dict(state), []
     for sample in samples:
         try:
-            found = run_module(wide, state.graph, example, sample.inputs.tensors, weights)
+            wide_outputs = run_module(wide, state.graph, example, sample.inputs.tensors, weights)
         except RunError as error:
             first = Deviation(INTO, "", "", float("inf"), f"{error}, on {sample.inputs}")
             return Check(INTO, False, str(first), first=first)
-        measured.append(compare(state, sample, sample.own, found))
+        measured.append(compare(state, sample, sample.own, wide_outputs))
     return judge(INTO, measured)
 
 

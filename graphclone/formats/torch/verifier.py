@@ -149,12 +149,12 @@ def check_noise(state: State, tensors: Mapping[Value, torch.Tensor], samples: Se
             first = Deviation.at(error.node, error.node.name, float("inf"), error.reason)
             return Check(name, False, str(first), first=first)
         measured.append(compare(state, sample, sample.own, wide))
-    found = (_locate(state, tensors, sample.inputs.tensors) for sample in samples)
-    return judge(name, measured, lambda: next(filter(None, found), None))
+    deviations = (_locate(state, tensors, sample.inputs.tensors) for sample in samples)
+    return judge(name, measured, lambda: next(filter(None, deviations), None))
 
 
 def _copied(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> Lazy:
-    """The same data for a run that may write into it."""
+    """Copies of tensors, for a run that may write into them."""
     return Lazy(graph, lambda initializer: tensors[initializer.value].clone())
 
 
@@ -183,6 +183,6 @@ def _floors(
         for value, a, truth, b in zip(node.outputs, ours, truths, theirs, strict=True):
             match = by_name.get(value.name)
             if match is not None and comparable(state, match, a):
-                known = reference(truth, a)
-                floor = noise_floor(value.name, (known, a), (maps.rescaled(match, known), b))
+                exact_value = reference(truth, a)
+                floor = noise_floor(value.name, (exact_value, a), (maps.rescaled(match, exact_value), b))
                 yield floor, Deviation.at(node, value.name, floor.clone, str(floor))

@@ -16,16 +16,16 @@ def weightless(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> t
         module: to be copied.
         mode: of its fake weights.
     """
-    made = copy.deepcopy(module)
-    _fill_tables(made)
+    duplicate = copy.deepcopy(module)
+    _fill_tables(duplicate)
     swap: dict[int, torch.Tensor] = {}
     with mode or FakeTensorMode():
-        for owner in made.modules():
+        for owner in duplicate.modules():
             for held in (owner._parameters, owner._buffers):
                 for name, tensor in held.items():
                     if tensor is not None and tensor.is_meta:
                         held[name] = swap.setdefault(id(tensor), _fake(tensor))  # type: ignore[assignment]
-    return made
+    return duplicate
 
 
 def _fill_tables(module: Any) -> None:
@@ -46,5 +46,5 @@ def _fill_tables(module: Any) -> None:
 
 
 def _fake(tensor: torch.Tensor) -> torch.Tensor:
-    made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-    return torch.nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else made
+    data = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return torch.nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else data

@@ -152,9 +152,9 @@ def _conditional(
     modules = []
     for kind, branch in zip(BRANCHES, branches, strict=True):
         inner_root, inner = torch.nn.Module(), torch.fx.Graph()
-        known = {value: inner.placeholder(f"captured_{i}") for i, value in enumerate(captured)}
-        _calls(inner_root, inner, graph, branch.nodes, branch.results, known)
-        inner.output(tuple(_own_memory(graph, inner, branch, result, known) for result in branch.results))
+        inner_nodes = {value: inner.placeholder(f"captured_{i}") for i, value in enumerate(captured)}
+        _calls(inner_root, inner, graph, branch.nodes, branch.results, inner_nodes)
+        inner.output(tuple(_own_memory(graph, inner, branch, result, inner_nodes) for result in branch.results))
         name = f"{node.name}_{kind}"
         root.add_module(name, torch.fx.GraphModule(inner_root, inner))
         modules.append(fx_graph.get_attr(name))
@@ -162,10 +162,10 @@ def _conditional(
 
 
 def _own_memory(
-    graph: Graph, inner: torch.fx.Graph, branch: Body, result: Operand, known: Mapping[Value, torch.fx.Node]
+    graph: Graph, inner: torch.fx.Graph, branch: Body, result: Operand, nodes: Mapping[Value, torch.fx.Node]
 ) -> Any:
     """What a branch returns, which may not lie in the memory of what it was given."""
-    returned = _argument(result, known)
+    returned = _argument(result, nodes)
     if not isinstance(result, Value) or not result.is_tensor:
         return returned
     if result.producer in branch.nodes and not graph.dialect.aliases(result.producer):

@@ -109,7 +109,7 @@ def widened(case: Case, seed: int, kind: Kind) -> State:
 @pytest.mark.parametrize("case", [case for case in CASES if case.kernel], ids=str)
 def test_implementation_agrees_with_kernel(case: Case) -> None:
     expected = session(model(case)).run(None, feeds(case))
-    results = ops.run(call(case), [lifted(array) for array in case.inputs])
+    results = ops.run_call(call(case), [lifted(array) for array in case.inputs])
     for a, b in zip(expected, results, strict=True):
         assert a.shape == b.shape
         if a.dtype == np.float32:
@@ -164,7 +164,7 @@ def between(case: Case) -> onnx.ModelProto:
     proto = model(case)
     graph, x = proto.graph, case.inputs[0]
     assert x is not None
-    width = ops.run(call(case), [lifted(array) for array in case.inputs])[0].shape[-1]
+    width = ops.run_call(call(case), [lifted(array) for array in case.inputs])[0].shape[-1]
     summed = onnx.helper.make_node("ReduceSum", ["summands", "last"], ["i0"], keepdims=0)
     normed = onnx.helper.make_node("SimplifiedLayerNormalization", ["o0", "scale"], ["normed"], axis=-1, epsilon=1e-3)
     tables = [("last", np.array([x.ndim])), ("scale", f(width))]
@@ -243,7 +243,7 @@ def standard(op: str, arrays: Sequence[Array | None], opset: int = 21, **attribu
     """Run an operator of the default domain."""
     made = [onnx.helper.make_attribute(name, value) for name, value in sorted(attributes.items())]
     protos = tuple(attribute.SerializeToString(deterministic=True) for attribute in made)
-    return ops.run(ops.Call("", op, opset, protos, tuple(a is not None for a in arrays)), arrays)
+    return ops.run_call(ops.Call("", op, opset, protos, tuple(a is not None for a in arrays)), arrays)
 
 
 def windowed() -> Iterator[tuple[str, tuple[Array, ...], dict[str, Any]]]:
@@ -331,6 +331,6 @@ def test_operators_of_old_opsets(op: str, opset: int, arrays: Any, attributes: A
     made = [onnx.helper.make_attribute(name, value) for name, value in attributes.items()]
     protos = tuple(attribute.SerializeToString() for attribute in made)
     outputs = (True, True) if op == "TopK" else (True,)
-    result = ops.run(ops.Call("", op, opset, protos, (True,) * len(arrays), outputs), arrays)[0]
+    result = ops.run_call(ops.Call("", op, opset, protos, (True,) * len(arrays), outputs), arrays)[0]
     assert np.array_equal(result, np.broadcast_to(expected, result.shape))
     assert result.ndim == expected.ndim or op == "Add"

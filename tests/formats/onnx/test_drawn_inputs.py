@@ -127,7 +127,7 @@ def written(path: Path, text: str, weights: Weights, opset: int = 17) -> Path:
 
 
 def drawn(path: Path, given: Given | None = None, known: Mapping[str, tuple[int, ...]] | None = None) -> list[Feeds]:
-    return list(DrawnInputs(Session(path, "cpu"), known=known, given=given).draw(3, 0))
+    return list(DrawnInputs(Session(path, "cpu"), known_sizes=known, given=given).draw(3, 0))
 
 
 @pytest.mark.parametrize("opset", [12, 18])

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from graphclone.formats.onnx.evaluator import old, reference
-from graphclone.formats.onnx.ops import Call, run
+from graphclone.formats.onnx.ops import Call, run_call
 from tests.support.onnx_evaluator_calls import Array, OpCall, calls
 from tests.support.onnx_node_cases import Case, cases, unfit
 
@@ -111,7 +111,7 @@ def compared() -> tuple[Counter[str], dict[str, str]]:
                 continue
             count[call.op] += 1
             for arrays in (list(call.inputs), lifted(call.inputs)):
-                if text := problem(expected, run(of_node(node_of(call), opset), arrays)):
+                if text := problem(expected, run_call(of_node(node_of(call), opset), arrays)):
                     wrong[f"{call} in opset {opset}, {arrays[0].dtype}"] = text  # type: ignore[union-attr]
     return count, wrong
 
@@ -135,7 +135,7 @@ def test_the_evaluator_agrees_with_onnx_runtime_on_tests_of_onnx(op: str) -> Non
         if expected is not None:
             opset = next(entry.version for entry in case.model.opset_import if entry.domain in ("", "ai.onnx"))
             arrays = [case.inputs[name] if name else None for name in case.node.input]
-            assert not problem(expected, run(of_node(case.node, opset), arrays)), case.name
+            assert not problem(expected, run_call(of_node(case.node, opset), arrays)), case.name
 
 
 def test_every_operator_of_the_evaluator_is_compared() -> None:

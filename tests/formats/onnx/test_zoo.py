@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from graphclone.algebra.growth import Kind
-from graphclone.formats.onnx.reader import trace
+from graphclone.formats.onnx.reader import read_graph
 from graphclone.formats.onnx.tensors import to_torch
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
@@ -61,7 +61,7 @@ def test_files_grow_as_their_class_does_and_stay_equivalent(name: str, folder: P
 
 def every_dim_may_grow_by_itself(path: Path, kind: Kind) -> None:
     """Any widths, inputs and outputs let grow: every node in float64."""
-    state = State(trace(path), Request(widen_io=("*",)))
+    state = State(read_graph(path), Request(widen_io=("*",)))
     run(random_pipeline(1, kind), state, check=True)
     drawn = feeds(path)
     found = run_lockstep(state, [to_torch(drawn[value.name]) for value in state.graph.inputs])

@@ -368,13 +368,13 @@ def test_an_export_that_computes_something_else_leaves_the_verdict_open(monkeypa
     """Both models are exported by the same code: a fault of the exporter would be in both, and the clone be right."""
     from graphclone.formats.torch import onnx_check
 
-    write = onnx_check.write
+    write_model = onnx_check.write_model
 
     def spoiling(model: object, path: Path) -> None:
-        write(model, path)  # type: ignore[arg-type]
+        write_model(model, path)  # type: ignore[arg-type]
         spoil(path, "3.weight")
 
-    monkeypatch.setattr(onnx_check, "write", spoiling)
+    monkeypatch.setattr(onnx_check, "write_model", spoiling)
     report = perceptron().verify()
     assert (report.ok, report.verdict) == (False, "cannot be judged")
     assert [check.ok for check in report.checks] == [True, True, True, True, None]

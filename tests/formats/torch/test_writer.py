@@ -278,7 +278,7 @@ def test_a_full_disk_leaves_everything_as_it_was(
     if existing is not None:
         path.write_bytes(existing)
     with pytest.raises(GraphcloneError, match=r"cannot write .*wide.onnx: No space left on device$"):
-        saving.write(model, path)
+        saving.write_model(model, path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
         {} if existing is None else {"wide.onnx": existing}
     )

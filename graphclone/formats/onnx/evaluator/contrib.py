@@ -37,8 +37,8 @@ def fused_matmul(
     transBatchB: int = 0,
 ) -> Array:
     """A scaled product of matrices that may be transposed, or have their rows in front of the batch axes."""
-    found: Array = alpha * (_turned(a, transA, transBatchA) @ _turned(b, transB, transBatchB))
-    return found
+    product: Array = alpha * (_turned(a, transA, transBatchA) @ _turned(b, transB, transBatchB))
+    return product
 
 
 def _turned(x: Array, transposed: int, batched: int) -> Array:
@@ -60,10 +60,10 @@ def fused_matmul_activation(
 ) -> Array:
     """``FusedMatMul`` and an activation."""
     del activation_gamma
-    made = fused_matmul(a, b, **options)
+    product = fused_matmul(a, b, **options)
     if activation == "Softmax":
-        return np.moveaxis(softmax(np.moveaxis(made, activation_axis, -1)), -1, activation_axis)
-    return activated(made, activation, [x for x in (activation_alpha, activation_beta) if x is not None])
+        return np.moveaxis(softmax(np.moveaxis(product, activation_axis, -1)), -1, activation_axis)
+    return activated(product, activation, [x for x in (activation_alpha, activation_beta) if x is not None])
 
 
 def fused_gemm(
@@ -82,9 +82,9 @@ def fused_gemm(
 ) -> Array:
     """``Gemm`` and an activation."""
     del activation_gamma
-    made = fused_matmul(a, b, alpha=alpha, transA=transA, transB=transB)
-    made = made if c is None else made + beta * c
-    return activated(made, activation, [x for x in (activation_alpha, activation_beta) if x is not None])
+    total = fused_matmul(a, b, alpha=alpha, transA=transA, transB=transB)
+    total = total if c is None else total + beta * c
+    return activated(total, activation, [x for x in (activation_alpha, activation_beta) if x is not None])
 
 
 def gemm_fast_gelu(x: Array, w: Array, bias: Array | None = None) -> Array:
@@ -103,17 +103,17 @@ def fused_conv(
     **options: Any,
 ) -> Array:
     """A convolution, perhaps something added to it, and an activation."""
-    made = convolution(x, w, b, **options)
-    return activated(made if z is None else made + z, activation, activation_params)
+    result = convolution(x, w, b, **options)
+    return activated(result if z is None else result + z, activation, activation_params)
 
 
 def channels_last(function: Callable[..., Any]) -> Function:
-    """The same on an operand whose channels are the last axis."""
+    """A function of channels along axis 1 as one of channels along the last axis."""
 
     def run(x: Array, *others: Array | None, **options: Any) -> Array:
-        moved = [None if a is None else np.moveaxis(a, -1, 1) if i == 2 else a for i, a in enumerate(others)]
-        made = function(np.moveaxis(x, -1, 1), *moved, **options)
-        return np.moveaxis(made[0] if isinstance(made, tuple) else made, 1, -1)
+        operands = [None if a is None else np.moveaxis(a, -1, 1) if i == 2 else a for i, a in enumerate(others)]
+        result = function(np.moveaxis(x, -1, 1), *operands, **options)
+        return np.moveaxis(result[0] if isinstance(result, tuple) else result, 1, -1)
 
     return run
 
@@ -135,8 +135,8 @@ def activated(x: Array, activation: str, parameters: Sequence[float] = ()) -> Ar
         "Gelu": gelu,
         "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     }
-    found: Array = functions[activation](x, *parameters)
-    return found
+    result: Array = functions[activation](x, *parameters)
+    return result
 
 
 def fast_gelu(x: Array, bias: Array | None = None) -> Array:
@@ -165,8 +165,8 @@ def bias_softmax(data: Array, bias: Array, *, axis: int = 1, is_inner_broadcast:
     axis %= data.ndim
     if is_inner_broadcast:
         bias = bias.reshape(*bias.shape[:1], *[1] * (axis - 1), *data.shape[axis:]) if bias.ndim < data.ndim else bias
-    made = data + bias
-    return softmax(made.reshape(*data.shape[:axis], -1)).reshape(data.shape)
+    scores = data + bias
+    return softmax(scores.reshape(*data.shape[:axis], -1)).reshape(data.shape)
 
 
 # Norms
@@ -232,10 +232,10 @@ def contrib_group_norm(
     x: Array, gamma: Array, beta: Array, *, groups: int, activation: int, channels_last: int = 1, epsilon: float = 1e-5
 ) -> Array:
     """A group norm, perhaps with the channels as the last axis, perhaps with SiLU after it."""
-    moved = np.moveaxis(x, -1, 1) if channels_last else x
-    made = group_norm(moved, gamma, beta, num_groups=groups, epsilon=epsilon)
-    made = np.moveaxis(made, 1, -1) if channels_last else made
-    return made * sigmoid(made) if activation else made
+    channels_first = np.moveaxis(x, -1, 1) if channels_last else x
+    result = group_norm(channels_first, gamma, beta, num_groups=groups, epsilon=epsilon)
+    result = np.moveaxis(result, 1, -1) if channels_last else result
+    return result * sigmoid(result) if activation else result
 
 
 # Quantized
@@ -268,8 +268,8 @@ def matmul_nbits(
     elif zero_points is not None:
         zero = zero_points.reshape(N, blocks, 1)
     weight = ((numbers - zero) * scales.reshape(N, blocks, 1)).reshape(N, -1)[:, :K]
-    made: Array = a @ weight.T
-    return made if bias is None else made + bias
+    product: Array = a @ weight.T
+    return product if bias is None else product + bias
 
 
 def gather_block_quantized(
@@ -307,8 +307,8 @@ def integer_product(
 ) -> Array:
     """A product of integers that stand for floats."""
     left, right = (_less(x, zero) for x, zero in ((a, a_zero), (b, b_zero)))
-    made: Array = (left @ right) * (a_scale * b_scale)
-    return made if bias is None else made + bias
+    product: Array = (left @ right) * (a_scale * b_scale)
+    return product if bias is None else product + bias
 
 
 def _less(x: Array, zero: Array | None) -> Array:
@@ -338,11 +338,11 @@ def quantized_gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Array:
-    """``Gemm`` of integers that stand for floats, the result either."""
+    """``Gemm`` of integers that stand for floats; so may those of the result."""
     left, right = _turned(_less(a, a_zero), transA, 0), _turned(b, transB, 0)
-    made = left @ _less(right, b_zero) + (0 if c is None else c)
-    made = made * (alpha * a_scale * b_scale)
-    return made if y_scale is None else quantize(made, y_scale, y_zero)
+    result = left @ _less(right, b_zero) + (0 if c is None else c)
+    result = result * (alpha * a_scale * b_scale)
+    return result if y_scale is None else quantize(result, y_scale, y_zero)
 
 
 def quantized_convolution(
@@ -359,28 +359,28 @@ def quantized_convolution(
     channels_last: int = 0,
     **options: Any,
 ) -> Array:
-    """``Conv`` of integers that stand for floats, the channels perhaps the last axis."""
-    moved = np.moveaxis(x, -1, 1) if channels_last else x
+    """``Conv`` of integers that stand for floats, whose channels may be the last axis."""
+    channels_first = np.moveaxis(x, -1, 1) if channels_last else x
     bias = None if b is None else b.astype(np.float64)
-    made = convolution(_less(moved, x_zero), _less(w, _along(w_zero, w.ndim, 0)), bias, **options)
-    made = quantize(made * x_scale * _along(w_scale, made.ndim, 1), y_scale, y_zero)
-    return np.moveaxis(made, 1, -1) if channels_last else made
+    result = convolution(_less(channels_first, x_zero), _less(w, _along(w_zero, w.ndim, 0)), bias, **options)
+    result = quantize(result * x_scale * _along(w_scale, result.ndim, 1), y_scale, y_zero)
+    return np.moveaxis(result, 1, -1) if channels_last else result
 
 
 def dequantize(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1) -> Array:
     """Integers as the floats they stand for."""
     zeros = None if zero is None else _along(zero, x.ndim, axis)
     scale = _along(scale, x.ndim, axis)
-    found: Array = (x.astype(np.int64) - (0 if zeros is None else zeros.astype(np.int64))) * scale
-    return found
+    floats: Array = (x.astype(np.int64) - (0 if zeros is None else zeros.astype(np.int64))) * scale
+    return floats
 
 
 def quantize(x: Array, scale: Array, zero: Array | None = None, *, axis: int = 1) -> Array:
     """Floats as integers that stand for them."""
     kind = np.dtype(np.uint8) if zero is None else zero.dtype
     zeros = None if zero is None else _along(zero, x.ndim, axis)
-    made = np.rint(x / _along(scale, x.ndim, axis)) + (0 if zeros is None else zeros)
-    return np.clip(made, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
+    numbers = np.rint(x / _along(scale, x.ndim, axis)) + (0 if zeros is None else zeros)
+    return np.clip(numbers, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 
 
 def _along(a: Array, rank: int, axis: int) -> Array:
@@ -391,10 +391,10 @@ def quantized(function: Callable[..., Any], operands: int) -> Function:
     """A function on integers that stand for floats: each operand is followed by its scale and zero point."""
 
     def run(*arrays: Array | None, **options: Any) -> Array:
-        given = [arrays[i : i + 3] for i in range(0, 3 * operands, 3)]
-        floats = [dequantize(*triple) for triple in given]  # type: ignore[arg-type]
+        triples = [arrays[i : i + 3] for i in range(0, 3 * operands, 3)]
+        floats = [dequantize(*triple) for triple in triples]  # type: ignore[arg-type]
         scale, zero = (*arrays[3 * operands :], None)[:2]
-        zero = np.zeros((), given[0][0].dtype) if zero is None else zero  # type: ignore[union-attr]
+        zero = np.zeros((), triples[0][0].dtype) if zero is None else zero  # type: ignore[union-attr]
         return quantize(function(*floats, **options), scale, zero)  # type: ignore[arg-type]
 
     return run

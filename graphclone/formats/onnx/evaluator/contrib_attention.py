@@ -15,10 +15,10 @@ _FILTER = -10000.0
 
 
 def softmax(x: Array) -> Array:
-    """Over the last axis."""
+    """A softmax over the last axis."""
     exponents = np.exp(x - x.max(-1, keepdims=True))
-    found: Array = exponents / exponents.sum(-1, keepdims=True)
-    return found
+    weights: Array = exponents / exponents.sum(-1, keepdims=True)
+    return weights
 
 
 def _split(x: Array, heads: int) -> Array:
@@ -34,7 +34,7 @@ def _merged(x: Array) -> Array:
 def _attend(
     q: Array, k: Array, v: Array, scale: float, biases: Sequence[Array | None], *, causal: bool = False
 ) -> tuple[Array, Array]:
-    """The values each query sees, and the attention it pays to them; keys of the past come first."""
+    """The values ``b h q d`` each query sees, and the attention ``b h q k`` it pays; keys of the past come first."""
     scores = scale * (q @ np.swapaxes(k, -1, -2))
     for bias in biases:
         scores = scores if bias is None else scores + bias
@@ -45,12 +45,12 @@ def _attend(
 
 
 def _earlier(queries: int, keys: int) -> Array:
-    """Whether each query comes after each key, or with it."""
+    """Whether each query comes after each key, or with it: ``queries keys``."""
     return np.arange(keys) <= np.arange(queries)[:, None] + keys - queries
 
 
 def _masked(mask: Array | None, batch: int, keys: int, fill: float) -> Array | None:
-    """What a mask of any of its shapes adds to the scores."""
+    """What a mask of any of its shapes adds to the scores ``b h q k``, in a shape that broadcasts to theirs."""
     if mask is None:
         return None
     positions = np.arange(keys)
@@ -87,12 +87,12 @@ def attention(
     past_present_share_buffer: int = 0,
     rotary_embedding_dim: int = 0,
 ) -> tuple[Array, Array]:
-    """``Attention``: queries, keys and values come of one product with weights side by side."""
+    """``Attention`` on ``b s d``: queries, keys and values come of one product with weights side by side."""
     if do_rotary or past_present_share_buffer or past_sequence_length is not None or rotary_embedding_dim:
         raise NotImplementedError("rotary embedding, or a cache of fixed size")
     sizes = qkv_hidden_sizes or [weights.shape[1] // 3] * 3
-    made = x @ weights if bias is None else x @ weights + bias
-    q, k, v = (_split(part, num_heads) for part in np.split(made, np.cumsum(sizes)[:2], axis=-1))
+    projection = x @ weights if bias is None else x @ weights + bias
+    q, k, v = (_split(part, num_heads) for part in np.split(projection, np.cumsum(sizes)[:2], axis=-1))
     if past is not None:
         k, v = np.concatenate([past[0], k], axis=2), np.concatenate([past[1], v], axis=2)
     mask = _masked(mask_index, len(x), k.shape[2], mask_filter_value)
@@ -138,7 +138,7 @@ def multi_head_attention(
 
 
 def _unpacked(query: Array, key: Array | None, value: Array | None, heads: int) -> tuple[Array, Array, Array]:
-    """Each as ``b h s d``."""
+    """Queries, keys and values, each as ``b h s d``."""
     if key is None:
         q, k, v = np.moveaxis(query.transpose(0, 2, 1, 3, 4), 3, 0)
         return q, k, v
@@ -233,8 +233,8 @@ def _smooth_softmax(scores: Array, sink: Array) -> Array:
     """A softmax with one more score, to whose attention nothing is paid out."""
     top = np.maximum(scores.max(-1, keepdims=True), sink)
     exponents = np.exp(scores - top)
-    found: Array = exponents / (exponents.sum(-1, keepdims=True) + np.exp(sink - top))
-    return found
+    weights: Array = exponents / (exponents.sum(-1, keepdims=True) + np.exp(sink - top))
+    return weights
 
 
 def rotary_embedding(
@@ -269,8 +269,8 @@ def _rotated(x: Array, cos: Array, sin: Array, interleaved: int) -> Array:
     a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else np.split(turned, 2, axis=-1)
     parts = [a * cos - b * sin, a * sin + b * cos]
     joined = np.stack(parts, -1).reshape(turned.shape) if interleaved else np.concatenate(parts, -1)
-    found: Array = np.concatenate([joined, x[..., count:]], axis=-1)
-    return found
+    result: Array = np.concatenate([joined, x[..., count:]], axis=-1)
+    return result
 
 
 ATTENTION: Mapping[str, Function] = {

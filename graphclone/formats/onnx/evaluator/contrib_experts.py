@@ -103,33 +103,33 @@ def _floats(packed: Array, scales: Array, zeros: Array | None, bits: int, block_
         scales, zero = scales[..., None], zero[..., None]
     else:
         scales, zero = (np.repeat(a, block_size, -1) if a.ndim else a for a in (scales, zero))
-    found: Array = (numbers - zero) * scales
-    return found
+    floats: Array = (numbers - zero) * scales
+    return floats
 
 
 def _chosen(router: Array, k: int) -> Array:
-    """The experts of every token, the likeliest first, of equals the last."""
+    """The experts ``token k`` of every token, the likeliest first, of equals the last."""
     return np.argsort(router, axis=-1, kind="stable")[:, ::-1][:, :k]
 
 
 def _mixed(
     x: Array, chosen: Array, weights: Array, first: Layer, second: Layer, gate: Layer | None, **activation: Any
 ) -> Array:
-    """The weighed sum of what the chosen experts make of every token."""
+    """The weighed sum, in the shape of ``x``, of what the experts ``token k`` make of every token."""
     rows = x.reshape(-1, x.shape[-1])
-    found = np.zeros_like(rows)
+    mixture = np.zeros_like(rows)
     for expert in range(len(first[0])):
         tokens, places = np.nonzero(chosen == expert)
         hidden = _applied(first, expert, rows[tokens])
         inner = _activated(hidden, None if gate is None else _applied(gate, expert, rows[tokens]), **activation)
-        found[tokens] += weights[tokens, places, None] * _applied(second, expert, inner)
-    return found.reshape(x.shape)
+        mixture[tokens] += weights[tokens, places, None] * _applied(second, expert, inner)
+    return mixture.reshape(x.shape)
 
 
 def _applied(layer: Layer, expert: int, x: Array) -> Array:
     weights, bias = layer
-    made: Array = x @ weights[expert].T
-    return made if bias is None else made + bias[expert]
+    product: Array = x @ weights[expert].T
+    return product if bias is None else product + bias[expert]
 
 
 def _activated(
@@ -143,16 +143,16 @@ def _activated(
     swiglu_fusion: int = 0,
 ) -> Array:
     if activation_type != "swiglu":
-        made = _FUNCTIONS[activation_type](x)
-        return made if gate is None else made * gate
+        result = _FUNCTIONS[activation_type](x)
+        return result if gate is None else result * gate
     if swiglu_fusion == 1:
         x, gate = x[..., ::2], x[..., 1::2]
     elif swiglu_fusion == 2:
         x, gate = np.split(x, 2, axis=-1)
     assert gate is not None
     x, gate = np.minimum(x, swiglu_limit), np.clip(gate, -swiglu_limit, swiglu_limit)
-    found: Array = x * sigmoid(activation_alpha * x) * (gate + activation_beta)
-    return found
+    gated: Array = x * sigmoid(activation_alpha * x) * (gate + activation_beta)
+    return gated
 
 
 EXPERTS: Mapping[str, Function] = {"MoE": moe, "QMoE": quantized_moe}

@@ -11,8 +11,8 @@ import onnx
 from graphclone.formats.onnx.evaluator.own import Array
 
 Attributes = dict[str, Any]
-Inputs = list[Array | None]
-Spelling = tuple[int, Attributes, Inputs]
+Operands = list[Array | None]
+CurrentCall = tuple[int, Attributes, Operands]
 """An opset, attributes and inputs."""
 
 
@@ -23,7 +23,7 @@ OLDEST_KNOWN = 13
 """The opset from which on nothing needs to be respelled."""
 
 
-def respelled(op: str, opset: int, attributes: Mapping[str, Any], arrays: Sequence[Array | None]) -> Spelling | None:
+def respelled(op: str, opset: int, attributes: Mapping[str, Any], arrays: Sequence[Array | None]) -> CurrentCall | None:
     """An operator of an old opset as one of a later opset; None where it need not be respelled."""
     until, function = _OLD.get(op, (0, None))
     if function is None or opset >= until:
@@ -31,7 +31,7 @@ def respelled(op: str, opset: int, attributes: Mapping[str, Any], arrays: Sequen
     return function(dict(attributes), list(arrays))
 
 
-def _binary(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _binary(attributes: Attributes, arrays: Operands) -> CurrentCall:
     """The second operand is laid along axes from one that is given, or along the last ones."""
     a, b = arrays
     assert a is not None
@@ -42,12 +42,12 @@ def _binary(attributes: Attributes, arrays: Inputs) -> Spelling:
     return 7, {}, [a, b]
 
 
-def _product(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _product(attributes: Attributes, arrays: Operands) -> CurrentCall:
     attributes.pop("broadcast", None)
     return 7, attributes, arrays
 
 
-def _slope(_: Attributes, arrays: Inputs) -> Spelling:
+def _slope(_: Attributes, arrays: Operands) -> CurrentCall:
     """A slope for each channel was a vector."""
     x, slope = arrays
     assert x is not None
@@ -55,42 +55,44 @@ def _slope(_: Attributes, arrays: Inputs) -> Spelling:
     return 7, {}, [x, slope.reshape(-1, *[1] * (x.ndim - 2)) if slope.size > 1 and slope.ndim == 1 else slope]
 
 
-def _normalised(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _normalised(attributes: Attributes, arrays: Operands) -> CurrentCall:
     """The statistics were of channels, unless told otherwise, and stayed as they are if told so."""
     if attributes.get("spatial", 1) == 1 and attributes.get("is_test", 1) == 1:
         attributes = {name: value for name, value in attributes.items() if name in ("epsilon", "momentum")}
     return 9, attributes, arrays
 
 
-def _attribute_to_input(opset: int, *names: str, dtype: Any = np.int64) -> Callable[[Attributes, Inputs], Spelling]:
+def _attribute_to_input(
+    opset: int, *names: str, dtype: Any = np.int64
+) -> Callable[[Attributes, Operands], CurrentCall]:
     """Attributes that have become inputs, after those that there were."""
 
-    def respell(attributes: Attributes, arrays: Inputs) -> Spelling:
-        found = [attributes.pop(name, None) for name in names]
+    def respell(attributes: Attributes, arrays: Operands) -> CurrentCall:
+        values = [attributes.pop(name, None) for name in names]
         attributes.pop("consumed_inputs", None)
         own: Any = dtype or (arrays[0].dtype if arrays[0] is not None else None)
-        return opset, attributes, [*arrays, *(None if a is None else np.array(a, own) for a in found)]
+        return opset, attributes, [*arrays, *(None if a is None else np.array(a, own) for a in values)]
 
     return respell
 
 
-def _top(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _top(attributes: Attributes, arrays: Operands) -> CurrentCall:
     return 10, attributes, [*arrays, np.array([attributes.pop("k")])]
 
 
-def _pad(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _pad(attributes: Attributes, arrays: Operands) -> CurrentCall:
     (x,) = arrays
     assert x is not None
     pads = attributes.pop("pads") if "pads" in attributes else attributes.pop("paddings")
     return 13, attributes, [x, np.array(pads), np.array(attributes.pop("value", 0), x.dtype)]
 
 
-def _dropout(_: Attributes, arrays: Inputs) -> Spelling:
-    """Nothing, as the ratio of an attribute is for training."""
+def _dropout(_: Attributes, arrays: Operands) -> CurrentCall:
+    """No input takes the place of the ratio, which is for training."""
     return 13, {}, arrays
 
 
-def _first_tile(_: Attributes, arrays: Inputs) -> Spelling:
+def _first_tile(_: Attributes, arrays: Operands) -> CurrentCall:
     x, tiles, axis = arrays
     assert x is not None
     assert tiles is not None
@@ -100,31 +102,31 @@ def _first_tile(_: Attributes, arrays: Inputs) -> Spelling:
     return 6, {}, [x, repeats]
 
 
-def _first_cast(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _first_cast(attributes: Attributes, arrays: Operands) -> CurrentCall:
     to = attributes["to"]
     return 9, {"to": onnx.TensorProto.DataType.Value(to) if isinstance(to, str) else to}, arrays
 
 
-def _first_concat(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _first_concat(attributes: Attributes, arrays: Operands) -> CurrentCall:
     return 4, {"axis": 1, **attributes}, arrays
 
 
-def _upsample(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _upsample(attributes: Attributes, arrays: Operands) -> CurrentCall:
     """The scales were attributes, one for all spatial axes or one for each, before they were an input."""
     mode = attributes.get("mode", "nearest")
-    given = attributes.get("scales") or [1, 1, attributes.get("height_scale", 1), attributes.get("width_scale", 1)]
-    scales = arrays[1] if len(arrays) > 1 else np.array(given, np.float32)
+    factors = attributes.get("scales") or [1, 1, attributes.get("height_scale", 1), attributes.get("width_scale", 1)]
+    scales = arrays[1] if len(arrays) > 1 else np.array(factors, np.float32)
     return _resize({"mode": "linear" if mode == "bilinear" else mode}, [arrays[0], scales])
 
 
-def _resize(attributes: Attributes, arrays: Inputs) -> Spelling:
+def _resize(attributes: Attributes, arrays: Operands) -> CurrentCall:
     modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return 11, {**attributes, **modes}, [arrays[0], np.zeros(0, np.float32), arrays[1]]
 
 
 _BINARY = "Add Sub Mul Div Pow And Or Xor Equal Less Greater"
 
-_OLD: Mapping[str, tuple[int, Callable[[Attributes, Inputs], Spelling]]] = {
+_OLD: Mapping[str, tuple[int, Callable[[Attributes, Operands], CurrentCall]]] = {
     **dict.fromkeys(_BINARY.split(), (7, _binary)),
     "PRelu": (7, _slope),
     "BatchNormalization": (9, _normalised),

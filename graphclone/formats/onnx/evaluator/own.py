@@ -13,7 +13,7 @@ from onnx.reference.op_run import OpRun
 Array = npt.NDArray[Any]
 
 Index = tuple[Any, ...]
-"""Of an array, axis by axis."""
+"""The index of elements of an array, axis by axis."""
 
 Function = Callable[..., Any]
 """Takes inputs by position, None for one that is left out, and attributes by name; returns one result or a tuple."""
@@ -28,10 +28,10 @@ class _Own(OpRun):
 
     def _load_attributes(self) -> None:
         self.attributes_names_: set[str] = set()
-        given = self.onnx_node.attribute
-        self.linked = {a.name: a.ref_attr_name for a in given if a.ref_attr_name}
+        attributes = self.onnx_node.attribute
+        self.linked = {a.name: a.ref_attr_name for a in attributes if a.ref_attr_name}
         self.has_linked_attribute = bool(self.linked)
-        self.options = {a.name: attribute_value(a) for a in given if not a.ref_attr_name}
+        self.options = {a.name: attribute_value(a) for a in attributes if not a.ref_attr_name}
 
     def run(self, *args: Any, linked_attributes: Mapping[str, Any] | None = None, **_: Any) -> tuple[Any, ...]:
         linked = {name: (linked_attributes or {})[outer] for name, outer in self.linked.items()}

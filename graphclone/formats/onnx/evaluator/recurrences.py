@@ -16,7 +16,7 @@ from graphclone.formats.onnx.evaluator.functions import in_bytes
 from graphclone.formats.onnx.evaluator.own import Array
 
 Activation = Callable[[Array], Array]
-State = tuple[Array, ...]
+CellState = tuple[Array, ...]
 """What a cell remembers, each ``batch hidden``: the hidden state first."""
 
 _ACTIVATIONS: Mapping[str, tuple[tuple[float, ...], Callable[..., Array]]] = {
@@ -44,7 +44,7 @@ class _Layer:
         w: of the input, ``(gate hidden) input``.
         r: of the hidden state, ``(gate hidden) hidden``.
         wb: bias of the input, ``(gate hidden)``.
-        rb: bias of the hidden state, likewise.
+        rb: bias of the hidden state, ``(gate hidden)``.
         p: of the cell state, ``(gate hidden)``, its gates being input, output and forget.
         activations: of this direction.
         clip: limits what goes into the activation of a gate; infinite if it does not.
@@ -66,11 +66,11 @@ class _Layer:
         return self.activations[index](np.clip(x, -self.clip, self.clip))
 
 
-Cell = Callable[[_Layer, Array, State], State]
+Cell = Callable[[_Layer, Array, CellState], CellState]
 """The state after one step, from an input ``batch input`` and the state before."""
 
 
-def rnn(x: Array, w: Array, r: Array, b: Array | None = None, *more: Array | None, **attributes: Any) -> State:
+def rnn(x: Array, w: Array, r: Array, b: Array | None = None, *more: Array | None, **attributes: Any) -> CellState:
     """``RNN``: the hidden states of all steps, and the last."""
     lengths, h = _padded(more, 2)
     return _run(_rnn_cell, ("Tanh",), x, (w, r, b, None), lengths, (h,), **attributes)
@@ -84,7 +84,7 @@ def gru(
     *more: Array | None,
     linear_before_reset: int = 0,
     **attributes: Any,
-) -> State:
+) -> CellState:
     """``GRU``: the hidden states of all steps, and the last."""
     lengths, h = _padded(more, 2)
     cell = _gru_cell_reset_after if linear_before_reset else _gru_cell
@@ -93,7 +93,7 @@ def gru(
 
 def lstm(
     x: Array, w: Array, r: Array, b: Array | None = None, *more: Array | None, input_forget: int = 0, **attributes: Any
-) -> State:
+) -> CellState:
     """``LSTM``: the hidden states of all steps, the last, and the last cell state."""
     lengths, h, c, p = _padded(more, 4)
     cell = _lstm_cell_coupled if input_forget else _lstm_cell
@@ -102,15 +102,15 @@ def lstm(
 
 def dynamic_lstm(
     x: Array, w: Array, r: Array, b: Array | None, *more: Array | None, input_forget: int = 0, **attributes: Any
-) -> State:
+) -> CellState:
     """``LSTM`` with weights of integers, transposed; inputs and hidden states are rounded to bytes on the way."""
     lengths, h, c, p, w_scale, w_zero, r_scale, r_zero = more
     if lengths is not None and (lengths != len(x)).any():  # what ONNX Runtime rounds along is not even computed
         raise NotImplementedError("sequences of different lengths, which are rounded together")
-    known = _lstm_cell_coupled if input_forget else _lstm_cell
+    lstm_cell = _lstm_cell_coupled if input_forget else _lstm_cell
 
-    def cell(layer: _Layer, x: Array, state: State) -> State:
-        return known(layer, x, (_rounded(state[0]), *state[1:]))
+    def cell(layer: _Layer, x: Array, state: CellState) -> CellState:
+        return lstm_cell(layer, x, (_rounded(state[0]), *state[1:]))
 
     weights = (_unquantized(w, w_scale, w_zero), _unquantized(r, r_scale, r_zero), b, p)
     return _run(cell, ("Sigmoid", "Tanh", "Tanh"), _rounded(x), weights, lengths, (h, c), **attributes)
@@ -118,8 +118,8 @@ def dynamic_lstm(
 
 def _rounded(x: Array) -> Array:
     numbers, scale, zero = in_bytes(x)
-    found: Array = (numbers - zero) * scale
-    return found.astype(x.dtype)
+    floats: Array = (numbers - zero) * scale
+    return floats.astype(x.dtype)
 
 
 def _unquantized(weight: Array, scale: Array | None, zero: Array | None) -> Array:
@@ -127,8 +127,8 @@ def _unquantized(weight: Array, scale: Array | None, zero: Array | None) -> Arra
     assert scale is not None
     assert zero is not None
     numbers = np.swapaxes(weight.astype(scale.dtype), 1, 2)
-    found: Array = (numbers - zero.reshape(len(zero), -1, 1)) * scale.reshape(len(scale), -1, 1)
-    return found
+    floats: Array = (numbers - zero.reshape(len(zero), -1, 1)) * scale.reshape(len(scale), -1, 1)
+    return floats
 
 
 def _padded(operands: Sequence[Array | None], count: int) -> Sequence[Array | None]:
@@ -138,12 +138,12 @@ def _padded(operands: Sequence[Array | None], count: int) -> Sequence[Array | No
 # Cells
 
 
-def _rnn_cell(layer: _Layer, x: Array, state: State) -> State:
+def _rnn_cell(layer: _Layer, x: Array, state: CellState) -> CellState:
     (gate,) = layer.gates(x, state[0], 1)
     return (layer.activate(0, gate),)
 
 
-def _gru_cell(layer: _Layer, x: Array, state: State) -> State:
+def _gru_cell(layer: _Layer, x: Array, state: CellState) -> CellState:
     """The hidden state is reset before it is multiplied."""
     h, size = state[0], state[0].shape[-1]
     z, r, _ = (layer.activate(0, gate) for gate in layer.gates(x, h, 3))
@@ -152,7 +152,7 @@ def _gru_cell(layer: _Layer, x: Array, state: State) -> State:
     return ((1 - z) * new + z * h,)
 
 
-def _gru_cell_reset_after(layer: _Layer, x: Array, state: State) -> State:
+def _gru_cell_reset_after(layer: _Layer, x: Array, state: CellState) -> CellState:
     """The hidden state is reset after it is multiplied."""
     h, size = state[0], state[0].shape[-1]
     z, r, _ = (layer.activate(0, gate) for gate in layer.gates(x, h, 3))
@@ -161,7 +161,7 @@ def _gru_cell_reset_after(layer: _Layer, x: Array, state: State) -> State:
     return ((1 - z) * new + z * h,)
 
 
-def _lstm_cell(layer: _Layer, x: Array, state: State, *, coupled: bool = False) -> State:
+def _lstm_cell(layer: _Layer, x: Array, state: CellState, *, coupled: bool = False) -> CellState:
     h, c = state
     i, o, f, new = layer.gates(x, h, 4)
     to_input, to_output, to_forget = np.split(layer.p, 3)
@@ -171,7 +171,7 @@ def _lstm_cell(layer: _Layer, x: Array, state: State, *, coupled: bool = False) 
     return layer.activate(0, o + to_output * c) * layer.activations[2](c), c
 
 
-def _lstm_cell_coupled(layer: _Layer, x: Array, state: State) -> State:
+def _lstm_cell_coupled(layer: _Layer, x: Array, state: CellState) -> CellState:
     """What is forgotten is what is put in."""
     return _lstm_cell(layer, x, state, coupled=True)
 
@@ -191,7 +191,7 @@ def _run(
     layout: int = 0,
     clip: float = np.inf,
     **attributes: Any,
-) -> State:
+) -> CellState:
     """All directions of a recurrence: ``time direction batch hidden``, and what is remembered in the end."""
     w, r, b, p = weights
     assert w is not None
@@ -204,23 +204,23 @@ def _run(
     start = [np.zeros((len(w), batch, hidden), x.dtype) if state is None else state for state in initial]
     counts = np.full(batch, time) if lengths is None else lengths
     functions = list(_activations(attributes, default * len(w)))
-    found = []
+    runs = []
     for index in range(len(w)):
         own = functions[index * len(default) : (index + 1) * len(default)]
         wb, rb = np.split(b[index], 2)
         layer = _Layer(w[index], r[index], wb, rb, p[index], own, clip)
         backwards = direction == "reverse" or index == 1
-        found.append(_direction(cell, layer, x, counts, tuple(state[index] for state in start), backwards=backwards))
-    stacked = np.stack([steps for steps, _ in found], 1)
-    last = [np.stack(states) for states in zip(*(state for _, state in found), strict=True)]
+        runs.append(_direction(cell, layer, x, counts, tuple(state[index] for state in start), backwards=backwards))
+    stacked = np.stack([steps for steps, _ in runs], 1)
+    last = [np.stack(states) for states in zip(*(state for _, state in runs), strict=True)]
     if layout:
         stacked, last = stacked.transpose(2, 0, 1, 3), [np.swapaxes(state, 0, 1) for state in last]
     return tuple(array.astype(x.dtype) for array in (stacked, *last))
 
 
 def _direction(
-    cell: Cell, layer: _Layer, x: Array, counts: Array, state: State, *, backwards: bool
-) -> tuple[Array, State]:
+    cell: Cell, layer: _Layer, x: Array, counts: Array, state: CellState, *, backwards: bool
+) -> tuple[Array, CellState]:
     """The hidden states, 0 beyond the end of a sequence, and what is remembered at its end."""
     steps = np.zeros((*x.shape[:2], layer.r.shape[-1]), x.dtype)
     for t in range(len(x))[:: -1 if backwards else 1]:
@@ -235,7 +235,7 @@ def _activations(attributes: Mapping[str, Any], default: Sequence[str]) -> Itera
     alphas, betas = (iter(attributes.get(f"activation_{name}") or ()) for name in ("alpha", "beta"))
     for name in attributes.get("activations") or default:
         usual, function = _ACTIVATIONS[name.lower()]
-        numbers = [next(given, number) for given, number in zip((alphas, betas), usual, strict=False)]
+        numbers = [next(supply, number) for supply, number in zip((alphas, betas), usual, strict=False)]
         yield _with(function, numbers)
 
 

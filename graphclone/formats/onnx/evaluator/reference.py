@@ -30,11 +30,11 @@ from graphclone.formats.onnx.evaluator.windows import (
 
 
 def mean_variance_normalization(x: Array, *, axes: Sequence[int] = (0, 2, 3)) -> Array:
-    """Mean 0 and variance 1."""
+    """The operand shifted and scaled to mean 0 and variance 1 over some axes."""
     mean = x.mean(tuple(axes), keepdims=True)
     deviation = np.sqrt((x * x).mean(tuple(axes), keepdims=True) - mean * mean)
-    found: Array = (x - mean) / (deviation + 1e-9)
-    return found
+    result: Array = (x - mean) / (deviation + 1e-9)
+    return result
 
 
 def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
@@ -46,14 +46,14 @@ def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
 def local_response_normalization(
     x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 ) -> Array:
-    """Divided by the squares of neighbouring channels, of every channel."""
+    """Every channel divided by a power of the sum of the squares of its neighbours."""
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     squares = np.zeros_like(x)
     for channel in range(x.shape[1]):
         neighbours = x[:, max(0, channel - before) : channel + after + 1]
         squares[:, channel] = (neighbours * neighbours).sum(axis=1)
-    found: Array = x / (bias + alpha / size * squares) ** beta
-    return found
+    result: Array = x / (bias + alpha / size * squares) ** beta
+    return result
 
 
 def affine_grid(theta: Array, size: Array, *, align_corners: int = 0) -> Array:
@@ -62,13 +62,13 @@ def affine_grid(theta: Array, size: Array, *, align_corners: int = 0) -> Array:
     axes = [np.linspace(-1, 1, n) if align_corners else (2 * np.arange(n) + 1) / n - 1 for n in sizes]
     places = np.meshgrid(*axes, indexing="ij")[::-1]
     homogeneous = np.stack([*places, np.ones(sizes)])
-    found: Array = np.moveaxis(np.tensordot(theta, homogeneous, axes=(2, 0)), 1, -1).astype(theta.dtype)
-    return found
+    grid: Array = np.moveaxis(np.tensordot(theta, homogeneous, axes=(2, 0)), 1, -1).astype(theta.dtype)
+    return grid
 
 
 def max_roi_pool(x: Array, rois: Array, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0) -> Array:
     """The greatest elements of a grid of bins in every region."""
-    found = np.zeros((len(rois), x.shape[1], *pooled_shape), x.dtype)
+    maxima = np.zeros((len(rois), x.shape[1], *pooled_shape), x.dtype)
     for number, (batch, *corners) in enumerate(rois):
         left, top, right, bottom = (int(np.round(corner * spatial_scale)) for corner in corners)
         sizes = max(bottom - top + 1, 1), max(right - left + 1, 1)
@@ -78,8 +78,8 @@ def max_roi_pool(x: Array, rois: Array, *, pooled_shape: Sequence[int], spatial_
             region: Index = (int(batch), slice(None), *cut)
             seen = x[region]
             if seen.size:
-                found[(number, slice(None), *place)] = seen.max(axis=(1, 2))
-    return found
+                maxima[(number, slice(None), *place)] = seen.max(axis=(1, 2))
+    return maxima
 
 
 def _bin(at: int, step: float, start: int, limit: int) -> slice:
@@ -168,12 +168,12 @@ def gather_elements(data: Array, indices: Array, *, axis: int = 0) -> Array:
 
 def scatter(data: Array, indices: Array, updates: Array, *, axis: int = 0) -> Array:
     """``Scatter``, which has been called ``ScatterElements`` since opset 11."""
-    found = data.copy()
+    result = data.copy()
     axis %= data.ndim
     places = np.where(indices < 0, indices + data.shape[axis], indices)
     corner = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
-    np.put_along_axis(found[corner], places, updates, axis)
-    return found
+    np.put_along_axis(result[corner], places, updates, axis)
+    return result
 
 
 _STANDARD: Mapping[str, Callable[..., Any]] = {

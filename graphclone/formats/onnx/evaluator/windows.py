@@ -112,7 +112,7 @@ def _count(size: int, extent: int, stride: int, pads: tuple[int, int], ceil_mode
 def max_pool(
     x: Array, *, kernel_shape: Sequence[int], storage_order: int = 0, **attributes: Any
 ) -> tuple[Array, Array]:
-    """The greatest element of every window, and where it lies in the flattened operand."""
+    """The greatest element of every window over the last axes, and where it lies in the flattened operand."""
     rank = len(kernel_shape)
     windows = Windows.of(x.shape[-rank:], kernel_shape, **attributes)
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
@@ -144,7 +144,7 @@ def _flat(windows: Windows, position: Sequence[int], shape: Sequence[int], stora
 
 
 def average_pool(x: Array, *, kernel_shape: Sequence[int], count_include_pad: int = 0, **attributes: Any) -> Array:
-    """The mean of every window, over what is no padding or over all."""
+    """The mean of every window over the last axes, of what is no padding or of all."""
     rank = len(kernel_shape)
     windows = Windows.of(x.shape[-rank:], kernel_shape, **attributes)
     inside = windows.padded(np.ones(windows.sizes, x.dtype), count_include_pad, beyond=0)
@@ -161,7 +161,7 @@ def _summed(windows: Windows, padded: Array) -> Array:
 
 
 def lp_pool(x: Array, *, kernel_shape: Sequence[int], p: int = 2, **attributes: Any) -> Array:
-    """The p-norm of every window."""
+    """The p-norm of every window over the last axes."""
     windows = Windows.of(x.shape[-len(kernel_shape) :], kernel_shape, **attributes)
     norm: Array = _summed(windows, windows.padded(np.abs(x) ** p, 0)) ** (1 / p)
     return norm
@@ -175,8 +175,8 @@ def global_lp_pool(x: Array, *, p: int = 2) -> Array:
 
 def global_max_pool(x: Array) -> Array:
     """The greatest element over all axes but batch and channels."""
-    found: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
-    return found
+    maxima: Array = x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return maxima
 
 
 # Convolutions
@@ -198,7 +198,7 @@ def convolution(
     kernel_shape: Sequence[int] | None = None,
     **attributes: Any,
 ) -> Array:
-    """``Conv``, by torch."""
+    """``Conv`` by torch: ``x`` is ``batch (group in) spatial..``, ``w`` is ``(group out) in kernel..``."""
     windows = Windows.of(x.shape[2:], kernel_shape or w.shape[2:], **attributes)
     operands = [None if a is None else _tensor(a) for a in (windows.padded(x, 0), w, b)]
     function = _CONVOLUTIONS[x.ndim - 3]
@@ -229,7 +229,7 @@ def transposed_convolution(
     if output_shape is None and auto_pad.startswith("SAME"):
         output_shape = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     if output_shape is not None:
-        lacking = [size - wanted for size, wanted in zip(reach, output_shape[-rank:], strict=True)]
+        lacking = [size - target for size, target in zip(reach, output_shape[-rank:], strict=True)]
         small, large = [n // 2 for n in lacking], [n - n // 2 for n in lacking]
         before, after = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
     else:
