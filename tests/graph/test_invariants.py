@@ -12,7 +12,7 @@ from torch import nn
 from graphclone.algebra.growth import Growth
 from graphclone.errors import InvariantError
 from graphclone.formats.torch.export import Exported
-from graphclone.formats.torch.reader import trace
+from graphclone.formats.torch.reader import trace_module as trace
 from graphclone.graph.invariants import check_graph
 from graphclone.graph.ir import Graph, Output, Value
 from graphclone.passes import default_pipeline

@@ -17,7 +17,7 @@ from graphclone.graph.ir import Graph, Node, Value
 from graphclone.rules.binding import Binding, Hint
 from graphclone.rules.patterns import Compound, Name, Number, PatternError, Term, measured, parse
 from graphclone.rules.site import Cannot, Site, stated
-from tests.rule_property import _DIALECT
+from tests.support.rule_property import _DIALECT
 
 HIDDEN, OUT = Name("i"), Name("o")
 
