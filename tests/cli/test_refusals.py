@@ -159,7 +159,7 @@ def test_a_name_that_is_nearly_right(refused: Refused) -> None:
         (
             "opt-mini",
             "model.decoder.embed_tokens",
-            "the output keeps its shape (logits); no input or output that may grow would free it",
+            "rows looked up by number (embedding); no input or output that may grow would free it",
         ),
     ],
 )
