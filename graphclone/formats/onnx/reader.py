@@ -25,7 +25,7 @@ from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
 from graphclone.formats.onnx.reading import Reading, call_of, read_facts
 from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import OnnxTensor, dtype_name, to_torch
-from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Role, Value
 from graphclone.graph.names import fresh
 
 _LITERALS = {
@@ -163,11 +163,11 @@ class _ModelImporter:
 
     # Values
 
-    def input(self, value: onnx_ir.Value) -> Value:
-        self.values[value] = self.value(value, "input")
+    def input(self, value: onnx_ir.Value, role: Role = "input") -> Value:
+        self.values[value] = self.value(value, role)
         return self.values[value]
 
-    def value(self, value: onnx_ir.Value, role: Any = "node", name: str | None = None) -> Value:
+    def value(self, value: onnx_ir.Value, role: Role = "node", name: str | None = None) -> Value:
         fact = self.origin.reading.of(value)
         name = name or (fresh(value.name or "", self.names) if value in self.inner else value.name or "")
         self.origin.file_values[name] = value
@@ -244,7 +244,7 @@ class _ModelImporter:
             "scanned": [self.tensor(whole, name) for whole, *_ in repeated.scanned],
             "axes": [axis for _, axis, _ in repeated.scanned],
         }
-        inside = [self.input(value) for value in repeated.body.inputs]
+        inside = [self.input(value, "node") for value in repeated.body.inputs]  # which the node of the body computes
         target = Target("", node.op_type, 0, (), node=node)
         self.append(Node(f"{name}_body", f"onnx.{node.op_type}.body", operands, inside, target, several=True))
         self.body(repeated.body)
