@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from graphclone.algebra.strategies import Strategy, StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
-from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
@@ -130,7 +129,8 @@ def write_checkpoint(
     strategy = clone_plan.widened.state.request.strategy
     mark = staging.fingerprint(shards, {"config": clone_plan.config, "strategy": _described(strategy)})
     with staging.staged(target, mark, resume=resume) as stage:
-        _check_room(shards, stage)
+        missing = (shard for shard in shards if shard.file_name not in stage.finished)
+        check_room(stage.target, sum(shard.nbytes for shard in missing))
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
         notes = [*clone_plan.notes, *_complete(clone_plan, shards, stage)]
         report = _verified(clone_plan, stage.folder, progress) if verify else None
@@ -164,14 +164,6 @@ def _verified(clone_plan: Plan, folder: Path, progress: Progress) -> Report:
     report = verify_checkpoints(clone_plan, folder)
     report.raise_if_failed()
     return report
-
-
-def _check_room(shards: Sequence[Shard], stage: staging.Staging) -> None:
-    needed = sum(shard.nbytes for shard in shards if shard.file_name not in stage.finished)
-    free = shutil.disk_usage(stage.folder).free
-    if needed > free:
-        shortage = f"needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
-        raise GraphcloneError(f"{stage.target}: {shortage}; make room or write elsewhere")
 
 
 def _counter(progress: Progress, total: int) -> Callable[[int], None]:

@@ -73,7 +73,8 @@ class _FileVerification:
         steps = [Step("static", self.static)]
         if self.options.exact:
             steps.append(Step("float64", self.exact))
-        steps.append(Step(NAME, self.onnx))
+        if self.options.onnx:
+            steps.append(Step(NAME, self.onnx))
         return tuple(steps)
 
     def inputs(self) -> list[str]:

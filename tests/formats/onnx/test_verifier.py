@@ -23,11 +23,11 @@ LAYERS = """
 LAYERS_WEIGHTS = {"up": (6, 10), "down": (10, 5)}
 
 
-def verified(folder: Path, text: str, weights: Weights, opset: int = 17) -> Report:
+def verified(folder: Path, text: str, weights: Weights, opset: int = 17, *, in_runtime: bool = True) -> Report:
     """The report on the clone of a model of that text, written to a file."""
     path = folder / "model.onnx"
     onnx.save(parse(text, weights, opset=opset), path)
-    return clone(path).verify(provider="cpu")
+    return clone(path).verify(provider="cpu", onnx=in_runtime)
 
 
 def said(report: Report) -> dict[str, bool | None]:
@@ -202,3 +202,9 @@ def test_a_file_that_admits_one_size_only_is_read_with_it(tmp_path: Path) -> Non
     assert note.startswith("read with static sizes: n = ")
     report = made.verify(provider="cpu")
     assert said(report) == {"static": True, "exact": True, "ONNX Runtime": True}, str(report)
+
+
+def test_onnx_runtime_may_be_left_out(tmp_path: Path) -> None:
+    report = verified(tmp_path, LAYERS, LAYERS_WEIGHTS, in_runtime=False)
+    assert report.ok
+    assert said(report) == {"static": True, "exact": True}
