@@ -10,9 +10,8 @@ import logging
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 from graphclone.cli.arguments import (
     Arguments,
@@ -27,6 +26,7 @@ from graphclone.cli.arguments import (
 from graphclone.cli.remedies import said
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.runtime import collector
+from graphclone.runtime.quiet import silenced
 
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = parsed(argv)
     try:
-        with collector.seldom(), nullcontext() if arguments.debug else _no_warnings():
+        with collector.seldom(), nullcontext() if arguments.debug else silenced(logging.WARNING):
             code = _run(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt as error:
@@ -69,19 +69,6 @@ _COMMANDS: Mapping[type[Arguments], str] = {
     RulesArguments: "graphclone.cli.commands:list_rules",
 }
 """Where each command is."""
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without the warnings of the libraries that do the work; they do not concern the user."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -5,16 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from graphclone.pipeline.runner import Pass
+from graphclone.clones.traced import Traced
+from graphclone.graph.ir import Graph
+from graphclone.passes import analysis, default_pipeline
+from graphclone.pipeline.conditions import CLONED
+from graphclone.pipeline.runner import Pass, Timing, run
 from graphclone.pipeline.state import Request, State
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
-    from graphclone.clones.traced import Traced
 
 
 After = Callable[[Pass, State], None]
 """A callback that is told of every pass that has run, and of the state after it."""
+
+
+def traced(graph: Graph, widen_io: Sequence[str]) -> Traced:
+    """A graph with its dims found; patterns in ``widen_io`` name inputs and outputs that may grow."""
+    state = State(graph, Request(widen_io=tuple(widen_io)))
+    return Traced(state, run(analysis(), state))
+
+
+def widened(
+    graph: Graph, request: Request, passes: Sequence[Pass] | None, after: After | None
+) -> tuple[State, Sequence[Timing]]:
+    """What a pipeline, the default one if none is given, makes of a graph.
+
+    Raises:
+        GraphcloneError: the graph cannot be widened as asked.
+    """
+    state = State(graph, request)
+    return state, run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
 
 
 class Source(Protocol):

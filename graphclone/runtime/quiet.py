@@ -21,6 +21,19 @@ _LOGGERS = (
 
 
 @contextmanager
+def silenced(level: int) -> Iterator[None]:
+    """Without warnings, and without logs of any library up to a level of ``logging``."""
+    disabled = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Without warnings, logs and prints of torch's exporters.
 

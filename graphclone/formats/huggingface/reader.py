@@ -11,7 +11,6 @@ import copy
 import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fi
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
+from graphclone.runtime.quiet import silenced
 
 _ASSERTION = "aten._assert"
 
@@ -315,16 +315,13 @@ def _dtype(raw: Config, stored: weights.Weights) -> torch.dtype:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Without the logs, the warnings and the bars of the libraries, for which a probe that is refused is an error."""
-    bars, disabled = imported().logging, logging.root.manager.disable
+    bars = imported().logging
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
-    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silenced(logging.CRITICAL):
             yield
     finally:
-        logging.disable(disabled)
         if shown:
             bars.enable_progress_bar()
 

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from graphclone.clones.clone import Clone
-from graphclone.clones.source import After
+from graphclone.clones.source import After, traced
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.format import checkpoint_format
 from graphclone.formats.huggingface.plan import computed_tables, plan
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet_transformers
 from graphclone.formats.torch.source import FunctionSource
-from graphclone.passes import analysis
-from graphclone.pipeline.runner import Pass, run
-from graphclone.pipeline.state import Request, State
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import Request
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import Given
@@ -68,10 +67,9 @@ class CheckpointSource:
         checkpoint = self.open()
         graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
-        state = State(graph, Request(widen_io=tuple(widen_io)))
-        traced = Traced(state, run(analysis(), state))
-        graph.notes += _not_in_a_checkpoint(traced)
-        return traced
+        model = traced(graph, widen_io)
+        graph.notes += _not_in_a_checkpoint(model)
+        return model
 
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The checkpoint widened, to be written as a folder; see ``Source.clone``."""

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphclone.clones.clone import Clone
-from graphclone.clones.source import After
+from graphclone.clones.source import After, traced, widened
 from graphclone.clones.traced import Traced
 from graphclone.formats.onnx.format import onnx_format
 from graphclone.formats.onnx.reader import read_graph
 from graphclone.graph.ir import Graph
-from graphclone.passes import analysis, default_pipeline
-from graphclone.pipeline.conditions import CLONED
-from graphclone.pipeline.runner import Pass, run
-from graphclone.pipeline.state import Request, State
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import Request
 from graphclone.runtime import collector
 
 if TYPE_CHECKING:
@@ -51,12 +49,9 @@ class OnnxSource:
     @collector.seldom()
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:
         """The model as it is read from the file, where its weights stay; see ``Source.trace``."""
-        state = State(self._graph, Request(widen_io=tuple(widen_io)))
-        return Traced(state, run(analysis(), state))
+        return traced(self._graph, widen_io)
 
     @collector.seldom()
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The model widened; see ``Source.clone``."""
-        state = State(self._graph, request)
-        timings = run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
-        return Clone(state, timings, onnx_format(self.inputs))
+        return Clone(*widened(self._graph, request, passes, after), onnx_format(self.inputs))

@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.clones.clone import Clone
-from graphclone.clones.source import After
+from graphclone.clones.source import After, traced, widened
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError, one_line
 from graphclone.formats.torch import into
@@ -19,10 +19,8 @@ from graphclone.formats.torch.format import torch_format
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.models import Built
-from graphclone.passes import analysis, default_pipeline
-from graphclone.pipeline.conditions import CLONED
-from graphclone.pipeline.runner import Pass, run
-from graphclone.pipeline.state import Request, State
+from graphclone.pipeline.runner import Pass
+from graphclone.pipeline.state import Request
 from graphclone.runtime import collector
 
 
@@ -51,15 +49,14 @@ class ModuleSource:
     @collector.seldom()
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:
         """The module traced, and its dims found; see ``Source.trace``."""
-        state = State(self._graph, Request(widen_io=tuple(widen_io)))
-        return Traced(state, run(analysis(), state))
+        return traced(self._graph, widen_io)
 
     @collector.seldom()
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The module widened; see ``Source.clone``."""
-        state = State(self._graph, request)
-        timings = run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
-        return Clone(state, timings, torch_format(Example(self.args, self.kwargs, self.module)))
+        return Clone(
+            *widened(self._graph, request, passes, after), torch_format(Example(self.args, self.kwargs, self.module))
+        )
 
     @collector.seldom()
     def clone_into(self, big: nn.Module, request: Request, *, after: After | None = None) -> Clone:
@@ -116,9 +113,9 @@ class FunctionSource:
         except GraphcloneError as refusal:
             if not isinstance(refusal.__cause__, Exception):
                 raise
-        traced = self._built().trace(widen_io)
-        traced.graph.notes.append("built with its weights: it cannot be built or traced without them")
-        return traced
+        model = self._built().trace(widen_io)
+        model.graph.notes.append("built with its weights: it cannot be built or traced without them")
+        return model
 
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The model built and widened; see ``Source.clone``."""
