@@ -155,20 +155,14 @@ def test_the_top_level_packages_are_linked_into_the_library(package: str, target
     assert link.readlink() == Path(target)
 
 
-def test_import_is_fast_and_loads_no_framework() -> None:
+def test_import_loads_little_and_no_framework() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); import graphclone\n"
-        "print(time.perf_counter() - start)\n"
-        f"print(*sorted({FRAMEWORKS!r} & sys.modules.keys()))"
+        f"import sys; import graphclone; print(*sorted({FRAMEWORKS!r} & sys.modules.keys())); print(len(sys.modules))"
     )
-    command = [sys.executable, "-c", code]
-    seconds = []
-    for _ in range(5):
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        elapsed, loaded = run.stdout.split("\n")[:2]
-        assert not loaded
-        seconds.append(float(elapsed))
-    assert min(seconds) < 0.3
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded, modules = run.stdout.split("\n")[:2]
+    assert not loaded
+    assert int(modules) < 250
 
 
 @pytest.mark.parametrize(

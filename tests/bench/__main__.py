@@ -7,6 +7,7 @@ from tests.bench import bench_analysis, bench_checkpoints, bench_kernel, bench_o
 BENCHMARKS: tuple[Callable[[], Iterable[object]], ...] = (
     bench_kernel.widen_linear,
     bench_analysis.analyse_decoder,
+    bench_onnx.read_long_file,
     bench_onnx.widen_file,
     bench_checkpoints.clone_in_memory,
     bench_checkpoints.clone_checkpoints,

@@ -9,13 +9,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx_ir
+from onnx import TensorProto, helper
 
+from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.saving import write_model
-from tests.bench import Timing
+from tests.bench import Timing, against
 
 LAYERS, WIDTH, PORT = 30, 4096, 8
 REPEATS = 3
@@ -41,6 +44,23 @@ def widen_file() -> Iterator[Timing]:
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         work, yardstick = (statistics.median(column) for column in zip(*rounds, strict=True))
         yield Timing(f"widen {size / 4e9:.1f} GB of ONNX 2x, peak {peak:.2f} GB", "write()", work, yardstick)
+
+
+def read_long_file() -> Iterator[Timing]:
+    """A file of 20,000 operators beside one of 10,000: twice the time, if reading is linear."""
+    with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
+        long, short = (chain(length, Path(folder) / f"{length}.onnx") for length in (20_000, 10_000))
+        yield against("read ONNX of 20,000 operators", lambda: load(long), "10,000 operators", lambda: load(short))
+
+
+def chain(length: int, path: Path) -> Path:
+    """A file of one operator after the other, without weights."""
+    names = [f"n{i}" for i in range(length + 1)]
+    nodes = [helper.make_node("Neg", [a], [b]) for a, b in pairwise(names)]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [PORT]) for name in (names[0], names[-1])]
+    graph = helper.make_graph(nodes, "chain", ports[:1], ports[1:])
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
+    return path
 
 
 def widened(source: Path, clone: Path) -> float:
