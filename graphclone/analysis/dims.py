@@ -89,12 +89,18 @@ def _places(facts: Facts) -> dict[Axis, list[tuple[str, int]]]:
 
 
 def _inner(facts: Facts) -> set[Axis]:
-    """Leaves that stand behind a free outer factor in some parameter's axis."""
-    inner: set[Axis] = set()
+    """Leaves that stand behind a free outer factor in some parameter's axis.
+
+    Of leaves that each stand behind the other, as they do where a model transposes factors, the first that has nothing
+    else before it stands behind none.
+    """
+    import networkx as nx
+
+    behind: nx.DiGraph[Axis] = nx.DiGraph()
     pending = [axis for _, axes in _parameters(facts) for axis in axes]
     seen: set[Axis] = set()
-    while pending:
-        axis = facts.axes.find(pending.pop())
+    for axis in pending:
+        axis = facts.axes.find(axis)
         if axis in seen or axis.kind is Kind.DIM:
             continue
         seen.add(axis)
@@ -102,8 +108,13 @@ def _inner(facts: Facts) -> set[Axis]:
         pending += parts
         free = [part for part in parts if not facts.axes.is_rigid(part)]
         if axis.kind is Kind.PRODUCT:
-            inner.update(leaf for part in free[1:] for leaf in facts.axes.leaves(part))
-    return inner
+            outer, *rest = [facts.axes.leaves(part) for part in free] or [[]]
+            behind.add_edges_from((before, leaf) for before in outer for part in rest for leaf in part)
+    groups = nx.condensation(behind)
+    order = {leaf: place for place, leaf in enumerate(behind)}
+    circles = (groups.nodes[group]["members"] for group in groups if not groups.in_degree(group))
+    first = {min(circle, key=order.__getitem__) for circle in circles if len(circle) > 1}
+    return {leaf for leaf in behind if behind.in_degree(leaf)} - first
 
 
 # Names

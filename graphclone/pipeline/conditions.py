@@ -40,13 +40,15 @@ def _widths(state: State) -> Defects:
     if not state.has(State.widths):
         return
     growths = {axis: growth for axis, growth in state.growths.items() if growth.grows}
-    own = {leaf for axes in state.facts.of.values() for axis in axes for leaf in state.facts.axes.leaves(axis)}
+    facts = state.facts
+    axes = [axis for part in (*facts.of.values(), *(follow.axes for follow in facts.follows)) for axis in part]
+    own = {leaf for axis in axes for leaf in facts.axes.leaves(axis)}
     for axis, growth in growths.items():
         if axis not in own or growth.size != axis.size:
             yield f"a dim of {growth.size} grows that the graph does not have"
         elif axis.pin is not None and (axis.pin.kind is not Cause.UNREAD or state.widths.given is None):
             yield f"a dim of {axis.size} grows that is pinned: {axis.pin}"
-    _, reasons = settle(state.facts, growths)
+    _, reasons = settle(facts, growths)
     yield from (f"a dim of {axis.size} grows by {growths[axis].factor}, but is {why}" for axis, why in reasons.items())
 
 

@@ -210,3 +210,19 @@ def paths(prefix: str, ending: str, named: bool) -> list[str]:
 @pytest.mark.parametrize("prefix", ["Call/model/", "", "tower/"])
 def test_what_all_paths_have_in_common_is_left_out(prefix: str, ending: str, named: bool) -> None:
     assert paths(prefix, ending, named) == ["dense.in", "dense", "block", "block.out", "dense_1"]
+
+
+class Transposed(nn.Module):
+    """Channels in two factors, which one weight knows in one order and another in the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).sigmoid().unflatten(1, (2, 3)).transpose(1, 2).flatten(1))
+
+
+def test_of_factors_that_change_places_the_first_grows() -> None:
+    found = gc.trace(Transposed().eval(), (torch.randn(7, 5),)).dims
+    assert [(group.size, group.default) for group in found if group.pin is None] == [(2, True), (3, False)]

@@ -282,3 +282,22 @@ def test_a_part_that_occurs_twice_counts_twice() -> None:
     small, big, x = seeded(lambda: Gated(8)).eval(), Gated(24).eval(), features(3, 6)
     gc.clone(small, (x,), into=big)
     torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)
+
+
+class Halves(nn.Module):
+    """A product of keys whose halves change places, each half as wide as n."""
+
+    def __init__(self, n: int = 1) -> None:
+        super().__init__()
+        self.n, self.q, self.k, self.o = n, nn.Linear(3, 2 * n), nn.Linear(3, 2 * n), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.k(x)
+        k = torch.cat((-k[..., self.n :], k[..., : self.n]), -1)
+        return self.o(self.q(x) @ k.transpose(-1, -2))
+
+
+def test_what_has_one_element_grows_as_the_wide_model_says() -> None:
+    wide = Halves(2).eval()
+    clone = gc.clone(Halves().eval(), (torch.randn(4, 5, 3),), into=wide)
+    assert clone.verify(onnx=False).ok
