@@ -17,7 +17,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, Widen
+from graphclone.pipeline.state import Request, Widen, widths_asked
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import Given
@@ -54,7 +54,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
-    widen: Widen = 2,
+    widen: Widen | None = None,
+    sizes: Mapping[str, int] | None = None,
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -72,7 +73,9 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes ``inputs`` instead.
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
-        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``).
+        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as 2,
+            1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` is given.
+        sizes: a new size per dim or group.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -88,9 +91,10 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     Raises:
         GraphcloneError: the model cannot be traced, or not widened as asked.
     """
-    _check(widen, widen_io)
+    _check(sizes, widen_io)
     source = _source(model, args, kwargs, inputs, name)
-    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
+    widths = widths_asked(widen, sizes)
+    request = Request(*widths, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
     if into is None:
         return source.clone(request, passes=passes, after=after)
     if not isinstance(source, ModuleSource):
@@ -118,9 +122,9 @@ def _source(
     raise GraphcloneError(f"the model must be a torch.nn.Module or the path of an .onnx file, got {got}")
 
 
-def _check(widen: object, widen_io: object) -> None:
-    """Refuse widths that can mean nothing."""
-    if not isinstance(widen, int | Mapping):
-        raise GraphcloneError(f"widen={widen!r}: give a whole number, or a dict of whole numbers by dim")
+def _check(sizes: object, widen_io: object) -> None:
+    """Refuse what can mean nothing."""
+    if sizes is not None and not isinstance(sizes, Mapping):
+        raise GraphcloneError(f"sizes={sizes!r}: give a dict of sizes by dim, such as {{'hidden': 960}}")
     if isinstance(widen_io, str):
         raise GraphcloneError(f"widen_io={widen_io!r}: give a list of names, [{widen_io!r}]")

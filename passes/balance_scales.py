@@ -19,6 +19,7 @@ from math import isfinite
 from typing import ClassVar
 
 from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Fill
 from graphclone.algebra.scales import Expression, Infeasible, System, add, exp, log
 from graphclone.analysis.facts import Balance, Facts, Literal, Scaled
 from graphclone.errors import GraphcloneError
@@ -173,8 +174,8 @@ class _Solver:
     def multiplicity(self, axis: Axis) -> Expression:
         axis = self.facts.axes.find(axis)
         if axis not in self.multiplicities:
-            copies = self.state.layout(axis).uniform
-            assert copies is not None, f"{axis} is not repeated uniformly"
+            copies = self.state.layout(axis).even
+            assert copies is not None, f"{axis} is not repeated evenly"
             self.multiplicities[axis] = log(copies)
         return self.multiplicities[axis]
 
@@ -187,10 +188,21 @@ class _Solver:
             layout = self.state.layout(axis)
             old, new = layout.size, layout.new_size
             add(total, log(Fraction((new - 1) * old, (old - 1) * new)), coefficient)
+        for coefficient, axis, averaged in balance.averages:
+            layout = self.state.layout(axis)
+            if layout.padded and not self._holds_mean(averaged, axis):
+                add(total, self.multiplicity(axis), coefficient)
+                add(total, log(Fraction(layout.size, layout.new_size)), coefficient)
         if balance.contraction is not None and not self.facts.absorbed(balance.contraction):
             for axis in balance.contraction.axes:
                 add(total, self.multiplicity(axis), 1)
         return total
+
+    def _holds_mean(self, averaged: Value | None, axis: Axis) -> bool:
+        """Whether the pads of an axis that is averaged over hold the mean, and so count."""
+        leaves = self.facts.axes.leaves(axis)
+        fills = (fill for place, fill in self.state.widths.fills.items() if place.value is averaged and place.dim in leaves)
+        return averaged is not None and Fill.MEAN in fills
 
     def solve(self) -> None:
         for node in self.graph.nodes:
@@ -241,8 +253,7 @@ class _Solver:
         if not balance.mendable or self.given is not None:
             return None
         if balance.contraction is None:
-            assert balance.out is not None
-            return Mend(balance.out, balance.node, on_operand=False)
+            return None if balance.out is None else Mend(balance.out, balance.node, on_operand=False)
         factor = next(item for _, item in balance.terms if isinstance(item, Value))
         return Mend(factor, balance.node, on_operand=True)
 

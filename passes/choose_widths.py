@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
-from graphclone.analysis.settling import settle
+from graphclone.analysis.fills import Fills, Unfillable, infer_fills
+from graphclone.analysis.settling import grown, settle
 from graphclone.errors import GraphcloneError
 from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import Request, State, Widths
@@ -33,38 +35,89 @@ class ChooseWidths:
 
     def __call__(self, state: State) -> bool:
         graph_dims = dims(state.facts)
-        wishes = _wishes(state.facts, graph_dims, self.factor or state.request.widen, state.request)
+        wishes = grown(state.facts, _sizes(state.facts, graph_dims, self.factor, state.request), state.request.kind)
         growths, reasons = settle(state.facts, wishes)
         _refuse_held(graph_dims, state.request, wishes, growths, reasons)
         if not any(growth.grows for growth in growths.values()) and any(growth.grows for growth in wishes.values()):
             raise GraphcloneError(f"nothing can grow: {next(iter(reasons.values()))}")
-        state.widths = Widths(growths)
+        state.widths = Widths(growths, fills=padded(state.facts, growths))
         return bool(growths)
 
 
-def _wishes(
-    facts: Facts, graph_dims: list[Dim], widen: int | Mapping[str, int], request: Request
-) -> dict[Axis, Growth]:
-    """The growth asked for, by dim."""
-    if isinstance(widen, int):
-        factor = _checked(widen, "widen")
+def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
+    """What is held at the pads of all dims.
+
+    Raises:
+        GraphcloneError: something in the graph cannot bear them.
+    """
+    try:
+        return infer_fills(facts, growths)
+    except Unfillable as problem:
+        dim = next(dim for dim in dims(facts) if dim.axis is problem.dim)
+        size = growths[dim.axis].new_size
+        whole = f"{dim.size * (size // dim.size)} or {dim.size * (size // dim.size + 1)}"
+        raise GraphcloneError(
+            f"{dim.name} cannot grow from {dim.size} to {size}, which is no whole multiple: {problem.why}; "
+            f"grow it to {whole}, or name the dims that are to grow"
+        ) from None
+
+
+def _sizes(facts: Facts, graph_dims: list[Dim], factor: int, request: Request) -> dict[Axis, int]:
+    """The new size asked for, by dim."""
+    widen = factor or request.widen
+    sizes: dict[Axis, int] = {}
+    if not isinstance(widen, Mapping):
+        factor = fraction(widen, "widen")
         offered = [dim for dim in graph_dims if dim.default]
         if factor > 1 and not offered:
             raise _nothing(facts, graph_dims)
-        return {dim.axis: Growth(dim.size, factor, request.kind) for dim in offered}
-    wishes: dict[Axis, Growth] = {}
+        sizes = {dim.axis: _times(dim, factor) for dim in offered}
+        widen = {}
     for pattern, number in widen.items():
-        factor = _checked(number, pattern)
+        factor = fraction(number, pattern)
+        sizes |= {dim.axis: _times(dim, factor) for dim in _matching(graph_dims, pattern) if dim.pin is None}
+    for pattern, size in request.sizes.items():
         for dim in _matching(graph_dims, pattern):
+            if isinstance(size, bool) or not isinstance(size, int) or size < dim.size:
+                raise GraphcloneError(f"{pattern}={size}: a size is a whole number of at least {dim.size}, the source's")
             if dim.pin is None:
-                wishes[dim.axis] = Growth(dim.size, factor, request.kind)
-    return wishes
+                sizes[dim.axis] = size
+    return sizes
 
 
-def _checked(factor: object, where: str) -> int:
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise GraphcloneError(f"{where}={factor}: a factor is a whole number of at least 1")
-    return factor
+def fraction(factor: object, where: str) -> Fraction:
+    """A factor as the simple fraction that it is, or is the decimal form of.
+
+    Raises:
+        GraphcloneError: it is none, or less than 1.
+    """
+    try:
+        if isinstance(factor, bool) or not isinstance(factor, int | float | Fraction | str):
+            raise ValueError
+        exact = Fraction(factor)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        raise GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, of at least 1") from None
+    simple = exact.limit_denominator(_DENOMINATOR)
+    if abs(simple - exact) < _DECIMALS:
+        exact = simple
+    if exact < 1:
+        raise GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, of at least 1")
+    return exact
+
+
+_DENOMINATOR, _DECIMALS = 10_000, 1e-9
+"""A decimal number that is so near to a fraction of such a denominator stands for it: 1.3333333333333333 for 4/3."""
+
+
+def _times(dim: Dim, factor: Fraction) -> int:
+    """The new size of a dim."""
+    size = dim.size * factor
+    if size.denominator != 1:
+        near = " and ".join(str(near) for near in (int(size), int(size) + 1))
+        raise GraphcloneError(
+            f"{dim.name}={factor}: {dim.size} * {factor} is no whole number; the nearest sizes are {near}"
+        )
+    return int(size)
 
 
 def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
@@ -129,9 +182,9 @@ def _refuse_held(
     reasons: Mapping[Axis, Why],
 ) -> None:
     """A dim asked for by name must grow as asked."""
-    if isinstance(request.widen, int):
-        return
+    named = [*(request.widen if isinstance(request.widen, Mapping) else ()), *request.sizes]
     for dim in graph_dims:
         if dim.axis in wishes and growths.get(dim.axis, Growth(dim.size)) != wishes[dim.axis]:
-            factor = wishes[dim.axis].factor
-            raise GraphcloneError(f"{dim.name} cannot grow by {factor}: {reasons[dim.axis]}")
+            if any(dim.matches(pattern) for pattern in named):
+                size = wishes[dim.axis].new_size
+                raise GraphcloneError(f"{dim.name} cannot grow from {dim.size} to {size}: {reasons[dim.axis]}")

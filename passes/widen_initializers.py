@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Fill, Growth, Layout
 from graphclone.algebra.recipes import Widening
+from graphclone.graph.ir import Value
 from graphclone.pipeline.state import State
 
 
@@ -22,7 +25,7 @@ class WidenInitializers:
         state.recipes = {
             initializer.value: Widening(
                 initializer.name,
-                tuple(state.layout(axis) for axis in facts.of[initializer.value]),
+                tuple(_layout(state, initializer.value, index) for index in range(initializer.value.rank)),
                 contracted=facts.folded.get(initializer.value, ()),
                 strategy=state.request.strategy,
                 seed=state.request.seed,
@@ -32,3 +35,20 @@ class WidenInitializers:
             for initializer in state.graph.initializers
         }
         return any(not recipe.identity for recipe in state.recipes.values())
+
+
+def _layout(state: State, value: Value, index: int) -> Layout:
+    """The widened layout of an axis of an initializer, its pads filled as others demand, or else as they like.
+
+    What is contracted meets 0 there, and gets columns that are new; anything else gets more copies.
+    """
+    axis = state.facts.of[value][index]
+    if not state.layout(axis).padded:
+        return state.layout(axis)
+    contracted = index in state.facts.folded.get(value, ())
+
+    def growth_of(leaf: Axis) -> Growth:
+        growth, fill = state.growth_of(leaf), state.fill_of(value, index, leaf)
+        return replace(growth, fill=fill) if contracted or fill is not Fill.FREE else growth.unpadded()
+
+    return state.facts.axes.layout(axis, growth_of)

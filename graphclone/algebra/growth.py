@@ -9,7 +9,8 @@ follows the tree and never the axis as a whole: tiling both halves of a concaten
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property, reduce
 from math import prod
 from typing import Literal
@@ -24,6 +25,14 @@ PAD = -1
 """The entry of an explicit growth map whose new index repeats no source index."""
 
 
+class Fill(Enum):
+    """What a tensor holds where the growth map of an axis has pads."""
+
+    ZERO = "0"
+    MEAN = "the mean over the dim"
+    FREE = "anything"
+
+
 @dataclass(frozen=True)
 class Growth:
     """The growth map of one dim.
@@ -34,39 +43,76 @@ class Growth:
         kind: ``tile`` repeats the dim as a block (0 1 2 0 1 2), ``interleave`` repeats every index in place
             (0 0 1 1 2 2), ``explicit`` reads ``entries``.
         entries: source index per new index, or ``PAD``; only for ``explicit``.
+        extra: how many source indices, the first ones, have one copy more (0 1 2 0 1 2 0).
+        pads: how many new indices at the end repeat none.
+        fill: what an initializer holds at its pads.
     """
 
     size: int
     factor: int = 1
     kind: Kind = "tile"
     entries: tuple[int, ...] = ()
+    extra: int = 0
+    pads: int = 0
+    fill: Fill = Fill.ZERO
 
     def __post_init__(self) -> None:
         if self.factor < 1:
             raise ValueError(f"a growth factor must be at least 1, got {self.factor}")
         if any(not PAD <= entry < self.size for entry in self.entries):
             raise ValueError(f"a growth map of a dim of {self.size} has an entry outside [0, {self.size})")
+        if not 0 <= self.extra < max(self.size, 1) or self.pads < 0:
+            raise ValueError(f"a dim of {self.size} cannot have {self.extra} more copies and {self.pads} pads")
 
     @classmethod
     def explicit(cls, size: int, entries: Iterable[int]) -> Growth:
         """The map with the given source index (or ``PAD``) for every new index."""
         return cls(size, kind="explicit", entries=tuple(int(entry) for entry in entries))
 
+    @classmethod
+    def between(cls, size: int, new_size: int, kind: Kind = "tile", *, padded: bool = False) -> Growth:
+        """The map from a size to one that is at least as large: whole copies, and what is left over.
+
+        Args:
+            size: of the source dim.
+            new_size: of the new one.
+            kind: ``tile`` or ``interleave``.
+            padded: whether what is left over repeats nothing; else the first source indices have one copy more.
+
+        Raises:
+            ValueError: the new size is smaller.
+        """
+        factor, rest = divmod(new_size, size)
+        return cls(size, factor, kind, pads=rest) if padded else cls(size, factor, kind, extra=rest)
+
     @property
     def new_size(self) -> int:
-        return len(self.entries) if self.kind == "explicit" else self.size * self.factor
+        return len(self.entries) if self.kind == "explicit" else self.size * self.factor + self.extra + self.pads
 
     @property
     def grows(self) -> bool:
         """Whether the map is anything but the identity."""
-        return self.factor != 1 or self.kind == "explicit"
+        return self.factor != 1 or self.kind == "explicit" or bool(self.extra or self.pads)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every source index is repeated ``factor`` times, and nothing else is there."""
+        return self.kind != "explicit" and not (self.extra or self.pads)
+
+    def unpadded(self) -> Growth:
+        """The map with more copies in place of its pads."""
+        return replace(self, extra=self.pads, pads=0) if self.pads else self
 
     def index_map(self) -> IntArray:
         """Source index of every new index, shape (new_size,); ``PAD`` where there is none."""
         if self.kind == "explicit":
             return np.asarray(self.entries, dtype=np.int64)
         source = np.arange(self.size, dtype=np.int64)
-        return np.tile(source, self.factor) if self.kind == "tile" else np.repeat(source, self.factor)
+        if self.kind == "tile":
+            held = np.arange(self.new_size - self.pads, dtype=np.int64) % max(self.size, 1)
+        else:
+            held = np.repeat(source, self.factor + (source < self.extra))
+        return np.concatenate([held, np.full(self.pads, PAD, dtype=np.int64)])
 
 
 class Layout:
@@ -101,10 +147,21 @@ class Layout:
         return np.bincount(index[index != PAD], minlength=self.size).astype(np.int64)
 
     @property
-    def uniform(self) -> int | None:
-        """The one multiplicity of all source indices, or None where they differ."""
+    def even(self) -> int | None:
+        """The one multiplicity of all source indices, pads apart, or None where they differ."""
         counts = np.unique(self.multiplicity)
-        return int(counts[0]) if len(counts) == 1 and self.new_size == counts[0] * self.size else None
+        return int(counts[0]) if len(counts) == 1 else None
+
+    @property
+    def uniform(self) -> int | None:
+        """The one multiplicity of all source indices, or None where they differ or there are pads."""
+        copies = self.even
+        return copies if copies is not None and self.new_size == copies * self.size else None
+
+    @property
+    def padded(self) -> bool:
+        """Whether some new index repeats no source index."""
+        return bool((self.index_map == PAD).any())
 
 
 @dataclass(frozen=True)
@@ -131,16 +188,18 @@ class Leaf(Layout):
 
     @cached_property
     def copies(self) -> IntArray:
+        if not self.growth.whole:
+            return _occurrence(self.index_map)
         new = np.arange(self.new_size, dtype=np.int64)
-        if self.growth.kind == "tile":
-            return new // max(self.size, 1)
-        if self.growth.kind == "interleave":
-            return new % self.growth.factor
-        return _occurrence(self.index_map)
+        return new // max(self.size, 1) if self.growth.kind == "tile" else new % self.growth.factor
 
     @property
-    def uniform(self) -> int | None:
-        return super().uniform if self.growth.kind == "explicit" else self.growth.factor
+    def even(self) -> int | None:
+        return super().even if self.growth.kind == "explicit" or self.growth.extra else self.growth.factor
+
+    @property
+    def padded(self) -> bool:
+        return super().padded if self.growth.kind == "explicit" else self.growth.pads > 0
 
 
 @dataclass(frozen=True)
@@ -169,14 +228,18 @@ class Product(Layout):
     def copies(self) -> IntArray:
         copies = np.zeros(1, dtype=np.int64)
         for part in self.parts:
-            counts = part.multiplicity[part.index_map]
+            counts = part.multiplicity[part.index_map]  # at pads, whose number says nothing, that of the last index
             copies = (copies[:, None] * counts[None, :] + part.copies[None, :]).ravel()
         return copies
 
     @property
-    def uniform(self) -> int | None:
-        factors = [part.uniform for part in self.parts]
+    def even(self) -> int | None:
+        factors = [part.even for part in self.parts]
         return None if None in factors else prod(factor or 0 for factor in factors)
+
+    @property
+    def padded(self) -> bool:
+        return any(part.padded for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -208,9 +271,13 @@ class Concat(Layout):
         return np.concatenate([part.copies for part in self.parts])
 
     @property
-    def uniform(self) -> int | None:
-        factors = {part.uniform for part in self.parts}
+    def even(self) -> int | None:
+        factors = {part.even for part in self.parts}
         return factors.pop() if len(factors) == 1 else None
+
+    @property
+    def padded(self) -> bool:
+        return any(part.padded for part in self.parts)
 
 
 def rigid(size: int) -> Leaf:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 from graphclone.algebra.axes import Axes, Axis, Why
+from graphclone.algebra.growth import Fill
 from graphclone.graph.ir import Graph, Node, Path, Value, values_in
 
 
@@ -53,6 +55,38 @@ class Contraction:
 Scaled = Value | Literal
 
 
+class Summand(NamedTuple):
+    """A product of values, elementwise along every axis that it keeps; a result is a sum of such.
+
+    Attributes:
+        factors: tensors, in each of which the product is linear.
+        divisors: tensors that it is divided by.
+        centred: whether another factor is what a norm makes of its input, which is 0 where that holds the fill that the
+            norm wants.
+        apart: whether it is beside the others, and not added to them.
+    """
+
+    factors: tuple[Value, ...]
+    divisors: tuple[Value, ...] = ()
+    centred: bool = False
+    apart: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Gathering:
+    """A sum, mean or norm over an axis, which may have pads if these hold what does not count.
+
+    Attributes:
+        node: that computes it.
+        axis: over which.
+        choices: values, each with the index of the axis, that must hold a fill at its pads; one of them will do.
+    """
+
+    node: Node
+    axis: Axis
+    choices: tuple[tuple[Value, int, Fill], ...]
+
+
 @dataclass(frozen=True)
 class Balance:
     """An equation between scales, in logarithms: of a result (``out``), or a requirement that a sum is zero.
@@ -63,6 +97,8 @@ class Balance:
         terms: coefficient of the scale of every value or literal.
         logs: coefficient of the logarithm of the multiplicity of every axis.
         unbiased: coefficient of log (n S - 1) / ((S - 1) n), what an unbiased variance over S shrinks by.
+        averages: coefficient of log (n S / S'), what a mean over an axis of S shrinks by as it grows to S', n copies of
+            each index and pads of 0; with the value averaged, whose pads may hold the mean instead, which counts.
         contraction: where the result is a contraction, whose axes count only if no parameter absorbs them.
         mendable: whether a multiplication may be put into the graph where nothing else balances it: on the first
             factor of a contraction, on the result of anything else.
@@ -73,6 +109,7 @@ class Balance:
     terms: tuple[tuple[Fraction, Scaled], ...]
     logs: tuple[tuple[Fraction, Axis], ...] = ()
     unbiased: tuple[tuple[Fraction, Axis], ...] = ()
+    averages: tuple[tuple[Fraction, Axis, Value | None], ...] = ()
     contraction: Contraction | None = None
     mendable: bool = True
 
@@ -103,6 +140,10 @@ class Facts:
         shifts: values that are another value plus a number.
         picked: values each of whose elements is, bit for bit, an element of one of these values, or a literal.
         moved: those of them that have the elements of one value, wherever they have got to.
+        summands: of every value that is known to be a sum of products.
+        vanishing: nodes whose results are 0 where all their tensors are.
+        means: values that are the mean of a value over axes, which it keeps with size 1.
+        gatherings: what sums and averages want of pads.
         extremes: values that are the greatest or least elements over some axes.
         differences: nodes whose result is a constant where their two operands are equal.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
@@ -120,6 +161,10 @@ class Facts:
     shifts: dict[Value, tuple[Value, float]] = field(default_factory=dict)
     picked: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
     moved: set[Value] = field(default_factory=set)
+    summands: dict[Value, tuple[Summand, ...]] = field(default_factory=dict)
+    vanishing: set[Node] = field(default_factory=set)
+    means: dict[Value, tuple[Value, tuple[Axis, ...]]] = field(default_factory=dict)
+    gatherings: list[Gathering] = field(default_factory=list)
     extremes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)
     differences: set[Node] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
@@ -147,8 +192,10 @@ class Facts:
                     self.folded[initializer.value] = axes
         for contraction in self.contractions:
             if not self.absorbed(contraction):
-                for axis in contraction.axes:
+                for at, axis in enumerate(contraction.axes):
                     self.axes.uniform(axis, Why(contraction.node.name, "summed over"))
+                    choices = tuple((value, axes[at], Fill.ZERO) for value, axes in contraction.operands)
+                    self.gatherings.append(Gathering(contraction.node, axis, choices))
 
     def absorbed(self, contraction: Contraction) -> bool:
         """Whether a parameter absorbs the multiplicity of a contraction."""

@@ -6,7 +6,22 @@ from collections.abc import Iterable, Mapping
 
 from graphclone.algebra.axes import Axes, Axis, Kind, Why
 from graphclone.algebra.growth import Growth
+from graphclone.algebra.growth import Kind as GrowthKind
 from graphclone.analysis.facts import Facts
+
+
+def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") -> dict[Axis, Growth]:
+    """The growth that takes every dim to its new size.
+
+    What is left over beside whole copies are pads where something averages over the dim, else more copies.
+
+    Args:
+        facts: of the graph.
+        sizes: new sizes, none smaller than the dim's.
+        kind: how copies are laid out.
+    """
+    averaged = {leaf for axis, _ in facts.axes.uniforms for leaf in facts.axes.leaves(axis)}
+    return {axis: Growth.between(axis.size, size, kind, padded=axis in averaged) for axis, size in sizes.items()}
 
 
 def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Growth], dict[Axis, Why]]:
@@ -42,7 +57,8 @@ def _settle_ties(axes: Axes, growths: dict[Axis, Growth], reasons: dict[Axis, Wh
         inner = [leaf for side in sides for leaf in side[1:]]
         a, b = (growths.get(side[0]) for side in sides)
         concat = any(axes.find(axis).kind is Kind.CONCAT for axis in (tie.a, tie.b))
-        agree = a is not None and b is not None and (a.kind, a.factor, b.kind) == ("tile", b.factor, "tile")
+        whole = a is not None and b is not None and a.whole and b.whole
+        agree = whole and a is not None and b is not None and (a.kind, a.factor, b.kind) == ("tile", b.factor, "tile")
         outer = [] if agree and not concat else [side[0] for side in sides]
         changed |= _hold(growths, reasons, [*inner, *outer], tie.why)
     return changed
@@ -55,7 +71,7 @@ def _settle_uniforms(axes: Axes, growths: dict[Axis, Growth], reasons: dict[Axis
         if not any(leaf in growths for leaf in leaves):
             continue
         layout = axes.layout(axis, lambda leaf: growths.get(leaf) or Growth(leaf.size))
-        if layout.uniform is None:
+        if layout.even is None:  # what pads hold is asked later
             why = Why(why.node, f"{why.text} an axis whose parts would be repeated unequally")
             changed |= _equalise(axes, axis, growths, reasons, why)
     return changed
@@ -65,7 +81,7 @@ def _equalise(axes: Axes, axis: Axis, growths: dict[Axis, Growth], reasons: dict
     """Let the segments of a concat grow alike: by the least factor if each is one dim, else not at all."""
     segments = axes.segments(axis)
     alike = [growths.get(axes.find(segment)) for segment in segments]
-    if all(axes.find(s).kind is Kind.DIM for s in segments) and all(g and g.kind != "explicit" for g in alike):
+    if all(axes.find(s).kind is Kind.DIM for s in segments) and all(g and g.whole for g in alike):
         least = min(g.factor for g in alike if g)
         for segment, growth in zip(segments, alike, strict=True):
             if growth and growth.factor != least:

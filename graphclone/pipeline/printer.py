@@ -128,7 +128,7 @@ class _Printer:
 def _grown(size: int, growth: Growth) -> str:
     if not growth.grows:
         return str(size)
-    if growth.kind == "explicit":
+    if not growth.whole:
         return f"{size}>{growth.new_size}"
     return f"{size}x{growth.factor}" if growth.kind == "tile" else f"{size}xx{growth.factor}"
 

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Generic, TypeVar, overload
 
 from graphclone.algebra.axes import Axis
-from graphclone.algebra.growth import Growth, Kind, Layout
+from graphclone.algebra.growth import Fill, Growth, Kind, Layout
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.scales import Expression
 from graphclone.algebra.strategies import SYMMETRIC, Strategy
 from graphclone.analysis.facts import Facts, Literal
+from graphclone.analysis.fills import Fills, Place
 from graphclone.errors import InvariantError
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
 
-Widen = int | Mapping[str, int]
+Factor = int | float | Fraction | str
+"""How many times as large: a whole number, a fraction such as 1.5, or the text of one such as ``4/3``."""
+
+Widen = Factor | Mapping[str, Factor]
 """One factor for every dim that grows by default, or a factor per dim or group of dims."""
+
+
+def widths_asked(widen: Widen | None, sizes: Mapping[str, int] | None) -> tuple[Widen, Mapping[str, int]]:
+    """Factors and sizes as a request has them: twofold where neither is given."""
+    return (widen if widen is not None else {} if sizes else 2), sizes or {}
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Request:
 
     Attributes:
         widen: factor, or factors by name (names may hold wildcards).
+        sizes: new sizes by name, beside ``widen``.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: how copies share a contracted weight.
         seed: of the noise.
@@ -35,6 +46,7 @@ class Request:
     """
 
     widen: Widen = 2
+    sizes: Mapping[str, int] = field(default_factory=dict)
     widen_io: tuple[str, ...] = ()
     strategy: Strategy = SYMMETRIC
     seed: int = 0
@@ -73,11 +85,13 @@ class Widths:
         growths: the growth of every dim that grows.
         given: logarithm of the scale of literals and constants, which are those of a given wide model and may not be
             changed, nor may anything be put into its graph; None where the clone's code is ours to write.
+        fills: what values hold at the pads of dims that have some; what is not there may be anything.
         layouts: the widened layouts of axes that have been asked for, which many values share.
     """
 
     growths: Mapping[Axis, Growth]
     given: Mapping[Value | Literal, Expression] | None = None
+    fills: Fills = field(default_factory=dict)
     layouts: dict[Axis, Layout] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -206,6 +220,10 @@ class State:
         """The growth of a dim; none before widths are chosen."""
         growth = self.growths.get(axis) if self.has(State.widths) else None
         return growth or Growth(axis.size)
+
+    def fill_of(self, value: Value, index: int, dim: Axis) -> Fill:
+        """What is demanded of a value at the pads of a dim in one of its axes."""
+        return self.widths.fills.get(Place(value, index, dim), Fill.FREE)
 
     def layout(self, axis: Axis) -> Layout:
         """The widened layout of an axis."""

@@ -94,7 +94,11 @@ def _forget(node: Node, facts: Facts) -> None:
     facts.balances.pop(node, None)
     facts.contractions[:] = [contraction for contraction in facts.contractions if contraction.node is not node]
     facts.follows[:] = [follow for follow in facts.follows if follow.node is not node]
+    facts.gatherings[:] = [gathering for gathering in facts.gatherings if gathering.node is not node]
+    facts.vanishing.discard(node)
     for output in node.outputs:
+        facts.summands.pop(output, None)
+        facts.means.pop(output, None)
         facts.views.pop(output, None)
         facts.shifts.pop(output, None)
         facts.picked.pop(output, None)

@@ -7,6 +7,7 @@ from itertools import accumulate
 from math import isinf
 
 from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Summand
 from graphclone.graph.ir import Operand, Path, Value
 from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
 from graphclone.rules.view import constants, literals
@@ -19,6 +20,7 @@ def cat(s: Site) -> None:
     for tensor in tensors:
         _equal_but(s, axis, s.axes(tensor), s.axes(s.out))
     s.same_scale(s.out, *tensors)
+    s.sums(s.out, *(Summand((tensor,), apart=True) for tensor in tensors))
 
 
 def stack(s: Site) -> None:
@@ -26,6 +28,7 @@ def stack(s: Site) -> None:
     for tensor in tensors:
         s.states("| a.. b.. -> a.. !n b..", tensor, a=axis, why="stacked by position")
     s.same_scale(s.out, *tensors)
+    s.sums(s.out, *(Summand((tensor,), apart=True) for tensor in tensors))
 
 
 def split(s: Site) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Fill
 from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 
@@ -12,11 +14,14 @@ from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 def layer_norm(s: Site) -> None:
     """Also RMS norm, which has no bias."""
     s.ignores("cudnn_enable")
-    pattern = "n..? + n..? | ... ~n.. -> ... n.."
-    axes = s.states(pattern, "weight", "bias", "input", n=len(s["normalized_shape"]), why=_OVER)
+    pattern, runs = "n..? + n..? | ... ~n.. -> ... n..", {"n": len(s["normalized_shape"])}
+    axes = s.states(pattern, "weight", "bias", "input", why=_OVER, averages={"n": -_HALF}, **runs)
     for i, axis in enumerate(axes.named("n")):
         s.follow(("normalized_shape", i), axis)
-    _rescale(s, s.tensor("input"))
+    _rescale(s, s.tensor("input"), axes.named("n"))
+
+
+_HALF = Fraction(1, 2)
 
 
 def batch_norm(s: Site) -> None:
@@ -68,11 +73,12 @@ def onnx_layer_norm(s: Site) -> None:
     x = s.tensor("X")
     start = s.axis("axis", x.rank, -1)
     s.ignores("stash_type")
-    axes = s.states("[n..]? + [n..]? | a.. ~n.. -> a.. n..", "weight", "B", x, a=start, why=_OVER)
-    _rescale(s.renamed({"eps": "epsilon"}), x)
+    pattern = "[n..]? + [n..]? | a.. ~n.. -> a.. n.."
+    axes = s.states(pattern, "weight", "B", x, a=start, why=_OVER, averages={"n": -_HALF})
+    _rescale(s.renamed({"eps": "epsilon"}), x, axes.named("n"))
     for out, power in zip(s.node.outputs[1:], (1, -1), strict=False):
         s.equal_all(axes.named("a"), s.axes(out)[:start])
-        s.scale(out, {x: power})
+        s.scale(out, {x: power}, averages=dict.fromkeys(axes.named("n"), -_HALF) if power < 0 else None)
 
 
 def onnx_batch_norm(s: Site) -> None:
@@ -166,13 +172,20 @@ def dynamic_quantize(s: Site) -> None:
 _OVER = "normalised over"
 
 
-def _rescale(s: Site, x: Value) -> None:
-    """A norm swallows the scale of its input, if its epsilon follows."""
-    eps = s.get("eps")
+def _rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
+    """A norm swallows the scale of its input, if its epsilon follows.
+
+    Args:
+        s: the norm.
+        x: its input.
+        over: axes that may have pads: of the mean if it is taken off, else of 0.
+    """
+    eps, averages = s.get("eps"), dict.fromkeys(over, 1)
+    s.gathers(over, x, Fill.ZERO if "rms_norm" in s.node.op or "RMS" in s.node.op else Fill.MEAN)
     if eps is None:  # a default that cannot be rescaled
-        s.require({x: 1})
+        s.require({x: 2}, averages=averages)
     elif eps:
-        s.require({x: 2, s.literal("eps", eps): -1})
+        s.require({x: 2, s.literal("eps", eps): -1}, averages=averages)
 
 
 RULES: Mapping[str, Rule] = {

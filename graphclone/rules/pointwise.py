@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
-from graphclone.analysis.facts import Literal, Scaled
+from graphclone.analysis.facts import Literal, Scaled, Summand
 from graphclone.graph.ir import Operand, Value
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
 
@@ -28,6 +28,12 @@ def elementwise(s: Site) -> None:
     """All tensors are broadcast; non-linear, so every scale is 1. Options are plain numbers."""
     s.ignores(*s.node.operands)
     _broadcast(s, *s.tensors)
+
+
+def vanishing(s: Site) -> None:
+    """As ``elementwise``; f(0) = 0."""
+    elementwise(s)
+    s.facts.vanishing.add(s.node)
 
 
 def jump(s: Site) -> None:
@@ -139,6 +145,7 @@ def add(s: Site) -> None:
     x, y = s.get("self"), s.get("other")
     s.ignores("alpha")
     _broadcast(s, *s.tensors)
+    s.sums(s.out, *(_summand(operand) for operand in (x, y) if operand != 0))
     if isinstance(x, Value) and isinstance(y, Value):
         if x.is_tensor and y.is_tensor:
             s.same_scale(s.out, x, y)
@@ -156,9 +163,16 @@ def subtract(s: Site) -> None:
     s.facts.differences.add(s.node)
 
 
+def _summand(*factors: Operand, divisor: Operand = None) -> Summand:
+    """The product of those operands that are tensors, divided by one."""
+    tensors = tuple(item for item in factors if isinstance(item, Value) and item.is_tensor)
+    return Summand(tensors, (divisor,) if isinstance(divisor, Value) and divisor.is_tensor else ())
+
+
 def multiply(s: Site) -> None:
     _broadcast(s, *s.tensors)
     s.scale(s.out, _terms(s, 1))
+    s.sums(s.out, _summand(s.get("self"), s.get("other")))
 
 
 def divide(s: Site) -> None:
@@ -168,6 +182,7 @@ def divide(s: Site) -> None:
     s.facts.differences.add(s.node)
     if s.get("rounding_mode") is None:
         s.scale(s.out, terms)
+        s.sums(s.out, _summand(s.get("self"), divisor=s.get("other")))
     else:
         s.facts.jumps.add(s.node)
 
@@ -185,7 +200,12 @@ def choose(s: Site) -> None:
             chosen += _numbers(s, name, operand)
     if all(isinstance(item, Literal) or item.is_tensor for item in chosen):
         s.same_scale(s.out, *chosen)
+        if s.node.op not in _COMPARING:
+            s.sums(s.out, *(_summand(item) for item in chosen))
     s.picks(s.out, *(item for item in chosen if isinstance(item, Value) and item.is_tensor))
+
+
+_COMPARING = ("aten.maximum.default", "aten.minimum.default", "aten.max.other", "aten.min.other")
 
 
 def product_added(sign: int) -> Rule:
@@ -306,11 +326,15 @@ def _named(names: str, *overloads: str) -> Iterator[str]:
 
 
 _NON_LINEAR = """
-    acos acosh asin asinh atan atanh celu cos cosh digamma elu erf erfc erfinv exp exp2 expm1 gelu hardshrink
-    hardsigmoid hardswish hardtanh isfinite isinf isnan lgamma log log10 log1p log2 log_sigmoid logit mish nan_to_num
-    bitwise_not relu6 round selu sigmoid silu sin sinc sinh softplus softshrink special_expm1 tan tanh threshold
-    atan2 hypot logaddexp
+    acos acosh cos cosh digamma erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan lgamma log log10 log2 log_sigmoid
+    logit bitwise_not sigmoid sinc softplus threshold atan2 logaddexp
 """
+_VANISHING = """
+    asin asinh atan atanh celu elu erf erfinv expm1 gelu hardshrink hardswish hypot log1p mish nan_to_num relu6 round selu
+    silu sin sinh softshrink special_expm1 tan tanh
+"""
+"""Non-linear functions that are 0 at 0."""
+
 _JUMPS = """
     ceil floor frac trunc sgn sign signbit floor_divide heaviside logical_and logical_not logical_or logical_xor
 """
@@ -321,15 +345,18 @@ _BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__
 _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
 
+_ONNX_VANISHING = """
+    Asin Asinh Atan Atanh Celu Elu Erf Gelu HardSwish Mish Round Selu Sin Sinh Softsign Swish Tan Tanh
+"""
 _ONNX_NON_LINEAR = """
-    Acos Acosh Asin Asinh Atan Atanh Celu Cos Cosh Elu Erf Exp Gelu HardSigmoid HardSwish Log Mish Round Selu Shrink
-    Sigmoid Sin Sinh Softplus Softsign Swish Tan Tanh ThresholdedRelu
+    Acos Acosh Cos Cosh Exp HardSigmoid Log Shrink Sigmoid Softplus ThresholdedRelu
     And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor IsInf IsNaN Not Or Xor BitCast RegexFullMatch StringConcat
 """
 _ONNX_JUMPS = "Ceil Floor Sign Mod Greater GreaterOrEqual Less LessOrEqual"
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named(_NON_LINEAR), elementwise),
+    **dict.fromkeys(_named(_VANISHING), vanishing),
     **dict.fromkeys(_named(_JUMPS), jump),
     **dict.fromkeys(_named(_BOUNDED, "default", "Tensor"), bounded_by),
     **dict.fromkeys(_named(_EQUALITIES, "Tensor", "Scalar"), equality),
@@ -339,7 +366,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), elementwise),
     **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), elementwise),
     "aten.floor_divide.Scalar": jump,
-    "aten.round.decimals": elementwise,
+    "aten.round.decimals": vanishing,
     "aten.relu.default": rectify,
     **dict.fromkeys(_named(_HOMOGENEOUS), homogeneous),
     **dict.fromkeys(_named(_IDENTITIES), identity),
@@ -371,6 +398,7 @@ RULES: Mapping[str, Rule] = {
     "aten.complex.default": complex_of,
     "aten.polar.default": polar,
     **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
+    **{f"onnx.{name}": vanishing for name in _ONNX_VANISHING.split()},
     **{f"onnx.{name}": jump for name in _ONNX_JUMPS.split()},
     "onnx.Equal": equality,
     "onnx.Relu": rectify,

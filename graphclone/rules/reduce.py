@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Scaled
+from graphclone.algebra.growth import Fill
+from graphclone.analysis.facts import Scaled, Summand
 from graphclone.graph.ir import Operand, Value
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
 
@@ -27,9 +28,14 @@ def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
 def mean(s: Site) -> None:
     x = s.tensor("self")
     s.ignores("dtype")
-    for axis in _reduced(s, x):
+    axes = _reduced(s, x)
+    for axis in axes:
         s.uniform(axis, "averaged over")
-    s.same_scale(s.out, x)
+    s.gathers(axes, x, Fill.MEAN, Fill.ZERO)
+    s.scale(s.out, {x: 1}, averages=dict.fromkeys(axes, 1), averaged=x)
+    s.sums(s.out, Summand((x,)))
+    if s.out.rank == x.rank:
+        s.facts.means[s.out] = (x, tuple(axes))
 
 
 def total(s: Site) -> None:
@@ -40,7 +46,9 @@ def total(s: Site) -> None:
         s.pin(axes, "counted")
     for axis in axes:
         s.uniform(axis, "summed over")
+    s.gathers(axes, x, Fill.ZERO)
     s.scale(s.out, {x: 1}, logs=_count(axes, 1))
+    s.sums(s.out, Summand((x,)))
 
 
 def norm(s: Site) -> None:
@@ -70,6 +78,9 @@ def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Opera
         raise Cannot(f"a norm of order {order}")
     for axis in axes:
         s.uniform(axis, "normed over")
+    for x in terms:
+        assert isinstance(x, Value)
+        s.gathers(axes, x, Fill.ZERO)
     s.scale(s.out, terms, logs=_count(axes, power))
 
 
@@ -91,7 +102,9 @@ def variance(power: Fraction) -> Rule:
             s.uniform(axis, "averaged over")
         elements = s.system.product(axes)
         unbiased = {elements: -power} if correction and elements.size > 1 else {}
-        s.scale(s.out, {x: 2 * power}, unbiased=unbiased)
+        if not unbiased:
+            s.gathers(axes, x, Fill.MEAN)
+        s.scale(s.out, {x: 2 * power}, unbiased=unbiased, averages={} if unbiased else dict.fromkeys(axes, power))
 
     return rule
 
@@ -121,6 +134,7 @@ def extreme(s: Site) -> None:
         _reduced(s, x, out)
     s.facts.extremes[s.out] = tuple(axes)
     s.moves(s.out, x)
+    del s.facts.summands[s.out]  # which element it is depends on where else it is looked for
 
 
 def position(s: Site) -> None:
@@ -237,6 +251,7 @@ def squares(s: Site) -> None:
         s.pin(axes, "summed over integers")
     for axis in axes:
         s.uniform(axis, "summed over")
+    s.gathers(axes, x, Fill.ZERO)
     s.scale(s.out, {x: 2}, logs=_count(axes, 1))
 
 

@@ -9,7 +9,18 @@ from fractions import Fraction
 from typing import Any
 
 from graphclone.algebra.axes import Axes, Axis, Why
-from graphclone.analysis.facts import Balance, Contraction, Facts, Follow, Literal, Refusal, Scaled
+from graphclone.algebra.growth import Fill
+from graphclone.analysis.facts import (
+    Balance,
+    Contraction,
+    Facts,
+    Follow,
+    Gathering,
+    Literal,
+    Refusal,
+    Scaled,
+    Summand,
+)
 from graphclone.graph.ir import Node, Operand, Path, Value, values_in
 from graphclone.rules.binding import Binding, Cannot, Hint
 from graphclone.rules.patterns import Pattern, PatternError, Term, parse
@@ -162,6 +173,20 @@ class Site:
         """All source indices of the axis must be repeated equally often."""
         self.system.uniform(axis, self.why(text))
 
+    def gathers(self, axes: Iterable[Axis], value: Value, *fills: Fill) -> None:
+        """What is averaged or summed over these axes may have pads there, if they hold one of the fills."""
+        for axis in axes:
+            own = self.axes(value)
+            index = next((i for i, other in enumerate(own) if other is axis), None)
+            if index is None:
+                index = [self.system.find(other) for other in own].index(self.system.find(axis))
+            choices = tuple((value, index, fill) for fill in fills)
+            self.facts.gatherings.append(Gathering(self.node, axis, choices))
+
+    def sums(self, out: Value, *summands: Summand) -> None:
+        """A result is a sum of products, elementwise along every axis that it keeps."""
+        self.facts.summands[out] = summands
+
     def label(self, axis: Axis, name: str) -> None:
         """Suggest a name for a dim."""
         self.facts.labels.append((axis, name))
@@ -183,6 +208,7 @@ class Site:
     def takes(self, out: Value, value: Value) -> None:
         """A result holds some elements of a value, and so has its scale."""
         self.picks(out, value)
+        self.sums(out, Summand((value,)))
         self.scale(out, {value: 1})
 
     def moves(self, out: Value, value: Value) -> None:
@@ -192,17 +218,26 @@ class Site:
 
     def _moved(self, out: Value, value: Value) -> None:
         self.picks(out, value)
+        self.sums(out, Summand((value,)))
         self.facts.moved.add(out)
 
     # Patterns
 
-    def states(self, pattern: str, *operands: str | Scaled | None, why: str = "", **hints: Hint) -> Binding:
+    def states(
+        self,
+        pattern: str,
+        *operands: str | Scaled | None,
+        why: str = "",
+        averages: Mapping[str, Fraction] | None = None,
+        **hints: Hint,
+    ) -> Binding:
         """State a pattern, a line such as ``... i, o i + o? -> ... o``; see ``graphclone.rules.patterns``.
 
         Args:
             pattern: what the operator does.
             operands: what its terms stand for, in order: names of operands, or values; None for one that is missing.
             why: a reason for what keeps its size, or is averaged over; the op itself if there is none.
+            averages: of a norm: the power of what a mean over these names shrinks by, of which the first product is one.
             hints: what the rule says of names. A number is the size of an axis, or the length of a run; a negative one
                 counts from the end of the first tensor that has the run. The name of an operand says that it is the
                 size of an axis, which it follows.
@@ -224,7 +259,7 @@ class Site:
         tensors = [value if isinstance(value, Value) else None for value in (*values, *results)]
         binding = Binding(self, form, tensors, why or self.node.op)
         binding.state(hints)
-        self._multiply(form, binding, values)
+        self._multiply(form, binding, values, averages or {})
         return binding
 
     def _meant(self, term: Term, operand: str | Scaled | None) -> Scaled | None:
@@ -235,19 +270,28 @@ class Site:
             return self.literal(operand, self.number(operand, 1))
         return self.maybe_tensor(operand) if term.optional else self.tensor(operand)
 
-    def _multiply(self, form: Pattern, binding: Binding, values: Sequence[Scaled | None]) -> None:
-        """State the scale of a sum of products."""
+    def _multiply(
+        self, form: Pattern, binding: Binding, values: Sequence[Scaled | None], averages: Mapping[str, Fraction]
+    ) -> None:
+        """State the scale of a sum of products, and that it is one."""
+        summands = []
         for i, positions in enumerate(form.products):
             factors = [value for place in positions if (value := values[place]) is not None]
             sides = binding.sides(positions)
             contraction = self.contracted(*sides) if sides else None
+            tensors = tuple(factor for factor in factors if isinstance(factor, Value))
             if i == 0:
-                self.scale(self.out, Counter(factors), contraction=contraction)
+                means = {axis: power for name, power in averages.items() for axis in binding.named(name)}
+                self.scale(self.out, Counter(factors), contraction=contraction, averages=means)
+                summands.append(Summand(tensors, centred=bool(averages)))
             elif any(isinstance(factor, Literal) and not factor.value for factor in factors):
                 self.unscaled |= {factor for factor in factors if isinstance(factor, Value)}  # nothing is left of them
             elif factors:
                 powers = {factor: -count for factor, count in Counter(factors).items()}
                 self.require({self.out: 1, **powers}, contraction)
+                summands.append(Summand(tensors))
+        if summands:
+            self.sums(self.out, *summands)
 
     def broadcast(self, *values: Value, out: Value | Sequence[Axis] | None = None) -> None:
         """Tensors and the result are aligned from the right."""
@@ -289,20 +333,27 @@ class Site:
         *,
         logs: Mapping[Axis, int | Fraction] | None = None,
         unbiased: Mapping[Axis, int | Fraction] | None = None,
+        averages: Mapping[Axis, int | Fraction] | None = None,
+        averaged: Value | None = None,
         contraction: Contraction | None = None,
     ) -> None:
         """The scale of a result, as a product of powers; see ``Balance``."""
-        self._balance(out, terms, logs, unbiased, contraction)
+        means = tuple((c, axis, averaged) for c, axis in _fractions(averages or {}))
+        parts = _fractions(terms), _fractions(logs or {}), _fractions(unbiased or {})
+        self._balance(Balance(self.node, out, *parts, means, contraction))
 
     def require(
         self,
         terms: Mapping[Scaled, int | Fraction],
         contraction: Contraction | None = None,
         *,
+        averages: Mapping[Axis, int | Fraction] | None = None,
         mendable: bool = True,
     ) -> None:
-        """A product of powers of scales, and of the copies a contraction sums over, is 1."""
-        self._balance(None, terms, None, None, contraction, mendable=mendable)
+        """A product of powers of scales, of what means shrink by, and of the copies a contraction sums over, is 1."""
+        means = tuple((c, axis, None) for c, axis in _fractions(averages or {}))
+        balance = Balance(self.node, None, _fractions(terms), (), (), means, contraction, mendable)
+        self._balance(balance)
 
     def same_scale(self, *values: Scaled) -> None:
         """All have one scale; the first result among them takes it."""
@@ -332,18 +383,7 @@ class Site:
         """The number at an operand, as something that may be scaled."""
         return Literal(self.node, (self._name(name),), value)
 
-    def _balance(
-        self,
-        out: Value | None,
-        terms: Mapping[Scaled, int | Fraction],
-        logs: Mapping[Axis, int | Fraction] | None,
-        unbiased: Mapping[Axis, int | Fraction] | None,
-        contraction: Contraction | None,
-        *,
-        mendable: bool = True,
-    ) -> None:
-        parts = (_fractions(terms), _fractions(logs or {}), _fractions(unbiased or {}))
-        balance = Balance(self.node, out, *parts, contraction, mendable)
+    def _balance(self, balance: Balance) -> None:
         self.facts.balances.setdefault(self.node, []).append(balance)
 
     # The audit

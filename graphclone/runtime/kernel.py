@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclone.algebra.growth import PAD, Concat, Growth, IntArray, Layout, Leaf, Product, rigid
+from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening
+from graphclone.runtime.pads import regions
 
 CHUNK = 1 << 15
 """Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that
@@ -44,7 +45,8 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
         W'[o', k'] = scale * (A[copy of o', copy of k'] * W[g(o'), g(k')] + N[o', k'])
 
     where A sums to 1 over the copies of each k, and N to 0. Without contracted axes, where nothing has to be
-    shared, it is ``scale * W[g(o')] + shift``. Pads are 0 before the shift.
+    shared, it is ``scale * W[g(o')] + shift``. Pads are 0, or the mean over their dim, before the shift; where they
+    may be anything they are as random as the source is large.
 
     Args:
         source: shape ``recipe.source_shape``; floating point, or anything if it is replicated as it is.
@@ -59,6 +61,8 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
         out = torch.empty(recipe.shape, dtype=source.dtype, device=source.device)
     _check(source, recipe, out)
     _fill_any(source, recipe, out)
+    if any(layout.padded for layout in recipe.axes):
+        _fill_pads(source, recipe, out)
     return out
 
 
@@ -200,7 +204,7 @@ def _split_concat(block: _Block, axis: int, at: int, layout: Concat) -> Iterator
 
 
 def _split_leaf(block: _Block, axis: int, at: int, growth: Growth) -> Iterator[_Block]:
-    if growth.kind == "explicit":
+    if not growth.whole:
         for run in _runs(growth):
             out, source = _slice(block.out, at, run.new), _slice(block.source, at, run.old)
             yield block.with_digit(out, source, _Digit(axis, run.count, value=run.copy))
@@ -263,9 +267,9 @@ def _runs(growth: Growth) -> tuple[_Run, ...]:
     leaf = Leaf(growth)
     counts = leaf.multiplicity[leaf.index_map] if growth.size else leaf.index_map
     groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for new, (old, copy, count) in enumerate(zip(growth.entries, leaf.copies, counts, strict=True)):
+    for new, (old, copy, count) in enumerate(zip(leaf.index_map, leaf.copies, counts, strict=True)):
         if old != PAD:
-            groups.setdefault((int(copy), int(count)), []).append((new, old))
+            groups.setdefault((int(copy), int(count)), []).append((new, int(old)))
     return tuple(
         _Run(_progression([new for new, _ in run]), _progression([old for _, old in run]), *group)
         for group, pairs in groups.items()
@@ -295,7 +299,7 @@ def _progression(indices: list[int]) -> slice:
 def _irregular(layout: Layout) -> bool:
     """Whether some explicit map in the tree is not worth cutting into slices."""
     if isinstance(layout, Leaf):
-        return layout.growth.kind == "explicit" and len(_runs(layout.growth)) > MAX_SLICES
+        return not layout.growth.whole and len(_runs(layout.growth)) > MAX_SLICES
     return isinstance(layout, Product | Concat) and any(_irregular(part) for part in layout.parts)
 
 
@@ -322,6 +326,28 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0
     pads = np.flatnonzero(index_map == PAD)
     if len(pads):
         tensor.index_fill_(axis, _index(pads, tensor), value)
+
+
+# --- Pads ---
+
+
+def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
+    """Writes over the zeros that pads hold so far."""
+    for region in regions(source, recipe, out):
+        if region.fill is Fill.FREE:
+            _randomise(region.out, source, recipe)
+        elif region.fill is Fill.MEAN:
+            _fill_any(*region.mean(recipe), region.out)
+        else:
+            region.out.fill_(recipe.shift)
+
+
+def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
+    """Normal numbers of the source's own root mean square."""
+    generator = torch.Generator().manual_seed(recipe.noise_seed)
+    size = recipe.scale * math.sqrt(_power(source) / max(1, source.numel()))
+    for _, part in _chunks(out, 0):
+        part.copy_(torch.empty(part.shape).normal_(generator=generator).mul_(size))
 
 
 # --- Noise ---

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from math import prod
 
 import torch
 
 from graphclone.algebra.axes import Axis, Kind
-from graphclone.algebra.growth import PAD, Growth, Layout
+from graphclone.algebra.growth import PAD, Fill, Growth, Layout
+from graphclone.algebra.recipes import Widening
 from graphclone.graph.ir import Value
 from graphclone.pipeline.state import State
+from graphclone.runtime.kernel import widen
 
 
 class Maps:
@@ -63,7 +66,7 @@ class Maps:
     def _growth(self, leaf: Axis) -> Growth:
         growth = self.state.growth_of(leaf)
         size = self.sizes.get(leaf, growth.size)
-        return growth if size == growth.size else Growth(size, growth.factor, growth.kind)
+        return growth if size == growth.size else replace(growth, size=size)
 
     def widened(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
         """What the source computes for a value, as the clone should, but for its scale.
@@ -73,15 +76,41 @@ class Maps:
             tensor: of the source, in the shape that the value has there in this run.
 
         Returns:
-            A tensor in which every axis has the new size of its layout.
+            A tensor in which every axis has the new size of its layout. Pads hold what is demanded of the value; where
+            they may be anything, they hold more copies.
+        """
+        layouts = self.layouts(value, tensor.shape)
+        if any(layout.padded for layout in layouts):
+            filled = [self._filled(value, axis) if layout.padded else layout for axis, layout in enumerate(layouts)]
+            return widen(tensor, Widening(value.name, tuple(filled)))
+        for axis, layout in enumerate(layouts):
+            if layout.grows:
+                tensor = tensor.index_select(axis, torch.as_tensor(layout.index_map, device=tensor.device))
+        return tensor
+
+    def _filled(self, value: Value, index: int, pads: Collection[Fill] = (Fill.ZERO, Fill.MEAN)) -> Layout:
+        """The layout of an axis with pads of these fills, and more copies where there are others."""
+
+        def growth_of(leaf: Axis) -> Growth:
+            growth = self._growth(leaf)
+            fill = self.state.fill_of(value, index, leaf)
+            return replace(growth, fill=fill) if fill in pads else growth.unpadded()
+
+        return self.state.facts.axes.layout(self.state.facts.of[value][index], growth_of)
+
+    def compared(self, value: Value, tensor: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
+        """The elements of a value of the clone but for those at pads that may hold anything.
+
+        Args:
+            value: of the clone.
+            tensor: what the source computes for it.
+            wide: of the shape that the value has in the clone.
         """
         for axis, layout in enumerate(self.layouts(value, tensor.shape)):
-            if layout.grows:
-                index = torch.as_tensor(layout.index_map, device=tensor.device)
-                tensor = tensor.index_select(axis, index.clamp(min=0))
-                pads = (index == PAD).nonzero().flatten()
-                tensor = tensor.index_fill(axis, pads, 0) if len(pads) else tensor
-        return tensor
+            if layout.padded:
+                free = self._filled(value, axis, (Fill.FREE,)).index_map == PAD
+                wide = wide.index_select(axis, torch.as_tensor((~free).nonzero()[0], device=wide.device))
+        return wide
 
     def rescaled(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
         """What the source computes for a value, exactly as the clone should; see ``widened``."""

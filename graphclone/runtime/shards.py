@@ -358,6 +358,8 @@ def _equal_rows(recipe: Widening) -> int | None:
     if not recipe.axes or (contracted and (recipe.strategy.snr_db is not None or not recipe.strategy.uniform)):
         return None
     layout = recipe.axes[0]
+    if any(axis.padded for axis in recipe.axes):
+        return None
     if not layout.size or layout.new_size % layout.size or not prod(recipe.shape):
         return None
     if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):

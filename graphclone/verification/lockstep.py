@@ -148,7 +148,7 @@ class _Comparison:
         if expected.shape != b.shape:
             detail = f"shape {tuple(b.shape)}, expected {tuple(expected.shape)}"
             return Deviation.at(node, value.name, float("inf"), detail)
-        error = relative_error(expected, b)
+        error = relative_error(*(self.maps.compared(value, a, wide) for wide in (expected, b)))
         return Deviation.at(node, value.name, error, f"relative error {error:.1e}")
 
 

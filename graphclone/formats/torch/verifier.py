@@ -184,5 +184,6 @@ def _floors(
             match = by_name.get(value.name)
             if match is not None and comparable(state, match, a):
                 exact_value = reference(truth, a)
-                floor = noise_floor(value.name, (exact_value, a), (maps.rescaled(match, exact_value), b))
+                wide = (maps.compared(match, a, tensor) for tensor in (maps.rescaled(match, exact_value), b))
+                floor = noise_floor(value.name, (exact_value, a), tuple(wide))
                 yield floor, Deviation.at(node, value.name, floor.clone, str(floor))

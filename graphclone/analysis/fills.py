@@ -1,0 +1,309 @@
+"""What tensors hold at the pads of the dims that grow by no whole number.
+
+A dim that is averaged over cannot be repeated unevenly, but it can have pads: new indices that repeat nothing and hold
+what does not count. An RMS norm wants 0 there, and a LayerNorm the mean, which it takes off again. So a *demand* for a
+fill starts where a sum or an average reads a value, and is passed back to what writes it:
+
+- a sum holds 0 if each of its summands does, a product if one of its factors does;
+- what is linear holds the mean of its result if its operand holds the mean of its own;
+- a function f with f(0) = 0 passes 0, and so does what is homogeneous: f(c x) = c^k f(x), k > 0, as the scales say;
+- a parameter holds what is demanded, as it is ours to write;
+- anything else cannot, and names itself.
+
+What nobody demands is free, and new capacity: a norm's weight, and the columns of a weight that meet 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from graphclone.algebra.axes import Axis, Why
+from graphclone.algebra.growth import Fill, Growth
+from graphclone.analysis.facts import Contraction, Facts, Literal, Summand
+from graphclone.graph.aliases import last_writes
+from graphclone.graph.ir import Node, Value, values_in
+
+
+class Place(NamedTuple):
+    """A dim in an axis of a value."""
+
+    value: Value
+    index: int
+    dim: Axis
+
+
+Fills = Mapping[Place, Fill]
+"""What is demanded of every place; nothing where a value holds something that nobody asks for."""
+
+
+class Unfillable(Exception):
+    """A dim cannot have pads; the reason names the node that cannot bear them."""
+
+    def __init__(self, node: str, text: str) -> None:
+        super().__init__(text)
+        self.why = Why(node, text)
+        self.dim: Axis | None = None
+
+
+def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
+    """The fills by which every dim with pads leaves the results as they are.
+
+    Args:
+        facts: of the graph.
+        growths: of the dims that grow.
+
+    Raises:
+        Unfillable: there are none.
+    """
+    inference = _Inference(facts)
+    for dim in (axis for axis, growth in growths.items() if growth.pads):
+        try:
+            inference.fill(dim)
+        except Unfillable as problem:
+            problem.dim = dim
+            raise
+    return inference.fills
+
+
+class _Inference:
+    """Demands so far, in order, so that a try that fails can be taken back."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.axes = facts.axes
+        self.fills: dict[Place, Fill] = {}
+        self.writes = _Writes(facts)
+        self.contractions: dict[Node, list[Contraction]] = {}
+        for contraction in facts.contractions:
+            self.contractions.setdefault(contraction.node, []).append(contraction)
+        self.gathered: dict[Node, list[Axis]] = {}
+        for gathering in facts.gatherings:
+            self.gathered.setdefault(gathering.node, []).append(gathering.axis)
+
+    # Where demands start
+
+    def fill(self, dim: Axis) -> None:
+        """Find what is to be held at the pads of a dim."""
+        self.check_bearable(dim)
+        for gathering in self.facts.gatherings:
+            if self.has(gathering.axis, dim):
+                choices = [(Place(value, index, dim), fill) for value, index, fill in gathering.choices]
+                self.demand_one(choices, gathering.node, "sums or averages over")
+        for column, partners in self.absorbed(dim):
+            self.free(column, partners)
+
+    def check_bearable(self, dim: Axis) -> None:
+        """Whatever averages over the dim, or takes it away, says what its pads may hold."""
+        gathered = {node.name for node, axes in self.gathered.items() if any(self.has(axis, dim) for axis in axes)}
+        for axis, why in self.axes.uniforms:
+            if self.has(axis, dim) and why.node not in gathered:
+                raise Unfillable(why.node, f"{why.text} it, which only whole multiples leave as it is")
+        graph = self.facts.graph
+        for node in graph.nodes:
+            if node.name not in gathered and self.takes_away(node, dim):
+                raise Unfillable(node.name, f"{node.op} takes it together")
+        returned = {value for output in graph.outputs for value in values_in(output.operand)}
+        for value in (*graph.inputs, *returned):
+            if self.places(value, dim):
+                raise Unfillable(value.name, "an input or an output, which has no pads")
+
+    def takes_away(self, node: Node, dim: Axis) -> bool:
+        """Whether some result lacks the dim, which an operand has, and not because a parameter is contracted over it."""
+        carried = any(self.carriers(node, value, dim) for value in node.inputs)
+        return carried and any(not self.places(value, dim) for value in node.outputs if value.is_tensor)
+
+    def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
+        """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
+        for contraction in self.facts.contractions:
+            sources = [self.facts.source(value) for value, _ in contraction.operands]
+            for value, source in zip((value for value, _ in contraction.operands), sources, strict=True):
+                if source not in self.facts.folded:
+                    continue
+                for at, axis in enumerate(contraction.axes):
+                    if self.has(axis, dim):
+                        places = [Place(other, axes[at], dim) for other, axes in contraction.operands]
+                        own = next(place for place in places if place.value is value)
+                        yield self.origin(own), [place for place in places if place.value is not value]
+
+    def free(self, column: Place, partners: list[Place]) -> None:
+        """Leave the columns of a weight free if they meet 0; else they are 0 themselves."""
+        if column in self.fills:
+            return
+        for partner in partners:
+            if self.tried(partner, Fill.ZERO):
+                return
+        self.demand(column, Fill.ZERO)
+
+    # Demands
+
+    def demand_one(self, choices: Iterable[tuple[Place, Fill]], node: Node, doing: str) -> None:
+        """Demand the first of several that can be had."""
+        failure: Unfillable | None = None
+        for place, fill in choices:
+            marks = len(self.fills)
+            try:
+                self.demand(place, fill)
+            except Unfillable as problem:
+                failure = failure or problem
+                self.take_back(marks)
+            else:
+                return
+        raise failure or Unfillable(node.name, f"{node.op} {doing} it")
+
+    def tried(self, place: Place, fill: Fill) -> bool:
+        marks = len(self.fills)
+        try:
+            self.demand(place, fill)
+        except Unfillable:
+            self.take_back(marks)
+            return False
+        return True
+
+    def take_back(self, marks: int) -> None:
+        for place in list(self.fills)[marks:]:
+            del self.fills[place]
+
+    def demand(self, place: Place, fill: Fill) -> None:
+        """Let a value hold a fill, and all that it is made from what that takes."""
+        pending = [(place, fill)]
+        while pending:
+            place, fill = pending.pop()
+            held = self.fills.get(place)
+            if held is None:
+                self.fills[place] = fill
+                pending += self.implied(place, fill)
+            elif held is not fill:
+                raise Unfillable(_name(place.value), f"{place.value.name} would have to hold 0 and the mean at once")
+
+    def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
+        """What must hold something so that a value holds a fill."""
+        value, node = place.value, place.value.producer
+        self.writes.check(value)
+        if node is None:
+            if value.role != "initializer" or not value.is_float:
+                raise Unfillable(value.name, "an input, which has no pads")
+            return []
+        if value in self.facts.views:
+            return [(self.seen(place), fill)]
+        mean = self.difference_from_mean(place)
+        if fill is Fill.ZERO and mean is not None:
+            return [(mean, Fill.MEAN)]
+        if value in self.facts.summands:
+            demands = [self.of_summand(node, place, summand, fill) for summand in self.facts.summands[value]]
+            return [demand for demand in demands if demand is not None]
+        if fill is Fill.ZERO and not self.averages(node, place.dim) and self.passes_zero(node, place):
+            return [(p, fill) for operand in node.inputs for p in self.carriers(node, operand, place.dim)]
+        raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
+
+    def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> tuple[Place, Fill] | None:
+        """What one summand takes to hold its part of a fill; None if it does anyway."""
+        carriers = [p for factor in summand.factors for p in self.carriers(node, factor, place.dim)]
+        if any(self.carriers(node, divisor, place.dim) for divisor in summand.divisors):
+            raise Unfillable(node.name, f"{node.op} divides by it")
+        if summand.apart and not carriers:
+            return None
+        if fill is Fill.ZERO:
+            if summand.centred and self.averages(node, place.dim):
+                return None
+            if not carriers:
+                raise Unfillable(node.name, f"{node.op} adds what is not 0")
+            return min(carriers, key=lambda p: p.value.role != "initializer"), fill
+        summands = self.facts.summands[place.value]
+        linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
+        others = [value for value in node.inputs if value not in linear]
+        if len(carriers) > 1 or any(self.carriers(node, value, place.dim) for value in others):
+            raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
+        return (carriers[0], fill) if carriers else None
+
+    def difference_from_mean(self, place: Place) -> Place | None:
+        """Of ``x - mean(x)``, the place in x; it is 0 where x holds the mean."""
+        summands = self.facts.summands.get(place.value, ())
+        if place.value.producer not in self.facts.differences or len(summands) != 2:
+            return None
+        (x, *_), (mean, *_) = (summand.factors or (place.value,) for summand in summands)
+        source, axes = self.facts.means.get(mean, (None, ()))
+        over = any(self.has(axis, place.dim) for axis in axes)
+        places = self.places(x, place.dim)
+        return places[0] if source is x and over and len(places) == 1 else None
+
+    def passes_zero(self, node: Node, place: Place) -> bool:
+        """Whether a result is 0 where all operands that have the dim are: f(0) = 0, or f(c x) = c^k f(x) with k > 0."""
+        carrying = {value for value in node.inputs if self.carriers(node, value, place.dim)}
+        if not carrying:
+            return False
+        if node in self.facts.vanishing:
+            return carrying == {value for value in node.inputs if value.is_tensor}
+        degree = None
+        for balance in self.facts.balances.get(node, ()):
+            power = sum(c for c, item in balance.terms if not isinstance(item, Literal) and item in carrying)
+            if balance.out is None:
+                own = [c for c, item in balance.terms if item is place.value]
+                if own or power:  # a requirement between scales, which those of the operands alone must meet
+                    if power + (own[0] * (degree or 0) if own else 0) != 0:
+                        return False
+            elif balance.out is place.value:
+                degree = power
+        return degree is not None and degree > 0
+
+    # Reading the graph
+
+    def has(self, axis: Axis, dim: Axis) -> bool:
+        return dim in self.axes.leaves(axis)
+
+    def places(self, value: Value, dim: Axis) -> list[Place]:
+        """Where a tensor has the dim."""
+        axes = self.facts.of.get(value, ())
+        return [Place(value, index, dim) for index, axis in enumerate(axes) if self.has(axis, dim)]
+
+    def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
+        """Where an operand has the dim, but for axes that the node contracts."""
+        contracted = {
+            index for c in self.contractions.get(node, ()) for operand, axes in c.operands if operand is value for index in axes
+        }
+        return [place for place in self.places(value, dim) if place.index not in contracted]
+
+    def averages(self, node: Node, dim: Axis) -> bool:
+        """Whether a node sums or averages over the dim."""
+        return any(self.has(axis, dim) for axis in self.gathered.get(node, ()))
+
+    def seen(self, place: Place) -> Place:
+        """The place that a view shows."""
+        source, axes = self.facts.views[place.value]
+        index = axes[place.index]
+        assert index is not None, "a new axis of size 1 is no dim"
+        return Place(source, index, place.dim)
+
+    def origin(self, place: Place) -> Place:
+        """The place that a view of a view shows in the end."""
+        while place.value in self.facts.views:
+            place = self.seen(place)
+        return place
+
+
+class _Writes:
+    """Which values are written into while others read them, so that they hold one thing before and another after."""
+
+    def __init__(self, facts: Facts) -> None:
+        graph = facts.graph
+        self.last = last_writes(graph)
+        self.place = {node: place for place, node in enumerate(graph.nodes)}
+        self.users = graph.users() if self.last else {}
+        self.writers: dict[int, set[Node]] = {}
+        for node in graph.nodes if self.last else ():
+            for value in graph.dialect.writes(node):
+                self.writers.setdefault(self.last[value], set()).add(node)
+
+    def check(self, value: Value) -> None:
+        """Refuse a value that is read after it has been written into, by whatever name."""
+        last = self.last.get(value)
+        made = self.place[value.producer] if value.producer is not None else -1
+        if last is None or last <= made:
+            return
+        read = max((self.place[node] for node in self.users.get(value, ())), default=-1)
+        if read > last or len(self.writers.get(last, ())) > 1:
+            raise Unfillable(_name(value), f"{value.name} is written in place")
+
+
+def _name(value: Value) -> str:
+    return value.producer.name if value.producer is not None else value.name

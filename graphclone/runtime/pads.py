@@ -1,0 +1,71 @@
+"""Where the growth maps of a recipe have pads, and what to write there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from graphclone.algebra.growth import Concat, Fill, Growth, Layout, Leaf, Product
+from graphclone.algebra.recipes import Widening
+
+
+@dataclass(frozen=True)
+class Region:
+    """The pads of one leaf of an axis: a part of the output, and what makes it.
+
+    Attributes:
+        out: a view of the output.
+        source: a view of the source of the same rank.
+        axes: the layout of every dim of the two, with the axis of the recipe that it is a part of.
+        at: the dim that has the pads.
+        fill: what they hold.
+    """
+
+    out: Tensor
+    source: Tensor
+    axes: tuple[tuple[int, Layout], ...]
+    at: int
+    fill: Fill
+
+    def mean(self, recipe: Widening) -> tuple[Tensor, Widening]:
+        """The mean of the source over the dim, and the recipe by which it is repeated over the pads."""
+        layouts = [layout for _, layout in self.axes]
+        layouts[self.at] = Leaf(Growth(1, self.out.shape[self.at]))
+        contracted = tuple(dim for dim, (axis, _) in enumerate(self.axes) if axis in recipe.contracted)
+        mean = self.source.double().mean(self.at, keepdim=True).to(self.source.dtype)
+        name = f"{recipe.name}[pads of {self.at}]"
+        return mean, replace(recipe, name=name, axes=tuple(layouts), contracted=contracted)
+
+
+def regions(source: Tensor, recipe: Widening, out: Tensor) -> list[Region]:
+    """All pads of a recipe, in the order in which they are to be written: what is free, then what is demanded."""
+    axes = tuple(enumerate(recipe.axes))
+    found = [region for at in range(len(axes)) for region in _regions(out, source, axes, at)]
+    return sorted(found, key=lambda region: region.fill is not Fill.FREE)
+
+
+def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], at: int) -> Iterator[Region]:
+    axis, layout = axes[at]
+    if not layout.padded:
+        return
+    if isinstance(layout, Leaf):
+        growth = layout.growth
+        if growth.pads:
+            pads = out.narrow(at, growth.new_size - growth.pads, growth.pads)
+            yield Region(pads, source, axes, at, growth.fill)
+    elif isinstance(layout, Product):
+        parts = layout.parts
+        out = torch.unflatten(out, at, tuple(part.new_size for part in parts))
+        source = torch.unflatten(source, at, tuple(part.size for part in parts))
+        split = (*axes[:at], *((axis, part) for part in parts), *axes[at + 1 :])
+        for place in range(len(parts)):
+            yield from _regions(out, source, split, at + place)
+    elif isinstance(layout, Concat):
+        new = old = 0
+        for part in layout.parts:
+            segment = out.narrow(at, new, part.new_size), source.narrow(at, old, part.size)
+            yield from _regions(*segment, (*axes[:at], (axis, part), *axes[at + 1 :]), at)
+            new, old = new + part.new_size, old + part.size
