@@ -45,7 +45,7 @@ def trace(
     Raises:
         GraphcloneError: torch.export refuses the model, or the file cannot be read.
     """
-    _check(1, widen_io)
+    _check(None, widen_io)
     return _source(model, args, kwargs, inputs, name).trace(widen_io)
 
 
