@@ -21,10 +21,11 @@ from graphclone.algebra.growth import Growth
 from graphclone.algebra.scales import Expression, log
 from graphclone.analysis.dims import dims
 from graphclone.analysis.facts import Facts, Follow, Literal
-from graphclone.analysis.settling import settle
+from graphclone.analysis.settling import grown, settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Path, Value
+from graphclone.passes.choose_widths import padded
 from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import State, Widths
 from graphclone.runtime.maps import Maps
@@ -61,12 +62,13 @@ class MatchWidths:
             widths.count(follow, new)
         growths = widths.solve()
         _check_settled(facts, growths)
-        state.widths = Widths(growths)
+        fills = padded(facts, growths)
+        state.widths = Widths(growths, fills=fills)
         given = {
             **_given_literals(state, alignment.literals),
             **_given_constants(state, alignment.values, self.target),
         }
-        state.widths = Widths(growths, given)
+        state.widths = Widths(growths, given, fills)
         return bool(growths)
 
 
@@ -86,11 +88,12 @@ class _Equation:
 
 
 class _Widths:
-    """The system of equations between the growth factors of dims."""
+    """The system of equations between the new sizes of dims."""
 
     def __init__(self, facts: Facts) -> None:
+        self.facts = facts
         self.axes = facts.axes
-        self.factors: dict[Axis, int] = {}
+        self.sizes: dict[Axis, int] = {}
         self.equations: dict[tuple[Axis, int], _Equation] = {}
 
     def state(self, value: Value, axes: tuple[Axis, ...], shape: tuple[int, ...]) -> None:
@@ -111,7 +114,7 @@ class _Widths:
         """The growth of every dim that grows.
 
         Raises:
-            GraphcloneError: sizes that do not divide, contradict each other, or grow what cannot.
+            GraphcloneError: sizes that no parts make up, that contradict each other, or that grow what cannot.
         """
         pending = list(self.equations.values())
         while pending:
@@ -122,14 +125,14 @@ class _Widths:
         for equation in self.equations.values():
             if self.new_size(equation.axis) != equation.size:
                 raise GraphcloneError(f"the widths contradict each other: {equation}")
-        return {axis: Growth(axis.size, factor) for axis, factor in self.factors.items() if factor > 1}
+        return grown(self.facts, {axis: size for axis, size in self.sizes.items() if size > axis.size})
 
     def new_size(self, axis: Axis) -> int:
-        layout = self.axes.layout(axis, lambda leaf: Growth(leaf.size, self.factors.get(leaf, 1)))
+        layout = self.axes.layout(axis, lambda leaf: Growth.between(leaf.size, self.sizes.get(leaf, leaf.size)))
         return layout.new_size
 
     def is_solved(self, axis: Axis) -> bool:
-        return all(leaf in self.factors for leaf in self.axes.leaves(axis))
+        return all(leaf in self.sizes for leaf in self.axes.leaves(axis))
 
     def step(self, equation: _Equation, axis: Axis, size: int) -> bool:
         """Learn what one equation says by now. Whether it has nothing more to say."""
@@ -159,26 +162,28 @@ class _Widths:
         return int(share)
 
     def learn(self, equation: _Equation, leaf: Axis, size: int) -> None:
-        factor, rest = divmod(size, leaf.size) if leaf.size else (1, size)
-        if rest or factor < 1:
-            raise self.indivisible(equation)
-        if factor > 1 and leaf.pin is not None and leaf.pin.kind is not Cause.UNREAD:
+        if size < leaf.size:
+            raise GraphcloneError(f"{equation}, and nothing shrinks")
+        if size > leaf.size and leaf.pin is not None and leaf.pin.kind is not Cause.UNREAD:
             raise GraphcloneError(f"{equation}, but it cannot grow: {leaf.pin}", freeing(leaf.pin))
-        if self.factors.setdefault(leaf, factor) != factor:
+        if self.sizes.setdefault(leaf, size) != size:
             raise GraphcloneError(f"the widths contradict each other: {equation}")
 
     def indivisible(self, equation: _Equation) -> GraphcloneError:
-        return GraphcloneError(f"{equation}, which is no whole multiple of it; other widths are not supported yet")
+        return GraphcloneError(f"{equation}, which no growth of its parts gives")
 
     def assume(self, equation: _Equation) -> None:
         """Nothing tells the unknown parts of an axis apart: segments grow alike, else the first factor alone."""
         axis = self.axes.find(equation.axis)
-        unknown = list(dict.fromkeys(leaf for leaf in self.axes.leaves(axis) if leaf not in self.factors))
+        unknown = list(dict.fromkeys(leaf for leaf in self.axes.leaves(axis) if leaf not in self.sizes))
         if axis.kind is Kind.CONCAT:
             for leaf in unknown:
-                self.learn(equation, leaf, leaf.size * equation.size // axis.size)
+                size, rest = divmod(leaf.size * equation.size, axis.size)
+                if rest:
+                    raise self.indivisible(equation)
+                self.learn(equation, leaf, size)
         for leaf in unknown[1:]:
-            self.factors.setdefault(leaf, 1)
+            self.sizes.setdefault(leaf, leaf.size)
 
 
 def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
@@ -186,7 +191,7 @@ def _check_settled(facts: Facts, growths: Mapping[Axis, Growth]) -> None:
     _, reasons = settle(facts, growths)
     for axis, why in reasons.items():
         name = next((dim.name for dim in dims(facts) if dim.axis is axis), f"a dim of {axis.size}")
-        raise GraphcloneError(f"{name} cannot grow by {growths[axis].factor}: {why}")
+        raise GraphcloneError(f"{name} cannot grow from {axis.size} to {growths[axis].new_size}: {why}")
 
 
 # Constants
