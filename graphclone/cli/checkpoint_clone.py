@@ -11,11 +11,10 @@ from graphclone.cli.arguments import CloneArguments
 from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import summary
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, plan
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.formats.huggingface.staging import check_target
-from graphclone.formats.huggingface.writer import MAX_SHARD_SIZE, Written, write_checkpoint
-from graphclone.runtime.shards import sharded
+from graphclone.formats.huggingface.writer import Written, write_checkpoint
 
 
 def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
@@ -27,15 +26,14 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
     with terminal.progress(f"cloning {arguments.model}") as advance:
         checkpoint = source.open()
         check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
-        clone_plan = plan(checkpoint, request_of(arguments), advance, watch)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
+        clone_plan = plan(checkpoint, request_of(arguments), max_shard_size=limit, progress=advance, after=watch)
         if arguments.dry_run:
-            written = Written(clone_plan, sharded(clone_plan.entries, limit), None, clone_plan.notes)
+            written = Written(clone_plan, None, clone_plan.notes)
         else:
             written = write_checkpoint(
                 clone_plan,
                 arguments.output,
-                max_shard_size=limit,
                 resume=arguments.resume,
                 force=arguments.force,
                 verify=not arguments.no_verify,
@@ -69,7 +67,7 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
             {
                 **summary.clone_record(widened, arguments.output, written.notes, graphs, verification),
                 "config": {name: list(values) for name, values in written.plan.changes.items()},
-                "shards": [shard.file_name for shard in written.shards],
+                "shards": [shard.file_name for shard in written.plan.shards],
             }
         )
         return
@@ -82,4 +80,4 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
     terminal.show_text(f"config.json: {', '.join(changes)}")
     for note in written.notes:
         terminal.show_text(f"note: {note}")
-    terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.shards)))
+    terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.plan.shards)))

@@ -6,7 +6,6 @@ that a run that was killed can go on. It becomes ``OUT`` by being renamed, once 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy
-from graphclone.formats.huggingface.conversion import stored_parts
 from graphclone.formats.huggingface.layouts import CONFIG
-from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE, StoredTensor
+from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE
 from graphclone.runtime.shards import Shard, write_shards
-from graphclone.version import __version__
 
 CARD = "README.md"
 RECORD = "graphclone-progress.json"
@@ -204,22 +201,6 @@ def _partial(target: Path) -> Path:
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def fingerprint(shards: Sequence[Shard], settings: Mapping[str, Any]) -> str:
-    """A digest of all that decides what is in the shards: the plan, and the state of the source's files."""
-    digest = hashlib.sha256(json.dumps([__version__, dict(settings)], sort_keys=True).encode())
-    for shard in shards:
-        digest.update(f"\0{shard.file_name}".encode() + shard.header)
-        for entry in (entry for item in shard.entries for entry in item.entries):
-            recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
-            digest.update(repr((entry.name, recipe)).encode())
-            for part in stored_parts(entry.source):
-                status = part.file.stat()
-                place = part.offset if isinstance(part, StoredTensor) else 0
-                source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)
-                digest.update(repr(source).encode())
-    return digest.hexdigest()
 
 
 # The other files

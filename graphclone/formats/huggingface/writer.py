@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.algebra.strategies import Strategy, StrategyLike
+from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
 from graphclone.formats.huggingface import card, staging
-from graphclone.formats.huggingface.plan import Plan, plan
+from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.pipeline.state import Request, Widen
 from graphclone.progress import Progress, silent
-from graphclone.runtime.shards import Shard, sharded
 
 if TYPE_CHECKING:
     import torch
 
     from graphclone.verification.checks import Report
-
-MAX_SHARD_SIZE = 5_000_000_000
-"""Bytes of a shard, as ``save_pretrained`` has it."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +29,11 @@ class Written:
 
     Attributes:
         plan: what was decided.
-        shards: its files of weights.
         verification: what comparing source and clone found; None if that was left out.
         notes: what the user should know.
     """
 
     plan: Plan
-    shards: Sequence[Shard]
     verification: Report | None
     notes: Sequence[str]
 
@@ -91,18 +85,12 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
     request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
-    clone_plan = plan(checkpoint, request, progress or silent, after)
+    clone_plan = plan(checkpoint, request, max_shard_size=max_shard_size, progress=advance, after=after)
     return write_checkpoint(
-        clone_plan,
-        output,
-        max_shard_size=max_shard_size,
-        resume=resume,
-        force=force,
-        verify=verify,
-        command=command,
-        progress=progress or silent,
+        clone_plan, output, resume=resume, force=force, verify=verify, command=command, progress=advance
     )
 
 
@@ -110,7 +98,6 @@ def write_checkpoint(
     clone_plan: Plan,
     output: str | Path,
     *,
-    max_shard_size: int = MAX_SHARD_SIZE,
     resume: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -125,31 +112,24 @@ def write_checkpoint(
     """
     target = Path(output)
     staging.check_target(target, clone_plan.checkpoint.folder, force=force, resume=resume)
-    shards = sharded(clone_plan.entries, max_shard_size)
-    strategy = clone_plan.widened.state.request.strategy
-    mark = staging.fingerprint(shards, {"config": clone_plan.config, "strategy": _described(strategy)})
-    with staging.staged(target, mark, resume=resume) as stage:
+    shards = clone_plan.shards
+    with staging.staged(target, clone_plan.fingerprint, resume=resume) as stage:
         missing = (shard for shard in shards if shard.file_name not in stage.finished)
         check_room(stage.target, sum(shard.nbytes for shard in missing))
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
-        notes = [*clone_plan.notes, *_complete(clone_plan, shards, stage)]
+        notes = [*clone_plan.notes, *_complete(clone_plan, stage)]
         report = _verified(clone_plan, stage.folder, progress) if verify else None
         text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
         stage.publish(force)
-    return Written(clone_plan, shards, report, notes)
+    return Written(clone_plan, report, notes)
 
 
-def _described(strategy: Strategy) -> list[Any]:
-    """What tells strategies apart from one run to the next; a user's function by its name."""
-    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
-
-
-def _complete(clone_plan: Plan, shards: Sequence[Shard], stage: staging.Staging) -> Iterator[str]:
+def _complete(clone_plan: Plan, stage: staging.Staging) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = clone_plan.checkpoint
     left_out = staging.copied(checkpoint.folder, stage.folder, clone_plan.width, code=checkpoint.trusted)
-    staging.write_index(stage.folder, shards)
+    staging.write_index(stage.folder, clone_plan.shards)
     staging.write_config(stage.folder, clone_plan.config)
     if left_out:
         yield f"not copied: {', '.join(left_out)}"

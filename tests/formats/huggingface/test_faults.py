@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(source: Path) -> Plan:
-    return planned(source, 2, "noisy-symmetric")
+    return planned(source, 2, "noisy-symmetric", max_shard_size=SHARD)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def copy(source: Path, tmp_path: Path) -> Path:
 
 
 def write(plan: Plan, out: Path, **options: Any) -> None:
-    write_checkpoint(plan, out, max_shard_size=SHARD, verify=False, **options)
+    write_checkpoint(plan, out, verify=False, **options)
 
 
 # Killed
@@ -123,7 +123,7 @@ def test_without_resume_a_run_begins_anew(plan: Plan, tmp_path: Path) -> None:
 def test_what_another_command_began_is_not_resumed(plan: Plan, source: Path, tmp_path: Path) -> None:
     assert killed(plan, tmp_path / "out", 40)
     with pytest.raises(GraphcloneError, match=r"another command, or from a source that has changed; leave out resume="):
-        write(planned(source, 3), tmp_path / "out", resume=True)
+        write(planned(source, 3, max_shard_size=SHARD), tmp_path / "out", resume=True)
     assert (tmp_path / "out.partial").exists()
 
 

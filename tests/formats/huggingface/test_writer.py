@@ -24,7 +24,7 @@ from graphclone.models.randomise import randomise
 from graphclone.pipeline.state import Request
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.shards import sharded
-from tests.support.checkpoints import MODELS, contents, loaded, outputs, planned, saved
+from tests.support.checkpoints import MODELS, contents, entries, loaded, outputs, planned, saved
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
 WIDEN_IO = {"bert-headless": ("last_hidden_state", "pooler_output")}
@@ -83,20 +83,20 @@ def test_the_dtype_is_kept(name: str, dtype: torch.dtype, tmp_path: Path) -> Non
 def test_every_tensor_is_what_the_kernel_makes(kind: str, tmp_path: Path) -> None:
     """Written in blocks of rows or in one piece, in one file or in many."""
     source = saved("gpt2", tmp_path / "source")
-    made = planned(source, 2, kind)
-    write_checkpoint(made, tmp_path / kind, max_shard_size=40_000, verify=False)
+    made = planned(source, 2, kind, max_shard_size=40_000)
+    write_checkpoint(made, tmp_path / kind, verify=False)
     found = open_weights(tmp_path / kind)
     assert len({tensor.file for tensor in found.values()}) > 3  # type: ignore[union-attr]
-    for entry in made.entries:
+    for entry in entries(made):
         assert torch.equal(found[entry.name].read(), widen(entry.source.read(), entry.recipe)), entry.name
 
 
 @pytest.mark.parametrize("size", [30_000, 60_000, 100_000, 1_000_000])
 def test_files_are_within_the_limit_and_not_many_more_than_it_takes(size: int, tmp_path: Path) -> None:
-    entries = planned(saved("gpt2", tmp_path / "source")).entries
-    files = [sum(entry.nbytes for entry in shard.entries) for shard in sharded(entries, size)]
-    largest = max(entry.nbytes for entry in entries)
-    assert [entry for shard in sharded(entries, size) for entry in shard.entries] == entries
+    tensors = entries(planned(saved("gpt2", tmp_path / "source")))
+    files = [sum(entry.nbytes for entry in shard.entries) for shard in sharded(tensors, size)]
+    largest = max(entry.nbytes for entry in tensors)
+    assert [entry for shard in sharded(tensors, size) for entry in shard.entries] == tensors
     assert max(files) <= max(size, largest)
     assert len(files) <= 1 + 2 * sum(files) // size
 
