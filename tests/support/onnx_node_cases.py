@@ -45,6 +45,11 @@ class Case:
         return self.model.graph.node[0]
 
     @property
+    def opset(self) -> int:
+        """Of the default domain."""
+        return next(entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
+
+    @property
     def of_tensors(self) -> bool:
         """Whether everything that is fed and returned is a tensor."""
         ports = (*self.model.graph.input, *self.model.graph.output)
@@ -150,8 +155,7 @@ def lifted(case: Case, variant: str) -> tuple[str, ...]:
 
 
 def _formal(case: Case) -> list[tuple[str, str]]:
-    opset = next(entry.version for entry in case.model.opset_import if entry.domain in ("", "ai.onnx"))
-    schema = frontend.schema("", case.op, opset)
+    schema = frontend.schema("", case.op, case.opset)
     return [(schema.place(i)[0], name) for i, name in enumerate(case.node.input) if name]
 
 
