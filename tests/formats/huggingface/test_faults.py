@@ -188,17 +188,20 @@ def test_a_clone_that_fails_verification_is_removed(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_an_existing_checkpoint_is_replaced_only_when_asked_and_nothing_else_ever(plan: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("force", "message"),
+    [(False, "exists already; force=True"), (True, "is no checkpoint, which is never overwritten")],
+)
+def test_what_is_no_checkpoint_is_never_replaced(force: bool, message: str, plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    for force, message in (
-        (False, "exists already; force=True"),
-        (True, "is no checkpoint, which is never overwritten"),
-    ):
-        with pytest.raises(GraphcloneError, match=message):
-            write(plan, out, force=force)
+    with pytest.raises(GraphcloneError, match=message):
+        write(plan, out, force=force)
     assert contents(out) == {"thesis.txt": b"mine"}
+
+
+def test_the_source_is_never_replaced(plan: Plan) -> None:
     with pytest.raises(GraphcloneError, match="is where the source is"):
         write(plan, plan.checkpoint.folder, force=True)
 

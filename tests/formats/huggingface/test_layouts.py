@@ -90,8 +90,9 @@ def test_a_folder_that_is_no_checkpoint_is_named(
     if file is not None:
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text("{}")
-    for argv in (("clone", "m", "-o", "out"), ("inspect", "m"), ("rules", "--missing", "m")):
-        assert re.match(f"graphclone: {message}", refused(*argv))
+    commands = (("clone", "m", "-o", "out"), ("inspect", "m"), ("rules", "--missing", "m"))
+    errors = [refused(*argv) for argv in commands]
+    assert [error for error in errors if not re.match(f"graphclone: {message}", error)] == []
     with pytest.raises(GraphcloneError, match=message):
         clone_checkpoint("m", "out")
 

@@ -198,28 +198,29 @@ def report(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-def test_inputs_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("said", [["--inputs", "inputs.npz"], ["--input", "past_values=2x32x3"]], ids=["file", "size"])
+def test_inputs_on_the_command_line(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     source, out = str(forecast(tmp_path / "source")), str(tmp_path / "out")
     assert main(["inspect", source]) == 2
     assert "it is not known what to feed as past_values; --input NAME=SHAPE" in capfd.readouterr().err
     values = np.random.default_rng(0).standard_normal((2, 32, 3))  # float64, which the model does not take
-    np.savez(tmp_path / "inputs.npz", past_values=values)
-    arrays = str(tmp_path / "inputs.npz")
-    for given in (["--inputs", arrays], ["--input", "past_values=2x32x3"]):
-        assert main(["inspect", source, *given, "--json"]) == 0
-        assert {"size": 40, "default": True}.items() <= _widest(report(capfd)).items()
-        assert main(["clone", source, "-o", out, *given, "--force", "--json"]) == 0
-        verification = report(capfd)["verification"]
-        assert verification["ok"] and all(text.endswith("x32x3") for text in verification["inputs"])
-        assert main(["verify", source, out, *given]) == 0
-        capfd.readouterr()
+    np.savez("inputs.npz", past_values=values)
+    assert main(["inspect", source, *said, "--json"]) == 0
+    assert {"size": 40, "default": True}.items() <= _widest(report(capfd)).items()
+    assert main(["clone", source, "-o", out, *said, "--json"]) == 0
+    verification = report(capfd)["verification"]
+    assert verification["ok"] and all(text.endswith("x32x3") for text in verification["inputs"])
+    assert main(["verify", source, out, *said]) == 0
     (small, _), (wide, problems) = loaded(Path(source)), loaded(Path(out))
     assert not problems and wide.config.d_model == 48
     with torch.no_grad():
         fed = torch.from_numpy(values)
         found, wanted = (model.double().eval()(past_values=fed).prediction_outputs for model in (wide, small))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-    assert "--input past_values=2x32x3" in (Path(out) / "README.md").read_text()
+    assert " ".join(said) in (Path(out) / "README.md").read_text()
 
 
 def _widest(inspection: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ from tests.support.hostile_onnx import (
 )
 from tests.support.onnx_graphs import parse
 
+SMALL = small().SerializeToString()
+
 _recorded: list[Path] | None = None
 
 
@@ -123,12 +125,11 @@ def test_a_file_larger_than_protobuf_reads_is_not_read(tmp_path: Path, opened: l
     assert not opened
 
 
-def test_a_file_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
-    data = small().SerializeToString()
+@pytest.mark.parametrize("end", range(len(SMALL)))
+def test_a_file_is_refused_wherever_it_is_cut(end: int, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    for end in range(len(data)):
-        path.write_bytes(data[:end])
-        _refusal(path)
+    path.write_bytes(SMALL[:end])
+    _refusal(path)
 
 
 def test_damaged_bytes_are_refused_or_harmless(tmp_path: Path) -> None:
@@ -273,20 +274,19 @@ def test_external_data_of_huge_or_odd_tensors_is_refused(folder: Path) -> None:
     assert "holds strings, which cannot lie in another file" in _refusal(_written(model, folder / "b.onnx"))
 
 
-def test_external_data_of_attributes_and_branches_is_checked(folder: Path, opened: list[Path]) -> None:
+@pytest.mark.parametrize("where", ["'value' of node 'k' ('Constant')", "initializer 'inner'"])
+def test_external_data_of_attributes_and_branches_is_checked(where: str, folder: Path, opened: list[Path]) -> None:
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3, 4])
     external(tensor, location="../secret")
     constant = helper.make_node("Constant", [], ["t"], name="k", value=tensor)
     inner = branches([constant])
     inner.attribute[0].g.initializer.append(tensor)
     inner.attribute[0].g.initializer[0].name = "inner"
-    for name, added in (("'value' of node 'k' ('Constant')", constant), ("initializer 'inner'", inner)):
-        path = _written(
-            changed(condition, lambda model, added=added: model.graph.node.append(added)), folder / "m.onnx"
-        )
-        del opened[:]
-        assert f"{name}: external data '../secret' must be" in _refusal(path)
-        assert opened == [path]
+    node = inner if "inner" in where else constant
+    path = _written(changed(condition, lambda model: model.graph.node.append(node)), folder / "m.onnx")
+    del opened[:]
+    assert f"{where}: external data '../secret' must be" in _refusal(path)
+    assert opened == [path]
 
 
 @pytest.mark.parametrize(
@@ -474,10 +474,18 @@ def test_weights_of_all_types_load(tmp_path: Path, element: int, raw: bool) -> N
     assert "initializer 'w' holds" in _refusal(_written(model, tmp_path / "m.onnx"))
 
 
-def test_the_models_of_the_onnx_package_load(monkeypatch: pytest.MonkeyPatch) -> None:
+PACKAGE = Path(onnx.__file__).parent / "backend" / "test" / "data"
+
+MODELS = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.onnx"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_models_of_the_onnx_package_load(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "OPSETS", range(1, 99))  # most are of opset 6
-    paths = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
-    assert len(paths) > 100
-    for path in paths:
-        order = [list(each.output) for each in onnx.load(path).graph.node]
-        assert [[value.name for value in each.outputs] for each in load(path).graph] == order
+    path = PACKAGE / name
+    order = [list(each.output) for each in onnx.load(path).graph.node]
+    assert [[value.name for value in each.outputs] for each in load(path).graph] == order
+
+
+def test_the_onnx_package_has_models() -> None:
+    assert len(MODELS) > 100

@@ -104,8 +104,8 @@ def test_what_nobody_asked_to_change_survives(tmp_path: Path) -> None:
     source.graph.node[1].metadata_props.add(key="line", value="12")
     source.graph.quantization_annotation.add(tensor_name="x").quant_parameter_tensor_names.add(key="K", value="v")
     _, model = cloned(source, tmp_path)
-    for field in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
-        assert getattr(model, field) == getattr(source, field), field
+    fields = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
+    assert {field: getattr(model, field) for field in fields} == {field: getattr(source, field) for field in fields}
     assert {o.domain: o.version for o in model.opset_import} == {o.domain: o.version for o in source.opset_import}
     assert [p.value for p in model.metadata_props] == ["mine"]
     assert [p.value for p in model.graph.metadata_props] == ["props"]
@@ -118,20 +118,20 @@ def test_what_nobody_asked_to_change_survives(tmp_path: Path) -> None:
     assert (model.graph.input, model.graph.output) == (source.graph.input, source.graph.output)
 
 
-def test_computed_shapes_are_right_for_every_batch_and_length(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch", "sequence"), [(1, 1), (3, 2), (2, 11)])
+def test_computed_shapes_are_right_for_every_batch_and_length(batch: int, sequence: int, tmp_path: Path) -> None:
     clone, model = cloned(parse(HEADS, HEADS_WEIGHTS), tmp_path)
     assert shapes(model)["up"] == (12, 48)
     assert "4 -> 8" in " ".join(f"{g.size} -> {g.size * clone.factors(g)[0]}" for g in clone.dims)
     session, wide = Session(tmp_path / "source.onnx", "cpu"), Session(tmp_path / "clone.onnx", "cpu")
-    for batch, sequence in ((1, 1), (3, 2), (2, 11)):
-        x = drawn("x", (batch, sequence, 12))
-        np.testing.assert_allclose(wide.run({"x": x})["y"], session.run({"x": x})["y"], rtol=1e-4, atol=1e-5)
+    x = drawn("x", (batch, sequence, 12))
+    np.testing.assert_allclose(wide.run({"x": x})["y"], session.run({"x": x})["y"], rtol=1e-4, atol=1e-5)
 
 
-def test_every_dim_of_computed_shapes_can_grow_by_itself() -> None:
-    for seed in range(6):
-        state = widened(parse(HEADS, HEADS_WEIGHTS), Request(widen_io=("*",)), seed)
-        onnx.checker.check_model(onnx_ir.serde.serialize_model(to_model(state)), full_check=True)
+@pytest.mark.parametrize("seed", range(6))
+def test_every_dim_of_computed_shapes_can_grow_by_itself(seed: int) -> None:
+    state = widened(parse(HEADS, HEADS_WEIGHTS), Request(widen_io=("*",)), seed)
+    onnx.checker.check_model(onnx_ir.serde.serialize_model(to_model(state)), full_check=True)
 
 
 READS_ITS_WIDTH = """
@@ -280,7 +280,9 @@ def test_what_nobody_reads_goes_where_it_would_not_fit(tmp_path: Path) -> None:
     assert not {"dead", "after"} & set(outputs)
 
 
-def test_a_shared_initializer_of_which_one_reader_does_not_grow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_a_shared_initializer_of_which_one_reader_does_not_grow(last: bool, tmp_path: Path) -> None:
+    """It is read first by one that does not grow, or last."""
     text = """
         g (float[batch, 4] x) => (float[batch, 4] y) {
             a = Mul(x, ones)
@@ -290,12 +292,10 @@ def test_a_shared_initializer_of_which_one_reader_does_not_grow(tmp_path: Path) 
         }
     """
     weights = {"ones": np.ones(4, np.float32), "up": (4, 4), "down": (4, 4)}
-    for order in (
-        text,
-        text.replace("Mul(x, ones)", "Identity(x)").replace("y = ", "d = ").replace("}", "y = Mul(d, ones) }"),
-    ):
-        _, model = cloned(parse(order, weights), tmp_path)
-        assert sorted(shape for name, shape in shapes(model).items() if "ones" in name) == [(4,), (8,)]
+    if last:
+        text = text.replace("Mul(x, ones)", "Identity(x)").replace("y = ", "d = ").replace("}", "y = Mul(d, ones) }")
+    _, model = cloned(parse(text, weights), tmp_path)
+    assert sorted(shape for name, shape in shapes(model).items() if "ones" in name) == [(4,), (8,)]
 
 
 def run_both(model: onnx.ModelProto, folder: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
