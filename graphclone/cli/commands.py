@@ -41,7 +41,7 @@ def given_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments 
     """What the user says about inputs: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
-    from graphclone.runtime.npz import load_arrays
+    from graphclone.runtime.arrays import load_arrays
 
     return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 

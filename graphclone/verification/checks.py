@@ -22,6 +22,9 @@ FLOOR_ULPS = 8.0
 
 EQUIVALENT = "equivalent"
 
+ONNX_RUNTIME = "ONNX Runtime"
+"""The name of the check that runs both in it."""
+
 _OF_ONE_SIDE = ("trace", "static")
 """Checks that compare no values of source and clone."""
 
@@ -233,13 +236,13 @@ class Report:
     @property
     def onnx_checked(self) -> bool:
         """Whether ONNX Runtime ran both."""
-        check = self.check("ONNX Runtime")
+        check = self.check(ONNX_RUNTIME)
         return check is not None and check.ok is not None
 
     @property
     def provider(self) -> str:
         """The execution provider that really ran; empty where ONNX Runtime did not run."""
-        check = self.check("ONNX Runtime")
+        check = self.check(ONNX_RUNTIME)
         return str(check.figures.get("provider", "")) if check is not None else ""
 
     def check(self, name: str) -> Check | None:

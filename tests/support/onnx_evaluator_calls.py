@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from graphclone.runtime.arrays import Array
 
 OPSETS = (7, 9, 10, 11, 12, 13, 15, 18, 21)
 """Opsets that differ in operators which are met often."""

@@ -15,10 +15,10 @@ import onnx
 import onnx_ir
 
 from graphclone.formats.onnx import reader as frontend
-from graphclone.formats.onnx.ops import Array
 from graphclone.formats.onnx.reading import Reading
 from graphclone.formats.onnx.tensors import to_array
 from graphclone.graph.ir import Graph, Value
+from graphclone.runtime.arrays import Array
 from tests.support.onnx_node_calls import CALLS
 
 VARIANTS = ("literals", "inputs", "parameters", "first")

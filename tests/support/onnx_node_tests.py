@@ -32,7 +32,7 @@ from graphclone.analysis.facts import Literal
 from graphclone.analysis.settling import settle
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.dialect import Target
-from graphclone.formats.onnx.ops import Array, Call
+from graphclone.formats.onnx.ops import Call
 from graphclone.formats.onnx.ops import run_call as run_by_reference
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.ir import Node, Value, substitute
@@ -42,6 +42,7 @@ from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
 from graphclone.pipeline.state import Request, Scales, State, Widths
 from graphclone.rules import Rules, default_rules
+from graphclone.runtime.arrays import Array
 from graphclone.runtime.kernel import widen
 from tests.support.onnx_node_cases import Case, cases, distinct_variants, graph_of, port, unfit
 from tests.support.onnx_runtime_gaps import ERRORS, NEWEST, gap

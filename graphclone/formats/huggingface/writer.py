@@ -71,7 +71,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         dtype: of the clone's weights, if not that of the source's.
         max_shard_size: bytes of tensors in a file, at most.
         inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
-            that values are drawn for; see ``read_inputs``.
+            that values are drawn for.
         trust_remote_code: let code that comes with the checkpoint run.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.

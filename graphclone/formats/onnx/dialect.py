@@ -13,9 +13,10 @@ import onnx_ir
 import torch
 
 from graphclone.formats.onnx.canonical import SPELLINGS
-from graphclone.formats.onnx.ops import Array, Call, run_call, schema
+from graphclone.formats.onnx.ops import Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
 from graphclone.graph.ir import Node, Operand, Value
+from graphclone.runtime.arrays import Array
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
 

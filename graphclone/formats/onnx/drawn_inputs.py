@@ -15,8 +15,9 @@ import torch
 
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.symbols import IMAGES, SIGNALS, sums
+from graphclone.runtime.arrays import Array
 from graphclone.runtime.drawing import drawn_like
-from graphclone.runtime.sessions import Array, Port, Session
+from graphclone.runtime.sessions import Port, Session
 
 Feeds = dict[str, Array]
 

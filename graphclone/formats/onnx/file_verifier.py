@@ -21,12 +21,11 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.tensors import to_array, to_torch
-from graphclone.runtime.sessions import Array, Port, Provider, Session
-from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor
+from graphclone.runtime.arrays import Array
+from graphclone.runtime.sessions import Port, Provider, Session
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.verification.distance import Deviation
 from graphclone.verification.rounding import SHAKES, shaken
-
-NAME = "ONNX Runtime"
 
 _FLOATS = tuple(onnx_ir.DataType[name] for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 
@@ -78,11 +77,11 @@ def _check(narrow: Session, wide: Session, runs: Sequence[tuple[Feeds, Sequence[
             outputs = wide.run(tiled)
         except GraphcloneError as error:
             first = Deviation("the clone", "", "", float("inf"), f"{error}, on {shapes_of(tiled)}")
-            return Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
+            return Check(ONNX_RUNTIME, False, str(first), {"provider": wide.provider}, first=first)
         measured.append(
             [_compared(name, expected[name], [m[name] for m in shaken_outputs], outputs[name]) for name in expected]
         )
-    check = judge(NAME, measured, provider=wide.provider)
+    check = judge(ONNX_RUNTIME, measured, provider=wide.provider)
     return replace(check, summary=f"{wide.provider}: {check.summary}")
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import onnx_ir
 
 from graphclone.errors import first_line
-from graphclone.formats.onnx.ops import Array, Call, TensorInfo, infer, run_call
+from graphclone.formats.onnx.ops import Call, TensorInfo, infer, run_call
 from graphclone.graph.names import fresh
+from graphclone.runtime.arrays import Array
 
 READINGS = 3
 

@@ -17,7 +17,7 @@ import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
-from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
+from graphclone.formats.onnx.file_verifier import rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.reading import read_facts
 from graphclone.formats.onnx.saving import write_model
@@ -28,7 +28,7 @@ from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensor
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, run_lockstep
@@ -74,7 +74,7 @@ class _FileVerification:
         if self.options.exact:
             steps.append(Step("float64", self.exact))
         if self.options.onnx:
-            steps.append(Step(NAME, self.onnx))
+            steps.append(Step(ONNX_RUNTIME, self.onnx))
         return tuple(steps)
 
     def inputs(self) -> list[str]:
@@ -262,8 +262,8 @@ def check_outputs(
             ]
         except GraphcloneError as refusal:
             first = Deviation("the clone", "", "", float("inf"), str(refusal))
-            return Check(NAME, False, str(first), {"provider": ran}, first=first)
-    check = judge(NAME, measured, provider=wide.provider)
+            return Check(ONNX_RUNTIME, False, str(first), {"provider": ran}, first=first)
+    check = judge(ONNX_RUNTIME, measured, provider=wide.provider)
     return replace(check, summary=f"{wide.provider}: {check.summary}")
 
 

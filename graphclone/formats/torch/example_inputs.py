@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.runtime.drawing import resized
-from graphclone.runtime.npz import load_arrays
 
 
 def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -57,15 +55,6 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int], kept: Collection[int] 
     return pytree.tree_map_only(
         torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
     )
-
-
-def read_inputs(path: Path) -> dict[str, torch.Tensor]:
-    """Example inputs by name, from the arrays of an .npz file, none of which may need to be unpickled.
-
-    Raises:
-        GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
-    """
-    return {name: torch.from_numpy(array.copy()) for name, array in load_arrays(path).items()}
 
 
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:

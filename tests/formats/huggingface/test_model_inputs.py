@@ -19,7 +19,6 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
-from graphclone.formats.torch.example_inputs import read_inputs
 from graphclone.models.randomise import randomise
 from tests.support.checkpoints import loaded
 
@@ -172,18 +171,6 @@ def test_other_orders_of_values_keep_sizes_and_places(tmp_path: Path) -> None:
         assert not torch.equal(feed["pixel_values"], example["pixel_values"])
 
 
-def test_inputs_from_a_file(tmp_path: Path) -> None:
-    np.savez(tmp_path / "inputs.npz", input_ids=np.arange(14).reshape(2, 7))
-    assert torch.equal(read_inputs(tmp_path / "inputs.npz")["input_ids"], torch.arange(14).view(2, 7))
-    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
-    (tmp_path / "text.npz").write_text("no arrays")
-    for name in ("objects.npz", "text.npz"):
-        with pytest.raises(GraphcloneError, match=rf"{name}: no .npz file of arrays: .*numpy.savez"):
-            read_inputs(tmp_path / name)
-    with pytest.raises(GraphcloneError, match="no such file"):
-        read_inputs(tmp_path / "missing.npz")
-
-
 def forecast(folder: Path) -> Path:
     """A model of numbers, whose main input no name says enough of."""
     sizes = {"context_length": 32, "patch_length": 8, "prediction_length": 8, "d_model": 24, "num_input_channels": 3}
@@ -267,11 +254,6 @@ def test_inputs_that_a_checkpoint_does_not_take(tmp_path: Path, inputs: dict[str
     source = saved(gridded, tmp_path / "source")
     with pytest.raises(GraphcloneError, match=message):
         _ = open_checkpoint(source, inputs=inputs).example_inputs
-
-
-def test_a_single_number_stays_one(tmp_path: Path) -> None:
-    np.savez(tmp_path / "inputs.npz", x=np.array(3))
-    assert read_inputs(tmp_path / "inputs.npz")["x"].shape == ()
 
 
 # masked_scatter

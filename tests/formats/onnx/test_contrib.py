@@ -21,10 +21,11 @@ from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
+from graphclone.runtime.arrays import Array
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.verification.distance import relative_error
 from graphclone.verification.lockstep import run_lockstep
-from tests.support.onnx_contrib_cases import RNG, Array, Case, cases, f, u8
+from tests.support.onnx_contrib_cases import RNG, Case, cases, f, u8
 from tests.support.tracing import random_pipeline
 
 CASES = list(cases())

@@ -15,7 +15,8 @@ from onnx import helper
 
 from graphclone.formats.onnx.evaluator import old, reference
 from graphclone.formats.onnx.ops import Call, run_call
-from tests.support.onnx_evaluator_calls import Array, OpCall, calls, f
+from graphclone.runtime.arrays import Array
+from tests.support.onnx_evaluator_calls import OpCall, calls, f
 from tests.support.onnx_node_cases import Case, cases, unfit
 from tests.support.onnx_runtime_gaps import ERRORS, NEWEST, codes, gap
 
