@@ -112,6 +112,14 @@ def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
+def copied(source: Path, folder: Path) -> Path:
+    """A checkpoint once more, to be changed or damaged; the folder it is in."""
+    folder.mkdir()
+    for name, data in contents(source).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -23,7 +23,7 @@ from graphclone.formats.huggingface.plan import Plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.writer import clone_checkpoint, write_checkpoint
 from graphclone.runtime import shards
-from tests.support.checkpoints import contents, planned, saved
+from tests.support.checkpoints import contents, copied, planned, saved
 
 SHARD = 40_000
 """Bytes, so that there are several files."""
@@ -44,11 +44,7 @@ def plan(source: Path) -> Plan:
 @pytest.fixture
 def copy(source: Path, tmp_path: Path) -> Path:
     """A source to be damaged."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for name, data in contents(source).items():
-        (folder / name).write_bytes(data)
-    return folder
+    return copied(source, tmp_path / "source")
 
 
 def write(plan: Plan, out: Path, **options: Any) -> None:

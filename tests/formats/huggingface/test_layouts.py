@@ -19,7 +19,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.weights import open_weights
 from graphclone.formats.huggingface.writer import clone_checkpoint
-from tests.support.checkpoints import contents, saved
+from tests.support.checkpoints import contents, copied, saved
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(llama: Path, tmp_path: Path) -> Path:
     """A source to be changed."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for name, data in contents(llama).items():
-        (folder / name).write_bytes(data)
-    return folder
+    return copied(llama, tmp_path / "source")
 
 
 def edit(folder: Path, **fields: Any) -> None:

@@ -16,7 +16,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.reader import Origin
 from graphclone.runtime.sessions import Session
-from tests.support.onnx_graphs import Weights, graph_of, parse
+from tests.support.onnx_graphs import Weights, graph_of, parse, save
 
 CONVOLVED = """
     convolved (float[n, 3, h, w] x) => (float[n, 2, i, j] y) {
@@ -122,8 +122,7 @@ LOOKED_UP_WEIGHTS: Weights = {
 
 
 def written(path: Path, text: str, weights: Weights, opset: int = 17) -> Path:
-    onnx.save(parse(text, weights, opset=opset), path)
-    return path
+    return save(parse(text, weights, opset=opset), path)
 
 
 def drawn(path: Path, given: Given | None = None, known: Mapping[str, tuple[int, ...]] | None = None) -> list[Feeds]:
