@@ -20,7 +20,7 @@ from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request, Widen
 
 if TYPE_CHECKING:
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 
 def trace(
@@ -29,7 +29,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     widen_io: Sequence[str] = (),
-    inputs: Given | None = None,
+    inputs: UserInputs | None = None,
     name: str | None = None,
 ) -> Traced:
     """Trace a model and find its dims, without widening anything.
@@ -61,7 +61,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     seed: int = 0,
     untie: bool = False,
     into: torch.nn.Module | None = None,
-    inputs: Given | None = None,
+    inputs: UserInputs | None = None,
     passes: Sequence[Pass] | None = None,
     after: After | None = None,
     name: str | None = None,
@@ -102,7 +102,7 @@ def _source(
     model: torch.nn.Module | str | Path,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
-    inputs: Given | None,
+    inputs: UserInputs | None,
     name: str | None,
 ) -> ModuleSource | OnnxSource:
     """The source that a model is, once arguments that can mean nothing are refused."""

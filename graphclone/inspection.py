@@ -130,9 +130,9 @@ def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) 
 def _row(facts: Facts, group: Group, frees: _Frees) -> Row:
     pinned = str(group.pin) if group.pin is not None else None
     growths = {dim.axis: Growth(dim.size, DOUBLE) for dim in group.dims if dim.pin is None}
-    chosen, held = settle(facts, growths)
+    chosen, obstacles = settle(facts, growths)
     if growths and not chosen:
-        pinned = str(next(iter(held.values())))
+        pinned = str(next(iter(obstacles.values())))
     changeable = {refusal.why.node for refusal in facts.refusals} | {name for name, _ in frees.boundary}
     return Row(
         name=group.name,
@@ -165,9 +165,9 @@ class _Frees:
 
     def _boundary(self) -> Iterator[tuple[str, set[Axis]]]:
         graph = self.free.graph
-        named = [(value.name, value) for value in graph.inputs]
-        named += [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
-        for name, value in named:
+        ports = [(value.name, value) for value in graph.inputs]
+        ports += [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
+        for name, value in ports:
             if value.is_tensor:
                 yield name, {leaf for axis in self.free.of[value] for leaf in self.free.axes.leaves(axis)}
 

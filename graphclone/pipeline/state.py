@@ -154,8 +154,8 @@ class Stage(Generic[_Result]):
 
     def __set__(self, state: State, result: _Result) -> None:
         earlier = STAGES[: STAGES.index(self.name)]
-        kept = {name: state.results[name] for name in earlier if name in state.results}
-        state.results = {**kept, self.name: result}
+        results = {name: state.results[name] for name in earlier if name in state.results}
+        state.results = {**results, self.name: result}
 
 
 @dataclass

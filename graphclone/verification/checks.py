@@ -187,9 +187,9 @@ def judge(
     worst = max(floors, key=lambda floor: floor.ratio, default=None)
     reason = _unmeasured(floors)
     summary = f"not checked: {reason}" if reason else f"{worst}; {len(measured)} input sets"
-    said = {"reason": reason} if reason else {}
+    details = {"reason": reason} if reason else {}
     return Check(
-        name, None if reason else True, summary, {"ratio": worst.ratio if worst else 0.0, **said, **figures}, floors
+        name, None if reason else True, summary, {"ratio": worst.ratio if worst else 0.0, **details, **figures}, floors
     )
 
 
@@ -261,8 +261,8 @@ class Report:
         failed = next((check for check in self.checks if check.ok is False), None)
         if failed is not None:
             raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {self.first or failed.summary}")
-        left = next((check for check in self.checks if check.open), None)
-        reason = f"{left.name}: {left.summary}" if left is not None else "no check could be made"
+        open_check = next((check for check in self.checks if check.open), None)
+        reason = f"{open_check.name}: {open_check.summary}" if open_check is not None else "no check could be made"
         raise CannotJudgeError(f"{self.model}: whether the clone is equivalent cannot be judged: {reason}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -253,9 +253,9 @@ class _FieldSolver:
     def running(self, candidate: Config, silent: Sequence[Lever]) -> tuple[Config | None, str]:
         """The candidate with those numbers changed that no shape shows, so that it runs as wanted."""
         options = [(lever, r) for lever in silent for r in sorted(self.model.ratios(lever.values[0]) - {1})]
-        seen = {(lever, r): self.model.moves(candidate, changed(candidate, lever.times(r))) for lever, r in options}
+        movement = {(lever, r): self.model.moves(candidate, changed(candidate, lever.times(r))) for lever, r in options}
         # What is seen to move something is there to be moved; what is not known to is left alone if it can be.
-        moving, unknown = ([o for o in options if seen[o] is answer] for answer in (True, None))
+        moving, unknown = ([o for o in options if movement[o] is answer] for answer in (True, None))
         subsets = ((*a, *b) for b in _subsets(unknown) for a in reversed([*_subsets(moving)]))
         problem = ""
         for chosen in islice(subsets, _MAX_FITS):

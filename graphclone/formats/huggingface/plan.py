@@ -225,7 +225,7 @@ class _Target:
         self.checkpoint = checkpoint
         self.unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
         self.goal = goal
-        self.recorded: dict[str, Any] = {}
+        self.runs: dict[str, Any] = {}
         self.traces: dict[str, Graph] = {}
         self.matched: list[Config] = []
 
@@ -286,12 +286,12 @@ class _Target:
 
     def run(self, fields: Config) -> Any:
         key = repr(fields)
-        if key not in self.recorded:
+        if key not in self.runs:
             try:
-                self.recorded[key] = self.checkpoint.runs(fields)
+                self.runs[key] = self.checkpoint.runs(fields)
             except Exception:  # as for shapes
-                self.recorded[key] = self.unchecked.runs(fields)
-        return self.recorded[key]
+                self.runs[key] = self.unchecked.runs(fields)
+        return self.runs[key]
 
     def unlike(self, fields: Config) -> str | None:
         """The first value that does not have the width it should have, or why there can be no such clone."""

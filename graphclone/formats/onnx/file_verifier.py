@@ -18,7 +18,7 @@ import onnx_ir
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
 from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.runtime.arrays import Array
@@ -38,7 +38,7 @@ def verify_files(
     sets: int = 3,
     seed: int = 0,
     bound: int | None = None,
-    inputs: Given | None = None,
+    inputs: UserInputs | None = None,
 ) -> Report:
     """Run two ONNX files on the same inputs.
 
@@ -59,7 +59,7 @@ def verify_files(
     factors = _factors(narrow.inputs, wide.inputs, "input")
     _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        input_sets = list(DrawnInputs(narrow, bound, given=inputs).draw(sets, seed))
+        input_sets = list(DrawnInputs(narrow, bound, user_inputs=inputs).draw(sets, seed))
         shaken_outputs = shaken_runs(source, Path(folder) / source.name, input_sets, provider, seed)
         check = _check(
             narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(input_sets, shaken_outputs, strict=True)]
