@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.clones.clone import Clone
@@ -17,10 +18,10 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, Widen, widths_asked
+from graphclone.pipeline.state import Request, widths_asked
 
 if TYPE_CHECKING:
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 
 def trace(
@@ -29,7 +30,7 @@ def trace(
     kwargs: Mapping[str, Any] | None = None,
     *,
     widen_io: Sequence[str] = (),
-    inputs: Given | None = None,
+    inputs: UserInputs | None = None,
     name: str | None = None,
 ) -> Traced:
     """Trace a model and find its dims, without widening anything.
@@ -62,7 +63,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     seed: int = 0,
     untie: bool = False,
     into: torch.nn.Module | None = None,
-    inputs: Given | None = None,
+    inputs: UserInputs | None = None,
     passes: Sequence[Pass] | None = None,
     after: After | None = None,
     name: str | None = None,
@@ -73,8 +74,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes ``inputs`` instead.
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
-        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as 2,
-            1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` is given.
+        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as
+            2, 1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` is given.
         sizes: a new size per dim or group.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
@@ -106,7 +107,7 @@ def _source(
     model: torch.nn.Module | str | Path,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
-    inputs: Given | None,
+    inputs: UserInputs | None,
     name: str | None,
 ) -> ModuleSource | OnnxSource:
     """The source that a model is, once arguments that can mean nothing are refused."""

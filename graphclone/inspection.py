@@ -18,7 +18,7 @@ from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.ir import values_in
 from graphclone.passes.infer_dims import InferDims
 from graphclone.pipeline.runner import run
-from graphclone.pipeline.state import Request, State, Widen
+from graphclone.pipeline.state import Request, State
 from graphclone.rules import find
 
 DOUBLE = 2
@@ -130,9 +130,9 @@ def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) 
 def _row(facts: Facts, group: Group, frees: _Frees) -> Row:
     pinned = str(group.pin) if group.pin is not None else None
     growths = {dim.axis: Growth(dim.size, DOUBLE) for dim in group.dims if dim.pin is None}
-    chosen, held = settle(facts, growths)
+    chosen, obstacles = settle(facts, growths)
     if growths and not chosen:
-        pinned = str(next(iter(held.values())))
+        pinned = str(next(iter(obstacles.values())))
     changeable = {refusal.why.node for refusal in facts.refusals} | {name for name, _ in frees.boundary}
     return Row(
         name=group.name,
@@ -165,9 +165,9 @@ class _Frees:
 
     def _boundary(self) -> Iterator[tuple[str, set[Axis]]]:
         graph = self.free.graph
-        named = [(value.name, value) for value in graph.inputs]
-        named += [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
-        for name, value in named:
+        ports = [(value.name, value) for value in graph.inputs]
+        ports += [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
+        for name, value in ports:
             if value.is_tensor:
                 yield name, {leaf for axis in self.free.of[value] for leaf in self.free.axes.leaves(axis)}
 
@@ -190,16 +190,14 @@ class _Frees:
                     yield from (b for a, b in zip(leaves, others, strict=True) if a is axes.find(dim.axis))
 
 
-def refuse_pinned(state: State, widen: Widen) -> None:
+def refuse_pinned(state: State, request: Request) -> None:
     """Refuse names of dims that are all pinned, saying by what and whether ``widen_io`` would free them.
 
     Raises:
         GraphcloneError: for the first such name.
     """
-    if isinstance(widen, int):
-        return
     all_dims = dims(state.facts)
-    for pattern in widen:
+    for pattern in request.patterns:
         matching = [dim for dim in all_dims if dim.matches(pattern)]
         pinned = [dim for dim in matching if dim.pin is not None]
         if not matching or len(pinned) < len(matching):

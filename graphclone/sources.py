@@ -16,7 +16,7 @@ from graphclone.errors import GraphcloneError, one_line
 
 if TYPE_CHECKING:
     from graphclone.clones.source import Source
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 _WHAT = (
     "an .onnx file, a name in models/, package.module:function or file.py:function that returns (module, args), "
@@ -29,7 +29,7 @@ _FILES = (".onnx", ".py", ".pt", ".pth", ".pt2", ".bin", ".safetensors", ".gguf"
 """Suffixes that no hub id has."""
 
 
-def resolve(text: str, inputs: Given | None = None) -> Source:
+def resolve(text: str, inputs: UserInputs | None = None) -> Source:
     """The source that the MODEL of a command line means. Nothing of it is read before it is used.
 
     Args:
@@ -62,7 +62,7 @@ def resolve(text: str, inputs: Given | None = None) -> Source:
     raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
 
 
-def _checkpoint(path: Path, inputs: Given) -> Source:
+def _checkpoint(path: Path, inputs: UserInputs) -> Source:
     """The Hugging Face checkpoint in a folder, or of a hub id.
 
     Raises:
@@ -110,8 +110,8 @@ def function(text: str) -> Callable[..., Any]:
         raise GraphcloneError(f"{text}: {module} has no {name}")
     if not callable(attribute):
         raise GraphcloneError(f"{text}: {name} is a {type(attribute).__name__}, not a function")
-    named: Callable[..., Any] = attribute
-    return named
+    result: Callable[..., Any] = attribute
+    return result
 
 
 def _module(name: str) -> ModuleType:

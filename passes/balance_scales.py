@@ -201,7 +201,9 @@ class _Solver:
     def _holds_mean(self, averaged: Value | None, axis: Axis) -> bool:
         """Whether the pads of an axis that is averaged over hold the mean, and so count."""
         leaves = self.facts.axes.leaves(axis)
-        fills = (fill for place, fill in self.state.widths.fills.items() if place.value is averaged and place.dim in leaves)
+        fills = (
+            fill for place, fill in self.state.widths.fills.items() if place.value is averaged and place.dim in leaves
+        )
         return averaged is not None and Fill.MEAN in fills
 
     def solve(self) -> None:

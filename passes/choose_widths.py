@@ -10,6 +10,7 @@ from math import prod
 from typing import ClassVar
 
 from graphclone.algebra.axes import Axis, Cause, Why
+from graphclone.algebra.factors import fraction
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
@@ -67,46 +68,24 @@ def _sizes(facts: Facts, graph_dims: list[Dim], factor: int, request: Request) -
     widen = factor or request.widen
     sizes: dict[Axis, int] = {}
     if not isinstance(widen, Mapping):
-        factor = fraction(widen, "widen")
+        all_by = fraction(widen, "widen")
         offered = [dim for dim in graph_dims if dim.default]
-        if factor > 1 and not offered:
+        if all_by > 1 and not offered:
             raise _nothing(facts, graph_dims)
-        sizes = {dim.axis: _times(dim, factor) for dim in offered}
+        sizes = {dim.axis: _times(dim, all_by) for dim in offered}
         widen = {}
     for pattern, number in widen.items():
-        factor = fraction(number, pattern)
-        sizes |= {dim.axis: _times(dim, factor) for dim in _matching(graph_dims, pattern) if dim.pin is None}
+        by = fraction(number, pattern)
+        sizes |= {dim.axis: _times(dim, by) for dim in _matching(graph_dims, pattern) if dim.pin is None}
     for pattern, size in request.sizes.items():
         for dim in _matching(graph_dims, pattern):
             if isinstance(size, bool) or not isinstance(size, int) or size < dim.size:
-                raise GraphcloneError(f"{pattern}={size}: a size is a whole number of at least {dim.size}, the source's")
+                raise GraphcloneError(
+                    f"{pattern}={size}: a size is a whole number of at least {dim.size}, the source's"
+                )
             if dim.pin is None:
                 sizes[dim.axis] = size
     return sizes
-
-
-def fraction(factor: object, where: str) -> Fraction:
-    """A factor as the simple fraction that it is, or is the decimal form of.
-
-    Raises:
-        GraphcloneError: it is none, or less than 1.
-    """
-    try:
-        if isinstance(factor, bool) or not isinstance(factor, int | float | Fraction | str):
-            raise ValueError
-        exact = Fraction(factor)
-    except (ValueError, OverflowError, ZeroDivisionError):
-        raise GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, of at least 1") from None
-    simple = exact.limit_denominator(_DENOMINATOR)
-    if abs(simple - exact) < _DECIMALS:
-        exact = simple
-    if exact < 1:
-        raise GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, of at least 1")
-    return exact
-
-
-_DENOMINATOR, _DECIMALS = 10_000, 1e-9
-"""A decimal number that is so near to a fraction of such a denominator stands for it: 1.3333333333333333 for 4/3."""
 
 
 def _times(dim: Dim, factor: Fraction) -> int:
@@ -182,9 +161,8 @@ def _refuse_held(
     reasons: Mapping[Axis, Why],
 ) -> None:
     """A dim asked for by name must grow as asked."""
-    named = [*(request.widen if isinstance(request.widen, Mapping) else ()), *request.sizes]
     for dim in graph_dims:
-        if dim.axis in wishes and growths.get(dim.axis, Growth(dim.size)) != wishes[dim.axis]:
-            if any(dim.matches(pattern) for pattern in named):
-                size = wishes[dim.axis].new_size
-                raise GraphcloneError(f"{dim.name} cannot grow from {dim.size} to {size}: {reasons[dim.axis]}")
+        held = dim.axis in wishes and growths.get(dim.axis, Growth(dim.size)) != wishes[dim.axis]
+        if held and any(dim.matches(pattern) for pattern in request.patterns):
+            size = wishes[dim.axis].new_size
+            raise GraphcloneError(f"{dim.name} cannot grow from {dim.size} to {size}: {reasons[dim.axis]}")

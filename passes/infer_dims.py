@@ -70,9 +70,9 @@ def _pin_unread(facts: Facts) -> None:
 
 def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
     """What the user feeds and reads keeps its shape, unless its name was given to be let grow."""
-    named = [("input", value.name, value) for value in facts.graph.inputs]
-    named += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]
-    for what, name, value in named:
+    ports = [("input", value.name, value) for value in facts.graph.inputs]
+    ports += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]
+    for what, name, value in ports:
         if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
             for axis in facts.of[value]:
                 facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", Cause.BOUNDARY))

@@ -64,11 +64,11 @@ class MatchWidths:
         _check_settled(facts, growths)
         fills = padded(facts, growths)
         state.widths = Widths(growths, fills=fills)
-        given = {
+        scales = {
             **_given_literals(state, alignment.literals),
             **_given_constants(state, alignment.values, self.target),
         }
-        state.widths = Widths(growths, given, fills)
+        state.widths = Widths(growths, scales, fills)
         return bool(growths)
 
 
@@ -118,10 +118,10 @@ class _Widths:
         """
         pending = list(self.equations.values())
         while pending:
-            left = [equation for equation in pending if not self.step(equation, equation.axis, equation.size)]
-            if len(left) == len(pending):
-                self.assume(left[0])
-            pending = left
+            remainder = [equation for equation in pending if not self.step(equation, equation.axis, equation.size)]
+            if len(remainder) == len(pending):
+                self.assume(remainder[0])
+            pending = remainder
         for equation in self.equations.values():
             if self.new_size(equation.axis) != equation.size:
                 raise GraphcloneError(f"the widths contradict each other: {equation}")
@@ -212,7 +212,7 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
     follows = {(follow.node, follow.path): follow for follow in facts.follows}
     scaled = _scaled_literals(facts)
     sizes = _size_nodes(facts)
-    given: dict[Any, Expression] = {}
+    scales: dict[Any, Expression] = {}
     for pair in (pair for pair in pairs if pair.node not in sizes):
         if (follow := follows.get((pair.node, pair.path))) is not None:
             expected = follow.sign * sum(state.layout(axis).new_size for axis in follow.axes)
@@ -223,10 +223,10 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
         elif (literal := scaled.get((pair.node, pair.path))) is not None and literal.value:
             if not isinstance(pair.new, int | float) or pair.new * pair.old <= 0:
                 raise _changed(pair, "which no factor does")
-            given[literal] = ratio(pair.old, pair.new)
+            scales[literal] = ratio(pair.old, pair.new)
         elif not isinstance(pair.old, torch.device):
             raise _changed(pair, "and no rule says what that means")
-    return given
+    return scales
 
 
 def _size_nodes(facts: Facts) -> set[Node]:
@@ -281,7 +281,7 @@ def ratio(old: float, new: float) -> Expression:
 def _given_constants(state: State, values: Mapping[Value, Value], target: Graph) -> dict[Any, Expression]:
     """The scale of every tensor that is part of the code and not of the weights: tables, masks, factors."""
     theirs = target.initializer_of()
-    given: dict[Any, Expression] = {}
+    scales: dict[Any, Expression] = {}
     for initializer in state.graph.initializers:
         value = initializer.value
         if initializer.kind == "constant" and value in values:
@@ -291,8 +291,8 @@ def _given_constants(state: State, values: Mapping[Value, Value], target: Graph)
                     f"{initializer.name} is not saved with the model and has no data, so that it cannot be compared; "
                     "build the model with its buffers"
                 )
-            given[value] = _table_scale(initializer.name, Maps(state).widened(value, old), new)
-    return given
+            scales[value] = _table_scale(initializer.name, Maps(state).widened(value, old), new)
+    return scales
 
 
 def _has_data(tensor: torch.Tensor) -> bool:

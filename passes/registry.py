@@ -66,16 +66,16 @@ def _option(cls: type[Any], text: str) -> tuple[str, Any]:
     try:
         return field, options.read(value, hint)
     except ValueError:
-        wanted = options.describe(hint)
-        raise GraphcloneError(f"pass option {cls.name}: {key} cannot be {value!r}; it is {wanted}") from None
+        expected = options.describe(hint)
+        raise GraphcloneError(f"pass option {cls.name}: {key} cannot be {value!r}; it is {expected}") from None
 
 
 def _unparse_pass(step: Pass) -> str:
     try:
-        shown = [f"{_spelled(name)}={text}" for name, text in _changed(step)]
+        fields = [f"{_spelled(name)}={text}" for name, text in _changed(step)]
     except TypeError as error:
         raise GraphcloneError(f"pass {step.name} cannot be written as text: an option is a {error}") from None
-    return f"{step.name}{{{','.join(shown)}}}" if shown else step.name
+    return f"{step.name}{{{','.join(fields)}}}" if fields else step.name
 
 
 def _changed(step: Pass) -> Iterator[tuple[str, str]]:

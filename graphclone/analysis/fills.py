@@ -16,6 +16,7 @@ What nobody demands is free, and new capacity: a norm's weight, and the columns 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis, Why
@@ -29,7 +30,7 @@ class Place(NamedTuple):
     """A dim in an axis of a value."""
 
     value: Value
-    index: int
+    at: int
     dim: Axis
 
 
@@ -109,7 +110,7 @@ class _Inference:
                 raise Unfillable(value.name, "an input or an output, which has no pads")
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
-        """Whether some result lacks the dim, which an operand has, and not because a parameter is contracted over it."""
+        """Whether some result lacks the dim, which an operand has, other than by a contraction."""
         carried = any(self.carriers(node, value, dim) for value in node.inputs)
         return carried and any(not self.places(value, dim) for value in node.outputs if value.is_tensor)
 
@@ -236,12 +237,12 @@ class _Inference:
             return carrying == {value for value in node.inputs if value.is_tensor}
         degree = None
         for balance in self.facts.balances.get(node, ()):
-            power = sum(c for c, item in balance.terms if not isinstance(item, Literal) and item in carrying)
-            if balance.out is None:
-                own = [c for c, item in balance.terms if item is place.value]
-                if own or power:  # a requirement between scales, which those of the operands alone must meet
-                    if power + (own[0] * (degree or 0) if own else 0) != 0:
-                        return False
+            own = (c for c, item in balance.terms if not isinstance(item, Literal) and item in carrying)
+            power = sum(own, Fraction(0))
+            if balance.out is None:  # a requirement between scales, which those of the operands alone must meet
+                power += sum(c * (degree or 0) for c, item in balance.terms if item is place.value)
+                if power != 0:
+                    return False
             elif balance.out is place.value:
                 degree = power
         return degree is not None and degree > 0
@@ -258,10 +259,9 @@ class _Inference:
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
         """Where an operand has the dim, but for axes that the node contracts."""
-        contracted = {
-            index for c in self.contractions.get(node, ()) for operand, axes in c.operands if operand is value for index in axes
-        }
-        return [place for place in self.places(value, dim) if place.index not in contracted]
+        sides = (side for contraction in self.contractions.get(node, ()) for side in contraction.operands)
+        contracted = {index for operand, axes in sides if operand is value for index in axes}
+        return [place for place in self.places(value, dim) if place.at not in contracted]
 
     def averages(self, node: Node, dim: Axis) -> bool:
         """Whether a node sums or averages over the dim."""
@@ -270,7 +270,7 @@ class _Inference:
     def seen(self, place: Place) -> Place:
         """The place that a view shows."""
         source, axes = self.facts.views[place.value]
-        index = axes[place.index]
+        index = axes[place.at]
         assert index is not None, "a new axis of size 1 is no dim"
         return Place(source, index, place.dim)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, NoReturn
 
+from graphclone.algebra.factors import Widen, fraction
+from graphclone.errors import GraphcloneError
 from graphclone.version import __version__
 
 _REFUSED = 2
@@ -56,7 +59,8 @@ class CloneArguments(Arguments):
 
     model: str
     output: str
-    widen: int | Mapping[str, int]
+    widen: Widen | None
+    size: Mapping[str, int]
     widen_io: tuple[str, ...]
     strategy: str
     snr_db: float | None
@@ -163,7 +167,10 @@ def _clone_arguments(command: _Parser) -> None:
         "-o", "--output", required=True, metavar="OUT", help=".onnx, .pt2 or .safetensors, or a folder for a checkpoint"
     )
     command.add_argument(
-        "--widen", type=widths, default=2, metavar="N", help="2 (the default), or hidden=2,layers.*.mlp=4"
+        "--widen", type=widths, metavar="N", help="2 (the default), 1.5 or 4/3, or hidden=4/3,layers.*.mlp=2"
+    )
+    command.add_argument(
+        "--size", type=sizes, default={}, metavar="NAME=N,..", help="new sizes, such as hidden=960,layers.*.mlp=2560"
     )
     _widen_io_argument(command)
     command.add_argument("--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either")
@@ -255,21 +262,33 @@ def _patterns(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def widths(text: str) -> int | Mapping[str, int]:
+def widths(text: str) -> Widen:
     """A factor, or factors by the names of dims.
 
     Raises:
         ArgumentTypeError: it is neither.
     """
-    if "=" not in text:
-        return _factor(text, text)
-    factors: dict[str, int] = {}
+    return _factor(text, text) if "=" not in text else {name: _factor(n, f"{name}={n}") for name, n in _by_name(text)}
+
+
+def sizes(text: str) -> Mapping[str, int]:
+    """Sizes by the names of dims.
+
+    Raises:
+        ArgumentTypeError: one is no whole number.
+    """
+    for name, number in _by_name(text):
+        if not number.isdecimal():
+            raise argparse.ArgumentTypeError(f"'{name}={number}': a size is a whole number")
+    return {name: int(number) for name, number in _by_name(text)}
+
+
+def _by_name(text: str) -> Iterator[tuple[str, str]]:
     for item in text.split(","):
-        name, equals, factor = item.partition("=")
+        name, equals, number = item.partition("=")
         if not equals or not name.strip():
-            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=FACTOR")
-        factors[name.strip()] = _factor(factor, item)
-    return factors
+            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=NUMBER")
+        yield name.strip(), number.strip()
 
 
 def size(text: str) -> int:
@@ -285,11 +304,8 @@ def size(text: str) -> int:
     return count
 
 
-def _factor(text: str, where: str) -> int:
+def _factor(text: str, where: str) -> Fraction:
     try:
-        factor = int(text)
-    except ValueError:
-        factor = 0
-    if factor < 1:
-        raise argparse.ArgumentTypeError(f"{where!r}: a factor is a whole number of at least 1")
-    return factor
+        return fraction(text, where)
+    except GraphcloneError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from graphclone import terminal
@@ -11,11 +12,10 @@ from graphclone.cli.arguments import CloneArguments
 from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import summary
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, plan
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.formats.huggingface.staging import check_target
-from graphclone.formats.huggingface.writer import MAX_SHARD_SIZE, Written, write_checkpoint
-from graphclone.runtime.shards import sharded
+from graphclone.formats.huggingface.writer import Written, write_checkpoint
 
 
 def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
@@ -27,15 +27,14 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
     with terminal.progress(f"cloning {arguments.model}") as advance:
         checkpoint = source.open()
         check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
-        clone_plan = plan(checkpoint, request_of(arguments), advance, watch)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
+        clone_plan = plan(checkpoint, request_of(arguments), max_shard_size=limit, progress=advance, after=watch)
         if arguments.dry_run:
-            written = Written(clone_plan, sharded(clone_plan.entries, limit), None, clone_plan.notes)
+            written = Written(clone_plan, None, clone_plan.notes)
         else:
             written = write_checkpoint(
                 clone_plan,
                 arguments.output,
-                max_shard_size=limit,
                 resume=arguments.resume,
                 force=arguments.force,
                 verify=not arguments.no_verify,
@@ -48,9 +47,12 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
 
 def _command(arguments: CloneArguments) -> str:
     """The command line that makes the clone again, without options that do not change what is written."""
-    widen = arguments.widen
-    text = str(widen) if isinstance(widen, int) else ",".join(f"{name}={factor}" for name, factor in widen.items())
-    words = ["graphclone", "clone", arguments.model, "-o", arguments.output, "--widen", text]
+    words = ["graphclone", "clone", arguments.model, "-o", arguments.output]
+    for option, numbers in (("--widen", arguments.widen), ("--size", arguments.size or None)):
+        if isinstance(numbers, Mapping):
+            words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
+        elif numbers is not None:
+            words += [option, str(numbers)]
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
@@ -69,7 +71,7 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
             {
                 **summary.clone_record(widened, arguments.output, written.notes, graphs, verification),
                 "config": {name: list(values) for name, values in written.plan.changes.items()},
-                "shards": [shard.file_name for shard in written.shards],
+                "shards": [shard.file_name for shard in written.plan.shards],
             }
         )
         return
@@ -82,4 +84,4 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
     terminal.show_text(f"config.json: {', '.join(changes)}")
     for note in written.notes:
         terminal.show_text(f"note: {note}")
-    terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.shards)))
+    terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.plan.shards)))

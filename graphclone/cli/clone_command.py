@@ -12,7 +12,7 @@ import torch
 from graphclone import terminal
 from graphclone.cli import checkpoint_clone, report
 from graphclone.cli.arguments import CloneArguments
-from graphclone.cli.commands import given_inputs
+from graphclone.cli.commands import user_inputs
 from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError, Remedy
@@ -35,7 +35,7 @@ SUFFIXES = (".onnx", ".pt2", ".safetensors")
 
 def clone(arguments: CloneArguments) -> int:
     """Write a wider model, once it is verified."""
-    source, target = resolve(arguments.model, given_inputs(arguments)), Path(arguments.output)
+    source, target = resolve(arguments.model, user_inputs(arguments)), Path(arguments.output)
     if isinstance(source, CheckpointSource):
         if target.suffix not in SUFFIXES:
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None

@@ -18,13 +18,13 @@ from graphclone.sources import resolve
 
 if TYPE_CHECKING:
     from graphclone.clones.traced import Traced
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
     from graphclone.verification.checks import Report
 
 
 def inspect(arguments: InspectArguments) -> int:
     """Show what can grow, what holds the rest, and what it costs."""
-    source = resolve(arguments.model, given_inputs(arguments))
+    source = resolve(arguments.model, user_inputs(arguments))
     with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.why is not None:
@@ -37,11 +37,11 @@ def inspect(arguments: InspectArguments) -> int:
     return 0
 
 
-def given_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments | RulesArguments) -> Given:
+def user_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments | RulesArguments) -> UserInputs:
     """What the user says about inputs: sizes, and arrays, which say more."""
     if arguments.inputs is None:
         return dict(arguments.input)
-    from graphclone.runtime.npz import load_arrays
+    from graphclone.runtime.arrays import load_arrays
 
     return dict(arguments.input) | load_arrays(Path(arguments.inputs))
 
@@ -72,7 +72,7 @@ def _compared(arguments: VerifyArguments) -> Report:
     from graphclone.formats.huggingface.verifier import verify_folders
     from graphclone.formats.onnx.file_verifier import verify_files
 
-    texts, inputs = (arguments.source, arguments.clone), given_inputs(arguments)
+    texts, inputs = (arguments.source, arguments.clone), user_inputs(arguments)
     sources = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in sources):
         return verify_folders(*texts, inputs=inputs)
@@ -125,7 +125,7 @@ def list_rules(arguments: RulesArguments) -> int:
 
 
 def _list_missing(arguments: RulesArguments, model: str) -> int:
-    source = resolve(model, given_inputs(arguments))
+    source = resolve(model, user_inputs(arguments))
     with terminal.progress(f"tracing {source.name}"):
         missing = inspection.missing_rules(source.trace())
     if arguments.json:

@@ -153,8 +153,8 @@ def _train_a_step(result: Clone, example: Mapping[str, Any]) -> None:
     loss = outputs.last_hidden_state.square().mean() + outputs.pooler_output.square().mean()
     loss.backward()
     optimizer.step()
-    reached = sum(parameter.grad is not None for parameter in module.parameters())
-    print(f"the module trains: one step reached {reached} of {len(list(module.parameters()))} parameters")
+    count = sum(parameter.grad is not None for parameter in module.parameters())
+    print(f"the module trains: one step reached {count} of {len(list(module.parameters()))} parameters")
 
 
 def _torch_encoder(module: nn.Module) -> Encode:
@@ -186,10 +186,10 @@ def _compare(encoder: Encoder, encoders: Mapping[str, Encode]) -> None:
     tokens = encoder.tokens([sentence for pair in PAIRS for sentence in pair])
     mask = tokens["attention_mask"].numpy()
     cosines = {name: _cosines(encode(tokens), mask) for name, encode in encoders.items()}
-    shown = table("first", "second", *cosines)
+    grid = table("first", "second", *cosines)
     for i, pair in enumerate(PAIRS):
-        shown.add_row(*pair, *(f"{values[i]:.6f}" for values in cosines.values()))
-    console().print(shown)
+        grid.add_row(*pair, *(f"{values[i]:.6f}" for values in cosines.values()))
+    console().print(grid)
     source = cosines["source"]
     worst = max(float(np.abs(values - source).max()) for values in cosines.values())
     print(f"greatest difference: {worst:.1e}")

@@ -41,15 +41,15 @@ def show_notes(notes: Iterable[str]) -> None:
 
 
 def _dims_table(rows: Iterable[Row], total: int) -> Table:
-    shown = table("dim")
+    grid = table("dim")
     for heading in ("size", "dims"):
-        shown.add_column(heading, justify="right")
-    shown.add_column("grows")
-    shown.add_column("parameters if doubled", justify="right")
-    shown.add_column("why not")
+        grid.add_column(heading, justify="right")
+    grid.add_column("grows")
+    grid.add_column("parameters if doubled", justify="right")
+    grid.add_column("why not")
     for row in rows:
-        shown.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total), _why_not(row))
-    return shown
+        grid.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total), _why_not(row))
+    return grid
 
 
 def _grows(row: Row) -> str:
@@ -73,10 +73,10 @@ def _why_not(row: Row) -> str:
 def _show_refusals(out: Console, inspection: Inspection) -> None:
     if not inspection.refusals:
         return
-    shown = table("node", "op", "in", "what is not understood", title="in the way")
+    grid = table("node", "op", "in", "what is not understood", title="in the way")
     for refusal in inspection.refusals:
-        shown.add_row(refusal.node, refusal.op, refusal.scope, refusal.reason)
-    out.print(shown)
+        grid.add_row(refusal.node, refusal.op, refusal.scope, refusal.reason)
+    out.print(grid)
 
 
 def explained(explanation: Explanation) -> str:
@@ -99,44 +99,44 @@ def outcome(arguments: CloneArguments, verification: Report | None, size: int) -
 def show_clone(clone: Traced) -> None:
     """The dims that grew, and the parameters before and after."""
     out = console()
-    shown = table("dim", "size")
-    shown.add_column("dims", justify="right")
+    grid = table("dim", "size")
+    grid.add_column("dims", justify="right")
     for row in clone_rows(clone):
         if row["new_size"] != row["size"]:
-            shown.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]))
-    out.print(shown)
+            grid.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]))
+    out.print(grid)
     before, after = parameters(clone)
     out.print(f"parameters: {before:,} -> {after:,} ({after / max(before, 1):.2f} times)")
 
 
 def show_timings(timings: Sequence[Timing]) -> None:
     """How long every pass took."""
-    shown = table("pass")
-    shown.add_column("ms", justify="right")
-    shown.add_column("changed")
+    grid = table("pass")
+    grid.add_column("ms", justify="right")
+    grid.add_column("changed")
     for timing in timings:
-        shown.add_row(timing.name, f"{1000 * timing.seconds:.1f}", "yes" if timing.changed else "no")
-    console().print(shown)
+        grid.add_row(timing.name, f"{1000 * timing.seconds:.1f}", "yes" if timing.changed else "no")
+    console().print(grid)
 
 
 def show_passes(rows: Iterable[dict[str, Any]]) -> None:
     """Every pass with its options and what it does."""
-    shown = table("pass", "options", "requires", "ensures", "what it does")
+    grid = table("pass", "options", "requires", "ensures", "what it does")
     for row in rows:
         options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
-        shown.add_row(row["name"], options, ", ".join(row["requires"]), ", ".join(row["ensures"]), row["summary"])
-    console().print(shown)
+        grid.add_row(row["name"], options, ", ".join(row["requires"]), ", ".join(row["ensures"]), row["summary"])
+    console().print(grid)
 
 
 def show_rules(families: dict[str, list[str]]) -> None:
     """The ops that have rules, by family."""
-    shown = table("family")
-    shown.add_column("ops", justify="right")
-    shown.add_column("which")
+    grid = table("family")
+    grid.add_column("ops", justify="right")
+    grid.add_column("which")
     for family, ops in families.items():
         names = dict.fromkeys(op.removeprefix("aten.").rpartition(".")[0] or op for op in ops)
-        shown.add_row(family, str(len(ops)), " ".join(names))
-    console().print(shown)
+        grid.add_row(family, str(len(ops)), " ".join(names))
+    console().print(grid)
 
 
 def show_missing(model: str, missing: Sequence[MissingRule]) -> None:
@@ -145,13 +145,13 @@ def show_missing(model: str, missing: Sequence[MissingRule]) -> None:
     if not missing:
         out.print(f"{model}: every op has a rule")
         return
-    shown = table("op")
-    shown.add_column("nodes", justify="right")
-    shown.add_column("first")
-    shown.add_column("in")
+    grid = table("op")
+    grid.add_column("nodes", justify="right")
+    grid.add_column("first")
+    grid.add_column("in")
     for row in missing:
-        shown.add_row(row.op, str(row.count), row.node, row.scope)
-    out.print(shown)
+        grid.add_row(row.op, str(row.count), row.node, row.scope)
+    out.print(grid)
 
 
 def _short(number: int) -> str:

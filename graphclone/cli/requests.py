@@ -7,7 +7,7 @@ from graphclone.algebra.strategies import strategy
 from graphclone.cli.arguments import CloneArguments
 from graphclone.pipeline.printer import print_state
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, State
+from graphclone.pipeline.state import Request, State, widths_asked
 
 
 def request_of(arguments: CloneArguments) -> Request:
@@ -17,7 +17,8 @@ def request_of(arguments: CloneArguments) -> Request:
         GraphcloneError: there is no such strategy.
     """
     shared = strategy(arguments.strategy, arguments.snr_db)
-    return Request(arguments.widen, arguments.widen_io, shared, arguments.seed, arguments.untie)
+    widths = widths_asked(arguments.widen, arguments.size)
+    return Request(*widths, arguments.widen_io, shared, arguments.seed, arguments.untie)
 
 
 class Watch:
@@ -38,6 +39,6 @@ class Watch:
             GraphcloneError: it cannot.
         """
         if "dims" in step.ensures:
-            inspection.refuse_pinned(state, self._arguments.widen)
+            inspection.refuse_pinned(state, state.request)
         if step.name in self._arguments.print_after:
             self.graphs[step.name] = print_state(state)

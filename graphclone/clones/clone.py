@@ -60,8 +60,8 @@ class Format:
             GraphcloneError: there is none.
         """
         if path.suffix not in self.writers:
-            named = [suffix or "a folder" for suffix in self.writers]
-            raise GraphcloneError(f"{path}: a clone of {self.source} can be written as {', '.join(named)} only")
+            suffixes = [suffix or "a folder" for suffix in self.writers]
+            raise GraphcloneError(f"{path}: a clone of {self.source} can be written as {', '.join(suffixes)} only")
         return self.writers[path.suffix]
 
 

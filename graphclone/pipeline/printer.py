@@ -85,8 +85,8 @@ class _Printer:
     def typed(self, value: Value) -> str:
         if value.shape is None:
             return f"{value.name}: number"
-        shown = ", ".join(self.axis(value, i, size) for i, size in enumerate(value.shape))
-        return f"{value.name}: {value.dtype}[{shown}]"
+        axes = ", ".join(self.axis(value, i, size) for i, size in enumerate(value.shape))
+        return f"{value.name}: {value.dtype}[{axes}]"
 
     # Axes
 

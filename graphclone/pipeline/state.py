@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Generic, TypeVar, overload
 
 from graphclone.algebra.axes import Axis
+from graphclone.algebra.factors import Widen
 from graphclone.algebra.growth import Fill, Growth, Kind, Layout
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.scales import Expression
@@ -18,12 +18,6 @@ from graphclone.errors import InvariantError
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
-
-Factor = int | float | Fraction | str
-"""How many times as large: a whole number, a fraction such as 1.5, or the text of one such as ``4/3``."""
-
-Widen = Factor | Mapping[str, Factor]
-"""One factor for every dim that grows by default, or a factor per dim or group of dims."""
 
 
 def widths_asked(widen: Widen | None, sizes: Mapping[str, int] | None) -> tuple[Widen, Mapping[str, int]]:
@@ -52,6 +46,11 @@ class Request:
     seed: int = 0
     untie: bool = False
     kind: Kind = "tile"
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The names of dims, or patterns, by which it says what is to grow; none where all are that can."""
+        return (*(self.widen if isinstance(self.widen, Mapping) else ()), *self.sizes)
 
 
 # Results of passes
@@ -168,8 +167,8 @@ class Stage(Generic[_Result]):
 
     def __set__(self, state: State, result: _Result) -> None:
         earlier = STAGES[: STAGES.index(self.name)]
-        kept = {name: state.results[name] for name in earlier if name in state.results}
-        state.results = {**kept, self.name: result}
+        results = {name: state.results[name] for name in earlier if name in state.results}
+        state.results = {**results, self.name: result}
 
 
 @dataclass

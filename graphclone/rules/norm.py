@@ -14,14 +14,12 @@ from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
 def layer_norm(s: Site) -> None:
     """Also RMS norm, which has no bias."""
     s.ignores("cudnn_enable")
-    pattern, runs = "n..? + n..? | ... ~n.. -> ... n..", {"n": len(s["normalized_shape"])}
-    axes = s.states(pattern, "weight", "bias", "input", why=_OVER, averages={"n": -_HALF}, **runs)
+    pattern = "n..? + n..? | ... ~n.. -> ... n.."
+    axes = s.states(pattern, "weight", "bias", "input", n=len(s["normalized_shape"]), why=_OVER)
+    s.divides_by_mean(axes.named("n"))
     for i, axis in enumerate(axes.named("n")):
         s.follow(("normalized_shape", i), axis)
     _rescale(s, s.tensor("input"), axes.named("n"))
-
-
-_HALF = Fraction(1, 2)
 
 
 def batch_norm(s: Site) -> None:
@@ -74,11 +72,12 @@ def onnx_layer_norm(s: Site) -> None:
     start = s.axis("axis", x.rank, -1)
     s.ignores("stash_type")
     pattern = "[n..]? + [n..]? | a.. ~n.. -> a.. n.."
-    axes = s.states(pattern, "weight", "B", x, a=start, why=_OVER, averages={"n": -_HALF})
+    axes = s.states(pattern, "weight", "B", x, a=start, why=_OVER)
+    s.divides_by_mean(axes.named("n"))
     _rescale(s.renamed({"eps": "epsilon"}), x, axes.named("n"))
     for out, power in zip(s.node.outputs[1:], (1, -1), strict=False):
         s.equal_all(axes.named("a"), s.axes(out)[:start])
-        s.scale(out, {x: power}, averages=dict.fromkeys(axes.named("n"), -_HALF) if power < 0 else None)
+        s.scale(out, {x: power}, averages=dict.fromkeys(axes.named("n"), Fraction(-1, 2)) if power < 0 else None)
 
 
 def onnx_batch_norm(s: Site) -> None:

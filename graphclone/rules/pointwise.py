@@ -326,12 +326,12 @@ def _named(names: str, *overloads: str) -> Iterator[str]:
 
 
 _NON_LINEAR = """
-    acos acosh cos cosh digamma erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan lgamma log log10 log2 log_sigmoid
-    logit bitwise_not sigmoid sinc softplus threshold atan2 logaddexp
+    acos acosh cos cosh digamma erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan lgamma log log10 log2
+    log_sigmoid logit bitwise_not sigmoid sinc softplus threshold atan2 logaddexp
 """
 _VANISHING = """
-    asin asinh atan atanh celu elu erf erfinv expm1 gelu hardshrink hardswish hypot log1p mish nan_to_num relu6 round selu
-    silu sin sinh softshrink special_expm1 tan tanh
+    asin asinh atan atanh celu elu erf erfinv expm1 gelu hardshrink hardswish hypot log1p mish nan_to_num relu6 round
+    selu silu sin sinh softshrink special_expm1 tan tanh
 """
 """Non-linear functions that are 0 at 0."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -228,7 +229,6 @@ class Site:
         pattern: str,
         *operands: str | Scaled | None,
         why: str = "",
-        averages: Mapping[str, Fraction] | None = None,
         **hints: Hint,
     ) -> Binding:
         """State a pattern, a line such as ``... i, o i + o? -> ... o``; see ``graphclone.rules.patterns``.
@@ -237,7 +237,6 @@ class Site:
             pattern: what the operator does.
             operands: what its terms stand for, in order: names of operands, or values; None for one that is missing.
             why: a reason for what keeps its size, or is averaged over; the op itself if there is none.
-            averages: of a norm: the power of what a mean over these names shrinks by, of which the first product is one.
             hints: what the rule says of names. A number is the size of an axis, or the length of a run; a negative one
                 counts from the end of the first tensor that has the run. The name of an operand says that it is the
                 size of an axis, which it follows.
@@ -259,7 +258,7 @@ class Site:
         tensors = [value if isinstance(value, Value) else None for value in (*values, *results)]
         binding = Binding(self, form, tensors, why or self.node.op)
         binding.state(hints)
-        self._multiply(form, binding, values, averages or {})
+        self._multiply(form, binding, values)
         return binding
 
     def _meant(self, term: Term, operand: str | Scaled | None) -> Scaled | None:
@@ -270,9 +269,7 @@ class Site:
             return self.literal(operand, self.number(operand, 1))
         return self.maybe_tensor(operand) if term.optional else self.tensor(operand)
 
-    def _multiply(
-        self, form: Pattern, binding: Binding, values: Sequence[Scaled | None], averages: Mapping[str, Fraction]
-    ) -> None:
+    def _multiply(self, form: Pattern, binding: Binding, values: Sequence[Scaled | None]) -> None:
         """State the scale of a sum of products, and that it is one."""
         summands = []
         for i, positions in enumerate(form.products):
@@ -281,9 +278,8 @@ class Site:
             contraction = self.contracted(*sides) if sides else None
             tensors = tuple(factor for factor in factors if isinstance(factor, Value))
             if i == 0:
-                means = {axis: power for name, power in averages.items() for axis in binding.named(name)}
-                self.scale(self.out, Counter(factors), contraction=contraction, averages=means)
-                summands.append(Summand(tensors, centred=bool(averages)))
+                self.scale(self.out, Counter(factors), contraction=contraction)
+                summands.append(Summand(tensors))
             elif any(isinstance(factor, Literal) and not factor.value for factor in factors):
                 self.unscaled |= {factor for factor in factors if isinstance(factor, Value)}  # nothing is left of them
             elif factors:
@@ -292,6 +288,14 @@ class Site:
                 summands.append(Summand(tensors))
         if summands:
             self.sums(self.out, *summands)
+
+    def divides_by_mean(self, axes: Sequence[Axis]) -> None:
+        """The first product of the result, stated before, is divided by the root of a mean over these axes."""
+        first, *others = self.facts.balances[self.node]
+        averages = tuple((Fraction(-1, 2), axis, None) for axis in axes)
+        self.facts.balances[self.node] = [replace(first, averages=averages), *others]
+        product, *rest = self.facts.summands[self.out]
+        self.sums(self.out, product._replace(centred=True), *rest)
 
     def broadcast(self, *values: Value, out: Value | Sequence[Axis] | None = None) -> None:
         """Tensors and the result are aligned from the right."""

@@ -60,22 +60,22 @@ def execute(
     optional = _optional(graph) if run is None else set()
     run = run or partial(graph.dialect.run, lift=lift)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    lost: dict[Value, ExecutionError] = {}
+    failures: dict[Value, ExecutionError] = {}
     last = {value: node for node in graph.nodes for value in (*node.outputs, *node.inputs)}
-    kept = set(values_in([output.operand for output in graph.outputs]))
+    outputs = set(values_in([output.operand for output in graph.outputs]))
     for node in graph.nodes:
-        values.update((v, tensors[v]) for v in node.inputs if v not in values and v not in lost)
+        values.update((v, tensors[v]) for v in node.inputs if v not in values and v not in failures)
         try:
-            results = _results(node, values, lost, run)
+            results = _results(node, values, failures, run)
         except ExecutionError as error:
             if node not in optional:
                 raise
-            lost.update(dict.fromkeys(node.outputs, error))
+            failures.update(dict.fromkeys(node.outputs, error))
         else:
             values.update(zip(node.outputs, results, strict=True))
             yield node, results
         for value in {*node.inputs, *node.outputs}:
-            if last[value] is node and value not in kept:
+            if last[value] is node and value not in outputs:
                 values.pop(value, None)
 
 
@@ -104,23 +104,25 @@ def _needed(node: Node) -> Iterator[Value]:
     return values_in([operand for name, operand in node.operands.items() if name not in branches])
 
 
-def _results(node: Node, values: Mapping[Value, Any], lost: Mapping[Value, ExecutionError], run: RunNode) -> list[Any]:
+def _results(
+    node: Node, values: Mapping[Value, Any], failures: Mapping[Value, ExecutionError], run: RunNode
+) -> list[Any]:
     """What a node computes.
 
     Raises:
         ExecutionError: it cannot be run, or what it needs could not: of a condition, the branch that it takes.
     """
     for value in _needed(node):
-        if value in lost:
-            raise lost[value]
+        if value in failures:
+            raise failures[value]
     operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
     try:
         results = list(run(node, operands))
     except Exception as error:  # whatever the node's target raises
         raise ExecutionError(node, error) from error
     for result in results:
-        if isinstance(result, Value) and result in lost:
-            raise lost[result]
+        if isinstance(result, Value) and result in failures:
+            raise failures[result]
     return results
 
 
@@ -133,16 +135,16 @@ def outputs(
         ExecutionError: naming the node that cannot be run.
     """
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
-    returned = [value for _, value in output_tensors(graph)]
+    outputs = [value for _, value in output_tensors(graph)]
     for node, results in execute(graph, tensors, inputs, lift=lift):
-        values.update((v, r) for v, r in zip(node.outputs, results, strict=True) if v in returned)
-    return [values[value] if value in values else tensors[value] for value in returned]
+        values.update((v, r) for v, r in zip(node.outputs, results, strict=True) if v in outputs)
+    return [values[value] if value in values else tensors[value] for value in outputs]
 
 
 def output_tensors(graph: Graph) -> list[tuple[str, Value]]:
     """The name and the value of every tensor that a graph returns, in order."""
-    returned = [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
-    return [(name, value) for name, value in returned if value.is_tensor]
+    outputs = [(output.name, value) for output in graph.outputs for value in values_in(output.operand)]
+    return [(name, value) for name, value in outputs if value.is_tensor]
 
 
 def lifted(tensor: torch.Tensor) -> torch.Tensor:

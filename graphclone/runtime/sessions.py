@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 import torch
 
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.runtime.arrays import Array
 
-Array = npt.NDArray[Any]
 Provider = Literal["auto", "cpu", "cuda"]
 
 _CPU = "CPUExecutionProvider"

@@ -133,8 +133,8 @@ class Study:
         for what in ("model", "base", "compare"):
             if not getattr(self, what):
                 raise GraphcloneError(f"no [[{what}]]: a study needs at least one")
-        for what, named in (("model", self.model), ("base", self.base), ("recipe", self.recipe)):
-            _check_unique(what, [item.name for item in named])
+        for what, items in (("model", self.model), ("base", self.base), ("recipe", self.recipe)):
+            _check_unique(what, [item.name for item in items])
         for comparison in self.compare:
             _check_known("models", comparison.models, self.models)
             _check_known("bases", comparison.bases, self.bases)

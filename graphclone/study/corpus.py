@@ -325,14 +325,14 @@ def _stdlib(root: Path) -> Iterator[tuple[str, Path]]:
     # The names Python knows leave out site-packages, what distributions add, and what a build generates.
     modules = sys.stdlib_module_names - _SEPARATE - _GENERATED
 
-    def kept(name: str) -> bool:
+    def belongs(name: str) -> bool:
         top, *rest = name.split("/")
         return top.removesuffix(".py") in modules and not _NO_SOURCES.intersection(rest)
 
-    return ((name, path) for name, path in _walk(root, kept) if name.endswith(".py"))
+    return ((name, path) for name, path in _walk(root, belongs) if name.endswith(".py"))
 
 
-def _walk(root: Path, kept: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
+def _walk(root: Path, belongs: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     """The text files of a folder by relative path, a folder's own before those of the folders in it.
 
     Symlinks are left out: what they lead to is elsewhere, or comes twice.
@@ -342,11 +342,11 @@ def _walk(root: Path, kept: Callable[[str], bool]) -> Iterator[tuple[str, Path]]
     """
     for parent, folders, files in os.walk(root, onerror=_unreadable):
         prefix = Path(parent).relative_to(root)
-        folders[:] = sorted(name for name in folders if kept((prefix / name).as_posix()))
+        folders[:] = sorted(name for name in folders if belongs((prefix / name).as_posix()))
         for name in sorted(files):
             path = root / prefix / name
             relative = (prefix / name).as_posix()
-            if kept(relative) and path.is_file() and not path.is_symlink() and _is_text(path):
+            if belongs(relative) and path.is_file() and not path.is_symlink() and _is_text(path):
                 yield relative, path
 
 

@@ -75,8 +75,8 @@ def run_study(
 def _todo(jobs: Sequence[Job], place: Place) -> list[Job]:
     """What is not finished, and the bases that it needs, if their weights were not kept with their records."""
     open_jobs = {job.name for job in jobs if not place.finished(job)}
-    needed = {job.needs.name for job in jobs if job.needs and job.name in open_jobs}
-    return [job for job in jobs if job.name in open_jobs or (job.name in needed and not place.trained(job))]
+    bases = {job.needs.name for job in jobs if job.needs and job.name in open_jobs}
+    return [job for job in jobs if job.name in open_jobs or (job.name in bases and not place.trained(job))]
 
 
 def _silent(run: str, what: str, done: int, total: int) -> None:

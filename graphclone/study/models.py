@@ -94,11 +94,11 @@ class Family:
     def _pretrained(self, factor: int) -> Callable[[], torch.nn.Module]:
         if factor > 1:
             return partial(_from_config, self._wider(factor))
-        if (named := MODELS.get(self.model.source)) is None:
+        if (model := MODELS.get(self.model.source)) is None:
             return self._loaded
         sizes = {"vocab_size": self.vocabulary, "max_position_embeddings": self.context}
-        fields = {**named.fields, **sizes, **_NO_SPECIAL_TOKENS, **self.model.fields}
-        return partial(new_model, "CausalLM", named.model_type, fields)
+        fields = {**model.fields, **sizes, **_NO_SPECIAL_TOKENS, **self.model.fields}
+        return partial(new_model, "CausalLM", model.model_type, fields)
 
     def _loaded(self) -> torch.nn.Module:
         from graphclone.formats.huggingface.reader import imported, quiet_transformers

@@ -119,26 +119,26 @@ def _losses(axes: Axes, compared: RunGroup, looks: Mapping[str, Look]) -> None:
         _plot(axes, line, looks[recipe])
         ends.append((line[-1][1], recipe, looks[recipe]))
     level = [final_loss(run) for run in compared.recipes.get(RANDOM, ())]
-    reached = [final_loss(run) for run in compared.bases]
-    for losses, what, dashes in ((level, "random's last", ":"), (reached, "base's last", "--")):
+    levels = [final_loss(run) for run in compared.bases]
+    for losses, what, dashes in ((level, "random's last", ":"), (levels, "base's last", "--")):
         if losses:
             axes.axhline(statistics.fmean(losses), color=_GREY, linestyle=dashes, linewidth=1)
             ends.append((statistics.fmean(losses), what, (_GREY, dashes)))
-    _zoom(axes, compared, reached)
+    _zoom(axes, compared, levels)
     _name(axes, ends)
 
 
-def _zoom(axes: Axes, compared: RunGroup, reached: Sequence[float]) -> None:
+def _zoom(axes: Axes, compared: RunGroup, levels: Sequence[float]) -> None:
     """Show what there is to see: all of the clones, and random weights once they are near them."""
-    seen = [final_loss(run) for runs in compared.recipes.values() for run in runs] + list(reached)
+    losses = [final_loss(run) for runs in compared.recipes.values() for run in runs] + list(levels)
     for recipe, runs in compared.recipes.items():
         if recipe != RANDOM:
-            seen += [loss for run in runs for _, loss in run.curve]
-    seen = [loss for loss in seen if isfinite(loss)]
-    if not seen or set(compared.recipes) <= {RANDOM}:
+            losses += [loss for run in runs for _, loss in run.curve]
+    losses = [loss for loss in losses if isfinite(loss)]
+    if not losses or set(compared.recipes) <= {RANDOM}:
         return
-    room = 0.08 * (max(seen) - min(seen) or 1)
-    axes.set_ylim(min(seen) - room, max(seen) + 2 * room)
+    room = 0.08 * (max(losses) - min(losses) or 1)
+    axes.set_ylim(min(losses) - room, max(losses) + 2 * room)
 
 
 def _cosine(axes: Axes, compared: RunGroup, name: str, looks: Mapping[str, Look]) -> None:
@@ -196,5 +196,5 @@ def over_seeds(runs: Sequence[Run], name: str) -> Line:
 
 def _measured(runs: Iterable[Run], name: str) -> dict[int, float]:
     """A measure by step, where it was taken."""
-    taken = ((e.step, getattr(e, name)) for run in runs for e in run.evaluations)
-    return {step: value for step, value in taken if value is not None}
+    points = ((e.step, getattr(e, name)) for run in runs for e in run.evaluations)
+    return {step: value for step, value in points if value is not None}

@@ -185,10 +185,10 @@ def _start(job: Job, family: Family, place: Place) -> tuple[torch.nn.Module, dic
     """The model before its first step, and how its weights were widened if it is a clone."""
     if job.recipe is None or not job.recipe.clones:
         return family.build(job.factor, job.seed), {}
-    needed = job.needs
-    assert needed is not None
+    base = job.needs
+    assert base is not None
     small = family.build(1, job.seed)
-    load_model(small, place.of(needed) / WEIGHTS)
+    load_model(small, place.of(base) / WEIGHTS)
     wide, clone = family.clone(small, job.factor, job.recipe, job.seed)
     return wide, recipes_of(clone)
 

@@ -119,17 +119,17 @@ class _Windows:
     def identifiers(self) -> list[tuple[int, int]]:
         """Where identifiers that were there before go on from their first character, and end."""
         spans = []
-        seen: set[bytes] = set()
+        names: set[bytes] = set()
         window = -1
         for match in _IDENTIFIER.finditer(self.text):
             start, end = match.span()
             if start // self.width != window:
-                window, seen = start // self.width, set()
+                window, names = start // self.width, set()
             if start % self.width == 0 or end % self.width == self.width - 1 or match[0] in _KEYWORDS:
                 continue  # what touches an edge may be longer than it looks
-            if match[0] in seen:
+            if match[0] in names:
                 spans.append((start + 1, end))
-            seen.add(match[0])
+            names.add(match[0])
         return spans
 
     def tally(self, spans: list[tuple[int, int]], more: NDArray[np.uint8]) -> Tally:

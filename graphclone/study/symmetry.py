@@ -67,8 +67,8 @@ def measure(tensors: Iterable[Named], recipes: Mapping[str, Widening]) -> dict[s
         for, in [-1, 1]; and ``effective_rank``, in [0, 1]. None where there is no such weight, and for all of
         them when a weight is not finite, as after training has diverged.
     """
-    held = [(name, t.detach()) for name, t in tensors if t.ndim == 2 and t.is_floating_point()]
-    once = {(t.data_ptr(), t.shape): (name, t) for name, t in reversed(held)}  # a tied weight has one vote
+    matrices = [(name, t.detach()) for name, t in tensors if t.ndim == 2 and t.is_floating_point()]
+    once = {(t.data_ptr(), t.shape): (name, t) for name, t in reversed(matrices)}  # a tied weight has one vote
     matrices = [(name, t.double()) for name, t in once.values()]
     if not all(bool(matrix.isfinite().all()) for _, matrix in matrices):
         return dict.fromkeys(("row_cosine", "column_cosine", "swap_cosine", "effective_rank"))
@@ -157,11 +157,11 @@ def _origin() -> IntArray:
 def _shift_leaf(leaf: Layout) -> IntArray:
     index, copies = leaf.index_map, leaf.copies
     shifted = np.arange(leaf.new_size, dtype=np.int64)
-    held = np.flatnonzero(index != PAD)  # pads copy nothing and stay
-    place = held[np.lexsort((copies[held], index[held]))]  # by source index, then by copy
+    places = np.flatnonzero(index != PAD)  # pads copy nothing and stay
+    place = places[np.lexsort((copies[places], index[places]))]  # by source index, then by copy
     first = np.cumsum(leaf.multiplicity) - leaf.multiplicity
-    source = index[held]
-    shifted[held] = place[first[source] + (copies[held] + 1) % leaf.multiplicity[source]]
+    source = index[places]
+    shifted[places] = place[first[source] + (copies[places] + 1) % leaf.multiplicity[source]]
     return shifted
 
 

@@ -234,11 +234,11 @@ def _no_ratio(gains: Sequence[Speedup], never: int, marks: _Marks) -> str:
 
 def _dips(runs: Sequence[Run], marks: _Marks) -> list[str]:
     dips = [dip(run) for run in runs]
-    lost = sum(each.recovered is None for each in dips)
+    failures = sum(each.recovered is None for each in dips)
     back = spread(each.recovered for each in dips)
     text = f"{back.mean:,.0f}" if back else ""
-    if lost:
-        text = marks.mark(f"{text}, {lost} never ".removeprefix(", "), "⁴")
+    if failures:
+        text = marks.mark(f"{text}, {failures} never ".removeprefix(", "), "⁴")
     return [_mean(each.rise for each in dips), text]
 
 

@@ -93,7 +93,7 @@ def train(
             run.evaluate(step)
         dropped.probability = lesson.dropout if step < lesson.dropout_steps else 0.0
         run.learn(step)
-        progress(run.seen, step + 1, training.steps)
+        progress(run.summary, step + 1, training.steps)
     if resumed != training.steps:
         run.evaluate(training.steps)
     accelerator.end_training()
@@ -147,7 +147,7 @@ class _TrainingRun:
     measure: Measure
     summed: torch.Tensor | None = None
     count: int = 0
-    seen: str = "training"
+    summary: str = "training"
 
     def learn(self, step: int) -> None:
         """Take one optimizer step."""
@@ -163,7 +163,7 @@ class _TrainingRun:
         self.summed = loss if self.summed is None else self.summed + loss
         self.count += 1
         if step % 10 == 0:  # each look makes a GPU wait
-            self.seen = f"loss {float(loss):.3f}"
+            self.summary = f"loss {float(loss):.3f}"
 
     def _mine(self, tokens: torch.Tensor) -> torch.Tensor:
         """This process's share of the sequences of a batch."""
@@ -272,16 +272,16 @@ def keep_until(path: Path, step: int | None) -> None:
 
     if not path.exists():
         return
-    kept = []
+    lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if step is not None else ():
         try:
             line = json.loads(text)
         except ValueError:  # the last line of a run that was killed while it wrote
             break
         if line["step"] <= step:
-            kept.append(text + "\n")
+            lines.append(text + "\n")
     with written(path) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
+        partial.write_text("".join(lines), encoding="utf-8")
 
 
 def _short(value: Any) -> Any:

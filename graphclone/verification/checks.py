@@ -22,6 +22,9 @@ FLOOR_ULPS = 8.0
 
 EQUIVALENT = "equivalent"
 
+ONNX_RUNTIME = "ONNX Runtime"
+"""The name of the check that runs both in it."""
+
 _OF_ONE_SIDE = ("trace", "static")
 """Checks that compare no values of source and clone."""
 
@@ -184,9 +187,9 @@ def judge(
     worst = max(floors, key=lambda floor: floor.ratio, default=None)
     reason = _unmeasured(floors)
     summary = f"not checked: {reason}" if reason else f"{worst}; {len(measured)} input sets"
-    said = {"reason": reason} if reason else {}
+    details = {"reason": reason} if reason else {}
     return Check(
-        name, None if reason else True, summary, {"ratio": worst.ratio if worst else 0.0, **said, **figures}, floors
+        name, None if reason else True, summary, {"ratio": worst.ratio if worst else 0.0, **details, **figures}, floors
     )
 
 
@@ -233,13 +236,13 @@ class Report:
     @property
     def onnx_checked(self) -> bool:
         """Whether ONNX Runtime ran both."""
-        check = self.check("ONNX Runtime")
+        check = self.check(ONNX_RUNTIME)
         return check is not None and check.ok is not None
 
     @property
     def provider(self) -> str:
         """The execution provider that really ran; empty where ONNX Runtime did not run."""
-        check = self.check("ONNX Runtime")
+        check = self.check(ONNX_RUNTIME)
         return str(check.figures.get("provider", "")) if check is not None else ""
 
     def check(self, name: str) -> Check | None:
@@ -258,8 +261,8 @@ class Report:
         failed = next((check for check in self.checks if check.ok is False), None)
         if failed is not None:
             raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {self.first or failed.summary}")
-        left = next((check for check in self.checks if check.open), None)
-        reason = f"{left.name}: {left.summary}" if left is not None else "no check could be made"
+        open_check = next((check for check in self.checks if check.open), None)
+        reason = f"{open_check.name}: {open_check.summary}" if open_check is not None else "no check could be made"
         raise CannotJudgeError(f"{self.model}: whether the clone is equivalent cannot be judged: {reason}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -78,23 +78,23 @@ class _Comparison:
         self.maps = maps
         self.clone = clone
         self.by_name = {value.name: value for value in state.facts.of}
-        self.returned = {value for _, value in output_tensors(state.graph)}
-        self.kept: dict[Value, torch.Tensor] = {}
+        self.output_values = {value for _, value in output_tensors(state.graph)}
+        self.outputs: dict[Value, torch.Tensor] = {}
         self.worst = 0.0
         self.values = 0
         self.first: Deviation | None = None
         self.unmeasured: list[str] = []
 
     def run(self, source: Graph, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[Any]) -> Lockstep:
-        returned = [value for _, value in output_tensors(source)]
-        kept = dict(zip(source.inputs, inputs, strict=True))
+        output_values = [value for _, value in output_tensors(source)]
+        values = dict(zip(source.inputs, inputs, strict=True))
         for node, results in execute(source, tensors, inputs, lift=True):
             computed = dict(zip(node.outputs, results, strict=True))
-            kept.update((value, computed[value]) for value in node.outputs if value in returned)
+            values.update((value, computed[value]) for value in node.outputs if value in output_values)
             self._step(node, computed)
         for _ in self._clone_until(None):  # what was put in after the last node of the source
             pass
-        outputs = [kept[v] if v in kept else tensors[v] for v in returned]
+        outputs = [values[v] if v in values else tensors[v] for v in output_values]
         error = self._output_error(outputs)
         return Lockstep(self.worst, error, self.values, self.first, tuple(self.unmeasured))
 
@@ -111,7 +111,7 @@ class _Comparison:
         try:
             for node, results in self.clone:
                 computed = zip(node.outputs, results, strict=True)
-                self.kept.update((value, result) for value, result in computed if value in self.returned)
+                self.outputs.update((value, result) for value, result in computed if value in self.output_values)
                 if target is not None and node.name == target.name:
                     yield node, results
                     return
@@ -130,7 +130,7 @@ class _Comparison:
             if not measured_elements(tensor):
                 self.unmeasured.append(name)
             wide = self.maps.widened(value, tensor)
-            actual = self.kept.get(value)
+            actual = self.outputs.get(value)
             fits = actual is not None and actual.shape == wide.shape
             error = relative_error(wide, actual) if actual is not None and fits else float("inf")
             deviation = Deviation.at(value.producer, name, error, f"relative error {error:.1e}")

@@ -16,25 +16,15 @@ from graphclone.verification.checks import Check, Report
 
 @dataclass(frozen=True)
 class Options:
-    """How a clone is to be verified; see ``Clone.verify``.
+    """How a clone is to be verified: the arguments of ``Clone.verify``, which says what they mean."""
 
-    Attributes:
-        provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
-        onnx: whether to run both in ONNX Runtime, or the file that the clone has been written to.
-        exact: whether to compare all values in float64.
-        sets: how many input sets, the example included.
-        seed: of the random ones.
-        tensors: the data of the clone's initializers where they are not those of its recipes.
-        progress: told how far it is.
-    """
-
-    provider: Provider = "auto"
-    onnx: bool | Path = True
-    exact: bool = True
-    sets: int = 3
-    seed: int = 0
-    tensors: Mapping[Value, torch.Tensor] | None = None
-    progress: Progress | None = None
+    provider: Provider
+    onnx: bool | Path
+    exact: bool
+    sets: int
+    seed: int
+    tensors: Mapping[Value, torch.Tensor] | None
+    progress: Progress | None
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def progress(what, done, total):
 made = clone_checkpoint(sys.argv[1], sys.argv[2], strategy=sys.argv[3], verify=False, progress=progress)
 # not ru_maxrss, which begins with that of the process that started this one
 peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-largest = max(entry.nbytes for shard in made.shards for entry in shard.entries)
+largest = max(entry.nbytes for shard in made.plan.shards for entry in shard.entries)
 total = time.perf_counter() - begin
-sizes = [shard.nbytes for shard in made.shards]
+sizes = [shard.nbytes for shard in made.plan.shards]
 call, writing = total - imported, total - stages["writing"]
 print(json.dumps({"total": total, "call": call, "writing": writing, "peak": peak, "largest": largest, "sizes": sizes}))
 """

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from graphclone.cli.__main__ import main
-from tests.support.onnx_graphs import parse
+from tests.support.onnx_graphs import parse, save, shapes
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,8 +55,8 @@ CACHED_WEIGHTS = {
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlp.onnx").write_bytes(parse(MLP, {"up": (5, 8), "down": (8, 3)}).SerializeToString())
-    (tmp_path / "cached.onnx").write_bytes(parse(CACHED, CACHED_WEIGHTS).SerializeToString())
+    save(parse(MLP, {"up": (5, 8), "down": (8, 3)}), tmp_path / "mlp.onnx")
+    save(parse(CACHED, CACHED_WEIGHTS), tmp_path / "cached.onnx")
     return tmp_path
 
 
@@ -66,16 +66,12 @@ def run_json(capfd: Capture, *argv: str) -> dict:
     return json.loads(capfd.readouterr().out)
 
 
-def shapes(path: str) -> dict[str, tuple[int, ...]]:
-    return {tensor.name: tuple(tensor.dims) for tensor in onnx.load(path).graph.initializer}
-
-
 def test_a_file_is_cloned_and_verified(capfd: Capture) -> None:
     found = run_json(capfd, "clone", "mlp.onnx", "-o", "wide.onnx", "--widen", "3", "--provider", "cpu")
     assert found["parameters"] == {"source": 64, "clone": 192}
     assert found["verification"]["ok"] is True
     assert [check["name"] for check in found["verification"]["checks"]] == ["static", "exact", "ONNX Runtime"]
-    assert shapes("wide.onnx") == {"up": (5, 24), "down": (24, 3)}
+    assert shapes(onnx.load("wide.onnx")) == {"up": (5, 24), "down": (24, 3)}
     assert main(["verify", "mlp.onnx", "wide.onnx", "--provider", "cpu"]) == 0
 
 
@@ -94,7 +90,7 @@ def test_a_cache_grows_when_it_is_named(capfd: Capture) -> None:
     assert "--widen-io" in capfd.readouterr().err
     argv = ("clone", "cached.onnx", "-o", "wide.onnx", "--widen-io", "past_*,present_*", "--provider", "cpu")
     assert run_json(capfd, *argv)["verification"]["ok"] is True
-    assert shapes("wide.onnx")["wq"] == (12, 12)
+    assert shapes(onnx.load("wide.onnx"))["wq"] == (12, 12)
     sizes = [d.dim_value or d.dim_param for d in onnx.load("wide.onnx").graph.input[1].type.tensor_type.shape.dim]
     assert sizes == ["batch", 4, "past", 3]
 
@@ -143,7 +139,7 @@ def test_a_broken_file_is_one_line_and_nothing_is_written(
 ) -> None:
     model = onnx.load("mlp.onnx")
     spoil(model)
-    (folder / "broken.onnx").write_bytes(model.SerializeToString())
+    save(model, folder / "broken.onnx")
     before = sorted(folder.iterdir())
     assert main(argv) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()

@@ -74,8 +74,8 @@ _ONNX: tuple[Mutant, ...] = (
     Mutant(
         "onnx checks: data may be shorter than its shape",
         "graphclone/formats/onnx/checks.py",
-        "    if count != needed:",
-        "    if count > needed:",
+        "    if count != total:",
+        "    if count > total:",
         ("tests/formats/onnx/test_files.py::test_broken_models_are_refused",),
     ),
     Mutant(

@@ -100,7 +100,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "infer-dims: outputs may grow unasked",
         "passes/infer_dims.py",
-        '    named += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]\n',
+        '    ports += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]\n',
         "",
         ("tests/analysis/test_flow.py",),
     ),

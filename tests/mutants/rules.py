@@ -111,7 +111,7 @@ _STATEMENTS: tuple[Mutant, ...] = (
         "graphclone/rules/__init__.py",
         "site.require({target: 1, site.out: -1})",
         "pass",
-        ("tests/rules/test_rules.py::test_rules_in_place",),
+        ("tests/rules/test_rules.py::test_rule_in_place",),
     ),
     Mutant(
         "rules: an operand that no rule has read is let pass",

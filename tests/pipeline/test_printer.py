@@ -120,17 +120,20 @@ def test_segments_and_factors_are_told_apart() -> None:
     assert sizes == "5x2*3*(4+4)"
 
 
-def test_every_kind_of_growth_is_told_apart() -> None:
-    state = tiny_state()
-    run(default_pipeline()[:3], state)
-    (axis,) = (axis for axis, growth in state.growths.items() if growth.size == 10)
-    for growth, text in (
+@pytest.mark.parametrize(
+    ("growth", "text"),
+    [
         (Growth(10, 3), "10x3"),
         (Growth(10, 3, "interleave"), "10xx3"),
         (Growth.explicit(10, range(10)), "10>10"),
-    ):
-        state.widths = Widths({**state.growths, axis: growth})
-        assert f"={text}]" in find(print_state(state).splitlines(), "%silu")
+    ],
+)
+def test_every_kind_of_growth_is_told_apart(growth: Growth, text: str) -> None:
+    state = tiny_state()
+    run(default_pipeline()[:3], state)
+    (axis,) = (axis for axis, growth in state.growths.items() if growth.size == 10)
+    state.widths = Widths({**state.growths, axis: growth})
+    assert f"={text}]" in find(print_state(state).splitlines(), "%silu")
 
 
 def test_what_has_no_name_gets_a_letter() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain, combinations
+from itertools import combinations, product
+from typing import Any
 
 import pytest
 import torch
@@ -62,14 +63,19 @@ def test_rule(op: str) -> None:
     assert any(trial.grows for trial in grown) is (op not in _PINNED)
 
 
+def _target_in_place(op: str) -> Any:
+    """The op that writes the result of an op into its first operand; None where there is none."""
+    namespace, name, overload = op.split(".")
+    packet = getattr(getattr(torch.ops, namespace), f"{name}_", None)
+    return getattr(packet, overload) if packet is not None and overload in packet.overloads() else None
+
+
 def _in_place(sample: Sample) -> Sample | None:
     """The same call of the op that writes its result into its first operand, where there is one and it fits."""
-    namespace, name, overload = sample.op.split(".")
-    packet = getattr(getattr(torch.ops, namespace), f"{name}_", None)
+    target = _target_in_place(sample.op)
     first = next(iter(sample.operands.values()), None)
-    if packet is None or overload not in packet.overloads() or not isinstance(first, torch.Tensor):
+    if target is None or not isinstance(first, torch.Tensor):
         return None
-    target = getattr(packet, overload)
     _, *rest = sample.operands.items()
     found = Sample(target, {target._schema.arguments[0].name: first, **dict(rest)})
     result = sample.target(**sample.operands)
@@ -85,17 +91,19 @@ _MUST_WORK_IN_PLACE = """
 """
 
 
-def test_rules_in_place() -> None:
+MUST_WORK_IN_PLACE = {f"aten.{name}" for name in _MUST_WORK_IN_PLACE.split()}
+
+IN_PLACE = sorted(MUST_WORK_IN_PLACE | {op for op in rule_samples.samples() if _target_in_place(op) is not None})
+
+
+@pytest.mark.parametrize("op", IN_PLACE)
+def test_rule_in_place(op: str) -> None:
     """``add_`` is read by the rule of ``add``, and what it wrote into must look like the result."""
-    wanted = {f"aten.{name}" for name in _MUST_WORK_IN_PLACE.split()}
-    tried = set()
-    for sample in chain(*rule_samples.samples().values(), *map(rule_opinfo.samples, wanted)):
-        written = _in_place(sample)
-        if written is not None:
-            tried.add(sample.op)
-            for trial in PLAIN_TRIALS:
-                check(written, trial)
-    assert wanted <= tried
+    samples = rule_samples.samples().get(op, []) + (rule_opinfo.samples(op) if op in MUST_WORK_IN_PLACE else [])
+    written = [call for sample in samples if (call := _in_place(sample)) is not None]
+    assert written or op not in MUST_WORK_IN_PLACE
+    for call, trial in product(written, PLAIN_TRIALS):
+        check(call, trial)
 
 
 @pytest.mark.parametrize("op", CONTRACTIONS)
@@ -122,9 +130,9 @@ def test_every_contraction_is_tried_with_parameters() -> None:
 # Coverage
 
 
-def test_every_rule_names_an_op() -> None:
-    for op in OPS:
-        target_of(op)
+@pytest.mark.parametrize("op", OPS)
+def test_every_rule_names_an_op(op: str) -> None:
+    target_of(op)
 
 
 FREQUENT = """

@@ -169,14 +169,14 @@ def test_noise_is_at_the_asked_level_on_duplicated_columns_only(recipe: Widening
         assert found == pytest.approx(recipe.strategy.snr_db, abs=1e-6)
 
 
-def test_a_widened_linear_layer_repeats_its_outputs() -> None:
+@pytest.mark.parametrize("chosen", NOISELESS + NOISY, ids=lambda chosen: chosen.name)
+def test_a_widened_linear_layer_repeats_its_outputs(chosen: Strategy) -> None:
     torch.manual_seed(0)
     w, x = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
     axes = (Leaf(Growth(6, 3)), Leaf(Growth(4, 2, "interleave")))
-    for chosen in NOISELESS + NOISY:
-        wide = widen(w, Widening("w", axes, (1,), chosen))
-        y = x[:, axes[1].index_map] @ wide.T
-        torch.testing.assert_close(y, (x @ w.T)[:, axes[0].index_map], rtol=1e-13, atol=1e-13)
+    wide = widen(w, Widening("w", axes, (1,), chosen))
+    y = x[:, axes[1].index_map] @ wide.T
+    torch.testing.assert_close(y, (x @ w.T)[:, axes[0].index_map], rtol=1e-13, atol=1e-13)
 
 
 def test_unequal_copies_take_the_matrix_of_their_own_count() -> None:

@@ -11,10 +11,11 @@ import transformers
 from torch import Tensor, nn
 
 from graphclone.algebra.strategies import strategy
-from graphclone.formats.huggingface.plan import Plan, plan
+from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.models.randomise import randomise
 from graphclone.pipeline.state import Request
+from graphclone.runtime.shards import Bundle, Entry
 from tests.support.zoo import ZOO
 
 transformers.logging.disable_progress_bar()
@@ -78,9 +79,21 @@ def saved(name: str, folder: Path, dtype: torch.dtype = torch.float32, **options
     return folder
 
 
-def planned(folder: Path, widen: int | Mapping[str, int] = 2, kind: str = "symmetric", **options: Any) -> Plan:
+def planned(
+    folder: Path,
+    widen: int | Mapping[str, int] = 2,
+    kind: str = "symmetric",
+    max_shard_size: int = MAX_SHARD_SIZE,
+    **options: Any,
+) -> Plan:
     """The plan of a clone."""
-    return plan(open_checkpoint(folder), Request(widen, strategy=strategy(kind), seed=1, **options))
+    request = Request(widen, strategy=strategy(kind), seed=1, **options)
+    return plan(open_checkpoint(folder), request, max_shard_size=max_shard_size)
+
+
+def entries(plan: Plan) -> list[Entry | Bundle]:
+    """The tensors that a plan writes, in their order."""
+    return [entry for shard in plan.shards for entry in shard.entries]
 
 
 def loaded(folder: Path, cls: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -97,6 +110,14 @@ def outputs(model: Any, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     with torch.no_grad():
         found = model(**inputs)
     return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def copied(source: Path, folder: Path) -> Path:
+    """A checkpoint once more, to be changed or damaged; the folder it is in."""
+    folder.mkdir()
+    for name, data in contents(source).items():
+        (folder / name).write_bytes(data)
+    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from graphclone.runtime.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

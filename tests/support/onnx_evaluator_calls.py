@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from graphclone.runtime.arrays import Array
 
 OPSETS = (7, 9, 10, 11, 12, 13, 15, 18, 21)
 """Opsets that differ in operators which are met often."""
@@ -109,7 +108,8 @@ def _normalised(size: tuple[int, ...]) -> Iterator[OpCall]:
     x = f(2, 3, *size)
     yield OpCall("InstanceNormalization", (x, f(3), f(3)))
     yield OpCall("BatchNormalization", (x, f(3), f(3), f(3), positive(3)))
-    yield OpCall("LRN", (x,), {"size": 3})
+    if len(size) == 2:  # ONNX Runtime knows no other
+        yield OpCall("LRN", (x,), {"size": 3})
     yield OpCall("MeanVarianceNormalization", (x,), {"axes": [0, *range(2, 2 + len(size))]}, since=9)
     yield OpCall("LayerNormalization", (x, f(*x.shape[2:]), f(*x.shape[2:])), {"axis": 2}, since=17)
     yield OpCall("GroupNormalization", (f(2, 4, *size), f(4), f(4)), {"num_groups": 2}, since=21)
@@ -131,7 +131,7 @@ def _reduced() -> Iterator[OpCall]:
     for op in ("Softmax", "LogSoftmax", "Hardmax"):
         yield OpCall(op, (f(2, 3, 4),), {"axis": 1})
         yield OpCall(op, (f(2, 3, 4),))
-    yield OpCall("CumSum", (f(3, 4), i(1)[0]), {"reverse": 1, "exclusive": 1}, since=11)
+    yield OpCall("CumSum", (f(3, 4), np.array(1)), {"reverse": 1, "exclusive": 1}, since=11)
 
 
 def _moved() -> Iterator[OpCall]:
@@ -150,7 +150,7 @@ def _moved() -> Iterator[OpCall]:
     yield OpCall("Tile", (f(2, 3), i(2, 1)))
     yield OpCall("Pad", (f(3, 4),), {"pads": [1, 0, 0, 2], "value": 1.5}, until=10)
     yield OpCall("Pad", (f(3, 4),), {"pads": [1, 0, 0, 2], "mode": "reflect"}, until=10)
-    yield OpCall("Pad", (f(3, 4), i(1, 0, 0, 2), f(1)[0]), since=11)
+    yield OpCall("Pad", (f(3, 4), i(1, 0, 0, 2), f()), since=11)
     yield OpCall("Slice", (f(3, 4),), {"starts": [1], "ends": [3], "axes": [1]}, until=9)
     yield OpCall("Slice", (f(3, 6), i(5), i(0), i(1), i(-2)), since=10)
     yield OpCall("DepthToSpace", (f(2, 8, 4, 6),), {"blocksize": 2})
@@ -165,7 +165,7 @@ def _moved() -> Iterator[OpCall]:
 def _pointwise() -> Iterator[OpCall]:
     x = f(3, 4)
     yield OpCall("Clip", (x,), {"min": -0.5, "max": 0.5}, until=10)
-    yield OpCall("Clip", (x, f(1)[0], None), since=11)
+    yield OpCall("Clip", (x, f(), None), since=11)
     yield OpCall("PRelu", (f(2, 3, 4), f(3, 1)))
     yield OpCall("Selu", (x,))
     yield OpCall("Elu", (x,), {"alpha": 0.7})
@@ -191,7 +191,7 @@ def _pointwise() -> Iterator[OpCall]:
 
 
 def _resized() -> Iterator[OpCall]:
-    x, factors = f(1, 2, 4, 5), np.array([1, 1, 2, 2], np.float32)
+    x, factors, nothing = f(1, 2, 4, 5), np.array([1, 1, 2, 2], np.float32), f(0)
     for mode in ("nearest", "linear"):
         yield OpCall("Upsample", (x,), {"mode": mode, "scales": [1.0, 1.0, 2.0, 2.0]}, until=8)
         yield OpCall("Upsample", (x, factors), {"mode": mode}, since=9, until=9)
@@ -199,8 +199,10 @@ def _resized() -> Iterator[OpCall]:
     for mode in ("nearest", "linear", "cubic"):
         for coordinates in ("asymmetric", "align_corners", "half_pixel", "pytorch_half_pixel"):
             how = {"mode": mode, "coordinate_transformation_mode": coordinates}
-            yield OpCall("Resize", (x, None, factors), how, since=11)
-            yield OpCall("Resize", (x, None, None, i(1, 2, 7, 3)), how, since=11)
+            yield OpCall("Resize", (x, nothing, factors), how, since=11)
+            yield OpCall("Resize", (x, nothing, nothing, i(1, 2, 7, 3)), how, since=11, until=12)
+            yield OpCall("Resize", (x, None, factors), how, since=13)
+            yield OpCall("Resize", (x, None, None, i(1, 2, 7, 3)), how, since=13)
     yield OpCall("GridSample", (f(1, 2, 4, 5), np.clip(f(1, 3, 3, 2), -1, 1)), since=16, until=19)
     yield OpCall("AffineGrid", (f(2, 2, 3), i(2, 3, 4, 5)), since=20)
     yield OpCall("Col2Im", (f(1, 12, 20), i(5, 6), i(2, 2)), since=18)
@@ -218,7 +220,7 @@ def _picked() -> Iterator[OpCall]:
     yield OpCall("ScatterElements", (f(3, 3), i(1, 0, 2)[None], f(1, 3)), {"axis": 0}, since=11)
     yield OpCall("ScatterElements", (f(3, 3), i(1, 1, 1)[None], f(1, 3)), {"axis": 0, "reduction": "add"}, since=18)
     yield OpCall("Scatter", (f(3, 3), i(1, 0, 2)[None], f(1, 3)), {"axis": 0}, since=9, until=10)
-    yield OpCall("OneHot", (i(1, 3), i(5)[0], np.array([0, 1], np.float32)), {"axis": 0}, since=9)
+    yield OpCall("OneHot", (i(1, 3), np.array(5), np.array([0, 1], np.float32)), {"axis": 0}, since=9)
     yield OpCall("Where", (np.array([True, False, True]), f(2, 3), f(3)), since=9)
 
 

@@ -23,6 +23,34 @@ from tests.support.tracing import random_pipeline
 
 Weights = Mapping[str, Sequence[int] | np.ndarray]
 
+SUMMED_BEFORE = """
+    g (float[batch, 5] x) => (float[batch, 5] y) {
+        h = MatMul(x, up)
+        before = ReduceSum<keepdims=1>(h, last)
+        after = ReduceMean<axes=[-1], keepdims=1>(h)
+        end, all = Loop (rounds, , before) <
+            body = b (int64 i, bool c, float[batch, 1] s) => (bool d, float[batch, 1] u, float[batch, 1] o) {
+                d = Identity(c)
+                u = Identity(after)
+                o = Identity(s)
+            }
+        >
+        mean = ReduceMean<axes=[0], keepdims=0>(all)
+        z = MatMul(mean, down)
+        w = MatMul(end, side)
+        y = Add(z, w)
+    }
+"""
+"""A loop that begins with a sum, which counts the copies, and goes on with a mean, which does not."""
+
+SUMMED_BEFORE_WEIGHTS: Weights = {
+    "up": (5, 6),
+    "down": (1, 5),
+    "side": (1, 5),
+    "last": np.array([-1]),
+    "rounds": np.array(3, np.int64),
+}
+
 
 def parse(text: str, weights: Weights | None = None, *, opset: int = 17, ir_version: int = 8) -> onnx.ModelProto:
     """A model of the graph that the text describes; a weight given by its shape is drawn, float32, by its name."""
@@ -37,6 +65,17 @@ def parse(text: str, weights: Weights | None = None, *, opset: int = 17, ir_vers
 def drawn(name: str, shape: Sequence[int]) -> np.ndarray:
     """Random numbers of about 1, always the same for one name."""
     return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a model to a file, as it is, be it broken; the path."""
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shape of every initializer."""
+    return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:

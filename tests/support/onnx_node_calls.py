@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from graphclone.runtime.arrays import Array
 
 _RNG = np.random.default_rng(0)
 

@@ -15,10 +15,10 @@ import onnx
 import onnx_ir
 
 from graphclone.formats.onnx import reader as frontend
-from graphclone.formats.onnx.ops import Array
 from graphclone.formats.onnx.reading import Reading
 from graphclone.formats.onnx.tensors import to_array
 from graphclone.graph.ir import Graph, Value
+from graphclone.runtime.arrays import Array
 from tests.support.onnx_node_calls import CALLS
 
 VARIANTS = ("literals", "inputs", "parameters", "first")
@@ -43,6 +43,11 @@ class Case:
     @property
     def node(self) -> onnx.NodeProto:
         return self.model.graph.node[0]
+
+    @property
+    def opset(self) -> int:
+        """Of the default domain."""
+        return next(entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
 
     @property
     def of_tensors(self) -> bool:
@@ -150,8 +155,7 @@ def lifted(case: Case, variant: str) -> tuple[str, ...]:
 
 
 def _formal(case: Case) -> list[tuple[str, str]]:
-    opset = next(entry.version for entry in case.model.opset_import if entry.domain in ("", "ai.onnx"))
-    schema = frontend.schema("", case.op, opset)
+    schema = frontend.schema("", case.op, case.opset)
     return [(schema.place(i)[0], name) for i, name in enumerate(case.node.input) if name]
 
 

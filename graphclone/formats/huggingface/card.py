@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-_KEPT = (
+_LASTING = (
     "license", "license_name", "license_link", "language", "pipeline_tag", "library_name", "datasets",
 )  # fmt: skip
 """Fields of a source's card that hold for its clone as well."""
@@ -75,12 +75,12 @@ def _front_matter(plan: Plan) -> Iterator[str]:
     from huggingface_hub import CardData
 
     source = _metadata(plan.checkpoint.folder / "README.md")
-    kept = {key: source[key] for key in _KEPT if source.get(key)}
+    lasting = {key: source[key] for key in _LASTING if source.get(key)}
     last = str(plan.checkpoint.raw.get("_name_or_path") or "")
     origin = last if _HUB_ID.fullmatch(last) and not Path(last).exists() else None
     base = _hub_id(plan) or source.get("base_model") or origin
     came_from = {"base_model": base, "base_model_relation": "finetune"} if base else {}
-    fields = {**came_from, "library_name": "transformers", **kept, "tags": ["graphclone", "hypercloning"]}
+    fields = {**came_from, "library_name": "transformers", **lasting, "tags": ["graphclone", "hypercloning"]}
     yield CardData(**fields).to_yaml()
 
 

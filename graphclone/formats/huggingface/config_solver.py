@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import chain, combinations, islice, product
 from math import prod
 from typing import Any
@@ -58,7 +59,7 @@ class ModelProbe:
     shapes: Callable[[Config], Shapes]
     unlike: Callable[[Config], str | None]
     moves: Callable[[Config, Config], bool | None]
-    ratios: Callable[[int], set[int]]
+    ratios: Callable[[int], set[Fraction]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +78,24 @@ class Lever:
     probe: int
     effects: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
-    def times(self, ratio: int) -> list[tuple[Field, int]]:
-        """The fields with what they have once they are moved by a ratio."""
-        return [(where, value * ratio) for where, value in zip(self.fields, self.values, strict=True)]
+    def allows(self, ratio: Fraction) -> bool:
+        """Whether the fields stay whole numbers when they are moved by a ratio."""
+        return all((value * ratio).denominator == 1 for value in self.values)
 
-    def predicted(self, axis: tuple[str, int], size: int, ratio: int) -> int:
+    def times(self, ratio: Fraction | int) -> list[tuple[Field, int]]:
+        """The fields with what they have once they are moved by a ratio."""
+        return [(where, int(value * ratio)) for where, value in zip(self.fields, self.values, strict=True)]
+
+    def predicted(self, axis: tuple[str, int], size: int, ratio: Fraction) -> Fraction:
         """What an axis of a size becomes if the lever alone is moved by a ratio."""
         probed = self.effects.get(axis, size)
         power = next((p for p in (1, 2, 3) if probed == size * self.probe**p), None)
         if power is not None:
-            return int(size * ratio**power)
-        return size + (ratio - 1) * (probed - size) // (self.probe - 1)
+            return size * ratio**power
+        return size + (ratio - 1) * Fraction(probed - size, self.probe - 1)
 
 
-_Option = tuple[Lever, int]
+_Option = tuple[Lever, Fraction]
 
 
 def solve(config: Config, target_shapes: Shapes, model: ModelProbe) -> Config:
@@ -126,9 +131,7 @@ class _FieldSolver:
         self.axes = {(name, i): size for name in target_shapes for i, size in enumerate(base[name])}
         self.target = {(name, i): size for name in target_shapes for i, size in enumerate(target_shapes[name])}
         self.ratios = {
-            self.target[axis] // size
-            for axis, size in self.axes.items()
-            if size and self.target[axis] != size and self.target[axis] % size == 0
+            Fraction(self.target[axis], size) for axis, size in self.axes.items() if size and self.target[axis] != size
         }
 
     def solve(self) -> Config:
@@ -193,7 +196,7 @@ class _FieldSolver:
 
     # Shapes
 
-    def choices(self, moving: Sequence[Lever]) -> list[list[int]]:
+    def choices(self, moving: Sequence[Lever]) -> list[list[Fraction]]:
         """The ratios of each lever that every axis allows which it moves alone."""
         alone: dict[tuple[str, int], list[Lever]] = {}
         for lever in moving:
@@ -202,8 +205,9 @@ class _FieldSolver:
         ratios_by_lever = []
         for lever in moving:
             own = [axis for axis in lever.effects if len(alone[axis]) == 1]
-            ratios = sorted({1, *self.ratios, *chain.from_iterable(map(self.model.ratios, lever.values))})
-            fits = [r for r in ratios if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
+            ratios = sorted({Fraction(1), *self.ratios, *chain.from_iterable(map(self.model.ratios, lever.values))})
+            whole = filter(lever.allows, ratios)
+            fits = [r for r in whole if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
             if not fits:
                 axis = next(a for a in own if self.target[a] != self.axes[a])
                 raise Unfit(f"{self.tensor(axis)}, but its {named(lever.fields[0])} cannot give it that")
@@ -216,7 +220,7 @@ class _FieldSolver:
         return next((a for a, size in self.axes.items() if self.target[a] != size and a not in axes), None)
 
     def assignments(
-        self, moving: Sequence[Lever], choices: Sequence[Sequence[int]]
+        self, moving: Sequence[Lever], choices: Sequence[Sequence[Fraction]]
     ) -> Iterator[list[tuple[Field, int]]]:
         """Combinations of ratios whose product is right wherever levers multiply, fewest changes first."""
         combos = sorted(product(*choices), key=lambda ratios: (sum(r != 1 for r in ratios), ratios))
@@ -225,12 +229,12 @@ class _FieldSolver:
                 pairs = zip(moving, ratios, strict=True)
                 yield [change for lever, ratio in pairs if ratio != 1 for change in lever.times(ratio)]
 
-    def multiplies(self, moving: Sequence[Lever], ratios: Sequence[int]) -> bool:
+    def multiplies(self, moving: Sequence[Lever], ratios: Sequence[Fraction]) -> bool:
         for axis, size in self.axes.items():
             involved = [(lever, r) for lever, r in zip(moving, ratios, strict=True) if axis in lever.effects]
             if any(lever.effects[axis] % size for lever, _ in involved):
                 continue  # it is a sum; building it will tell
-            factors = [lever.predicted(axis, size, r) // size for lever, r in involved]
+            factors = [lever.predicted(axis, size, r) / size for lever, r in involved]
             if involved and size * prod(factors) != self.target[axis]:
                 return False
         return True
@@ -252,10 +256,12 @@ class _FieldSolver:
 
     def running(self, candidate: Config, silent: Sequence[Lever]) -> tuple[Config | None, str]:
         """The candidate with those numbers changed that no shape shows, so that it runs as wanted."""
-        options = [(lever, r) for lever in silent for r in sorted(self.model.ratios(lever.values[0]) - {1})]
-        seen = {(lever, r): self.model.moves(candidate, changed(candidate, lever.times(r))) for lever, r in options}
+        options = [
+            (lever, r) for lever in silent for r in sorted(self.model.ratios(lever.values[0]) - {1}) if lever.allows(r)
+        ]
+        movement = {(lever, r): self.model.moves(candidate, changed(candidate, lever.times(r))) for lever, r in options}
         # What is seen to move something is there to be moved; what is not known to is left alone if it can be.
-        moving, unknown = ([o for o in options if seen[o] is answer] for answer in (True, None))
+        moving, unknown = ([o for o in options if movement[o] is answer] for answer in (True, None))
         subsets = ((*a, *b) for b in _subsets(unknown) for a in reversed([*_subsets(moving)]))
         problem = ""
         for chosen in islice(subsets, _MAX_FITS):

@@ -109,9 +109,9 @@ _WRAPPERS = {
 
 def wrapped(names: Iterable[str]) -> str | None:
     """What put all names of weights under another, and what to do; None where nothing did."""
-    listed = list(names)
+    all_names = list(names)
     for prefix, (wrapper, inner) in _WRAPPERS.items():
-        if listed and all(name.startswith(prefix) for name in listed):
+        if all_names and all(name.startswith(prefix) for name in all_names):
             return (
                 f"its weights are named {prefix}.., as {wrapper} wraps them, and from_pretrained does not find them; "
                 f"save {inner}, or take {prefix!r} off the names"

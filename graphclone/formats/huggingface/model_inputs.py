@@ -76,9 +76,9 @@ def processor_fields(folder: Path) -> dict[str, Any]:
 
 def media_tokens(config: Any) -> dict[str, int]:
     """The tokens of a configuration whose places hold something else than text, by what that is."""
-    named = {kind: getattr(config, f"{kind}_token_id", None) for kind in _MEDIA}
-    named |= {k: getattr(config, f"{k}_token_index", None) for k, token in named.items() if token is None}
-    return {kind: token for kind, token in named.items() if isinstance(token, int)}
+    ids = {kind: getattr(config, f"{kind}_token_id", None) for kind in _MEDIA}
+    ids |= {k: getattr(config, f"{k}_token_index", None) for k, token in ids.items() if token is None}
+    return {kind: token for kind, token in ids.items() if isinstance(token, int)}
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,19 @@ class InputMaker:
         module: the model, without weights.
         processor: what the files of its processors say.
         dtype: of the model.
-        taken: sizes that no axis of the text should have.
+        weight_sizes: sizes that no axis of the text should have.
     """
 
     module: Any
     processor: Mapping[str, Any]
     dtype: torch.dtype
-    taken: Collection[int]
+    weight_sizes: Collection[int]
 
     def inputs(self) -> NamedInputs | None:
         """Inputs by name; None where it is not known what the main one looks like."""
         pictures, sounds = self.pictures(), self.sounds()
         if len(pictures) == len(sounds) == 1 and not self.tokens:
-            inputs: NamedInputs | None = self.fed(pictures[0] | sounds[0], {})
+            inputs: NamedInputs | None = self.all_inputs(pictures[0] | sounds[0], {})
         else:
             fewer = chain(product(pictures, [{}]), product([{}], sounds), [({}, {})])
             inputs = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
@@ -112,14 +112,14 @@ class InputMaker:
         try:
             forms = {"image": pictures, "audio": sounds}
             places = {kind: self.count(kind, form) for kind, form in forms.items() if form and kind in self.tokens}
-            inputs = self.fed(pictures | sounds, {kind: count for kind, count in places.items() if count})
+            inputs = self.all_inputs(pictures | sounds, {kind: count for kind, count in places.items() if count})
             if (pictures or sounds) and not any(places.values()):
                 self.run(self.faked, inputs)
         except Exception:  # whatever the model raises at inputs of another form
             return None
         return inputs
 
-    def fed(self, form: NamedInputs, places: Mapping[str, int]) -> NamedInputs:
+    def all_inputs(self, form: NamedInputs, places: Mapping[str, int]) -> NamedInputs:
         """All inputs for one form of pictures and sounds, with so many places for each kind in every text."""
         inputs = dict(form)
         if "input_ids" in self.parameters:
@@ -135,7 +135,7 @@ class InputMaker:
 
     def traced_apart(self, inputs: NamedInputs) -> NamedInputs:
         """Inputs whose sizes no width can be mistaken for, where sizes may change."""
-        return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.taken))
+        return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.weight_sizes))
 
     # What the user says
 
@@ -147,9 +147,9 @@ class InputMaker:
         Raises:
             GraphcloneError: the model takes no input of a name, or none like that.
         """
-        named = {name: self._input(name, item) for name, item in inputs.items()}
-        apart = self.traced_apart(named)
-        return named if self.runs(named) and not self.runs(apart) else apart
+        arguments = {name: self._input(name, item) for name, item in inputs.items()}
+        apart = self.traced_apart(arguments)
+        return arguments if self.runs(arguments) and not self.runs(apart) else apart
 
     def runs(self, inputs: NamedInputs) -> bool:
         """Whether the model makes something of inputs."""
@@ -217,9 +217,9 @@ class InputMaker:
 
     def run(self, function: Any, inputs: NamedInputs) -> Any:
         """A call with fake tensors, but for those whose numbers are sizes."""
-        fed = dict(inputs)
-        with torch.no_grad(), self.mode, sizes_known(fed) as size_tensors:
-            return function(**fed, **size_tensors())
+        arguments = dict(inputs)
+        with torch.no_grad(), self.mode, sizes_known(arguments) as size_tensors:
+            return function(**arguments, **size_tensors())
 
     def count(self, kind: str, form: NamedInputs) -> int:
         """How many tokens of a text the features of one kind take the place of.
@@ -275,7 +275,7 @@ class InputMaker:
         """Tokens, with places for pictures and sounds between a first and a last word."""
         if not places:
             return self.words(_BATCH, _SEQUENCE)
-        ids = self.words(_BATCH, fresh_size(sum(places.values()) + 2 * len(places) + _SEQUENCE, self.taken))
+        ids = self.words(_BATCH, fresh_size(sum(places.values()) + 2 * len(places) + _SEQUENCE, self.weight_sizes))
         at = 2
         for kind, count in places.items():
             ids[:, at : at + count] = self.tokens[kind]

@@ -11,11 +11,10 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial, reduce
+from fractions import Fraction
+from functools import reduce
 from math import prod
 from typing import Any
-
-import torch
 
 from graphclone.algebra.axes import Axis, Cause
 from graphclone.analysis.dims import dims, groups
@@ -34,13 +33,12 @@ from graphclone.formats.huggingface.config_solver import (
     named,
     solve,
 )
-from graphclone.formats.huggingface.conversion import ConvertedTensor, ModelTensor, unloaded
+from graphclone.formats.huggingface.entries import ELSEWHERE, TIE, Entries, attach, fingerprint
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet_transformers
 from graphclone.formats.huggingface.unreached import widen_unreached
-from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor
 from graphclone.graph.alignment import align
-from graphclone.graph.ir import Graph, Initializer, Output, values_in
+from graphclone.graph.ir import Graph, Output, values_in
 from graphclone.passes import analysis
 from graphclone.passes.balance_scales import Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
@@ -51,11 +49,10 @@ from graphclone.pipeline.runner import Timing, run
 from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
-from graphclone.runtime.shards import Bundle, Entry, Slot
+from graphclone.runtime.shards import Shard, sharded
 
-_TIE = "tie_word_embeddings"
-
-_ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
+MAX_SHARD_SIZE = 5_000_000_000
+"""Bytes of a shard, as ``save_pretrained`` has it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,9 @@ class Plan:
         widened: the widened graph, whose source tensors are on disk.
         fields: the configuration of the wider model, as a dict.
         config: what config.json of the wider model says.
-        entries: the tensors to be written, in the order of the model, under the names and in the form of the source.
+        width: of the model's states in source and clone; 0 where the configuration knows of none.
+        shards: the files of weights: tensors in the order of the model, under the names and in the form of the source.
+        fingerprint: of all that decides the bytes of the shards.
         notes: what the user should know.
     """
 
@@ -75,15 +74,10 @@ class Plan:
     widened: Traced
     fields: Config
     config: Config
-    entries: Sequence[Entry | Bundle]
+    width: tuple[int, int]
+    shards: Sequence[Shard]
+    fingerprint: str
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def width(self) -> tuple[int, int]:
-        """The width of the model's states in source and clone; 0 where the configuration knows of none."""
-        configs = (self.checkpoint.config, self.checkpoint.with_fields(self.fields))
-        before, after = (int(getattr(config.get_text_config(), "hidden_size", 0) or 0) for config in configs)
-        return before, after
 
     @property
     def changes(self) -> dict[str, tuple[Any, Any]]:
@@ -92,8 +86,22 @@ class Plan:
 
 
 @collector.seldom()
-def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, after: After | None = None) -> Plan:
+def plan(
+    checkpoint: Checkpoint,
+    request: Request,
+    *,
+    max_shard_size: int = MAX_SHARD_SIZE,
+    progress: Progress = silent,
+    after: After | None = None,
+) -> Plan:
     """Decide everything about the clone of a checkpoint, from its configuration and the names on disk.
+
+    Args:
+        checkpoint: the source.
+        request: what the user wants.
+        max_shard_size: bytes of tensors in a file, at most, but for a tensor that is larger by itself.
+        progress: told how far it is.
+        after: called after every pass on the source's graph.
 
     Raises:
         GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
@@ -101,7 +109,7 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     progress("tracing", 0, 0)
     source = checkpoint.traced(checkpoint.fields, checkpoint.name)
     inner = drop_inner_outputs(source)
-    notes = list(_attach(source, checkpoint))
+    notes = list(attach(source, checkpoint))
     goal = State(source.copy(), request)
     run((*analysis(), ChooseWidths()), goal, after=after)
     progress("solving the configuration", 0, 0)
@@ -119,8 +127,10 @@ def plan(checkpoint: Checkpoint, request: Request, progress: Progress = silent, 
     with quiet_transformers():
         notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
     notes += _wider_outputs(state, inner)
-    entries = _Entries(checkpoint, fields).of(state)
-    return Plan(checkpoint, Traced(state, timings), fields, _config(checkpoint, fields), entries, notes)
+    config = _config(checkpoint, fields)
+    shards = sharded(Entries(checkpoint, fields).of(state), max_shard_size)
+    mark = fingerprint(shards, config, request.strategy)
+    return Plan(checkpoint, Traced(state, timings), fields, config, _width(checkpoint, fields), shards, mark, notes)
 
 
 def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
@@ -135,20 +145,20 @@ def _relieved(
     target: _Target, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
 ) -> tuple[Config, State, Sequence[Timing], str]:
     """A clone with embeddings that are not shared, or with one number that does not grow, and a note of that."""
-    ties = [where for where, value in _flags(fields) if value and where[-1] == _TIE]
+    ties = [where for where, value in _flags(fields) if value and where[-1] == TIE]
     if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
         state = State(source.copy(), dataclasses.replace(request, untie=True))
         timings = match(state, target.traced(fields), after)
-        note = f"{_TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
+        note = f"{TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
         return changed(fields, [(where, False) for where in ties]), state, timings, note
-    for where, fewer in _fewer(target, fields) if isinstance(request.widen, int) else ():
+    for where, fewer in _fewer(target, fields) if not request.patterns else ():
         state = State(source.copy(), request)
         try:
             timings = match(state, target.traced(fewer), after)
         except Exception:  # the class may refuse it, too
             continue
         return fewer, state, timings, f"{named(where)} stays as it is: with it, {unbalanced}"
-    raise GraphcloneError(f"{unbalanced}; {_ELSEWHERE}") from unbalanced
+    raise GraphcloneError(f"{unbalanced}; {ELSEWHERE}") from unbalanced
 
 
 def _fewer(target: _Target, fields: Config) -> list[tuple[Field, Config]]:
@@ -183,7 +193,7 @@ def _refusal(checkpoint: Checkpoint, source: Graph, request: Request, target: _T
         else:
             remedy = Remedy("widen_io", "lets them grow", list(outputs))
             return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
-    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {_ELSEWHERE}")
+    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {ELSEWHERE}")
 
 
 def computed_tables(state: State) -> dict[Axis, str]:
@@ -216,7 +226,7 @@ class _Target:
         self.checkpoint = checkpoint
         self.unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
         self.goal = goal
-        self.recorded: dict[str, Any] = {}
+        self.runs: dict[str, Any] = {}
         self.traces: dict[str, Graph] = {}
         self.matched: list[Config] = []
 
@@ -234,7 +244,7 @@ class _Target:
                 self.checkpoint.fields, self.shapes(), ModelProbe(self.built, self.unlike, self.moves, self.ratios)
             )
         except Unfit:
-            if self.matched and isinstance(self.goal.request.widen, int):
+            if self.matched and not self.goal.request.patterns:
                 return self.matched[0]
             raise
 
@@ -261,12 +271,12 @@ class _Target:
             for name in i.names
         }
 
-    def ratios(self, size: int) -> set[int]:
+    def ratios(self, size: int) -> set[Fraction]:
         """The factors by which axes of a size grow, be they whole axes or factors of axes."""
         facts = self.goal.facts
         axes = {facts.axes.find(axis) for of in facts.of.values() for axis in of}
         axes |= {leaf for axis in axes for leaf in facts.axes.leaves(axis)}
-        return {self.goal.layout(axis).new_size // size for axis in axes if axis.size == size}
+        return {Fraction(self.goal.layout(axis).new_size, size) for axis in axes if axis.size == size}
 
     def moves(self, before: Config, after: Config) -> bool | None:
         """Whether anything in a run has another shape; None where that cannot be seen."""
@@ -277,12 +287,12 @@ class _Target:
 
     def run(self, fields: Config) -> Any:
         key = repr(fields)
-        if key not in self.recorded:
+        if key not in self.runs:
             try:
-                self.recorded[key] = self.checkpoint.runs(fields)
+                self.runs[key] = self.checkpoint.runs(fields)
             except Exception:  # as for shapes
-                self.recorded[key] = self.unchecked.runs(fields)
-        return self.recorded[key]
+                self.runs[key] = self.unchecked.runs(fields)
+        return self.runs[key]
 
     def unlike(self, fields: Config) -> str | None:
         """The first value that does not have the width it should have, or why there can be no such clone."""
@@ -314,101 +324,6 @@ class _Target:
         return self.traces[key].copy()
 
 
-# Weights
-
-
-def _attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
-    """Give every weight of a graph its data on disk; what the user should know about that.
-
-    Raises:
-        GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
-    """
-    tensors = checkpoint.tensors
-    used: set[str] = set()
-    for initializer in graph.initializers:
-        if initializer.kind != "constant":
-            stored = [tensors[name] for name in initializer.names if name in tensors]
-            if not stored:
-                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
-            initializer.tensor = _checked(stored[0], initializer, checkpoint)
-            _check_equal(stored, checkpoint)
-            used.update(part.name for tensor in stored for part in tensor.parts)
-    if unused := [name for name in checkpoint.weights if name not in used]:
-        yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
-    if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
-        yield PICKLE_NOTE
-
-
-def _checked(stored: ModelTensor, initializer: Initializer, checkpoint: Checkpoint) -> ModelTensor:
-    shape = initializer.value.shape
-    if stored.shape != shape:
-        raise GraphcloneError(
-            f"{stored.file}: {stored.name} is {stored.shape}, but the model of {CONFIG} has {shape}; "
-            "the two do not belong together"
-        )
-    expected = getattr(torch, initializer.value.dtype)
-    if stored.dtype.is_floating_point != expected.is_floating_point:
-        raise GraphcloneError(f"{stored.file}: {stored.name} is {stored.dtype}, but {checkpoint.name} needs {expected}")
-    return stored
-
-
-def _check_equal(tensors: Sequence[ModelTensor], checkpoint: Checkpoint) -> None:
-    """Weights that the model ties, and that are stored more than once, must be the same."""
-    for other in tensors[1:]:
-        if not torch.equal(tensors[0].read(), other.read()):
-            raise GraphcloneError(
-                f"{checkpoint.name}: {tensors[0].name} and {other.name} are tied in the model but differ on disk; "
-                f"set {_TIE} to false in {CONFIG}"
-            )
-
-
-# What is written
-
-
-class _Entries:
-    """The tensors of a clone in the form that the source has them in."""
-
-    def __init__(self, checkpoint: Checkpoint, fields: Config) -> None:
-        self.checkpoint = checkpoint
-        self.fields = fields
-
-    def of(self, state: State) -> list[Entry | Bundle]:
-        """One entry per tensor of the model, and a bundle where several of them are stored together.
-
-        Raises:
-            GraphcloneError: the form of the source cannot be restored.
-        """
-        recipes, tensors = state.recipes, self.checkpoint.tensors
-        together: dict[int, list[Entry]] = {}  # what one conversion makes
-        for i in state.graph.initializers:
-            if i.kind != "constant":
-                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
-                maker = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
-                together.setdefault(id(maker), []).append(Entry(name, i.tensor, recipes[i.value]))
-        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in together.values()]
-
-    @cached_property
-    def _wide(self) -> Any:
-        """The wider model, without weights."""
-        with quiet_transformers():
-            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
-
-    def _bundled(self, entries: Sequence[Entry]) -> Bundle:
-        """Tensors that the source has in another form, in that form."""
-        restored = partial(unloaded, self._wide)
-        shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
-        slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
-        first = entries[0].source
-        assert isinstance(first, ConvertedTensor)
-        parts = [part.name for part in first.parts]
-        if {slot.name for slot in slots} != set(parts):
-            raise GraphcloneError(
-                f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
-                f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {_ELSEWHERE}"
-            )
-        return Bundle(tuple(entries), tuple(slots), restored)
-
-
 # Configurations
 
 
@@ -419,6 +334,13 @@ def _config(checkpoint: Checkpoint, fields: Config) -> Config:
     loaded = checkpoint.understood(config)
     derived = {where: new for where, (_, new) in differences(loaded, fields).items() if where[-1] != "dtype"}
     return {**_with(config, checkpoint.fields, derived), "architectures": [checkpoint.cls.__name__]}
+
+
+def _width(checkpoint: Checkpoint, fields: Config) -> tuple[int, int]:
+    """The width of a model's states, and that of the model with other fields."""
+    configs = (checkpoint.config, checkpoint.with_fields(fields))
+    before, after = (int(getattr(config.get_text_config(), "hidden_size", 0) or 0) for config in configs)
+    return before, after
 
 
 def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:

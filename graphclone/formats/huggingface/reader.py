@@ -84,7 +84,7 @@ class Checkpoint:
             return loaded(self.on_meta(self.config), self.weights)
 
     @cached_property
-    def taken(self) -> set[int]:
+    def weight_sizes(self) -> set[int]:
         """Every size that a weight of the source has, which no example input should have."""
         return {size for shape in self.shapes(self.fields).values() for size in shape}
 
@@ -136,8 +136,8 @@ class Checkpoint:
         except GraphcloneError as refusal:
             if self.inputs:
                 raise
-            fed = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
-            raise GraphcloneError(f"{refusal}; it was fed with {fed} made for it", _GIVE) from refusal
+            names = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
+            raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", _GIVE) from refusal
 
     def runs(self, fields: Config) -> list[Any]:
         """The operations of one run of the model with these fields, with the shapes of their results."""
@@ -147,7 +147,7 @@ class Checkpoint:
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
             with mode, recorder, sizes_known(inputs) as size_tensors:
                 faked(**inputs, **size_tensors())
-        return recorder.seen
+        return recorder.operations
 
     @cached_property
     def example_inputs(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Checkpoint:
         """
         with quiet_transformers():
             module = uncached(self.on_meta(self.config))
-            maker = InputMaker(module, processor_fields(self.folder), self.dtype, self.taken)
+            maker = InputMaker(module, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
         if inputs is None:
             unknown = f"it is not known what to feed as {module.main_input_name}"
@@ -268,10 +268,10 @@ def _config_and_class(
     with quiet_transformers():
         cls = cls or fitting_class(config, stored, lambda cls: _on_meta(cls, config, dtype))
     if cls is None:
-        named = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
+        fault = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
         advice = "set its architectures to the class that saved it"
         raise GraphcloneError(
-            f"{folder / CONFIG}: {named}, and no class for {config.model_type} finds all its weights; {advice}"
+            f"{folder / CONFIG}: {fault}, and no class for {config.model_type} finds all its weights; {advice}"
         )
     return config, cls
 
@@ -306,9 +306,9 @@ def _named(dtype: torch.dtype) -> str:
 
 def _dtype(raw: Config, stored: weights.Weights) -> torch.dtype:
     """What the configuration says, or else the first weight has."""
-    named = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
-    if isinstance(named, torch.dtype):
-        return named
+    dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
+    if isinstance(dtype, torch.dtype):
+        return dtype
     return next((tensor.dtype for tensor in stored.values() if tensor.dtype.is_floating_point), torch.float32)
 
 
@@ -316,13 +316,13 @@ def _dtype(raw: Config, stored: weights.Weights) -> torch.dtype:
 def quiet_transformers() -> Iterator[None]:
     """Without the logs, the warnings and the bars of the libraries, for which a probe that is refused is an error."""
     bars = imported().logging
-    shown = bars.is_progress_bar_enabled()
+    visible = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:
         with silenced(logging.CRITICAL):
             yield
     finally:
-        if shown:
+        if visible:
             bars.enable_progress_bar()
 
 
@@ -381,10 +381,10 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: list[Any] = []
+        self.operations: list[Any] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         results = result if isinstance(result, list | tuple) else [result]
-        self.seen.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
+        self.operations.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
         return result

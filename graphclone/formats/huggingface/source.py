@@ -20,7 +20,7 @@ from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request
 
 if TYPE_CHECKING:
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CheckpointSource:
     suffixes: ClassVar[tuple[str, ...]] = ("",)
 
     name: str
-    inputs: Given = field(default_factory=dict)
+    inputs: UserInputs = field(default_factory=dict)
     dtype: torch.dtype | None = None
     trust_remote_code: bool = False
 

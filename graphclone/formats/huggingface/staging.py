@@ -6,7 +6,6 @@ that a run that was killed can go on. It becomes ``OUT`` by being renamed, once 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy
-from graphclone.formats.huggingface.conversion import stored_parts
 from graphclone.formats.huggingface.layouts import CONFIG
-from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE, StoredTensor
+from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE
 from graphclone.runtime.shards import Shard, write_shards
-from graphclone.version import __version__
 
 CARD = "README.md"
 RECORD = "graphclone-progress.json"
@@ -143,21 +140,21 @@ def staged(target: Path, fingerprint: str, *, resume: bool) -> Iterator[Staging]
             staging.record()
             yield staging
         except KeyboardInterrupt:
-            left, remedy = _left(staging)
-            raise Interrupted(f"interrupted; {left}", remedy) from None
+            remains, remedy = _remains(staging)
+            raise Interrupted(f"interrupted; {remains}", remedy) from None
         except OSError as error:
             reason = error.strerror or str(error)
-            left, remedy = _left(staging)
-            raise GraphcloneError(f"cannot write {target}: {reason}; {left}", remedy) from error
+            remains, remedy = _remains(staging)
+            raise GraphcloneError(f"cannot write {target}: {reason}; {remains}", remedy) from error
         except NotEquivalentError:
             _remove(folder)
             raise
         except GraphcloneError as error:
-            left, remedy = _left(staging)
-            raise GraphcloneError(f"{error.message}; {left}", error.remedy or remedy) from error
+            remains, remedy = _remains(staging)
+            raise GraphcloneError(f"{error.message}; {remains}", error.remedy or remedy) from error
 
 
-def _left(staging: Staging) -> tuple[str, Remedy | None]:
+def _remains(staging: Staging) -> tuple[str, Remedy | None]:
     """Tidy up after a failure: finished shards stay, for they can be used. What is left, and what to do with it."""
     count = len(staging.finished)
     if not count:
@@ -169,10 +166,10 @@ def _left(staging: Staging) -> tuple[str, Remedy | None]:
 def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
     try:
         record = json.loads((folder / RECORD).read_bytes())
-        recorded, finished = record["fingerprint"], dict(record["finished"])
+        mark, finished = record["fingerprint"], dict(record["finished"])
     except (OSError, ValueError, KeyError, TypeError):
         raise GraphcloneError(f"{folder}: holds no record of what was being written", _ANEW) from None
-    if recorded != fingerprint:
+    if mark != fingerprint:
         raise GraphcloneError(
             f"{folder}: was being written by another command, or from a source that has changed", _ANEW
         )
@@ -204,22 +201,6 @@ def _partial(target: Path) -> Path:
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def fingerprint(shards: Sequence[Shard], settings: Mapping[str, Any]) -> str:
-    """A digest of all that decides what is in the shards: the plan, and the state of the source's files."""
-    digest = hashlib.sha256(json.dumps([__version__, dict(settings)], sort_keys=True).encode())
-    for shard in shards:
-        digest.update(f"\0{shard.file_name}".encode() + shard.header)
-        for entry in (entry for item in shard.entries for entry in item.entries):
-            recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
-            digest.update(repr((entry.name, recipe)).encode())
-            for part in stored_parts(entry.source):
-                status = part.file.stat()
-                place = part.offset if isinstance(part, StoredTensor) else 0
-                source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)
-                digest.update(repr(source).encode())
-    return digest.hexdigest()
 
 
 # The other files
@@ -283,14 +264,14 @@ def _modules(source: Path, width: tuple[int, int]) -> set[str]:
     None where one of them is not there, or has weights for states of the width before.
     """
     try:
-        listed = {str(module["path"]) for module in json.loads((source / _MODULES).read_bytes())}
+        folders = {str(module["path"]) for module in json.loads((source / _MODULES).read_bytes())}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    inner = [source / name for name in sorted(listed - {""})]
-    whole = all(name == Path(name).name and name != ".." for name in listed) and all(path.is_dir() for path in inner)
+    inner = [source / name for name in sorted(folders - {""})]
+    whole = all(name == Path(name).name and name != ".." for name in folders) and all(path.is_dir() for path in inner)
     if not whole or (width[0] != width[1] and any(f.suffix in _WEIGHTS for p in inner for f in p.rglob("*"))):
         return set()
-    return listed | {""}
+    return folders | {""}
 
 
 def _widen_config(path: Path, width: tuple[int, int]) -> None:

@@ -231,10 +231,10 @@ def _run(model: Any, feed: dict[str, Any]) -> Outputs:
         result = model(**feed)
     except Exception as failure:  # whatever the class raises
         raise GraphcloneError(f"{type(model).__name__} cannot be run: {first_line(failure)}") from failure
-    named = (
+    items = (
         result.items() if hasattr(result, "items") else enumerate(result if isinstance(result, tuple) else (result,))
     )
-    return {str(name): tensor for name, tensor in named if _is_tensor(tensor)}
+    return {str(name): tensor for name, tensor in items if _is_tensor(tensor)}
 
 
 def _is_tensor(value: Any) -> bool:
@@ -248,14 +248,14 @@ def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 def _input_sets(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
     """The example, and its values in other orders; sizes, and places that are not for words, stay where they are."""
     example, tokens = checkpoint.example_inputs, media_tokens(checkpoint.config)
-    held = structured(example, tokens)
+    rigid = structured(example, tokens)
     places = torch.tensor(list(tokens.values()))
     yield example
     for seed in range(1, SETS):
         generator = torch.Generator().manual_seed(seed)
         yield {
             name: _rearranged(value, places, generator)
-            if _is_tensor(value) and (value.is_floating_point() or name == _TOKENS or not held)
+            if _is_tensor(value) and (value.is_floating_point() or name == _TOKENS or not rigid)
             else value
             for name, value in example.items()
         }

@@ -147,15 +147,15 @@ def open_weights(folder: Path) -> Weights:
 
 def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
     """The tensors of all files of an index, which must list each where it is."""
-    listed = _weight_map(index)
+    files = _weight_map(index)
     read: _Reader = safetensors_of if index.name == INDEX else _pickled
-    for file_name in dict.fromkeys(listed.values()):
+    for file_name in dict.fromkeys(files.values()):
         path = index.parent / file_name
         if Path(file_name).name != file_name or not path.is_file():
             raise GraphcloneError(f"{index}: lists {file_name}, which is not there; complete the checkpoint")
         tensors: list[StoredTensor | PickledTensor] = [*read(path)]
         names = {tensor.name for tensor in tensors}
-        expected = {name for name, file in listed.items() if file == file_name}
+        expected = {name for name, file in files.items() if file == file_name}
         if names != expected:
             odd = min(names ^ expected)
             where = "lists it there, but it is not in" if odd in expected else "does not list it, but it is in"
@@ -165,9 +165,9 @@ def _indexed(index: Path) -> Iterator[StoredTensor | PickledTensor]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        listed = json.loads(index.read_bytes())["weight_map"]
-        if isinstance(listed, dict) and all(isinstance(item, str) for item in listed.values()):
-            return listed
+        files = json.loads(index.read_bytes())["weight_map"]
+        if isinstance(files, dict) and all(isinstance(item, str) for item in files.values()):
+            return files
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphcloneError(f"{index}: not an index of weights: {type(error).__name__}: {error}") from error
     raise GraphcloneError(f"{index}: not an index of weights: its weight_map is not a map of names")

@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.algebra.strategies import Strategy, StrategyLike
+from graphclone.algebra.factors import Widen
+from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
 from graphclone.formats.huggingface import card, staging
-from graphclone.formats.huggingface.plan import Plan, plan
+from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
-from graphclone.pipeline.state import Request, Widen
+from graphclone.pipeline.state import Request, widths_asked
 from graphclone.progress import Progress, silent
-from graphclone.runtime.shards import Shard, sharded
 
 if TYPE_CHECKING:
     import torch
 
     from graphclone.verification.checks import Report
-
-MAX_SHARD_SIZE = 5_000_000_000
-"""Bytes of a shard, as ``save_pretrained`` has it."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +30,11 @@ class Written:
 
     Attributes:
         plan: what was decided.
-        shards: its files of weights.
         verification: what comparing source and clone found; None if that was left out.
         notes: what the user should know.
     """
 
     plan: Plan
-    shards: Sequence[Shard]
     verification: Report | None
     notes: Sequence[str]
 
@@ -48,7 +43,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     source: str | Path,
     output: str | Path,
     *,
-    widen: Widen = 2,
+    widen: Widen | None = None,
+    sizes: Mapping[str, int] | None = None,
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -70,6 +66,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         source: folder of the checkpoint, or its hub id.
         output: folder to be written.
         widen: a factor, or factors by dim; as for ``clone``.
+        sizes: new sizes by dim.
         widen_io: patterns of names of outputs that may grow.
         strategy: as for ``clone``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -77,7 +74,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         dtype: of the clone's weights, if not that of the source's.
         max_shard_size: bytes of tensors in a file, at most.
         inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
-            that values are drawn for; see ``read_inputs``.
+            that values are drawn for.
         trust_remote_code: let code that comes with the checkpoint run.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.
@@ -90,19 +87,13 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         NotEquivalentError: the clone does not compute the same; nothing is left behind.
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
-    request = Request(widen, tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    request = Request(*widths_asked(widen, sizes), tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
-    clone_plan = plan(checkpoint, request, progress or silent, after)
+    clone_plan = plan(checkpoint, request, max_shard_size=max_shard_size, progress=advance, after=after)
     return write_checkpoint(
-        clone_plan,
-        output,
-        max_shard_size=max_shard_size,
-        resume=resume,
-        force=force,
-        verify=verify,
-        command=command,
-        progress=progress or silent,
+        clone_plan, output, resume=resume, force=force, verify=verify, command=command, progress=advance
     )
 
 
@@ -110,7 +101,6 @@ def write_checkpoint(
     clone_plan: Plan,
     output: str | Path,
     *,
-    max_shard_size: int = MAX_SHARD_SIZE,
     resume: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -125,31 +115,24 @@ def write_checkpoint(
     """
     target = Path(output)
     staging.check_target(target, clone_plan.checkpoint.folder, force=force, resume=resume)
-    shards = sharded(clone_plan.entries, max_shard_size)
-    strategy = clone_plan.widened.state.request.strategy
-    mark = staging.fingerprint(shards, {"config": clone_plan.config, "strategy": _described(strategy)})
-    with staging.staged(target, mark, resume=resume) as stage:
+    shards = clone_plan.shards
+    with staging.staged(target, clone_plan.fingerprint, resume=resume) as stage:
         missing = (shard for shard in shards if shard.file_name not in stage.finished)
         check_room(stage.target, sum(shard.nbytes for shard in missing))
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
-        notes = [*clone_plan.notes, *_complete(clone_plan, shards, stage)]
+        notes = [*clone_plan.notes, *_complete(clone_plan, stage)]
         report = _verified(clone_plan, stage.folder, progress) if verify else None
         text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
         stage.publish(force)
-    return Written(clone_plan, shards, report, notes)
+    return Written(clone_plan, report, notes)
 
 
-def _described(strategy: Strategy) -> list[Any]:
-    """What tells strategies apart from one run to the next; a user's function by its name."""
-    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
-
-
-def _complete(clone_plan: Plan, shards: Sequence[Shard], stage: staging.Staging) -> Iterator[str]:
+def _complete(clone_plan: Plan, stage: staging.Staging) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = clone_plan.checkpoint
     left_out = staging.copied(checkpoint.folder, stage.folder, clone_plan.width, code=checkpoint.trusted)
-    staging.write_index(stage.folder, shards)
+    staging.write_index(stage.folder, clone_plan.shards)
     staging.write_config(stage.folder, clone_plan.config)
     if left_out:
         yield f"not copied: {', '.join(left_out)}"

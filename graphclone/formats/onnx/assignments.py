@@ -50,9 +50,9 @@ def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[i
     """
     axes = _axes(model, name)
     symbols = {axis.symbol: axis.number for axis in axes}
-    taken = _taken(model)
+    occupied = _static_sizes(model)
     plain = [symbol for symbol in symbols if _is_plain(symbol, symbols)]
-    fresh = [fresh_sizes(taken, 5 + 16 * reading) for reading in range(READINGS)]
+    fresh = [fresh_sizes(occupied, 5 + 16 * reading) for reading in range(READINGS)]
     base = {symbol: tuple(next(sizes) for sizes in fresh) for symbol in plain}
     yield _completed(symbols, base)
     if not symbols:
@@ -83,7 +83,7 @@ def _axes(model: onnx_ir.Model, name: str) -> list[_Axis]:
     return axes
 
 
-def _taken(model: onnx_ir.Model) -> set[int]:
+def _static_sizes(model: onnx_ir.Model) -> set[int]:
     """Sizes that would be mistaken for others: those of weights and of static axes."""
     values = [*model.graph.initializers.values(), *model.graph.inputs]
     return {size for value in values for size in _numbers(value)}
@@ -133,9 +133,9 @@ def _single(
     one = (1,) * READINGS
     accepted = {a.symbol: (shapes[a.value.name or ""][a.number],) * READINGS for a in axes if a.value.name in shapes}
     if accepted:
-        said = {symbol: accepted.get(symbol, base.get(symbol, one)) for symbol in symbols}
-        yield said | {symbol: base[symbol] for symbol in base if not symbols[symbol]}
-        yield said
+        assignment = {symbol: accepted.get(symbol, base.get(symbol, one)) for symbol in symbols}
+        yield assignment | {symbol: base[symbol] for symbol in base if not symbols[symbol]}
+        yield assignment
     batch = next((base[symbol] for symbol, axis in symbols.items() if axis == 0 and symbol in base), one)
     for size in IMAGES:
         for first in dict.fromkeys((batch, one)):

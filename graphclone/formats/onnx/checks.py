@@ -263,7 +263,7 @@ def _check_graph(graph: GraphProto) -> None:
     for sparse in graph.sparse_initializer:
         name = quoted(sparse.values.name)
         raise GraphcloneError(f"initializer {name} is a sparse tensor, which cannot be read; store it dense")
-    _check_texts((named.name for named in chain((graph,), graph.input, graph.output, graph.initializer)), "the graph")
+    _check_texts((item.name for item in chain((graph,), graph.input, graph.output, graph.initializer)), "the graph")
     for info in chain(graph.input, graph.output, graph.value_info):
         _check_type(info.type, f"value {quoted(info.name)}")
     inputs = {info.name: info.type.tensor_type for info in graph.input}
@@ -322,19 +322,17 @@ def _check_tensor(tensor: TensorProto, where: str) -> None:
 def _check_held(tensor: TensorProto, where: str) -> None:
     own = _FIELDS.get(tensor.data_type, "int32_data")
     allowed = ("string_data",) if tensor.data_type == TensorProto.STRING else ("raw_data", own)
-    held = {field: len(getattr(tensor, field)) for field in _TYPED_FIELDS if getattr(tensor, field)}
+    lengths = {field: len(getattr(tensor, field)) for field in _TYPED_FIELDS if getattr(tensor, field)}
     if tensor.HasField("raw_data"):
-        held["raw_data"] = len(tensor.raw_data)
-    if len(held) > 1 or not held.keys() <= set(allowed):
+        lengths["raw_data"] = len(tensor.raw_data)
+    if len(lengths) > 1 or not lengths.keys() <= set(allowed):
         hint = f"not in just one of {' or '.join(allowed)}; export it again"
-        raise GraphcloneError(f"{where} holds its data in {' and '.join(held)}, {hint}")
-    count = sum(held.values())
-    needed, unit = (declared_bytes(tensor), "bytes") if "raw_data" in held else (_entries(tensor), "entries")
-    if count != needed:
+        raise GraphcloneError(f"{where} holds its data in {' and '.join(lengths)}, {hint}")
+    count = sum(lengths.values())
+    total, unit = (declared_bytes(tensor), "bytes") if "raw_data" in lengths else (_entries(tensor), "entries")
+    if count != total:
         hint = "export or download it again"
-        raise GraphcloneError(
-            f"{where} holds {count} {unit}, but its shape {shape_text(tensor)} needs {needed}; {hint}"
-        )
+        raise GraphcloneError(f"{where} holds {count} {unit}, but its shape {shape_text(tensor)} needs {total}; {hint}")
 
 
 def _entries(tensor: TensorProto) -> int:

@@ -96,10 +96,10 @@ def inline_branch(node: onnx_ir.Node, branch: onnx_ir.Graph) -> list[onnx_ir.Nod
     """
     graph = node.graph
     assert isinstance(graph, onnx_ir.Graph)
-    taken = set(graph.initializers)
+    names = set(graph.initializers)
     for value in list(branch.initializers.values()):
         branch.initializers.pop(value.name or "")
-        value.name = fresh(value.name or "constant", taken)
+        value.name = fresh(value.name or "constant", names)
         graph.register_initializer(value)
     nodes = list(branch)
     outputs = list(branch.outputs)

@@ -13,9 +13,10 @@ import onnx_ir
 import torch
 
 from graphclone.formats.onnx.canonical import SPELLINGS
-from graphclone.formats.onnx.ops import Array, Call, run_call, schema
+from graphclone.formats.onnx.ops import Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
 from graphclone.graph.ir import Node, Operand, Value
+from graphclone.runtime.arrays import Array
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
 
@@ -114,15 +115,15 @@ class Target:
         ]
         protos = [*current, *self.fixed]
         if lift:
-            protos = [_lifted(proto) for proto in (*protos, *self.unsaid({proto.name for proto in protos}))]
+            protos = [_lifted(proto) for proto in (*protos, *self.precision({proto.name for proto in protos}))]
         inputs = tuple(operand is not None for _, operand in self.operands(node))
         attributes = tuple(proto.SerializeToString(deterministic=True) for proto in protos)
         return Call(self.domain, self.op, self.opset, attributes, inputs, self.outputs)
 
-    def unsaid(self, said: set[str]) -> list[onnx.AttributeProto]:
+    def precision(self, names: set[str]) -> list[onnx.AttributeProto]:
         """The attribute that asks for single precision where it is not given."""
         asking = None if self.domain else _SINGLE.get(self.op)
-        return [asking] if asking is not None and asking.name not in said else []
+        return [asking] if asking is not None and asking.name not in names else []
 
 
 def _attribute(name: str, value: Operand, kind: onnx_ir.AttributeType, *, lift: bool) -> onnx.AttributeProto:

@@ -15,12 +15,13 @@ import torch
 
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.symbols import IMAGES, SIGNALS, sums
+from graphclone.runtime.arrays import Array
 from graphclone.runtime.drawing import drawn_like
-from graphclone.runtime.sessions import Array, Port, Session
+from graphclone.runtime.sessions import Port, Session
 
 Feeds = dict[str, Array]
 
-Given = Mapping[str, Array | Sequence[int]]
+UserInputs = Mapping[str, Array | Sequence[int]]
 """What the user says about inputs, by name: an array, or sizes."""
 
 _Sizes = Mapping[tuple[str, int], int]
@@ -52,7 +53,7 @@ class DrawnInputs:
         session: Session,
         bound: int | None = None,
         known_sizes: Mapping[str, Sequence[int]] | None = None,
-        given: Given | None = None,
+        user_inputs: UserInputs | None = None,
         holds: Callable[[Feeds], bool] = lambda _: True,
     ) -> None:
         """Take what the user says about the inputs of a session.
@@ -61,14 +62,14 @@ class DrawnInputs:
             session: that is to accept them.
             bound: what integers are drawn below; found by trying where it is not given.
             known_sizes: the only sizes that an axis is known to have, by its symbol, ``name_axis`` where it has none.
-            given: arrays and sizes that the user gives.
+            user_inputs: arrays and sizes that the user gives.
             holds: whether an input set leaves something to compare; those that do go before those that do not.
 
         Raises:
             GraphcloneError: what is given fits no input.
         """
         self.session = session
-        self.given = {name: _checked(session, name, item) for name, item in (given or {}).items()}
+        self.user_inputs = {name: _checked(session, name, item) for name, item in (user_inputs or {}).items()}
         self.known_sizes = dict(known_sizes or {})
         self.holds = holds
         self.search = bound is None
@@ -77,7 +78,7 @@ class DrawnInputs:
         self.reason = ""
 
     def _arrays(self) -> dict[str, Array]:
-        return {name: item for name, item in self.given.items() if isinstance(item, np.ndarray)}
+        return {name: item for name, item in self.user_inputs.items() if isinstance(item, np.ndarray)}
 
     def draw(self, sets: int, seed: int) -> Iterator[Feeds]:
         """Input sets of different sizes where these are dynamic; the first one has the arrays that are given.
@@ -108,10 +109,10 @@ class DrawnInputs:
                 self.ranges = dict.fromkeys(self.integers, span)
             value_seed = seed + 1001 * attempt
             feeds = self._feeds(sizes, value_seed, index)
-            returned = self._returned(feeds)
-            if returned is None:
+            results = self._returned(feeds)
+            if results is None:
                 continue
-            if all(_numbers(array).any() for array in returned) and self.holds(feeds):
+            if all(_numbers(array).any() for array in results) and self.holds(feeds):
                 return sizes, value_seed
             run = run or (sizes, value_seed, self.ranges)
             patience -= 1
@@ -138,8 +139,8 @@ class DrawnInputs:
                 if bound <= least:
                     break
                 self.ranges[name] = (low, bound)
-                returned = self._returned(self._feeds(sizes, seed, 0))
-                if returned is not None and all(_numbers(array).all() for array in returned):
+                results = self._returned(self._feeds(sizes, seed, 0))
+                if results is not None and all(_numbers(array).all() for array in results):
                     break
                 self.ranges[name] = (low, least)
 
@@ -153,18 +154,18 @@ class DrawnInputs:
         input sets take turns in which of both is tried first.
         """
         axes = [(port, axis, size) for port in self.session.inputs for axis, size in enumerate(port.shape)]
-        said = self._said()
+        sizes_of = self._symbol_sizes()
         static = {(port.name, axis): size for port, axis, size in axes if isinstance(size, int)}
         symbols = {(p.name, axis): _symbol(p, axis) for p, axis, size in axes if not isinstance(size, int)}
-        static |= {place: said[symbol] for place, symbol in symbols.items() if symbol in said}
-        free = {place: symbol for place, symbol in symbols.items() if symbol not in said}
+        static |= {place: sizes_of[symbol] for place, symbol in symbols.items() if symbol in sizes_of}
+        free = {place: symbol for place, symbol in symbols.items() if symbol not in sizes_of}
         position: dict[str, int] = {}
         for (_, axis), symbol in free.items():
             position.setdefault(symbol, axis)
-        named = [size for _, _, size in axes if isinstance(size, str) and size in position]
+        names = [size for _, _, size in axes if isinstance(size, str) and size in position]
         for numbers in (
             *self._sizes_from_file(position, index),
-            *_by_symbol(position, list(dict.fromkeys(named)), index),
+            *_by_symbol(position, list(dict.fromkeys(names)), index),
         ):
             yield static | {place: numbers[symbol] for place, symbol in free.items()}
 
@@ -175,14 +176,14 @@ class DrawnInputs:
             yield {symbol: size if position[symbol] else 2 + index for symbol, size in sizes.items()}
             yield sizes
 
-    def _said(self) -> dict[str, int]:
+    def _symbol_sizes(self) -> dict[str, int]:
         """The one size of symbols that have only one."""
-        said = {symbol: sizes[0] for symbol, sizes in self.known_sizes.items() if len(set(sizes)) == 1}
+        sizes_of = {symbol: sizes[0] for symbol, sizes in self.known_sizes.items() if len(set(sizes)) == 1}
         ports = {port.name: port for port in self.session.inputs}
-        for name, item in self.given.items():
+        for name, item in self.user_inputs.items():
             sizes = item.shape if isinstance(item, np.ndarray) else item
-            said |= {_symbol(ports[name], axis): size for axis, size in enumerate(sizes)}
-        return said
+            sizes_of |= {_symbol(ports[name], axis): size for axis, size in enumerate(sizes)}
+        return sizes_of
 
     # Values
 
@@ -216,18 +217,18 @@ class DrawnInputs:
         return np.asarray(random.integers(low, high, shape)).astype(port.dtype)
 
 
-def _by_symbol(position: Mapping[str, int], named: Sequence[str], index: int) -> Iterator[Mapping[str, int]]:
+def _by_symbol(position: Mapping[str, int], symbols: Sequence[str], index: int) -> Iterator[Mapping[str, int]]:
     """Sizes of symbols, likeliest first.
 
     Args:
         position: the axis of each.
-        named: those that the file names.
+        symbols: those that the file names.
         index: of the input set, which are to differ.
     """
     numbers = dict(zip(position, count(2 + index, 3), strict=False))
     by_position = {symbol: 2 + index + 3 * axis for symbol, axis in position.items()}
     yield from (numbers, by_position) if index % 2 else (by_position, numbers)
-    for whole, a, b in sums(named):
+    for whole, a, b in sums(symbols):
         yield numbers | {whole: numbers[a] + numbers[b]}
     for least in (2 + index, 1):
         yield dict.fromkeys(position, least)

@@ -189,17 +189,17 @@ def _find_external_data(proto: ModelProto, model: Path) -> None:
 def _find(tensor: TensorProto, folder: _Folder) -> None:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = folder.file(entries.get("location", ""))
-    needed = declared_bytes(tensor)
+    total = declared_bytes(tensor)
     offset = _number(entries.get("offset", "0"), "offset")
-    length = _number(entries.get("length", str(needed)), "length")
-    if length != needed:
-        needs = f"its shape {shape_text(tensor)} needs {needed}"
+    length = _number(entries.get("length", str(total)), "length")
+    if length != total:
+        needs = f"its shape {shape_text(tensor)} needs {total}"
         raise GraphcloneError(f"its external data has {length} bytes, but {needs}; export it again")
     if offset + length > file.size:
         end = f"ends at byte {offset + length} of a file of {file.size}"
         raise GraphcloneError(f"its external data {end}; export or download it again")
     del tensor.external_data[:]
-    if not needed:  # an empty file cannot be mapped
+    if not total:  # an empty file cannot be mapped
         tensor.data_location, tensor.raw_data = TensorProto.DEFAULT, b""
         return
     # An absolute location, as onnx-ir would refuse one that is linked to from elsewhere

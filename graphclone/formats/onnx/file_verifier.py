@@ -18,15 +18,14 @@ import onnx_ir
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
 from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.tensors import to_array, to_torch
-from graphclone.runtime.sessions import Array, Port, Provider, Session
-from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor
+from graphclone.runtime.arrays import Array
+from graphclone.runtime.sessions import Port, Provider, Session
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.verification.distance import Deviation
 from graphclone.verification.rounding import SHAKES, shaken
-
-NAME = "ONNX Runtime"
 
 _FLOATS = tuple(onnx_ir.DataType[name] for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 
@@ -39,7 +38,7 @@ def verify_files(
     sets: int = 3,
     seed: int = 0,
     bound: int | None = None,
-    inputs: Given | None = None,
+    inputs: UserInputs | None = None,
 ) -> Report:
     """Run two ONNX files on the same inputs.
 
@@ -60,7 +59,7 @@ def verify_files(
     factors = _factors(narrow.inputs, wide.inputs, "input")
     _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        input_sets = list(DrawnInputs(narrow, bound, given=inputs).draw(sets, seed))
+        input_sets = list(DrawnInputs(narrow, bound, user_inputs=inputs).draw(sets, seed))
         shaken_outputs = shaken_runs(source, Path(folder) / source.name, input_sets, provider, seed)
         check = _check(
             narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(input_sets, shaken_outputs, strict=True)]
@@ -78,11 +77,11 @@ def _check(narrow: Session, wide: Session, runs: Sequence[tuple[Feeds, Sequence[
             outputs = wide.run(tiled)
         except GraphcloneError as error:
             first = Deviation("the clone", "", "", float("inf"), f"{error}, on {shapes_of(tiled)}")
-            return Check(NAME, False, str(first), {"provider": wide.provider}, first=first)
+            return Check(ONNX_RUNTIME, False, str(first), {"provider": wide.provider}, first=first)
         measured.append(
             [_compared(name, expected[name], [m[name] for m in shaken_outputs], outputs[name]) for name in expected]
         )
-    check = judge(NAME, measured, provider=wide.provider)
+    check = judge(ONNX_RUNTIME, measured, provider=wide.provider)
     return replace(check, summary=f"{wide.provider}: {check.summary}")
 
 

@@ -14,7 +14,7 @@ import onnx_ir
 import onnxruntime
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from graphclone.formats.onnx.ops import Array
+from graphclone.runtime.arrays import Array
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
 

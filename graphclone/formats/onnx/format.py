@@ -12,12 +12,12 @@ from graphclone.formats.onnx.writer import to_model
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
     from graphclone.verification.checks import Report
     from graphclone.verification.steps import Options
 
 
-def onnx_format(inputs: Given) -> Format:
+def onnx_format(inputs: UserInputs) -> Format:
     """The format of the clone of an ONNX file.
 
     Args:

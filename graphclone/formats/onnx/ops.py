@@ -9,7 +9,6 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import shape_inference
 from onnx.reference import ReferenceEvaluator
@@ -17,8 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from graphclone.formats.onnx.evaluator.old import OLDEST_KNOWN, RENAMED, respelled
 from graphclone.formats.onnx.evaluator.own import attribute_value
 from graphclone.formats.onnx.evaluator.reference import OPERATORS
-
-Array = npt.NDArray[Any]
+from graphclone.runtime.arrays import Array
 
 _TENSOR_SHAPE = tuple[int | None, ...]
 

@@ -186,8 +186,8 @@ class _ModelImporter:
             return self.values[value]
         tensor = OnnxTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
         name = value.name or ""
-        taken = name in self.origin.file_values
-        return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if taken else name, tensor)
+        clash = name in self.origin.file_values
+        return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if clash else name, tensor)
 
     def elements(self, value: onnx_ir.Value) -> Any:
         elements = self.origin.reading.of(value).constant

@@ -16,9 +16,10 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.formats.onnx.control import CONTROL, Repeated, inline_branch
 from graphclone.formats.onnx.folding import fold
-from graphclone.formats.onnx.ops import Array, Call, known_opset, missing_part
+from graphclone.formats.onnx.ops import Call, known_opset, missing_part
 from graphclone.formats.onnx.sequences import plain_split
 from graphclone.formats.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
+from graphclone.runtime.arrays import Array
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
 """Element types of what is computed with rather than trained."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir
 
-from graphclone.formats.onnx.ops import Array
+from graphclone.runtime.arrays import Array
 
 Lookup = Callable[[onnx_ir.Value], Array | None]
 """The elements of a value that is constant."""

@@ -18,8 +18,9 @@ import numpy as np
 import onnx_ir
 
 from graphclone.errors import first_line
-from graphclone.formats.onnx.ops import Array, Call, TensorInfo, infer, run_call
+from graphclone.formats.onnx.ops import Call, TensorInfo, infer, run_call
 from graphclone.graph.names import fresh
+from graphclone.runtime.arrays import Array
 
 READINGS = 3
 
@@ -112,14 +113,16 @@ class Sizes:
 
     # Nodes
 
-    def add(self, name: str, call: Call, operands: Sequence[Fact | None], declared: Sequence[Declared]) -> list[Fact]:
+    def add(
+        self, name: str, call: Call, operands: Sequence[Fact | None], declarations: Sequence[Declared]
+    ) -> list[Fact]:
         """The facts about the results of a node.
 
         Args:
             name: of the node, for messages.
             call: the operator.
             operands: facts about its inputs; None for one that is left out.
-            declared: what the file says about its outputs, for where nothing else is known.
+            declarations: what the file says about its outputs, for where nothing else is known.
 
         Raises:
             ReadingError: the operands do not fit together, or nothing says what shape a result has.
@@ -128,18 +131,18 @@ class Sizes:
         if evaluated is not None:
             return evaluated
         readings = [self._inferred(name, call, operands, i) or [] for i in range(READINGS)]
-        return self.combined(name, call.op, readings, declared)
+        return self.combined(name, call.op, readings, declarations)
 
     def combined(
-        self, name: str, op: str, readings: Sequence[Sequence[TensorInfo]], declared: Sequence[Declared]
+        self, name: str, op: str, readings: Sequence[Sequence[TensorInfo]], declarations: Sequence[Declared]
     ) -> list[Fact]:
         """The facts about results whose shapes have been inferred in every reading, if they have been."""
         if not all(readings):
-            return [self._declared(name, op, said()) for said in declared]
+            return [self._declared(name, op, declaration()) for declaration in declarations]
         facts = [self._combined(name, op, results) for results in zip(*readings, strict=True)]
         return [
-            self._declared(name, op, said()) if fact.shapes is None and fact.dtype else fact
-            for fact, said in zip(facts, declared, strict=True)
+            self._declared(name, op, declaration()) if fact.shapes is None and fact.dtype else fact
+            for fact, declaration in zip(facts, declarations, strict=True)
         ]
 
     def _inferred(
@@ -178,10 +181,10 @@ class Sizes:
         return sizes
 
     @staticmethod
-    def _declared(name: str, op: str, said: Fact | None) -> Fact:
-        if said is None or (said.dtype and said.shapes is None):
+    def _declared(name: str, op: str, declaration: Fact | None) -> Fact:
+        if declaration is None or (declaration.dtype and declaration.shapes is None):
             raise ReadingError(f"{name} ({op}): nothing says what shape its results have")
-        return said
+        return declaration
 
     # Elements
 
@@ -344,10 +347,10 @@ def _value(tree: ast.expr, sizes: Mapping[str, int]) -> int | None:
     return operations.get(type(tree.op))
 
 
-def fresh_sizes(taken: set[int], start: int) -> Iterator[int]:
+def fresh_sizes(others: set[int], start: int) -> Iterator[int]:
     """Odd sizes that no weight has."""
     size = start
     while True:
-        if size not in taken:
+        if size not in others:
             yield size
         size += 2

@@ -18,7 +18,7 @@ from graphclone.pipeline.state import Request
 from graphclone.runtime import collector
 
 if TYPE_CHECKING:
-    from graphclone.formats.onnx.drawn_inputs import Given
+    from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class OnnxSource:
     suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".safetensors")
 
     path: Path
-    inputs: Given = field(default_factory=dict)
+    inputs: UserInputs = field(default_factory=dict)
     title: str | None = None
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 import torch
 
-from graphclone.formats.onnx.ops import Array
+from graphclone.runtime.arrays import Array
 
 _TORCH_NAMES = {
     onnx_ir.DataType.FLOAT: "float32",

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
-from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
+from graphclone.formats.onnx.file_verifier import rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.reading import read_facts
 from graphclone.formats.onnx.saving import write_model
@@ -28,7 +28,7 @@ from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensor
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, run_lockstep
@@ -41,7 +41,7 @@ REFERENCE_SLACK = 16.0
 """How much farther than rounding the float64 reference may be from ONNX Runtime before it is not believed."""
 
 
-def verify_onnx_model(state: State, options: Options, inputs: Given) -> Report:
+def verify_onnx_model(state: State, options: Options, inputs: UserInputs) -> Report:
     """Compare the clone of an ONNX file with the file.
 
     Args:
@@ -61,10 +61,10 @@ def verify_onnx_model(state: State, options: Options, inputs: Given) -> Report:
 class _FileVerification:
     """The checks of the clone of a file, and what several of them need."""
 
-    def __init__(self, state: State, options: Options, given: Given) -> None:
+    def __init__(self, state: State, options: Options, user_inputs: UserInputs) -> None:
         self.state = state
         self.options = options
-        self.given = given
+        self.user_inputs = user_inputs
         self.samples: list[FileSample] = []
         self.truths: Truths | None = None
 
@@ -74,7 +74,7 @@ class _FileVerification:
         if self.options.exact:
             steps.append(Step("float64", self.exact))
         if self.options.onnx:
-            steps.append(Step(NAME, self.onnx))
+            steps.append(Step(ONNX_RUNTIME, self.onnx))
         return tuple(steps)
 
     def inputs(self) -> list[str]:
@@ -85,7 +85,7 @@ class _FileVerification:
         check = check_shapes(self.state)
         if check.ok:
             o = self.options
-            self.samples = file_samples(self.state, o.provider, o.sets, o.seed, self.given, exact=o.exact)
+            self.samples = file_samples(self.state, o.provider, o.sets, o.seed, self.user_inputs, exact=o.exact)
         return check
 
     def exact(self) -> Check:
@@ -114,7 +114,7 @@ class FileSample:
 
 
 def file_samples(
-    state: State, provider: Provider, sets: int, seed: int, given: Given, *, exact: bool
+    state: State, provider: Provider, sets: int, seed: int, user_inputs: UserInputs, *, exact: bool
 ) -> list[FileSample]:
     """Input sets that the source accepts, with what it gives for them.
 
@@ -136,7 +136,9 @@ def file_samples(
         except ExecutionError:
             return True
 
-    input_sets = list(DrawnInputs(source, known_sizes=known_sizes, given=given, holds=holds).draw(sets, seed))
+    input_sets = list(
+        DrawnInputs(source, known_sizes=known_sizes, user_inputs=user_inputs, holds=holds).draw(sets, seed)
+    )
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         shaken_outputs = shaken_runs(origin.path, Path(folder) / "shaken.onnx", input_sets, provider, seed)
     return [
@@ -228,12 +230,12 @@ def _disagreement(state: State, sample: FileSample, truth: Sequence[torch.Tensor
         return reason
 
 
-def _departure(state: State, sample: FileSample, ran: Feeds, truth: Sequence[torch.Tensor]) -> str:
+def _departure(state: State, sample: FileSample, results: Feeds, truth: Sequence[torch.Tensor]) -> str:
     """The first output that is farther from its truth than rounding explains."""
     for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
         rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.shaken_outputs)
         measured = noise_floor(
-            name, (_of(ran, name), _of(ran, name)), (_of(ran, name), exact), to_torch(ran[name]).dtype
+            name, (_of(results, name), _of(results, name)), (_of(results, name), exact), to_torch(results[name]).dtype
         )
         floor = replace(measured, source=rounding)
         if floor.allows(REFERENCE_SLACK) is False:
@@ -252,18 +254,18 @@ def check_outputs(
     """Compare the outputs on every input set with what rounding makes of the source's."""
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         path = onnx if isinstance(onnx, Path) else _written(state, Path(folder) / "clone.onnx")
-        ran = ""
+        device = ""
         try:
             wide = Session(path, provider)
-            ran = wide.provider
+            device = wide.provider
             measured = [
                 list(_compared(state, wide, sample, None if truths is None else truths[i]))
                 for i, sample in enumerate(samples)
             ]
         except GraphcloneError as refusal:
             first = Deviation("the clone", "", "", float("inf"), str(refusal))
-            return Check(NAME, False, str(first), {"provider": ran}, first=first)
-    check = judge(NAME, measured, provider=wide.provider)
+            return Check(ONNX_RUNTIME, False, str(first), {"provider": device}, first=first)
+    check = judge(ONNX_RUNTIME, measured, provider=wide.provider)
     return replace(check, summary=f"{wide.provider}: {check.summary}")
 
 
@@ -275,8 +277,8 @@ def _compared(
     clone_outputs = wide.run({value.name: to_array(tensor) for value, tensor in widened})
     maps = Maps(state, sample.inputs)
     for index, (name, value) in enumerate(output_tensors(state.graph)):
-        expected, got = _of(sample.own, name), to_torch(clone_outputs[name])
+        expected, actual = _of(sample.own, name), to_torch(clone_outputs[name])
         truth = expected if truths is None else truths[index]
         shaken_outputs = [_of(other, name) for other in sample.shaken_outputs]
-        clone = (maps.widened(value, truth), lifted(got))
-        yield rounding_floor(name, truth, [expected, *shaken_outputs], clone, got.dtype)
+        clone = (maps.widened(value, truth), lifted(actual))
+        yield rounding_floor(name, truth, [expected, *shaken_outputs], clone, actual.dtype)

@@ -52,7 +52,7 @@ class _Writer:
         self.nodes = dict(zip(origin.model.graph.all_nodes(), self.graph.all_nodes(), strict=True))
         same = dict(zip(_values(origin.model), _values(self.result), strict=True))
         self.values = {name: same[value] for name, value in origin.file_values.items()}
-        self.taken = {value.name or "" for value in same.values()}
+        self.names = {value.name or "" for value in same.values()}
         self.was_read = {value for value in same.values() if _is_read(value)}
         self.shared = self.shared_unequally()
         self.widened: dict[Any, onnx_ir.Value] = {}
@@ -111,7 +111,7 @@ class _Writer:
     def register(self, name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.Value:
         """A new initializer, named as near to that as can be."""
         value = onnx_ir.Value(
-            name=fresh(name, self.taken),
+            name=fresh(name, self.names),
             shape=onnx_ir.Shape(tensor.shape.numpy()),
             type=onnx_ir.TensorType(tensor.dtype),
             const_value=tensor,
@@ -162,8 +162,8 @@ class _Writer:
         producer = value.producer()
         if producer is not None and producer.graph is body:
             return value
-        identity = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.taken))
-        identity.outputs[0].name = fresh(f"{value.name}_inside", self.taken)
+        identity = onnx_ir.node("Identity", [value], name=fresh(f"{value.name}_returned", self.names))
+        identity.outputs[0].name = fresh(f"{value.name}_inside", self.names)
         identity.outputs[0].type, identity.outputs[0].shape = value.type, value.shape
         body.append(identity)
         return identity.outputs[0]
@@ -172,7 +172,7 @@ class _Writer:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]
         own = onnx_ir.node(target.op, inputs, domain=target.domain, name=node.name)
         (out,) = node.outputs
-        own.outputs[0].name = fresh(out.name, self.taken)
+        own.outputs[0].name = fresh(out.name, self.names)
         own.outputs[0].dtype = data_type(out.dtype)
         own.outputs[0].shape = inputs[0].shape
         self.place(own, inputs[0])
@@ -269,8 +269,8 @@ class _Writer:
     def computed(
         self, op: str, inputs: Sequence[onnx_ir.Value], name: str, source: onnx_ir.Value, **attributes: int
     ) -> onnx_ir.Value:
-        node = onnx_ir.node(op, inputs, attributes, name=fresh(name, self.taken))
-        node.outputs[0].name = fresh(name, self.taken)
+        node = onnx_ir.node(op, inputs, attributes, name=fresh(name, self.names))
+        node.outputs[0].name = fresh(name, self.names)
         node.outputs[0].dtype = onnx_ir.DataType.INT64
         self.place(node, source)
         return node.outputs[0]
@@ -280,14 +280,14 @@ class _Writer:
 
         Every size the clone needs is a literal of its own; what else the file computes from sizes must not change.
         """
-        grown = {id(self.values[name]) for name in self.grown}
-        kept: dict[int, onnx_ir.Value] = {}
+        wide = {id(self.values[name]) for name in self.grown}
+        replacements: dict[int, onnx_ir.Value] = {}
         read = [(old, node) for old, node in self.nodes.items() if node.op_type in ("Shape", "Size")]
         for old, node in read:
-            if not node.domain and id(node.inputs[0]) in grown:
+            if not node.domain and id(node.inputs[0]) in wide:
                 sizes = node.outputs[0]
-                kept[id(sizes)] = self.kept_size(self.origin.reading.of(old.outputs[0]), sizes)
-        self.values = {name: kept.get(id(value), value) for name, value in self.values.items()}
+                replacements[id(sizes)] = self.kept_size(self.origin.reading.of(old.outputs[0]), sizes)
+        self.values = {name: replacements.get(id(value), value) for name, value in self.values.items()}
 
     def kept_size(self, fact: Fact, sizes: onnx_ir.Value) -> onnx_ir.Value:
         """Put the source's numbers in place of those that are known; the others are read as before."""
@@ -323,7 +323,7 @@ class _Writer:
             if new is own:
                 continue
             name, new.shape, new.type = own.name, own.shape, own.type
-            own.name = fresh(f"{name}_before", self.taken)
+            own.name = fresh(f"{name}_before", self.names)
             new.name = name
             self.graph.outputs[index] = new
 
@@ -340,11 +340,11 @@ class _Writer:
     def drop_dead_readers(self) -> None:
         """Remove what computes nothing that is returned, where it reads what has grown: it would not fit any more."""
         alive = _alive(self.graph)
-        grown = {id(self.values[name]) for name in self.grown}
+        wide = {id(self.values[name]) for name in self.grown}
         dropped: dict[onnx_ir.Node, None] = {}
         for node in self.graph:
             read = [value for value in (*node.inputs, *captured(node)) if value is not None]
-            if node not in alive and any(id(value) in grown or value.producer() in dropped for value in read):
+            if node not in alive and any(id(value) in wide or value.producer() in dropped for value in read):
                 dropped[node] = None
         for node in reversed(dropped):
             self.graph.remove(node, safe=True)

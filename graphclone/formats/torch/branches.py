@@ -45,16 +45,16 @@ def bodies(
         returned: what the graph or the branch returns.
     """
     branches: dict[Node, list[Body]] = {}
-    taken: set[Node] = set()
+    inner: set[Node] = set()
     for condition in [node for node in reversed(nodes) if node.op == "hop.cond"]:
-        if condition in taken:  # by a branch of another
+        if condition in inner:  # by a branch of another
             continue
         branches[condition] = []
         for branch in BRANCHES:
             own = _own(dialect, nodes, condition, branch, returned)
-            taken |= own
+            inner |= own
             branches[condition].append(Body([node for node in nodes if node in own], condition.operands[branch]))
-    return [node for node in nodes if node not in taken], branches
+    return [node for node in nodes if node not in inner], branches
 
 
 def _own(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.runtime.drawing import resized
-from graphclone.runtime.npz import load_arrays
 
 
 def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -35,7 +33,7 @@ def dynamic_shapes(
     return shapes.dynamic_shapes(module, args, kwargs)
 
 
-def with_fresh_sizes(inputs: Any, taken: Collection[int], kept: Collection[int] = ()) -> Any:
+def with_fresh_sizes(inputs: Any, others: Collection[int], constant: Collection[int] = ()) -> Any:
     """The inputs with every dynamic axis resized to a prime that no other axis has.
 
     A batch of 4 beside 4 heads would let a reshape be read in two ways. Equal sizes stay equal; values are
@@ -43,29 +41,20 @@ def with_fresh_sizes(inputs: Any, taken: Collection[int], kept: Collection[int] 
 
     Args:
         inputs: any nesting of tensors and other things.
-        taken: sizes to avoid, those of all parameters.
-        kept: sizes that stay as they are.
+        others: sizes to avoid, those of all parameters.
+        constant: sizes that stay as they are.
     """
     tensors = list(_tensors(inputs))
-    fixed = {size for t in tensors for axis, size in enumerate(t.shape) if axis not in dynamic_axes(t)}
-    sizes = {size: size for size in kept}
+    static = {size for t in tensors for axis, size in enumerate(t.shape) if axis not in dynamic_axes(t)}
+    sizes = {size: size for size in constant}
     for tensor in tensors:
         for axis in dynamic_axes(tensor):
             size = tensor.shape[axis]
             if size not in sizes:
-                sizes[size] = fresh_size(size, {*taken, *fixed, *sizes.values()})
+                sizes[size] = fresh_size(size, {*others, *static, *sizes.values()})
     return pytree.tree_map_only(
         torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
     )
-
-
-def read_inputs(path: Path) -> dict[str, torch.Tensor]:
-    """Example inputs by name, from the arrays of an .npz file, none of which may need to be unpickled.
-
-    Raises:
-        GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
-    """
-    return {name: torch.from_numpy(array.copy()) for name, array in load_arrays(path).items()}
 
 
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
@@ -74,10 +63,10 @@ def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
             yield leaf
 
 
-def fresh_size(size: int, taken: Collection[int]) -> int:
+def fresh_size(size: int, others: Collection[int]) -> int:
     """The nearest prime not taken, at most ``size`` where there is one (a sequence may not get too long)."""
-    below = (n for n in range(size, 1, -1) if _is_prime(n) and n not in taken)
-    above = (n for n in range(max(size, 2), 10 * size + 1000) if _is_prime(n) and n not in taken)
+    below = (n for n in range(size, 1, -1) if _is_prime(n) and n not in others)
+    above = (n for n in range(max(size, 2), 10 * size + 1000) if _is_prime(n) and n not in others)
     return next(below, None) or next(above, size)
 
 

@@ -80,17 +80,17 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 class _Search:
     """Attempts at an export, the most general first."""
 
-    def __init__(self, modules: Mapping[str, torch.nn.Module], given: Inputs) -> None:
+    def __init__(self, modules: Mapping[str, torch.nn.Module], inputs: Inputs) -> None:
         self.modules = modules
-        self.given = given
-        self.taken = {size for module in modules.values() for t in _tensors(module) for size in t.shape}
+        self.example = inputs
+        self.weight_sizes = {size for module in modules.values() for t in _tensors(module) for size in t.shape}
         self.blamed: set[int] = set()
         self.reason = ""
         self.refused: tuple[str, Exception] | None = None
 
     def run(self, *, dynamic: bool, strict: bool) -> list[Exported] | None:
         """What the first attempt that succeeds gives."""
-        for inputs, varying in self.attempts() if dynamic else [(self.given, None), (self.given, False)]:
+        for inputs, varying in self.attempts() if dynamic else [(self.example, None), (self.example, False)]:
             try:
                 programs = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
             except Exception as error:  # torch.export raises whatever the model's own code raises
@@ -103,33 +103,33 @@ class _Search:
     def attempts(self) -> Iterator[tuple[Inputs, bool | None]]:
         """Inputs, and whether their sizes may vary; None leaves it to torch.export, which takes them for fixed symbols.
 
-        A size that the last attempt stumbled over is kept from then on.
+        A size that the last attempt stumbled over is constant from then on.
         """
-        kept: set[int] = set()
+        constant: set[int] = set()
         while True:
             self.blamed = set()
-            yield with_fresh_sizes(self.given, self.taken, kept), True
-            if self.blamed <= kept:
+            yield with_fresh_sizes(self.example, self.weight_sizes, constant), True
+            if self.blamed <= constant:
                 break
-            kept |= self.blamed
-        yield self.given, True
-        yield self.given, None
-        yield self.given, False
+            constant |= self.blamed
+        yield self.example, True
+        yield self.example, None
+        yield self.example, False
 
     def export(self, name: str, inputs: Inputs, *, varying: bool | None, strict: bool) -> Exported:
         module, (args, kwargs) = self.modules[name], inputs
         shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
         try:
-            with quiet(), nullcontext() if strict else _graph_alone(), untouched(module), decisions() as asked:
+            with quiet(), nullcontext() if strict else _graph_alone(), untouched(module), decisions() as questions:
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             self.refused = self.refused or (name, error)
             raise
-        return Exported(program, guards_of(program, asked))
+        return Exported(program, guards_of(program, questions))
 
     def holds(self, exported: Exported) -> bool:
         """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""
-        leaves = input_leaves(exported.program, *self.given)
+        leaves = input_leaves(exported.program, *self.example)
         violations = list(exported.guards.violations(leaves))
         for violation in violations:
             self.reason = self.reason or violation.cause

@@ -112,16 +112,16 @@ def _name_ports(model: onnx_ir.Model, inputs: Sequence[str], outputs: Sequence[s
     An output that is an input, an initializer or another output as well becomes a copy of it.
     """
     graph = model.graph
-    fixed = {*graph.inputs, *graph.initializers.values()}
+    outside = {*graph.inputs, *graph.initializers.values()}
     for i, value in enumerate(graph.outputs):
-        if value in fixed:
+        if value in outside:
             node = onnx_ir.node("Identity", [value])
             node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
             graph.append(node)
             graph.outputs[i] = value = node.outputs[0]
-        fixed.add(value)
-    taken = set(graph.initializers)
-    names = [fresh(name, taken) for name in (*inputs, *outputs)]
+        outside.add(value)
+    others = set(graph.initializers)
+    names = [fresh(name, others) for name in (*inputs, *outputs)]
     values = [*graph.inputs, *graph.outputs]
     for value in _values(model):
         if value.name in names and value not in values and value.name not in graph.initializers:

@@ -225,27 +225,27 @@ def decisions() -> Iterator[list[Decision]]:
         torch.SymBool.__bool__ = original  # type: ignore[method-assign]
 
 
-def guards_of(program: ExportedProgram, asked: Sequence[Decision] = ()) -> Guards:
+def guards_of(program: ExportedProgram, questions: Sequence[Decision] = ()) -> Guards:
     """What inputs a program holds for.
 
     Args:
         program: as torch.export made it, its guards still with it.
-        asked: what the code asked meanwhile.
+        questions: what the code asked meanwhile.
     """
-    return _SizeReader(program).guards(asked)
+    return _SizeReader(program).guards(questions)
 
 
 class _SizeReader:
     def __init__(self, program: ExportedProgram) -> None:
         specs = program.graph_signature.input_specs
-        fed = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
+        names = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
         self.program = program
-        self.inputs = [node for node in program.graph.find_nodes(op="placeholder") if node.name in fed]
+        self.inputs = [node for node in program.graph.find_nodes(op="placeholder") if node.name in names]
         self.env = _shape_env(node.meta.get("val") for node in self.inputs)
         self.sizes: dict[sympy.Basic, sympy.Basic] = {}
         self.printer = PythonPrinter()
 
-    def guards(self, asked: Sequence[Decision]) -> Guards:
+    def guards(self, questions: Sequence[Decision]) -> Guards:
         examples = [node.meta.get("val") for node in self.inputs]
         tensors = [isinstance(example, torch.Tensor) for example in examples]
         derived = list(self.bind(examples))
@@ -256,7 +256,7 @@ class _SizeReader:
             shapes=tuple(_fixed(e) if tensor else None for e, tensor in zip(examples, tensors, strict=True)),
             values={i: e for i, (e, tensor) in enumerate(zip(examples, tensors, strict=True)) if not tensor},
             conditions=tuple(Condition(text) for text in conditions if text),
-            doubts=tuple(self.doubts(examples, asked)),
+            doubts=tuple(self.doubts(examples, questions)),
         )
 
     def bind(self, examples: Sequence[Any]) -> Iterator[sympy.Basic]:
@@ -326,13 +326,13 @@ class _SizeReader:
         written = {size for size in expression.free_symbols if str(size).endswith("]")}
         return str(self.printer.doprint(expression)) if written == expression.free_symbols else ""
 
-    def doubts(self, examples: Sequence[Any], asked: Sequence[Decision]) -> Iterator[Doubt]:
+    def doubts(self, examples: Sequence[Any], questions: Sequence[Decision]) -> Iterator[Doubt]:
         for position, axis, expression, size in self.free(examples):
             if not expression.is_Symbol or self.sizes[expression] != size:
                 continue
             lower = self.program.range_constraints[expression].lower
             for number in range(_ASSUMED) if lower <= _ASSUMED else ():
-                decision = next((d for d in asked if self.flips(d, expression, number)), None)
+                decision = next((d for d in questions if self.flips(d, expression, number)), None)
                 if decision is not None:
                     asks = f"{self.text(decision.question) or decision.question} in {decision.where}"
                     yield Doubt(position, axis, number, Condition(f"{size} != {number}", asks))

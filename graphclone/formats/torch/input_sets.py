@@ -72,8 +72,8 @@ def call_with(graph: Graph, example: Example, tensors: Iterable[torch.Tensor]) -
     new, program = iter(tensors), graph.origin_as(Exported).program
     leaves = input_leaves(program, example.args, example.kwargs)
     leaves = [next(new) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-    positional, named = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
-    return tuple(positional), dict(named)
+    positional, keywords = pytree.tree_unflatten(leaves, program.call_spec.in_spec)
+    return tuple(positional), dict(keywords)
 
 
 def clone_examples(state: State, example: Example) -> Inputs:
@@ -92,11 +92,11 @@ def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed:
         seed: of the values.
     """
     groups = list(dict.fromkeys(size for axes in _dynamic(graph, examples) for size in axes.values()))
-    seen: set[tuple[int, ...]] = set()
+    known_sizes: set[tuple[int, ...]] = set()
     for least in (1, 2, None):
         sizes = {size: _new_size(size, index, order, least) for order, size in enumerate(groups)}
-        if tuple(sizes.values()) not in seen:
-            seen.add(tuple(sizes.values()))
+        if tuple(sizes.values()) not in known_sizes:
+            known_sizes.add(tuple(sizes.values()))
             yield _drawn(graph, examples, sizes, seed)
 
 

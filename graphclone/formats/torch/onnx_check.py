@@ -18,13 +18,12 @@ from graphclone.formats.torch.samples import Sample, compare
 from graphclone.formats.torch.writer import to_module
 from graphclone.graph.ir import Graph, Value, values_in
 from graphclone.pipeline.state import State
+from graphclone.runtime.arrays import Array
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import widened_inputs
-from graphclone.runtime.sessions import Array, NoProviderError, Provider, Session
-from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
+from graphclone.runtime.sessions import NoProviderError, Provider, Session
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, judge, noise_floor
 from graphclone.verification.distance import Deviation
-
-NAME = "ONNX Runtime"
 
 _EXPORT_SLACK = 64.0
 """How much farther than torch an exported source may be from float64 before its export is taken to be wrong."""
@@ -56,7 +55,7 @@ def check_onnx(
     """
     if samples[0].draws:
         reason = "the model draws random numbers, and ONNX Runtime draws others"
-        return Check(NAME, None, f"not checked: {reason}", {"reason": reason})
+        return Check(ONNX_RUNTIME, None, f"not checked: {reason}", {"reason": reason})
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         try:
             source = _source_session(state, example, Path(folder) / "source.onnx", provider)
@@ -66,7 +65,7 @@ def check_onnx(
         except NoProviderError:
             raise
         except GraphcloneError as error:
-            return Check(NAME, None, f"not checked: {error}", {"reason": str(error)})
+            return Check(ONNX_RUNTIME, None, f"not checked: {error}", {"reason": str(error)})
 
 
 def _source_session(state: State, example: Example, path: Path, provider: Provider) -> Session:
@@ -98,7 +97,7 @@ class _Runs:
             if own is None:
                 continue
             if (wrong := self.misexported(sample, own)) is not None:
-                return Check(NAME, None, wrong, {"reason": wrong, "provider": self.wide.provider}, open=True)
+                return Check(ONNX_RUNTIME, None, wrong, {"reason": wrong, "provider": self.wide.provider}, open=True)
             try:
                 wide = self.run(self.wide, self.state.graph, widened_inputs(self.state, sample.inputs.tensors))
             except GraphcloneError as error:
@@ -106,13 +105,13 @@ class _Runs:
             measured.append(compare(self.state, sample, own, wide))
         if not measured:
             reason = f"the exported source cannot be run: {self.skipped[0]}"
-            return Check(NAME, None, f"not checked: {reason}", {"reason": reason})
-        check = judge(NAME, measured, provider=self.wide.provider, skipped=self.skipped)
+            return Check(ONNX_RUNTIME, None, f"not checked: {reason}", {"reason": reason})
+        check = judge(ONNX_RUNTIME, measured, provider=self.wide.provider, skipped=self.skipped)
         skipped = f"; skipped: {'; '.join(self.skipped)}" if self.skipped else ""
         return replace(check, summary=f"{self.wide.provider}: {check.summary}{skipped}")
 
     def failed(self, first: Deviation) -> Check:
-        return Check(NAME, False, str(first), {"provider": self.wide.provider}, first=first)
+        return Check(ONNX_RUNTIME, False, str(first), {"provider": self.wide.provider}, first=first)
 
     def own(self, sample: Sample) -> list[torch.Tensor] | None:
         """What the source returns; None where its export refuses inputs that the source takes."""

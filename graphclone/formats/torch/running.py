@@ -51,9 +51,9 @@ def run_module(
     with untouched(module), torch.no_grad(), _plain_attention():
         try:
             for _ in range(calls):
-                positional, named = call_with(graph, example, [tensor.clone() for tensor in tensors])
+                positional, keywords = call_with(graph, example, [tensor.clone() for tensor in tensors])
                 torch.manual_seed(SEED)
-                leaves = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **named))]
+                leaves = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **keywords))]
         except Exception as error:  # whatever the module raises
             raise RunError(f"{graph.name} cannot be run: {type(error).__name__}: {first_line(error)}") from error
     return list(_returned(graph, leaves))

@@ -79,10 +79,10 @@ def _differs_later(source: Graph, example: Example, sample: Sample) -> str | Non
     module = run_module(example.model, source, example, sample.inputs.tensors, calls=2)
     if all(map(torch.equal, module, sample.module or ())):
         return None
-    kept = {i.value: i.read().detach().clone() for i in source.initializers}
+    tensors = {i.value: i.read().detach().clone() for i in source.initializers}
     for _ in range(2):
         torch.manual_seed(SEED)
-        trace = outputs(source, kept, sample.inputs.copies())
+        trace = outputs(source, tensors, sample.inputs.copies())
     again = replace(sample, own=trace, module=module)
     same = all(floor.ok is not False for floor in _distances(source, again))
     return None if same else f"called again, the model computes {_ELSE}"

@@ -33,7 +33,7 @@ from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outp
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
-from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor, reference
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, judge, noise_floor, reference
 from graphclone.verification.distance import Deviation
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, comparable, run_lockstep
@@ -89,7 +89,7 @@ class _ModuleVerification:
         if (wide := self.example.into) is not None:
             steps.append(Step(INTO, lambda: check_into(self.state, wide, self.example, self.samples)))
         if self.options.onnx:
-            steps.append(Step("ONNX Runtime", self.onnx))
+            steps.append(Step(ONNX_RUNTIME, self.onnx))
         return tuple(steps)
 
     @cached_property
@@ -184,6 +184,6 @@ def _floors(
             match = by_name.get(value.name)
             if match is not None and comparable(state, match, a):
                 exact_value = reference(truth, a)
-                wide = (maps.compared(match, a, tensor) for tensor in (maps.rescaled(match, exact_value), b))
-                floor = noise_floor(value.name, (exact_value, a), tuple(wide))
+                expected, actual = (maps.compared(match, a, wide) for wide in (maps.rescaled(match, exact_value), b))
+                floor = noise_floor(value.name, (exact_value, a), (expected, actual))
                 yield floor, Deviation.at(node, value.name, floor.clone, str(floor))

@@ -21,10 +21,10 @@ def weightless(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> t
     swap: dict[int, torch.Tensor] = {}
     with mode or FakeTensorMode():
         for owner in duplicate.modules():
-            for held in (owner._parameters, owner._buffers):
-                for name, tensor in held.items():
+            for table in (owner._parameters, owner._buffers):
+                for name, tensor in table.items():
                     if tensor is not None and tensor.is_meta:
-                        held[name] = swap.setdefault(id(tensor), _fake(tensor))  # type: ignore[assignment]
+                        table[name] = swap.setdefault(id(tensor), _fake(tensor))  # type: ignore[assignment]
     return duplicate
 
 
@@ -33,8 +33,8 @@ def _fill_tables(module: Any) -> None:
 
     They are part of what it computes (rotary frequencies, say), and on the meta device they hold nothing.
     """
-    named = getattr(module, "named_non_persistent_buffers", None)
-    empty = [(name, table) for name, table in named() if table.is_meta] if named else []
+    listing = getattr(module, "named_non_persistent_buffers", None)
+    empty = [(name, table) for name, table in listing() if table.is_meta] if listing else []
     if not empty:
         return
     for tensor in (*module.parameters(), *module.buffers()):

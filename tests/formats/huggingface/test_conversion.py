@@ -17,7 +17,7 @@ from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
 from graphclone.runtime.shards import Bundle
-from tests.support.checkpoints import contents, planned, saved
+from tests.support.checkpoints import contents, entries, planned, saved
 
 _TEXT = {
     "vocab_size": 61,
@@ -110,7 +110,7 @@ def test_experts_are_stacked_by_number(tmp_path: Path) -> None:
 
 def test_several_files_and_threads_give_the_same_tensors(tmp_path: Path) -> None:
     plan = planned(saved("mixtral", tmp_path / "source"), kind="noisy-diagonal")
-    assert any(isinstance(entry, Bundle) for entry in plan.entries)
+    assert any(isinstance(entry, Bundle) for entry in entries(plan))
     for size, name in ((10_000_000, "one"), (20_000, "many")):
         clone_checkpoint(
             tmp_path / "source", tmp_path / name, strategy="noisy-diagonal", max_shard_size=size, verify=False

@@ -23,7 +23,7 @@ from graphclone.formats.huggingface.plan import Plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.writer import clone_checkpoint, write_checkpoint
 from graphclone.runtime import shards
-from tests.support.checkpoints import contents, planned, saved
+from tests.support.checkpoints import contents, copied, planned, saved
 
 SHARD = 40_000
 """Bytes, so that there are several files."""
@@ -38,21 +38,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(source: Path) -> Plan:
-    return planned(source, 2, "noisy-symmetric")
+    return planned(source, 2, "noisy-symmetric", max_shard_size=SHARD)
 
 
 @pytest.fixture
 def copy(source: Path, tmp_path: Path) -> Path:
     """A source to be damaged."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for name, data in contents(source).items():
-        (folder / name).write_bytes(data)
-    return folder
+    return copied(source, tmp_path / "source")
 
 
 def write(plan: Plan, out: Path, **options: Any) -> None:
-    write_checkpoint(plan, out, max_shard_size=SHARD, verify=False, **options)
+    write_checkpoint(plan, out, verify=False, **options)
 
 
 # Killed
@@ -123,7 +119,7 @@ def test_without_resume_a_run_begins_anew(plan: Plan, tmp_path: Path) -> None:
 def test_what_another_command_began_is_not_resumed(plan: Plan, source: Path, tmp_path: Path) -> None:
     assert killed(plan, tmp_path / "out", 40)
     with pytest.raises(GraphcloneError, match=r"another command, or from a source that has changed; leave out resume="):
-        write(planned(source, 3), tmp_path / "out", resume=True)
+        write(planned(source, 3, max_shard_size=SHARD), tmp_path / "out", resume=True)
     assert (tmp_path / "out.partial").exists()
 
 
@@ -188,17 +184,20 @@ def test_a_clone_that_fails_verification_is_removed(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_an_existing_checkpoint_is_replaced_only_when_asked_and_nothing_else_ever(plan: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("force", "message"),
+    [(False, "exists already; force=True"), (True, "is no checkpoint, which is never overwritten")],
+)
+def test_what_is_no_checkpoint_is_never_replaced(force: bool, message: str, plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    for force, message in (
-        (False, "exists already; force=True"),
-        (True, "is no checkpoint, which is never overwritten"),
-    ):
-        with pytest.raises(GraphcloneError, match=message):
-            write(plan, out, force=force)
+    with pytest.raises(GraphcloneError, match=message):
+        write(plan, out, force=force)
     assert contents(out) == {"thesis.txt": b"mine"}
+
+
+def test_the_source_is_never_replaced(plan: Plan) -> None:
     with pytest.raises(GraphcloneError, match="is where the source is"):
         write(plan, plan.checkpoint.folder, force=True)
 

@@ -19,7 +19,6 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
-from graphclone.formats.torch.example_inputs import read_inputs
 from graphclone.models.randomise import randomise
 from tests.support.checkpoints import loaded
 
@@ -172,18 +171,6 @@ def test_other_orders_of_values_keep_sizes_and_places(tmp_path: Path) -> None:
         assert not torch.equal(feed["pixel_values"], example["pixel_values"])
 
 
-def test_inputs_from_a_file(tmp_path: Path) -> None:
-    np.savez(tmp_path / "inputs.npz", input_ids=np.arange(14).reshape(2, 7))
-    assert torch.equal(read_inputs(tmp_path / "inputs.npz")["input_ids"], torch.arange(14).view(2, 7))
-    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
-    (tmp_path / "text.npz").write_text("no arrays")
-    for name in ("objects.npz", "text.npz"):
-        with pytest.raises(GraphcloneError, match=rf"{name}: no .npz file of arrays: .*numpy.savez"):
-            read_inputs(tmp_path / name)
-    with pytest.raises(GraphcloneError, match="no such file"):
-        read_inputs(tmp_path / "missing.npz")
-
-
 def forecast(folder: Path) -> Path:
     """A model of numbers, whose main input no name says enough of."""
     sizes = {"context_length": 32, "patch_length": 8, "prediction_length": 8, "d_model": 24, "num_input_channels": 3}
@@ -198,28 +185,29 @@ def report(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
-def test_inputs_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("said", [["--inputs", "inputs.npz"], ["--input", "past_values=2x32x3"]], ids=["file", "size"])
+def test_inputs_on_the_command_line(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     source, out = str(forecast(tmp_path / "source")), str(tmp_path / "out")
     assert main(["inspect", source]) == 2
     assert "it is not known what to feed as past_values; --input NAME=SHAPE" in capfd.readouterr().err
     values = np.random.default_rng(0).standard_normal((2, 32, 3))  # float64, which the model does not take
-    np.savez(tmp_path / "inputs.npz", past_values=values)
-    arrays = str(tmp_path / "inputs.npz")
-    for given in (["--inputs", arrays], ["--input", "past_values=2x32x3"]):
-        assert main(["inspect", source, *given, "--json"]) == 0
-        assert {"size": 40, "default": True}.items() <= _widest(report(capfd)).items()
-        assert main(["clone", source, "-o", out, *given, "--force", "--json"]) == 0
-        verification = report(capfd)["verification"]
-        assert verification["ok"] and all(text.endswith("x32x3") for text in verification["inputs"])
-        assert main(["verify", source, out, *given]) == 0
-        capfd.readouterr()
+    np.savez("inputs.npz", past_values=values)
+    assert main(["inspect", source, *said, "--json"]) == 0
+    assert {"size": 40, "default": True}.items() <= _widest(report(capfd)).items()
+    assert main(["clone", source, "-o", out, *said, "--json"]) == 0
+    verification = report(capfd)["verification"]
+    assert verification["ok"] and all(text.endswith("x32x3") for text in verification["inputs"])
+    assert main(["verify", source, out, *said]) == 0
     (small, _), (wide, problems) = loaded(Path(source)), loaded(Path(out))
     assert not problems and wide.config.d_model == 48
     with torch.no_grad():
         fed = torch.from_numpy(values)
         found, wanted = (model.double().eval()(past_values=fed).prediction_outputs for model in (wide, small))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-    assert "--input past_values=2x32x3" in (Path(out) / "README.md").read_text()
+    assert " ".join(said) in (Path(out) / "README.md").read_text()
 
 
 def _widest(inspection: dict[str, Any]) -> dict[str, Any]:
@@ -266,11 +254,6 @@ def test_inputs_that_a_checkpoint_does_not_take(tmp_path: Path, inputs: dict[str
     source = saved(gridded, tmp_path / "source")
     with pytest.raises(GraphcloneError, match=message):
         _ = open_checkpoint(source, inputs=inputs).example_inputs
-
-
-def test_a_single_number_stays_one(tmp_path: Path) -> None:
-    np.savez(tmp_path / "inputs.npz", x=np.array(3))
-    assert read_inputs(tmp_path / "inputs.npz")["x"].shape == ()
 
 
 # masked_scatter

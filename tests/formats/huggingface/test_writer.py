@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from graphclone.algebra.strategies import strategy
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan, plan
-from graphclone.formats.huggingface.verifier import run_source, verify_checkpoints
+from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint
+from graphclone.formats.huggingface.verifier import SourceRuns, run_source, verify_checkpoints
 from graphclone.formats.huggingface.weights import open_weights
 from graphclone.formats.huggingface.writer import clone_checkpoint, write_checkpoint
 from graphclone.models.randomise import randomise
 from graphclone.pipeline.state import Request
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.shards import sharded
-from tests.support.checkpoints import MODELS, contents, loaded, outputs, planned, saved
+from tests.support.checkpoints import MODELS, contents, entries, loaded, outputs, planned, saved
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
 WIDEN_IO = {"bert-headless": ("last_hidden_state", "pooler_output")}
@@ -37,34 +38,54 @@ UNTIED = {"olmo-mini"}
 """Models whose final norm has no weight, so that nothing absorbs the factor of a tied embedding."""
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_stock_class_loads_the_clone_and_computes_the_same(name: str, tmp_path: Path) -> None:
-    """By all strategies: no key amiss, outputs within the noise floor, and the same again after a round trip."""
-    made = planned(saved(name, tmp_path / "source"), widen_io=WIDEN_IO.get(name, ()))
-    assert ("tie_word_embeddings" in made.changes) is (name in UNTIED)
-    runs = run_source(made.checkpoint)
-    for factor, kind in [*product((2,), STRATEGIES), *product((3,), STRATEGIES[:1] if name in TRIPLED else ())]:
-        made = planned_again(made, factor, kind, name)
-        out = tmp_path / f"{kind}-{factor}"
-        write_checkpoint(made, out, verify=False)
-        report = verify_checkpoints(made, out, runs)
-        assert report.ok, f"{factor}x {kind}: {report}"
-    round_trip(made, out, tmp_path / "again")
+@dataclass(frozen=True)
+class Model:
+    """A model as a checkpoint, whose traces are kept, and what it computes."""
+
+    name: str
+    checkpoint: Checkpoint
+    runs: SourceRuns
+
+    def planned(self, factor: int, kind: str) -> Plan:
+        return plan(self.checkpoint, Request(factor, WIDEN_IO.get(self.name, ()), strategy(kind), 1))
 
 
-def planned_again(made: Plan, factor: int, kind: str, name: str) -> Plan:
-    """Another plan for the same checkpoint, whose traces are kept."""
-    return plan(made.checkpoint, Request(factor, WIDEN_IO.get(name, ()), strategy(kind), 1))
+@pytest.fixture(scope="module")
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    checkpoint = open_checkpoint(saved(request.param, tmp_path_factory.mktemp(request.param) / "source"))
+    return Model(request.param, checkpoint, run_source(checkpoint))
 
 
-def round_trip(made: Plan, out: Path, again: Path) -> None:
-    """Saved and loaded by the class itself, the clone is the same to the bit."""
+def assert_the_stock_class_computes_the_same(model: Model, clone_plan: Plan, out: Path) -> None:
+    write_checkpoint(clone_plan, out, verify=False)
+    report = verify_checkpoints(clone_plan, out, model.runs)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+@pytest.mark.parametrize("model", MODELS, indirect=True)
+def test_the_stock_class_loads_the_clone_and_computes_the_same(model: Model, kind: str, tmp_path: Path) -> None:
+    """No key is amiss, and outputs are within the noise floor."""
+    clone_plan = model.planned(2, kind)
+    assert ("tie_word_embeddings" in clone_plan.changes) is (model.name in UNTIED)
+    assert_the_stock_class_computes_the_same(model, clone_plan, tmp_path / "out")
+
+
+@pytest.mark.parametrize("model", sorted(TRIPLED), indirect=True)
+def test_the_stock_class_loads_a_clone_three_times_as_wide(model: Model, tmp_path: Path) -> None:
+    assert_the_stock_class_computes_the_same(model, model.planned(3, "symmetric"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("model", MODELS, indirect=True)
+def test_a_clone_that_its_class_saves_again_is_the_same_to_the_bit(model: Model, tmp_path: Path) -> None:
+    out, again = tmp_path / "out", tmp_path / "again"
+    write_checkpoint(model.planned(2, "noisy-diagonal"), out, verify=False)
     first, problems = loaded(out)
     assert not problems and not first.training
     first.save_pretrained(again)
     second, problems = loaded(again)
     assert not problems
-    inputs = made.checkpoint.example_inputs
+    inputs = model.checkpoint.example_inputs
     ours, theirs = outputs(first, inputs), outputs(second, inputs)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -83,20 +104,20 @@ def test_the_dtype_is_kept(name: str, dtype: torch.dtype, tmp_path: Path) -> Non
 def test_every_tensor_is_what_the_kernel_makes(kind: str, tmp_path: Path) -> None:
     """Written in blocks of rows or in one piece, in one file or in many."""
     source = saved("gpt2", tmp_path / "source")
-    made = planned(source, 2, kind)
-    write_checkpoint(made, tmp_path / kind, max_shard_size=40_000, verify=False)
+    made = planned(source, 2, kind, max_shard_size=40_000)
+    write_checkpoint(made, tmp_path / kind, verify=False)
     found = open_weights(tmp_path / kind)
     assert len({tensor.file for tensor in found.values()}) > 3  # type: ignore[union-attr]
-    for entry in made.entries:
+    for entry in entries(made):
         assert torch.equal(found[entry.name].read(), widen(entry.source.read(), entry.recipe)), entry.name
 
 
 @pytest.mark.parametrize("size", [30_000, 60_000, 100_000, 1_000_000])
 def test_files_are_within_the_limit_and_not_many_more_than_it_takes(size: int, tmp_path: Path) -> None:
-    entries = planned(saved("gpt2", tmp_path / "source")).entries
-    files = [sum(entry.nbytes for entry in shard.entries) for shard in sharded(entries, size)]
-    largest = max(entry.nbytes for entry in entries)
-    assert [entry for shard in sharded(entries, size) for entry in shard.entries] == entries
+    tensors = entries(planned(saved("gpt2", tmp_path / "source")))
+    files = [sum(entry.nbytes for entry in shard.entries) for shard in sharded(tensors, size)]
+    largest = max(entry.nbytes for entry in tensors)
+    assert [entry for shard in sharded(tensors, size) for entry in shard.entries] == tensors
     assert max(files) <= max(size, largest)
     assert len(files) <= 1 + 2 * sum(files) // size
 

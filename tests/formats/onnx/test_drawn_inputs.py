@@ -13,10 +13,10 @@ import pytest
 from graphclone.api import clone, trace
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
+from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
 from graphclone.formats.onnx.reader import Origin
 from graphclone.runtime.sessions import Session
-from tests.support.onnx_graphs import Weights, graph_of, parse
+from tests.support.onnx_graphs import Weights, graph_of, parse, save
 
 CONVOLVED = """
     convolved (float[n, 3, h, w] x) => (float[n, 2, i, j] y) {
@@ -122,12 +122,13 @@ LOOKED_UP_WEIGHTS: Weights = {
 
 
 def written(path: Path, text: str, weights: Weights, opset: int = 17) -> Path:
-    onnx.save(parse(text, weights, opset=opset), path)
-    return path
+    return save(parse(text, weights, opset=opset), path)
 
 
-def drawn(path: Path, given: Given | None = None, known: Mapping[str, tuple[int, ...]] | None = None) -> list[Feeds]:
-    return list(DrawnInputs(Session(path, "cpu"), known_sizes=known, given=given).draw(3, 0))
+def drawn(
+    path: Path, given: UserInputs | None = None, known: Mapping[str, tuple[int, ...]] | None = None
+) -> list[Feeds]:
+    return list(DrawnInputs(Session(path, "cpu"), known_sizes=known, user_inputs=given).draw(3, 0))
 
 
 @pytest.mark.parametrize("opset", [12, 18])
@@ -297,7 +298,7 @@ def test_sizes_that_are_said_are_the_only_ones(tmp_path: Path) -> None:
         ({"x": np.zeros((2, 3, 48, 80), np.int64)}, "x is of float32 in the model, not int64"),
     ],
 )
-def test_what_fits_no_input_is_refused(given: Given, message: str, tmp_path: Path) -> None:
+def test_what_fits_no_input_is_refused(given: UserInputs, message: str, tmp_path: Path) -> None:
     path = written(tmp_path / "a.onnx", CONVOLVED, CONVOLVED_WEIGHTS)
     with pytest.raises(GraphcloneError, match=re.escape(message)):
         drawn(path, given)

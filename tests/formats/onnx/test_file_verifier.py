@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.formats.onnx.file_verifier import verify_files
+from graphclone.runtime.arrays import Array
 from graphclone.verification.checks import Report
-
-Array = npt.NDArray[Any]
 
 _RANDOM = np.random.default_rng(0)
 _UP, _DOWN = _RANDOM.standard_normal((6, 10)), _RANDOM.standard_normal((10, 5))

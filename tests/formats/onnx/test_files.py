@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from graphclone.api import clone
 from graphclone.errors import GraphcloneError
@@ -35,7 +35,9 @@ from tests.support.hostile_onnx import (
     unsorted,
     weight,
 )
-from tests.support.onnx_graphs import parse
+from tests.support.onnx_graphs import parse, save
+
+SMALL = small().SerializeToString()
 
 _recorded: list[Path] | None = None
 
@@ -55,11 +57,6 @@ def opened() -> Iterator[list[Path]]:
     _recorded = []
     yield _recorded
     _recorded = None
-
-
-def _written(model: ModelProto, path: Path) -> Path:
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def _refusal(path: Path) -> str:
@@ -123,12 +120,11 @@ def test_a_file_larger_than_protobuf_reads_is_not_read(tmp_path: Path, opened: l
     assert not opened
 
 
-def test_a_file_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
-    data = small().SerializeToString()
+@pytest.mark.parametrize("end", range(len(SMALL)))
+def test_a_file_is_refused_wherever_it_is_cut(end: int, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    for end in range(len(data)):
-        path.write_bytes(data[:end])
-        _refusal(path)
+    path.write_bytes(SMALL[:end])
+    _refusal(path)
 
 
 def test_damaged_bytes_are_refused_or_harmless(tmp_path: Path) -> None:
@@ -159,7 +155,7 @@ def test_damaged_bytes_are_refused_or_harmless(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
 def test_broken_models_are_refused(tmp_path: Path, opened: list[Path], change: Change, message: str) -> None:
-    path = _written(changed(change), tmp_path / "m.onnx")
+    path = save(changed(change), tmp_path / "m.onnx")
     del opened[:]
     assert message in _refusal(path)
     assert opened == [path]
@@ -183,8 +179,8 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path, name: bytes, message
 
 @pytest.mark.parametrize("depth", [60, 1000])
 def test_nesting_ends_where_protobuf_does(depth: int, tmp_path: Path) -> None:
-    assert load(_written(changed(nested(30)), tmp_path / "m.onnx"))
-    message = _refusal(_written(changed(nested(depth)), tmp_path / "deep.onnx"))
+    assert load(save(changed(nested(30)), tmp_path / "m.onnx"))
+    message = _refusal(save(changed(nested(depth)), tmp_path / "deep.onnx"))
     assert message.startswith("its graphs nest deeper than protobuf reads; ")
 
 
@@ -195,7 +191,7 @@ def _with_external(folder: Path, **entries: object) -> Path:
     """The small model in a folder, its weight w in another file, which is written elsewhere."""
     model = small()
     external(model.graph.initializer[0], **entries)
-    return _written(model, folder / "m.onnx")
+    return save(model, folder / "m.onnx")
 
 
 @pytest.fixture
@@ -266,27 +262,24 @@ def test_external_data_that_is_not_there_is_refused(
 def test_external_data_of_huge_or_odd_tensors_is_refused(folder: Path) -> None:
     model = changed(weight(dims=[10**12]))
     external(model.graph.initializer[0], location="w.bin")
-    assert "its external data ends at byte 4000000000000 of a file of 56" in _refusal(
-        _written(model, folder / "a.onnx")
-    )
+    assert "its external data ends at byte 4000000000000 of a file of 56" in _refusal(save(model, folder / "a.onnx"))
     model.graph.initializer[0].data_type = TensorProto.STRING
-    assert "holds strings, which cannot lie in another file" in _refusal(_written(model, folder / "b.onnx"))
+    assert "holds strings, which cannot lie in another file" in _refusal(save(model, folder / "b.onnx"))
 
 
-def test_external_data_of_attributes_and_branches_is_checked(folder: Path, opened: list[Path]) -> None:
+@pytest.mark.parametrize("where", ["'value' of node 'k' ('Constant')", "initializer 'inner'"])
+def test_external_data_of_attributes_and_branches_is_checked(where: str, folder: Path, opened: list[Path]) -> None:
     tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3, 4])
     external(tensor, location="../secret")
     constant = helper.make_node("Constant", [], ["t"], name="k", value=tensor)
     inner = branches([constant])
     inner.attribute[0].g.initializer.append(tensor)
     inner.attribute[0].g.initializer[0].name = "inner"
-    for name, added in (("'value' of node 'k' ('Constant')", constant), ("initializer 'inner'", inner)):
-        path = _written(
-            changed(condition, lambda model, added=added: model.graph.node.append(added)), folder / "m.onnx"
-        )
-        del opened[:]
-        assert f"{name}: external data '../secret' must be" in _refusal(path)
-        assert opened == [path]
+    node = inner if "inner" in where else constant
+    path = save(changed(condition, lambda model: model.graph.node.append(node)), folder / "m.onnx")
+    del opened[:]
+    assert f"{where}: external data '../secret' must be" in _refusal(path)
+    assert opened == [path]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +348,7 @@ def test_gigabytes_of_external_data_cost_no_memory(tmp_path: Path) -> None:
     rows = 2**29
     model = changed(weight(dims=[rows, 4], data_type=TensorProto.UINT8))
     external(model.graph.initializer[0], location="w.bin")
-    path = _written(model, tmp_path / "m.onnx")
+    path = save(model, tmp_path / "m.onnx")
     with (tmp_path / "w.bin").open("wb") as file:
         file.truncate(rows * 4 - 1)
         file.seek(rows * 4 - 1)
@@ -373,7 +366,7 @@ def test_external_data_of_no_elements_may_lie_in_an_empty_file(tmp_path: Path) -
     model = changed(weight(dims=[0, 4]))
     external(model.graph.initializer[0], location="w.bin", length=0)
     (tmp_path / "w.bin").touch()
-    tensor = load(_written(model, tmp_path / "m.onnx")).graph.initializers["w"].const_value
+    tensor = load(save(model, tmp_path / "m.onnx")).graph.initializers["w"].const_value
     assert tensor is not None
     assert tensor.numpy().shape == (0, 4)
     assert tensor.tobytes() == b""
@@ -384,7 +377,7 @@ def test_external_data_of_no_elements_may_lie_in_an_empty_file(tmp_path: Path) -
 
 @pytest.mark.parametrize("change", UNUSUAL)
 def test_unusual_models_load(tmp_path: Path, change: Change) -> None:
-    model = load(_written(changed(change), tmp_path / "m.onnx"))
+    model = load(save(changed(change), tmp_path / "m.onnx"))
     assert onnx_ir.to_proto(model).graph.node[0].name == "mm"
 
 
@@ -392,7 +385,7 @@ def test_a_function_may_refer_to_its_attributes(tmp_path: Path) -> None:
     made = function("f", attributes=["slope"])
     reference = onnx.AttributeProto(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
     made.node.add(op_type="LeakyRelu", input=["a"], output=["z"]).attribute.append(reference)
-    assert load(_written(changed(functions(made)), tmp_path / "m.onnx")).functions
+    assert load(save(changed(functions(made)), tmp_path / "m.onnx")).functions
 
 
 def test_a_model_without_operators_of_onnx_needs_no_version_of_them(tmp_path: Path) -> None:
@@ -400,13 +393,13 @@ def test_a_model_without_operators_of_onnx_needs_no_version_of_them(tmp_path: Pa
     for each in model.graph.node:
         each.domain = "own"
     model.opset_import[0].domain = "own"
-    assert load(_written(model, tmp_path / "m.onnx")).opset_imports == {"own": 17}
+    assert load(save(model, tmp_path / "m.onnx")).opset_imports == {"own": 17}
 
 
 def test_the_domain_has_one_name(tmp_path: Path) -> None:
     model = small()
     model.opset_import[0].domain = model.graph.node[0].domain = "ai.onnx"
-    loaded = load(_written(model, tmp_path / "m.onnx"))
+    loaded = load(save(model, tmp_path / "m.onnx"))
     assert loaded.opset_imports == {"": 17}
     assert loaded.graph[0].domain == ""
 
@@ -423,7 +416,7 @@ def test_a_size_below_zero_is_one_that_varies(tmp_path: Path) -> None:
     model = parse(text, {"kernel": (6, 3, 3, 3), "down": (6, 2)})
     for port in (model.graph.input[0], model.graph.output[0]):
         port.type.tensor_type.shape.dim[0].dim_value = -1
-    path = _written(model, tmp_path / "model.onnx")
+    path = save(model, tmp_path / "model.onnx")
     (read,) = load(path).graph.inputs
     assert read.shape is not None
     assert [size if isinstance(size, int) else size.value for size in read.shape] == [None, 3, "side", "side"]
@@ -434,7 +427,7 @@ def test_a_size_below_zero_is_one_that_varies(tmp_path: Path) -> None:
 
 
 def test_nodes_are_sorted(tmp_path: Path) -> None:
-    loaded = load(_written(changed(unsorted), tmp_path / "m.onnx"))
+    loaded = load(save(changed(unsorted), tmp_path / "m.onnx"))
     assert [each.op_type for each in loaded.graph] == ["MatMul", "Add", "Relu"]
 
 
@@ -443,7 +436,7 @@ def test_constants_of_old_versions_make_the_model_a_newer_one(tmp_path: Path, ve
     """Their rules had every initializer be an input, and not all files kept to them."""
     model = small()
     model.ir_version = version
-    loaded = load(_written(model, tmp_path / "m.onnx"))
+    loaded = load(save(model, tmp_path / "m.onnx"))
     assert loaded.ir_version == 4
     onnx.checker.check_model(onnx_ir.to_proto(loaded))
 
@@ -451,7 +444,7 @@ def test_constants_of_old_versions_make_the_model_a_newer_one(tmp_path: Path, ve
 def test_initializers_have_the_type_they_have(tmp_path: Path) -> None:
     model = small()
     model.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.INT8, [7]))
-    value = load(_written(model, tmp_path / "m.onnx")).graph.initializers["w"]
+    value = load(save(model, tmp_path / "m.onnx")).graph.initializers["w"]
     assert (value.dtype, value.shape) == (onnx_ir.DataType.FLOAT, (3, 4))
 
 
@@ -466,18 +459,26 @@ def test_weights_of_all_types_load(tmp_path: Path, element: int, raw: bool) -> N
     tensor = helper.make_tensor("w", element, [5], data, raw=raw)
     model = small()
     model.graph.initializer[0].CopyFrom(tensor)
-    found = load(_written(model, tmp_path / "m.onnx")).graph.initializers["w"].const_value
+    found = load(save(model, tmp_path / "m.onnx")).graph.initializers["w"].const_value
     assert found is not None
     np.testing.assert_array_equal(found.numpy(), expected.numpy())
     tensor.dims[0] = 9
     model.graph.initializer[0].CopyFrom(tensor)
-    assert "initializer 'w' holds" in _refusal(_written(model, tmp_path / "m.onnx"))
+    assert "initializer 'w' holds" in _refusal(save(model, tmp_path / "m.onnx"))
 
 
-def test_the_models_of_the_onnx_package_load(monkeypatch: pytest.MonkeyPatch) -> None:
+PACKAGE = Path(onnx.__file__).parent / "backend" / "test" / "data"
+
+MODELS = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.onnx"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_models_of_the_onnx_package_load(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "OPSETS", range(1, 99))  # most are of opset 6
-    paths = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
-    assert len(paths) > 100
-    for path in paths:
-        order = [list(each.output) for each in onnx.load(path).graph.node]
-        assert [[value.name for value in each.outputs] for each in load(path).graph] == order
+    path = PACKAGE / name
+    order = [list(each.output) for each in onnx.load(path).graph.node]
+    assert [[value.name for value in each.outputs] for each in load(path).graph] == order
+
+
+def test_the_onnx_package_has_models() -> None:
+    assert len(MODELS) > 100

@@ -12,6 +12,7 @@ from onnx import helper
 
 from graphclone.formats.onnx.file import load
 from tests.support.hostile_onnx import small
+from tests.support.onnx_graphs import save
 
 
 def test_reading_is_linear_in_the_number_of_operators(tmp_path: Path) -> None:
@@ -24,9 +25,7 @@ def chain(length: int, folder: Path) -> Path:
     model = small()
     names = ["y", *(f"n{i}" for i in range(length))]
     model.graph.node.extend(helper.make_node("Neg", [a], [b]) for a, b in pairwise(names))
-    path = folder / f"{length}.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
+    return save(model, folder / f"{length}.onnx")
 
 
 def calls(work: Callable[[], object]) -> int:

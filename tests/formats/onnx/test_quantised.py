@@ -11,7 +11,7 @@ import onnx_ir
 import pytest
 
 import graphclone as gc
-from tests.support.onnx_graphs import drawn, parse
+from tests.support.onnx_graphs import drawn, parse, save
 
 DEQUANTISED = """
     g (float[batch, 6] x) => (float[batch, 5] y) {
@@ -46,9 +46,7 @@ def add(model: onnx.ModelProto, name: str, array: np.ndarray) -> None:
 
 
 def cloned(model: onnx.ModelProto, folder: Path) -> tuple[gc.Clone, onnx.ModelProto]:
-    source = folder / "source.onnx"
-    source.write_bytes(model.SerializeToString())
-    clone = gc.clone(source, widen=2)
+    clone = gc.clone(save(model, folder / "source.onnx"), widen=2)
     clone.save_onnx(folder / "clone.onnx")
     return clone, onnx.load(folder / "clone.onnx")
 
@@ -86,9 +84,7 @@ def test_blocks_of_a_contracted_axis_are_refused_with_the_reason(tmp_path: Path)
         add(model, f"{name}_scale", np.abs(drawn(f"{name}_scale", (2, shape[1]))) + np.float32(0.1))
         add(model, f"{name}_zero", np.zeros((2, shape[1]), np.int8))
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 8
-    source = tmp_path / "source.onnx"
-    source.write_bytes(model.SerializeToString())
-    traced = gc.trace(source)
+    traced = gc.trace(save(model, tmp_path / "source.onnx"))
     assert any("block" in refusal.why.text for refusal in traced.state.facts.refusals) or any(
         dim.pin and "block" in dim.pin.text for group in traced.dims for dim in group.dims
     )
@@ -140,8 +136,7 @@ def test_an_operator_that_nothing_passes_is_named_first(op: str, tmp_path: Path)
         "w24": np.ones((8, 24), np.uint8),
         "bytes": np.ones((3, 8, 4), np.uint8),
     }
-    path = tmp_path / "model.onnx"
-    path.write_bytes(parse(text, weights).SerializeToString())
+    path = save(parse(text, weights), tmp_path / "model.onnx")
     with pytest.raises(gc.GraphcloneError, match=rf"^nothing to widen: com.microsoft.{op}: "):
         gc.clone(path)
 

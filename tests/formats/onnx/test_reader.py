@@ -13,7 +13,15 @@ from graphclone.passes import analysis
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import State
 from graphclone.verification.lockstep import run_lockstep
-from tests.support.onnx_graphs import graph_of, inputs_of, lockstep, parse, widened
+from tests.support.onnx_graphs import (
+    SUMMED_BEFORE,
+    SUMMED_BEFORE_WEIGHTS,
+    graph_of,
+    inputs_of,
+    lockstep,
+    parse,
+    widened,
+)
 
 SPLIT_HEADS = """
     g (float[batch, sequence, 24] x) => (float[batch, sequence, 4, 6] y) {
@@ -259,30 +267,9 @@ def test_dims_pass_through_the_body_of_a_loop() -> None:
     assert shapes == {"up": (5, 12), "recurrent": (12, 12), "out": (12, 14), "down": (14, 5), "side": (12, 5)}
 
 
-SUMMED_BEFORE = """
-    g (float[batch, 5] x) => (float[batch, 5] y) {
-        h = MatMul(x, up)
-        before = ReduceSum<keepdims=1>(h, last)
-        after = ReduceMean<axes=[-1], keepdims=1>(h)
-        end, all = Loop (rounds, , before) <
-            body = b (int64 i, bool c, float[batch, 1] s) => (bool d, float[batch, 1] u, float[batch, 1] o) {
-                d = Identity(c)
-                u = Identity(after)
-                o = Identity(s)
-            }
-        >
-        mean = ReduceMean<axes=[0], keepdims=0>(all)
-        z = MatMul(mean, down)
-        w = MatMul(end, side)
-        y = Add(z, w)
-    }
-"""
-
-
 def test_the_state_of_a_loop_has_one_scale() -> None:
     """A sum counts the copies that a mean does not: the first round begins with the one, all others with the other."""
-    numbers = {"last": np.array([-1]), "rounds": np.array(3, np.int64)}
-    state = widened(parse(SUMMED_BEFORE, {"up": (5, 6), "down": (1, 5), "side": (1, 5), **numbers}))
+    state = widened(parse(SUMMED_BEFORE, SUMMED_BEFORE_WEIGHTS))
     scales = {value.name: scale for value, scale in state.scales.values.items()}
     assert scales["before"] == 2.0
     begins, ends = (node_of(state.graph, op).operands["states"][0] for op in ("onnx.Loop.body", "onnx.Loop"))

@@ -11,7 +11,7 @@ import pytest
 from graphclone.api import clone
 from graphclone.formats.onnx import verifier
 from graphclone.verification.checks import Report
-from tests.support.onnx_graphs import Weights, parse
+from tests.support.onnx_graphs import Weights, parse, save
 
 LAYERS = """
     layers (float[n, 6] x) => (float[n, 5] y) {
@@ -25,8 +25,7 @@ LAYERS_WEIGHTS = {"up": (6, 10), "down": (10, 5)}
 
 def verified(folder: Path, text: str, weights: Weights, opset: int = 17, *, in_runtime: bool = True) -> Report:
     """The report on the clone of a model of that text, written to a file."""
-    path = folder / "model.onnx"
-    onnx.save(parse(text, weights, opset=opset), path)
+    path = save(parse(text, weights, opset=opset), folder / "model.onnx")
     return clone(path).verify(provider="cpu", onnx=in_runtime)
 
 

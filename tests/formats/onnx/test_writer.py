@@ -15,8 +15,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.state import Request
 from graphclone.runtime.sessions import Session
-from tests.formats.onnx.test_reader import SUMMED_BEFORE
-from tests.support.onnx_graphs import drawn, parse, widened
+from tests.support.onnx_graphs import SUMMED_BEFORE, SUMMED_BEFORE_WEIGHTS, drawn, parse, save, shapes, widened
 
 MLP = """
     mlp (float[batch, 5] x) => (float[batch, 3] y) {
@@ -69,24 +68,14 @@ HEADS_WEIGHTS = {
 }
 
 
-def saved(model: onnx.ModelProto, folder: Path) -> Path:
-    path = folder / "source.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
 def cloned(model: onnx.ModelProto, folder: Path, **options: object) -> tuple[gc.Clone, onnx.ModelProto]:
     """The clone of a model, verified, and the file it was written to."""
-    clone = gc.clone(saved(model, folder), **options)  # type: ignore[arg-type]
+    clone = gc.clone(save(model, folder / "source.onnx"), **options)  # type: ignore[arg-type]
     clone.save_onnx(folder / "clone.onnx")
     report = clone.verify(onnx=folder / "clone.onnx")
     assert report.ok, str(report)
     assert report.onnx_checked
     return clone, onnx.load(folder / "clone.onnx")
-
-
-def shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
 
 
 def test_weights_grow_and_keep_their_names(tmp_path: Path) -> None:
@@ -104,8 +93,8 @@ def test_what_nobody_asked_to_change_survives(tmp_path: Path) -> None:
     source.graph.node[1].metadata_props.add(key="line", value="12")
     source.graph.quantization_annotation.add(tensor_name="x").quant_parameter_tensor_names.add(key="K", value="v")
     _, model = cloned(source, tmp_path)
-    for field in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
-        assert getattr(model, field) == getattr(source, field), field
+    fields = ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string")
+    assert {field: getattr(model, field) for field in fields} == {field: getattr(source, field) for field in fields}
     assert {o.domain: o.version for o in model.opset_import} == {o.domain: o.version for o in source.opset_import}
     assert [p.value for p in model.metadata_props] == ["mine"]
     assert [p.value for p in model.graph.metadata_props] == ["props"]
@@ -118,20 +107,20 @@ def test_what_nobody_asked_to_change_survives(tmp_path: Path) -> None:
     assert (model.graph.input, model.graph.output) == (source.graph.input, source.graph.output)
 
 
-def test_computed_shapes_are_right_for_every_batch_and_length(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("batch", "sequence"), [(1, 1), (3, 2), (2, 11)])
+def test_computed_shapes_are_right_for_every_batch_and_length(batch: int, sequence: int, tmp_path: Path) -> None:
     clone, model = cloned(parse(HEADS, HEADS_WEIGHTS), tmp_path)
     assert shapes(model)["up"] == (12, 48)
     assert "4 -> 8" in " ".join(f"{g.size} -> {g.size * clone.factors(g)[0]}" for g in clone.dims)
     session, wide = Session(tmp_path / "source.onnx", "cpu"), Session(tmp_path / "clone.onnx", "cpu")
-    for batch, sequence in ((1, 1), (3, 2), (2, 11)):
-        x = drawn("x", (batch, sequence, 12))
-        np.testing.assert_allclose(wide.run({"x": x})["y"], session.run({"x": x})["y"], rtol=1e-4, atol=1e-5)
+    x = drawn("x", (batch, sequence, 12))
+    np.testing.assert_allclose(wide.run({"x": x})["y"], session.run({"x": x})["y"], rtol=1e-4, atol=1e-5)
 
 
-def test_every_dim_of_computed_shapes_can_grow_by_itself() -> None:
-    for seed in range(6):
-        state = widened(parse(HEADS, HEADS_WEIGHTS), Request(widen_io=("*",)), seed)
-        onnx.checker.check_model(onnx_ir.serde.serialize_model(to_model(state)), full_check=True)
+@pytest.mark.parametrize("seed", range(6))
+def test_every_dim_of_computed_shapes_can_grow_by_itself(seed: int) -> None:
+    state = widened(parse(HEADS, HEADS_WEIGHTS), Request(widen_io=("*",)), seed)
+    onnx.checker.check_model(onnx_ir.serde.serialize_model(to_model(state)), full_check=True)
 
 
 READS_ITS_WIDTH = """
@@ -194,7 +183,7 @@ def test_copies_of_a_shared_initializer_that_grow_alike_stay_one(tmp_path: Path)
         }
     """
     weights = {"up": (5, 4), "middle": (4, 4), "down": (4, 3), "ones": np.ones(4, np.float32)}
-    path = saved(parse(text, weights), tmp_path)
+    path = save(parse(text, weights), tmp_path / "source.onnx")
     free = [group.name for group in gc.trace(path).dims if group.pin is None]
     clone = gc.clone(path, widen=dict(zip(free, (3, 2), strict=True)))
     clone.save_onnx(tmp_path / "clone.onnx")
@@ -210,7 +199,7 @@ def test_weights_of_other_types_grow(dtype: str, tmp_path: Path) -> None:
     for name, shape in MLP_WEIGHTS.items():
         tensor = onnx_ir.tensor(drawn(name, shape).astype(onnx_ir.DataType(code).numpy()), name=name)
         model.graph.initializer.append(onnx_ir.serde.serialize_tensor(tensor))
-    clone = gc.clone(saved(model, tmp_path))
+    clone = gc.clone(save(model, tmp_path / "source.onnx"))
     clone.save_onnx(tmp_path / "clone.onnx")
     written = onnx.load(tmp_path / "clone.onnx")
     assert {tensor.data_type for tensor in written.graph.initializer} == {code}
@@ -221,7 +210,7 @@ def test_weights_of_other_types_grow(dtype: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [gc.Clone.module, lambda clone: clone.save("clone.pt2")], ids=["module", "pt2"])
 def test_an_onnx_clone_is_written_as_onnx_only(write: Callable[[gc.Clone], object], tmp_path: Path) -> None:
-    clone = gc.clone(saved(parse(MLP, MLP_WEIGHTS), tmp_path))
+    clone = gc.clone(save(parse(MLP, MLP_WEIGHTS), tmp_path / "source.onnx"))
     with pytest.raises(
         GraphcloneError,
         match=r"an ONNX file (has no torch module|can be written as \.onnx, )",
@@ -267,7 +256,7 @@ def test_weights_in_branches_grow(tmp_path: Path) -> None:
 def test_training_information_is_noted_to_be_lost(tmp_path: Path) -> None:
     source = parse(MLP, MLP_WEIGHTS)
     source.training_info.add().algorithm.name = "sgd"
-    (note,) = gc.trace(saved(source, tmp_path)).graph.notes
+    (note,) = gc.trace(save(source, tmp_path / "source.onnx")).graph.notes
     assert note.startswith("the training information of the file is not kept")
 
 
@@ -280,7 +269,9 @@ def test_what_nobody_reads_goes_where_it_would_not_fit(tmp_path: Path) -> None:
     assert not {"dead", "after"} & set(outputs)
 
 
-def test_a_shared_initializer_of_which_one_reader_does_not_grow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_a_shared_initializer_of_which_one_reader_does_not_grow(last: bool, tmp_path: Path) -> None:
+    """It is read first by one that does not grow, or last."""
     text = """
         g (float[batch, 4] x) => (float[batch, 4] y) {
             a = Mul(x, ones)
@@ -290,12 +281,10 @@ def test_a_shared_initializer_of_which_one_reader_does_not_grow(tmp_path: Path) 
         }
     """
     weights = {"ones": np.ones(4, np.float32), "up": (4, 4), "down": (4, 4)}
-    for order in (
-        text,
-        text.replace("Mul(x, ones)", "Identity(x)").replace("y = ", "d = ").replace("}", "y = Mul(d, ones) }"),
-    ):
-        _, model = cloned(parse(order, weights), tmp_path)
-        assert sorted(shape for name, shape in shapes(model).items() if "ones" in name) == [(4,), (8,)]
+    if last:
+        text = text.replace("Mul(x, ones)", "Identity(x)").replace("y = ", "d = ").replace("}", "y = Mul(d, ones) }")
+    _, model = cloned(parse(text, weights), tmp_path)
+    assert sorted(shape for name, shape in shapes(model).items() if "ones" in name) == [(4,), (8,)]
 
 
 def run_both(model: onnx.ModelProto, folder: Path, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -307,8 +296,7 @@ def run_both(model: onnx.ModelProto, folder: Path, feeds: dict[str, np.ndarray])
 
 
 def test_what_a_loop_begins_with_is_rescaled(tmp_path: Path) -> None:
-    numbers = {"last": np.array([-1]), "rounds": np.array(3, np.int64)}
-    model = parse(SUMMED_BEFORE, {"up": (5, 6), "down": (1, 5), "side": (1, 5), **numbers})
+    model = parse(SUMMED_BEFORE, SUMMED_BEFORE_WEIGHTS)
     small, wide = run_both(model, tmp_path, {"x": drawn("x", (3, 5))})
     np.testing.assert_allclose(wide, small, rtol=1e-5, atol=1e-5)
 

@@ -55,12 +55,13 @@ def test_files_grow_as_their_class_does_and_stay_equivalent(name: str, folder: P
     assert row.ok, row.checks
     assert row.widened
     assert row.growth >= 0.9 * (row.expected or 0)
-    for kind in ("tile", "interleave") if "light" not in name else ():
-        every_dim_may_grow_by_itself(model_file(name, folder), kind)
 
 
-def every_dim_may_grow_by_itself(path: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ["tile", "interleave"])
+@pytest.mark.parametrize("name", [name for name in FILES if "light" not in name])
+def test_every_dim_may_grow_by_itself(name: str, kind: Kind, folder: Path) -> None:
     """Any widths, inputs and outputs let grow: every node in float64."""
+    path = model_file(name, folder)
     state = State(read_graph(path), Request(widen_io=("*",)))
     run(random_pipeline(1, kind), state, check=True)
     drawn = feeds(path)

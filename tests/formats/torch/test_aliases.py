@@ -117,20 +117,26 @@ def test_a_result_of_its_own_leaves_its_operands_constant(name: str) -> None:
     assert not any(node.op.startswith("aten.arange") for node in graph.nodes)
 
 
-def test_a_view_of_what_is_written_into_later_stays_a_view() -> None:
-    def late(h: Tensor, t: Tensor) -> Tensor:
-        shown = h.view(-1, 2, WIDTH // 2)
-        h.mul_(2.0)
-        return shown
+def _written_late(h: Tensor, t: Tensor) -> Tensor:
+    view = h.view(-1, 2, WIDTH // 2)
+    h.mul_(2.0)
+    return view
 
-    def early(h: Tensor, t: Tensor) -> Tensor:
-        return h.mul_(2.0).view(-1, 2, WIDTH // 2)
 
+def _written_early(h: Tensor, t: Tensor) -> Tensor:
+    return h.mul_(2.0).view(-1, 2, WIDTH // 2)
+
+
+@pytest.mark.parametrize(
+    ("alias", "expected"), [(_written_late, "aten.view.default"), (_written_early, "aten.reshape.default")]
+)
+def test_a_view_of_what_is_written_into_later_stays_a_view(
+    alias: Callable[[Tensor, Tensor], Tensor], expected: str
+) -> None:
     class Shown(Written):
         def forward(self, x: Tensor) -> Tensor:
             return self.alias(self.first(x), x).sum(-1)
 
-    for alias, expected in ((late, "aten.view.default"), (early, "aten.reshape.default")):
-        graph = trace_module(Shown(alias).eval(), (torch.randn(4, 5),))
-        Canonicalize()(State(graph, Request()))
-        assert expected in [node.op for node in graph.nodes]
+    graph = trace_module(Shown(alias).eval(), (torch.randn(4, 5),))
+    Canonicalize()(State(graph, Request()))
+    assert expected in [node.op for node in graph.nodes]

@@ -1,4 +1,4 @@
-"""Arrays by name, as ``numpy.savez`` writes them."""
+"""Arrays of any type, and files of them as ``numpy.savez`` writes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from graphclone.errors import GraphcloneError, first_line
 
+Array = npt.NDArray[Any]
 
-def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+
+def load_arrays(path: Path) -> dict[str, Array]:
     """The arrays in an ``.npz`` file, by name; nothing is unpickled.
 
     Raises:

@@ -1,0 +1,41 @@
+"""How many times as large: factors as people write them, and the fractions that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+from graphclone.errors import GraphcloneError
+
+Factor = int | float | Fraction | str
+"""How many times as large: a whole number, a fraction such as 1.5, or the text of one such as ``4/3``."""
+
+Widen = Factor | Mapping[str, Factor]
+"""One factor for every dim that grows by default, or a factor per dim or group of dims."""
+
+_DENOMINATOR, _ROUNDING = 10_000, 1e-9
+"""A number that is so near to a fraction of at most this denominator stands for it: 1.3333333333333333 for 4/3."""
+
+
+def fraction(factor: object, where: str) -> Fraction:
+    """A factor as the simple fraction that it is, or is the decimal form of.
+
+    Args:
+        factor: any ``Factor``.
+        where: what the user calls it, for the message.
+
+    Raises:
+        GraphcloneError: it is no number, or less than 1.
+    """
+    refusal = GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, and at least 1")
+    if isinstance(factor, bool) or not isinstance(factor, int | float | Fraction | str):
+        raise refusal
+    try:
+        exact = Fraction(factor)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        raise refusal from None
+    simple = exact.limit_denominator(_DENOMINATOR)
+    exact = simple if abs(simple - exact) < _ROUNDING else exact
+    if exact < 1:
+        raise refusal
+    return exact

@@ -1,0 +1,144 @@
+"""The weights of a clone: where their data lies in the source, and in what form they are written.
+
+Nothing is read here but what is stored more than once and must be the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from graphclone.algebra.strategies import Strategy
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.config_solver import Config
+from graphclone.formats.huggingface.conversion import ConvertedTensor, ModelTensor, stored_parts, unloaded
+from graphclone.formats.huggingface.layouts import CONFIG
+from graphclone.formats.huggingface.reader import Checkpoint, quiet_transformers
+from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor, StoredTensor
+from graphclone.graph.ir import Graph, Initializer
+from graphclone.pipeline.state import State
+from graphclone.runtime.shards import Bundle, Entry, Shard, Slot
+from graphclone.version import __version__
+
+TIE = "tie_word_embeddings"
+
+ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
+
+
+def attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
+    """Give every weight of a graph its data on disk; what the user should know about that.
+
+    Raises:
+        GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
+    """
+    tensors = checkpoint.tensors
+    used: set[str] = set()
+    for initializer in graph.initializers:
+        if initializer.kind != "constant":
+            stored = [tensors[name] for name in initializer.names if name in tensors]
+            if not stored:
+                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
+            initializer.tensor = _checked(stored[0], initializer, checkpoint)
+            _check_equal(stored, checkpoint)
+            used.update(part.name for tensor in stored for part in tensor.parts)
+    if unused := [name for name in checkpoint.weights if name not in used]:
+        yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
+    if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
+        yield PICKLE_NOTE
+
+
+def _checked(stored: ModelTensor, initializer: Initializer, checkpoint: Checkpoint) -> ModelTensor:
+    shape = initializer.value.shape
+    if stored.shape != shape:
+        raise GraphcloneError(
+            f"{stored.file}: {stored.name} is {stored.shape}, but the model of {CONFIG} has {shape}; "
+            "the two do not belong together"
+        )
+    expected = getattr(torch, initializer.value.dtype)
+    if stored.dtype.is_floating_point != expected.is_floating_point:
+        raise GraphcloneError(f"{stored.file}: {stored.name} is {stored.dtype}, but {checkpoint.name} needs {expected}")
+    return stored
+
+
+def _check_equal(tensors: Sequence[ModelTensor], checkpoint: Checkpoint) -> None:
+    """Weights that the model ties, and that are stored more than once, must be the same."""
+    for other in tensors[1:]:
+        if not torch.equal(tensors[0].read(), other.read()):
+            raise GraphcloneError(
+                f"{checkpoint.name}: {tensors[0].name} and {other.name} are tied in the model but differ on disk; "
+                f"set {TIE} to false in {CONFIG}"
+            )
+
+
+# What is written
+
+
+class Entries:
+    """The tensors of a clone in the form that the source has them in."""
+
+    def __init__(self, checkpoint: Checkpoint, fields: Config) -> None:
+        self.checkpoint = checkpoint
+        self.fields = fields
+
+    def of(self, state: State) -> list[Entry | Bundle]:
+        """One entry per tensor of the model, and a bundle where several of them are stored together.
+
+        Raises:
+            GraphcloneError: the form of the source cannot be restored.
+        """
+        recipes, tensors = state.recipes, self.checkpoint.tensors
+        together: dict[int, list[Entry]] = {}  # what one conversion makes
+        for i in state.graph.initializers:
+            if i.kind != "constant":
+                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
+                maker = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
+                together.setdefault(id(maker), []).append(Entry(name, i.tensor, recipes[i.value]))
+        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in together.values()]
+
+    @cached_property
+    def _wide(self) -> Any:
+        """The wider model, without weights."""
+        with quiet_transformers():
+            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
+
+    def _bundled(self, entries: Sequence[Entry]) -> Bundle:
+        """Tensors that the source has in another form, in that form."""
+        restored = partial(unloaded, self._wide)
+        shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
+        slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
+        first = entries[0].source
+        assert isinstance(first, ConvertedTensor)
+        parts = [part.name for part in first.parts]
+        if {slot.name for slot in slots} != set(parts):
+            raise GraphcloneError(
+                f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
+                f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {ELSEWHERE}"
+            )
+        return Bundle(tuple(entries), tuple(slots), restored)
+
+
+def fingerprint(shards: Sequence[Shard], config: Config, strategy: Strategy) -> str:
+    """A digest of all that decides what is in the shards: the plan, and the state of the source's files."""
+    settings = {"config": config, "strategy": _described(strategy)}
+    digest = hashlib.sha256(json.dumps([__version__, settings], sort_keys=True).encode())
+    for shard in shards:
+        digest.update(f"\0{shard.file_name}".encode() + shard.header)
+        for entry in (entry for item in shard.entries for entry in item.entries):
+            recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
+            digest.update(repr((entry.name, recipe)).encode())
+            for part in stored_parts(entry.source):
+                status = part.file.stat()
+                place = part.offset if isinstance(part, StoredTensor) else 0
+                source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)
+                digest.update(repr(source).encode())
+    return digest.hexdigest()
+
+
+def _described(strategy: Strategy) -> list[Any]:
+    """What tells strategies apart from one run to the next; a user's function by its name."""
+    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
