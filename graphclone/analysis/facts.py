@@ -80,11 +80,13 @@ class Gathering:
         node: that computes it.
         axis: over which.
         choices: values, each with the index of the axis, that must hold a fill at its pads; one of them will do.
+        alone: whether that does only for a dim that is all there is to sum or average over.
     """
 
     node: Node
     axis: Axis
     choices: tuple[tuple[Value, int, Fill], ...]
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from graphclone.algebra.axes import Axis, Why
+from graphclone.algebra.axes import Axis, Kind, Why
 from graphclone.algebra.growth import Fill, Growth
 from graphclone.analysis.facts import Contraction, Facts, Literal, Summand
 from graphclone.graph.aliases import last_writes
@@ -57,9 +57,10 @@ def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
     Raises:
         Unfillable: there are none.
     """
-    inference = _Inference(facts)
+    inference = Inference(facts)
     for dim in (axis for axis, growth in growths.items() if growth.pads):
         try:
+            inference.check_ports(dim)
             inference.fill(dim)
         except Unfillable as problem:
             problem.dim = dim
@@ -67,7 +68,7 @@ def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
     return inference.fills
 
 
-class _Inference:
+class Inference:
     """Demands so far, in order, so that a try that fails can be taken back."""
 
     def __init__(self, facts: Facts) -> None:
@@ -88,8 +89,12 @@ class _Inference:
         """Find what is to be held at the pads of a dim."""
         self.check_bearable(dim)
         for gathering in self.facts.gatherings:
-            if self.has(gathering.axis, dim):
-                choices = [(Place(value, index, dim), fill) for value, index, fill in gathering.choices]
+            leaves = [leaf for leaf in self.axes.leaves(gathering.axis) if leaf.size > 1]
+            if dim in leaves:
+                if gathering.alone and len(leaves) > 1:
+                    raise Unfillable(gathering.node.name, f"{gathering.node.op} averages over it together with others")
+                fills = (Fill.ZERO,) if self.has_segments(gathering.axis) else tuple(Fill)  # a mean weighs segments
+                choices = [(Place(value, i, dim), fill) for value, i, fill in gathering.choices if fill in fills]
                 self.demand_one(choices, gathering.node, "sums or averages over")
         for column, partners in self.absorbed(dim):
             self.free(column, partners)
@@ -100,10 +105,13 @@ class _Inference:
         for axis, why in self.axes.uniforms:
             if self.has(axis, dim) and why.node not in gathered:
                 raise Unfillable(why.node, f"{why.text} it, which only whole multiples leave as it is")
-        graph = self.facts.graph
-        for node in graph.nodes:
+        for node in self.facts.graph.nodes:
             if node.name not in gathered and self.takes_away(node, dim):
                 raise Unfillable(node.name, f"{node.op} takes it together")
+
+    def check_ports(self, dim: Axis) -> None:
+        """Nothing goes in or out that would have pads."""
+        graph = self.facts.graph
         returned = {value for output in graph.outputs for value in values_in(output.operand)}
         for value in (*graph.inputs, *returned):
             if self.places(value, dim):
@@ -180,9 +188,11 @@ class _Inference:
     def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
         """What must hold something so that a value holds a fill."""
         value, node = place.value, place.value.producer
+        if not value.is_float:
+            raise Unfillable(_name(value), f"{value.name} holds no floating-point numbers")
         self.writes.check(value)
         if node is None:
-            if value.role != "initializer" or not value.is_float:
+            if value.role != "initializer":
                 raise Unfillable(value.name, "an input, which has no pads")
             return []
         if value in self.facts.views:
@@ -224,9 +234,9 @@ class _Inference:
             return None
         (x, *_), (mean, *_) = (summand.factors or (place.value,) for summand in summands)
         source, axes = self.facts.means.get(mean, (None, ()))
-        over = any(self.has(axis, place.dim) for axis in axes)
+        over = [leaf for axis in axes for leaf in self.axes.leaves(axis) if leaf.size > 1]
         places = self.places(x, place.dim)
-        return places[0] if source is x and over and len(places) == 1 else None
+        return places[0] if source is x and over == [place.dim] and len(places) == 1 else None
 
     def passes_zero(self, node: Node, place: Place) -> bool:
         """Whether a result is 0 where all operands that have the dim are: f(0) = 0, or f(c x) = c^k f(x) with k > 0."""
@@ -251,6 +261,11 @@ class _Inference:
 
     def has(self, axis: Axis, dim: Axis) -> bool:
         return dim in self.axes.leaves(axis)
+
+    def has_segments(self, axis: Axis) -> bool:
+        """Whether some part of an axis is a concat."""
+        axis = self.axes.find(axis)
+        return axis.kind is Kind.CONCAT or any(self.has_segments(part) for part in axis.parts)
 
     def places(self, value: Value, dim: Axis) -> list[Place]:
         """Where a tensor has the dim."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -78,7 +79,7 @@ class Clone(Traced):
 
     format: Format
 
-    def factors(self, group: Group) -> tuple[int, ...]:
+    def factors(self, group: Group) -> tuple[Fraction, ...]:
         """By how much every dim of a group grew."""
         return factors(self.state, group)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from graphclone.verification.checks import Report
 
 
-def factors(state: State, group: Group) -> tuple[int, ...]:
+def factors(state: State, group: Group) -> tuple[Fraction, ...]:
     """By how much every dim of a group grew."""
     find = state.facts.axes.find
-    return tuple(state.growth_of(find(dim.axis)).new_size // dim.size for dim in group.dims)
+    return tuple(Fraction(state.growth_of(find(dim.axis)).new_size, dim.size) for dim in group.dims)
 
 
 def clone_rows(clone: Traced) -> list[dict[str, Any]]:

@@ -180,7 +180,8 @@ def _rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
         over: axes that may have pads: of the mean if it is taken off, else of 0.
     """
     eps, averages = s.get("eps"), dict.fromkeys(over, 1)
-    s.gathers(over, x, Fill.ZERO if "rms_norm" in s.node.op or "RMS" in s.node.op else Fill.MEAN)
+    centred = not s.node.op.endswith(("rms_norm.default", "RMSNormalization"))
+    s.gathers(over, x, Fill.MEAN if centred else Fill.ZERO, centred=centred)
     if eps is None:  # a default that cannot be rescaled
         s.require({x: 2}, averages=averages)
     elif eps:

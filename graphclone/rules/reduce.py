@@ -78,7 +78,7 @@ def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Opera
         raise Cannot(f"a norm of order {order}")
     for axis in axes:
         s.uniform(axis, "normed over")
-    for x in terms:
+    for x in terms if order > 0 else ():  # the least of all elements would be that of a pad
         assert isinstance(x, Value)
         s.gathers(axes, x, Fill.ZERO)
     s.scale(s.out, terms, logs=_count(axes, power))
@@ -103,7 +103,7 @@ def variance(power: Fraction) -> Rule:
         elements = s.system.product(axes)
         unbiased = {elements: -power} if correction and elements.size > 1 else {}
         if not unbiased:
-            s.gathers(axes, x, Fill.MEAN)
+            s.gathers(axes, x, Fill.MEAN, centred=True)
         s.scale(s.out, {x: 2 * power}, unbiased=unbiased, averages={} if unbiased else dict.fromkeys(axes, power))
 
     return rule

@@ -174,15 +174,24 @@ class Site:
         """All source indices of the axis must be repeated equally often."""
         self.system.uniform(axis, self.why(text))
 
-    def gathers(self, axes: Iterable[Axis], value: Value, *fills: Fill) -> None:
-        """What is averaged or summed over these axes may have pads there, if they hold one of the fills."""
+    def gathers(self, axes: Sequence[Axis], value: Value, *fills: Fill, centred: bool = False) -> None:
+        """What is averaged or summed over these axes may have pads there, if they hold one of the fills.
+
+        Args:
+            axes: of the value.
+            value: that is averaged or summed.
+            fills: of its pads.
+            centred: whether the mean over all axes is taken off first, which the mean over one of several is not.
+        """
+        if centred and sum(axis.size > 1 for axis in axes) > 1:
+            return
         for axis in axes:
             own = self.axes(value)
             index = next((i for i, other in enumerate(own) if other is axis), None)
             if index is None:
                 index = [self.system.find(other) for other in own].index(self.system.find(axis))
             choices = tuple((value, index, fill) for fill in fills)
-            self.facts.gatherings.append(Gathering(self.node, axis, choices))
+            self.facts.gatherings.append(Gathering(self.node, axis, choices, alone=centred))
 
     def sums(self, out: Value, *summands: Summand) -> None:
         """A result is a sum of products, elementwise along every axis that it keeps."""

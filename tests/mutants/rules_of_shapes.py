@@ -179,7 +179,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/rules/contrib_experts.py",
         "if order == 1 else",
         "if order == 2 else",
-        ("tests/formats/onnx/test_contrib.py::test_rule_by_replication",),
+        ("tests/formats/onnx/test_contrib.py::test_scales_by_replication",),
     ),
     Mutant(
         "contrib attention: a bias has its heads inside",

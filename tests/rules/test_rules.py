@@ -63,6 +63,17 @@ def test_rule(op: str) -> None:
     assert any(trial.grows for trial in grown) is (op not in _PINNED)
 
 
+_PADDED_TRIALS = (Trial(padded=True), Trial(padded=True, before=True, scaled=True, seed=1))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_rule_at_any_size(op: str) -> None:
+    """As ``test_rule``, but with unequal copies, and with pads that hold what the rule says they may."""
+    for sample in _samples(op):
+        for trial in _PADDED_TRIALS:
+            check(sample, trial)
+
+
 def _target_in_place(op: str) -> Any:
     """The op that writes the result of an op into its first operand; None where there is none."""
     namespace, name, overload = op.split(".")

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from graphclone.algebra.axes import Axes, Axis, Why
-from graphclone.algebra.growth import Growth
+from graphclone.algebra.growth import Fill, Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
+from graphclone.analysis.fills import Inference, Place, Unfillable
+from graphclone.analysis.settling import grown as grown_to
 from graphclone.analysis.settling import settle
 from graphclone.formats.torch.dialect import TorchDialect, op_name
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
@@ -32,6 +34,7 @@ from graphclone.pipeline.state import Request, Scales, State, Widths
 from graphclone.rules import default_rules, find
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.kernel import widen
+from graphclone.runtime.maps import Maps
 
 TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-6, torch.complex64: 1e-6}
 """Of the greatest error, relative to the greatest element."""
@@ -83,6 +86,8 @@ class Trial:
         before: whether the axes of the operands are products and concats before the rule sees them.
         after: whether axes are refined once the rule has spoken.
         scaled: whether scales are drawn from all solutions, or the one nearest to no scaling at all.
+        padded: whether dims grow to any size, with pads where something averages over them, and results hold a fill there
+            wherever a fill of the operands is said to make them.
         parameters: which of the inputs are parameters, by position.
         strategy: how their copies share a weight.
     """
@@ -92,6 +97,7 @@ class Trial:
     before: bool = False
     after: bool = False
     scaled: bool = False
+    padded: bool = False
     parameters: Sequence[int] = ()
     strategy: str = "symmetric"
     seed: int = 0
@@ -189,11 +195,26 @@ class Grown:
         return bool(self.state.growths)
 
     def replicated(self, value: Value, data: Tensor) -> Tensor:
-        """The data of a value, replicated through its maps and scaled."""
-        for i, axis in enumerate(self.facts.of[value]):
-            data = data.index_select(i, torch.from_numpy(self.state.layout(axis).index_map))
+        """The data of a value, replicated through its maps and scaled; anything at all at free pads."""
+        if self.state.widths.fills or any(growth.pads for growth in self.state.growths.values()):
+            data = self._filled(value, data)
+        else:
+            for i, axis in enumerate(self.facts.of[value]):
+                data = data.index_select(i, torch.from_numpy(self.state.layout(axis).index_map))
         log = self.logs.get(value, 0.0)
         return data * math.exp(log) if log else data.clone()
+
+    def _filled(self, value: Value, data: Tensor) -> Tensor:
+        wide = Maps(self.state).widened(value, data)
+        if not value.is_float:
+            return wide
+        marks = Maps(self.state).compared(value, data, torch.arange(wide.numel()).reshape(wide.shape)).flatten()
+        free = torch.ones(wide.numel(), dtype=torch.bool).index_fill(0, marks, False).reshape(wide.shape)
+        return torch.where(free, torch.rand(wide.shape, dtype=torch.float64).to(wide.dtype) + 0.5, wide)
+
+    def compared(self, value: Value, wide: Tensor) -> Tensor:
+        """What of a result is not free to be anything."""
+        return Maps(self.state).compared(value, self.source[value], wide)
 
 
 def grow(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) -> Grown:
@@ -206,14 +227,41 @@ def grow(sample: Sample, trial: Trial, rules: Mapping[str, Rule] | None = None) 
     request = Request(widen_io=("*",), strategy=STRATEGIES[trial.strategy])
     state = inferred(State(graph, request, rules), lambda rule: _refining(rule, trial, rng))
     leaves = free_leaves(state.facts)
-    wanted = {leaf: Growth(leaf.size, rng.choice(trial.factors), trial.kind) for leaf in leaves}
-    state.widths = Widths(settle(state.facts, wanted)[0])
+    if trial.padded:
+        state.widths = _padded(state.facts, {leaf: rng.randrange(leaf.size, 3 * leaf.size) for leaf in leaves}, rng)
+    else:
+        wanted = {leaf: Growth(leaf.size, rng.choice(trial.factors), trial.kind) for leaf in leaves}
+        state.widths = Widths(settle(state.facts, wanted)[0])
     grown = Grown(state, source, tensors)
     grown.logs = log_scales(state, random.Random(trial.seed) if trial.scaled else None)
     state.scales = Scales({item: math.exp(log) for item, log in grown.logs.items() if _rewritten(item)})
     WidenInitializers()(state)
     RewriteLiterals()(state)
     return grown
+
+
+class _AnyInputs(Inference):
+    """Fills of a graph whose inputs hold whatever is demanded of them."""
+
+    def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
+        return [] if place.value.role == "input" and place.value.is_float else super().implied(place, fill)
+
+
+def _padded(facts: Facts, sizes: Mapping[Axis, int], rng: random.Random) -> Widths:
+    """Growths to any sizes, and the fills of a run in which each result holds one where it can."""
+    growths = settle(facts, grown_to(facts, sizes))[0]
+    fills = _AnyInputs(facts)
+    for dim in [dim for dim, growth in growths.items() if growth.pads]:
+        try:
+            fills.fill(dim)
+        except Unfillable:
+            del growths[dim]
+            continue
+        for result in facts.graph.nodes[0].outputs:
+            wanted = rng.sample([Fill.ZERO, Fill.MEAN], 2)
+            any(fills.tried(place, fill) for place in fills.places(result, dim) for fill in wanted)
+    held = settle(facts, growths)[0]
+    return Widths(held, fills={place: fill for place, fill in fills.fills.items() if place.dim in held})
 
 
 def _rewritten(item: Value | Literal) -> bool:
@@ -320,15 +368,20 @@ def _copies(state: State, balance: Balance) -> float:
         layout = state.layout(axis)
         old, new = layout.size, layout.new_size
         total += float(coefficient) * math.log((new - 1) * old / ((old - 1) * new))
+    for coefficient, axis, averaged in balance.averages:
+        layout = state.layout(axis)
+        held = {fill for place, fill in state.widths.fills.items() if place.value is averaged}
+        if layout.padded and Fill.MEAN not in held:
+            total += float(coefficient) * (_multiplicity(state, axis) + math.log(layout.size / layout.new_size))
     if balance.contraction is not None and not state.facts.absorbed(balance.contraction):
         total += sum(_multiplicity(state, axis) for axis in balance.contraction.axes)
     return total
 
 
 def _multiplicity(state: State, axis: Axis) -> float:
-    copies = state.layout(axis).uniform
+    copies = state.layout(axis).even
     if copies is None:
-        raise Disproved("the rule counts the copies of an axis that is not repeated uniformly")
+        raise Disproved("the rule counts the copies of an axis that is not repeated evenly")
     return math.log(copies)
 
 
@@ -367,7 +420,8 @@ def _compare_results(grown: Grown) -> None:
         shape = tuple(result.shape)
         expect(shape == output.shape, f"{output} is {shape}, not {output.shape}")
         if not node.op.startswith(UNINITIALISED):
-            compare(result, grown.replicated(output, grown.source[output]), str(output))
+            wide = grown.replicated(output, grown.source[output])
+            compare(grown.compared(output, result), grown.compared(output, wide), str(output))
     for value in _written(node):
         compare(tensors[value], grown.replicated(value, grown.source[node.outputs[0]]), f"{value}, written into,")
 

@@ -148,7 +148,8 @@ class _FieldSolver:
         problem: str | None = None
         for chosen in islice(self.assignments(moving, choices), _MAX_BUILDS):
             candidate = changed(self.config, chosen)
-            if (misfit := self.misfit(candidate)) is None:
+            misfit = self.misfit(candidate)
+            if misfit is None or self.built(candidate) is None:  # a number that no shape shows may be what it lacks
                 fields, problem = self.running(candidate, [lever for lever in levers if not lever.effects])
                 if fields is not None:
                     return fields
