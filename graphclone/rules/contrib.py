@@ -34,17 +34,17 @@ def fused_product(s: Site) -> None:
     for value, order in ((a, left), (b, right)):
         s.align([s.axes(value)[i] for i in order[:-2]], axes)
     terms = _sum([a, b])
-    if (alpha := s.get("alpha", 1.0)) != 1:
-        terms[s.literal("alpha", s.number("alpha"))] = 1 if alpha else 0
+    if (alpha := s.number("alpha", 1.0)) != 1:
+        terms[s.literal("alpha", alpha)] = 1 if alpha else 0
     _activate(s, terms, contraction, [])
 
 
 def _turned(s: Site, value: Value, side: str) -> list[int]:
     """The axes of a matrix in the order in which they are multiplied."""
     order = list(range(value.rank))
-    if s.get(f"transBatch{side}") and value.rank > 2:
+    if s.flag(f"transBatch{side}") and value.rank > 2:
         order = [*order[1:-1], 0, order[-1]]
-    if s.get(f"trans{side}") and value.rank > 1:
+    if s.flag(f"trans{side}") and value.rank > 1:
         order[-2:] = order[:-3:-1]
     return order
 
@@ -53,14 +53,13 @@ def _activate(
     s: Site, terms: Mapping[Scaled, int | Fraction], contraction: Contraction, added: Sequence[Value]
 ) -> None:
     """A contraction, what is added to it, and an activation, which may want all scales to be 1."""
-    for name in ("alpha", "beta", "gamma", "params"):
-        s.get(f"activation_{name}")
-    if s.get("activation", "") in _HOMOGENEOUS:
+    s.ignores(*(f"activation_{name}" for name in ("alpha", "beta", "gamma", "params")))
+    if s.text("activation") in _HOMOGENEOUS:
         s.scale(s.out, terms, contraction=contraction)
         for value in added:
             s.require({s.out: 1, value: -1})
         return
-    if "activation_axis" in s.node.operands or s.get("activation") == "Softmax":
+    if "activation_axis" in s.node.operands or s.text("activation") == "Softmax":
         s.uniform(s.axes(s.out)[s.integer("activation_axis", -1)], "softmax")
         raise Cannot("a softmax in a product")
     s.require(terms, contraction=contraction)
@@ -164,7 +163,7 @@ def embedding_norm(s: Site) -> None:
     names = [f"{name}_embedding" for name in ("word", "position", "segment")]
     tables = [table for name in names if (table := s.maybe_tensor(name)) is not None]
     s.ignores("mask_index_type")
-    batch, length, width = s.axes(s.out)
+    batch, length, width = s.axes(s.out, 3)
     for table in tables:
         s.pin(s.axes(table)[0], "looked up by number")
         s.equal(s.axes(table)[1], width)
@@ -189,7 +188,7 @@ def embedding_norm(s: Site) -> None:
 def group_norm(s: Site) -> None:
     """A group norm of one operand or of a sum, perhaps with SiLU after it; channels first or last."""
     x, skip, bias = s.tensor("X"), s.maybe_tensor("skip"), s.maybe_tensor("bias")
-    place = x.rank - 1 if s.get("channels_last", 1) else 1
+    place = x.rank - 1 if s.flag("channels_last", True) else 1
     channel = s.axes(x)[place]
     groups = s.system.dim(s.integer("groups"))
     members = s.system.dim(channel.size // groups.size)
@@ -220,11 +219,10 @@ def _normalised(s: Site, over: Sequence[Axis], summands: Sequence[Value], weight
     for other in dict.fromkeys(summands[1:]):
         if other is not x:
             s.require({x: 1, other: -1})
-    epsilon = s.get("epsilon")
-    if epsilon is None:  # a default that cannot be rescaled
+    if not s.has("epsilon"):  # a default that cannot be rescaled
         s.require({x: 1})
-    elif epsilon:
-        s.require({x: 2, s.literal("epsilon", s.number("epsilon")): -1})
+    elif epsilon := s.number("epsilon"):
+        s.require({x: 2, s.literal("epsilon", epsilon): -1})
     s.scale(s.out, {weight: 1})
     if bias is not None:
         s.require({s.out: 1, bias: -1})
@@ -244,7 +242,7 @@ def blockwise_product(s: Site) -> None:
     Whole blocks are repeated, and the scales take what this multiplies.
     """
     a, b, scales, zeros, bias = (s.maybe_tensor(name) for name in ("A", "B", "scales", "zero_points", "bias"))
-    if a is None or b is None or scales is None or s.has("g_idx") or s.get("weight_prepacked"):
+    if a is None or b is None or scales is None or s.has("g_idx") or s.flag("weight_prepacked"):
         raise Cannot("a permuted or prepacked matrix")
     s.ignores("accuracy_level", "bits")
     count, size, outputs = s.integer("K"), s.integer("block_size"), s.axes(s.out)[-1]
@@ -300,7 +298,7 @@ def blockwise_lookup(s: Site) -> None:
         raise Cannot("a table that is quantized along another axis")
     s.ignores("bits")
     size, width = s.integer("block_size", 128), s.axes(s.out)[-1]
-    rows, blocks = s.axes(scales)
+    rows, blocks = s.axes(scales, 2)
     s.pin([rows, s.axes(data)[0]], "looked up by number")
     if width.size != blocks.size * size or (zeros is not None and zeros.shape != scales.shape):
         s.pin([width, blocks, s.axes(data)[1]], "blocks or zero points in parts")
@@ -354,7 +352,7 @@ def quantized(*operands: str) -> Rule:
 
 def quantized_concat(s: Site) -> None:
     """Side by side, in one scale."""
-    inputs = s["inputs"]
+    inputs = s.tensor_list("inputs")
     for value in (*inputs[1::3], *inputs[2::3]):
         _one_number(value)
     _single(s, ["inputs"])

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Rule, Site
 
 
 def branch(s: Site) -> None:
     """Every result is that of one branch or the other."""
     s.ignores("cond")
-    for out, a, b in zip(s.node.outputs, s["then_branch"], s["else_branch"], strict=True):
-        if not all(isinstance(value, Value) and value.is_tensor for value in (out, a, b)):
-            raise Cannot("it chooses between numbers")
+    for out, a, b in zip(s.node.outputs, s.tensor_list("then_branch"), s.tensor_list("else_branch"), strict=True):
         _same(s, out, a)
         s.equal_all(s.axes(out), s.axes(b))
         s.require({a: 1, b: -1})
@@ -21,7 +19,7 @@ def branch(s: Site) -> None:
 
 def enter(s: Site) -> None:
     """A round begins with the state that the one before left, and with one slice of what is scanned."""
-    states, scanned, axes = s["states"], s["scanned"], s["axes"]
+    states, scanned, axes = s.tensor_list("states"), s.tensor_list("scanned"), s.integers("axes")
     inside = s.node.outputs[len(s.node.outputs) - len(states) - len(scanned) :]
     for counter in s.node.outputs[: len(s.node.outputs) - len(inside)]:
         s.pin(s.axes(counter), "counts the rounds")
@@ -34,8 +32,8 @@ def enter(s: Site) -> None:
 
 def leave(s: Site) -> None:
     """A loop returns its last state, and what its rounds left side by side."""
-    states, stacked, axes = s["states"], s["stacked"], s["axes"]
-    for out, state, before in zip(s.node.outputs, states, s["before"], strict=False):
+    states, stacked, axes = s.tensor_list("states"), s.tensor_list("stacked"), s.integers("axes")
+    for out, state, before in zip(s.node.outputs, states, s.tensor_list("before"), strict=False):
         _same(s, out, state)
         s.equal_all(s.axes(before), s.axes(state))
         s.require({before: 1, state: -1})

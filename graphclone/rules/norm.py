@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
+from graphclone.rules.site import Cannot, Rule, Site, root, spelled
 
 
 def layer_norm(s: Site) -> None:
     """Also RMS norm, which has no bias."""
     s.ignores("cudnn_enable")
     pattern = "n..? + n..? | ... ~n.. -> ... n.."
-    axes = s.states(pattern, "weight", "bias", "input", n=len(s["normalized_shape"]), why=_OVER)
+    axes = s.states(pattern, "weight", "bias", "input", n=len(s.sizes("normalized_shape")), why=_OVER)
     for i, axis in enumerate(axes.named("n")):
         s.follow(("normalized_shape", i), axis)
     _rescale(s, s.tensor("input"))
@@ -23,7 +23,7 @@ def batch_norm(s: Site) -> None:
     """With running statistics, which are those of the source, repeated; or, without any, with those of the batch."""
     s.ignores("momentum", "cudnn_enabled")
     x = s.tensor("input")
-    if s.get("training", False):
+    if s.flag("training"):
         if s.has("running_mean") or s.has("running_var"):
             raise Cannot("a batch norm in training mode writes its running statistics")
         s.states("c? + c? | ~b c ~x.. -> b c x..", "weight", "bias", x, why=_OVER)
@@ -36,7 +36,7 @@ def batch_norm(s: Site) -> None:
 
 
 def instance_norm(s: Site) -> None:
-    if not s.get("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
+    if not s.flag("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
         raise Cannot("an instance norm with running statistics")
     s.ignores("momentum", "cudnn_enabled")
     s.states("c? + c? | b c ~x.. -> b c x..", "weight", "bias", "input", why=_OVER)
@@ -78,8 +78,8 @@ def onnx_layer_norm(s: Site) -> None:
 def onnx_batch_norm(s: Site) -> None:
     """With the statistics of the source, repeated."""
     s.ignores("consumed_inputs")
-    trained = s.get("training_mode", 0) or not s.get("is_test", 1) or len(s.node.outputs) > 1
-    if trained or s.get("spatial", 1) != 1:
+    trained = s.flag("training_mode") or not s.flag("is_test", True) or len(s.node.outputs) > 1
+    if trained or not s.flag("spatial", True):
         raise Cannot("a batch norm in training mode, or of single elements")
     names = {"input": "X", "weight": "scale", "bias": "B", "eps": "epsilon"}
     batch_norm(s.renamed({**names, "running_mean": _own(s, "mean"), "running_var": _own(s, "var")}))
@@ -93,7 +93,7 @@ def _own(s: Site, name: str) -> str:
 def onnx_group_norm(s: Site) -> None:
     """Weight and bias are of channels, or up to opset 20 of groups."""
     s.ignores("stash_type")
-    elements, channels = s.tensor("scale").elements, (s.tensor("X").shape or ())[1]
+    elements, channels = s.tensor("scale").elements, s.axes(s.tensor("X"))[1].size
     if elements not in (channels, s.integer("num_groups")):
         raise Cannot("a group norm whose weight is of neither channels nor groups")
     site = s.renamed({"input": "X", "weight": "scale", "eps": "epsilon"})
@@ -102,16 +102,14 @@ def onnx_group_norm(s: Site) -> None:
 
 def lp_norm(s: Site) -> None:
     axes = s.states("| a.. ~n b.. -> a.. n b..", "input", a=s.integer("axis", -1), why="normed over")
-    power = exact(1 / s.integer("p", 2))
-    assert power is not None
-    s.scale(s.out, {}, logs={axes["n"]: -power})
+    s.scale(s.out, {}, logs={axes["n"]: -root(s.integer("p", 2))})
 
 
 def mean_variance_norm(s: Site) -> None:
     """What keeps it from dividing by 0 is fixed."""
     x = s.tensor("X")
     s.equal_all(s.axes(x), s.axes(s.out))
-    for axis in s.get("axes", [0, 2, 3]):
+    for axis in s.axis_list("axes", x.rank, (0, 2, 3)):
         s.uniform(s.axes(x)[axis], "normalised over")
     s.require({x: 1})
     s.scale(s.out, {})
@@ -168,10 +166,9 @@ _OVER = "normalised over"
 
 def _rescale(s: Site, x: Value) -> None:
     """A norm swallows the scale of its input, if its epsilon follows."""
-    eps = s.get("eps")
-    if eps is None:  # a default that cannot be rescaled
+    if not s.has("eps"):  # a default that cannot be rescaled
         s.require({x: 1})
-    elif eps:
+    elif eps := s.number("eps"):
         s.require({x: 2, s.literal("eps", eps): -1})
 
 

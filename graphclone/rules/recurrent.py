@@ -15,11 +15,11 @@ def layers(gates: int) -> Rule:
 
     def rule(s: Site) -> None:
         x = s.tensor("input")
-        states = s["hx"] if isinstance(s["hx"], list) else [s["hx"]]
-        s.ignores("num_layers", "dropout", "train", "batch_first")
-        directions = 2 if s.get("bidirectional", False) else 1
-        params, plain = s["params"], 4 if s["has_biases"] else 2
-        per_cell, rest = divmod(len(params), directions * s["num_layers"])
+        states = s.tensor_list("hx")
+        s.ignores("dropout", "train", "batch_first")
+        directions = 2 if s.flag("bidirectional") else 1
+        params, plain = s.tensor_list("params"), 4 if s.flag("has_biases") else 2
+        per_cell, rest = divmod(len(params), directions * s.integer("num_layers"))
         if rest or per_cell not in (plain, plain + 1):
             raise Cannot("parameters of unknown meaning")
         given, hidden = _states(s, x, states)
@@ -81,7 +81,7 @@ def cell(gates: int) -> Rule:
 
     def rule(s: Site) -> None:
         x = s.tensor("input")
-        states = s["hx"] if isinstance(s["hx"], list) else [s["hx"]]
+        states = s.tensor_list("hx")
         hidden = s.axes(states[0])[-1]
         for state in (*states, *s.node.outputs):
             s.equal_all(s.axes(state)[:-1], s.axes(x)[:-1])
@@ -135,8 +135,7 @@ def quantized_lstm(s: Site) -> None:
 
 def _onnx_recurrence(s: Site, x: Value, directions: Axis, hidden: Axis, gates: int) -> None:
     """All of a layer but what it does with its weights: options, biases, peepholes and states."""
-    for name in _OPTIONS:
-        s.get(name)
+    s.ignores(*_OPTIONS)
     s.pin(directions, "directions of a recurrence")
     s.label(hidden, "hidden")
     if s.has("hidden_size"):
@@ -148,9 +147,9 @@ def _onnx_recurrence(s: Site, x: Value, directions: Axis, hidden: Axis, gates: i
 
 def _onnx_states(s: Site, x: Value, directions: Axis, hidden: Axis) -> None:
     """Time keeps its size; the batch passes."""
-    time, batch = s.axes(x)[:2]
+    time, batch, _ = s.axes(x, 3)
     state, sequence = [directions, batch, hidden], [time, directions, batch, hidden]
-    if s.get("layout"):
+    if s.flag("layout"):
         batch, time = time, batch
         state, sequence = [batch, directions, hidden], [batch, time, directions, hidden]
     s.pin(time, "time of a recurrence")

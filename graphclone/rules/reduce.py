@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Scaled
-from graphclone.graph.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
+from graphclone.graph.ir import Operand, Value, items_of
+from graphclone.rules.site import Cannot, Rule, Site, root, spelled, stated
 
 
 def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
     """The axes reduced over; the others are those of the result."""
     out = out or s.out
-    reduced = s.axis_list("dim", x.rank)
+    reduced = _over(s, x)
     kept = [axis for i, axis in enumerate(s.axes(x)) if i not in reduced]
-    if s.get("keepdim", s.node.op.startswith("onnx.")):  # ONNX keeps them if not told otherwise
+    if s.flag("keepdim", s.node.op.startswith("onnx.")):  # ONNX keeps them if not told otherwise
         s.equal_all([axis for i, axis in enumerate(s.axes(out)) if i not in reduced], kept)
     else:
         s.equal_all(s.axes(out), kept)
     return [s.axes(x)[axis] for axis in reduced]
+
+
+def _over(s: Site, x: Value) -> list[int]:
+    """The indices of the axes reduced over, which are all if none is named."""
+    return s.axis_list("dim", x.rank, ()) or list(range(x.rank))
 
 
 def mean(s: Site) -> None:
@@ -45,29 +49,25 @@ def total(s: Site) -> None:
 
 def norm(s: Site) -> None:
     """The p-norm grows by the p-th root of the number of copies."""
-    x, order = s.tensor("self"), s.get("ord", s.get("p", 2))
+    x, order = s.tensor("self"), s.get("ord") if s.has("ord") else s.get("p")
     s.ignores("dtype")
     axes = _reduced(s, x)
-    if s.node.op == "aten.linalg_norm.default" and len(axes) == 2 and s.get("ord") is not None:
+    if s.node.op == "aten.linalg_norm.default" and len(axes) == 2 and order is not None:
         raise Cannot("a matrix norm")
-    _normed(s, axes, {x: 1}, order)
+    _normed(s, axes, {x: 1}, 2 if order is None else order)
 
 
 def distance(s: Site) -> None:
     s.ignores("compute_mode")
     axes = s.states("| ... p m, ... r m -> ... p r", "x1", "x2")
     a, b = s.tensor("x1"), s.tensor("x2")
-    _normed(s, [axes["m"]], {a: 1}, s.get("p", 2))
+    _normed(s, [axes["m"]], {a: 1}, s.number("p", 2))
     s.require({a: 1, b: -1})
 
 
 def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Operand) -> None:
     """A norm over axes; the greatest or least of all elements does not care for copies."""
-    if not isinstance(order, int | float) or -math.inf < order <= 0:
-        raise Cannot(f"a norm of order {order}")
-    power = Fraction(0) if math.isinf(order) else exact(1 / order)
-    if power is None:
-        raise Cannot(f"a norm of order {order}")
+    power = root(order)
     for axis in axes:
         s.uniform(axis, "normed over")
     s.scale(s.out, terms, logs=_count(axes, power))
@@ -81,11 +81,11 @@ def variance(power: Fraction) -> Rule:
 
     def rule(s: Site) -> None:
         x = s.tensor("self")
-        correction = s.get("correction", 1 if s.get("unbiased", True) else 0)
+        correction = s.number("correction", 1 if s.flag("unbiased", True) else 0)
         if correction not in (0, 1):
             raise Cannot("a variance with this correction")
         axes = _reduced(s, x)
-        if correction and any(i in x.dynamic for i in s.axis_list("dim", x.rank)):
+        if correction and any(i in x.dynamic for i in _over(s, x)):
             s.pin(axes, "an unbiased variance over a dynamic number of elements")
         for axis in axes:
             s.uniform(axis, "averaged over")
@@ -98,7 +98,7 @@ def variance(power: Fraction) -> Rule:
 
 def squared_error(s: Site) -> None:
     """``mean((x - y) ** 2)``, or without the mean."""
-    x, y, reduction = s.tensor("self"), s.tensor("target"), s.get("reduction", 1)
+    x, y, reduction = s.tensor("self"), s.tensor("target"), s.integer("reduction", 1)
     if reduction not in (0, 1) or x.shape != y.shape:
         raise Cannot("a sum of squared errors")
     s.equal_all(s.axes(x), s.axes(y))
@@ -179,7 +179,7 @@ def fourier(s: Site) -> None:
     x = s.tensor("self")
     s.ignores("n", "norm")
     transformed = _transformed(s, x)
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+    for i, (a, b) in enumerate(s.pairs(x, s.out)):
         if i in transformed:
             s.pin([a, b], "Fourier transformed")
         else:
@@ -189,10 +189,10 @@ def fourier(s: Site) -> None:
 
 def _transformed(s: Site, x: Value) -> list[int]:
     """The axes given, else the last one or two by the name of the op, else all or as many as there are sizes."""
-    sizes, name = s.get("s"), s.node.op.split(".")[1]
-    if s.get("dim") is not None or name.endswith("n"):
-        axes = s.axis_list("dim", x.rank)
-        return axes[-len(sizes) :] if sizes and s.get("dim") is None else axes
+    sizes, name = items_of(s.get("s")), s.node.op.split(".")[1]
+    if s.has("dim") or name.endswith("n"):
+        axes = _over(s, x)
+        return axes[-len(sizes) :] if sizes and not s.has("dim") else axes
     return [x.rank - 1 - i for i in range(2 if name.endswith("2") else 1)]
 
 
@@ -206,10 +206,8 @@ def onnx_reduction(rule: Rule) -> Rule:
     """A reduction over axes that are literals; perhaps over none, where none are given."""
 
     def reduction(s: Site) -> None:
-        x, axes = s.tensor("data"), s.get("axes")
-        if isinstance(axes, Value) or any(isinstance(axis, Value) for axis in axes or ()):
-            raise Cannot("its axes are computed")
-        if s.get("noop_with_empty_axes", 0) and not axes:
+        x, axes = s.tensor("data"), s.integers("axes", ())
+        if s.flag("noop_with_empty_axes") and not axes:
             s.ignores("keepdims")
             s.equal_all(s.axes(x), s.axes(s.out))
         else:
@@ -242,18 +240,15 @@ def squares(s: Site) -> None:
 
 def onnx_position(s: Site) -> None:
     s.ignores("select_last_index")
-    kept = "1 " if s.get("keepdims", 1) else ""
+    kept = "1 " if s.flag("keepdims", True) else ""
     s.states(f"| a.. !n b.. -> a.. {kept}b..", "data", a=s.integer("axis", 0), why="searched for a position")
 
 
 def running(s: Site) -> None:
     """CumSum and CumProd; the sums keep their scale."""
-    x, axis = s.tensor("x"), s.get("axis")
+    x = s.tensor("x")
     s.ignores("exclusive", "reverse")
-    if isinstance(axis, Value):
-        raise Cannot("its axis is computed")
-    (number,) = axis if isinstance(axis, list) else [axis]
-    s.states("| a.. !n b.. -> a.. n b..", x, a=number, why="taken in order")
+    s.states("| a.. !n b.. -> a.. n b..", x, a=s.integer("axis"), why="taken in order")
     if s.node.op == "onnx.CumSum":
         s.scale(s.out, {x: 1})
 
@@ -280,16 +275,13 @@ def flattened(kind: str) -> Rule:
 
 def discrete_fourier(s: Site) -> None:
     """Along one axis; the last one holds real and imaginary parts."""
-    x, axis = s.tensor("input"), s.get("axis")
+    x = s.tensor("input")
     s.ignores("dft_length", "inverse", "onesided")
-    if isinstance(axis, Value):
-        raise Cannot("its axis is computed")
-    if axis is None and x.rank != 3:  # the default was 1 before it was -2
+    if not s.has("axis") and x.rank != 3:  # the default was 1 before it was -2
         raise Cannot("its axis is not given")
-    axis = 1 if axis is None else axis
-    (number,) = axis if isinstance(axis, list) else [axis]
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        if i in (number % x.rank, x.rank - 1):
+    axis = s.axis("axis", x.rank, 1)
+    for i, (a, b) in enumerate(s.pairs(x, s.out)):
+        if i in (axis, x.rank - 1):
             s.pin([a, b], "Fourier transformed")
         else:
             s.equal(a, b)
@@ -328,7 +320,7 @@ _CLASSES = "its elements are classes"
 
 def _averaged(s: Site, x: Value | None, target: Value, weight: Value | None) -> None:
     """The loss of every element, their sum, or their weighted mean."""
-    reduction = s.get("reduction", "mean")
+    reduction = s.text("reduction", "mean")
     terms: dict[Scaled, int] = {value: 1 for value in (x, weight) if value is not None}
     if reduction == "none":
         s.equal_all(s.axes(target), s.axes(s.out))

@@ -34,8 +34,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "canonicalize: the default scale of attention is its inverse",
         "graphclone/formats/torch/canonical.py",
-        "float(query.shape[-1]) ** -0.5",
-        "float(query.shape[-1]) ** 0.5",
+        "float(query.size(-1)) ** -0.5",
+        "float(query.size(-1)) ** 0.5",
         ("tests/pipeline/test_printer.py",),
     ),
     Mutant(

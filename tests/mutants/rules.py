@@ -27,10 +27,10 @@ _STATEMENTS: tuple[Mutant, ...] = (
         of_torch("add.Tensor", "linear.default"),
     ),
     Mutant(
-        "site: negative axes are not counted from the end",
-        "graphclone/rules/site.py",
-        "return self.integer(name, default) % rank",
-        "return self.integer(name, default)",
+        "operands: negative axes are not counted from the end",
+        "graphclone/graph/operands.py",
+        "return axis % rank",
+        "return axis",
         BY_POSITION,
     ),
     Mutant(
@@ -154,8 +154,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "linear: Gemm transposes B when it should not",
         "graphclone/rules/linear.py",
-        '"j k" if s.get("transB") else "k j"',
-        '"k j" if s.get("transB") else "j k"',
+        '"j k" if s.flag("transB") else "k j"',
+        '"k j" if s.flag("transB") else "j k"',
         ("tests/formats/onnx/test_rules.py::test_a_product_sums_over_one_axis_of_each_matrix",),
     ),
     Mutant(
@@ -192,8 +192,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "conv: the modes of DepthToSpace are swapped",
         "graphclone/rules/conv.py",
-        's.get("mode", "DCR") == "CRD"',
-        's.get("mode", "DCR") == "DCR"',
+        's.text("mode", "DCR") == "CRD"',
+        's.text("mode", "DCR") == "DCR"',
         of_onnx("DepthToSpace"),
     ),
     Mutant(
@@ -206,8 +206,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "attention: the scale does not take the copies of what is summed over",
         "graphclone/rules/attention.py",
-        's.literal("scale", scale): 1}, contraction=contraction)',
-        's.literal("scale", scale): 1})',
+        's.literal("scale", s.number("scale")): 1}, contraction=contraction)',
+        's.literal("scale", s.number("scale")): 1})',
         of_torch("scaled_dot_product_attention.default"),
     ),
     Mutant(
@@ -227,8 +227,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "attention: interleaved pairs are taken for halves, and halves for pairs",
         "graphclone/rules/attention.py",
-        's.system.product(pairs) if s.get("interleaved") else s.system.concat([half, half])',
-        's.system.concat([half, half]) if s.get("interleaved") else s.system.product(pairs)',
+        's.system.product(pairs) if s.flag("interleaved") else s.system.concat([half, half])',
+        's.system.concat([half, half]) if s.flag("interleaved") else s.system.product(pairs)',
         of_onnx("RotaryEmbedding"),
     ),
     Mutant(
@@ -300,8 +300,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "norm: a p-norm shrinks with its copies",
         "graphclone/rules/norm.py",
-        'logs={axes["n"]: -power}',
-        'logs={axes["n"]: power}',
+        'logs={axes["n"]: -root',
+        'logs={axes["n"]: root',
         of_onnx("LpNormalization"),
     ),
     Mutant(
@@ -342,8 +342,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "pointwise: a shift has the wrong sign",
         "graphclone/rules/pointwise.py",
-        "(tensor, float(number))",
-        "(tensor, -float(number))",
+        "(tensor, _real(number, name))",
+        "(tensor, -_real(number, name))",
         (
             "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
         ),
@@ -370,8 +370,8 @@ _NORMS: tuple[Mutant, ...] = (
         of_torch("var.dim"),
     ),
     Mutant(
-        "reduce: a p-norm grows by the p-th power of its copies",
-        "graphclone/rules/reduce.py",
+        "site: a p-norm grows by the p-th power of its copies",
+        "graphclone/rules/site.py",
         "Fraction(0) if math.isinf(order) else exact(1 / order)",
         "Fraction(0) if math.isinf(order) else exact(order)",
         of_torch("linalg_vector_norm.default"),

@@ -23,7 +23,8 @@ from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
 from graphclone.analysis.settling import settle
 from graphclone.formats.torch.dialect import TorchDialect, op_name
-from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
+from graphclone.formats.torch.reader import literal
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, evaluated
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
@@ -133,7 +134,7 @@ def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor], Sequence[Any]]
         if isinstance(operand, list | tuple):
             return [lifted(item) for item in operand]
         if not isinstance(operand, Tensor):
-            return operand
+            return literal(operand)
         return data.setdefault(id(operand), (_value(f"x{len(data)}", operand, "input"), operand))[0]
 
     operands = {name: lifted(operand) for name, operand in sample.operands.items()}
@@ -156,7 +157,7 @@ def _value(name: str, data: Any, role: Any) -> Value:
 def run(node: Node, tensors: Mapping[Value, Tensor]) -> Sequence[Any]:
     """The results of a node, and in ``tensors`` what it wrote into its operands."""
     torch.default_generator.manual_seed(0)
-    operands = {name: substitute(operand, tensors) for name, operand in node.operands.items()}
+    operands = {name: evaluated(operand, tensors) for name, operand in node.operands.items()}
     return _DIALECT.run(node, operands)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphclone.graph.ir import Node, Respelled, Spelling
+from graphclone.graph.operands import Reader
 
 ASSERTIONS = ("aten._assert_tensor_metadata.default",)
 """What only asserts that a tensor has the type it was traced with."""
@@ -15,13 +16,13 @@ ASSERTIONS = ("aten._assert_tensor_metadata.default",)
 
 def _split(node: Node) -> Respelled | None:
     """chunk and split into equal parts become a split into parts of stated sizes, which may grow unequally."""
-    axis = node.operands.get("dim", 0)
-    first = node.outputs[0]
-    sizes = [output.shape[axis] for output in node.outputs if output.shape is not None]
-    if axis % max(first.rank, 1) in first.dynamic:
+    read = Reader(node)
+    x = read.tensor("self")
+    axis = read.axis("dim", x.rank, 0)
+    if axis in node.outputs[0].dynamic:
         return None
-    operands = {"self": node.operands["self"], "split_sizes": sizes, "dim": axis}
-    return "aten.split_with_sizes.default", operands
+    sizes = [output.size(axis) for output in node.outputs]
+    return "aten.split_with_sizes.default", {"self": x, "split_sizes": sizes, "dim": read.integer("dim", 0)}
 
 
 def _reshape(node: Node) -> Respelled:
@@ -31,10 +32,11 @@ def _reshape(node: Node) -> Respelled:
 
 def _scale(node: Node) -> Respelled | None:
     """The default scale depends on the width, which is about to change."""
-    query = node.operands["query"]
-    if node.operands.get("scale") is not None or query.rank - 1 in query.dynamic:
+    read = Reader(node)
+    query = read.tensor("query")
+    if read.has("scale") or query.rank - 1 in query.dynamic:
         return None
-    return node.op, {**node.operands, "scale": float(query.shape[-1]) ** -0.5}
+    return node.op, {**node.operands, "scale": float(query.size(-1)) ** -0.5}
 
 
 SPELLINGS: Mapping[str, Spelling] = {
