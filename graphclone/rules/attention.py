@@ -58,7 +58,7 @@ def onnx_attention(s: Site) -> None:
     s.equal(q.heads, s.system.product([k.heads, s.system.dim(q.heads.size // k.heads.size)]))
     for axis, name in ((q.width, "head_dim"), (v.width, "v_head_dim"), (q.heads, "heads")):
         s.label(axis, name)
-    results = _results(s)
+    results = s.results()
     total = _cached(s, s.tensor("K"), "past_key", k, results.get(1))
     s.equal(total, _cached(s, s.tensor("V"), "past_value", v, results.get(2)))
     s.uniform(total, "attended to")
@@ -83,14 +83,6 @@ def _split_heads(s: Site, value: Value, count: str) -> _Split:
     else:
         axes = s.states("| b l (h d)", value, h=count)
     return _Split(axes["b"], axes["h"], axes["l"], axes["d"])
-
-
-def _results(s: Site) -> dict[int, Value]:
-    """The results by their position among all that the operator has."""
-    wanted = [i for i, is_wanted in enumerate(s.node.target.outputs) if is_wanted]
-    if wanted[0] != 0:
-        raise Cannot("only its state is read")
-    return dict(zip(wanted, s.node.outputs, strict=True))
 
 
 def _cached(s: Site, value: Value, past: str, axes: _Split, present: Value | None) -> Axis:

@@ -9,7 +9,7 @@ from math import isinf
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
-from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
+from graphclone.rules.site import Cannot, Rule, Site, paired, refused, spelled
 
 
 def cat(s: Site) -> None:
@@ -148,6 +148,8 @@ def pad(s: Site) -> None:
     x, padding = s.tensor("self"), s.sizes("pad")
     constant, value = s.text("mode", "constant") == "constant", s.get("value")
     pairs = s.pairs(x, s.out)
+    if len(padding) not in range(0, 2 * x.rank + 1, 2):
+        raise Cannot(f"{len(padding)} borders of {x.rank} axes")
     for i in range(0, len(padding), 2):
         sizes, paths = (padding[i], padding[i + 1]), (("pad", i), ("pad", i + 1))
         _pad_axis(s, sizes, paths, pairs.pop(), constant=constant)
@@ -220,7 +222,7 @@ _END = 2**63 - 1
 
 
 def _equal_but(s: Site, axis: int, a: Sequence[Axis], b: Sequence[Axis]) -> None:
-    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+    for i, (x, y) in enumerate(paired(a, b)):
         if i != axis:
             s.equal(x, y)
 
@@ -237,7 +239,7 @@ def meshgrid(s: Site) -> None:
     tensors = s.tensor_list("tensors")
     if s.text("indexing", "ij") != "ij" or any(tensor.rank != 1 for tensor in tensors):
         raise Cannot("only ij indexing of vectors is known")
-    for i, (tensor, out) in enumerate(zip(tensors, s.node.outputs, strict=True)):
+    for i, (tensor, out) in enumerate(paired(tensors, s.node.outputs, "results")):
         s.equal(s.axes(out)[i], s.axes(tensor)[0])
         s.equal_all(s.axes(out), s.axes(s.out))
         s.takes(out, tensor)

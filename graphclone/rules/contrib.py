@@ -24,29 +24,19 @@ _HOMOGENEOUS = ("", "Relu", "LeakyRelu")
 def fused_product(s: Site) -> None:
     """``alpha a b``, either transposed, or with its rows in front of the batch axes; perhaps an activation."""
     a, b = s.tensor("A"), s.tensor("B")
-    left, right = _turned(s, a, "A"), _turned(s, b, "B")
-    contraction = s.contract(a, [left[-1]], b, [right[-2 if b.rank > 1 else -1]])
-    axes = list(s.axes(s.out))
-    if b.rank > 1:
-        s.equal(axes.pop(), s.axes(b)[right[-1]])
-    if a.rank > 1:
-        s.equal(axes.pop(), s.axes(a)[left[-2]])
-    for value, order in ((a, left), (b, right)):
-        s.align([s.axes(value)[i] for i in order[:-2]], axes)
-    terms = _sum([a, b])
-    if (alpha := s.number("alpha", 1.0)) != 1:
-        terms[s.literal("alpha", alpha)] = 1 if alpha else 0
-    _activate(s, terms, contraction, [])
+    rows, columns = "i" if a.rank > 1 else "", "j" if b.rank > 1 else ""
+    s.states(f"{_matrices(s, 'A', rows, 'k')}, {_matrices(s, 'B', 'k', columns)} -> ... {rows} {columns}", a, b)
+    alpha = s.number("alpha", 1.0)
+    _reactivate(s, [], [a, b, *([s.literal("alpha", alpha)] if alpha not in (0, 1) else [])])
 
 
-def _turned(s: Site, value: Value, side: str) -> list[int]:
-    """The axes of a matrix in the order in which they are multiplied."""
-    order = list(range(value.rank))
-    if s.flag(f"transBatch{side}") and value.rank > 2:
-        order = [*order[1:-1], 0, order[-1]]
-    if s.flag(f"trans{side}") and value.rank > 1:
-        order[-2:] = order[:-3:-1]
-    return order
+def _matrices(s: Site, side: str, rows: str, columns: str) -> str:
+    """The axes of a stack of matrices in the order in which they lie."""
+    turned, first = s.flag(f"trans{side}"), s.flag(f"transBatch{side}")
+    if not rows or not columns:
+        return rows + columns
+    outer, inner = (columns, rows) if turned else (rows, columns)
+    return f"{outer} ... {inner}" if first else f"... {outer} {inner}"
 
 
 def _activate(
@@ -70,7 +60,7 @@ def _activate(
 def fused_general_product(s: Site) -> None:
     """``Gemm`` and an activation."""
     general_product(s)
-    _reactivate(s, [s.maybe_tensor("C")], (s.tensor("A"), s.tensor("B")))
+    _reactivate(s, [s.maybe_tensor("C")], [s.tensor("A"), s.tensor("B")])
 
 
 def fused_convolution(s: Site, *, channels_last: bool = False) -> None:
@@ -79,10 +69,10 @@ def fused_convolution(s: Site, *, channels_last: bool = False) -> None:
     onnx_convolution(s, channels_last=channels_last)
     if z is not None:
         s.equal_all(s.axes(z), s.axes(s.out))
-    _reactivate(s, [s.maybe_tensor("B"), z], (s.tensor("X"), s.tensor("W")))
+    _reactivate(s, [s.maybe_tensor("B"), z], [s.tensor("X"), s.tensor("W")])
 
 
-def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Value]) -> None:
+def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Scaled]) -> None:
     """State the scales of a contraction anew, now with an activation."""
     contraction = next(c for c in s.facts.contractions if c.node is s.node)
     s.facts.balances.pop(s.node, None)
@@ -190,7 +180,7 @@ def group_norm(s: Site) -> None:
     x, skip, bias = s.tensor("X"), s.maybe_tensor("skip"), s.maybe_tensor("bias")
     place = x.rank - 1 if s.flag("channels_last", True) else 1
     channel = s.axes(x)[place]
-    groups = s.system.dim(s.integer("groups"))
+    groups = s.system.dim(s.count("groups"))
     members = s.system.dim(channel.size // groups.size)
     s.equal(channel, s.system.product([groups, members]))
     s.follow(("groups",), groups)
@@ -245,7 +235,7 @@ def blockwise_product(s: Site) -> None:
     if a is None or b is None or scales is None or s.has("g_idx") or s.flag("weight_prepacked"):
         raise Cannot("a permuted or prepacked matrix")
     s.ignores("accuracy_level", "bits")
-    count, size, outputs = s.integer("K"), s.integer("block_size"), s.axes(s.out)[-1]
+    count, size, outputs = s.count("K"), s.count("block_size"), s.axes(s.out)[-1]
     blocks = s.system.dim(-(-count // size), s.why("a part of a block") if count % size else None)
     whole = s.axes(a)[-1]
     if count % size:
@@ -284,6 +274,8 @@ def _zero_points(s: Site, zeros: Value, outputs: Axis, blocks: Axis) -> None:
     if zeros.elements == outputs.size * blocks.size:
         _rows_of_blocks(s, zeros, outputs, blocks)
         return
+    if not outputs.size:
+        raise Cannot("a matrix without columns")
     s.pin(blocks, "zero points packed in bytes")
     packed = s.system.dim(zeros.elements // outputs.size, s.why("zero points packed in bytes"))
     _rows_of_blocks(s, zeros, outputs, packed)
@@ -297,7 +289,7 @@ def blockwise_lookup(s: Site) -> None:
     if s.integer("gather_axis", 0) % 2 or s.integer("quantize_axis", 1) % 2 != 1:
         raise Cannot("a table that is quantized along another axis")
     s.ignores("bits")
-    size, width = s.integer("block_size", 128), s.axes(s.out)[-1]
+    size, width = s.count("block_size", 128), s.axes(s.out)[-1]
     rows, blocks = s.axes(scales, 2)
     s.pin([rows, s.axes(data)[0]], "looked up by number")
     if width.size != blocks.size * size or (zeros is not None and zeros.shape != scales.shape):

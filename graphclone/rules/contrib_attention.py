@@ -43,7 +43,7 @@ def packed_attention(s: Site) -> None:
 
 def _widths(s: Site, weights: Value) -> tuple[Axis, Axis, Axis]:
     """The number of heads, and how wide a head of queries and keys is, and one of values."""
-    heads = s.system.dim(s.integer("num_heads"))
+    heads = s.system.dim(s.count("num_heads"))
     s.follow(("num_heads",), heads)
     sizes = s.integers("qkv_hidden_sizes", ()) or [s.axes(weights)[1].size // 3] * 3
     if len(sizes) != 3 or sizes[0] != sizes[1]:
@@ -74,7 +74,7 @@ def multi_head_attention(s: Site) -> None:
     if s.has("past_sequence_length") or s.has("cache_indirection"):
         raise Cannot("a cache of fixed size")
     query, key, value = s.tensor("query"), s.maybe_tensor("key"), s.maybe_tensor("value")
-    heads = s.system.dim(s.integer("num_heads"))
+    heads = s.system.dim(s.count("num_heads"))
     s.follow(("num_heads",), heads)
     q = _split(s, query, heads)
     k = q if key is None else _split(s, key, heads)
@@ -113,7 +113,7 @@ def _bias(s: Site, parts: Iterable[tuple[Value, _Heads]]) -> None:
 def _caches(s: Site, k: _Heads, v: _Heads, key: Value, value: Value) -> Axis:
     """The length of keys and values with those of the past, which come first."""
     length = k.length
-    results = _results(s)
+    results = s.results()
     for past, axes, source, present in (("past_key", k, key, 1), ("past_value", v, value, 2)):
         cache = s.maybe_tensor(past)
         if cache is not None:
@@ -128,12 +128,6 @@ def _caches(s: Site, k: _Heads, v: _Heads, key: Value, value: Value) -> Axis:
     if 3 in results:
         raise Cannot("what is paid to every key is returned")
     return length
-
-
-def _results(s: Site) -> dict[int, Value]:
-    """The results by their position among all that the operator has."""
-    wanted = [i for i, is_wanted in enumerate(s.node.target.outputs) if is_wanted]
-    return dict(zip(wanted, s.node.outputs, strict=True))
 
 
 def _hidden_keys(s: Site, scores: list[Axis]) -> None:
@@ -188,7 +182,7 @@ def group_query_attention(s: Site) -> None:
     query, key, value = s.tensor("query"), s.maybe_tensor("key"), s.maybe_tensor("value")
     batch, length, hidden = s.axes(query, 3)
     kv, group = _groups(s)
-    width = s.system.dim(s.axes(s.out)[2].size // s.integer("num_heads"))
+    width = s.system.dim(s.axes(s.out)[2].size // s.count("num_heads"))
     every, few = s.system.product([kv, group, width]), s.system.product([kv, width])
     s.equal_all(s.axes(s.out), [batch, length, every])
     if key is None or value is None:
@@ -206,8 +200,8 @@ def group_query_attention(s: Site) -> None:
 
 
 def _groups(s: Site) -> tuple[Axis, Axis]:
-    kv = s.system.dim(s.integer("kv_num_heads"))
-    group = s.system.dim(s.integer("num_heads") // kv.size)
+    kv = s.system.dim(s.count("kv_num_heads"))
+    group = s.system.dim(s.count("num_heads") // kv.size)
     s.follow(("kv_num_heads",), kv)
     s.follow(("num_heads",), s.system.product([kv, group]))
     return kv, group
@@ -215,7 +209,7 @@ def _groups(s: Site) -> tuple[Axis, Axis]:
 
 def _fixed_caches(s: Site, axes: list[Axis], key: Value, value: Value) -> None:
     """Caches before and after, of a length of their own."""
-    results = _results(s)
+    results = s.results()
     for past, present, source in (("past_key", 1, key), ("past_value", 2, value)):
         cache, result = s.maybe_tensor(past), results.get(present)
         for state in (cache, result):
@@ -269,18 +263,15 @@ def rotary_embedding(s: Site) -> None:
     if s.number("scale", 1.0) != 1 or s.flag("is_packed_batching"):
         raise Cannot("a scale, or packed batches")
     count, turned = s.integer("num_heads", 0), s.integer("rotary_embedding_dim", 0)
-    size = 2 * s.axes(tables[0])[1].size
     if x.rank == 4:
-        batch, heads, length, width = s.axes(x)
-        if count:
-            s.follow(("num_heads",), heads)
+        axes = s.states("| b h l d", x)
+    elif count:
+        axes = s.states("| b l (h d)", x, h=count)
     else:
-        batch, length, hidden = s.axes(x, 3)
-        heads = s.system.dim(count or hidden.size // size)
-        width = s.system.dim(hidden.size // heads.size)
-        s.equal(hidden, s.system.product([heads, width]))
-        if count:
-            s.follow(("num_heads",), heads)
+        axes = s.states("| b l (h d)", x, d=2 * s.axes(tables[0])[1].size)
+    batch, heads, length, width = (axes[name] for name in "bhld")
+    if count:
+        s.follow(("num_heads",), heads)
     for table in tables:
         part = _turned(s, table, width, interleaved=s.flag("interleaved"))
     if turned:

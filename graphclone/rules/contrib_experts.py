@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction
@@ -29,7 +29,7 @@ def mixture(layer: Layer) -> Rule:
     def rule(s: Site) -> None:
         x, router = s.tensor("input"), s.tensor("router_probs")
         s.ignores(*_ROUTING, *_ACTIVATION)
-        *tokens, hidden = s.axes(x)
+        hidden, tokens = s.axes(x)[-1], s.axes(x)[:-1]
         s.equal_all(s.axes(x), s.axes(s.out))
         _routed(s, router, tokens)
         if s.has("router_weights"):
@@ -50,7 +50,7 @@ def mixture(layer: Layer) -> Rule:
     return rule
 
 
-def _routed(s: Site, router: Value, tokens: list[Axis]) -> None:
+def _routed(s: Site, router: Value, tokens: Sequence[Axis]) -> None:
     s.equal(s.axes(router)[0], s.system.product(tokens))
     s.pin(s.axes(router)[1], _CHOSEN)
     s.require({router: 1})
@@ -93,6 +93,8 @@ def quantized(s: Site, name: str, rows: Axis, columns: Axis) -> tuple[Value, Con
     if weight is None or scales is None:
         raise Cannot("weights without scales")
     bits = s.integer(f"{name}_expert_weight_bits", s.integer("expert_weight_bits", 4))
+    if bits not in (1, 2, 4, 8):
+        raise Cannot(f"weights of {bits} bits")
     size = s.integer("block_size", 0)
     if size:
         blocks = s.system.dim(columns.size // size)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Rule, Site
+from graphclone.rules.site import Rule, Site, paired
 
 
 def branch(s: Site) -> None:
     """Every result is that of one branch or the other."""
     s.ignores("cond")
-    for out, a, b in zip(s.node.outputs, s.tensor_list("then_branch"), s.tensor_list("else_branch"), strict=True):
+    branches = paired(s.tensor_list("then_branch"), s.tensor_list("else_branch"), "results")
+    for out, (a, b) in paired(s.node.outputs, branches, "results"):
         _same(s, out, a)
         s.equal_all(s.axes(out), s.axes(b))
         s.require({a: 1, b: -1})
@@ -25,7 +26,7 @@ def enter(s: Site) -> None:
         s.pin(s.axes(counter), "counts the rounds")
     for out, state in zip(inside, states, strict=False):
         _same(s, out, state)
-    for out, whole, axis in zip(inside[len(states) :], scanned, axes, strict=True):
+    for out, (whole, axis) in paired(inside[len(states) :], paired(scanned, axes), "results"):
         _sliced(s, whole, out, axis)
         s.scale(out, {whole: 1})
 
@@ -37,7 +38,7 @@ def leave(s: Site) -> None:
         _same(s, out, state)
         s.equal_all(s.axes(before), s.axes(state))
         s.require({before: 1, state: -1})
-    for out, part, axis in zip(s.node.outputs[len(states) :], stacked, axes, strict=True):
+    for out, (part, axis) in paired(s.node.outputs[len(states) :], paired(stacked, axes), "results"):
         _sliced(s, out, part, axis)
         s.scale(out, {part: 1})
 

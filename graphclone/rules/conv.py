@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphclone.graph.ir import Value, items_of
+from graphclone.rules.patterns import changed
 from graphclone.rules.site import Cannot, Rule, Site, refused, root, spelled
 
 
@@ -19,25 +20,19 @@ def convolution(s: Site) -> None:
 
 
 def _convolve(s: Site, moving: Sequence[bool], *, channels_last: bool = False) -> None:
-    x, y = _places(moving)
+    x, y = changed(moving)
     groups = "groups" if s.has("groups") else 1
     image, result = (f"{x} (g i)", f"{y} (g o)") if channels_last else (f"(g i) {x}", f"(g o) {y}")
     pattern = f"b.. {image}, (g o) i !w.. + (g o)? -> b.. {result}"
     s.states(pattern, "input", "weight", "bias", g=groups, why="windowed")
 
 
-def _places(moving: Sequence[bool]) -> tuple[str, str]:
-    """The axes of places before and after, which are the same ones where the window stands still."""
-    before = [f"!x{i}" if moves else f"x{i}" for i, moves in enumerate(moving)]
-    return " ".join(before), " ".join(axis.replace("!x", "!y") for axis in before)
-
-
 def transposed_convolution(s: Site) -> None:
     """The groups keep their number."""
     s.ignores("stride", "padding", "output_padding", "dilation")
-    x, y = _places([True] * (s.tensor("weight").rank - 2))
+    x, y = changed([True] * (s.tensor("weight").rank - 2))
     pattern = f"b.. c {x}, c o !w.. + (!g o)? -> b.. (!g o) {y}"
-    axes = s.states(pattern, "input", "weight", "bias", g=s.integer("groups", 1), why="windowed")
+    axes = s.states(pattern, "input", "weight", "bias", g=s.count("groups", 1), why="windowed")
     members = s.system.dim(axes["c"].size // axes["g"].size)
     s.equal(axes["c"], s.system.product([axes["g"], members]))
 
@@ -51,7 +46,7 @@ def pool(s: Site) -> None:
 
 def resample(s: Site) -> None:
     s.ignores(*s.node.operands)
-    s.states("b c !x.. -> b c !y..", s.tensors[0], why="resampled")
+    s.states("b c !x.. -> b c !y..", "input" if s.has("input") else "self", why="resampled")
 
 
 def grid_sample(s: Site) -> None:
@@ -91,7 +86,7 @@ def _moving(s: Site, weight: Value | None) -> list[bool]:
 def quantized_convolution(s: Site) -> None:
     """What it sums over keeps its size, as integers cannot be divided. It may have a number per channel."""
     w = s.tensor("w")
-    x, y = _places(_moving(s, w))
+    x, y = changed(_moving(s, w))
     last = s.flag("channels_last")
     image, result = (f"{x} (g !i)", f"{y} (g o)") if last else (f"(g !i) {x}", f"(g o) {y}")
     pattern = f"| b {image}, (g o) !i !w.. -> b {result}"
@@ -119,22 +114,17 @@ def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
     if len(s.node.outputs) > 1:
         raise Cannot("positions counted over all axes")
     s.ignores("p", "storage_order")
-    x, y = _places(_moving(s, None))
+    x, y = changed(_moving(s, None))
     pattern = f"b {x} c -> b {y} c" if channels_last else f"b c {x} -> b c {y}"
     s.states(pattern, "X", why="windowed")
 
 
 def global_pool(s: Site) -> None:
     """One number per channel: mean, maximum or p-norm."""
-    x = s.tensor("X")
-    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
-    places, power = s.axes(x)[2:], None
-    if s.node.op == "onnx.GlobalLpPool":
-        power = root(s.number("p", 2))
-    if s.node.op != "onnx.GlobalMaxPool":
-        for axis in places:
-            s.uniform(axis, "pooled")
-    s.scale(s.out, {x: 1}, logs=dict.fromkeys(places, power) if power else None)
+    mark = "" if s.node.op == "onnx.GlobalMaxPool" else "~"
+    axes = s.states(f"| b c {mark}x.. -> b c y..", "X", why="pooled")
+    power = root(s.number("p", 2)) if s.node.op == "onnx.GlobalLpPool" else 0
+    s.scale(s.out, {s.tensor("X"): 1}, logs=dict.fromkeys(axes.named("x"), power))
 
 
 def region_pool(s: Site) -> None:
@@ -162,13 +152,10 @@ def resize(s: Site) -> None:
     """Interpolation; axes that keep their size pass."""
     x = s.tensor("X")
     _read_all(s, x)
-    for i, (a, b) in enumerate(s.pairs(x, s.out)):
-        if _keeps(s, x, i):
-            s.equal(a, b)
-        else:
-            s.pin([a, b], "resampled")
-    beyond = s.number("extrapolation_value", 0)
-    s.same_scale(s.out, x, *([s.literal("extrapolation_value", beyond)] if beyond else []))
+    before, after = changed([not _keeps(s, x, axis) for axis in range(x.rank)])
+    s.states(f"{before} -> {after}", x, why="resampled")
+    if beyond := s.number("extrapolation_value", 0):
+        s.require({x: 1, s.literal("extrapolation_value", beyond): -1})
 
 
 def _keeps(s: Site, x: Value, axis: int) -> bool:
@@ -204,16 +191,11 @@ def center_crop_or_pad(s: Site) -> None:
     x, shape = s.tensor("input_data"), items_of(s.get("shape"))
     _read_all(s, x)
     axes = s.axis_list("axes", x.rank, range(x.rank))
-    for i, (a, b) in enumerate(s.pairs(x, s.out)):
-        at = axes.index(i) if i in axes else None
-        if at is None:
-            s.equal(a, b)
-        elif at < len(shape) and shape[at] == a.size:
-            s.equal(a, b)
-            s.follow(("shape", at), b)
-        else:
-            s.pin([a, b], "cut or padded")
-    s.same_scale(s.out, x)
+    kept = {axis: at for at, (axis, size) in enumerate(zip(axes, shape, strict=False)) if size == s.axes(x)[axis].size}
+    before, after = changed([axis in axes and axis not in kept for axis in range(x.rank)])
+    s.states(f"{before} -> {after}", x, why="cut or padded")
+    for axis, at in kept.items():
+        s.follow(("shape", at), s.axes(s.out)[axis])
 
 
 def _read_all(s: Site, *values: Value) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import PatternError
-from graphclone.rules.site import Cannot, Rule, Site, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, paired, spelled, stated
 
 linear = stated("... i, o.. i + o..? -> ... o..", "input", "weight", "bias")
 outer = stated("i, j -> i j", "self", "vec2")
@@ -31,7 +31,7 @@ def tensordot(s: Site) -> None:
     """Any axes of the one are summed over with as many of the other."""
     a, b = s.tensor("self"), s.tensor("other")
     left, right = [f"a{i}" for i in range(a.rank)], [f"b{i}" for i in range(b.rank)]
-    for i, j in zip(s.integers("dims_self"), s.integers("dims_other"), strict=True):
+    for i, j in paired(s.axis_list("dims_self", a.rank), s.axis_list("dims_other", b.rank)):
         right[j] = left[i]
     kept = [axis for axis in (*left, *right) if axis not in left or axis not in right]
     s.states(f"{' '.join(left)}, {' '.join(right)} -> {' '.join(kept)}", a, b)

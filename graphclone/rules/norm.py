@@ -158,7 +158,8 @@ def dynamic_quantize(s: Site) -> None:
     """The scale is that of the greatest and least element; copies do not matter."""
     x = s.tensor("x")
     s.equal_all(s.axes(x), s.axes(s.out))
-    s.scale(s.node.outputs[1], {x: 1})
+    for out in s.node.outputs[1:2]:
+        s.scale(out, {x: 1})
 
 
 _OVER = "normalised over"

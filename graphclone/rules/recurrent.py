@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site, paired
 
 
 def layers(gates: int) -> Rule:
@@ -19,8 +19,8 @@ def layers(gates: int) -> Rule:
         s.ignores("dropout", "train", "batch_first")
         directions = 2 if s.flag("bidirectional") else 1
         params, plain = s.tensor_list("params"), 4 if s.flag("has_biases") else 2
-        per_cell, rest = divmod(len(params), directions * s.integer("num_layers"))
-        if rest or per_cell not in (plain, plain + 1):
+        per_cell, rest = divmod(len(params), directions * s.count("num_layers"))
+        if rest or per_cell not in (plain, plain + 1) or not states:
             raise Cannot("parameters of unknown meaning")
         given, hidden = _states(s, x, states)
         if per_cell == plain:
@@ -44,7 +44,7 @@ def _states(s: Site, x: Value, states: list[Value]) -> tuple[Axis, Axis]:
 
     Batch and time pass, layers keep their number.
     """
-    for before, after in zip(states, s.node.outputs[1:], strict=True):
+    for before, after in paired(states, s.node.outputs[1:], "states"):
         for state in (before, after):
             s.pin(s.axes(state)[:-1], "layers and batch of a state")
         s.equal(s.axes(before)[-1], s.axes(after)[-1])
@@ -82,7 +82,7 @@ def cell(gates: int) -> Rule:
     def rule(s: Site) -> None:
         x = s.tensor("input")
         states = s.tensor_list("hx")
-        hidden = s.axes(states[0])[-1]
+        hidden = s.axes(s.out)[-1]
         for state in (*states, *s.node.outputs):
             s.equal_all(s.axes(state)[:-1], s.axes(x)[:-1])
             s.equal(s.axes(state)[-1], hidden)

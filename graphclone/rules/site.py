@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, TypeVar, overload
 
 from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.analysis.facts import Balance, Contraction, Facts, Follow, Literal, Refusal, Scaled
@@ -15,7 +15,10 @@ from graphclone.graph.operands import Reader
 from graphclone.rules.binding import Binding, Cannot, Hint
 from graphclone.rules.patterns import Pattern, PatternError, Term, parse
 
-__all__ = ["Cannot", "Rule", "Site", "exact", "refused", "root", "spelled", "stated"]
+__all__ = ["Cannot", "Rule", "Site", "exact", "paired", "refused", "root", "spelled", "stated"]
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 Rule = Callable[["Site"], None]
 """Says what a node means for axes and scales. What it leaves unsaid about scales is taken as non-linear."""
@@ -48,12 +51,20 @@ class Site(Reader):
         super().__init__(node)
         self.facts = facts
         self.names = names or {}
+        self.defaults: Mapping[str, Operand] = {}
         self.read: set[str] = set()
         self.unscaled: set[Value] = set()
 
-    def renamed(self, names: Mapping[str, str]) -> Site:
-        """The same site for a rule that calls the operands by other names: the rule's name to the node's."""
+    def renamed(self, names: Mapping[str, str], defaults: Mapping[str, Operand] | None = None) -> Site:
+        """The same site for a rule that calls the operands by other names.
+
+        Args:
+            names: the rule's name to the node's.
+            defaults: by the rule's names, what the node means where it does not give them.
+        """
         site = Site(self.node, self.facts, {**self.names, **names})
+        own = {site.own_name(name): default for name, default in (defaults or {}).items()}
+        site.defaults = {**self.defaults, **own}
         site.read, site.unscaled = self.read, self.unscaled
         return site
 
@@ -68,7 +79,8 @@ class Site(Reader):
     def get(self, name: str) -> Operand:
         """The operand, whatever it is, which is thereby understood; None where the node does not give it."""
         self.ignores(name)
-        return super().get(name)
+        operand = super().get(name)
+        return self.defaults.get(self.own_name(name)) if operand is None else operand
 
     def ignores(self, *names: str) -> None:
         """Options that say nothing about axes or scales."""
@@ -96,6 +108,13 @@ class Site(Reader):
         """The first result."""
         return self.node.outputs[0]
 
+    def results(self) -> dict[int, Value]:
+        """The results by their position among all that an operator of ONNX has; the first must be read."""
+        places = [place for place, is_read in enumerate(self.node.target.outputs) if is_read]
+        if places[:1] != [0]:
+            raise Cannot("only its state is read")
+        return dict(paired(places, self.node.outputs, "results"))
+
     def axes(self, value: Value, rank: int | None = None) -> AxisTuple:
         """The axes of a tensor, which must be so many, if that is said."""
         if not value.is_tensor:
@@ -106,7 +125,7 @@ class Site(Reader):
 
     def pairs(self, a: Value, b: Value) -> list[tuple[Axis, Axis]]:
         """The axes of two tensors of one rank, side by side."""
-        return list(zip(self.axes(a, b.rank), self.axes(b), strict=True))
+        return paired(self.axes(a), self.axes(b))
 
     def why(self, text: str = "") -> Why:
         """A reason that names this node."""
@@ -118,9 +137,7 @@ class Site(Reader):
 
     def equal_all(self, a: Sequence[Axis], b: Sequence[Axis]) -> None:
         """Two lists of axes have the same layouts, one by one."""
-        if len(a) != len(b):
-            raise Cannot(f"{len(a)} axes where {len(b)} were expected")
-        for x, y in zip(a, b, strict=True):
+        for x, y in paired(a, b):
             self.equal(x, y)
 
     def pin(self, axes: Iterable[Axis] | Axis, text: str) -> None:
@@ -246,7 +263,7 @@ class Site(Reader):
 
     def contract(self, a: Value, a_axes: Sequence[int], b: Value, b_axes: Sequence[int]) -> Contraction:
         """Two operands are multiplied and summed over axes they share."""
-        for i, j in zip(a_axes, b_axes, strict=True):
+        for i, j in paired(a_axes, b_axes):
             self.equal(self.axes(a)[i], self.axes(b)[j])
         return self.contracted((a, a_axes), (b, b_axes))
 
@@ -335,6 +352,17 @@ class Site(Reader):
                 yield name
 
 
+def paired(a: Sequence[_A], b: Sequence[_B], things: str = "axes") -> list[tuple[_A, _B]]:
+    """Two lists of equal length, side by side.
+
+    Raises:
+        Cannot: they are of different lengths.
+    """
+    if len(a) != len(b):
+        raise Cannot(f"{len(a)} {things} where {len(b)} were expected")
+    return list(zip(a, b, strict=True))
+
+
 def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Rule:
     """A rule that is one pattern; see ``Site.states``."""
     parse(pattern)
@@ -345,9 +373,9 @@ def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Rule:
     return rule
 
 
-def spelled(rule: Rule, **names: str) -> Rule:
-    """A rule for a node that calls the operands by other names: the rule's name to the node's."""
-    return lambda site: rule(site.renamed(names))
+def spelled(rule: Rule, defaults: Mapping[str, Operand] | None = None, /, **names: str) -> Rule:
+    """A rule for a node that calls the operands by other names, or has other defaults; see ``Site.renamed``."""
+    return lambda site: rule(site.renamed(names, defaults))
 
 
 def refused(why: str) -> Rule:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
-from graphclone.rules.site import Cannot, Rule, Site, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, paired, spelled, stated
 
 
 def reshape(s: Site) -> None:
@@ -75,17 +75,14 @@ def _groups(a: list[Axis], b: list[Axis]) -> Iterator[tuple[list[Axis], list[Axi
 
 def follow_sizes(s: Site, name: str, axes: Sequence[Axis]) -> None:
     """A list of literal sizes counts these axes; -1 is left to be inferred."""
-    sizes = s.sizes(name)
-    if len(sizes) != len(axes):
-        raise Cannot(f"{len(sizes)} sizes for {len(axes)} axes")
-    for i, (size, axis) in enumerate(zip(sizes, axes, strict=True)):
+    for i, (size, axis) in enumerate(paired(s.sizes(name), axes, "sizes")):
         if size != -1:
             s.follow((name, i), axis)
 
 
 def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
     """Result axis i is operand axis order[i], or new with size 1."""
-    for axis, source in zip(s.axes(s.out, len(order)), order, strict=True):
+    for axis, source in paired(s.axes(s.out), order):
         if source is not None:
             s.equal(axis, s.axes(x)[source])
     s.shows(s.out, x, order)
@@ -110,7 +107,7 @@ def move_axes(s: Site) -> None:
     x = s.tensor("self")
     sources, targets = s.axis_list("source", x.rank), s.axis_list("destination", x.rank)
     order = [axis for axis in range(x.rank) if axis not in sources]
-    for target, source in sorted(zip(targets, sources, strict=True)):
+    for target, source in sorted(paired(targets, sources)):
         order.insert(target, source)
     permuted(s, x, order)
 
@@ -158,7 +155,7 @@ def expand_as(s: Site) -> None:
 
 def broadcast_tensors(s: Site) -> None:
     """All results have the same axes, those of the operands, aligned from the right."""
-    for x, out in zip(s.tensor_list("tensors"), s.node.outputs, strict=True):
+    for x, out in paired(s.tensor_list("tensors"), s.node.outputs, "results"):
         s.broadcast(x)
         s.equal_all(s.axes(out), s.axes(s.out))
         s.moves(out, x)
@@ -273,7 +270,7 @@ def onnx_expand(s: Site) -> None:
     x, sizes = s.tensor("input"), s.sizes("shape")
     s.broadcast(x)
     axes = s.axes(s.out)[s.out.rank - len(sizes) :]
-    for i, (size, axis) in enumerate(zip(sizes, axes, strict=True)):
+    for i, (size, axis) in enumerate(paired(sizes, axes, "sizes")):
         at = x.rank - len(sizes) + i
         if isinstance(size, Value) and at >= 0 and s.axes(x)[at].size != 1:
             s.pin(axis, "a computed size, which may be 1")

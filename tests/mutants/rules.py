@@ -34,6 +34,20 @@ _STATEMENTS: tuple[Mutant, ...] = (
         BY_POSITION,
     ),
     Mutant(
+        "rules: a node whose rule breaks down is pinned",
+        "graphclone/rules/__init__.py",
+        'raise RuleError(f"{where}: the rule {_name(rule)} fails with {one_line(error)}") from error',
+        'site.refuse(f"{where}: {_name(rule)} {one_line(error)}")',
+        ("tests/rules/test_malformed_nodes.py::test_a_rule_that_breaks_down_is_named_with_its_node",),
+    ),
+    Mutant(
+        "operands: an axis beyond the last is counted from the first again",
+        "graphclone/graph/operands.py",
+        "if not -rank <= axis < rank:",
+        "if not rank:",
+        ("tests/graph/test_operands.py",),
+    ),
+    Mutant(
         "site: text that no rule has read is let pass",
         "graphclone/rules/site.py",
         "isinstance(operand, int | float | complex | str)",
@@ -351,9 +365,16 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: a sum shrinks with its copies",
         "graphclone/rules/reduce.py",
-        "s.scale(s.out, {x: 1}, logs=_count(axes, 1))",
-        "s.scale(s.out, {x: 1}, logs=_count(axes, -1))",
+        "exponent}, logs=_count(axes, 1))",
+        "exponent}, logs=_count(axes, -1))",
         of_torch("sum.dim_IntList"),
+    ),
+    Mutant(
+        "patterns: axes that a reduction keeps are those before it",
+        "graphclone/rules/patterns.py",
+        "if keep or not reduce]",
+        "if keep or reduce]",
+        of_torch("mean.dim"),
     ),
     Mutant(
         "reduce: shares grow with their copies",
@@ -386,8 +407,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: an axis searched for a position may grow",
         "graphclone/rules/reduce.py",
-        "if len(s.node.outputs) > 1:\n        s.pin",
-        "if len(s.node.outputs) > 2:\n        s.pin",
+        '"!" if len(s.node.outputs) > 1 else ""',
+        '"!" if len(s.node.outputs) > 2 else ""',
         of_torch("max.dim"),
     ),
 )
