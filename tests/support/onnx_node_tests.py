@@ -62,7 +62,7 @@ TRIALS = (
     Trial(after=True, scaled=True, seed=5),
 )
 
-RESPELLED = ("onnx.Attention", "onnx.Split")
+RESPELLED = ("onnx.Attention", "onnx.DFT", "onnx.Split")
 """Operators whose rules count on what ``canonicalize`` makes of them."""
 
 

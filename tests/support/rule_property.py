@@ -38,7 +38,12 @@ TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-6
 """Of the greatest error, relative to the greatest element."""
 
 UNINITIALISED = ("aten.empty", "aten.new_empty")
-RESPELLED = ("aten.scaled_dot_product_attention.default",)
+RESPELLED = (
+    "aten.scaled_dot_product_attention.default",
+    "aten.linalg_norm.default",
+    *(f"aten.{op}.{overload}" for op in ("var", "std") for overload in ("default", "dim")),
+    *(f"aten.fft_{kind}fft{axes}.default" for kind in ("", "i", "r", "ir") for axes in ("", "2", "n")),
+)
 """Ops whose rules count on what ``canonicalize`` makes of them."""
 
 _REFUSALS = (RuntimeError, IndexError, ValueError)

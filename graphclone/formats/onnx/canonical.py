@@ -1,4 +1,4 @@
-"""The spellings of ONNX operators that rules know: default scales and equal splits become explicit ones."""
+"""The spellings of ONNX operators that rules know: default scales, equal splits and some axes become explicit ones."""
 
 from __future__ import annotations
 
@@ -57,8 +57,16 @@ def _split(node: Node) -> Respelled | None:
     return node.op, {**operands, "split": sizes}
 
 
+def _transformed(node: Node) -> Respelled | None:
+    """The axis of a Fourier transform where it is not given, which was another in the first version."""
+    if Reader(node).has("axis"):
+        return None
+    return node.op, {**node.operands, "axis": 1 if node.target.opset < 20 else -2}
+
+
 SPELLINGS: Mapping[str, Spelling] = {
     "onnx.Attention": Spelling(_scale),
+    "onnx.DFT": Spelling(_transformed),
     "onnx.Split": Spelling(_split),
     "com.microsoft.Attention": Spelling(_contrib_scale),
     "com.microsoft.MultiHeadAttention": Spelling(_contrib_scale),
