@@ -9,16 +9,23 @@ from math import isinf
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
+from graphclone.rules.patterns import changed
 from graphclone.rules.site import Cannot, Rule, Site, paired, refused, spelled
 
 
 def cat(s: Site) -> None:
     tensors = [tensor for tensor in s.tensor_list("tensors") if tensor.shape != (0,)]
-    axis = s.axis("dim", s.out.rank, 0)
-    s.equal(s.axes(s.out)[axis], s.system.concat([s.axes(tensor)[axis] for tensor in tensors]))
-    for tensor in tensors:
-        _equal_but(s, axis, s.axes(tensor), s.axes(s.out))
+    parts, whole = _side_by_side(len(tensors))
+    s.states(f"| {parts} -> {whole}", *tensors, a=s.integer("dim", 0))
     s.same_scale(s.out, *tensors)
+
+
+def _side_by_side(count: int) -> tuple[str, str]:
+    """So many tensors along an axis, and the one that they make up together."""
+    parts = [f"p{i}" for i in range(count)]
+    if not parts:
+        raise Cannot("nothing is put together")
+    return ", ".join(f"a.. {part} b.." for part in parts), f"a.. ({' + '.join(parts)}) b.."
 
 
 def stack(s: Site) -> None:
@@ -30,22 +37,26 @@ def stack(s: Site) -> None:
 
 def split(s: Site) -> None:
     x = s.tensor("self")
-    axis = s.axis("dim", x.rank, 0)
-    parts = [s.axes(out)[axis] for out in s.node.outputs]
-    if axis in x.dynamic:
-        s.pin([s.axes(x)[axis], *parts], "part of a dynamic axis")
-    else:
-        s.equal(s.axes(x)[axis], s.system.concat(parts))
-    for i, (out, part) in enumerate(zip(s.node.outputs, parts, strict=True)):
-        _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.takes(out, x)
+    if s.axis("dim", x.rank, 0) in x.dynamic:
+        split_dynamic(s)
+        return
+    for i, part in enumerate(_parts(s, x)):
         s.follow(("split_sizes", i), part)
+
+
+def _parts(s: Site, x: Value) -> list[Axis]:
+    """The axes of the results that a tensor is cut into."""
+    parts, whole = _side_by_side(len(s.node.outputs))
+    axes = s.states(f"| {whole} -> {parts}", x, a=s.integer("dim", 0))
+    for out in s.node.outputs:
+        s.takes(out, x)
+    return [axes[f"p{i}"] for i in range(len(s.node.outputs))]
 
 
 def split_dynamic(s: Site) -> None:
     """Equal parts of a dynamic axis; those of a static one have been spelled as parts of stated sizes."""
     x = s.tensor("self")
-    s.ignores("chunks", "split_size")
+    s.ignores("chunks", "split_size", "split_sizes", "indices")
     for part in s.node.outputs:
         s.states("| a.. !n b.., a.. !m b..", x, part, a=s.integer("dim", 0), why="part of a dynamic axis")
         s.takes(part, x)
@@ -55,15 +66,11 @@ def split_at(s: Site) -> None:
     """As ``split``, with the places of the cuts given, each counting the parts before it."""
     x, cuts = s.tensor("self"), s.integers("indices")
     axis = s.axis("dim", x.rank, 0)
-    whole, parts = s.axes(x)[axis], [s.axes(out)[axis] for out in s.node.outputs]
-    for out in s.node.outputs:
-        _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.takes(out, x)
-    sizes = [part.size for part in parts]
-    if axis in x.dynamic or sum(sizes) != whole.size or cuts != list(accumulate(sizes[:-1])):
-        s.pin([whole, *parts], "part of a dynamic axis")
+    sizes = [s.axes(out)[axis].size for out in s.node.outputs]
+    if axis in x.dynamic or sum(sizes) != s.axes(x)[axis].size or cuts != list(accumulate(sizes[:-1])):
+        split_dynamic(s)
         return
-    s.equal(whole, s.system.concat(parts))
+    parts = _parts(s, x)
     for i in range(len(cuts)):
         s.follow(("indices", i), *parts[: i + 1])
 
@@ -180,8 +187,8 @@ def shift(s: Site) -> None:
     x = s.tensor("self")
     s.ignores("shifts")
     moved = s.axis_list("dims", x.rank, ()) or range(x.rank)
-    s.pin([s.axes(x)[axis] for axis in moved], "reordered")
-    s.equal_all(s.axes(x), s.axes(s.out))
+    before, after = changed([axis in moved for axis in range(x.rank)])
+    s.states(f"| {before} -> {after}", x, why="reordered")
     s.takes(s.out, x)
 
 
@@ -237,11 +244,11 @@ def unfold(s: Site) -> None:
 def meshgrid(s: Site) -> None:
     """One grid per operand; the grids share their axes."""
     tensors = s.tensor_list("tensors")
-    if s.text("indexing", "ij") != "ij" or any(tensor.rank != 1 for tensor in tensors):
-        raise Cannot("only ij indexing of vectors is known")
-    for i, (tensor, out) in enumerate(paired(tensors, s.node.outputs, "results")):
-        s.equal(s.axes(out)[i], s.axes(tensor)[0])
-        s.equal_all(s.axes(out), s.axes(s.out))
+    if s.text("indexing", "ij") != "ij" or not tensors:
+        raise Cannot("an indexing that is not ij, or nothing to index")
+    names = [f"x{i}" for i in range(len(tensors))]
+    s.states(f"| {', '.join(names)} -> {', '.join([' '.join(names)] * len(names))}", *tensors)
+    for tensor, out in paired(tensors, s.node.outputs, "results"):
         s.takes(out, tensor)
 
 

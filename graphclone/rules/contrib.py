@@ -12,6 +12,7 @@ from graphclone.graph.ir import Value
 from graphclone.rules.concat import cat
 from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolution
 from graphclone.rules.linear import general_product
+from graphclone.rules.norm import onnx_layer_norm, rescale
 from graphclone.rules.pointwise import elementwise
 from graphclone.rules.site import Cannot, Rule, Site, refused, spelled, stated
 
@@ -98,11 +99,7 @@ def _sum(values: Iterable[Scaled]) -> dict[Scaled, int | Fraction]:
 split_gelu = stated("| ... (h + h), (h + h) -> ... h", "X", "bias")
 
 
-def added(s: Site) -> None:
-    """A sum of all operands."""
-    s.broadcast(*s.tensors)
-    s.ignores(*s.node.operands)
-    s.same_scale(s.out, *s.tensors)
+added = stated("... + ... + ... -> ...", "X", "bias", "skip")
 
 
 def biased_softmax(s: Site) -> None:
@@ -120,114 +117,67 @@ def biased_softmax(s: Site) -> None:
 
 
 def rms_norm(s: Site) -> None:
-    """``SimplifiedLayerNormalization``: over the axes from one on."""
-    x, weight = s.tensor("X"), s.tensor("scale")
-    s.ignores("stash_type")
-    over = s.axes(x)[s.axis("axis", x.rank, -1) :]
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.equal_all(s.axes(weight)[-len(over) :], over)
-    _normalised(s, over, [x], weight, None)
-    _only_first(s)
+    if len(s.node.outputs) > 1:
+        raise Cannot("its deviation is read")
+    onnx_layer_norm(s.renamed({"weight": "scale"}))
 
 
 def skip_norm(s: Site) -> None:
     """A norm of a sum, which may be returned as well."""
     x = s.tensor("input")
-    summands = [x, s.tensor("skip"), *(value for value in [s.maybe_tensor("bias")] if value is not None)]
-    s.equal_all(s.axes(x), s.axes(s.out))
-    for value in summands[1:]:
-        s.broadcast(value)
-    weight, bias = s.tensor("gamma"), s.maybe_tensor("beta")
-    for parameter in (weight, *([] if bias is None else [bias])):
-        s.equal(s.axes(parameter)[0], s.axes(x)[-1])
-    _normalised(s, [s.axes(x)[-1]], summands, weight, bias)
-    for result in s.node.outputs[1:]:
-        if result.shape != x.shape:
-            raise Cannot("its mean and deviation are read")
-        s.equal_all(s.axes(result), s.axes(x))
-        s.scale(result, {x: 1})
+    if any(result.shape != x.shape for result in s.node.outputs):
+        raise Cannot("its mean and deviation are read")
+    results = ", ".join(["... n"] * len(s.node.outputs))
+    pattern = f"n + n? | ... ~n, ... n, n? -> {results}"
+    s.states(pattern, "gamma", "beta", x, "skip", "bias", why=_OVER)
+    _of_sum(s, ["input", "skip", "bias"])
 
 
 def embedding_norm(s: Site) -> None:
-    """A norm of the sum of what is looked up in up to three tables."""
-    names = [f"{name}_embedding" for name in ("word", "position", "segment")]
-    tables = [table for name in names if (table := s.maybe_tensor(name)) is not None]
+    """A norm of the sum of what is looked up in up to three tables; how many positions count may be returned."""
+    tables = [f"{name}_embedding" for name in ("word", "position", "segment")]
+    numbers = ["input_ids", "position_ids", "segment_ids", "mask"]
     s.ignores("mask_index_type")
-    batch, length, width = s.axes(s.out, 3)
-    for table in tables:
-        s.pin(s.axes(table)[0], "looked up by number")
-        s.equal(s.axes(table)[1], width)
-    for name in ("input_ids", "segment_ids", "position_ids", "mask"):
-        value = s.maybe_tensor(name)
-        if value is not None:
-            s.align(s.axes(value), [batch, length])
+    results = ", ".join("b" if result.rank == 1 else "b l n" for result in s.node.outputs)
+    pattern = f"n + n | !u ~n?, !v n?, !w n?, b l?, b l?, b l?, b l? -> {results}"
+    axes = s.states(pattern, "gamma", "beta", *tables, *numbers, why="looked up by number, and normalised over")
     if not s.has("position_ids") or s.has("mask"):
-        s.pin(length, "numbered by place")
-    weight, bias = s.tensor("gamma"), s.tensor("beta")
-    s.equal(s.axes(weight)[0], width)
-    s.equal(s.axes(bias)[0], width)
-    _normalised(s, [width], tables, weight, bias)
-    for result in s.node.outputs[1:]:
-        if result.rank == 1:  # how many positions count
-            s.equal(s.axes(result)[0], batch)
-        else:
-            s.equal_all(s.axes(result), s.axes(s.out))
-            s.scale(result, {tables[0]: 1})
+        s.pin(axes["l"], "numbered by place")
+    _of_sum(s, tables)
 
 
 def group_norm(s: Site) -> None:
     """A group norm of one operand or of a sum, perhaps with SiLU after it; channels first or last."""
-    x, skip, bias = s.tensor("X"), s.maybe_tensor("skip"), s.maybe_tensor("bias")
-    place = x.rank - 1 if s.flag("channels_last", True) else 1
-    channel = s.axes(x)[place]
-    groups = s.system.dim(s.count("groups"))
-    members = s.system.dim(channel.size // groups.size)
-    s.equal(channel, s.system.product([groups, members]))
-    s.follow(("groups",), groups)
-    s.equal_all(s.axes(x), s.axes(s.out))
-    summands = [value for value in (x, skip, bias) if value is not None]
-    for value in summands[1:]:
-        s.equal(s.axes(value)[-1 if value.rank < x.rank else place], channel)
-        s.align(s.axes(value)[:-1], s.axes(x)[: value.rank - 1])
-    weight, beta = s.tensor("gamma"), s.tensor("beta")
-    for parameter in (weight, beta):
-        s.equal(s.axes(parameter)[0], channel)
-    others = [axis for i, axis in enumerate(s.axes(x)) if i not in (0, place)]
-    _normalised(s, [members, *others], summands, weight, beta)
+    x, skip = s.tensor("X"), s.maybe_tensor("skip")
+    image = "b ~x.. (g ~m)" if s.flag("channels_last", True) else "b (g ~m) ~x.."
+    added = image if skip is None or skip.rank == x.rank else "b (g m)"
+    results = ", ".join([image] * len(s.node.outputs))
+    pattern = f"(g m) + (g m) | {image}, {added}?, (g m)? -> {results}"
+    s.states(pattern, "gamma", "beta", x, skip, "bias", g="groups", why=_OVER)
+    _of_sum(s, ["X", "skip", "bias"])
     if s.integer("activation"):
         s.require({s.out: 1})
+
+
+_OVER = "normalised over"
+
+
+def _of_sum(s: Site, summands: Iterable[str]) -> None:
+    """A norm of a sum swallows its scale, as any norm does; all results but the first are that sum."""
+    first, *others = dict.fromkeys(tensor for name in summands if (tensor := s.maybe_tensor(name)) is not None)
+    for other in others:
+        s.require({first: 1, other: -1})
+    rescale(s.renamed({"eps": "epsilon"}), first)
     for result in s.node.outputs[1:]:
-        s.equal_all(s.axes(result), s.axes(x))
-        s.scale(result, {x: 1})
-
-
-def _normalised(s: Site, over: Sequence[Axis], summands: Sequence[Value], weight: Value, bias: Value | None) -> None:
-    """What norms have in common: they swallow the scale of what they average over, if their epsilon follows it."""
-    for axis in over:
-        s.uniform(axis, "normalised over")
-    x = summands[0]
-    for other in dict.fromkeys(summands[1:]):
-        if other is not x:
-            s.require({x: 1, other: -1})
-    if not s.has("epsilon"):  # a default that cannot be rescaled
-        s.require({x: 1})
-    elif epsilon := s.number("epsilon"):
-        s.require({x: 2, s.literal("epsilon", epsilon): -1})
-    s.scale(s.out, {weight: 1})
-    if bias is not None:
-        s.require({s.out: 1, bias: -1})
-
-
-def _only_first(s: Site) -> None:
-    if len(s.node.outputs) > 1:
-        raise Cannot("its mean or deviation is read")
+        if result.is_float:
+            s.scale(result, {first: 1})
 
 
 # Quantized
 
 
 def blockwise_product(s: Site) -> None:
-    """``... (k m), o k -> ... o``: a matrix whose rows are cut into blocks of m numbers, each with a scale.
+    """A product with a matrix whose rows are cut into blocks of numbers, each with a scale.
 
     Whole blocks are repeated, and the scales take what this multiplies.
     """
@@ -307,10 +257,7 @@ def blockwise_lookup(s: Site) -> None:
 def integer_product(s: Site) -> None:
     """A product of integers that stand for floats, and a bias; what is summed over may grow evenly."""
     a, b, bias = s.tensor("A"), s.tensor("B"), s.maybe_tensor("bias")
-    s.equal(s.axes(a)[-1], s.axes(b)[-2])
-    s.equal_all(s.axes(s.out)[-2:], [s.axes(a)[-2], s.axes(b)[-1]])
-    for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
-        s.align(batch, s.axes(s.out)[:-2])
+    s.states("| ... i k, ... k j -> ... i j", a, b)
     factors = [a] if a.is_float else []
     for name in ("a_scale", "b_scale", "a_zero_point", "b_zero_point"):
         value = s.maybe_tensor(name)
@@ -398,13 +345,10 @@ def new_axis(s: Site) -> None:
 
 def biased_dropout(s: Site) -> None:
     """A sum, once the model is trained."""
-    summands = [value for name in ("data", "bias", "residual") if (value := s.maybe_tensor(name)) is not None]
-    training = s.maybe_tensor("training_mode")
-    if training is not None or len(s.node.outputs) > 1:
+    if s.maybe_tensor("training_mode") is not None or len(s.node.outputs) > 1:
         raise Cannot("dropout in training mode, or its mask")
     s.ignores("ratio", "seed")
-    s.broadcast(*summands)
-    s.same_scale(s.out, *summands)
+    s.states("... + ... + ...? -> ...", "data", "bias", "residual")
 
 
 _NO_LAYOUT = "its layout is one of ONNX Runtime's own; save the model at a lower graph_optimization_level than ALL"

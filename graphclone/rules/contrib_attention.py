@@ -22,7 +22,7 @@ class _Heads(NamedTuple):
 
 
 def packed_attention(s: Site) -> None:
-    """``Attention``: ``b l i, i (q + k + v) -> b l v``, each of the three ``(heads width)``, q and k alike."""
+    """``Attention``: one weight makes queries, keys and values."""
     x, weights, bias = s.tensor("input"), s.tensor("weights"), s.maybe_tensor("bias")
     if s.flag("do_rotary") or s.flag("past_present_share_buffer") or s.has("past_sequence_length"):
         raise Cannot("rotary embedding, or a cache of fixed size")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from graphclone.graph.ir import Value
+from graphclone.rules.patterns import reduced
 from graphclone.rules.site import Cannot, Rule, Site, root, spelled
 
 
@@ -16,7 +17,7 @@ def layer_norm(s: Site) -> None:
     axes = s.states(pattern, "weight", "bias", "input", n=len(s.sizes("normalized_shape")), why=_OVER)
     for i, axis in enumerate(axes.named("n")):
         s.follow(("normalized_shape", i), axis)
-    _rescale(s, s.tensor("input"))
+    rescale(s, s.tensor("input"))
 
 
 def batch_norm(s: Site) -> None:
@@ -32,7 +33,7 @@ def batch_norm(s: Site) -> None:
         s.states("c? + c? | b c x.., c, c -> b c x..", "weight", "bias", x, mean, var)
         s.require({x: 1, mean: -1})
         s.require({x: 2, var: -1})
-    _rescale(s, x)
+    rescale(s, x)
 
 
 def instance_norm(s: Site) -> None:
@@ -40,27 +41,26 @@ def instance_norm(s: Site) -> None:
         raise Cannot("an instance norm with running statistics")
     s.ignores("momentum", "cudnn_enabled")
     s.states("c? + c? | b c ~x.. -> b c x..", "weight", "bias", "input", why=_OVER)
-    _rescale(s, s.tensor("input"))
+    rescale(s, s.tensor("input"))
 
 
 def group_norm(s: Site, affine: str = "(g m)") -> None:
     s.ignores("cudnn_enabled")
     pattern = f"{affine}? + {affine}? | b (g ~m) ~x.. -> b (g m) x.."
     s.states(pattern, "weight", "bias", "input", g="num_groups", why=_OVER)
-    _rescale(s, s.tensor("input"))
+    rescale(s, s.tensor("input"))
 
 
 def weight_norm(s: Site) -> None:
     """``g v / |v|``, the norm over all axes of v but one; that |v| grows with its copies is balanced by scales."""
     v, g = s.tensor("v"), s.tensor("g")
-    axis = s.integer("dim", 0)
-    s.equal_all(s.axes(v), s.axes(s.out))
-    over = list(s.axes(v))
-    if axis != -1:  # which stands for the norm over all axes
-        s.equal(s.axes(g)[axis], over.pop(axis))
-    for other in over:
-        s.uniform(other, "normed over")
-    s.scale(s.out, {g: 1}, logs={other: Fraction(-1, 2) for other in over})
+    if s.integer("dim", 0) == -1:  # which stands for all axes
+        axes = s.states("| ~a.. -> a..", v, why="normed over")
+        over = axes.named("a")
+    else:
+        axes = s.states("| ~a.. i ~b.., a.. i b.. -> a.. i b..", v, g, a=s.integer("dim", 0), why="normed over")
+        over = (*axes.named("a"), *axes.named("b"))
+    s.scale(s.out, {g: 1}, logs=dict.fromkeys(over, Fraction(-1, 2)))
 
 
 def onnx_layer_norm(s: Site) -> None:
@@ -69,7 +69,7 @@ def onnx_layer_norm(s: Site) -> None:
     start = s.axis("axis", x.rank, -1)
     s.ignores("stash_type")
     axes = s.states("[n..]? + [n..]? | a.. ~n.. -> a.. n..", "weight", "B", x, a=start, why=_OVER)
-    _rescale(s.renamed({"eps": "epsilon"}), x)
+    rescale(s.renamed({"eps": "epsilon"}), x)
     for out, power in zip(s.node.outputs[1:], (1, -1), strict=False):
         s.equal_all(axes.named("a"), s.axes(out)[:start])
         s.scale(out, {x: power})
@@ -108,9 +108,9 @@ def lp_norm(s: Site) -> None:
 def mean_variance_norm(s: Site) -> None:
     """What keeps it from dividing by 0 is fixed."""
     x = s.tensor("X")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    for axis in s.axis_list("axes", x.rank, (0, 2, 3)):
-        s.uniform(s.axes(x)[axis], "normalised over")
+    over = s.axis_list("axes", x.rank, (0, 2, 3))
+    before, _ = reduced([axis in over for axis in range(x.rank)], "~")
+    s.states(f"| {before} -> {before}", x, why=_OVER)
     s.require({x: 1})
     s.scale(s.out, {})
 
@@ -157,7 +157,7 @@ def _quantized(s: Site, x: Value, scale: Value, zero: str) -> None:
 def dynamic_quantize(s: Site) -> None:
     """The scale is that of the greatest and least element; copies do not matter."""
     x = s.tensor("x")
-    s.equal_all(s.axes(x), s.axes(s.out))
+    s.states("| ... -> ...", x)
     for out in s.node.outputs[1:2]:
         s.scale(out, {x: 1})
 
@@ -165,7 +165,7 @@ def dynamic_quantize(s: Site) -> None:
 _OVER = "normalised over"
 
 
-def _rescale(s: Site, x: Value) -> None:
+def rescale(s: Site, x: Value) -> None:
     """A norm swallows the scale of its input, if its epsilon follows."""
     if not s.has("eps"):  # a default that cannot be rescaled
         s.require({x: 1})

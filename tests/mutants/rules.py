@@ -248,8 +248,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "recurrent: gates are the inner factor",
         "graphclone/rules/recurrent.py",
-        'gated = s.system.product([s.system.dim(gates, s.why("gates")), hidden])',
-        'gated = s.system.product([hidden, s.system.dim(gates, s.why("gates"))])',
+        'f"| ({gates} h) x, ({gates} h) o{biases}"',
+        'f"| (h {gates}) x, (h {gates}) o{biases}"',
         of_torch("lstm.input"),
     ),
     Mutant(
@@ -262,7 +262,7 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "recurrent: the hidden size is not rewritten",
         "graphclone/rules/recurrent.py",
-        's.follow(("hidden_size",), hidden)',
+        's.follow(("hidden_size",), axes["h"])',
         's.get("hidden_size")',
         of_onnx("LSTM"),
     ),
