@@ -80,5 +80,9 @@ class InvariantError(AssertionError):
     """The graph broke its own rules: a defect of a pass, never of the input."""
 
 
+class RuleError(InvariantError):
+    """A rule broke down at a node: a defect of the rule, which refuses what it cannot state, whatever the input."""
+
+
 class PipelineError(GraphcloneError, InvariantError):
     """A pass was to run on a state that is not what it requires. Exit code 2, for passes may be the user's."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from graphclone.graph.canonical import assertions, computable, respellings, separable
-from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Value, substitute, values_in
+from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Value, evaluated, substitute, values_in
 from graphclone.pipeline.state import State
 
 
@@ -65,7 +65,7 @@ def _fold(graph: Graph, nodes: Sequence[Node]) -> None:
     """Compute nodes ahead, each from the results of earlier ones; what others read of them becomes constants."""
     constants: dict[Value, Any] = {}
     for node in nodes:
-        operands = {name: substitute(operand, constants) for name, operand in node.operands.items()}
+        operands = {name: evaluated(operand, constants) for name, operand in node.operands.items()}
         constants.update(zip(node.outputs, graph.dialect.run(node, operands), strict=True))
     graph.remove(nodes)
     read = {value for node in graph.nodes for value in node.inputs} | set(

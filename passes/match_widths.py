@@ -24,7 +24,7 @@ from graphclone.analysis.facts import Facts, Follow, Literal
 from graphclone.analysis.settling import grown, settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
-from graphclone.graph.ir import Graph, Node, Path, Value
+from graphclone.graph.ir import Graph, Node, Opaque, Path, Value
 from graphclone.passes.choose_widths import padded
 from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import State, Widths
@@ -221,10 +221,10 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
         elif not pair.differs:
             continue
         elif (literal := scaled.get((pair.node, pair.path))) is not None and literal.value:
-            if not isinstance(pair.new, int | float) or pair.new * pair.old <= 0:
+            if not isinstance(pair.new, int | float) or pair.new * literal.value <= 0:
                 raise _changed(pair, "which no factor does")
-            scales[literal] = ratio(pair.old, pair.new)
-        elif not isinstance(pair.old, torch.device):
+            scales[literal] = ratio(literal.value, pair.new)
+        elif not isinstance(pair.old, Opaque) or not isinstance(pair.old.content, torch.device):
             raise _changed(pair, "and no rule says what that means")
     return scales
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from graphclone.algebra.growth import Layout
 from graphclone.analysis.facts import Follow, Literal
 from graphclone.errors import GraphcloneError
-from graphclone.graph.ir import Node, Value, values_in
+from graphclone.graph.ir import Node, Value, items_of, values_in
 from graphclone.pipeline.state import Mend, State
 
 
@@ -84,7 +84,7 @@ def _replace_operand(node: Node, old: Value, new: Value) -> None:
             node.operands[name] = new
             return
         if old in values_in(operand):
-            items = list(operand)
+            items = list(items_of(operand))
             items[items.index(old)] = new
             node.operands[name] = items
             return

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
 
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Path, Value, values_in
@@ -25,8 +24,8 @@ class Pair:
 
     node: Node
     path: Path
-    old: Any
-    new: Any
+    old: Operand
+    new: Operand
 
     @property
     def differs(self) -> bool:

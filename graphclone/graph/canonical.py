@@ -10,7 +10,8 @@ from collections.abc import Collection
 from math import prod
 
 from graphclone.graph.aliases import last_writes
-from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Value
+from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Spelling, Value
+from graphclone.graph.operands import OperandError
 
 _LARGEST_CONSTANT = 1 << 24
 """Elements of the largest constant worth computing ahead."""
@@ -64,7 +65,8 @@ def respellings(graph: Graph) -> list[tuple[Node, Respelled]]:
     respelled: list[tuple[Node, Respelled]] = []
     for place, node in enumerate(graph.nodes):
         spelling = spellings.get(node.op)
-        if spelling is None or (canonical := spelling.of(node)) is None:
+        canonical = _canonical(spelling, node) if spelling is not None else None
+        if spelling is None or canonical is None:
             continue
         if spelling.copies:
             written = last_writes(graph) if written is None else written
@@ -72,6 +74,14 @@ def respellings(graph: Graph) -> list[tuple[Node, Respelled]]:
                 continue
         respelled.append((node, canonical))
     return respelled
+
+
+def _canonical(spelling: Spelling, node: Node) -> Respelled | None:
+    """The spelling that rules know; what is not what it is taken for stays as it is, for a rule to refuse."""
+    try:
+        return spelling.of(node)
+    except OperandError:
+        return None
 
 
 def computable(graph: Graph) -> list[Node]:

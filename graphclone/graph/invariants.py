@@ -8,21 +8,23 @@ A graph is a list of values that are defined once each, and before they are read
   the trace. A number (a symbolic size, say) has neither shape nor dtype;
 - an initializer has the rank of its data and at least one name, which no other has;
 - a node has a qualified op, ``vocabulary.name``, and operands by name. An operand is a value, a literal, or a list of
-  operands; a literal says what it says by itself, so it is no part of a graph, and no container that could change.
+  operands. A literal is a number, text, None, or opaque: what only the vocabulary understands, such as a dtype, which
+  says what it says by itself, so it is no part of a graph, and no container that could change.
 
 ``graphclone.pipeline.invariants`` has those that take more than the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, MutableSet
+from collections.abc import MutableMapping, MutableSequence, MutableSet
 
 from graphclone.errors import InvariantError
-from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Role, Value
+from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Role, Value
 
 _KINDS = ("parameter", "buffer", "constant")
 
-_NO_LITERALS = (Graph, Node, Initializer, Output, MutableMapping, MutableSet)
+_OF_GRAPHS = (Graph, Node, Value, Initializer, Output)
+_CONTAINERS = (MutableMapping, MutableSequence, MutableSet)
 
 
 def check_graph(graph: Graph) -> None:
@@ -122,8 +124,14 @@ class _Reading:
         elif isinstance(operand, list | tuple):
             for item in operand:
                 self.operand(item, where)
-        elif isinstance(operand, _NO_LITERALS):
-            raise InvariantError(f"{where} has an operand that is a {type(operand).__name__}, which is no literal")
+        elif isinstance(operand, Opaque):
+            if isinstance(operand.content, (*_OF_GRAPHS, *_CONTAINERS)):
+                raise self.no_literal(operand.content, where)
+        elif operand is not None and not isinstance(operand, int | float | complex | str):
+            raise self.no_literal(operand, where)
+
+    def no_literal(self, content: object, where: str) -> InvariantError:
+        return InvariantError(f"{where} has an operand that is a {type(content).__name__}, which is no literal")
 
 
 def _is_size(size: object) -> bool:

@@ -1,8 +1,9 @@
 """The graph every pass works on: values, nodes and initializers, the same for torch.export and ONNX.
 
 A node keeps its operands by name, in the spelling of its own vocabulary (``aten.linear.default`` has ``input``,
-``weight`` and ``bias``); an operand is a value, a literal, or a list of those. What only the vocabulary itself
-understands (how to run a node, how to spell a multiplication) is behind ``Dialect``.
+``weight`` and ``bias``); an operand is a value, a literal, or a list of those; ``graphclone.graph.operands`` reads them
+as what they are. What only the vocabulary itself understands (how to run a node, how to spell a multiplication) is
+behind ``Dialect``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from graphclone.errors import InvariantError
 
-Operand = Any
-"""A ``Value``, a literal, or a list of operands."""
+Number: TypeAlias = bool | int | float | complex
+
+Operand: TypeAlias = "Value | Number | str | Opaque | Sequence[Operand] | None"
+"""A value, a literal, or a list of operands; None stands for one that is left out."""
 
 Path = tuple[str | int, ...]
 """Where an operand sits in a node: its name, then indices into lists."""
@@ -55,6 +58,10 @@ class Value:
     def rank(self) -> int:
         return len(self.shape or ())
 
+    def size(self, axis: int) -> int:
+        """Of one axis, which may be counted from the end."""
+        return (self.shape or ())[axis]
+
     @property
     def elements(self) -> int:
         """How many numbers it holds."""
@@ -67,6 +74,20 @@ class Value:
 
     def __repr__(self) -> str:
         return f"%{self.name}"
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A literal that only its vocabulary understands, such as a dtype or a device.
+
+    Attributes:
+        content: what it is there; it is compared, and it does not change.
+    """
+
+    content: object
+
+    def __repr__(self) -> str:
+        return repr(self.content)
 
 
 @dataclass(eq=False)
@@ -105,10 +126,10 @@ class Node:
 
     def operand(self, path: Path) -> Operand:
         """The operand at a path."""
-        part: Operand = self.operands
-        for step in path:
-            part = part[step]
-        return part
+        operand = self.operands[str(path[0])]
+        for step in path[1:]:
+            operand = items_of(operand)[int(step)]
+        return operand
 
     def set_operand(self, path: Path, operand: Operand) -> None:
         """Replace the operand at a path, or give one that was left out; lists are never changed in place."""
@@ -195,8 +216,8 @@ class Dialect(Protocol):
     assertions: Collection[str]
     spellings: Mapping[str, Spelling]
 
-    def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
-        """Compute the node's outputs from operands whose values have been replaced by tensors.
+    def run(self, node: Node, operands: Mapping[str, Any], *, lift: bool = False) -> Sequence[Any]:
+        """Compute the node's outputs from operands as ``evaluated`` gives them.
 
         Lifted, it computes in float64 also where the node asks for lower precision, and always the same, whatever
         chance or stale memory have to say.
@@ -327,6 +348,11 @@ class Graph:
         self.nodes = [node for node in self.nodes if node not in gone]
 
 
+def items_of(operand: Operand) -> Sequence[Operand]:
+    """The items of an operand that is a list; of any other there are none."""
+    return operand if isinstance(operand, list | tuple) else ()
+
+
 def values_in(operand: Operand) -> Iterator[Value]:
     """Every value in an operand, depth first."""
     if isinstance(operand, Value):
@@ -345,8 +371,17 @@ def substitute(operand: Operand, values: Mapping[Value, Operand]) -> Operand:
     return operand
 
 
+def evaluated(operand: Operand, results: Mapping[Value, Any]) -> Any:
+    """What an operand is when its node is run: for values what has been computed, for literals what they stand for."""
+    if isinstance(operand, list | tuple):
+        return [evaluated(item, results) for item in operand]
+    if isinstance(operand, Opaque):
+        return operand.content
+    return results.get(operand, operand) if isinstance(operand, Value) else operand
+
+
 def _replaced(operand: Operand, path: Path, new: Operand) -> Operand:
     if not path:
         return new
     head, *rest = path
-    return [_replaced(item, tuple(rest), new) if i == head else item for i, item in enumerate(operand)]
+    return [_replaced(item, tuple(rest), new) if i == head else item for i, item in enumerate(items_of(operand))]

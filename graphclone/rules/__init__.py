@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from graphclone.analysis.facts import Facts
+from graphclone.errors import RuleError, one_line
 from graphclone.graph.ir import Node
 from graphclone.rules import (
     attention,
@@ -60,7 +62,11 @@ def find(rules: Rules, op: str) -> tuple[Rule | None, bool]:
 
 
 def apply(node: Node, facts: Facts, rules: Rules) -> None:
-    """State what a node means. What no rule understands is pinned, with the reason."""
+    """State what a node means. What no rule understands is pinned, with the reason.
+
+    Raises:
+        RuleError: the rule breaks down instead of refusing the node.
+    """
     site = Site(node, facts)
     rule, in_place = find(rules, node.op)
     if rule is not None:
@@ -84,9 +90,15 @@ def _apply(rule: Rule, site: Site, *, in_place: bool) -> None:
     except Cannot as reason:
         _forget(site.node, site.facts)
         site.refuse(f"{site.node.op}: {reason}")
-    except (IndexError, TypeError, ValueError):  # of a file that is wrong, which shape inference lets pass
-        _forget(site.node, site.facts)
-        site.refuse(f"{site.node.op}: its operands do not have the axes that it reads")
+    except Exception as error:  # whatever a rule raises that is no refusal
+        where = f"{site.node.name} ({site.node.op})"
+        raise RuleError(f"{where}: the rule {_name(rule)} fails with {one_line(error)}") from error
+
+
+def _name(rule: Rule) -> str:
+    """Where a rule is to be found."""
+    function = rule.func if isinstance(rule, partial) else rule
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _forget(node: Node, facts: Facts) -> None:

@@ -18,24 +18,21 @@ def scaled_dot_product_attention(s: Site) -> None:
     q k scale n = 1. Copies of keys share the attention of one, so the length m may be repeated if it is so evenly.
     """
     q, k, v = s.tensor("query"), s.tensor("key"), s.tensor("value")
-    if s.get("dropout_p"):
+    if s.number("dropout_p", 0):
         raise Cannot("dropout in training mode")
-    if s.get("enable_gqa", False):
+    if s.flag("enable_gqa"):
         pattern = "... h m f | ... (h g) l e, ... h ~m e, [... (h g) l m]? -> ... (h g) l f"
     else:
         pattern = "... m f | ... l e, ... ~m e, [... l m]? -> ... l f"
     axes = s.states(pattern, v, q, k, "attn_mask", why="attended to")
-    if s.get("is_causal", False):
+    if s.flag("is_causal"):
         s.pin([axes["l"], axes["m"]], "causal order")
     s.label(axes["e"], "head_dim")
     s.label(axes["f"], "v_head_dim")
     if q.rank > 3:
         s.label(s.axes(q)[-3], "heads")
-    scale = s.get("scale")
-    if not isinstance(scale, int | float):
-        raise Cannot("its scale is not a literal")
     contraction = s.contracted((q, [q.rank - 1]), (k, [k.rank - 1]))
-    s.require({q: 1, k: 1, s.literal("scale", scale): 1}, contraction=contraction)
+    s.require({q: 1, k: 1, s.literal("scale", s.number("scale")): 1}, contraction=contraction)
 
 
 class _Split(NamedTuple):
@@ -61,7 +58,7 @@ def onnx_attention(s: Site) -> None:
     s.equal(q.heads, s.system.product([k.heads, s.system.dim(q.heads.size // k.heads.size)]))
     for axis, name in ((q.width, "head_dim"), (v.width, "v_head_dim"), (q.heads, "heads")):
         s.label(axis, name)
-    results = _results(s)
+    results = s.results()
     total = _cached(s, s.tensor("K"), "past_key", k, results.get(1))
     s.equal(total, _cached(s, s.tensor("V"), "past_value", v, results.get(2)))
     s.uniform(total, "attended to")
@@ -69,7 +66,7 @@ def onnx_attention(s: Site) -> None:
     if (scores := results.get(3)) is not None:
         s.equal_all(s.axes(scores), [q.batch, q.heads, q.length, total])
         s.scale(scores, {})
-        if s.get("qk_matmul_output_mode") == 3:
+        if s.integer("qk_matmul_output_mode", 0) == 3:
             s.pin(total, "its shares are returned")
     contraction = Contraction(s.node, (), (q.width,))
     s.facts.contractions.append(contraction)
@@ -81,19 +78,11 @@ def onnx_attention(s: Site) -> None:
 def _split_heads(s: Site, value: Value, count: str) -> _Split:
     if value.rank == 4:
         axes = s.states("| b h l d", value)
-        if s.get(count):
+        if s.integer(count, 0):
             s.follow((count,), axes["h"])
     else:
         axes = s.states("| b l (h d)", value, h=count)
     return _Split(axes["b"], axes["h"], axes["l"], axes["d"])
-
-
-def _results(s: Site) -> dict[int, Value]:
-    """The results by their position among all that the operator has."""
-    wanted = [i for i, is_wanted in enumerate(s.node.target.outputs) if is_wanted]
-    if wanted[0] != 0:
-        raise Cannot("only its state is read")
-    return dict(zip(wanted, s.node.outputs, strict=True))
 
 
 def _cached(s: Site, value: Value, past: str, axes: _Split, present: Value | None) -> Axis:
@@ -112,8 +101,8 @@ def _cached(s: Site, value: Value, past: str, axes: _Split, present: Value | Non
 def _mask(s: Site, scores: list[Axis]) -> None:
     """What hides keys: order, lengths, a window, or a mask, which may leave out the last keys."""
     mask, lengths = s.maybe_tensor("attn_mask"), s.maybe_tensor("nonpad_kv_seqlen")
-    windows = [s.get(name, -1) for name in ("left_window_size", "right_window_size")]
-    if s.get("is_causal") or lengths is not None or windows != [-1, -1]:
+    windows = [s.integer(name, -1) for name in ("left_window_size", "right_window_size")]
+    if s.flag("is_causal") or lengths is not None or windows != [-1, -1]:
         s.pin(scores[2:], "keys are hidden by place")
     if lengths is not None:
         s.equal(s.axes(lengths)[0], scores[0])
@@ -131,9 +120,9 @@ def rotary_embedding(s: Site) -> None:
     turned = s.integer("rotary_embedding_dim", 0) or split.width.size
     half = s.system.dim(turned // 2)
     pairs = [half, s.system.dim(2, s.why("pairs"))]
-    rotated = s.system.product(pairs) if s.get("interleaved") else s.system.concat([half, half])
+    rotated = s.system.product(pairs) if s.flag("interleaved") else s.system.concat([half, half])
     s.equal(split.width, s.system.concat([rotated, s.system.dim(split.width.size - turned)]))
-    if s.get("rotary_embedding_dim"):
+    if s.integer("rotary_embedding_dim", 0):
         s.follow(("rotary_embedding_dim",), rotated)
     for table in (cos, sin):
         s.equal(s.axes(table)[-1], half)

@@ -8,23 +8,30 @@ from math import isinf
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Summand
-from graphclone.graph.ir import Operand, Path, Value
-from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
-from graphclone.rules.view import constants, literals
+from graphclone.graph.ir import Path, Value
+from graphclone.graph.operands import Size
+from graphclone.rules.patterns import changed
+from graphclone.rules.site import Cannot, Rule, Site, paired, refused, spelled
 
 
 def cat(s: Site) -> None:
-    tensors = [tensor for tensor in s["tensors"] if tensor.shape != (0,)]
-    axis = s.axis("dim", s.out.rank, 0)
-    s.equal(s.axes(s.out)[axis], s.system.concat([s.axes(tensor)[axis] for tensor in tensors]))
-    for tensor in tensors:
-        _equal_but(s, axis, s.axes(tensor), s.axes(s.out))
+    tensors = [tensor for tensor in s.tensor_list("tensors") if tensor.shape != (0,)]
+    parts, whole = _side_by_side(len(tensors))
+    s.states(f"| {parts} -> {whole}", *tensors, a=s.integer("dim", 0))
     s.same_scale(s.out, *tensors)
     s.sums(s.out, *(Summand((tensor,), apart=True) for tensor in tensors))
 
 
+def _side_by_side(count: int) -> tuple[str, str]:
+    """So many tensors along an axis, and the one that they make up together."""
+    parts = [f"p{i}" for i in range(count)]
+    if not parts:
+        raise Cannot("nothing is put together")
+    return ", ".join(f"a.. {part} b.." for part in parts), f"a.. ({' + '.join(parts)}) b.."
+
+
 def stack(s: Site) -> None:
-    tensors, axis = s["tensors"], s.axis("dim", s.out.rank, 0)
+    tensors, axis = s.tensor_list("tensors"), s.axis("dim", s.out.rank, 0)
     for tensor in tensors:
         s.states("| a.. b.. -> a.. !n b..", tensor, a=axis, why="stacked by position")
     s.same_scale(s.out, *tensors)
@@ -33,22 +40,26 @@ def stack(s: Site) -> None:
 
 def split(s: Site) -> None:
     x = s.tensor("self")
-    axis = s.axis("dim", x.rank, 0)
-    parts = [s.axes(out)[axis] for out in s.node.outputs]
-    if axis in x.dynamic:
-        s.pin([s.axes(x)[axis], *parts], "part of a dynamic axis")
-    else:
-        s.equal(s.axes(x)[axis], s.system.concat(parts))
-    for i, (out, part) in enumerate(zip(s.node.outputs, parts, strict=True)):
-        _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.takes(out, x)
+    if s.axis("dim", x.rank, 0) in x.dynamic:
+        split_dynamic(s)
+        return
+    for i, part in enumerate(_parts(s, x)):
         s.follow(("split_sizes", i), part)
+
+
+def _parts(s: Site, x: Value) -> list[Axis]:
+    """The axes of the results that a tensor is cut into."""
+    parts, whole = _side_by_side(len(s.node.outputs))
+    axes = s.states(f"| {whole} -> {parts}", x, a=s.integer("dim", 0))
+    for out in s.node.outputs:
+        s.takes(out, x)
+    return [axes[f"p{i}"] for i in range(len(s.node.outputs))]
 
 
 def split_dynamic(s: Site) -> None:
     """Equal parts of a dynamic axis; those of a static one have been spelled as parts of stated sizes."""
     x = s.tensor("self")
-    s.ignores("chunks", "split_size")
+    s.ignores("chunks", "split_size", "split_sizes", "indices")
     for part in s.node.outputs:
         s.states("| a.. !n b.., a.. !m b..", x, part, a=s.integer("dim", 0), why="part of a dynamic axis")
         s.takes(part, x)
@@ -56,17 +67,13 @@ def split_dynamic(s: Site) -> None:
 
 def split_at(s: Site) -> None:
     """As ``split``, with the places of the cuts given, each counting the parts before it."""
-    x, cuts = s.tensor("self"), s["indices"]
+    x, cuts = s.tensor("self"), s.integers("indices")
     axis = s.axis("dim", x.rank, 0)
-    whole, parts = s.axes(x)[axis], [s.axes(out)[axis] for out in s.node.outputs]
-    for out in s.node.outputs:
-        _equal_but(s, axis, s.axes(out), s.axes(x))
-        s.takes(out, x)
-    sizes = [part.size for part in parts]
-    if axis in x.dynamic or sum(sizes) != whole.size or cuts != list(accumulate(sizes[:-1])):
-        s.pin([whole, *parts], "part of a dynamic axis")
+    sizes = [s.axes(out)[axis].size for out in s.node.outputs]
+    if axis in x.dynamic or sum(sizes) != s.axes(x)[axis].size or cuts != list(accumulate(sizes[:-1])):
+        split_dynamic(s)
         return
-    s.equal(whole, s.system.concat(parts))
+    parts = _parts(s, x)
     for i in range(len(cuts)):
         s.follow(("indices", i), *parts[: i + 1])
 
@@ -101,22 +108,29 @@ def cut(s: Site) -> None:
     axis = s.axis("dim", x.rank, 0)
     _equal_but(s, axis, s.axes(x), s.axes(s.out))
     s.takes(s.out, x)
-    bounds = [s.get("start", 0), s.get("end"), s.get("step", 1)]
-    _cut_axis(s, x, axis, bounds, (("start",), ("end",)))
+    start, end, step = (s.size(name) if s.has(name) else None for name in ("start", "end", "step"))
+    _cut_axis(s, x, axis, (start, end, step), (("start",), ("end",)))
 
 
-def _cut_axis(s: Site, x: Value, axis: int, bounds: Sequence[Operand], paths: tuple[Path, Path]) -> None:
+Bound = Size | None
+"""Where a slice begins or ends, or how long its steps are; None where that is left out."""
+
+
+def _cut_axis(s: Site, x: Value, axis: int, bounds: tuple[Bound, Bound, Bound], paths: tuple[Path, Path]) -> None:
     """``start:end:step`` of one axis; the paths are those of start and end."""
     whole, part = s.axes(x)[axis], s.axes(s.out)[axis]
-    if axis in x.dynamic or any(isinstance(bound, Value) for bound in bounds):
+    first, last, stride = bounds
+    if axis in x.dynamic or isinstance(first, Value) or isinstance(last, Value) or isinstance(stride, Value):
         s.pin([whole, part], "part of a dynamic axis")
         return
-    start, end, step = slice(*bounds).indices(whole.size)
+    if stride == 0:
+        raise Cannot("steps of 0")
+    start, end, step = slice(first, last, stride).indices(whole.size)
     if step == 1:
-        _cut_at(s, whole, part, (start, end), (bounds[0], bounds[1]), paths)
-    elif step > 0 and whole.size % step == 0 and 0 <= (bounds[0] or 0) < step and end == whole.size:
+        _cut_at(s, whole, part, (start, end), (first, last), paths)
+    elif step > 0 and whole.size % step == 0 and 0 <= (first or 0) < step and end == whole.size:
         s.equal(whole, s.system.product([part, s.system.dim(step, s.why("taken in steps"))]))
-        _follow_bound(s, paths[1], bounds[1], [whole], [])
+        _follow_bound(s, paths[1], last, [whole], [])
     else:
         s.pin([whole, part], "taken in steps")
 
@@ -128,33 +142,39 @@ def narrow(s: Site) -> None:
     _equal_but(s, axis, s.axes(x), s.axes(s.out))
     s.takes(s.out, x)
     whole, part = s.axes(x)[axis], s.axes(s.out)[axis]
-    if axis in x.dynamic or isinstance(s["start"], Value) or isinstance(s["length"], Value):
+    first = s.size("start")
+    if axis in x.dynamic or isinstance(first, Value) or isinstance(s.size("length"), Value):
         s.pin([whole, part], "part of a dynamic axis")
         return
-    start = s.integer("start") % max(whole.size, 1)
+    start = first % max(whole.size, 1)
     before, after = s.system.dim(start), s.system.dim(whole.size - start - part.size)
     s.equal(whole, s.system.concat([before, part, after]))
-    _follow_bound(s, ("start",), s["start"], [before], [part, after])
+    _follow_bound(s, ("start",), first, [before], [part, after])
     s.follow(("length",), part)
 
 
 def pad(s: Site) -> None:
     """Constant borders: a concat with new axes, which grow as they like."""
-    x, padding = s.tensor("self"), s["pad"]
-    constant, value = s.get("mode", "constant") == "constant", s.get("value", 0)
-    axes, out = list(s.axes(x)), list(s.axes(s.out))
+    x, padding = s.tensor("self"), s.sizes("pad")
+    constant, value = s.text("mode", "constant") == "constant", s.get("value")
+    pairs = s.pairs(x, s.out)
+    if len(padding) not in range(0, 2 * x.rank + 1, 2):
+        raise Cannot(f"{len(padding)} borders of {x.rank} axes")
     for i in range(0, len(padding), 2):
-        axis = x.rank - 1 - i // 2
-        _pad_axis(s, (("pad", i), ("pad", i + 1)), (axes.pop(axis), out.pop(axis)), constant=constant)
-    s.equal_all(axes, out)
+        sizes, paths = (padding[i], padding[i + 1]), (("pad", i), ("pad", i + 1))
+        _pad_axis(s, sizes, paths, pairs.pop(), constant=constant)
+    for a, b in pairs:
+        s.equal(a, b)
     if constant and isinstance(value, int | float) and value:
         s.same_scale(s.out, x, s.literal("value", float(value)))
     elif not isinstance(value, Value):
         s.same_scale(s.out, x)
 
 
-def _pad_axis(s: Site, paths: tuple[Path, Path], axes: tuple[Axis, Axis], *, constant: bool) -> None:
-    before, after = (s.operand(path) for path in paths)
+def _pad_axis(
+    s: Site, sizes: tuple[Size, Size], paths: tuple[Path, Path], axes: tuple[Axis, Axis], *, constant: bool
+) -> None:
+    before, after = sizes
     if before == 0 and after == 0:
         s.equal(*axes)
     elif not constant or isinstance(before, Value) or isinstance(after, Value) or min(before, after) < 0:
@@ -169,14 +189,19 @@ def _pad_axis(s: Site, paths: tuple[Path, Path], axes: tuple[Axis, Axis], *, con
 def shift(s: Site) -> None:
     x = s.tensor("self")
     s.ignores("shifts")
-    moved = s.axis_list("dims", x.rank)
-    s.pin([s.axes(x)[axis] for axis in moved], "reordered")
-    s.equal_all(s.axes(x), s.axes(s.out))
+    moved = s.axis_list("dims", x.rank, ()) or range(x.rank)
+    before, after = changed([axis in moved for axis in range(x.rank)])
+    s.states(f"| {before} -> {after}", x, why="reordered")
     s.takes(s.out, x)
 
 
 def _cut_at(
-    s: Site, whole: Axis, part: Axis, place: tuple[int, int], bounds: tuple[Operand, Operand], paths: tuple[Path, Path]
+    s: Site,
+    whole: Axis,
+    part: Axis,
+    place: tuple[int, int],
+    bounds: tuple[int | None, int | None],
+    paths: tuple[Path, Path],
 ) -> None:
     start, end = place
     if part.size == 0 or end <= start:
@@ -188,13 +213,13 @@ def _cut_at(
     _follow_bound(s, paths[1], bounds[1], [before, part], [after])
 
 
-def _follow_bound(s: Site, path: Path, bound: Operand, before: Sequence[Axis], after: Sequence[Axis]) -> None:
+def _follow_bound(s: Site, path: Path, bound: int | None, before: Sequence[Axis], after: Sequence[Axis]) -> None:
     """A literal bound counts what is before it, or what is after it where it is negative.
 
     One beyond either end is cut off there, and would not be once the axis has grown; only the bounds that mean
     the end itself, missing or as great as can be, are left as they are.
     """
-    if bound in (None, 0, _END):
+    if bound is None or bound in (0, _END):
         return
     if bound > 0:
         s.follow(path, *before)
@@ -207,7 +232,7 @@ _END = 2**63 - 1
 
 
 def _equal_but(s: Site, axis: int, a: Sequence[Axis], b: Sequence[Axis]) -> None:
-    for i, (x, y) in enumerate(zip(a, b, strict=True)):
+    for i, (x, y) in enumerate(paired(a, b)):
         if i != axis:
             s.equal(x, y)
 
@@ -221,19 +246,19 @@ def unfold(s: Site) -> None:
 
 def meshgrid(s: Site) -> None:
     """One grid per operand; the grids share their axes."""
-    tensors = s["tensors"]
-    if s.get("indexing", "ij") != "ij" or any(tensor.rank != 1 for tensor in tensors):
-        raise Cannot("only ij indexing of vectors is known")
-    for i, (tensor, out) in enumerate(zip(tensors, s.node.outputs, strict=True)):
-        s.equal(s.axes(out)[i], s.axes(tensor)[0])
-        s.equal_all(s.axes(out), s.axes(s.out))
+    tensors = s.tensor_list("tensors")
+    if s.text("indexing", "ij") != "ij" or not tensors:
+        raise Cannot("an indexing that is not ij, or nothing to index")
+    names = [f"x{i}" for i in range(len(tensors))]
+    s.states(f"| {', '.join(names)} -> {', '.join([' '.join(names)] * len(names))}", *tensors)
+    for tensor, out in paired(tensors, s.node.outputs, "results"):
         s.takes(out, tensor)
 
 
 def onnx_split(s: Site) -> None:
     """Parts of stated sizes; equal parts of a static axis have been spelled so."""
     s.ignores("num_outputs")
-    rule = split if isinstance(s.get("split"), list) else split_dynamic
+    rule = split if s.has("split") and s.maybe_tensor("split") is None else split_dynamic
     if (sizes := s.maybe_tensor("split")) is not None:
         s.pin(s.axes(sizes), "sizes")
     rule(s.renamed({"self": "input", "dim": "axis", "split_sizes": "split"}))
@@ -242,12 +267,14 @@ def onnx_split(s: Site) -> None:
 def onnx_slice(s: Site) -> None:
     """``x[start:end:step]`` along several axes."""
     x = s.tensor("data")
-    starts, ends = literals(s, "starts"), literals(s, "ends")
-    axes = [axis % x.rank for axis in (constants(s, "axes") if s.has("axes") else range(len(starts)))]
-    steps = literals(s, "steps") if s.has("steps") else [1] * len(starts)
-    for axis, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+    starts, ends = s.sizes("starts"), s.sizes("ends")
+    axes = s.axis_list("axes", x.rank, range(len(starts)))
+    steps = s.sizes("steps") if s.has("steps") else [1] * len(starts)
+    for axis, (a, b) in enumerate(s.pairs(x, s.out)):
         if axis not in axes:
             s.equal(a, b)
+    if not len(starts) == len(ends) == len(steps) == len(axes):
+        raise Cannot("starts, ends, steps and axes that are not equally many")
     for i, axis in enumerate(axes):
         _cut_axis(s, x, axis, (starts[i], ends[i], steps[i]), (("starts", i), ("ends", i)))
     s.takes(s.out, x)
@@ -255,29 +282,29 @@ def onnx_slice(s: Site) -> None:
 
 def onnx_pad(s: Site) -> None:
     """Borders: all those before the axes, then all those after. Constant ones grow as they like."""
-    x, pads = s.tensor("data"), literals(s, "pads")
-    axes = [axis % x.rank for axis in (constants(s, "axes") if s.has("axes") else range(x.rank))]
-    constant = s.get("mode", "constant") == "constant"
-    for axis, pair in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
+    x, pads = s.tensor("data"), s.sizes("pads")
+    axes, half = s.axis_list("axes", x.rank, range(x.rank)), len(pads) // 2
+    constant = s.text("mode", "constant") == "constant"
+    if len(pads) != 2 * len(axes):
+        raise Cannot(f"{len(pads)} borders of {len(axes)} axes")
+    for axis, pair in enumerate(s.pairs(x, s.out)):
         if axis in axes:
-            at = axes.index(axis)
-            _pad_axis(s, (("pads", at), ("pads", at + len(pads) // 2)), pair, constant=constant)
+            i = axes.index(axis)
+            sizes, paths = (pads[i], pads[i + half]), (("pads", i), ("pads", i + half))
+            _pad_axis(s, sizes, paths, pair, constant=constant)
         else:
             s.equal(*pair)
     _scale_of_padded(s, x, "constant_value" if s.has("constant_value") else "value", constant=constant)
 
 
 def _scale_of_padded(s: Site, x: Value, name: str, *, constant: bool) -> None:
-    value = s.get(name, 0)
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if isinstance(value, Value):
-        if value.is_tensor:
-            s.pin(s.axes(value), "a number")
-            s.same_scale(s.out, x, value)
-    elif constant and value and not isinf(value):
-        s.same_scale(s.out, x, s.literal(name, float(value)))
-    else:
-        s.same_scale(s.out, x)
+    if (tensor := s.maybe_tensor(name)) is not None:
+        s.pin(s.axes(tensor), "a number")
+        s.same_scale(s.out, x, tensor)
+    elif not isinstance(s.get(name), Value):
+        value = s.number(name, 0)
+        scaled = constant and value and not isinf(value)
+        s.same_scale(s.out, x, *([s.literal(name, value)] if scaled else []))
 
 
 def reverse_sequence(s: Site) -> None:

@@ -12,6 +12,7 @@ from graphclone.graph.ir import Value
 from graphclone.rules.concat import cat
 from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolution
 from graphclone.rules.linear import general_product
+from graphclone.rules.norm import onnx_layer_norm, rescale
 from graphclone.rules.pointwise import elementwise
 from graphclone.rules.site import Cannot, Rule, Site, refused, spelled, stated
 
@@ -24,43 +25,32 @@ _HOMOGENEOUS = ("", "Relu", "LeakyRelu")
 def fused_product(s: Site) -> None:
     """``alpha a b``, either transposed, or with its rows in front of the batch axes; perhaps an activation."""
     a, b = s.tensor("A"), s.tensor("B")
-    left, right = _turned(s, a, "A"), _turned(s, b, "B")
-    contraction = s.contract(a, [left[-1]], b, [right[-2 if b.rank > 1 else -1]])
-    axes = list(s.axes(s.out))
-    if b.rank > 1:
-        s.equal(axes.pop(), s.axes(b)[right[-1]])
-    if a.rank > 1:
-        s.equal(axes.pop(), s.axes(a)[left[-2]])
-    for value, order in ((a, left), (b, right)):
-        s.align([s.axes(value)[i] for i in order[:-2]], axes)
-    terms = _sum([a, b])
-    if (alpha := s.get("alpha", 1.0)) != 1:
-        terms[s.literal("alpha", s.number("alpha"))] = 1 if alpha else 0
-    _activate(s, terms, contraction, [])
+    rows, columns = "i" if a.rank > 1 else "", "j" if b.rank > 1 else ""
+    s.states(f"{_matrices(s, 'A', rows, 'k')}, {_matrices(s, 'B', 'k', columns)} -> ... {rows} {columns}", a, b)
+    alpha = s.number("alpha", 1.0)
+    _reactivate(s, [], [a, b, *([s.literal("alpha", alpha)] if alpha not in (0, 1) else [])])
 
 
-def _turned(s: Site, value: Value, side: str) -> list[int]:
-    """The axes of a matrix in the order in which they are multiplied."""
-    order = list(range(value.rank))
-    if s.get(f"transBatch{side}") and value.rank > 2:
-        order = [*order[1:-1], 0, order[-1]]
-    if s.get(f"trans{side}") and value.rank > 1:
-        order[-2:] = order[:-3:-1]
-    return order
+def _matrices(s: Site, side: str, rows: str, columns: str) -> str:
+    """The axes of a stack of matrices in the order in which they lie."""
+    turned, first = s.flag(f"trans{side}"), s.flag(f"transBatch{side}")
+    if not rows or not columns:
+        return rows + columns
+    outer, inner = (columns, rows) if turned else (rows, columns)
+    return f"{outer} ... {inner}" if first else f"... {outer} {inner}"
 
 
 def _activate(
     s: Site, terms: Mapping[Scaled, int | Fraction], contraction: Contraction, added: Sequence[Value]
 ) -> None:
     """A contraction, what is added to it, and an activation, which may want all scales to be 1."""
-    for name in ("alpha", "beta", "gamma", "params"):
-        s.get(f"activation_{name}")
-    if s.get("activation", "") in _HOMOGENEOUS:
+    s.ignores(*(f"activation_{name}" for name in ("alpha", "beta", "gamma", "params")))
+    if s.text("activation") in _HOMOGENEOUS:
         s.scale(s.out, terms, contraction=contraction)
         for value in added:
             s.require({s.out: 1, value: -1})
         return
-    if "activation_axis" in s.node.operands or s.get("activation") == "Softmax":
+    if "activation_axis" in s.node.operands or s.text("activation") == "Softmax":
         s.uniform(s.axes(s.out)[s.integer("activation_axis", -1)], "softmax")
         raise Cannot("a softmax in a product")
     s.require(terms, contraction=contraction)
@@ -71,7 +61,7 @@ def _activate(
 def fused_general_product(s: Site) -> None:
     """``Gemm`` and an activation."""
     general_product(s)
-    _reactivate(s, [s.maybe_tensor("C")], (s.tensor("A"), s.tensor("B")))
+    _reactivate(s, [s.maybe_tensor("C")], [s.tensor("A"), s.tensor("B")])
 
 
 def fused_convolution(s: Site, *, channels_last: bool = False) -> None:
@@ -80,10 +70,10 @@ def fused_convolution(s: Site, *, channels_last: bool = False) -> None:
     onnx_convolution(s, channels_last=channels_last)
     if z is not None:
         s.equal_all(s.axes(z), s.axes(s.out))
-    _reactivate(s, [s.maybe_tensor("B"), z], (s.tensor("X"), s.tensor("W")))
+    _reactivate(s, [s.maybe_tensor("B"), z], [s.tensor("X"), s.tensor("W")])
 
 
-def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Value]) -> None:
+def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Scaled]) -> None:
     """State the scales of a contraction anew, now with an activation."""
     contraction = next(c for c in s.facts.contractions if c.node is s.node)
     s.facts.balances.pop(s.node, None)
@@ -109,11 +99,7 @@ def _sum(values: Iterable[Scaled]) -> dict[Scaled, int | Fraction]:
 split_gelu = stated("| ... (h + h), (h + h) -> ... h", "X", "bias")
 
 
-def added(s: Site) -> None:
-    """A sum of all operands."""
-    s.broadcast(*s.tensors)
-    s.ignores(*s.node.operands)
-    s.same_scale(s.out, *s.tensors)
+added = stated("... + ... + ... -> ...", "X", "bias", "skip")
 
 
 def biased_softmax(s: Site) -> None:
@@ -131,123 +117,75 @@ def biased_softmax(s: Site) -> None:
 
 
 def rms_norm(s: Site) -> None:
-    """``SimplifiedLayerNormalization``: over the axes from one on."""
-    x, weight = s.tensor("X"), s.tensor("scale")
-    s.ignores("stash_type")
-    over = s.axes(x)[s.axis("axis", x.rank, -1) :]
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.equal_all(s.axes(weight)[-len(over) :], over)
-    _normalised(s, over, [x], weight, None)
-    _only_first(s)
+    if len(s.node.outputs) > 1:
+        raise Cannot("its deviation is read")
+    onnx_layer_norm(s.renamed({"weight": "scale"}))
 
 
 def skip_norm(s: Site) -> None:
     """A norm of a sum, which may be returned as well."""
     x = s.tensor("input")
-    summands = [x, s.tensor("skip"), *(value for value in [s.maybe_tensor("bias")] if value is not None)]
-    s.equal_all(s.axes(x), s.axes(s.out))
-    for value in summands[1:]:
-        s.broadcast(value)
-    weight, bias = s.tensor("gamma"), s.maybe_tensor("beta")
-    for parameter in (weight, *([] if bias is None else [bias])):
-        s.equal(s.axes(parameter)[0], s.axes(x)[-1])
-    _normalised(s, [s.axes(x)[-1]], summands, weight, bias)
-    for result in s.node.outputs[1:]:
-        if result.shape != x.shape:
-            raise Cannot("its mean and deviation are read")
-        s.equal_all(s.axes(result), s.axes(x))
-        s.scale(result, {x: 1})
+    if any(result.shape != x.shape for result in s.node.outputs):
+        raise Cannot("its mean and deviation are read")
+    results = ", ".join(["... n"] * len(s.node.outputs))
+    pattern = f"n + n? | ... ~n, ... n, n? -> {results}"
+    s.states(pattern, "gamma", "beta", x, "skip", "bias", why=_OVER)
+    _of_sum(s, ["input", "skip", "bias"])
 
 
 def embedding_norm(s: Site) -> None:
-    """A norm of the sum of what is looked up in up to three tables."""
-    names = [f"{name}_embedding" for name in ("word", "position", "segment")]
-    tables = [table for name in names if (table := s.maybe_tensor(name)) is not None]
+    """A norm of the sum of what is looked up in up to three tables; how many positions count may be returned."""
+    tables = [f"{name}_embedding" for name in ("word", "position", "segment")]
+    numbers = ["input_ids", "position_ids", "segment_ids", "mask"]
     s.ignores("mask_index_type")
-    batch, length, width = s.axes(s.out)
-    for table in tables:
-        s.pin(s.axes(table)[0], "looked up by number")
-        s.equal(s.axes(table)[1], width)
-    for name in ("input_ids", "segment_ids", "position_ids", "mask"):
-        value = s.maybe_tensor(name)
-        if value is not None:
-            s.align(s.axes(value), [batch, length])
+    results = ", ".join("b" if result.rank == 1 else "b l n" for result in s.node.outputs)
+    pattern = f"n + n | !u ~n?, !v n?, !w n?, b l?, b l?, b l?, b l? -> {results}"
+    axes = s.states(pattern, "gamma", "beta", *tables, *numbers, why="looked up by number, and normalised over")
     if not s.has("position_ids") or s.has("mask"):
-        s.pin(length, "numbered by place")
-    weight, bias = s.tensor("gamma"), s.tensor("beta")
-    s.equal(s.axes(weight)[0], width)
-    s.equal(s.axes(bias)[0], width)
-    _normalised(s, [width], tables, weight, bias)
-    for result in s.node.outputs[1:]:
-        if result.rank == 1:  # how many positions count
-            s.equal(s.axes(result)[0], batch)
-        else:
-            s.equal_all(s.axes(result), s.axes(s.out))
-            s.scale(result, {tables[0]: 1})
+        s.pin(axes["l"], "numbered by place")
+    _of_sum(s, tables)
 
 
 def group_norm(s: Site) -> None:
     """A group norm of one operand or of a sum, perhaps with SiLU after it; channels first or last."""
-    x, skip, bias = s.tensor("X"), s.maybe_tensor("skip"), s.maybe_tensor("bias")
-    place = x.rank - 1 if s.get("channels_last", 1) else 1
-    channel = s.axes(x)[place]
-    groups = s.system.dim(s.integer("groups"))
-    members = s.system.dim(channel.size // groups.size)
-    s.equal(channel, s.system.product([groups, members]))
-    s.follow(("groups",), groups)
-    s.equal_all(s.axes(x), s.axes(s.out))
-    summands = [value for value in (x, skip, bias) if value is not None]
-    for value in summands[1:]:
-        s.equal(s.axes(value)[-1 if value.rank < x.rank else place], channel)
-        s.align(s.axes(value)[:-1], s.axes(x)[: value.rank - 1])
-    weight, beta = s.tensor("gamma"), s.tensor("beta")
-    for parameter in (weight, beta):
-        s.equal(s.axes(parameter)[0], channel)
-    others = [axis for i, axis in enumerate(s.axes(x)) if i not in (0, place)]
-    _normalised(s, [members, *others], summands, weight, beta)
+    x, skip = s.tensor("X"), s.maybe_tensor("skip")
+    image = "b ~x.. (g ~m)" if s.flag("channels_last", True) else "b (g ~m) ~x.."
+    added = image if skip is None or skip.rank == x.rank else "b (g m)"
+    results = ", ".join([image] * len(s.node.outputs))
+    pattern = f"(g m) + (g m) | {image}, {added}?, (g m)? -> {results}"
+    s.states(pattern, "gamma", "beta", x, skip, "bias", g="groups", why=_OVER)
+    _of_sum(s, ["X", "skip", "bias"])
     if s.integer("activation"):
         s.require({s.out: 1})
+
+
+_OVER = "normalised over"
+
+
+def _of_sum(s: Site, summands: Iterable[str]) -> None:
+    """A norm of a sum swallows its scale, as any norm does; all results but the first are that sum."""
+    first, *others = dict.fromkeys(tensor for name in summands if (tensor := s.maybe_tensor(name)) is not None)
+    for other in others:
+        s.require({first: 1, other: -1})
+    rescale(s.renamed({"eps": "epsilon"}), first)
     for result in s.node.outputs[1:]:
-        s.equal_all(s.axes(result), s.axes(x))
-        s.scale(result, {x: 1})
-
-
-def _normalised(s: Site, over: Sequence[Axis], summands: Sequence[Value], weight: Value, bias: Value | None) -> None:
-    """What norms have in common: they swallow the scale of what they average over, if their epsilon follows it."""
-    for axis in over:
-        s.uniform(axis, "normalised over")
-    x = summands[0]
-    for other in dict.fromkeys(summands[1:]):
-        if other is not x:
-            s.require({x: 1, other: -1})
-    epsilon = s.get("epsilon")
-    if epsilon is None:  # a default that cannot be rescaled
-        s.require({x: 1})
-    elif epsilon:
-        s.require({x: 2, s.literal("epsilon", s.number("epsilon")): -1})
-    s.scale(s.out, {weight: 1})
-    if bias is not None:
-        s.require({s.out: 1, bias: -1})
-
-
-def _only_first(s: Site) -> None:
-    if len(s.node.outputs) > 1:
-        raise Cannot("its mean or deviation is read")
+        if result.is_float:
+            s.scale(result, {first: 1})
 
 
 # Quantized
 
 
 def blockwise_product(s: Site) -> None:
-    """``... (k m), o k -> ... o``: a matrix whose rows are cut into blocks of m numbers, each with a scale.
+    """A product with a matrix whose rows are cut into blocks of numbers, each with a scale.
 
     Whole blocks are repeated, and the scales take what this multiplies.
     """
     a, b, scales, zeros, bias = (s.maybe_tensor(name) for name in ("A", "B", "scales", "zero_points", "bias"))
-    if a is None or b is None or scales is None or s.has("g_idx") or s.get("weight_prepacked"):
+    if a is None or b is None or scales is None or s.has("g_idx") or s.flag("weight_prepacked"):
         raise Cannot("a permuted or prepacked matrix")
     s.ignores("accuracy_level", "bits")
-    count, size, outputs = s.integer("K"), s.integer("block_size"), s.axes(s.out)[-1]
+    count, size, outputs = s.count("K"), s.count("block_size"), s.axes(s.out)[-1]
     blocks = s.system.dim(-(-count // size), s.why("a part of a block") if count % size else None)
     whole = s.axes(a)[-1]
     if count % size:
@@ -286,6 +224,8 @@ def _zero_points(s: Site, zeros: Value, outputs: Axis, blocks: Axis) -> None:
     if zeros.elements == outputs.size * blocks.size:
         _rows_of_blocks(s, zeros, outputs, blocks)
         return
+    if not outputs.size:
+        raise Cannot("a matrix without columns")
     s.pin(blocks, "zero points packed in bytes")
     packed = s.system.dim(zeros.elements // outputs.size, s.why("zero points packed in bytes"))
     _rows_of_blocks(s, zeros, outputs, packed)
@@ -299,8 +239,8 @@ def blockwise_lookup(s: Site) -> None:
     if s.integer("gather_axis", 0) % 2 or s.integer("quantize_axis", 1) % 2 != 1:
         raise Cannot("a table that is quantized along another axis")
     s.ignores("bits")
-    size, width = s.integer("block_size", 128), s.axes(s.out)[-1]
-    rows, blocks = s.axes(scales)
+    size, width = s.count("block_size", 128), s.axes(s.out)[-1]
+    rows, blocks = s.axes(scales, 2)
     s.pin([rows, s.axes(data)[0]], "looked up by number")
     if width.size != blocks.size * size or (zeros is not None and zeros.shape != scales.shape):
         s.pin([width, blocks, s.axes(data)[1]], "blocks or zero points in parts")
@@ -317,10 +257,7 @@ def blockwise_lookup(s: Site) -> None:
 def integer_product(s: Site) -> None:
     """A product of integers that stand for floats, and a bias; what is summed over may grow evenly."""
     a, b, bias = s.tensor("A"), s.tensor("B"), s.maybe_tensor("bias")
-    s.equal(s.axes(a)[-1], s.axes(b)[-2])
-    s.equal_all(s.axes(s.out)[-2:], [s.axes(a)[-2], s.axes(b)[-1]])
-    for batch in (s.axes(a)[:-2], s.axes(b)[:-2]):
-        s.align(batch, s.axes(s.out)[:-2])
+    s.states("| ... i k, ... k j -> ... i j", a, b)
     factors = [a] if a.is_float else []
     for name in ("a_scale", "b_scale", "a_zero_point", "b_zero_point"):
         value = s.maybe_tensor(name)
@@ -354,7 +291,7 @@ def quantized(*operands: str) -> Rule:
 
 def quantized_concat(s: Site) -> None:
     """Side by side, in one scale."""
-    inputs = s["inputs"]
+    inputs = s.tensor_list("inputs")
     for value in (*inputs[1::3], *inputs[2::3]):
         _one_number(value)
     _single(s, ["inputs"])
@@ -408,13 +345,10 @@ def new_axis(s: Site) -> None:
 
 def biased_dropout(s: Site) -> None:
     """A sum, once the model is trained."""
-    summands = [value for name in ("data", "bias", "residual") if (value := s.maybe_tensor(name)) is not None]
-    training = s.maybe_tensor("training_mode")
-    if training is not None or len(s.node.outputs) > 1:
+    if s.maybe_tensor("training_mode") is not None or len(s.node.outputs) > 1:
         raise Cannot("dropout in training mode, or its mask")
     s.ignores("ratio", "seed")
-    s.broadcast(*summands)
-    s.same_scale(s.out, *summands)
+    s.states("... + ... + ...? -> ...", "data", "bias", "residual")
 
 
 _NO_LAYOUT = "its layout is one of ONNX Runtime's own; save the model at a lower graph_optimization_level than ALL"

@@ -22,9 +22,9 @@ class _Heads(NamedTuple):
 
 
 def packed_attention(s: Site) -> None:
-    """``Attention``: ``b l i, i (q + k + v) -> b l v``, each of the three ``(heads width)``, q and k alike."""
+    """``Attention``: one weight makes queries, keys and values."""
     x, weights, bias = s.tensor("input"), s.tensor("weights"), s.maybe_tensor("bias")
-    if s.get("do_rotary") or s.get("past_present_share_buffer") or s.has("past_sequence_length"):
+    if s.flag("do_rotary") or s.flag("past_present_share_buffer") or s.has("past_sequence_length"):
         raise Cannot("rotary embedding, or a cache of fixed size")
     s.ignores("rotary_embedding_dim")
     heads, query, value = _widths(s, weights)
@@ -43,10 +43,10 @@ def packed_attention(s: Site) -> None:
 
 def _widths(s: Site, weights: Value) -> tuple[Axis, Axis, Axis]:
     """The number of heads, and how wide a head of queries and keys is, and one of values."""
-    heads = s.system.dim(s.integer("num_heads"))
+    heads = s.system.dim(s.count("num_heads"))
     s.follow(("num_heads",), heads)
-    sizes = s.get("qkv_hidden_sizes") or [s.axes(weights)[1].size // 3] * 3
-    if sizes[0] != sizes[1]:
+    sizes = s.integers("qkv_hidden_sizes", ()) or [s.axes(weights)[1].size // 3] * 3
+    if len(sizes) != 3 or sizes[0] != sizes[1]:
         raise Cannot("queries and keys of different sizes")
     query = s.system.dim(sizes[0] // heads.size)
     # Without sizes, or with a cache of both, the values are as wide as the keys in the clone as well
@@ -74,7 +74,7 @@ def multi_head_attention(s: Site) -> None:
     if s.has("past_sequence_length") or s.has("cache_indirection"):
         raise Cannot("a cache of fixed size")
     query, key, value = s.tensor("query"), s.maybe_tensor("key"), s.maybe_tensor("value")
-    heads = s.system.dim(s.integer("num_heads"))
+    heads = s.system.dim(s.count("num_heads"))
     s.follow(("num_heads",), heads)
     q = _split(s, query, heads)
     k = q if key is None else _split(s, key, heads)
@@ -86,15 +86,15 @@ def multi_head_attention(s: Site) -> None:
     s.scale(s.out, {value or key or query: 1})
     _bias(s, [(query, q), (key or query, k), (value or key or query, v)])
     keys = _caches(s, k, v, key or query, value or key or query)
-    if "mask_filter_value" in s.node.operands:
-        s.number("mask_filter_value")
     _hidden_keys(s, [q.batch, heads, q.length, keys])
     _scores(s, heads, q.width, query, key or query)
 
 
 def _split(s: Site, value: Value, heads: Axis) -> _Heads:
     """Heads in one axis with their width, or apart, or several values packed."""
-    pattern = {3: "| b l (h d)", 4: "| b h l d", 5: "| b l h !n d"}[value.rank]
+    pattern = {3: "| b l (h d)", 4: "| b h l d", 5: "| b l h !n d"}.get(value.rank)
+    if pattern is None:
+        raise Cannot(f"queries, keys or values with {value.rank} axes")
     axes = s.states(pattern, value, h=heads, why="queries, keys and values")
     return _Heads(axes["b"], axes["h"], axes["l"], axes["d"])
 
@@ -113,7 +113,7 @@ def _bias(s: Site, parts: Iterable[tuple[Value, _Heads]]) -> None:
 def _caches(s: Site, k: _Heads, v: _Heads, key: Value, value: Value) -> Axis:
     """The length of keys and values with those of the past, which come first."""
     length = k.length
-    results = _results(s)
+    results = s.results()
     for past, axes, source, present in (("past_key", k, key, 1), ("past_value", v, value, 2)):
         cache = s.maybe_tensor(past)
         if cache is not None:
@@ -130,18 +130,12 @@ def _caches(s: Site, k: _Heads, v: _Heads, key: Value, value: Value) -> Axis:
     return length
 
 
-def _results(s: Site) -> dict[int, Value]:
-    """The results by their position among all that the operator has."""
-    wanted = [i for i, is_wanted in enumerate(s.node.target.outputs) if is_wanted]
-    return dict(zip(wanted, s.node.outputs, strict=True))
-
-
 def _hidden_keys(s: Site, scores: list[Axis]) -> None:
     """What hides keys: their order, or a mask; a bias of the scores is broadcast."""
     batch, _, queries, keys = scores
     s.ignores("mask_filter_value")
     s.uniform(keys, "attended to")
-    if s.get("unidirectional"):
+    if s.flag("unidirectional"):
         s.pin([queries, keys], "causal order")
     for name in ("mask_index", "key_padding_mask"):
         mask = s.maybe_tensor(name)
@@ -181,14 +175,14 @@ def group_query_attention(s: Site) -> None:
     for name in ("k_scale", "v_scale", "head_sink", "q_norm_weight", "k_norm_weight"):
         if s.has(name):
             raise Cannot(f"with a {name}")
-    if s.get("sliding_window_cache") or s.get("qk_output") or len(s.node.outputs) > 3:
+    if s.flag("sliding_window_cache") or s.flag("qk_output") or len(s.node.outputs) > 3:
         raise Cannot("a cache of a window, or its scores are read")
     s.ignores("softcap", "local_window_size", "smooth_softmax", "causal", "qk_norm_epsilon")
     s.ignores("k_quant_type", "v_quant_type", "kv_cache_bit_width", "total_sequence_length")
     query, key, value = s.tensor("query"), s.maybe_tensor("key"), s.maybe_tensor("value")
-    batch, length, hidden = s.axes(query)
+    batch, length, hidden = s.axes(query, 3)
     kv, group = _groups(s)
-    width = s.system.dim(s.axes(s.out)[2].size // s.integer("num_heads"))
+    width = s.system.dim(s.axes(s.out)[2].size // s.count("num_heads"))
     every, few = s.system.product([kv, group, width]), s.system.product([kv, width])
     s.equal_all(s.axes(s.out), [batch, length, every])
     if key is None or value is None:
@@ -206,8 +200,8 @@ def group_query_attention(s: Site) -> None:
 
 
 def _groups(s: Site) -> tuple[Axis, Axis]:
-    kv = s.system.dim(s.integer("kv_num_heads"))
-    group = s.system.dim(s.integer("num_heads") // kv.size)
+    kv = s.system.dim(s.count("kv_num_heads"))
+    group = s.system.dim(s.count("num_heads") // kv.size)
     s.follow(("kv_num_heads",), kv)
     s.follow(("num_heads",), s.system.product([kv, group]))
     return kv, group
@@ -215,7 +209,7 @@ def _groups(s: Site) -> tuple[Axis, Axis]:
 
 def _fixed_caches(s: Site, axes: list[Axis], key: Value, value: Value) -> None:
     """Caches before and after, of a length of their own."""
-    results = _results(s)
+    results = s.results()
     for past, present, source in (("past_key", 1, key), ("past_value", 2, value)):
         cache, result = s.maybe_tensor(past), results.get(present)
         for state in (cache, result):
@@ -238,17 +232,17 @@ def _fixed_caches(s: Site, axes: list[Axis], key: Value, value: Value) -> None:
 
 
 def _rotation(s: Site, batch: Axis, width: Axis) -> None:
-    interleaved = s.get("rotary_interleaved")
+    interleaved = s.flag("rotary_interleaved")
     places = s.maybe_tensor("position_ids")
     if places is not None:
         s.pin(s.axes(places)[1], "cached by place")
         s.equal(s.axes(places)[0], batch)
     tables = [table for name in ("cos_cache", "sin_cache") if (table := s.maybe_tensor(name)) is not None]
-    if not s.get("do_rotary"):
+    if not s.flag("do_rotary"):
         s.pin([axis for table in tables for axis in s.axes(table)], "not used")
         return
     for table in tables:
-        _turned(s, table, width, interleaved=bool(interleaved))
+        _turned(s, table, width, interleaved=interleaved)
 
 
 def _turned(s: Site, table: Value, width: Axis, *, interleaved: bool) -> Axis:
@@ -266,23 +260,20 @@ def rotary_embedding(s: Site) -> None:
     """``RotaryEmbedding``: ``b l (h d)`` or ``b h l d``, some or all of d turned."""
     x, places = s.tensor("input"), s.tensor("position_ids")
     tables = s.tensor("cos_cache"), s.tensor("sin_cache")
-    if s.get("scale", 1.0) != 1.0 or s.get("is_packed_batching"):
+    if s.number("scale", 1.0) != 1 or s.flag("is_packed_batching"):
         raise Cannot("a scale, or packed batches")
     count, turned = s.integer("num_heads", 0), s.integer("rotary_embedding_dim", 0)
-    size = tables[0].shape[1] * 2 if tables[0].shape else 0
     if x.rank == 4:
-        batch, heads, length, width = s.axes(x)
-        if count:
-            s.follow(("num_heads",), heads)
+        axes = s.states("| b h l d", x)
+    elif count:
+        axes = s.states("| b l (h d)", x, h=count)
     else:
-        batch, length, hidden = s.axes(x)
-        heads = s.system.dim(count or hidden.size // size)
-        width = s.system.dim(hidden.size // heads.size)
-        s.equal(hidden, s.system.product([heads, width]))
-        if count:
-            s.follow(("num_heads",), heads)
+        axes = s.states("| b l (h d)", x, d=2 * s.axes(tables[0])[1].size)
+    batch, heads, length, width = (axes[name] for name in "bhld")
+    if count:
+        s.follow(("num_heads",), heads)
     for table in tables:
-        part = _turned(s, table, width, interleaved=bool(s.get("interleaved")))
+        part = _turned(s, table, width, interleaved=s.flag("interleaved"))
     if turned:
         s.follow(("rotary_embedding_dim",), part)
     s.pin(length, "numbered by place")

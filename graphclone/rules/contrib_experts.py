@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction
@@ -28,9 +28,8 @@ def mixture(layer: Layer) -> Rule:
 
     def rule(s: Site) -> None:
         x, router = s.tensor("input"), s.tensor("router_probs")
-        for name in (*_ROUTING, *_ACTIVATION):
-            s.get(name)
-        *tokens, hidden = s.axes(x)
+        s.ignores(*_ROUTING, *_ACTIVATION)
+        hidden, tokens = s.axes(x)[-1], s.axes(x)[:-1]
         s.equal_all(s.axes(x), s.axes(s.out))
         _routed(s, router, tokens)
         if s.has("router_weights"):
@@ -51,7 +50,7 @@ def mixture(layer: Layer) -> Rule:
     return rule
 
 
-def _routed(s: Site, router: Value, tokens: list[Axis]) -> None:
+def _routed(s: Site, router: Value, tokens: Sequence[Axis]) -> None:
     s.equal(s.axes(router)[0], s.system.product(tokens))
     s.pin(s.axes(router)[1], _CHOSEN)
     s.require({router: 1})
@@ -59,14 +58,13 @@ def _routed(s: Site, router: Value, tokens: list[Axis]) -> None:
 
 def _inner_size(s: Site) -> int:
     """How wide an expert is between its layers."""
-    rows = s.tensor("fc1_experts_weights").shape
-    assert rows is not None
-    return rows[1] // (2 if s.get("swiglu_fusion") else 1)
+    rows = s.axes(s.tensor("fc1_experts_weights"))[1].size
+    return rows // (2 if s.flag("swiglu_fusion") else 1)
 
 
 def _fused(s: Site, inner: Axis) -> Axis:
     """The outputs of the first layer, in which those of a gate lie between the others or after them."""
-    order = s.get("swiglu_fusion", 0)
+    order = s.integer("swiglu_fusion", 0)
     if not order:
         return inner
     return s.system.product([inner, s.system.dim(2, s.why("a gate"))]) if order == 1 else s.system.concat([inner] * 2)
@@ -94,8 +92,9 @@ def quantized(s: Site, name: str, rows: Axis, columns: Axis) -> tuple[Value, Con
     weight, scales, zeros = (s.maybe_tensor(f"{name}_{what}") for what in ("experts_weights", "scales", "zero_points"))
     if weight is None or scales is None:
         raise Cannot("weights without scales")
-    s.get(f"{name}_expert_weight_bits")
     bits = s.integer(f"{name}_expert_weight_bits", s.integer("expert_weight_bits", 4))
+    if bits not in (1, 2, 4, 8):
+        raise Cannot(f"weights of {bits} bits")
     size = s.integer("block_size", 0)
     if size:
         blocks = s.system.dim(columns.size // size)
@@ -122,10 +121,10 @@ def _of_experts(s: Site, value: Value, axes: list[Axis]) -> None:
 
 def quantized_mixture(s: Site) -> None:
     """A mixture whose weights are integers that lie as the schema says."""
-    s.get("accuracy_level")
-    if s.get("quant_type", "int") != "int":
+    s.ignores("accuracy_level")
+    if s.text("quant_type", "int") != "int":
         raise Cannot("weights of a quant_type that is not int")
-    if s.get("weights_prepacked", -1) != 0:
+    if s.integer("weights_prepacked", -1) != 0:
         raise Cannot("every execution provider may lay its weights out anew, unless its weights_prepacked is 0")
     mixture(quantized)(s)
 

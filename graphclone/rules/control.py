@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Rule, Site, paired
 
 
 def branch(s: Site) -> None:
     """Every result is that of one branch or the other."""
     s.ignores("cond")
-    for out, a, b in zip(s.node.outputs, s["then_branch"], s["else_branch"], strict=True):
-        if not all(isinstance(value, Value) and value.is_tensor for value in (out, a, b)):
-            raise Cannot("it chooses between numbers")
+    branches = paired(s.tensor_list("then_branch"), s.tensor_list("else_branch"), "results")
+    for out, (a, b) in paired(s.node.outputs, branches, "results"):
         _same(s, out, a)
         s.equal_all(s.axes(out), s.axes(b))
         s.require({a: 1, b: -1})
@@ -21,25 +20,25 @@ def branch(s: Site) -> None:
 
 def enter(s: Site) -> None:
     """A round begins with the state that the one before left, and with one slice of what is scanned."""
-    states, scanned, axes = s["states"], s["scanned"], s["axes"]
+    states, scanned, axes = s.tensor_list("states"), s.tensor_list("scanned"), s.integers("axes")
     inside = s.node.outputs[len(s.node.outputs) - len(states) - len(scanned) :]
     for counter in s.node.outputs[: len(s.node.outputs) - len(inside)]:
         s.pin(s.axes(counter), "counts the rounds")
     for out, state in zip(inside, states, strict=False):
         _same(s, out, state)
-    for out, whole, axis in zip(inside[len(states) :], scanned, axes, strict=True):
+    for out, (whole, axis) in paired(inside[len(states) :], paired(scanned, axes), "results"):
         _sliced(s, whole, out, axis)
         s.scale(out, {whole: 1})
 
 
 def leave(s: Site) -> None:
     """A loop returns its last state, and what its rounds left side by side."""
-    states, stacked, axes = s["states"], s["stacked"], s["axes"]
-    for out, state, before in zip(s.node.outputs, states, s["before"], strict=False):
+    states, stacked, axes = s.tensor_list("states"), s.tensor_list("stacked"), s.integers("axes")
+    for out, state, before in zip(s.node.outputs, states, s.tensor_list("before"), strict=False):
         _same(s, out, state)
         s.equal_all(s.axes(before), s.axes(state))
         s.require({before: 1, state: -1})
-    for out, part, axis in zip(s.node.outputs[len(states) :], stacked, axes, strict=True):
+    for out, (part, axis) in paired(s.node.outputs[len(states) :], paired(stacked, axes), "results"):
         _sliced(s, out, part, axis)
         s.scale(out, {part: 1})
 

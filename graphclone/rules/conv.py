@@ -4,40 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, refused, spelled
+from graphclone.graph.ir import Value, items_of
+from graphclone.rules.patterns import changed
+from graphclone.rules.site import Cannot, Rule, Site, refused, root, spelled
 
 
 def convolution(s: Site) -> None:
     """A single sample has no batch axis. If windows see more than one place, no axis of places passes."""
-    kernel = (s.tensor("weight").shape or ())[2:]
-    stride, padding = _numbers(s.get("stride", 1)), s.get("padding", 0)
+    kernel = [axis.size for axis in s.axes(s.tensor("weight"))[2:]]
+    stride, said = s.integers("stride", ()), isinstance(s.get("padding"), str)
     s.ignores("dilation")
-    borders = padding not in ("valid", "same") and any(_numbers(padding))
+    borders = not said and any(s.integers("padding", ()))
     moving = borders or any(size != 1 for size in (*kernel, *stride))
     _convolve(s, [moving] * len(kernel))
 
 
 def _convolve(s: Site, moving: Sequence[bool], *, channels_last: bool = False) -> None:
-    x, y = _places(moving)
+    x, y = changed(moving)
     groups = "groups" if s.has("groups") else 1
     image, result = (f"{x} (g i)", f"{y} (g o)") if channels_last else (f"(g i) {x}", f"(g o) {y}")
     pattern = f"b.. {image}, (g o) i !w.. + (g o)? -> b.. {result}"
     s.states(pattern, "input", "weight", "bias", g=groups, why="windowed")
 
 
-def _places(moving: Sequence[bool]) -> tuple[str, str]:
-    """The axes of places before and after, which are the same ones where the window stands still."""
-    before = [f"!x{i}" if moves else f"x{i}" for i, moves in enumerate(moving)]
-    return " ".join(before), " ".join(axis.replace("!x", "!y") for axis in before)
-
-
 def transposed_convolution(s: Site) -> None:
     """The groups keep their number."""
     s.ignores("stride", "padding", "output_padding", "dilation")
-    x, y = _places([True] * (s.tensor("weight").rank - 2))
+    x, y = changed([True] * (s.tensor("weight").rank - 2))
     pattern = f"b.. c {x}, c o !w.. + (!g o)? -> b.. (!g o) {y}"
-    axes = s.states(pattern, "input", "weight", "bias", g=s.integer("groups", 1), why="windowed")
+    axes = s.states(pattern, "input", "weight", "bias", g=s.count("groups", 1), why="windowed")
     members = s.system.dim(axes["c"].size // axes["g"].size)
     s.equal(axes["c"], s.system.product([axes["g"], members]))
 
@@ -51,7 +46,7 @@ def pool(s: Site) -> None:
 
 def resample(s: Site) -> None:
     s.ignores(*s.node.operands)
-    s.states("b c !x.. -> b c !y..", s.tensors[0], why="resampled")
+    s.states("b c !x.. -> b c !y..", "input" if s.has("input") else "self", why="resampled")
 
 
 def grid_sample(s: Site) -> None:
@@ -71,26 +66,28 @@ def columns_to_image(s: Site) -> None:
 
 def onnx_convolution(s: Site, *, channels_last: bool = False) -> None:
     """As ``convolution``, but that each axis of places on which windows stand still passes."""
-    w = s.tensor("W")
-    _convolve(s.renamed(_ONNX_NAMES), _moving(s, (w.shape or ())[2:]), channels_last=channels_last)
+    _convolve(s.renamed(_ONNX_NAMES), _moving(s, s.tensor("W")), channels_last=channels_last)
 
 
 _ONNX_NAMES = {"input": "X", "weight": "W", "bias": "B", "groups": "group"}
 
 
-def _moving(s: Site, kernel: Sequence[int]) -> list[bool]:
-    """For each axis whether the window sees more than one place, or skips some."""
+def _moving(s: Site, weight: Value | None) -> list[bool]:
+    """For each axis whether the window sees more than one place, or skips some; it is that of a weight, or stated."""
+    kernel = s.integers("kernel_shape") if weight is None else [axis.size for axis in s.axes(weight)[2:]]
     s.ignores("kernel_shape", "dilations", "auto_pad", "ceil_mode", "count_include_pad")
     n = len(kernel)
-    strides, pads = s.get("strides", [1] * n), s.get("pads", [0] * 2 * n)
+    strides, pads = s.integers("strides", [1] * n), s.integers("pads", [0] * 2 * n)
+    if len(strides) != n or len(pads) != 2 * n:
+        raise Cannot("strides or borders of more or fewer axes than its window")
     return [place != (1, 1, 0, 0) for place in zip(kernel, strides, pads[:n], pads[n:], strict=True)]
 
 
 def quantized_convolution(s: Site) -> None:
     """What it sums over keeps its size, as integers cannot be divided. It may have a number per channel."""
     w = s.tensor("w")
-    x, y = _places(_moving(s, (w.shape or ())[2:]))
-    last = bool(s.get("channels_last"))
+    x, y = changed(_moving(s, w))
+    last = s.flag("channels_last")
     image, result = (f"{x} (g !i)", f"{y} (g o)") if last else (f"(g !i) {x}", f"(g o) {y}")
     pattern = f"| b {image}, (g o) !i !w.. -> b {result}"
     s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="summed over integers")
@@ -117,24 +114,17 @@ def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
     if len(s.node.outputs) > 1:
         raise Cannot("positions counted over all axes")
     s.ignores("p", "storage_order")
-    x, y = _places(_moving(s, s["kernel_shape"]))
+    x, y = changed(_moving(s, None))
     pattern = f"b {x} c -> b {y} c" if channels_last else f"b c {x} -> b c {y}"
     s.states(pattern, "X", why="windowed")
 
 
 def global_pool(s: Site) -> None:
     """One number per channel: mean, maximum or p-norm."""
-    x = s.tensor("X")
-    s.equal_all(s.axes(x)[:2], s.axes(s.out)[:2])
-    places, power = s.axes(x)[2:], None
-    if s.node.op == "onnx.GlobalLpPool":
-        power = exact(1 / s.number("p", 2))
-        if power is None:
-            raise Cannot("a norm of this order")
-    if s.node.op != "onnx.GlobalMaxPool":
-        for axis in places:
-            s.uniform(axis, "pooled")
-    s.scale(s.out, {x: 1}, logs=dict.fromkeys(places, power) if power else None)
+    mark = "" if s.node.op == "onnx.GlobalMaxPool" else "~"
+    axes = s.states(f"| b c {mark}x.. -> b c y..", "X", why="pooled")
+    power = root(s.number("p", 2)) if s.node.op == "onnx.GlobalLpPool" else 0
+    s.scale(s.out, {s.tensor("X"): 1}, logs=dict.fromkeys(axes.named("x"), power))
 
 
 def region_pool(s: Site) -> None:
@@ -155,35 +145,32 @@ def space_to_depth(s: Site) -> None:
 
 
 def _blocks(s: Site) -> str:
-    return "(c !r)" if s.get("mode", "DCR") == "CRD" else "(!r c)"
+    return "(c !r)" if s.text("mode", "DCR") == "CRD" else "(!r c)"
 
 
 def resize(s: Site) -> None:
     """Interpolation; axes that keep their size pass."""
     x = s.tensor("X")
     _read_all(s, x)
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        if _keeps(s, x, i):
-            s.equal(a, b)
-        else:
-            s.pin([a, b], "resampled")
-    beyond = s.get("extrapolation_value", 0)
-    s.same_scale(s.out, x, *([s.literal("extrapolation_value", beyond)] if beyond else []))
+    before, after = changed([not _keeps(s, x, axis) for axis in range(x.rank)])
+    s.states(f"{before} -> {after}", x, why="resampled")
+    if beyond := s.number("extrapolation_value", 0):
+        s.require({x: 1, s.literal("extrapolation_value", beyond): -1})
 
 
 def _keeps(s: Site, x: Value, axis: int) -> bool:
     """Whether an axis is not resampled. A size that says so is that of the axis, whatever it becomes."""
     if "tf_crop_and_resize" in (s.get("coordinate_transformation_mode"), s.get("mode")):
         return False
-    axes = s.axis_list("axes", x.rank)
+    axes = s.axis_list("axes", x.rank, range(x.rank))
     if axis not in axes:
         return True
-    at, sizes, scales = axes.index(axis), s.get("sizes"), s.get("scales")
-    if isinstance(scales, list) and scales:
-        return bool(scales[at] == 1)
-    if not isinstance(sizes, list) or s.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+    at, sizes, scales = axes.index(axis), items_of(s.get("sizes")), items_of(s.get("scales"))
+    if scales:
+        return at < len(scales) and scales[at] == 1
+    if at >= len(sizes) or s.text("keep_aspect_ratio_policy", "stretch") != "stretch":
         return False
-    if isinstance(sizes[at], Value) or sizes[at] != s.axes(x)[axis].size or axis in x.dynamic:
+    if sizes[at] != s.axes(x)[axis].size or axis in x.dynamic:
         return False
     s.follow(("sizes", at), s.axes(s.out)[axis])
     return True
@@ -191,10 +178,9 @@ def _keeps(s: Site, x: Value, axis: int) -> bool:
 
 def affine_grid(s: Site) -> None:
     """Places in an image, linear in the matrices."""
-    size = s["size"]
     _read_all(s, s.tensor("theta"))
     s.states("b !n.. -> b !y..", "theta", why="places in an image")
-    if isinstance(size, list):
+    if items_of(s.get("size")):
         s.follow(("size", 0), s.axes(s.out)[0])
     else:
         s.pin(s.axes(s.out)[0], "a computed size")
@@ -202,18 +188,14 @@ def affine_grid(s: Site) -> None:
 
 def center_crop_or_pad(s: Site) -> None:
     """Some axes cut or padded with zeros on both sides to sizes; those that have them already pass."""
-    x, shape = s.tensor("input_data"), s["shape"]
+    x, shape = s.tensor("input_data"), items_of(s.get("shape"))
     _read_all(s, x)
-    axes = s.axis_list("axes", x.rank)
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        if i not in axes:
-            s.equal(a, b)
-        elif isinstance(shape, list) and shape[axes.index(i)] == a.size:
-            s.equal(a, b)
-            s.follow(("shape", axes.index(i)), b)
-        else:
-            s.pin([a, b], "cut or padded")
-    s.same_scale(s.out, x)
+    axes = s.axis_list("axes", x.rank, range(x.rank))
+    kept = {axis: at for at, (axis, size) in enumerate(zip(axes, shape, strict=False)) if size == s.axes(x)[axis].size}
+    before, after = changed([axis in axes and axis not in kept for axis in range(x.rank)])
+    s.states(f"{before} -> {after}", x, why="cut or padded")
+    for axis, at in kept.items():
+        s.follow(("shape", at), s.axes(s.out)[axis])
 
 
 def _read_all(s: Site, *values: Value) -> None:
@@ -223,10 +205,6 @@ def _read_all(s: Site, *values: Value) -> None:
         if value not in values:
             s.pin(s.axes(value), "sizes or places")
             s.require({value: 1})
-
-
-def _numbers(operand: object) -> list[int]:
-    return list(operand) if isinstance(operand, list | tuple) else [operand]  # type: ignore[list-item]
 
 
 _RESAMPLERS = """

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, refused
+from graphclone.rules.site import Rule, Site, refused
 from graphclone.rules.view import follow_sizes
 
 
@@ -53,10 +52,8 @@ def positions(s: Site) -> None:
 
 def onnx_constant(s: Site) -> None:
     """A tensor of one value, its sizes given as numbers."""
-    if isinstance(s["input"], Value):
-        raise Cannot("its sizes are computed as a whole")
     follow_sizes(s, "input", s.axes(s.out))
-    s.scale(s.out, {} if s.get("value") else {s.literal("", 0.0): 1})
+    s.scale(s.out, {} if s.number("value", 0) else {s.literal("", 0.0): 1})
 
 
 def one_hot(s: Site) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite, prod
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis
-from graphclone.graph.ir import Value
+from graphclone.graph.ir import Operand, Value, items_of
 from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
 from graphclone.rules.view import regroup
 
@@ -35,7 +35,7 @@ def embedding_bag(s: Site) -> None:
 def index(s: Site) -> None:
     """``x[i, :, j]``: indexed axes are replaced by the broadcast axes of the indices."""
     x = s.tensor("self")
-    place = _place(s, x, s["indices"])
+    place = _place(s, x)
     axes = s.axes(s.out)
     count = len(axes) - len(place.kept)
     s.pin(axes[place.start : place.start + count], "an index")
@@ -48,7 +48,7 @@ def index_put(s: Site) -> None:
     x, values = s.tensor("self"), s.tensor("values")
     s.ignores("accumulate")
     s.equal_all(s.axes(x), s.axes(s.out))
-    place = _place(s, x, s["indices"])
+    place = _place(s, x)
     axes = s.axes(values)
     cut = max(len(axes) - (len(place.kept) - place.start), 0)
     middle = max(cut - place.rank, 0)
@@ -72,8 +72,9 @@ class _Place(NamedTuple):
     rank: int
 
 
-def _place(s: Site, x: Value, indices: Sequence[Value | None]) -> _Place:
+def _place(s: Site, x: Value) -> _Place:
     """Pin what is indexed. A mask indexes as many axes as it has, and all the indices of a place have one axis."""
+    indices = [item if isinstance(item, Value) else None for item in items_of(s.get("indices"))]
     indexed: list[int] = []
     position = 0
     for item in indices:
@@ -113,9 +114,9 @@ def masked_scatter(s: Site) -> None:
     s.same_scale(s.out, x, source)
 
 
-def _repeats(s: Site, mask: Value, axis: int) -> bool:
+def _repeats(s: Site, mask: Operand, axis: int) -> bool:
     """Whether a mask is the same everywhere along an axis, counted from the end; one that it lacks is broadcast."""
-    if -axis > mask.rank or (mask.shape or ())[axis] == 1:
+    if not isinstance(mask, Value) or -axis > mask.rank or (mask.shape or ())[axis] == 1:
         return True
     graph, node = s.facts.graph, mask.producer
     written = {value.dtype for n in graph.nodes if graph.dialect.mutates(n) for value in n.inputs if value.is_tensor}
@@ -160,9 +161,9 @@ def scatter(s: Site) -> None:
     _along(s, x, indices, s.axis("dim", x.rank))
     s.equal_all(s.axes(x), s.axes(s.out))
     if source is not None:
-        for a, b in zip(s.axes(source), s.axes(indices), strict=True):
+        for a, b in s.pairs(source, indices):
             s.pin([a, b], "an index") if a.size != b.size else s.equal(a, b)
-    if s.get("reduce") == "prod":
+    if s.text("reduce") == "prod":
         return
     if source is not None:
         s.same_scale(s.out, x, source)
@@ -179,7 +180,7 @@ def index_add(s: Site) -> None:
 def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
     if x.rank != indices.rank:
         raise Cannot("an index of another rank")
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(indices), strict=True)):
+    for i, (a, b) in enumerate(s.pairs(x, indices)):
         if i == axis or a.size != b.size:
             s.pin([a, b], "indexed by position")
         else:
@@ -246,7 +247,7 @@ def scatter_nd(s: Site) -> None:
 
 def _updated(s: Site, x: Value, updates: Value) -> None:
     s.equal_all(s.axes(x), s.axes(s.out))
-    if s.get("reduction") != "mul":
+    if s.text("reduction") != "mul":
         s.same_scale(s.out, x, updates)
 
 

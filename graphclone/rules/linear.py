@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import PatternError
-from graphclone.rules.site import Cannot, Rule, Site, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, paired, spelled, stated
 
 linear = stated("... i, o.. i + o..? -> ... o..", "input", "weight", "bias")
 outer = stated("i, j -> i j", "self", "vec2")
@@ -31,7 +31,7 @@ def tensordot(s: Site) -> None:
     """Any axes of the one are summed over with as many of the other."""
     a, b = s.tensor("self"), s.tensor("other")
     left, right = [f"a{i}" for i in range(a.rank)], [f"b{i}" for i in range(b.rank)]
-    for i, j in zip(s["dims_self"], s["dims_other"], strict=True):
+    for i, j in paired(s.axis_list("dims_self", a.rank), s.axis_list("dims_other", b.rank)):
         right[j] = left[i]
     kept = [axis for axis in (*left, *right) if axis not in left or axis not in right]
     s.states(f"{' '.join(left)}, {' '.join(right)} -> {' '.join(kept)}", a, b)
@@ -40,11 +40,11 @@ def tensordot(s: Site) -> None:
 def einsum(s: Site) -> None:
     """Any einsum in which one operand has all the axes that are summed over."""
     s.ignores("path")
-    left, arrow, result = s["equation"].replace(" ", "").partition("->")
+    left, arrow, result = s.text("equation").replace(" ", "").partition("->")
     if not arrow:
         result = "..." + "".join(sorted(letter for letter in left if letter.isalpha() and left.count(letter) == 1))
     try:
-        s.states(re.sub(r"([A-Za-z])", r" \1 ", f"{left}->{result}"), *s["tensors"])
+        s.states(re.sub(r"([A-Za-z])", r" \1 ", f"{left}->{result}"), *s.tensor_list("tensors"))
     except PatternError as error:
         raise Cannot(error.why) from None
 
@@ -62,7 +62,7 @@ def general_product(s: Site) -> None:
 
 def _turned(s: Site) -> tuple[str, str]:
     """The axes of two matrices, perhaps transposed."""
-    return "k i" if s.get("transA") else "i k", "j k" if s.get("transB") else "k j"
+    return "k i" if s.flag("transA") else "i k", "j k" if s.flag("transB") else "k j"
 
 
 def quantized_product(a: str, b: str) -> Rule:
@@ -102,8 +102,8 @@ def quantized_general_product(s: Site) -> None:
         if value is not None:
             s.broadcast(value)
     factors: list[Scaled] = [s.tensor("a_scale"), s.tensor("b_scale")]
-    if s.get("alpha", 1.0) != 1:
-        factors.append(s.literal("alpha", s.number("alpha")))
+    if (alpha := s.number("alpha", 1.0)) != 1:
+        factors.append(s.literal("alpha", alpha))
     if s.out.is_float:
         s.scale(s.out, Counter(factors), logs={axes["k"]: 1})
 

@@ -8,25 +8,26 @@ from fractions import Fraction
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Fill
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled
+from graphclone.rules.patterns import reduced
+from graphclone.rules.site import Cannot, Rule, Site, root, spelled
 
 
 def layer_norm(s: Site) -> None:
     """Also RMS norm, which has no bias."""
     s.ignores("cudnn_enable")
     pattern = "n..? + n..? | ... ~n.. -> ... n.."
-    axes = s.states(pattern, "weight", "bias", "input", n=len(s["normalized_shape"]), why=_OVER)
+    axes = s.states(pattern, "weight", "bias", "input", n=len(s.sizes("normalized_shape")), why=_OVER)
     s.divides_by_mean(axes.named("n"))
     for i, axis in enumerate(axes.named("n")):
         s.follow(("normalized_shape", i), axis)
-    _rescale(s, s.tensor("input"), axes.named("n"))
+    rescale(s, s.tensor("input"), axes.named("n"))
 
 
 def batch_norm(s: Site) -> None:
     """With running statistics, which are those of the source, repeated; or, without any, with those of the batch."""
     s.ignores("momentum", "cudnn_enabled")
     x = s.tensor("input")
-    if s.get("training", False):
+    if s.flag("training"):
         if s.has("running_mean") or s.has("running_var"):
             raise Cannot("a batch norm in training mode writes its running statistics")
         s.states("c? + c? | ~b c ~x.. -> b c x..", "weight", "bias", x, why=_OVER)
@@ -35,35 +36,34 @@ def batch_norm(s: Site) -> None:
         s.states("c? + c? | b c x.., c, c -> b c x..", "weight", "bias", x, mean, var)
         s.require({x: 1, mean: -1})
         s.require({x: 2, var: -1})
-    _rescale(s, x)
+    rescale(s, x)
 
 
 def instance_norm(s: Site) -> None:
-    if not s.get("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
+    if not s.flag("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
         raise Cannot("an instance norm with running statistics")
     s.ignores("momentum", "cudnn_enabled")
     s.states("c? + c? | b c ~x.. -> b c x..", "weight", "bias", "input", why=_OVER)
-    _rescale(s, s.tensor("input"))
+    rescale(s, s.tensor("input"))
 
 
 def group_norm(s: Site, affine: str = "(g m)") -> None:
     s.ignores("cudnn_enabled")
     pattern = f"{affine}? + {affine}? | b (g ~m) ~x.. -> b (g m) x.."
     s.states(pattern, "weight", "bias", "input", g="num_groups", why=_OVER)
-    _rescale(s, s.tensor("input"))
+    rescale(s, s.tensor("input"))
 
 
 def weight_norm(s: Site) -> None:
     """``g v / |v|``, the norm over all axes of v but one; that |v| grows with its copies is balanced by scales."""
     v, g = s.tensor("v"), s.tensor("g")
-    axis = s.integer("dim", 0)
-    s.equal_all(s.axes(v), s.axes(s.out))
-    over = list(s.axes(v))
-    if axis != -1:  # which stands for the norm over all axes
-        s.equal(s.axes(g)[axis], over.pop(axis))
-    for other in over:
-        s.uniform(other, "normed over")
-    s.scale(s.out, {g: 1}, logs={other: Fraction(-1, 2) for other in over})
+    if s.integer("dim", 0) == -1:  # which stands for all axes
+        axes = s.states("| ~a.. -> a..", v, why="normed over")
+        over = axes.named("a")
+    else:
+        axes = s.states("| ~a.. i ~b.., a.. i b.. -> a.. i b..", v, g, a=s.integer("dim", 0), why="normed over")
+        over = (*axes.named("a"), *axes.named("b"))
+    s.scale(s.out, {g: 1}, logs=dict.fromkeys(over, Fraction(-1, 2)))
 
 
 def onnx_layer_norm(s: Site) -> None:
@@ -74,7 +74,7 @@ def onnx_layer_norm(s: Site) -> None:
     pattern = "[n..]? + [n..]? | a.. ~n.. -> a.. n.."
     axes = s.states(pattern, "weight", "B", x, a=start, why=_OVER)
     s.divides_by_mean(axes.named("n"))
-    _rescale(s.renamed({"eps": "epsilon"}), x, axes.named("n"))
+    rescale(s.renamed({"eps": "epsilon"}), x, axes.named("n"))
     for out, power in zip(s.node.outputs[1:], (1, -1), strict=False):
         s.equal_all(axes.named("a"), s.axes(out)[:start])
         s.scale(out, {x: power}, averages=dict.fromkeys(axes.named("n"), Fraction(-1, 2)) if power < 0 else None)
@@ -83,8 +83,8 @@ def onnx_layer_norm(s: Site) -> None:
 def onnx_batch_norm(s: Site) -> None:
     """With the statistics of the source, repeated."""
     s.ignores("consumed_inputs")
-    trained = s.get("training_mode", 0) or not s.get("is_test", 1) or len(s.node.outputs) > 1
-    if trained or s.get("spatial", 1) != 1:
+    trained = s.flag("training_mode") or not s.flag("is_test", True) or len(s.node.outputs) > 1
+    if trained or not s.flag("spatial", True):
         raise Cannot("a batch norm in training mode, or of single elements")
     names = {"input": "X", "weight": "scale", "bias": "B", "eps": "epsilon"}
     batch_norm(s.renamed({**names, "running_mean": _own(s, "mean"), "running_var": _own(s, "var")}))
@@ -98,7 +98,7 @@ def _own(s: Site, name: str) -> str:
 def onnx_group_norm(s: Site) -> None:
     """Weight and bias are of channels, or up to opset 20 of groups."""
     s.ignores("stash_type")
-    elements, channels = s.tensor("scale").elements, (s.tensor("X").shape or ())[1]
+    elements, channels = s.tensor("scale").elements, s.axes(s.tensor("X"))[1].size
     if elements not in (channels, s.integer("num_groups")):
         raise Cannot("a group norm whose weight is of neither channels nor groups")
     site = s.renamed({"input": "X", "weight": "scale", "eps": "epsilon"})
@@ -107,17 +107,15 @@ def onnx_group_norm(s: Site) -> None:
 
 def lp_norm(s: Site) -> None:
     axes = s.states("| a.. ~n b.. -> a.. n b..", "input", a=s.integer("axis", -1), why="normed over")
-    power = exact(1 / s.integer("p", 2))
-    assert power is not None
-    s.scale(s.out, {}, logs={axes["n"]: -power})
+    s.scale(s.out, {}, logs={axes["n"]: -root(s.integer("p", 2))})
 
 
 def mean_variance_norm(s: Site) -> None:
     """What keeps it from dividing by 0 is fixed."""
     x = s.tensor("X")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    for axis in s.get("axes", [0, 2, 3]):
-        s.uniform(s.axes(x)[axis], "normalised over")
+    over = s.axis_list("axes", x.rank, (0, 2, 3))
+    before, _ = reduced([axis in over for axis in range(x.rank)], "~")
+    s.states(f"| {before} -> {before}", x, why=_OVER)
     s.require({x: 1})
     s.scale(s.out, {})
 
@@ -164,14 +162,15 @@ def _quantized(s: Site, x: Value, scale: Value, zero: str) -> None:
 def dynamic_quantize(s: Site) -> None:
     """The scale is that of the greatest and least element; copies do not matter."""
     x = s.tensor("x")
-    s.equal_all(s.axes(x), s.axes(s.out))
-    s.scale(s.node.outputs[1], {x: 1})
+    s.states("| ... -> ...", x)
+    for out in s.node.outputs[1:2]:
+        s.scale(out, {x: 1})
 
 
 _OVER = "normalised over"
 
 
-def _rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
+def rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
     """A norm swallows the scale of its input, if its epsilon follows.
 
     Args:
@@ -179,12 +178,12 @@ def _rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
         x: its input.
         over: axes that may have pads: of the mean if it is taken off, else of 0.
     """
-    eps, averages = s.get("eps"), dict.fromkeys(over, 1)
+    averages = dict.fromkeys(over, 1)
     centred = not s.node.op.endswith(("rms_norm.default", "RMSNormalization"))
     s.gathers(over, x, Fill.MEAN if centred else Fill.ZERO, centred=centred)
-    if eps is None:  # a default that cannot be rescaled
+    if not s.has("eps"):  # a default that cannot be rescaled
         s.require({x: 2}, averages=averages)
-    elif eps:
+    elif eps := s.number("eps"):
         s.require({x: 2, s.literal("eps", eps): -1}, averages=averages)
 
 

@@ -141,6 +141,19 @@ def measured(terms: Collection[tuple[Term, int]], runs: Mapping[str, int]) -> di
     return lengths
 
 
+def changed(changes: Sequence[bool]) -> tuple[str, str]:
+    """Axes before and after some of them change, and so keep their sizes: ``x0 !x1`` and ``x0 !y1``."""
+    before = [f"!x{i}" if change else f"x{i}" for i, change in enumerate(changes)]
+    return " ".join(before), " ".join(axis.replace("!x", "!y") for axis in before)
+
+
+def reduced(reductions: Sequence[bool], mark: str = "", *, keep: bool = False) -> tuple[str, str]:
+    """Axes before and after some are reduced over: ``x0 ~x1`` and ``x0``, or ``x0 1`` if the result keeps them."""
+    before = [f"{mark if reduce else ''}x{i}" for i, reduce in enumerate(reductions)]
+    after = ["1" if reduce else f"x{i}" for i, reduce in enumerate(reductions) if keep or not reduce]
+    return " ".join(before), " ".join(after)
+
+
 def _texts(terms: Sequence[Term]) -> list[str]:
     return list(dict.fromkeys(name.text for term in terms for name in _names(term.axes)))
 

@@ -7,20 +7,19 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from graphclone.analysis.facts import Literal, Scaled, Summand
-from graphclone.graph.ir import Operand, Value
+from graphclone.graph.ir import Operand, Value, items_of
 from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
 
 
 def _broadcast(s: Site, *values: Value) -> None:
     """Tensors are aligned from the right; ONNX up to opset 6 may lay the second along axes from a given one."""
-    axis = s.get("axis")
-    s.ignores("broadcast", "consumed_inputs")
-    if axis is None or len(values) == 1:
+    s.ignores("axis", "broadcast", "consumed_inputs")
+    if not s.has("axis") or len(values) < 2:
         s.broadcast(*values)
         return
-    first, second = values
-    s.broadcast(first)
-    start = axis % first.rank
+    first, second, *others = values
+    s.broadcast(first, *others)
+    start = s.axis("axis", first.rank)
     s.align(s.axes(second), s.axes(first)[start : start + second.rank])
 
 
@@ -105,14 +104,14 @@ def _shows_all(s: Site, x: Value) -> None:
 
 def dropout(s: Site) -> None:
     """Nothing, once the model is trained."""
-    if s.get("train") and s.get("p") != 0:
+    if s.flag("train") and s.get("p") != 0:
         raise Cannot("dropout in training mode")
     identity(s)
 
 
 def random_slope(s: Site) -> None:
     """A leaky ReLU, whose slope is random in training."""
-    if s.get("training"):
+    if s.flag("training"):
         raise Cannot("random slopes in training mode")
     homogeneous(s)
 
@@ -150,11 +149,12 @@ def add(s: Site) -> None:
         if x.is_tensor and y.is_tensor:
             s.same_scale(s.out, x, y)
         return
-    tensor, name = (x, "other") if isinstance(x, Value) else (y, "self")
-    number = y if tensor is x else x
-    s.same_scale(s.out, tensor, *_numbers(s, name, number))
-    if s.node.op.endswith(("add.Tensor", "onnx.Add")) and s.get("alpha", 1) == 1 and number:
-        s.facts.shifts[s.out] = (tensor, float(number))
+    tensor, name, number = (x, "other", y) if isinstance(x, Value) else (y, "self", x)
+    if not isinstance(tensor, Value):
+        raise Cannot("it adds numbers")
+    s.same_scale(s.out, tensor, *_numbers(s, number, name))
+    if s.node.op.endswith(("add.Tensor", "onnx.Add")) and s.number("alpha", 1) == 1 and number:
+        s.facts.shifts[s.out] = (tensor, _real(number, name))
 
 
 def subtract(s: Site) -> None:
@@ -197,11 +197,11 @@ def choose(s: Site) -> None:
         if isinstance(operand, Value):
             chosen.append(operand)
         elif operand is not None:
-            chosen += _numbers(s, name, operand)
+            chosen += _numbers(s, operand, name)
     if all(isinstance(item, Literal) or item.is_tensor for item in chosen):
         s.same_scale(s.out, *chosen)
         if s.node.op not in _COMPARING:
-            s.sums(s.out, *(_summand(item) for item in chosen))
+            s.sums(s.out, *(_summand(item if isinstance(item, Value) else None) for item in chosen))
     s.picks(s.out, *(item for item in chosen if isinstance(item, Value) and item.is_tensor))
 
 
@@ -236,7 +236,7 @@ def onnx_dropout(s: Site) -> None:
     """Nothing, once the model is trained; the mask says that all elements are kept."""
     x = s.tensor("data")
     s.ignores("ratio", "seed", "consumed_inputs")
-    if s.get("training_mode", False) is not False or s.get("is_test", 1) != 1:
+    if s.get("training_mode") not in (None, False) or not s.flag("is_test", True):
         raise Cannot("dropout in training mode")
     s.states("... -> ..., ...?", x)
     s.shows(s.out, x, range(x.rank))
@@ -263,8 +263,8 @@ def bounded(s: Site) -> None:
         bound = s.get(name)
         if isinstance(bound, Value):
             scaled.append(bound)
-        elif bound is not None and abs(bound) < _GREATEST:
-            scaled += _numbers(s, name, bound)
+        elif bound is not None and abs(s.number(name)) < _GREATEST:
+            scaled += _numbers(s, bound, name)
     s.same_scale(*scaled)
     s.picks(s.out, *s.tensors)
 
@@ -273,11 +273,8 @@ def several(s: Site) -> None:
     """The sum, mean, maximum or minimum of any number of operands, which share one scale with the result."""
     scaled: list[Scaled] = [s.out]
     s.ignores("consumed_inputs")
-    for i, operand in enumerate(s["data_0"]):
-        if isinstance(operand, Value):
-            scaled.append(operand)
-        elif operand and math.isfinite(operand):
-            scaled.append(Literal(s.node, ("data_0", i), float(operand)))
+    for i, operand in enumerate(items_of(s.get("data_0"))):
+        scaled += [operand] if isinstance(operand, Value) else _numbers(s, operand, "data_0", i)
     s.broadcast(*s.tensors)
     s.same_scale(*scaled)
     if s.node.op in ("onnx.Max", "onnx.Min"):
@@ -290,11 +287,16 @@ def gated(s: Site) -> None:
     s.states("... | ... -> ...", "B", "A")
 
 
-def _numbers(s: Site, name: str, value: Operand) -> list[Scaled]:
+def _numbers(s: Site, operand: Operand, name: str, *items: int) -> list[Scaled]:
     """A literal as something with a scale; 0 and the infinities have any scale."""
-    if not isinstance(value, int | float):
+    value = _real(operand, name)
+    return [] if value == 0 or not math.isfinite(value) else [s.literal(name, value, *items)]
+
+
+def _real(operand: Operand, name: str) -> float:
+    if not isinstance(operand, int | float):
         raise Cannot(f"its {name} is not a real number")
-    return [] if value == 0 or math.isinf(value) else [s.literal(name, float(value))]
+    return float(operand)
 
 
 def _terms(s: Site, sign: int) -> dict[Scaled, int | Fraction]:

@@ -7,67 +7,61 @@ from collections.abc import Mapping, Sequence
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.binding import Binding
+from graphclone.rules.site import Cannot, Rule, Site, paired
 
 
 def layers(gates: int) -> Rule:
     """A stack of recurrent layers as torch spells it: input, states, and a flat list of parameters."""
 
     def rule(s: Site) -> None:
-        x = s.tensor("input")
-        states = s["hx"] if isinstance(s["hx"], list) else [s["hx"]]
-        s.ignores("num_layers", "dropout", "train", "batch_first")
-        directions = 2 if s.get("bidirectional", False) else 1
-        params, plain = s["params"], 4 if s["has_biases"] else 2
-        per_cell, rest = divmod(len(params), directions * s["num_layers"])
-        if rest or per_cell not in (plain, plain + 1):
+        states = s.tensor_list("hx")
+        s.ignores("dropout", "train", "batch_first")
+        directions = 2 if s.flag("bidirectional") else 1
+        params, plain = s.tensor_list("params"), 4 if s.flag("has_biases") else 2
+        per_cell, rest = divmod(len(params), directions * s.count("num_layers"))
+        if rest or per_cell not in (plain, plain + 1) or not states:
             raise Cannot("parameters of unknown meaning")
-        given, hidden = _states(s, x, states)
+        axes = s.states("| !t.. i -> !t.. o", "input", why="time and batch of a recurrence")
+        stream = axes["i"]
+        output, hidden = _states(s, states)
         if per_cell == plain:
-            s.equal(given, hidden)
-        stream = s.axes(x)[-1]
+            s.equal(output, hidden)
         for first in range(0, len(params), per_cell * directions):
             for cell in range(first, first + per_cell * directions, per_cell):
-                _cell(s, params[cell : cell + plain], stream, hidden, gates, given)
+                _cell(s, params[cell : cell + plain], gates, x=stream, h=hidden, o=output)
                 if per_cell > plain:
-                    _project(s, params[cell + plain], given, hidden)
-            stream = s.system.concat([given] * directions)
-        s.equal(s.axes(s.out)[-1], stream)
-        s.require({x: 1})
+                    _project(s, params[cell + plain], output, hidden)
+            stream = s.system.concat([output] * directions)
+        s.equal(axes["o"], stream)
+        s.require({s.tensor("input"): 1})
         s.label(hidden, "hidden")
 
     return rule
 
 
-def _states(s: Site, x: Value, states: list[Value]) -> tuple[Axis, Axis]:
-    """Equate the states before and after: the axis of what a cell gives on, and the hidden axis of what it keeps.
-
-    Batch and time pass, layers keep their number.
-    """
-    for before, after in zip(states, s.node.outputs[1:], strict=True):
-        for state in (before, after):
-            s.pin(s.axes(state)[:-1], "layers and batch of a state")
-        s.equal(s.axes(before)[-1], s.axes(after)[-1])
+def _states(s: Site, states: Sequence[Value]) -> tuple[Axis, Axis]:
+    """The axis of what a cell gives on, and the hidden axis of what it keeps, from the states before and after."""
+    hidden: list[Axis] = []
+    for before, after in paired(states, s.node.outputs[1:], "states"):
+        hidden.append(s.states("| !l.. h, !l.. h", before, after, why="layers and batch of a state")["h"])
         s.require({before: 1})
-    s.pin([*s.axes(x)[:-1], *s.axes(s.out)[:-1]], "time and batch of a recurrence")
-    return s.axes(states[0])[-1], s.axes(states[-1])[-1]
+    return hidden[0], hidden[-1]
 
 
-def _cell(s: Site, params: list[Value], stream: Axis, hidden: Axis, gates: int, given: Axis) -> None:
-    """``w_ih (gates h) x, w_hh (gates h) g, biases (gates h)``, g what the cell gives on."""
-    gated = s.system.product([s.system.dim(gates, s.why("gates")), hidden])
-    for i, param in enumerate(params):
-        s.equal(s.axes(param)[0], gated)
-        if i >= 2:
-            s.require({param: 1})
-            continue
-        s.equal(s.axes(param)[1], stream if i == 0 else given)
-        _absorb(s, param)
+def _cell(s: Site, params: Sequence[Value], gates: int, **axes: Axis) -> None:
+    """Weights and biases of one cell; ``o`` is what it gives on."""
+    biases = f", ({gates} h)" * (len(params) - 2)
+    s.states(f"| ({gates} h) x, ({gates} h) o{biases}", *params, why="gates", **axes)
+    for weight in params[:2]:
+        _absorb(s, weight)
+    for bias in params[2:]:
+        s.require({bias: 1})
 
 
-def _project(s: Site, weight: Value, given: Axis, hidden: Axis) -> None:
-    """``g h``: what a cell gives on is a projection of what it keeps."""
-    s.equal_all(s.axes(weight), [given, hidden])
+def _project(s: Site, weight: Value, output: Axis, hidden: Axis) -> None:
+    """What a cell gives on is a projection of what it keeps."""
+    s.states("| o h", weight, o=output, h=hidden)
     _absorb(s, weight)
 
 
@@ -81,35 +75,27 @@ def cell(gates: int) -> Rule:
 
     def rule(s: Site) -> None:
         x = s.tensor("input")
-        states = s["hx"] if isinstance(s["hx"], list) else [s["hx"]]
-        hidden = s.axes(states[0])[-1]
-        for state in (*states, *s.node.outputs):
-            s.equal_all(s.axes(state)[:-1], s.axes(x)[:-1])
-            s.equal(s.axes(state)[-1], hidden)
+        states = s.tensor_list("hx")
+        operands = ", ".join(["... x", *["... h"] * len(states)])
+        axes = s.states(f"| {operands} -> {', '.join(['... h'] * len(s.node.outputs))}", x, *states)
         for value in (x, *states):
             s.require({value: 1})
-        params = [s.tensor("w_ih"), s.tensor("w_hh")]
-        params += [b for b in (s.maybe_tensor("b_ih"), s.maybe_tensor("b_hh")) if b is not None]
-        _cell(s, params, s.axes(x)[-1], hidden, gates, hidden)
+        biases = [bias for name in ("b_ih", "b_hh") if (bias := s.maybe_tensor(name)) is not None]
+        params = [s.tensor("w_ih"), s.tensor("w_hh"), *biases]
+        _cell(s, params, gates, x=axes["x"], h=axes["h"], o=axes["h"])
 
     return rule
 
 
 def onnx_layer(gates: int) -> Rule:
-    """One layer as ONNX spells it, with a direction per index of the first axis of ``W``, which keeps its size.
-
-    ``X t b i, W d (g h) i, R d (g h) h, B d (2 g h), P d (3 h), states d b h -> t d b h, states d b h``, or with
-    the batch first.
-    """
+    """One layer as ONNX spells it, with a direction per index of the first axis of each weight."""
 
     def rule(s: Site) -> None:
-        x, directions, hidden = s.tensor("X"), s.axes(s.tensor("W"))[0], s.axes(s.tensor("R"))[2]
-        s.require({x: 1})
-        for name, axis in (("W", s.axes(x)[2]), ("R", hidden)):
+        _onnx_recurrence(s, gates, f"!d ({gates} h) i", f"d ({gates} h) h")
+        s.require({s.tensor("X"): 1})
+        for name in ("W", "R"):
             weight = s.tensor(name)
             s.require({weight: 1}, contraction=s.contracted((weight, [2])), mendable=False)
-            s.equal_all(s.axes(weight), [directions, _blocks(s, gates, hidden), axis])
-        _onnx_recurrence(s, x, directions, hidden, gates)
 
     return rule
 
@@ -117,66 +103,39 @@ def onnx_layer(gates: int) -> Rule:
 def quantized_lstm(s: Site) -> None:
     """``LSTM`` with weights of integers, transposed; inputs and hidden states are rounded to integers on the way.
 
-    ``X t b i, W d i (4 h), R d h (4 h)``, each of the two with scales and zero points ``d`` or ``d (4 h)``. What is
-    rounded takes any scale, as the step between its integers follows it; the scales take what the sums multiply.
+    What is rounded takes any scale, as the step between its integers follows it; the scales take what the sums
+    multiply.
     """
-    x, directions, hidden = s.tensor("X"), s.axes(s.tensor("W"))[0], s.axes(s.tensor("R"))[1]
-    for name, axis, factors in (("W", s.axes(x)[2], [x]), ("R", hidden, [])):
-        weight, scale, zero = s.tensor(name), s.tensor(f"{name}_scale"), s.tensor(f"{name}_zero_point")
-        gated = [directions, _blocks(s, 4, hidden)]
-        s.equal_all(s.axes(weight), [directions, axis, gated[1]])
-        for numbers in (scale, zero):
-            s.equal_all(s.axes(numbers), gated[: numbers.rank])
+    axes = _onnx_recurrence(s, 4, "!d i (4 h)", "d h (4 h)")
+    for name, axis, factors in (("W", axes["i"], [s.tensor("X")]), ("R", axes["h"], [])):
+        weight, scale = s.axes(s.tensor(name)), s.tensor(f"{name}_scale")
+        for numbers in (scale, s.tensor(f"{name}_zero_point")):
+            s.equal_all(s.axes(numbers), (weight[0], weight[2])[: numbers.rank])
         contraction = Contraction(s.node, (), (axis,))
         s.facts.contractions.append(contraction)
         s.require(dict.fromkeys([*factors, scale], 1), contraction=contraction, mendable=False)
-    _onnx_recurrence(s, x, directions, hidden, 4)
 
 
-def _onnx_recurrence(s: Site, x: Value, directions: Axis, hidden: Axis, gates: int) -> None:
-    """All of a layer but what it does with its weights: options, biases, peepholes and states."""
-    for name in _OPTIONS:
-        s.get(name)
-    s.pin(directions, "directions of a recurrence")
-    s.label(hidden, "hidden")
+def _onnx_recurrence(s: Site, gates: int, inputs: str, recurrent: str) -> Binding:
+    """All of a layer but the scales of its weights, whose axes are given; the batch may come first."""
+    s.ignores(*_OPTIONS)
+    x, state, y = ("b !t i", "b d h", "b t d h") if s.flag("layout") else ("!t b i", "d b h", "t d b h")
+    results = ", ".join(state if out.rank == 3 else y for out in s.node.outputs)
+    pattern = f"| {x}, {inputs}, {recurrent}, d ({2 * gates} h)?, d (3 h)?, b?, {state}?, {state}? -> {results}"
+    names = ("X", "W", "R", "B", "P", "sequence_lens", "initial_h", "initial_c")
+    axes = s.states(pattern, *names, why="time, directions and gates of a recurrence")
+    for name in names[3:]:
+        if (value := s.maybe_tensor(name)) is not None:
+            s.require({value: 1})
+    s.label(axes["h"], "hidden")
     if s.has("hidden_size"):
-        s.follow(("hidden_size",), hidden)
-    for name, count in (("B", 2 * gates), ("P", 3)):
-        _is_made_of(s, name, [directions, _blocks(s, count, hidden)])
-    _onnx_states(s, x, directions, hidden)
-
-
-def _onnx_states(s: Site, x: Value, directions: Axis, hidden: Axis) -> None:
-    """Time keeps its size; the batch passes."""
-    time, batch = s.axes(x)[:2]
-    state, sequence = [directions, batch, hidden], [time, directions, batch, hidden]
-    if s.get("layout"):
-        batch, time = time, batch
-        state, sequence = [batch, directions, hidden], [batch, time, directions, hidden]
-    s.pin(time, "time of a recurrence")
-    _is_made_of(s, "sequence_lens", [batch])
-    for name in ("initial_h", "initial_c"):
-        _is_made_of(s, name, state)
-    for out in s.node.outputs:
-        s.equal_all(s.axes(out), state if out.rank == len(state) else sequence)
-
-
-def _is_made_of(s: Site, name: str, axes: Sequence[Axis]) -> None:
-    """An operand, if it is given, has these axes; what it says is added to what cannot be rescaled."""
-    value = s.maybe_tensor(name)
-    if value is not None:
-        s.equal_all(s.axes(value), axes)
-        s.require({value: 1})
+        s.follow(("hidden_size",), axes["h"])
+    return axes
 
 
 _OPTIONS = ("activations", "activation_alpha", "activation_beta", "clip", "direction", "input_forget",
             "linear_before_reset", "layout")  # fmt: skip
 """What says which functions act on each element, in which order, or whether gates are coupled."""
-
-
-def _blocks(s: Site, count: int, hidden: Axis) -> Axis:
-    """So many gates, one after another."""
-    return s.system.product([s.system.dim(count, s.why("gates")), hidden])
 
 
 RULES: Mapping[str, Rule] = {

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
+from functools import partial
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Fill
 from graphclone.analysis.facts import Scaled, Summand
-from graphclone.graph.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
+from graphclone.graph.ir import Value
+from graphclone.rules.patterns import changed, reduced
+from graphclone.rules.site import Cannot, Rule, Site, refused, root, spelled, stated
 
 
-def _reduced(s: Site, x: Value, out: Value | None = None) -> list[Axis]:
-    """The axes reduced over; the others are those of the result."""
-    out = out or s.out
-    reduced = s.axis_list("dim", x.rank)
-    kept = [axis for i, axis in enumerate(s.axes(x)) if i not in reduced]
-    if s.get("keepdim", s.node.op.startswith("onnx.")):  # ONNX keeps them if not told otherwise
-        s.equal_all([axis for i, axis in enumerate(s.axes(out)) if i not in reduced], kept)
-    else:
-        s.equal_all(s.axes(out), kept)
-    return [s.axes(x)[axis] for axis in reduced]
+def _reduced(s: Site, mark: str, why: str) -> list[Axis]:
+    """State a reduction, with a mark at the axes reduced over; the axes."""
+    x = s.tensor("self")
+    over = _over(s, x)
+    before, after = reduced([axis in over for axis in range(x.rank)], mark, keep=s.flag("keepdim"))
+    axes = s.states(f"| {before} -> {', '.join([after] * len(s.node.outputs))}", x, why=why)
+    return [axes[f"x{axis}"] for axis in over]
+
+
+def _over(s: Site, x: Value) -> list[int]:
+    """The indices of the axes reduced over, which are all if none is named."""
+    return s.axis_list("dim", x.rank, ()) or list(range(x.rank))
 
 
 def mean(s: Site) -> None:
-    x = s.tensor("self")
     s.ignores("dtype")
-    axes = _reduced(s, x)
-    for axis in axes:
-        s.uniform(axis, "averaged over")
+    x, axes = s.tensor("self"), _reduced(s, "~", "averaged over")
     s.gathers(axes, x, Fill.MEAN, Fill.ZERO)
     s.scale(s.out, {x: 1}, averages=dict.fromkeys(axes, 1), averaged=x)
     s.sums(s.out, Summand((x,)))
@@ -38,50 +38,36 @@ def mean(s: Site) -> None:
         s.facts.means[s.out] = (x, tuple(axes))
 
 
-def total(s: Site) -> None:
-    x = s.tensor("self")
-    s.ignores("dtype")
-    axes = _reduced(s, x)
-    if not s.out.is_float:
-        s.pin(axes, "counted")
-    for axis in axes:
-        s.uniform(axis, "summed over")
-    s.gathers(axes, x, Fill.ZERO)
-    s.scale(s.out, {x: 1}, logs=_count(axes, 1))
-    s.sums(s.out, Summand((x,)))
+def powers(exponent: int) -> Rule:
+    """The sum of powers, of numbers that may be integers: these are counted."""
+
+    def rule(s: Site) -> None:
+        s.ignores("dtype")
+        x, axes = s.tensor("self"), _reduced(s, *(("~", "summed over") if s.out.is_float else ("!", "counted")))
+        s.gathers(axes, x, Fill.ZERO)
+        s.scale(s.out, {x: exponent}, logs=_count(axes, 1))
+        if exponent == 1:
+            s.sums(s.out, Summand((x,)))
+
+    return rule
 
 
-def norm(s: Site) -> None:
+def norm(s: Site, order: float = 2) -> None:
     """The p-norm grows by the p-th root of the number of copies."""
-    x, order = s.tensor("self"), s.get("ord", s.get("p", 2))
     s.ignores("dtype")
-    axes = _reduced(s, x)
-    if s.node.op == "aten.linalg_norm.default" and len(axes) == 2 and s.get("ord") is not None:
-        raise Cannot("a matrix norm")
-    _normed(s, axes, {x: 1}, order)
+    order = s.number("ord", order)
+    x, axes = s.tensor("self"), _reduced(s, *(("~", "normed over") if s.out.is_float else ("!", "counted")))
+    if order > 0:  # the least of all elements would be that of a pad
+        s.gathers(axes, x, Fill.ZERO)
+    s.scale(s.out, {x: 1}, logs=_count(axes, root(order)))
 
 
 def distance(s: Site) -> None:
     s.ignores("compute_mode")
-    axes = s.states("| ... p m, ... r m -> ... p r", "x1", "x2")
+    axes = s.states("| ... p ~m, ... r m -> ... p r", "x1", "x2", why="normed over")
     a, b = s.tensor("x1"), s.tensor("x2")
-    _normed(s, [axes["m"]], {a: 1}, s.get("p", 2))
+    s.scale(s.out, {a: 1}, logs={axes["m"]: root(s.number("p", 2))})
     s.require({a: 1, b: -1})
-
-
-def _normed(s: Site, axes: list[Axis], terms: Mapping[Scaled, int], order: Operand) -> None:
-    """A norm over axes; the greatest or least of all elements does not care for copies."""
-    if not isinstance(order, int | float) or -math.inf < order <= 0:
-        raise Cannot(f"a norm of order {order}")
-    power = Fraction(0) if math.isinf(order) else exact(1 / order)
-    if power is None:
-        raise Cannot(f"a norm of order {order}")
-    for axis in axes:
-        s.uniform(axis, "normed over")
-    for x in terms if order > 0 else ():  # the least of all elements would be that of a pad
-        assert isinstance(x, Value)
-        s.gathers(axes, x, Fill.ZERO)
-    s.scale(s.out, terms, logs=_count(axes, power))
 
 
 def variance(power: Fraction) -> Rule:
@@ -91,15 +77,13 @@ def variance(power: Fraction) -> Rule:
     """
 
     def rule(s: Site) -> None:
-        x = s.tensor("self")
-        correction = s.get("correction", 1 if s.get("unbiased", True) else 0)
+        x, correction = s.tensor("self"), s.number("correction", 1)
         if correction not in (0, 1):
             raise Cannot("a variance with this correction")
-        axes = _reduced(s, x)
-        if correction and any(i in x.dynamic for i in s.axis_list("dim", x.rank)):
-            s.pin(axes, "an unbiased variance over a dynamic number of elements")
-        for axis in axes:
-            s.uniform(axis, "averaged over")
+        if correction and not x.dynamic.keys().isdisjoint(_over(s, x)):
+            axes = _reduced(s, "!", "an unbiased variance over a dynamic number of elements")
+        else:
+            axes = _reduced(s, "~", "averaged over")
         elements = s.system.product(axes)
         unbiased = {elements: -power} if correction and elements.size > 1 else {}
         if not unbiased:
@@ -111,15 +95,10 @@ def variance(power: Fraction) -> Rule:
 
 def squared_error(s: Site) -> None:
     """``mean((x - y) ** 2)``, or without the mean."""
-    x, y, reduction = s.tensor("self"), s.tensor("target"), s.get("reduction", 1)
+    x, y, reduction = s.tensor("self"), s.tensor("target"), s.integer("reduction", 1)
     if reduction not in (0, 1) or x.shape != y.shape:
         raise Cannot("a sum of squared errors")
-    s.equal_all(s.axes(x), s.axes(y))
-    if reduction == 0:
-        s.equal_all(s.axes(x), s.axes(s.out))
-    else:
-        for axis in s.axes(x):
-            s.uniform(axis, "averaged over")
+    s.states("| ~x.., x.. ->" if reduction else "| x.., x.. -> x..", x, y, why="averaged over")
     s.require({x: 1, y: -1})
     s.scale(s.out, {x: 2})
 
@@ -127,31 +106,25 @@ def squared_error(s: Site) -> None:
 def extreme(s: Site) -> None:
     """The greatest or least element; its position means something, so with positions the axis is pinned."""
     x = s.tensor("self")
-    axes = _reduced(s, x)
-    if len(s.node.outputs) > 1:
-        s.pin(axes, "searched for a position")
-    for out in s.node.outputs[1:]:
-        _reduced(s, x, out)
-    s.facts.extremes[s.out] = tuple(axes)
+    s.facts.extremes[s.out] = tuple(_reduced(s, "!" if len(s.node.outputs) > 1 else "", "searched for a position"))
     s.moves(s.out, x)
     del s.facts.summands[s.out]  # which element it is depends on where else it is looked for
 
 
 def position(s: Site) -> None:
-    x = s.tensor("self")
-    s.pin(_reduced(s, x), "searched for a position")
+    s.ignores("select_last_index")
+    _reduced(s, "!", "searched for a position")
 
 
 def logical(s: Site) -> None:
     """all and any: copies change nothing."""
-    _reduced(s, s.tensor("self"))
+    _reduced(s, "", "")
 
 
 def unknown_sum(s: Site) -> None:
     """Reductions that copies would change: their axes keep their size."""
-    x = s.tensor("self")
     s.ignores("dtype", "ord", "p")
-    s.pin(_reduced(s, x), "reduced over")
+    _reduced(s, "!", "reduced over")
 
 
 def softmax(s: Site) -> None:
@@ -163,7 +136,7 @@ def softmax(s: Site) -> None:
 
 def ordered(s: Site) -> None:
     """Operators along an axis whose order matters: cumsum, sort, topk."""
-    s.ignores("dtype", "k", "descending", "stable", "largest", "sorted", "half_to_float", "n")
+    s.ignores("dtype", "k", "K", "descending", "stable", "largest", "sorted", "half_to_float", "exclusive", "reverse")
     pattern = "| a.. !n b.. -> a.. !m b.., a.. !m b..?"
     s.states(pattern, "self", a=s.integer("dim", -1), why="taken in order")
 
@@ -189,25 +162,14 @@ matrix_function = stated("| ... !i !j -> ... i j", "self", why="a matrix functio
 
 
 def fourier(s: Site) -> None:
-    """Fourier transforms: the axes they work on keep their size."""
-    x = s.tensor("self")
-    s.ignores("n", "norm")
-    transformed = _transformed(s, x)
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        if i in transformed:
-            s.pin([a, b], "Fourier transformed")
-        else:
-            s.equal(a, b)
-    s.same_scale(s.out, x)
+    """Fourier transforms along some axes."""
+    s.ignores("n", "s", "norm")
+    _transformed(s, s.tensor("self"), _over(s, s.tensor("self")))
 
 
-def _transformed(s: Site, x: Value) -> list[int]:
-    """The axes given, else the last one or two by the name of the op, else all or as many as there are sizes."""
-    sizes, name = s.get("s"), s.node.op.split(".")[1]
-    if s.get("dim") is not None or name.endswith("n"):
-        axes = s.axis_list("dim", x.rank)
-        return axes[-len(sizes) :] if sizes and s.get("dim") is None else axes
-    return [x.rank - 1 - i for i in range(2 if name.endswith("2") else 1)]
+def _transformed(s: Site, x: Value, axes: Collection[int]) -> None:
+    before, after = changed([axis in axes for axis in range(x.rank)])
+    s.states(f"{before} -> {after}", x, why="Fourier transformed")
 
 
 def dense_statistics(s: Site) -> None:
@@ -217,66 +179,17 @@ def dense_statistics(s: Site) -> None:
 
 
 def onnx_reduction(rule: Rule) -> Rule:
-    """A reduction over axes that are literals; perhaps over none, where none are given."""
+    """A reduction that keeps its axes if it is not told otherwise; perhaps over none, where none are given."""
+    reduction = spelled(rule, {"keepdim": True}, self="data", dim="axes", keepdim="keepdims")
 
-    def reduction(s: Site) -> None:
-        x, axes = s.tensor("data"), s.get("axes")
-        if isinstance(axes, Value) or any(isinstance(axis, Value) for axis in axes or ()):
-            raise Cannot("its axes are computed")
-        if s.get("noop_with_empty_axes", 0) and not axes:
+    def rule_or_noop(s: Site) -> None:
+        if s.flag("noop_with_empty_axes") and not s.integers("axes", ()):
             s.ignores("keepdims")
-            s.equal_all(s.axes(x), s.axes(s.out))
+            s.states("| ... -> ...", "data")
         else:
-            spelled(rule, self="data", dim="axes", keepdim="keepdims")(s)
+            reduction(s)
 
-    return reduction
-
-
-def norm_of(order: int) -> Rule:
-
-    def rule(s: Site) -> None:
-        x = s.tensor("self")
-        axes = _reduced(s, x)
-        if not s.out.is_float:
-            s.pin(axes, "summed over integers")
-        _normed(s, axes, {x: 1}, order)
-
-    return rule
-
-
-def squares(s: Site) -> None:
-    x = s.tensor("self")
-    axes = _reduced(s, x)
-    if not s.out.is_float:
-        s.pin(axes, "summed over integers")
-    for axis in axes:
-        s.uniform(axis, "summed over")
-    s.gathers(axes, x, Fill.ZERO)
-    s.scale(s.out, {x: 2}, logs=_count(axes, 1))
-
-
-def onnx_position(s: Site) -> None:
-    s.ignores("select_last_index")
-    kept = "1 " if s.get("keepdims", 1) else ""
-    s.states(f"| a.. !n b.. -> a.. {kept}b..", "data", a=s.integer("axis", 0), why="searched for a position")
-
-
-def running(s: Site) -> None:
-    """CumSum and CumProd; the sums keep their scale."""
-    x, axis = s.tensor("x"), s.get("axis")
-    s.ignores("exclusive", "reverse")
-    if isinstance(axis, Value):
-        raise Cannot("its axis is computed")
-    (number,) = axis if isinstance(axis, list) else [axis]
-    s.states("| a.. !n b.. -> a.. n b..", x, a=number, why="taken in order")
-    if s.node.op == "onnx.CumSum":
-        s.scale(s.out, {x: 1})
-
-
-def greatest(s: Site) -> None:
-    """TopK, whose number has been an attribute."""
-    s.ignores("K")
-    spelled(ordered_linear, self="X", dim="axis")(s)
+    return rule_or_noop
 
 
 def flattened(kind: str) -> Rule:
@@ -295,20 +208,9 @@ def flattened(kind: str) -> Rule:
 
 def discrete_fourier(s: Site) -> None:
     """Along one axis; the last one holds real and imaginary parts."""
-    x, axis = s.tensor("input"), s.get("axis")
+    x = s.tensor("input")
     s.ignores("dft_length", "inverse", "onesided")
-    if isinstance(axis, Value):
-        raise Cannot("its axis is computed")
-    if axis is None and x.rank != 3:  # the default was 1 before it was -2
-        raise Cannot("its axis is not given")
-    axis = 1 if axis is None else axis
-    (number,) = axis if isinstance(axis, list) else [axis]
-    for i, (a, b) in enumerate(zip(s.axes(x), s.axes(s.out), strict=True)):
-        if i in (number % x.rank, x.rank - 1):
-            s.pin([a, b], "Fourier transformed")
-        else:
-            s.equal(a, b)
-    s.same_scale(s.out, x)
+    _transformed(s, x, (s.axis("axis", x.rank), x.rank - 1))
 
 
 def short_time_fourier(s: Site) -> None:
@@ -343,7 +245,7 @@ _CLASSES = "its elements are classes"
 
 def _averaged(s: Site, x: Value | None, target: Value, weight: Value | None) -> None:
     """The loss of every element, their sum, or their weighted mean."""
-    reduction = s.get("reduction", "mean")
+    reduction = s.text("reduction", "mean")
     terms: dict[Scaled, int] = {value: 1 for value in (x, weight) if value is not None}
     if reduction == "none":
         s.equal_all(s.axes(target), s.axes(s.out))
@@ -355,6 +257,9 @@ def _averaged(s: Site, x: Value | None, target: Value, weight: Value | None) -> 
         s.scale(s.out, terms, logs=_count(list(s.axes(target)), 1))
     else:
         s.scale(s.out, {} if x is None else {x: 1})
+
+
+onnx_position = spelled(position, {"dim": 0, "keepdim": True}, self="data", dim="axis", keepdim="keepdims")
 
 
 def _count(axes: list[Axis], coefficient: int | Fraction) -> dict[Axis, int | Fraction]:
@@ -370,12 +275,13 @@ def _overloads(names: str, *overloads: str) -> list[str]:
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_overloads("mean", "dim", "default"), mean),
-    **dict.fromkeys(_overloads("sum", "dim_IntList", "default"), total),
-    **dict.fromkeys(_overloads("linalg_vector_norm linalg_norm", "default"), norm),
-    **dict.fromkeys(_overloads("norm", "ScalarOpt_dim", "Scalar"), norm),
+    **dict.fromkeys(_overloads("sum", "dim_IntList", "default"), powers(1)),
+    "aten.linalg_vector_norm.default": norm,
+    "aten.linalg_norm.default": refused("a matrix norm"),
+    **dict.fromkeys(_overloads("norm", "ScalarOpt_dim", "Scalar"), spelled(norm, ord="p")),
     "aten.cdist.default": distance,
-    **dict.fromkeys(_overloads("var", "dim", "correction", "default"), variance(Fraction(1))),
-    **dict.fromkeys(_overloads("std", "dim", "correction", "default"), variance(Fraction(1, 2))),
+    "aten.var.correction": variance(Fraction(1)),
+    "aten.std.correction": variance(Fraction(1, 2)),
     "aten.mse_loss.default": squared_error,
     **dict.fromkeys(_overloads("amax amin max min", "default"), extreme),
     **dict.fromkeys(_overloads("max min", "dim"), extreme),
@@ -400,21 +306,20 @@ RULES: Mapping[str, Rule] = {
     **{f"onnx.Reduce{kind}": onnx_reduction(extreme) for kind in ("Max", "Min")},
     **{f"onnx.Reduce{kind}": onnx_reduction(unknown_sum) for kind in ("Prod", "LogSum", "LogSumExp")},
     "onnx.ReduceMean": onnx_reduction(mean),
-    "onnx.ReduceSum": onnx_reduction(total),
-    "onnx.ReduceL1": onnx_reduction(norm_of(1)),
-    "onnx.ReduceL2": onnx_reduction(norm_of(2)),
-    "onnx.ReduceSumSquare": onnx_reduction(squares),
-    "onnx.ArgMax": onnx_position,
-    "onnx.ArgMin": onnx_position,
+    "onnx.ReduceSum": onnx_reduction(powers(1)),
+    "onnx.ReduceL1": onnx_reduction(partial(norm, order=1)),
+    "onnx.ReduceL2": onnx_reduction(norm),
+    "onnx.ReduceSumSquare": onnx_reduction(powers(2)),
+    **dict.fromkeys(("onnx.ArgMax", "onnx.ArgMin"), onnx_position),
     "onnx.Softmax": spelled(softmax, self="input", dim="axis"),
     "onnx.LogSoftmax": spelled(ordered, self="input", dim="axis"),
     "onnx.Hardmax": spelled(ordered, self="input", dim="axis"),
     "onnx.Softmax.1": flattened("softmax"),
     "onnx.LogSoftmax.1": flattened("log softmax"),
     "onnx.Hardmax.1": flattened("hard maximum"),
-    "onnx.CumSum": running,
-    "onnx.CumProd": running,
-    "onnx.TopK": greatest,
+    "onnx.CumSum": spelled(ordered_linear, self="x", dim="axis"),
+    "onnx.CumProd": spelled(ordered, self="x", dim="axis"),
+    "onnx.TopK": spelled(ordered_linear, self="X", dim="axis"),
     "onnx.Trilu": spelled(triangle, self="input", diagonal="k"),
     "onnx.Det": determinant,
     "onnx.DFT": discrete_fourier,

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, SupportsIndex, TypeVar, overload
 
 from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.algebra.growth import Fill
@@ -23,16 +23,36 @@ from graphclone.analysis.facts import (
     Summand,
 )
 from graphclone.graph.ir import Node, Operand, Path, Value, values_in
+from graphclone.graph.operands import Reader
 from graphclone.rules.binding import Binding, Cannot, Hint
 from graphclone.rules.patterns import Pattern, PatternError, Term, parse
 
-__all__ = ["Cannot", "Rule", "Site", "exact", "refused", "spelled", "stated"]
+__all__ = ["Cannot", "Rule", "Site", "exact", "paired", "refused", "root", "spelled", "stated"]
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 Rule = Callable[["Site"], None]
 """Says what a node means for axes and scales. What it leaves unsaid about scales is taken as non-linear."""
 
 
-class Site:
+class AxisTuple(tuple[Axis, ...]):
+    """The axes of a tensor. A rule that reads one which it lacks refuses the node thereby."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Axis: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Axis, ...]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Axis | tuple[Axis, ...]:
+        try:
+            return super().__getitem__(index)
+        except IndexError:
+            raise Cannot(f"an axis {index} of a tensor that has {len(self)}") from None
+
+
+class Site(Reader):
     """One node, its operands and results, and where a rule's statements go.
 
     Reading an operand marks it as understood. A number that no rule read is a number nobody understood, and
@@ -40,84 +60,49 @@ class Site:
     """
 
     def __init__(self, node: Node, facts: Facts, names: Mapping[str, str] | None = None) -> None:
-        self.node = node
+        super().__init__(node)
         self.facts = facts
         self.names = names or {}
+        self.defaults: Mapping[str, Operand] = {}
         self.read: set[str] = set()
         self.unscaled: set[Value] = set()
 
-    def renamed(self, names: Mapping[str, str]) -> Site:
-        """The same site for a rule that calls the operands by other names: the rule's name to the node's."""
+    def renamed(self, names: Mapping[str, str], defaults: Mapping[str, Operand] | None = None) -> Site:
+        """The same site for a rule that calls the operands by other names.
+
+        Args:
+            names: the rule's name to the node's.
+            defaults: by the rule's names, what the node means where it does not give them.
+        """
         site = Site(self.node, self.facts, {**self.names, **names})
+        own = {site.own_name(name): default for name, default in (defaults or {}).items()}
+        site.defaults = {**self.defaults, **own}
         site.read, site.unscaled = self.read, self.unscaled
         return site
 
     # Operands
 
-    def _name(self, name: str) -> str:
-        """What the node calls an operand, which is thereby understood."""
-        name = self.names.get(name, name)
-        self.read.add(name)
-        return name
+    def own_name(self, name: str) -> str:
+        return self.names.get(name, name)
 
-    def has(self, name: str) -> bool:
-        """Whether the node gives the operand."""
-        return self.node.operands.get(self.names.get(name, name)) is not None
+    def refusal(self, name: str, fault: str) -> Cannot:
+        return Cannot(self.complaint(name, fault))
 
-    def __getitem__(self, name: str) -> Operand:
-        own = self._name(name)
-        if own not in self.node.operands:
-            raise Cannot(f"it has no {own}")
-        return self.node.operands[own]
-
-    def get(self, name: str, default: Any = None) -> Operand:
-        """The operand, or a default where the node does not give it."""
-        operand = self.node.operands.get(self._name(name))
-        return default if operand is None else operand
-
-    def operand(self, path: Path) -> Operand:
-        """The operand at a path."""
-        return self.node.operand((self._name(str(path[0])), *path[1:]))
-
-    def tensor(self, name: str) -> Value:
-        """The operand, which must be a tensor."""
-        operand = self[name]
-        if not isinstance(operand, Value) or not operand.is_tensor:
-            raise Cannot(f"its {name} is no tensor")
-        return operand
+    def get(self, name: str) -> Operand:
+        """The operand, whatever it is, which is thereby understood; None where the node does not give it."""
+        self.ignores(name)
+        operand = super().get(name)
+        return self.defaults.get(self.own_name(name)) if operand is None else operand
 
     def ignores(self, *names: str) -> None:
         """Options that say nothing about axes or scales."""
-        for name in names:
-            self._name(name)
+        self.read.update(map(self.own_name, names))
 
-    def maybe_tensor(self, name: str) -> Value | None:
-        """The operand if it is a tensor."""
-        operand = self.get(name)
-        return operand if isinstance(operand, Value) and operand.is_tensor else None
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """The operand, which must be a literal number."""
-        operand = self.get(name, default)
-        if isinstance(operand, bool) or not isinstance(operand, int | float):
-            raise Cannot(f"its {name} is not a literal number")
-        return operand
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        """The operand, which must be a literal integer."""
-        return int(self.number(name, default))
-
-    def axis(self, name: str, rank: int, default: int | None = None) -> int:
-        """The operand as the index of an axis, counted from the front."""
-        if rank == 0:
-            raise Cannot("a tensor without axes")
-        return self.integer(name, default) % rank
-
-    def axis_list(self, name: str, rank: int) -> list[int]:
-        """The operand as axes, counted from the front; all of them where it is missing or empty."""
-        operand = self.get(name)
-        operand = [operand] if isinstance(operand, int) else operand
-        return [axis % rank for axis in operand] if operand and rank else list(range(rank))
+    def _place(self, path: Path) -> Path:
+        """What the node calls a path; its operand is thereby understood."""
+        name, *items = path
+        self.ignores(str(name))
+        return (self.own_name(str(name)), *items)
 
     @property
     def tensors(self) -> list[Value]:
@@ -135,9 +120,24 @@ class Site:
         """The first result."""
         return self.node.outputs[0]
 
-    def axes(self, value: Value) -> tuple[Axis, ...]:
-        """The axes of a tensor."""
-        return self.facts.of[value]
+    def results(self) -> dict[int, Value]:
+        """The results by their position among all that an operator of ONNX has; the first must be read."""
+        places = [place for place, is_read in enumerate(self.node.target.outputs) if is_read]
+        if places[:1] != [0]:
+            raise Cannot("only its state is read")
+        return dict(paired(places, self.node.outputs, "results"))
+
+    def axes(self, value: Value, rank: int | None = None) -> AxisTuple:
+        """The axes of a tensor, which must be so many, if that is said."""
+        if not value.is_tensor:
+            raise Cannot("a number where it reads a tensor")
+        if rank not in (None, value.rank):
+            raise Cannot(f"{value.rank} axes where {rank} were expected")
+        return AxisTuple(self.facts.of[value])
+
+    def pairs(self, a: Value, b: Value) -> list[tuple[Axis, Axis]]:
+        """The axes of two tensors of one rank, side by side."""
+        return paired(self.axes(a), self.axes(b))
 
     def why(self, text: str = "") -> Why:
         """A reason that names this node."""
@@ -149,9 +149,7 @@ class Site:
 
     def equal_all(self, a: Sequence[Axis], b: Sequence[Axis]) -> None:
         """Two lists of axes have the same layouts, one by one."""
-        if len(a) != len(b):
-            raise Cannot(f"{len(a)} axes where {len(b)} were expected")
-        for x, y in zip(a, b, strict=True):
+        for x, y in paired(a, b):
             self.equal(x, y)
 
     def pin(self, axes: Iterable[Axis] | Axis, text: str) -> None:
@@ -203,8 +201,7 @@ class Site:
 
     def follow(self, path: Path, *axes: Axis, sign: int = 1) -> None:
         """The size at a path counts the widened size of these axes. A computed size is multiplied."""
-        path = (self._name(str(path[0])), *path[1:])
-        self.facts.follows.append(Follow(self.node, path, axes, sign))
+        self.facts.follows.append(Follow(self.node, self._place(path), axes, sign))
 
     def shows(self, out: Value, value: Value, axes: Sequence[int | None]) -> None:
         """A result is a view of a value with its axes in another order."""
@@ -323,7 +320,7 @@ class Site:
 
     def contract(self, a: Value, a_axes: Sequence[int], b: Value, b_axes: Sequence[int]) -> Contraction:
         """Two operands are multiplied and summed over axes they share."""
-        for i, j in zip(a_axes, b_axes, strict=True):
+        for i, j in paired(a_axes, b_axes):
             self.equal(self.axes(a)[i], self.axes(b)[j])
         return self.contracted((a, a_axes), (b, b_axes))
 
@@ -392,9 +389,9 @@ class Site:
             if value.is_float and value not in mentioned:
                 yield value
 
-    def literal(self, name: str, value: float) -> Literal:
-        """The number at an operand, as something that may be scaled."""
-        return Literal(self.node, (self._name(name),), value)
+    def literal(self, name: str, value: float, *items: int) -> Literal:
+        """The number at an operand, or at an item of it, as something that may be scaled."""
+        return Literal(self.node, self._place((name, *items)), value)
 
     def _balance(self, balance: Balance) -> None:
         self.facts.balances.setdefault(self.node, []).append(balance)
@@ -408,6 +405,17 @@ class Site:
                 yield name
 
 
+def paired(a: Sequence[_A], b: Sequence[_B], things: str = "axes") -> list[tuple[_A, _B]]:
+    """Two lists of equal length, side by side.
+
+    Raises:
+        Cannot: they are of different lengths.
+    """
+    if len(a) != len(b):
+        raise Cannot(f"{len(a)} {things} where {len(b)} were expected")
+    return list(zip(a, b, strict=True))
+
+
 def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Rule:
     """A rule that is one pattern; see ``Site.states``."""
     parse(pattern)
@@ -418,9 +426,9 @@ def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Rule:
     return rule
 
 
-def spelled(rule: Rule, **names: str) -> Rule:
-    """A rule for a node that calls the operands by other names: the rule's name to the node's."""
-    return lambda site: rule(site.renamed(names))
+def spelled(rule: Rule, defaults: Mapping[str, Operand] | None = None, /, **names: str) -> Rule:
+    """A rule for a node that calls the operands by other names, or has other defaults; see ``Site.renamed``."""
+    return lambda site: rule(site.renamed(names, defaults))
 
 
 def refused(why: str) -> Rule:
@@ -438,6 +446,20 @@ def exact(number: Operand) -> Fraction | None:
         return None
     fraction = Fraction(number).limit_denominator(1000)
     return fraction if float(fraction) == number else None
+
+
+def root(order: Operand) -> Fraction:
+    """1 / p of a p-norm, by whose power it grows with the number of copies; 0 of the greatest or least element.
+
+    Raises:
+        Cannot: there is no such norm, or the power is no simple fraction.
+    """
+    if not isinstance(order, int | float) or not (order > 0 or order == -math.inf):
+        raise Cannot(f"a norm of order {order}")
+    power = Fraction(0) if math.isinf(order) else exact(1 / order)
+    if power is None:
+        raise Cannot(f"a norm of order {order}")
+    return power
 
 
 def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any], ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
-from graphclone.graph.ir import Operand, Value
-from graphclone.rules.site import Cannot, Rule, Site, spelled, stated
+from graphclone.graph.ir import Path, Value
+from graphclone.graph.operands import Size
+from graphclone.rules.site import Cannot, Rule, Site, paired, spelled, stated
 
 
 def reshape(s: Site) -> None:
@@ -39,8 +40,7 @@ def flatten(s: Site) -> None:
 def unflatten(s: Site) -> None:
     x = s.tensor("self")
     axis = s.axis("dim", x.rank)
-    sizes = s["sizes"]
-    follow_sizes(s, "sizes", s.axes(s.out)[axis : axis + len(sizes)])
+    follow_sizes(s, "sizes", s.axes(s.out)[axis : axis + len(s.sizes("sizes"))])
     _regrouped(s, x)
 
 
@@ -75,30 +75,14 @@ def _groups(a: list[Axis], b: list[Axis]) -> Iterator[tuple[list[Axis], list[Axi
 
 def follow_sizes(s: Site, name: str, axes: Sequence[Axis]) -> None:
     """A list of literal sizes counts these axes; -1 is left to be inferred."""
-    for i, (size, axis) in enumerate(zip(literals(s, name), axes, strict=True)):
+    for i, (size, axis) in enumerate(paired(s.sizes(name), axes, "sizes")):
         if size != -1:
             s.follow((name, i), axis)
 
 
-def literals(s: Site, name: str) -> Sequence[Operand]:
-    """The operand, which must be a list of numbers, whether literal or computed one by one."""
-    sizes = s[name]
-    if not isinstance(sizes, list | tuple):
-        raise Cannot(f"its {name} is computed as a whole")
-    return sizes
-
-
-def constants(s: Site, name: str) -> Sequence[int]:
-    """The operand, which must be a list of literal numbers."""
-    sizes = literals(s, name)
-    if any(isinstance(item, Value) for item in sizes):
-        raise Cannot(f"its {name} are computed")
-    return [int(item) for item in sizes]
-
-
 def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
     """Result axis i is operand axis order[i], or new with size 1."""
-    for axis, source in zip(s.axes(s.out), order, strict=True):
+    for axis, source in paired(s.axes(s.out), order):
         if source is not None:
             s.equal(axis, s.axes(x)[source])
     s.shows(s.out, x, order)
@@ -107,7 +91,7 @@ def permuted(s: Site, x: Value, order: Sequence[int | None]) -> None:
 
 def permute(s: Site) -> None:
     x = s.tensor("self")
-    permuted(s, x, [axis % x.rank for axis in s["dims"]])
+    permuted(s, x, s.axis_list("dims", x.rank))
 
 
 def transpose(s: Site) -> None:
@@ -123,7 +107,7 @@ def move_axes(s: Site) -> None:
     x = s.tensor("self")
     sources, targets = s.axis_list("source", x.rank), s.axis_list("destination", x.rank)
     order = [axis for axis in range(x.rank) if axis not in sources]
-    for target, source in sorted(zip(targets, sources, strict=True)):
+    for target, source in sorted(paired(targets, sources)):
         order.insert(target, source)
     permuted(s, x, order)
 
@@ -146,11 +130,8 @@ def unsqueeze(s: Site) -> None:
 
 def squeeze(s: Site) -> None:
     x = s.tensor("self")
-    dims = s.get("dim", list(range(x.rank)))
-    dims = [dims] if isinstance(dims, int) else constants(s, "dim") if s.has("dim") else dims
-    gone = {dim % max(x.rank, 1) for dim in dims}
-    assert x.shape is not None
-    permuted(s, x, [i for i in range(x.rank) if i not in gone or x.shape[i] != 1])
+    gone = s.axis_list("dim", x.rank, range(x.rank))
+    permuted(s, x, [i for i, axis in enumerate(s.axes(x)) if i not in gone or axis.size != 1])
 
 
 def expand(s: Site) -> None:
@@ -174,7 +155,7 @@ def expand_as(s: Site) -> None:
 
 def broadcast_tensors(s: Site) -> None:
     """All results have the same axes, those of the operands, aligned from the right."""
-    for x, out in zip(s["tensors"], s.node.outputs, strict=True):
+    for x, out in paired(s.tensor_list("tensors"), s.node.outputs, "results"):
         s.broadcast(x)
         s.equal_all(s.axes(out), s.axes(s.out))
         s.moves(out, x)
@@ -184,40 +165,34 @@ def repeat(s: Site) -> None:
     """Every axis is repeated as a block: ``P(r, x)`` with r free."""
     x = s.tensor("self")
     name = "repeats" if s.has("repeats") else "dims"
-    counts = literals(s, name)
-    missing = x.rank - len(counts)
-    axes = [None] * (len(counts) - x.rank) + list(s.axes(x))
-    for i, (axis, out) in enumerate(zip(axes, s.axes(s.out), strict=True)):
-        if i < missing:
-            s.equal(out, axis)  # type: ignore[arg-type]
-        else:
-            _repeat_axis(s, (name, i - max(missing, 0)), axis, out, outer=True)
+    counts = s.sizes(name)
+    axes = [s.system.dim(1)] * (len(counts) - x.rank) + list(s.axes(x))
+    out, first = s.axes(s.out, len(axes)), len(axes) - len(counts)
+    s.equal_all(axes[:first], out[:first])
+    for i, count in enumerate(counts):
+        _repeat_axis(s, (name, i), count, axes[first + i], out[first + i], outer=True)
     s.moves(s.out, x)
 
 
 def repeat_interleave(s: Site) -> None:
     """Every index of one axis, or of all axes as one, is repeated in place: ``P(x, r)`` with r free."""
     x = s.tensor("self")
-    axes = list(s.axes(x)) if s.get("dim") is not None else [s.system.product(s.axes(x))]
-    axis = s.axis("dim", len(axes), 0)
-    for i, (a, b) in enumerate(zip(axes, s.axes(s.out), strict=True)):
-        if i != axis:
-            s.equal(a, b)
-    _repeat_axis(s, ("repeats",), axes[axis], s.axes(s.out)[axis], outer=False)
-    if s.get("output_size") is not None:
-        s.follow(("output_size",), s.axes(s.out)[axis])
+    axes = list(s.axes(x)) if s.has("dim") else [s.system.product(s.axes(x))]
+    axis, out = s.axis("dim", len(axes), 0), s.axes(s.out, len(axes))
+    s.equal_all([*axes[:axis], *axes[axis + 1 :]], [*out[:axis], *out[axis + 1 :]])
+    _repeat_axis(s, ("repeats",), s.size("repeats"), axes[axis], out[axis], outer=False)
+    if s.has("output_size"):
+        s.follow(("output_size",), out[axis])
     s.moves(s.out, x)
 
 
-def _repeat_axis(s: Site, path: tuple[str | int, ...], axis: Axis | None, out: Axis, *, outer: bool) -> None:
-    count = s.operand(path)
+def _repeat_axis(s: Site, path: Path, count: Size, axis: Axis, out: Axis, *, outer: bool) -> None:
     if isinstance(count, Value):
-        s.pin([out] if axis is None else [axis, out], "repeated a computed number of times")
+        s.pin([axis, out], "repeated a computed number of times")
         return
     times = s.system.dim(count)
     s.follow(path, times)
-    factors = [times] if axis is None else [times, axis] if outer else [axis, times]
-    s.equal(out, s.system.product(factors))
+    s.equal(out, s.system.product([times, axis] if outer else [axis, times]))
 
 
 _PARTS = "real and imaginary part"
@@ -263,13 +238,11 @@ def channel_shuffle(s: Site) -> None:
 
 def onnx_reshape(s: Site) -> None:
     """As reshape; a 0 stands for the size that the axis at that position had."""
-    x = s.tensor("data")
-    if not s.get("allowzero"):
-        for i, size in enumerate(literals(s, "shape")):
-            if size == 0:
-                s.equal(s.axes(x)[i], s.axes(s.out)[i])
-    for i, size in enumerate(literals(s, "shape")):
-        if size not in (0, -1):
+    x, kept = s.tensor("data"), not s.flag("allowzero")
+    for i, size in enumerate(s.sizes("shape")):
+        if size == 0 and kept:
+            s.equal(s.axes(x)[i], s.axes(s.out)[i])
+        elif size not in (0, -1):
             s.follow(("shape", i), s.axes(s.out)[i])
     _regrouped(s, x)
 
@@ -282,23 +255,22 @@ def onnx_flatten(s: Site) -> None:
 
 def onnx_transpose(s: Site) -> None:
     x = s.tensor("data")
-    permuted(s, x, s.get("perm", range(x.rank)[::-1]))
+    permuted(s, x, s.axis_list("perm", x.rank, range(x.rank)[::-1]))
 
 
 def onnx_unsqueeze(s: Site) -> None:
     x = s.tensor("data")
     rank = s.out.rank
-    new = {axis % rank for axis in constants(s, "axes")}
-    old = iter(range(x.rank))
-    permuted(s, x, [None if axis in new else next(old) for axis in range(rank)])
+    new, old = s.axis_list("axes", rank), iter(range(x.rank))
+    permuted(s, x, [None if axis in new else next(old, None) for axis in range(rank)])
 
 
 def onnx_expand(s: Site) -> None:
     """The operand and a shape are broadcast to each other: a size of 1 leaves an axis as it is."""
-    x, sizes = s.tensor("input"), literals(s, "shape")
+    x, sizes = s.tensor("input"), s.sizes("shape")
     s.broadcast(x)
     axes = s.axes(s.out)[s.out.rank - len(sizes) :]
-    for i, (size, axis) in enumerate(zip(sizes, axes, strict=True)):
+    for i, (size, axis) in enumerate(paired(sizes, axes, "sizes")):
         at = x.rank - len(sizes) + i
         if isinstance(size, Value) and at >= 0 and s.axes(x)[at].size != 1:
             s.pin(axis, "a computed size, which may be 1")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError
-from graphclone.graph.ir import Graph, Node, Operand, Value, substitute, values_in
+from graphclone.graph.ir import Graph, Node, Value, evaluated, values_in
 
-RunNode = Callable[[Node, Mapping[str, Operand]], Sequence[Any]]
-"""Computes a node's outputs from its operands, values replaced by tensors."""
+RunNode = Callable[[Node, Mapping[str, Any]], Sequence[Any]]
+"""Computes a node's outputs from its operands as they are evaluated."""
 
 _LIFTED = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -115,7 +115,7 @@ def _results(
     for value in _needed(node):
         if value in failures:
             raise failures[value]
-    operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
+    operands = {name: evaluated(operand, values) for name, operand in node.operands.items()}
     try:
         results = list(run(node, operands))
     except Exception as error:  # whatever the node's target raises

@@ -14,7 +14,7 @@ from graphclone.errors import InvariantError
 from graphclone.formats.torch.export import Exported
 from graphclone.formats.torch.reader import trace_module as trace
 from graphclone.graph.invariants import check_graph
-from graphclone.graph.ir import Graph, Output, Value
+from graphclone.graph.ir import Graph, Opaque, Output, Value
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.invariants import check_state
 from graphclone.pipeline.runner import run
@@ -57,6 +57,8 @@ DAMAGES: dict[str, Damage] = {
     "linear has an operand that is a Node, which is no literal": lambda g: g.nodes[0].operands.update(bias=g.nodes[1]),
     "linear has an operand that is a dict": lambda g: g.nodes[0].operands.update(bias=[{"a": 1}]),
     "linear has an operand that is a set": lambda g: g.nodes[0].operands.update(bias=[[{1}]]),
+    "linear has an operand that is a dtype, which": lambda g: g.nodes[0].operands.update(bias=torch.float32),
+    "linear has an operand that is a list, which": lambda g: g.nodes[0].operands.update(bias=Opaque([1])),
     "linear reads relu before it is computed": lambda g: g.nodes[0].operands.update(bias=[g.nodes[1].outputs[0]]),
     "output more reads stray before it is computed": lambda g: g.outputs.append(
         Output("more", [Value("stray", (2,), "float32")])

@@ -32,10 +32,17 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # canonicalize
     Mutant(
+        "canonicalize: a variance is unbiased where it should not be",
+        "graphclone/formats/torch/canonical.py",
+        'int(read.flag("unbiased", True))',
+        '1 - int(read.flag("unbiased", True))',
+        ("tests/formats/torch/test_canonical.py",),
+    ),
+    Mutant(
         "canonicalize: the default scale of attention is its inverse",
         "graphclone/formats/torch/canonical.py",
-        "float(query.shape[-1]) ** -0.5",
-        "float(query.shape[-1]) ** 0.5",
+        "float(query.size(-1)) ** -0.5",
+        "float(query.size(-1)) ** 0.5",
         ("tests/pipeline/test_printer.py",),
     ),
     Mutant(

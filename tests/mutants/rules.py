@@ -27,11 +27,25 @@ _STATEMENTS: tuple[Mutant, ...] = (
         of_torch("add.Tensor", "linear.default"),
     ),
     Mutant(
-        "site: negative axes are not counted from the end",
-        "graphclone/rules/site.py",
-        "return self.integer(name, default) % rank",
-        "return self.integer(name, default)",
+        "operands: negative axes are not counted from the end",
+        "graphclone/graph/operands.py",
+        "return axis % rank",
+        "return axis",
         BY_POSITION,
+    ),
+    Mutant(
+        "rules: a node whose rule breaks down is pinned",
+        "graphclone/rules/__init__.py",
+        'raise RuleError(f"{where}: the rule {_name(rule)} fails with {one_line(error)}") from error',
+        'site.refuse(f"{where}: {_name(rule)} {one_line(error)}")',
+        ("tests/rules/test_malformed_nodes.py::test_a_rule_that_breaks_down_is_named_with_its_node",),
+    ),
+    Mutant(
+        "operands: an axis beyond the last is counted from the first again",
+        "graphclone/graph/operands.py",
+        "if not -rank <= axis < rank:",
+        "if not rank:",
+        ("tests/graph/test_operands.py",),
     ),
     Mutant(
         "site: text that no rule has read is let pass",
@@ -154,8 +168,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "linear: Gemm transposes B when it should not",
         "graphclone/rules/linear.py",
-        '"j k" if s.get("transB") else "k j"',
-        '"k j" if s.get("transB") else "j k"',
+        '"j k" if s.flag("transB") else "k j"',
+        '"k j" if s.flag("transB") else "j k"',
         ("tests/formats/onnx/test_rules.py::test_a_product_sums_over_one_axis_of_each_matrix",),
     ),
     Mutant(
@@ -192,8 +206,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "conv: the modes of DepthToSpace are swapped",
         "graphclone/rules/conv.py",
-        's.get("mode", "DCR") == "CRD"',
-        's.get("mode", "DCR") == "DCR"',
+        's.text("mode", "DCR") == "CRD"',
+        's.text("mode", "DCR") == "DCR"',
         of_onnx("DepthToSpace"),
     ),
     Mutant(
@@ -206,8 +220,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "attention: the scale does not take the copies of what is summed over",
         "graphclone/rules/attention.py",
-        's.literal("scale", scale): 1}, contraction=contraction)',
-        's.literal("scale", scale): 1})',
+        's.literal("scale", s.number("scale")): 1}, contraction=contraction)',
+        's.literal("scale", s.number("scale")): 1})',
         of_torch("scaled_dot_product_attention.default"),
     ),
     Mutant(
@@ -227,15 +241,15 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "attention: interleaved pairs are taken for halves, and halves for pairs",
         "graphclone/rules/attention.py",
-        's.system.product(pairs) if s.get("interleaved") else s.system.concat([half, half])',
-        's.system.concat([half, half]) if s.get("interleaved") else s.system.product(pairs)',
+        's.system.product(pairs) if s.flag("interleaved") else s.system.concat([half, half])',
+        's.system.concat([half, half]) if s.flag("interleaved") else s.system.product(pairs)',
         of_onnx("RotaryEmbedding"),
     ),
     Mutant(
         "recurrent: gates are the inner factor",
         "graphclone/rules/recurrent.py",
-        'gated = s.system.product([s.system.dim(gates, s.why("gates")), hidden])',
-        'gated = s.system.product([hidden, s.system.dim(gates, s.why("gates"))])',
+        'f"| ({gates} h) x, ({gates} h) o{biases}"',
+        'f"| (h {gates}) x, (h {gates}) o{biases}"',
         of_torch("lstm.input"),
     ),
     Mutant(
@@ -248,7 +262,7 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "recurrent: the hidden size is not rewritten",
         "graphclone/rules/recurrent.py",
-        's.follow(("hidden_size",), hidden)',
+        's.follow(("hidden_size",), axes["h"])',
         's.get("hidden_size")',
         of_onnx("LSTM"),
     ),
@@ -300,8 +314,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "norm: a p-norm shrinks with its copies",
         "graphclone/rules/norm.py",
-        'logs={axes["n"]: -power}',
-        'logs={axes["n"]: power}',
+        'logs={axes["n"]: -root',
+        'logs={axes["n"]: root',
         of_onnx("LpNormalization"),
     ),
     Mutant(
@@ -342,8 +356,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "pointwise: a shift has the wrong sign",
         "graphclone/rules/pointwise.py",
-        "(tensor, float(number))",
-        "(tensor, -float(number))",
+        "(tensor, _real(number, name))",
+        "(tensor, -_real(number, name))",
         (
             "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
         ),
@@ -351,9 +365,16 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: a sum shrinks with its copies",
         "graphclone/rules/reduce.py",
-        "s.scale(s.out, {x: 1}, logs=_count(axes, 1))",
-        "s.scale(s.out, {x: 1}, logs=_count(axes, -1))",
+        "exponent}, logs=_count(axes, 1))",
+        "exponent}, logs=_count(axes, -1))",
         of_torch("sum.dim_IntList"),
+    ),
+    Mutant(
+        "patterns: axes that a reduction keeps are those before it",
+        "graphclone/rules/patterns.py",
+        "if keep or not reduce]",
+        "if keep or reduce]",
+        of_torch("mean.dim"),
     ),
     Mutant(
         "reduce: shares grow with their copies",
@@ -370,8 +391,8 @@ _NORMS: tuple[Mutant, ...] = (
         of_torch("var.dim"),
     ),
     Mutant(
-        "reduce: a p-norm grows by the p-th power of its copies",
-        "graphclone/rules/reduce.py",
+        "site: a p-norm grows by the p-th power of its copies",
+        "graphclone/rules/site.py",
         "Fraction(0) if math.isinf(order) else exact(1 / order)",
         "Fraction(0) if math.isinf(order) else exact(order)",
         of_torch("linalg_vector_norm.default"),
@@ -386,8 +407,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: an axis searched for a position may grow",
         "graphclone/rules/reduce.py",
-        "if len(s.node.outputs) > 1:\n        s.pin",
-        "if len(s.node.outputs) > 2:\n        s.pin",
+        '"!" if len(s.node.outputs) > 1 else ""',
+        '"!" if len(s.node.outputs) > 2 else ""',
         of_torch("max.dim"),
     ),
 )

@@ -58,8 +58,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "view: axes are moved in the order they are named",
         "graphclone/rules/view.py",
-        "in sorted(zip(targets, sources, strict=True)):",
-        "in zip(targets, sources, strict=True):",
+        "in sorted(paired(targets, sources)):",
+        "in paired(targets, sources):",
         of_torch("movedim.intlist"),
     ),
     Mutant(
@@ -79,7 +79,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "view: a repeat_interleave with a second size keeps it",
         "graphclone/rules/view.py",
-        's.follow(("output_size",), s.axes(s.out)[axis])',
+        's.follow(("output_size",), out[axis])',
         's.get("output_size")',
         of_torch("repeat_interleave.self_int"),
     ),
@@ -114,15 +114,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "concat: padding begins with the first axis",
         "graphclone/rules/concat.py",
-        "axis = x.rank - 1 - i // 2",
-        "axis = i // 2",
+        "paths, pairs.pop(), constant",
+        "paths, pairs.pop(0), constant",
         of_torch("pad.default"),
     ),
     Mutant(
         "concat: the borders of ONNX come in pairs",
         "graphclone/rules/concat.py",
-        '("pads", at + len(pads) // 2)',
-        '("pads", at + 1)',
+        '(pads[i], pads[i + half]), (("pads", i), ("pads", i + half))',
+        '(pads[i], pads[i + 1]), (("pads", i), ("pads", i + 1))',
         ("tests/formats/onnx/test_rules.py::test_borders_of_a_padded_axis_are_apart",),
     ),
     Mutant(
@@ -163,8 +163,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "contrib: a transposed matrix is contracted over its last axis",
         "graphclone/rules/contrib.py",
-        "s.contract(a, [left[-1]], b,",
-        "s.contract(a, [a.rank - 1], b,",
+        "(columns, rows) if turned else (rows, columns)",
+        "(rows, columns)",
         ("tests/formats/onnx/test_contrib.py::test_rule_by_replication",),
     ),
     Mutant(

@@ -168,8 +168,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: an unbiased variance over a batch is mended by a number",
         "graphclone/rules/reduce.py",
-        "if correction and any(",
-        "if not correction and any(",
+        "if correction and not x.dynamic",
+        "if not correction and not x.dynamic",
         (_WIDTHS + "test_no_factor_makes_up_for_an_unbiased_variance_over_a_dynamic_number_of_elements",),
     ),
     Mutant(

@@ -11,9 +11,18 @@ import torch
 
 from graphclone.rules import default_rules, find
 from tests.support import rule_opinfo, rule_samples
-from tests.support.rule_property import PLAIN_TRIALS, Sample, Trial, check, contracted_values, infer, target_of
+from tests.support.rule_property import (
+    PLAIN_TRIALS,
+    RESPELLED,
+    Sample,
+    Trial,
+    check,
+    contracted_values,
+    infer,
+    target_of,
+)
 
-OPS = [op for op in default_rules() if op.startswith(("aten.", "transformers."))]
+OPS = [op for op in dict.fromkeys([*default_rules(), *RESPELLED]) if op.startswith(("aten.", "transformers."))]
 
 PINNED_BY_NATURE = {
     "no tensor goes in, and places mean something": """

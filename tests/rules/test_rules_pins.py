@@ -166,7 +166,7 @@ def _linear_that_sums_nothing(s: Site) -> None:
 
 def _inner_repeat(s: Site) -> None:
     x = s.tensor("self")
-    for i, (count, a, b) in enumerate(zip(s["repeats"], s.axes(x), s.axes(s.out), strict=True)):
+    for i, (count, a, b) in enumerate(zip(s.integers("repeats"), s.axes(x), s.axes(s.out), strict=True)):
         times = s.system.dim(count)
         s.follow(("repeats", i), times)
         s.equal(b, s.system.product([a, times]))

@@ -35,7 +35,7 @@ from graphclone.formats.onnx.dialect import Target
 from graphclone.formats.onnx.ops import Call
 from graphclone.formats.onnx.ops import run_call as run_by_reference
 from graphclone.formats.onnx.tensors import to_array, to_torch
-from graphclone.graph.ir import Node, Value, substitute
+from graphclone.graph.ir import Node, Value, evaluated
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
@@ -60,7 +60,7 @@ TRIALS = (
     Trial(after=True, scaled=True, seed=5),
 )
 
-RESPELLED = ("onnx.Attention", "onnx.Split")
+RESPELLED = ("onnx.Attention", "onnx.DFT", "onnx.Split")
 """Operators whose rules count on what ``canonicalize`` makes of them."""
 
 
@@ -70,7 +70,7 @@ RESPELLED = ("onnx.Attention", "onnx.Split")
 def run(node: Node, values: Mapping[Value, Any], *, reference: bool) -> list[Any]:
     """The results of a node, by ONNX Runtime or by onnx's reference implementation."""
     target: Target = node.target
-    resolved = replace(node, operands={name: substitute(o, values) for name, o in node.operands.items()})
+    resolved = replace(node, operands={name: evaluated(o, values) for name, o in node.operands.items()})
     fixed = {i for i, (_, o) in enumerate(target.operands(node)) if isinstance(o, Value) and o.role == "initializer"}
     arrays: list[Any] = []
     for i, (place, operand) in enumerate(target.operands(resolved)):

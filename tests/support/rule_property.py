@@ -25,7 +25,8 @@ from graphclone.analysis.fills import Inference, Place, Unfillable
 from graphclone.analysis.settling import grown as grown_to
 from graphclone.analysis.settling import settle
 from graphclone.formats.torch.dialect import TorchDialect, op_name
-from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, substitute
+from graphclone.formats.torch.reader import literal
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value, evaluated
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
@@ -40,7 +41,12 @@ TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-6
 """Of the greatest error, relative to the greatest element."""
 
 UNINITIALISED = ("aten.empty", "aten.new_empty")
-RESPELLED = ("aten.scaled_dot_product_attention.default",)
+RESPELLED = (
+    "aten.scaled_dot_product_attention.default",
+    "aten.linalg_norm.default",
+    *(f"aten.{op}.{overload}" for op in ("var", "std") for overload in ("default", "dim")),
+    *(f"aten.fft_{kind}fft{axes}.default" for kind in ("", "i", "r", "ir") for axes in ("", "2", "n")),
+)
 """Ops whose rules count on what ``canonicalize`` makes of them."""
 
 _REFUSALS = (RuntimeError, IndexError, ValueError)
@@ -86,7 +92,7 @@ class Trial:
         before: whether the axes of the operands are products and concats before the rule sees them.
         after: whether axes are refined once the rule has spoken.
         scaled: whether scales are drawn from all solutions, or the one nearest to no scaling at all.
-        padded: whether dims grow to any size, with pads where something averages over them, and results hold a fill there
+        padded: whether dims grow to any size, with pads where something averages over them; results hold a fill there
             wherever a fill of the operands is said to make them.
         parameters: which of the inputs are parameters, by position.
         strategy: how their copies share a weight.
@@ -139,7 +145,7 @@ def graph_of(sample: Sample) -> tuple[Graph, dict[Value, Tensor], Sequence[Any]]
         if isinstance(operand, list | tuple):
             return [lifted(item) for item in operand]
         if not isinstance(operand, Tensor):
-            return operand
+            return literal(operand)
         return data.setdefault(id(operand), (_value(f"x{len(data)}", operand, "input"), operand))[0]
 
     operands = {name: lifted(operand) for name, operand in sample.operands.items()}
@@ -162,7 +168,7 @@ def _value(name: str, data: Any, role: Any) -> Value:
 def run(node: Node, tensors: Mapping[Value, Tensor]) -> Sequence[Any]:
     """The results of a node, and in ``tensors`` what it wrote into its operands."""
     torch.default_generator.manual_seed(0)
-    operands = {name: substitute(operand, tensors) for name, operand in node.operands.items()}
+    operands = {name: evaluated(operand, tensors) for name, operand in node.operands.items()}
     return _DIALECT.run(node, operands)
 
 

@@ -15,7 +15,7 @@ import torch
 from graphclone.formats.onnx.canonical import SPELLINGS
 from graphclone.formats.onnx.ops import Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
-from graphclone.graph.ir import Node, Operand, Value
+from graphclone.graph.ir import Node, Operand, Value, items_of
 from graphclone.runtime.arrays import Array
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
@@ -46,7 +46,7 @@ class LiteralType:
     dtype: onnx_ir.DataType
     shape: tuple[int, ...]
 
-    def array(self, literal: Operand, *, lift: bool = False) -> Array:
+    def array(self, literal: Any, *, lift: bool = False) -> Array:
         """The literal as it is in the file."""
         dtype = np.dtype(np.float64) if lift and self.dtype.value in _LIFTED else self.dtype.numpy()
         return np.array(literal).astype(dtype).reshape(self.shape)
@@ -88,7 +88,7 @@ class Target:
         for name in self.inputs:
             operand = node.operands.get(name)
             if self.variadic and name == self.inputs[-1]:
-                operands += [((name, i), item) for i, item in enumerate(operand or ())]
+                operands += [((name, i), item) for i, item in enumerate(items_of(operand))]
             else:
                 operands.append(((name, 0), operand))
         while operands and operands[-1][1] is None:
@@ -99,7 +99,7 @@ class Target:
         """The target as another operator, with literals that it lacked: inputs if the schema says so, or attributes."""
         formal = schema(self.domain, op, self.opset).inputs
         literal_types = {
-            (name, 0): LiteralType(onnx_ir.DataType.INT64, np.shape(new[name])) for name in new if name in formal
+            (name, 0): LiteralType(onnx_ir.DataType.INT64, _shape(new[name])) for name in new if name in formal
         }
         attributes = {name: _attribute_type(literal) for name, literal in new.items() if name not in formal}
         inputs = formal if literal_types else self.inputs
@@ -141,10 +141,15 @@ def frozen(literal: Operand) -> Any:
 
 
 def _attribute_type(literal: Operand) -> onnx_ir.AttributeType:
-    single = isinstance(literal, int | float)
-    if isinstance(literal if single else literal[0], int):
-        return onnx_ir.AttributeType.INT if single else onnx_ir.AttributeType.INTS
-    return onnx_ir.AttributeType.FLOAT if single else onnx_ir.AttributeType.FLOATS
+    several = items_of(literal)
+    if isinstance(several[0] if several else literal, int):
+        return onnx_ir.AttributeType.INTS if several else onnx_ir.AttributeType.INT
+    return onnx_ir.AttributeType.FLOATS if several else onnx_ir.AttributeType.FLOAT
+
+
+def _shape(literal: Operand) -> tuple[int, ...]:
+    """The shape of a literal: a list of numbers is a vector."""
+    return (len(literal),) if isinstance(literal, list | tuple) else ()
 
 
 def _lifted(proto: onnx.AttributeProto) -> onnx.AttributeProto:
@@ -180,7 +185,7 @@ class OnnxDialect:
     def __init__(self, opset: int) -> None:
         self.opset = opset
 
-    def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+    def run(self, node: Node, operands: Mapping[str, Any], *, lift: bool = False) -> Sequence[Any]:
         if node.op in _ON_SIZES:
             return [_ON_SIZES[node.op](operands)]
         if node.op == "onnx.If":
@@ -225,7 +230,7 @@ class OnnxDialect:
         return node
 
 
-def _array(operand: Operand, literal_type: LiteralType | None, *, lift: bool) -> Any:
+def _array(operand: Any, literal_type: LiteralType | None, *, lift: bool) -> Any:
     if isinstance(operand, torch.Tensor):
         return to_array(operand)
     return literal_type.array(operand, lift=lift) if literal_type is not None and operand is not None else operand

@@ -306,19 +306,19 @@ class _ModelImporter:
         call = call_of(self.model, node)
         formal = self.formal(call, node)
         operands: dict[str, Operand] = {}
+        lists: dict[str, list[Operand]] = {key: [] for key, several in formal if several}
         literal_types: dict[InputPlace, LiteralType] = {}
         literals: dict[InputPlace, Any] = {}
         for (key, several), (index, value) in zip(formal, enumerate(node.inputs), strict=False):
-            place = (key, len(operands.get(key, ())) if several else 0)
+            place = (key, len(lists[key]) if several else 0)
             operand = None if value is None else self.operand(node, key, value, name)
             if operand is not None and not (isinstance(operand, Value) and operand.is_tensor):
                 fact = self.origin.reading.of(node.inputs[index])  # type: ignore[arg-type]
                 literals[place] = frozen(operand)
                 literal_types[place] = LiteralType(onnx_ir.DataType(fact.dtype), fact.shape or ())
             if several:
-                operands.setdefault(key, []).append(operand)
-            else:
-                operands[key] = operand
+                lists[key].append(operand)
+            operands[key] = lists[key] if several else operand
         numbers = {k: a for k, a in node.attributes.items() if a.type in _NUMBERS}
         operands.update({k: _literal(attribute.value) for k, attribute in numbers.items()})
         operands.update(_fill(node))
@@ -357,7 +357,7 @@ class _ModelImporter:
             if literal is not None:
                 return literal
         if not node.domain and node.op_type in _ARITHMETIC and fact.constant is not None and fact.constant.size == 1:
-            return fact.constant.item()
+            return _literal(fact.constant.item())
         return self.tensor(value, reader)
 
     def literal(self, value: onnx_ir.Value, fact: Fact, reader: str) -> Operand:
@@ -374,7 +374,7 @@ class _ModelImporter:
         return items if fact.arrays[0].ndim else items[0]
 
     def element(self, value: onnx_ir.Value, index: int, reader: str) -> Value:
-        operands = {"self": self.tensor(value, reader), "index": index}
+        operands: dict[str, Operand] = {"self": self.tensor(value, reader), "index": index}
         return self.number(f"{value.name}_{index}", "size.element", operands)
 
 

@@ -20,8 +20,9 @@ from graphclone.formats.onnx.dialect import InputPlace, LiteralType, Target, fro
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import OnnxTensor, data_type, to_array
-from graphclone.graph.ir import Initializer, Node, Operand, Value
+from graphclone.graph.ir import Initializer, Node, Operand, Value, items_of, values_in
 from graphclone.graph.names import fresh
+from graphclone.graph.operands import Reader, Size
 from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
 
@@ -128,14 +129,15 @@ class _Writer:
         target: Target | None = node.target
         if target is None:  # a size, put in where a literal needs it
             return
+        read = Reader(node)
         if target.node is None:
             self.insert(node, target)
         elif node.op == "onnx.If":
-            self.results(target.node, {name: node.operands[name] for name in ("then_branch", "else_branch")})
+            self.results(target.node, {name: read.tensor_list(name) for name in ("then_branch", "else_branch")})
         elif node.op in ("onnx.Loop.body", "onnx.Scan.body"):
-            self.begin(self.nodes[target.node], [*node.operands["states"], *node.operands["scanned"]])
+            self.begin(self.nodes[target.node], [*read.tensor_list("states"), *read.tensor_list("scanned")])
         elif node.op in ("onnx.Loop", "onnx.Scan"):
-            self.results(target.node, {"body": [*node.operands["states"], *node.operands["stacked"]]})
+            self.results(target.node, {"body": [*read.tensor_list("states"), *read.tensor_list("stacked")]})
         elif node.op != "size.pack":
             self.attributes(self.nodes[target.node], node, target)
             self.inputs(self.nodes[target.node], node, target)
@@ -213,9 +215,11 @@ class _Writer:
     def input(self, place: InputPlace, operand: Operand, target: Target, reader: str) -> onnx_ir.Value:
         if isinstance(operand, Value) and operand.is_tensor:
             return self.values[operand.name]
-        items = operand if isinstance(operand, list) else [operand]
-        if any(isinstance(item, Value) for item in items):
-            return self.cast(self.packed(items, f"{reader}_{place[0]}"), target.literal_types[place])
+        if any(True for _ in values_in(operand)):
+            items = items_of(operand) or [operand]
+            sizes = [item for item in items if isinstance(item, Value | int)]
+            assert len(sizes) == len(items), "what is computed number by number are integers"
+            return self.cast(self.packed(sizes, f"{reader}_{place[0]}"), target.literal_types[place])
         return self.register(f"{reader}_{place[0]}", onnx_ir.tensor(target.literal_types[place].array(operand)))
 
     # Sizes
@@ -231,18 +235,16 @@ class _Writer:
             vector.dtype = literal_type.dtype
         return vector
 
-    def packed(self, items: Sequence[Operand], name: str) -> onnx_ir.Value:
+    def packed(self, items: Sequence[Size], name: str) -> onnx_ir.Value:
         """A vector of numbers, some of which are computed, all from one tensor."""
-        parts = [
-            self.size(item) if isinstance(item, Value) else self.register(name, _vector([int(item)])) for item in items
-        ]
+        parts = [self.size(item) if isinstance(item, Value) else self.register(name, _vector([item])) for item in items]
         source = next(self.source(item) for item in items if isinstance(item, Value))
         return self.computed("Concat", parts, name, source, axis=0)
 
     def source(self, number: Value) -> onnx_ir.Value:
         """The tensor that a number was read from."""
         assert number.producer is not None
-        read: Value = number.producer.operands["self"]
+        read = Reader(number.producer).value("self")
         return self.values[read.name] if read.is_tensor else self.source(read)
 
     def size(self, number: Value) -> onnx_ir.Value:
@@ -253,17 +255,20 @@ class _Writer:
         return self.sizes[number.name]
 
     def _size(self, node: Node, name: str) -> onnx_ir.Value:
-        read: Value = node.operands["self"]
+        operands = Reader(node)
+        read = operands.value("self")
         source = self.source(node.outputs[0])
         if node.op == "size.times":
-            factor = self.register(name, _vector([node.operands["other"]]))
+            factor = self.register(name, _vector([operands.integer("other")]))
             return self.computed("Mul", [self.size(read), factor], name, source)
         if node.op == "size.axis":
             shape = self.computed("Shape", [source], f"{name}_shape", source)
-            return self.computed("Gather", [shape, self.register(name, _vector([node.operands["dim"]]))], name, source)
+            return self.computed(
+                "Gather", [shape, self.register(name, _vector([operands.integer("dim")]))], name, source
+            )
         if read.rank == 0:
             return self.computed("Reshape", [source, self.register(name, _vector([1]))], name, source)
-        index = self.register(name, _vector([node.operands["index"]]))
+        index = self.register(name, _vector([operands.integer("index")]))
         return self.computed("Gather", [source, index], name, source)
 
     def computed(
@@ -319,7 +324,8 @@ class _Writer:
     def outputs(self) -> None:
         """Let the outputs keep their names, whatever computes them now."""
         for index, output in enumerate(self.state.graph.outputs):
-            new, own = self.values[output.operand.name], self.graph.outputs[index]
+            (value,) = values_in(output.operand)
+            new, own = self.values[value.name], self.graph.outputs[index]
             if new is own:
                 continue
             name, new.shape, new.type = own.name, own.shape, own.type

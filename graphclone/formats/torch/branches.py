@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphclone.graph.ir import Dialect, Node, Operand, Value, values_in
+from graphclone.graph.ir import Dialect, Node, Operand, Value, items_of, values_in
 
 BRANCHES = ("then_branch", "else_branch")
 
@@ -53,7 +53,9 @@ def bodies(
         for branch in BRANCHES:
             own = _own(dialect, nodes, condition, branch, returned)
             inner |= own
-            branches[condition].append(Body([node for node in nodes if node in own], condition.operands[branch]))
+            branches[condition].append(
+                Body([node for node in nodes if node in own], items_of(condition.operands[branch]))
+            )
     return [node for node in nodes if node not in inner], branches
 
 

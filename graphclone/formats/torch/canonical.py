@@ -1,6 +1,7 @@
 """The spellings of aten operators that rules know, where torch.export writes others.
 
-Equal splits become explicit ones, views that depend on strides become reshapes, default scales become literals.
+Equal splits become explicit ones, views that depend on strides become reshapes, defaults that depend on sizes or on
+the name of the operator become literals, and several names of one reduction become one.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphclone.graph.ir import Node, Respelled, Spelling
+from graphclone.graph.operands import Reader
 
 ASSERTIONS = ("aten._assert_tensor_metadata.default",)
 """What only asserts that a tensor has the type it was traced with."""
@@ -15,13 +17,13 @@ ASSERTIONS = ("aten._assert_tensor_metadata.default",)
 
 def _split(node: Node) -> Respelled | None:
     """chunk and split into equal parts become a split into parts of stated sizes, which may grow unequally."""
-    axis = node.operands.get("dim", 0)
-    first = node.outputs[0]
-    sizes = [output.shape[axis] for output in node.outputs if output.shape is not None]
-    if axis % max(first.rank, 1) in first.dynamic:
+    read = Reader(node)
+    x = read.tensor("self")
+    axis = read.axis("dim", x.rank, 0)
+    if axis in node.outputs[0].dynamic:
         return None
-    operands = {"self": node.operands["self"], "split_sizes": sizes, "dim": axis}
-    return "aten.split_with_sizes.default", operands
+    sizes = [output.size(axis) for output in node.outputs]
+    return "aten.split_with_sizes.default", {"self": x, "split_sizes": sizes, "dim": read.integer("dim", 0)}
 
 
 def _reshape(node: Node) -> Respelled:
@@ -31,15 +33,50 @@ def _reshape(node: Node) -> Respelled:
 
 def _scale(node: Node) -> Respelled | None:
     """The default scale depends on the width, which is about to change."""
-    query = node.operands["query"]
-    if node.operands.get("scale") is not None or query.rank - 1 in query.dynamic:
+    read = Reader(node)
+    query = read.tensor("query")
+    if read.has("scale") or query.rank - 1 in query.dynamic:
         return None
-    return node.op, {**node.operands, "scale": float(query.shape[-1]) ** -0.5}
+    return node.op, {**node.operands, "scale": float(query.size(-1)) ** -0.5}
 
+
+def _variance(node: Node) -> Respelled:
+    """Whether a variance is unbiased becomes the correction that this means."""
+    read, op = Reader(node), node.op.split(".")[1]
+    operands = {"self": read.tensor("self"), "dim": read.get("dim"), "correction": int(read.flag("unbiased", True))}
+    return f"aten.{op}.correction", {**operands, "keepdim": read.flag("keepdim")}
+
+
+def _norm(node: Node) -> Respelled | None:
+    """A norm of vectors is one of matrices only if it has two axes and an order."""
+    read = Reader(node)
+    axes = read.axis_list("dim", read.tensor("self").rank, range(read.tensor("self").rank))
+    if read.has("ord") and len(axes) == 2:
+        return None
+    order = read.get("ord") if read.has("ord") else 2
+    others = {name: operand for name, operand in node.operands.items() if name not in ("self", "ord")}
+    return "aten.linalg_vector_norm.default", {"self": read.tensor("self"), "ord": order, **others}
+
+
+def _fourier(node: Node) -> Respelled | None:
+    """The axes of a Fourier transform, by default the last one or two by its name, or as many as it has sizes."""
+    read, name = Reader(node), node.op.split(".")[1]
+    if read.has("dim"):
+        return None
+    rank = read.tensor("self").rank
+    count = {"2": 2, "n": len(read.integers("s", ())) or rank}.get(name[-1], 1)
+    axes = [*range(rank - count, rank)]
+    return node.op, {**node.operands, "dim": axes if name[-1] in "2n" else -1}
+
+
+_TRANSFORMS = [f"{kind}fft{axes}" for kind in ("", "i", "r", "ir") for axes in ("", "2", "n")]
 
 SPELLINGS: Mapping[str, Spelling] = {
     "aten.chunk.default": Spelling(_split),
     "aten.split.Tensor": Spelling(_split),
     "aten.view.default": Spelling(_reshape, copies=True),
     "aten.scaled_dot_product_attention.default": Spelling(_scale),
+    **{f"aten.{op}.{overload}": Spelling(_variance) for op in ("var", "std") for overload in ("default", "dim")},
+    "aten.linalg_norm.default": Spelling(_norm),
+    **{f"aten.fft_{transform}.default": Spelling(_fourier) for transform in _TRANSFORMS},
 }

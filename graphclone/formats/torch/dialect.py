@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphclone.formats.torch.canonical import ASSERTIONS, SPELLINGS
-from graphclone.graph.ir import Node, Operand, Value, substitute, values_in
+from graphclone.graph.ir import Node, Operand, Value, evaluated, values_in
 
 _PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
 """Where the functions on sizes live that a trace may hold; any other function may do anything."""
@@ -34,7 +34,7 @@ class TorchDialect:
     assertions: Collection[str] = ASSERTIONS
     spellings = SPELLINGS
 
-    def run(self, node: Node, operands: Mapping[str, Operand], *, lift: bool = False) -> Sequence[Any]:
+    def run(self, node: Node, operands: Mapping[str, Any], *, lift: bool = False) -> Sequence[Any]:
         if node.op == _CONDITION:
             return list(operands["then_branch" if bool(operands["cond"]) else "else_branch"])
         if lift:
@@ -43,7 +43,7 @@ class TorchDialect:
         result = node.target(*args, **kwargs)
         return result if isinstance(result, list | tuple) else (result,)
 
-    def _run_lifted(self, node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+    def _run_lifted(self, node: Node, operands: Mapping[str, Any]) -> Sequence[Any]:
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         if self.is_random(node):
@@ -105,7 +105,7 @@ def _shared(node: Node) -> Iterator[Value]:
     """The inputs whose memory the results share when the node runs on tensors without data; all if it cannot run."""
     tensors = list(_tensors(node))
     empty = {v: torch.empty(v.shape or (), dtype=getattr(torch, v.dtype), device="meta") for v in tensors}
-    args, kwargs = call_arguments(node, {name: substitute(operand, empty) for name, operand in node.operands.items()})
+    args, kwargs = call_arguments(node, {name: evaluated(operand, empty) for name, operand in node.operands.items()})
     try:
         with torch.no_grad():
             results = pytree.tree_leaves(node.target(*args, **kwargs))
@@ -120,11 +120,11 @@ def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in _LIFTED else dtype
 
 
-def call_arguments(node: Node, operands: Mapping[str, Operand]) -> tuple[list[Operand], dict[str, Operand]]:
-    """The positional and keyword arguments of a node's target, from its operands by name."""
+def call_arguments(node: Node, operands: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The positional and keyword arguments of a node's target, from its operands by name, evaluated."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return list(operands.values()), {}
-    positional: list[Operand] = []
+    positional: list[Any] = []
     for argument in node.target._schema.arguments:
         if argument.kwarg_only or argument.name not in operands:
             break

@@ -23,7 +23,7 @@ from graphclone.formats.torch.dialect import (
     op_name,
 )
 from graphclone.formats.torch.export import Exported, export, export_alike
-from graphclone.graph.ir import Graph, Initializer, Node, Operand, Output, Value
+from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Value, items_of
 from graphclone.graph.names import fresh
 
 _UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
@@ -158,7 +158,7 @@ class _ProgramImporter:
         value = placeholder.meta["val"]
         if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
             raise GraphcloneError(f"{self.name}: input {placeholder.name} is a symbolic number, not supported")
-        return value
+        return literal(value)
 
     def initializer(self, target: str, kind: Any) -> Value:
         tensors = self.program.state_dict if target in self.program.state_dict else self.program.constants
@@ -183,8 +183,8 @@ class _ProgramImporter:
 
     def call(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
         source: Any = node.args[0] if node.args else None
-        if op_name(node.target) == "py._operator.getitem" and isinstance(self.values.get(source), list):
-            self.values[node] = self.values[source][node.args[1]]
+        if op_name(node.target) == "py._operator.getitem" and isinstance(results := self.values.get(source), list):
+            self.values[node] = results[int(node.args[1])]  # type: ignore[arg-type]
         elif any(op_name(node.target) == f"hop.{name}" for name in _INLINED):
             self.inline(fx, node)
         elif op_name(node.target) == _CONDITION:
@@ -237,18 +237,16 @@ class _ProgramImporter:
         return dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
 
     def operand(self, arg: Any) -> Operand:
-        if isinstance(arg, torch.fx.Node):
-            return self.values.get(arg, arg)
-        if isinstance(arg, list | tuple):
-            return [self.operand(item) for item in arg]
-        return arg
+        if isinstance(arg, torch.fx.Node) and arg in self.values:
+            return self.values[arg]
+        return [self.operand(item) for item in arg] if isinstance(arg, list | tuple) else literal(arg)
 
     def outputs(self, results: Operand) -> list[Output]:
         specs = self.program.graph_signature.output_specs
         if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
             raise GraphcloneError(f"{self.name}: the model writes to its buffers or inputs; trace it in eval mode")
         names = _output_names(self.program)
-        return [Output(name, result) for name, result in zip(names, results, strict=True)]
+        return [Output(name, result) for name, result in zip(names, items_of(results), strict=True)]
 
     def value(self, name: str, example: Any, role: Any = "node") -> Value:
         if not isinstance(example, torch.Tensor):
@@ -272,6 +270,13 @@ class _ProgramImporter:
 
     def unbacked_hint(self, symbol: sympy.Symbol) -> int:
         return self.unbacked.setdefault(symbol, _UNBACKED_HINTS[len(self.unbacked) % len(_UNBACKED_HINTS)])
+
+
+def literal(value: Any) -> Operand:
+    """What is no tensor, as an operand: a dtype, a device and their like are opaque."""
+    if value is None or isinstance(value, int | float | complex | str):
+        return value
+    return [literal(item) for item in value] if isinstance(value, list | tuple) else Opaque(value)
 
 
 def _scope(node: torch.fx.Node) -> str:

@@ -13,7 +13,7 @@ from graphclone.errors import GraphcloneError, first_line
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.input_sets import call_with
 from graphclone.formats.torch.untouched import untouched
-from graphclone.graph.ir import Graph, Value
+from graphclone.graph.ir import Graph, Value, evaluated
 
 SEED = 0
 """The seed of the global generator before every run, so that a model that draws numbers draws the same ones."""
@@ -68,11 +68,12 @@ def _returned(graph: Graph, leaves: Sequence[Any]) -> Iterator[torch.Tensor]:
     if len(leaves) != len(graph.outputs):
         raise RunError(f"{graph.name} returns {len(leaves)} things, its trace {len(graph.outputs)}")
     for output, leaf in zip(graph.outputs, leaves, strict=True):
-        is_value = isinstance(output.operand, Value)
-        if is_value and output.operand.is_tensor != isinstance(leaf, torch.Tensor):
-            raise RunError(f"{graph.name}: {output.name} is a {type(leaf).__name__}, but not in its trace")
-        if not is_value and leaf is not output.operand and leaf != output.operand:
-            raise RunError(f"{graph.name}: {output.name} is {leaf!r}, in its trace {output.operand!r}")
+        if isinstance(output.operand, Value):
+            differs = output.operand.is_tensor != isinstance(leaf, torch.Tensor)
+            if differs:
+                raise RunError(f"{graph.name}: {output.name} is a {type(leaf).__name__}, but not in its trace")
+        elif leaf is not (literal := evaluated(output.operand, {})) and leaf != literal:
+            raise RunError(f"{graph.name}: {output.name} is {leaf!r}, in its trace {literal!r}")
         if isinstance(leaf, torch.Tensor):
             yield leaf
 

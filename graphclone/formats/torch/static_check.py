@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from graphclone.graph.ir import Initializer, Node, Operand, Value
+from graphclone.graph.ir import Initializer, Node, Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute
 from graphclone.runtime.maps import Maps
@@ -67,7 +67,7 @@ def _fake_run(state: State, examples: Sequence[torch.Tensor]) -> Iterator[tuple[
             getattr(initializer.tensor, "device", torch.device("cpu")),
         )
 
-    def run(node: Node, operands: Mapping[str, Operand]) -> Sequence[Any]:
+    def run(node: Node, operands: Mapping[str, Any]) -> Sequence[Any]:
         try:
             return state.graph.dialect.run(node, operands)
         except _DEPENDS_ON_DATA:

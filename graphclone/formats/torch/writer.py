@@ -22,7 +22,7 @@ from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.trace_check import settle_doubts
-from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, values_in
+from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
 from graphclone.pipeline.state import State
 from graphclone.runtime.files import written
 from graphclone.runtime.tensors import widened_tensors
@@ -191,6 +191,4 @@ def _call(
 def _argument(operand: Operand, nodes: Mapping[Value, torch.fx.Node]) -> Any:
     if isinstance(operand, Value):
         return nodes[operand]
-    if any(True for _ in values_in(operand)) or isinstance(operand, list):
-        return [_argument(item, nodes) for item in operand]
-    return operand
+    return [_argument(item, nodes) for item in operand] if isinstance(operand, list | tuple) else evaluated(operand, {})

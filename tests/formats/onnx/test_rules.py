@@ -154,6 +154,16 @@ def test_borders_of_a_padded_axis_are_apart() -> None:
     assert not any(map(state.facts.axes.is_rigid, (rows, columns)))
 
 
+@pytest.mark.parametrize(("opset", "expected"), [(17, "0101"), (20, "0011")])
+def test_the_axis_that_a_transform_works_on_by_default_is_that_of_its_version(opset: int, expected: str) -> None:
+    model = parse("g (float[4, 5, 6, 1] x) => (float[4, 5, 6, 2] y) { y = DFT(x) }", opset=opset)
+    state = State(graph_of_model(model), Request(widen_io=("*",)))
+    run_passes(analysis(), state)
+    assert not state.facts.refusals
+    axes = state.facts.of[state.graph.inputs[0]]
+    assert "".join("1" if state.facts.axes.is_rigid(axis) else "0" for axis in axes) == expected
+
+
 EXPANDED = (
     "test_attention_4d_gqa",
     "test_attention_3d_causal",
