@@ -181,9 +181,10 @@ class Site(Reader):
             fills: of its pads.
             centred: whether the mean over all axes is taken off first, which the mean over one of several is not.
         """
-        if centred and sum(axis.size > 1 for axis in axes) > 1:
+        several = [axis for axis in axes if axis.size > 1]
+        if centred and len(several) > 1:
             return
-        for axis in axes:
+        for axis in several:
             own = self.axes(value)
             index = next((i for i, other in enumerate(own) if other is axis), None)
             if index is None:
