@@ -16,19 +16,19 @@ from graphclone.runtime.files import written
 from graphclone.runtime.shards import Entry, Shard, write_shards
 
 
-def check_room(path: Path, needed: int) -> None:
+def check_room(path: Path, size: int) -> None:
     """Refuse to write what the disk cannot hold.
 
     Args:
         path: to be written.
-        needed: bytes.
+        size: bytes.
 
     Raises:
         GraphcloneError: there are fewer.
     """
     free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        shortage = f"needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
+    if size > free:
+        shortage = f"needs {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
         raise GraphcloneError(f"{path.name}: {shortage}; make room or write elsewhere")
 
 
@@ -68,8 +68,8 @@ def save_safetensors(state: State, path: Path) -> None:
         GraphcloneError: the file cannot be written.
     """
     recipes = state.recipes
-    stored = [initializer for initializer in state.graph.initializers if initializer.kind != "constant"]
-    entries = tuple(Entry(i.name, _Data(i), recipes[i.value]) for i in stored)
-    aliases = {alias: initializer.name for initializer in stored for alias in initializer.names[1:]}
+    initializers = [initializer for initializer in state.graph.initializers if initializer.kind != "constant"]
+    entries = tuple(Entry(i.name, _Data(i), recipes[i.value]) for i in initializers)
+    aliases = {alias: initializer.name for initializer in initializers for alias in initializer.names[1:]}
     with written(path) as stage:
         write_shards(stage.parent, [Shard(stage.name, entries, aliases)])

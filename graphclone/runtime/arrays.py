@@ -21,8 +21,8 @@ def load_arrays(path: Path) -> dict[str, Array]:
         GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
     except (OSError, ValueError, TypeError, BadZipFile) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
         hint = "write it with numpy.savez(path, name=array)"

@@ -59,11 +59,11 @@ Look = tuple[str, "str | tuple[float, tuple[float, ...]]"]
 """The colour and the dashes of a line."""
 
 
-def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
+def draw(groups: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
     """Draw each comparison into ``<slug>.svg``: the losses, and how far apart the copies are.
 
     Args:
-        compared: all of a study, so that a recipe looks the same in each.
+        groups: all of a study, so that a recipe looks the same in each.
         folder: that exists.
 
     Returns:
@@ -74,9 +74,9 @@ def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
     """
     from matplotlib import rc_context
 
-    looks = _looks(compared)
+    looks = _looks(groups)
     files = {}
-    for each in compared:
+    for each in groups:
         path = folder / f"{each.slug}.svg"
         text = StringIO()
         with rc_context(_STYLE):
@@ -87,64 +87,64 @@ def draw(compared: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
     return files
 
 
-def _looks(compared: Sequence[RunGroup]) -> dict[str, Look]:
+def _looks(groups: Sequence[RunGroup]) -> dict[str, Look]:
     """How each recipe is drawn, the same in all plots of a study."""
-    recipes = in_order({recipe for each in compared for recipe in each.recipes} - {RANDOM})
+    recipes = in_order({recipe for each in groups for recipe in each.recipes} - {RANDOM})
     pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
     return {RANDOM: ("black", "-"), **dict(zip(recipes, cycle(pairs), strict=False))}
 
 
-def _figure(compared: RunGroup, looks: Mapping[str, Look]) -> Figure:
+def _figure(group: RunGroup, looks: Mapping[str, Look]) -> Figure:
     from matplotlib.figure import Figure
 
-    cosines = [name for name in COSINES if any(_measured(runs, name) for runs in compared.recipes.values())]
+    cosines = [name for name in COSINES if any(_measured(runs, name) for runs in group.recipes.values())]
     figure = Figure(figsize=(7.5, 4.2 + 1.9 * len(cosines)), layout="constrained")
     heights = [2.0] + [1.0] * len(cosines)
     panels = [row[0] for row in figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)]
-    _losses(panels[0], compared, looks)
+    _losses(panels[0], group, looks)
     for axes, name in zip(panels[1:], cosines, strict=True):
-        _cosine(axes, compared, name, looks)
+        _cosine(axes, group, name, looks)
     panels[-1].set_xlabel("steps")
     panels[-1].set_xlim(left=0)
     return figure
 
 
-def _losses(axes: Axes, compared: RunGroup, looks: Mapping[str, Look]) -> None:
-    base = f", base {compared.base_label}" if compared.base_label else ""
-    axes.set_title(f"{compared.model}, {compared.factor}x{base}", loc="left")
+def _losses(axes: Axes, group: RunGroup, looks: Mapping[str, Look]) -> None:
+    base = f", base {group.base_label}" if group.base_label else ""
+    axes.set_title(f"{group.model}, {group.factor}x{base}", loc="left")
     axes.set_ylabel("validation loss, nats per token")
     ends: list[tuple[float, str, Look]] = []
-    for recipe, runs in compared.recipes.items():
+    for recipe, runs in group.recipes.items():
         line = over_seeds(runs, "loss")
         _plot(axes, line, looks[recipe])
         ends.append((line[-1][1], recipe, looks[recipe]))
-    level = [final_loss(run) for run in compared.recipes.get(RANDOM, ())]
-    levels = [final_loss(run) for run in compared.bases]
-    for losses, what, dashes in ((level, "random's last", ":"), (levels, "base's last", "--")):
+    random_losses = [final_loss(run) for run in group.recipes.get(RANDOM, ())]
+    base_losses = [final_loss(run) for run in group.bases]
+    for losses, what, dashes in ((random_losses, "random's last", ":"), (base_losses, "base's last", "--")):
         if losses:
             axes.axhline(statistics.fmean(losses), color=_GREY, linestyle=dashes, linewidth=1)
             ends.append((statistics.fmean(losses), what, (_GREY, dashes)))
-    _zoom(axes, compared, levels)
+    _zoom(axes, group, base_losses)
     _name(axes, ends)
 
 
-def _zoom(axes: Axes, compared: RunGroup, levels: Sequence[float]) -> None:
+def _zoom(axes: Axes, group: RunGroup, base_losses: Sequence[float]) -> None:
     """Show what there is to see: all of the clones, and random weights once they are near them."""
-    losses = [final_loss(run) for runs in compared.recipes.values() for run in runs] + list(levels)
-    for recipe, runs in compared.recipes.items():
+    losses = [final_loss(run) for runs in group.recipes.values() for run in runs] + list(base_losses)
+    for recipe, runs in group.recipes.items():
         if recipe != RANDOM:
             losses += [loss for run in runs for _, loss in run.curve]
     losses = [loss for loss in losses if isfinite(loss)]
-    if not losses or set(compared.recipes) <= {RANDOM}:
+    if not losses or set(group.recipes) <= {RANDOM}:
         return
     room = 0.08 * (max(losses) - min(losses) or 1)
     axes.set_ylim(min(losses) - room, max(losses) + 2 * room)
 
 
-def _cosine(axes: Axes, compared: RunGroup, name: str, looks: Mapping[str, Look]) -> None:
+def _cosine(axes: Axes, group: RunGroup, name: str, looks: Mapping[str, Look]) -> None:
     axes.set_ylabel(COSINES[name])
     axes.axhline(1, color=_GREY, linewidth=0.6)
-    for recipe, runs in compared.recipes.items():
+    for recipe, runs in group.recipes.items():
         _plot(axes, over_seeds(runs, name), looks[recipe])
 
 

@@ -76,7 +76,7 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _drawn(compared: Sequence[RunGroup], folder: Path) -> dict[str, str] | None:
+def _drawn(groups: Sequence[RunGroup], folder: Path) -> dict[str, str] | None:
     """Where the plot of each comparison is, from the folder, by its slug; None where nothing can draw."""
     if find_spec("matplotlib") is None:
         return None
@@ -87,16 +87,16 @@ def _drawn(compared: Sequence[RunGroup], folder: Path) -> dict[str, str] | None:
         plots.mkdir(exist_ok=True)
     except OSError as error:
         raise GraphcloneError(f"cannot write to {plots}: {error.strerror or error}") from error
-    return {slug: path.relative_to(folder).as_posix() for slug, path in draw(compared, plots).items()}
+    return {slug: path.relative_to(folder).as_posix() for slug, path in draw(groups, plots).items()}
 
 
 def _markdown(runs: Sequence[Run], plots: Mapping[str, str] | None) -> str:
     names = [run.name for run in runs]
-    compared = comparisons(runs)
+    groups = comparisons(runs)
     sections = ["# Study", _what_was_run(runs)]
-    sections += ["## Results", _LEGEND] if compared else []
+    sections += ["## Results", _LEGEND] if groups else []
     sections += ["No plots were drawn: matplotlib is not installed."] if plots is None else []
-    sections += [_results(each, names, plots or {}) for each in compared]
+    sections += [_results(each, names, plots or {}) for each in groups]
     sections += [_unfinished(runs)] if any(not run.finished for run in runs) else []
     return "\n\n".join(sections) + "\n"
 
@@ -160,27 +160,27 @@ class _Marks:
         return "  \n".join(f"{sign} {note}" for sign, note in NOTES.items() if sign in self.used)
 
 
-def _results(compared: RunGroup, names: Sequence[str], plots: Mapping[str, str]) -> str:
+def _results(group: RunGroup, names: Sequence[str], plots: Mapping[str, str]) -> str:
     marks = _Marks()
-    base = f", base {compared.base_label}" if compared.base_label else ""
-    rows = [_base_row(compared, names)] if compared.bases else []
-    rows += [_row(compared, recipe, names, marks) for recipe in compared.recipes]
-    title = f"### {compared.model}, {compared.factor}x{base}"
+    base = f", base {group.base_label}" if group.base_label else ""
+    rows = [_base_row(group, names)] if group.bases else []
+    rows += [_row(group, recipe, names, marks) for recipe in group.recipes]
+    title = f"### {group.model}, {group.factor}x{base}"
     parts = [title, _table(_HEADINGS, rows, left=(0, len(_HEADINGS) - 1)), marks.notes]
-    if compared.slug in plots:
-        parts.append(f"![Loss and symmetry of {title[4:]}]({plots[compared.slug]})")
+    if group.slug in plots:
+        parts.append(f"![Loss and symmetry of {title[4:]}]({plots[group.slug]})")
     return "\n\n".join(part for part in parts if part)
 
 
-def _base_row(compared: RunGroup, names: Sequence[str]) -> list[str]:
-    runs = compared.bases
+def _base_row(group: RunGroup, names: Sequence[str]) -> list[str]:
+    runs = group.bases
     rank = _mean(run.evaluations[-1].effective_rank for run in runs)
     return ["*base*", str(len(runs)), *_ends(runs), *[""] * 7, rank, files(runs, names)]
 
 
-def _row(compared: RunGroup, recipe: str, names: Sequence[str], marks: _Marks) -> list[str]:
-    runs = compared.recipes[recipe]
-    gains = compared.speedups(recipe)
+def _row(group: RunGroup, recipe: str, names: Sequence[str], marks: _Marks) -> list[str]:
+    runs = group.recipes[recipe]
+    gains = group.speedups(recipe)
     ratios = [_speedup(gains, marks, of) for of in (_ratio, _ratio_with_base)]
     dips = ["", ""] if recipe == RANDOM else _dips(runs, marks)
     geometry = [_mean(getattr(run.evaluations[-1], name) for run in runs) for name in _GEOMETRY]

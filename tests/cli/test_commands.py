@@ -17,18 +17,10 @@ from graphclone import __version__
 from graphclone.cli import commands, demo
 from graphclone.cli.__main__ import main
 from graphclone.sources import resolve
-from tests.support.command_line import Refused, clone_args, prepare, refusal, run_json
+from tests.support.command_line import Refused, clone_args, run_json
 from tests.support.zoo import ZOO
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str], folder: Path) -> Refused:
-    return refusal(capfd, folder)
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # inspect

@@ -13,17 +13,9 @@ from graphclone.cli import clone_command
 from graphclone.clones.clone import Clone
 from graphclone.errors import NotEquivalentError
 from graphclone.pipeline.state import State
-from tests.support.command_line import Refused, clone_args, prepare, refusal
+from tests.support.command_line import Refused, clone_args
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str], folder: Path) -> Refused:
-    return refusal(capfd, folder)
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # Not equivalent

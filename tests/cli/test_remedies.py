@@ -15,7 +15,7 @@ from graphclone.cli.__main__ import main
 from graphclone.cli.remedies import said
 from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy, StrategyError
 from graphclone.formats.huggingface.staging import Interrupted, check_target
-from tests.support.command_line import Refused, clone_args, prepare, refusal
+from tests.support.command_line import Refused, clone_args
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,11 +83,6 @@ def test_every_remedy_names_an_option_of_the_command(capsys: pytest.CaptureFixtu
 
 
 # From end to end
-
-
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refused:
-    return refusal(capfd, prepare(tmp_path, monkeypatch))
 
 
 def test_what_would_let_a_dim_grow(refused: Refused) -> None:

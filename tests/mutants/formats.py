@@ -53,8 +53,8 @@ _ONNX: tuple[Mutant, ...] = (
     Mutant(
         "onnx importer: weights that are equal by chance are tied",
         "graphclone/formats/onnx/reader.py",
-        "many and (stored.dtype.is_integer() or _holds_one_number(stored))",
-        "many and stored.dtype.is_integer()",
+        "many and (proto.dtype.is_integer() or _holds_one_number(proto))",
+        "many and proto.dtype.is_integer()",
         _READING,
     ),
     Mutant(
@@ -140,8 +140,8 @@ _OTHERS: tuple[Mutant, ...] = (
     Mutant(
         "checkpoints: experts are stacked in the order of the alphabet",
         "graphclone/formats/huggingface/conversion.py",
-        "sorted(stored, key=core_model_loading.dot_natural_key)",
-        "sorted(stored)",
+        "sorted(disk, key=core_model_loading.dot_natural_key)",
+        "sorted(disk)",
         ("tests/formats/huggingface/test_conversion.py::test_experts_are_stacked_by_number",),
     ),
     Mutant(

@@ -93,12 +93,12 @@ class ConvertedTensor:
 ModelTensor = DiskTensor | ConvertedTensor
 
 
-def loaded(module: Any, stored: Mapping[str, DiskTensor]) -> dict[str, ModelTensor]:
+def loaded(module: Any, disk: Mapping[str, DiskTensor]) -> dict[str, ModelTensor]:
     """The tensors that ``from_pretrained`` fills a model from, by the names they have in the model.
 
     Args:
         module: the model, without weights.
-        stored: the tensors on disk by name.
+        disk: the tensors on disk by name.
 
     Raises:
         GraphcloneError: a conversion fails.
@@ -112,15 +112,15 @@ def loaded(module: Any, stored: Mapping[str, DiskTensor]) -> dict[str, ModelTens
     state, prefix = module.state_dict(), module.base_model_prefix
     tensors: dict[str, ModelTensor] = {}
     parts: dict[str, list[tuple[DiskTensor, str]]] = {}
-    for name in sorted(stored, key=core_model_loading.dot_natural_key):  # experts are stacked in this order
+    for name in sorted(disk, key=core_model_loading.dot_natural_key):  # experts are stacked in this order
         if name in state:
-            tensors.setdefault(name, stored[name])
+            tensors.setdefault(name, disk[name])
             continue
         target, pattern = core_model_loading.rename_source_key(name, renamings, converters, prefix, state)
         if pattern is None:
-            tensors.setdefault(target, stored[name])
+            tensors.setdefault(target, disk[name])
         else:
-            parts.setdefault(target, []).append((stored[name], pattern))
+            parts.setdefault(target, []).append((disk[name], pattern))
     for target, items in parts.items():
         for tensor in Conversion(module, by_pattern[items[0][1]], target, items).outputs():
             tensors.setdefault(tensor.name, tensor)

@@ -40,29 +40,29 @@ def attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
     used: set[str] = set()
     for initializer in graph.initializers:
         if initializer.kind != "constant":
-            stored = [tensors[name] for name in initializer.names if name in tensors]
-            if not stored:
+            sources = [tensors[name] for name in initializer.names if name in tensors]
+            if not sources:
                 raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
-            initializer.tensor = _checked(stored[0], initializer, checkpoint)
-            _check_equal(stored, checkpoint)
-            used.update(part.name for tensor in stored for part in tensor.parts)
+            initializer.tensor = _checked(sources[0], initializer, checkpoint)
+            _check_equal(sources, checkpoint)
+            used.update(part.name for tensor in sources for part in tensor.parts)
     if unused := [name for name in checkpoint.weights if name not in used]:
         yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
     if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
         yield PICKLE_NOTE
 
 
-def _checked(stored: ModelTensor, initializer: Initializer, checkpoint: Checkpoint) -> ModelTensor:
+def _checked(tensor: ModelTensor, initializer: Initializer, checkpoint: Checkpoint) -> ModelTensor:
     shape = initializer.value.shape
-    if stored.shape != shape:
+    if tensor.shape != shape:
         raise GraphcloneError(
-            f"{stored.file}: {stored.name} is {stored.shape}, but the model of {CONFIG} has {shape}; "
+            f"{tensor.file}: {tensor.name} is {tensor.shape}, but the model of {CONFIG} has {shape}; "
             "the two do not belong together"
         )
     expected = getattr(torch, initializer.value.dtype)
-    if stored.dtype.is_floating_point != expected.is_floating_point:
-        raise GraphcloneError(f"{stored.file}: {stored.name} is {stored.dtype}, but {checkpoint.name} needs {expected}")
-    return stored
+    if tensor.dtype.is_floating_point != expected.is_floating_point:
+        raise GraphcloneError(f"{tensor.file}: {tensor.name} is {tensor.dtype}, but {checkpoint.name} needs {expected}")
+    return tensor
 
 
 def _check_equal(tensors: Sequence[ModelTensor], checkpoint: Checkpoint) -> None:

@@ -11,27 +11,27 @@ _HEADS = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "IMAGE_TEXT_TO_TEXT"
 """Tasks that are meant where weights fit several."""
 
 
-def fitting_class(config: Any, stored: Mapping[str, DiskTensor], build: Any) -> Any | None:
+def fitting_class(config: Any, disk: Mapping[str, DiskTensor], build: Any) -> Any | None:
     """The class for a type of model that finds all its weights and leaves the fewest; None where there is none.
 
     Args:
         config: whose type of model is known.
-        stored: the weights on disk by name.
+        disk: the weights on disk by name.
         build: makes a model without weights from a class.
     """
     ranked = []
     for order, cls in enumerate(dict.fromkeys(_classes(config))):
         try:
             module = build(cls)
-            tensors = loaded(module, stored)
+            tensors = loaded(module, disk)
         except Exception:  # whatever a class raises that is not meant
             continue
         parameters = dict(module.named_parameters(remove_duplicate=False))
         filled = {id(parameter) for name, parameter in parameters.items() if name in tensors}
         if all(id(parameter) in filled for parameter in parameters.values()):
             used = {part.name for name in tensors if name in module.state_dict() for part in tensors[name].parts}
-            exact = sum(name in parameters for name in stored)
-            ranked.append((len(stored) - len(used), -exact, order, cls))
+            exact = sum(name in parameters for name in disk)
+            ranked.append((len(disk) - len(used), -exact, order, cls))
     return min(ranked, key=lambda item: item[:3])[3] if ranked else None
 
 

@@ -198,17 +198,17 @@ def open_checkpoint(
         raise GraphcloneError(
             f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
         )
-    stored = weights.open_weights(folder)
-    if (fault := wrapped(stored)) is not None:
+    tensors = weights.open_weights(folder)
+    if (fault := wrapped(tensors)) is not None:
         raise GraphcloneError(f"{text}: {fault}")
     if dtype is None:
-        dtype = _dtype(raw, stored)
+        dtype = _dtype(raw, tensors)
     else:
-        stored = weights.converted(stored, dtype)
+        tensors = weights.converted(tensors, dtype)
         raw = {**{key: value for key, value in raw.items() if key != "torch_dtype"}, "dtype": _named(dtype)}
-    config, cls = _config_and_class(folder, raw, trust_remote_code, stored, dtype)
+    config, cls = _config_and_class(folder, raw, trust_remote_code, tensors, dtype)
     trusted = trust_remote_code and "auto_map" in raw
-    return Checkpoint(str(text), folder, raw, config, cls, dtype, stored, dict(inputs or {}), trusted)
+    return Checkpoint(str(text), folder, raw, config, cls, dtype, tensors, dict(inputs or {}), trusted)
 
 
 def _downloaded(name: str) -> Path:
@@ -244,7 +244,7 @@ def _read_config(path: Path) -> Config:
 
 
 def _config_and_class(
-    folder: Path, raw: Config, trusted: bool, stored: weights.Weights, dtype: torch.dtype
+    folder: Path, raw: Config, trusted: bool, tensors: weights.Weights, dtype: torch.dtype
 ) -> tuple[Any, Any]:
     transformers = imported()
     name = next(iter(raw.get("architectures") or []), "")
@@ -266,7 +266,7 @@ def _config_and_class(
         reason = first_line(error)
         raise GraphcloneError(f"{folder / CONFIG}: transformers refuses it: {reason}") from error
     with quiet_transformers():
-        cls = cls or fitting_class(config, stored, lambda cls: _on_meta(cls, config, dtype))
+        cls = cls or fitting_class(config, tensors, lambda cls: _on_meta(cls, config, dtype))
     if cls is None:
         fault = f"names {name}, which transformers does not have" if name else "does not say which class it is for"
         advice = "set its architectures to the class that saved it"
@@ -304,12 +304,12 @@ def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _dtype(raw: Config, stored: weights.Weights) -> torch.dtype:
+def _dtype(raw: Config, tensors: weights.Weights) -> torch.dtype:
     """What the configuration says, or else the first weight has."""
     dtype = getattr(torch, str(raw.get("dtype") or raw.get("torch_dtype")).removeprefix("torch."), None)
     if isinstance(dtype, torch.dtype):
         return dtype
-    return next((tensor.dtype for tensor in stored.values() if tensor.dtype.is_floating_point), torch.float32)
+    return next((tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point), torch.float32)
 
 
 @contextmanager

@@ -34,9 +34,9 @@ def widen_unreached(state: State, module: Any) -> Iterator[str]:
     Raises:
         GraphcloneError: nothing says how one should grow, or it may meet what grew.
     """
-    stored = [i for i in state.graph.initializers if i.kind != "constant"]
-    unread = [i for i in stored if any(a.pin and a.pin.kind is Cause.UNREAD for a in state.facts.of[i.value])]
-    reached = [i for i in stored if i not in unread]
+    weights = [i for i in state.graph.initializers if i.kind != "constant"]
+    unread = [i for i in weights if any(a.pin and a.pin.kind is Cause.UNREAD for a in state.facts.of[i.value])]
+    reached = [i for i in weights if i not in unread]
     alike = {_starred(i.name): state.recipes[i.value] for i in reached}
     grown = {axis.size for i in reached for axis in state.recipes[i.value].axes if axis.grows}
     parts: dict[str, list[Initializer]] = {}

@@ -38,7 +38,7 @@ class StoredTensor:
         offset: of its first byte in the file.
         shape: of the tensor.
         dtype: of the tensor once it is read.
-        stored: what it has in the file, if that is another.
+        file_dtype: what it has in the file, if that is another.
     """
 
     file: Path
@@ -46,7 +46,7 @@ class StoredTensor:
     offset: int
     shape: tuple[int, ...]
     dtype: torch.dtype
-    stored: torch.dtype | None = None
+    file_dtype: torch.dtype | None = None
 
     @property
     def parts(self) -> tuple[StoredTensor]:
@@ -56,11 +56,11 @@ class StoredTensor:
     @property
     def nbytes(self) -> int:
         """How many bytes of the file it takes."""
-        return prod(self.shape) * (self.stored or self.dtype).itemsize
+        return prod(self.shape) * (self.file_dtype or self.dtype).itemsize
 
     def to(self, dtype: torch.dtype) -> StoredTensor:
         """The tensor in another dtype once it is read."""
-        return replace(self, dtype=dtype, stored=self.stored or self.dtype)
+        return replace(self, dtype=dtype, file_dtype=self.file_dtype or self.dtype)
 
     def rows(self, first: int, end: int) -> StoredTensor:
         """The part between two indices of its first axis."""
@@ -84,7 +84,7 @@ class StoredTensor:
             raise GraphcloneError(f"{self.file}: {self.name} cannot be read: {error.strerror or error}") from error
         if view:
             raise GraphcloneError(f"{self.file}: ends within {self.name}; copy or download it again")
-        return data.view(self.stored or self.dtype).reshape(self.shape).to(self.dtype)
+        return data.view(self.file_dtype or self.dtype).reshape(self.shape).to(self.dtype)
 
 
 @dataclass(frozen=True)

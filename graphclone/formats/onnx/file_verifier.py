@@ -203,9 +203,9 @@ def _shaken(source: Path, target: Path, seed: int) -> Path:
 
 
 def _shake_constant(node: onnx_ir.Node, seed: int) -> None:
-    stored = node.attributes.get("value")
-    if stored is not None and stored.type is onnx_ir.AttributeType.TENSOR:
-        tensor = _moved(stored.as_tensor(), node.outputs[0].name or "", seed)
+    attribute = node.attributes.get("value")
+    if attribute is not None and attribute.type is onnx_ir.AttributeType.TENSOR:
+        tensor = _moved(attribute.as_tensor(), node.outputs[0].name or "", seed)
         node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, tensor)
 
 

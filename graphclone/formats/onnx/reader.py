@@ -180,11 +180,11 @@ class _ModelImporter:
         """The value as a tensor that a node reads."""
         if value in self.values:
             return self.values[value]
-        stored = self.origin.reading.stored(value)
-        if stored is not None and not self.each_its_own(value, stored):
-            self.values[value] = self.initializer(value, value.name or "", OnnxTensor(stored))
+        proto = self.origin.reading.stored(value)
+        if proto is not None and not self.each_its_own(value, proto):
+            self.values[value] = self.initializer(value, value.name or "", OnnxTensor(proto))
             return self.values[value]
-        tensor = OnnxTensor(stored) if stored is not None else to_torch(self.elements(value).copy())
+        tensor = OnnxTensor(proto) if proto is not None else to_torch(self.elements(value).copy())
         name = value.name or ""
         clash = name in self.origin.file_values
         return self.initializer(value, fresh(f"{name}_for_{reader}", self.names) if clash else name, tensor)
@@ -194,15 +194,15 @@ class _ModelImporter:
         assert elements is not None, f"{value.name} is read before it is computed"
         return elements
 
-    def each_its_own(self, value: onnx_ir.Value, stored: onnx_ir.TensorProtocol) -> bool:
+    def each_its_own(self, value: onnx_ir.Value, proto: onnx_ir.TensorProtocol) -> bool:
         """Whether the readers of an initializer may share it by chance alone.
 
         Exporters keep one of all initializers of equal content. Trained weights are equal only if they are tied,
         but those that hold one number throughout, and tables of integers, often are.
         """
         if value not in self.shared:
-            many = len(value.uses()) > 1 and prod(OnnxTensor(stored).shape) > 1
-            self.shared[value] = many and (stored.dtype.is_integer() or _holds_one_number(stored))
+            many = len(value.uses()) > 1 and prod(OnnxTensor(proto).shape) > 1
+            self.shared[value] = many and (proto.dtype.is_integer() or _holds_one_number(proto))
         return self.shared[value]
 
     def initializer(self, value: onnx_ir.Value, name: str, tensor: Any) -> Value:
@@ -409,8 +409,8 @@ def _fixed(call: Call, numbers: Any) -> tuple[onnx.AttributeProto, ...]:
     return tuple(proto for proto in protos if proto.name not in numbers)
 
 
-def _holds_one_number(stored: onnx_ir.TensorProtocol) -> bool:
-    elements = stored.numpy().reshape(-1)
+def _holds_one_number(proto: onnx_ir.TensorProtocol) -> bool:
+    elements = proto.numpy().reshape(-1)
     return bool(elements[0] == elements[-1]) and bool((elements == elements[0]).all())
 
 

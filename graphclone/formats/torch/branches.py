@@ -35,14 +35,14 @@ class Body:
 
 
 def bodies(
-    dialect: Dialect, nodes: Sequence[Node], returned: Sequence[Operand]
+    dialect: Dialect, nodes: Sequence[Node], results: Sequence[Operand]
 ) -> tuple[list[Node], dict[Node, list[Body]]]:
     """Sort the nodes of a graph, or of a branch, into those that stay and those of the branches of each condition.
 
     Args:
         dialect: of the graph.
         nodes: in order.
-        returned: what the graph or the branch returns.
+        results: what the graph or the branch returns.
     """
     branches: dict[Node, list[Body]] = {}
     inner: set[Node] = set()
@@ -51,7 +51,7 @@ def bodies(
             continue
         branches[condition] = []
         for branch in BRANCHES:
-            own = _own(dialect, nodes, condition, branch, returned)
+            own = _own(dialect, nodes, condition, branch, results)
             inner |= own
             branches[condition].append(
                 Body([node for node in nodes if node in own], items_of(condition.operands[branch]))
@@ -60,11 +60,11 @@ def bodies(
 
 
 def _own(
-    dialect: Dialect, nodes: Sequence[Node], condition: Node, branch: str, returned: Sequence[Operand]
+    dialect: Dialect, nodes: Sequence[Node], condition: Node, branch: str, results: Sequence[Operand]
 ) -> set[Node]:
     """The nodes before a condition that only one of its branches reads."""
     elsewhere = {**condition.operands, branch: None}
-    foreign = {*values_in(list(returned)), *values_in(list(elsewhere.values()))}
+    foreign = {*values_in(list(results)), *values_in(list(elsewhere.values()))}
     place = nodes.index(condition)
     foreign.update(value for node in nodes[place + 1 :] for value in node.inputs)
     needs = set(values_in(condition.operands[branch]))

@@ -135,8 +135,8 @@ class _Runs:
     def run(session: Session, graph: Graph, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The tensors that a session returns, in the order of the graph's outputs."""
         arrays = session.run(feeds(session, graph, inputs)).values()
-        returned = [value for output in graph.outputs for value in values_in(output.operand)]
-        pairs = zip(returned, arrays, strict=True)
+        values = [value for output in graph.outputs for value in values_in(output.operand)]
+        pairs = zip(values, arrays, strict=True)
         return [torch.as_tensor(array) for value, array in pairs if value.is_tensor]
 
 

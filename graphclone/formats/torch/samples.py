@@ -127,8 +127,8 @@ def compare(
     """The errors of every output that source and clone return for a sample, in their own precision."""
     floors = []
     maps = Maps(state, sample.inputs.tensors)
-    returned = output_tensors(state.graph)
-    for (name, value), exact, noise, own, wide in zip(returned, sample.exact, sample.noise, source, clone, strict=True):
+    outputs = output_tensors(state.graph)
+    for (name, value), exact, noise, own, wide in zip(outputs, sample.exact, sample.noise, source, clone, strict=True):
         floor = noise_floor(name, (exact, own), (maps.widened(value, exact), wide))
         floors.append(replace(floor, source=max(floor.source, noise)))
     return floors

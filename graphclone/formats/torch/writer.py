@@ -49,9 +49,9 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     nodes = _placeholders(fx_graph, program, graph)
     for initializer in graph.initializers:
         nodes[initializer.value] = fx_graph.get_attr(initializer.name)
-    returned = [output.operand for output in graph.outputs]
-    _calls(root, fx_graph, graph, graph.nodes, returned, nodes)
-    fx_graph.output(tuple(_argument(operand, nodes) for operand in returned))
+    results = [output.operand for output in graph.outputs]
+    _calls(root, fx_graph, graph, graph.nodes, results, nodes)
+    fx_graph.output(tuple(_argument(operand, nodes) for operand in results))
     module = torch.fx.GraphModule(root, fx_graph)
     for initializer in graph.initializers:  # the graph module kept only the names that its graph reads
         _register(module, initializer, tensors[initializer.value])
@@ -124,11 +124,11 @@ def _calls(
     fx_graph: torch.fx.Graph,
     graph: Graph,
     body: Sequence[Node],
-    returned: Sequence[Operand],
+    results: Sequence[Operand],
     nodes: dict[Value, torch.fx.Node],
 ) -> None:
     """Call the nodes of a graph or a branch, those that only a branch reads inside of that branch."""
-    staying, branches = bodies(graph.dialect, body, returned)
+    staying, branches = bodies(graph.dialect, body, results)
     for node in staying:
         if node in branches:
             args: tuple[Any, ...] = _conditional(root, fx_graph, graph, node, branches[node], nodes)
@@ -165,12 +165,12 @@ def _own_memory(
     graph: Graph, inner: torch.fx.Graph, branch: Body, result: Operand, nodes: Mapping[Value, torch.fx.Node]
 ) -> Any:
     """What a branch returns, which may not lie in the memory of what it was given."""
-    returned = _argument(result, nodes)
+    argument = _argument(result, nodes)
     if not isinstance(result, Value) or not result.is_tensor:
-        return returned
+        return argument
     if result.producer in branch.nodes and not graph.dialect.aliases(result.producer):
-        return returned
-    return inner.call_function(torch.ops.aten.clone.default, (returned,))
+        return argument
+    return inner.call_function(torch.ops.aten.clone.default, (argument,))
 
 
 def _call(
