@@ -147,8 +147,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "linear: a matrix is contracted over its last axis",
         "graphclone/rules/linear.py",
-        's.states("... i.. k, ... k j..',
-        's.states("... i.. k, ... j.. k',
+        'says("... i.. k, ... k j..',
+        'says("... i.. k, ... j.. k',
         of_torch("matmul.default"),
     ),
     Mutant(
