@@ -42,8 +42,8 @@ class Widening:
     def __post_init__(self) -> None:
         rank = len(self.axes)
         if tuple(sorted(set(self.contracted) & set(range(rank)))) != self.contracted:
-            wanted = f"contracted axes must ascend within [0, {rank})"
-            raise ValueError(f"{self.name}: {wanted}, got {self.contracted}")
+            rule = f"contracted axes must ascend within [0, {rank})"
+            raise ValueError(f"{self.name}: {rule}, got {self.contracted}")
         if self.contracted and self.shift:
             raise ValueError(f"{self.name}: a contracted initializer cannot be shifted")
         for axis in self.contracted:
@@ -52,8 +52,8 @@ class Widening:
     def _check_covered(self, axis: int) -> None:
         layout = self.axes[axis]
         if layout.grows and not layout.multiplicity.all():
-            lost = int((layout.multiplicity == 0).argmax())
-            raise ValueError(f"{self.name}: axis {axis} is contracted, but its growth map drops source index {lost}")
+            index = int((layout.multiplicity == 0).argmax())
+            raise ValueError(f"{self.name}: axis {axis} is contracted, but its growth map drops source index {index}")
 
     @property
     def source_shape(self) -> tuple[int, ...]:

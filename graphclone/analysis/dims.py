@@ -42,8 +42,8 @@ class Dim:
 
     def matches(self, pattern: str) -> bool:
         """Whether a name or a pattern with wildcards means this dim."""
-        known = self.numbered if "#" in pattern else self.name
-        return pattern in (self.name, self.group) or fnmatchcase(known, pattern)
+        name = self.numbered if "#" in pattern else self.name
+        return pattern in (self.name, self.group) or fnmatchcase(name, pattern)
 
 
 def dims(facts: Facts) -> list[Dim]:
@@ -130,8 +130,8 @@ def _names(facts: Facts, places: dict[Axis, list[tuple[str, int]]]) -> tuple[dic
     long = _resolve(long, {axis: _first_module(uses, labels.get(axis), contracted) for axis, uses in places.items()})
     short = {axis: _shortened(name) for axis, name in long.items()}
     clashes = _clashing(short, long)
-    chosen = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in places}
-    return _numbered(_told_apart(chosen, tails)), _numbered(chosen)
+    choice = {axis: long[axis] if short[axis] in clashes else short[axis] for axis in places}
+    return _numbered(_told_apart(choice, tails)), _numbered(choice)
 
 
 def _by_path(facts: Facts, places: dict[Axis, list[tuple[str, int]]]) -> dict[Axis, list[tuple[str, int]]]:
@@ -202,9 +202,9 @@ def _long_name(axis: Axis, uses: list[tuple[str, int]], labels: dict[Axis, str])
 
 def _first_module(uses: list[tuple[str, int]], label: str | None, contracted: Mapping[str, Sequence[int]]) -> str:
     """The module that makes the dim: the first whose output axis it is."""
-    made = next((name for name, index in uses if name in contracted and index not in contracted[name]), None)
-    made = made or next((name for name, index in uses if index == 0), uses[0][0])
-    return f"{_module(made)}.{label}".lstrip(".") if label else _module(made) or made
+    maker = next((name for name, index in uses if name in contracted and index not in contracted[name]), None)
+    maker = maker or next((name for name, index in uses if index == 0), uses[0][0])
+    return f"{_module(maker)}.{label}".lstrip(".") if label else _module(maker) or maker
 
 
 def _resolve(names: dict[Axis, str], fallback: dict[Axis, str]) -> dict[Axis, str]:
@@ -246,8 +246,8 @@ def _tails(facts: Facts, paths: Mapping[str, str]) -> dict[Axis, tuple[str, ...]
             for part, leaf in enumerate(leaves, 1):
                 place = f"{role}{part}" if len(leaves) > 1 else role
                 full = f"{paths[initializer.name]}.{place}"
-                known = tails if len(leaves) > 1 else whole
-                known.setdefault(leaf, (parameter, place, f"{parameter}.{place}", full))
+                table = tails if len(leaves) > 1 else whole
+                table.setdefault(leaf, (parameter, place, f"{parameter}.{place}", full))
     return tails | whole
 
 
@@ -264,14 +264,14 @@ def _told_apart(names: dict[Axis, str], tails: Mapping[Axis, Sequence[str]]) -> 
     alike: dict[str, dict[str, list[Axis]]] = {}
     for axis, name in names.items():
         alike.setdefault(_starred(name), {}).setdefault(name, []).append(axis)
-    found = dict(names)
+    result = dict(names)
     for layers in alike.values():
         crowds = [sharing for sharing in layers.values() if len(sharing) > 1]
         form = _telling(crowds, tails)
         for sharing in crowds:
             keeps = next((axis for axis in sharing if axis.pin is None), sharing[0])
-            found.update((axis, f"{names[axis]}.{tails[axis][form]}") for axis in sharing if axis is not keeps)
-    return found
+            result.update((axis, f"{names[axis]}.{tails[axis][form]}") for axis in sharing if axis is not keeps)
+    return result
 
 
 def _telling(crowds: Sequence[Sequence[Axis]], tails: Mapping[Axis, Sequence[str]]) -> int:
@@ -281,21 +281,21 @@ def _telling(crowds: Sequence[Sequence[Axis]], tails: Mapping[Axis, Sequence[str
     """
     apart = []
     for kind in range(len(next(iter(tails.values()), ()))):
-        found = [[tails[axis][kind] for axis in sharing] for sharing in crowds]
-        if all(len({*names}) == len(names) for names in found):
+        rows = [[tails[axis][kind] for axis in sharing] for sharing in crowds]
+        if all(len({*names}) == len(names) for names in rows):
             apart.append(kind)
-            if all(names == found[0] and all(re.fullmatch(r"[\w.]+", name) for name in names) for names in found):
+            if all(names == rows[0] and all(re.fullmatch(r"[\w.]+", name) for name in names) for names in rows):
                 return kind
     return next(iter(apart), -1)
 
 
 def _numbered(names: dict[Axis, str]) -> dict[Axis, str]:
     """Names made unique by a number."""
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     unique: dict[Axis, str] = {}
     for axis, name in names.items():
-        seen[name] += 1
-        unique[axis] = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        counts[name] += 1
+        unique[axis] = name if counts[name] == 1 else f"{name}#{counts[name]}"
     return unique
 
 

@@ -217,14 +217,14 @@ class Facts:
             if value in returned:
                 yield None
             for node in users.get(value, ()):
-                shown = [out for out in node.outputs if out in self.views and self.views[out][0] is value]
-                for out in shown:
-                    seen = self.views[out][1]
-                    pending.append((out, tuple(-1 if axis is None else origin[axis] for axis in seen)))
+                views = [out for out in node.outputs if out in self.views and self.views[out][0] is value]
+                for out in views:
+                    order = self.views[out][1]
+                    pending.append((out, tuple(-1 if axis is None else origin[axis] for axis in order)))
                 contractions = contracted.get((node, value), [])
                 for contraction in contractions:
                     yield self._absorbable(contraction, parameter, value, origin)
-                if not shown and len(contractions) != sum(operand is value for operand in node.inputs):
+                if not views and len(contractions) != sum(operand is value for operand in node.inputs):
                     yield None
 
     def _absorbable(

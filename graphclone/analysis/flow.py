@@ -71,10 +71,10 @@ def _axes_with(facts: Facts, dim: Dim) -> Iterator[Axis]:
 
 def _pinned_axes(facts: Facts, pin: Why) -> Iterator[Axis]:
     """The axes of the value, input, output or node that a pin names."""
-    named = {output.name: output.operand for output in facts.graph.outputs}
+    outputs = {output.name: output.operand for output in facts.graph.outputs}
     for value, axes in facts.of.items():
         producer = value.producer.name if value.producer else ""
-        if pin.node in (value.name, producer) or named.get(pin.node) is value:
+        if pin.node in (value.name, producer) or outputs.get(pin.node) is value:
             yield from axes
     for node in facts.graph.nodes:
         if node.name == pin.node:

@@ -43,11 +43,11 @@ def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Grow
 
 def _hold(growths: dict[Axis, Growth], reasons: dict[Axis, Why], axes: Iterable[Axis], why: Why) -> bool:
     """Keep axes at their size. Whether that changes anything."""
-    lowered = [axis for axis in dict.fromkeys(axes) if axis in growths]
-    for axis in lowered:
+    losers = [axis for axis in dict.fromkeys(axes) if axis in growths]
+    for axis in losers:
         del growths[axis]
         reasons[axis] = why
-    return bool(lowered)
+    return bool(losers)
 
 
 def _settle_ties(axes: Axes, growths: dict[Axis, Growth], reasons: dict[Axis, Why]) -> bool:

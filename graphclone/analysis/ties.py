@@ -85,8 +85,8 @@ class _Ties:
         else:
             number = self.number((node.op, index, *map(self.key, node.operands.values())))
         among = frozenset([number]).union(*(source.among for source in sources))
-        taken = map(self.facts.axes.find, self.facts.extremes.get(out, ()))
-        return _Origin(number, among, frozenset(taken).union(*(self.origin(v).extremes for v in floats)), tied)
+        extremes = map(self.facts.axes.find, self.facts.extremes.get(out, ()))
+        return _Origin(number, among, frozenset(extremes).union(*(self.origin(v).extremes for v in floats)), tied)
 
     def key(self, operand: Operand) -> Hashable:
         if isinstance(operand, Value):

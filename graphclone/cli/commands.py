@@ -13,7 +13,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.passes import default_pipeline
 from graphclone.passes.registry import available, unparse
-from graphclone.rules import FAMILIES
+from graphclone.rules import FAMILIES, pattern_of
 from graphclone.sources import resolve
 
 if TYPE_CHECKING:
@@ -116,7 +116,10 @@ def list_rules(arguments: RulesArguments) -> int:
     """List the ops that have rules, or those of a model that have none."""
     if arguments.missing is not None:
         return _list_missing(arguments, arguments.missing)
-    families = {family.__name__.rpartition(".")[2]: sorted(family.RULES) for family in FAMILIES}
+    families = {
+        family.__name__.rpartition(".")[2]: {op: pattern_of(rule) for op, rule in sorted(family.RULES.items())}
+        for family in FAMILIES
+    }
     if arguments.json:
         terminal.show_json(families)
     else:

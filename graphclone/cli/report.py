@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -128,15 +128,27 @@ def show_passes(rows: Iterable[dict[str, Any]]) -> None:
     console().print(grid)
 
 
-def show_rules(families: dict[str, list[str]]) -> None:
-    """The ops that have rules, by family."""
-    grid = table("family")
-    grid.add_column("ops", justify="right")
-    grid.add_column("which")
-    for family, ops in families.items():
-        names = dict.fromkeys(op.removeprefix("aten.").rpartition(".")[0] or op for op in ops)
-        grid.add_row(family, str(len(ops)), " ".join(names))
-    console().print(grid)
+def show_rules(families: Mapping[str, Mapping[str, str | None]]) -> None:
+    """The ops that have rules, by family, each with the pattern that its rule states, if it is one line."""
+    for family, patterns in families.items():
+        grid = table(title=f"{family}: {len(patterns)} ops")
+        grid.add_column("ops", overflow="fold", max_width=_OPS_WIDTH)
+        grid.add_column("pattern", overflow="fold")
+        named: dict[str, list[str]] = {}
+        for op, pattern in patterns.items():
+            named.setdefault(pattern or "", []).append(_op_name(op))
+        for pattern, names in sorted(named.items(), key=lambda row: not row[0]):
+            grid.add_row(" ".join(dict.fromkeys(names)), pattern)
+        console().print(grid)
+
+
+_OPS_WIDTH = 34
+"""Columns for the names of ops, which leave enough for most patterns where a terminal has 80."""
+
+
+def _op_name(op: str) -> str:
+    """What an op is called without its overload; those of torch without their namespace."""
+    return op.split(".")[1] if op.startswith("aten.") else op
 
 
 def show_missing(model: str, missing: Sequence[MissingRule]) -> None:

@@ -61,7 +61,7 @@ def respellings(graph: Graph) -> list[tuple[Node, Respelled]]:
     A view of what is written into later keeps its own: the other may copy, and the write would be lost.
     """
     spellings = graph.dialect.spellings
-    written: dict[Value, int] | None = None
+    writes: dict[Value, int] | None = None
     respelled: list[tuple[Node, Respelled]] = []
     for place, node in enumerate(graph.nodes):
         spelling = spellings.get(node.op)
@@ -69,8 +69,8 @@ def respellings(graph: Graph) -> list[tuple[Node, Respelled]]:
         if spelling is None or canonical is None:
             continue
         if spelling.copies:
-            written = last_writes(graph) if written is None else written
-            if written.get(node.outputs[0], -1) > place:
+            writes = last_writes(graph) if writes is None else writes
+            if writes.get(node.outputs[0], -1) > place:
                 continue
         respelled.append((node, canonical))
     return respelled

@@ -344,8 +344,8 @@ class Graph:
 
     def remove(self, nodes: Collection[Node]) -> None:
         """Take nodes out of the graph."""
-        gone = set(nodes)
-        self.nodes = [node for node in self.nodes if node not in gone]
+        removals = set(nodes)
+        self.nodes = [node for node in self.nodes if node not in removals]
 
 
 def items_of(operand: Operand) -> Sequence[Operand]:

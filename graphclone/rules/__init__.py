@@ -25,7 +25,7 @@ from graphclone.rules import (
     reduce,
     view,
 )
-from graphclone.rules.site import Cannot, Rule, Site
+from graphclone.rules.site import Cannot, Rule, Site, Stated
 
 FAMILIES = (
     pointwise,
@@ -51,6 +51,11 @@ Rules = Mapping[str, Rule]
 def default_rules() -> dict[str, Rule]:
     """Every rule that comes with graphclone, by qualified op name."""
     return {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
+
+
+def pattern_of(rule: Rule) -> str | None:
+    """The pattern that a rule states, if it is one that can be shown."""
+    return rule.pattern if isinstance(rule, Stated) else None
 
 
 def find(rules: Rules, op: str) -> tuple[Rule | None, bool]:

@@ -117,13 +117,13 @@ def rotary_embedding(s: Site) -> None:
     """Pairs of numbers turned by angles: ``b h l (r + rest)``, the pairs in ``r`` half by half, or neighbours."""
     x, cos, sin, places = s.tensor("X"), s.tensor("cos_cache"), s.tensor("sin_cache"), s.maybe_tensor("position_ids")
     split = _split_heads(s, x, "num_heads")
-    turned = s.integer("rotary_embedding_dim", 0) or split.width.size
-    half = s.system.dim(turned // 2)
+    count = s.integer("rotary_embedding_dim", 0) or split.width.size
+    half = s.system.dim(count // 2)
     pairs = [half, s.system.dim(2, s.why("pairs"))]
-    rotated = s.system.product(pairs) if s.flag("interleaved") else s.system.concat([half, half])
-    s.equal(split.width, s.system.concat([rotated, s.system.dim(split.width.size - turned)]))
+    part = s.system.product(pairs) if s.flag("interleaved") else s.system.concat([half, half])
+    s.equal(split.width, s.system.concat([part, s.system.dim(split.width.size - count)]))
     if s.integer("rotary_embedding_dim", 0):
-        s.follow(("rotary_embedding_dim",), rotated)
+        s.follow(("rotary_embedding_dim",), part)
     for table in (cos, sin):
         s.equal(s.axes(table)[-1], half)
         if places is None:

@@ -11,7 +11,7 @@ from graphclone.analysis.facts import Summand
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
 from graphclone.rules.patterns import changed
-from graphclone.rules.site import Cannot, Rule, Site, paired, refused, spelled
+from graphclone.rules.site import Cannot, Rule, Site, paired, refused, says, spelled
 
 
 def cat(s: Site) -> None:
@@ -30,10 +30,11 @@ def _side_by_side(count: int) -> tuple[str, str]:
     return ", ".join(f"a.. {part} b.." for part in parts), f"a.. ({' + '.join(parts)}) b.."
 
 
-def stack(s: Site) -> None:
+@says("| a.. b.. -> a.. !n b..")
+def stack(s: Site, pattern: str) -> None:
     tensors, axis = s.tensor_list("tensors"), s.axis("dim", s.out.rank, 0)
     for tensor in tensors:
-        s.states("| a.. b.. -> a.. !n b..", tensor, a=axis, why="stacked by position")
+        s.states(pattern, tensor, a=axis, why="stacked by position")
     s.same_scale(s.out, *tensors)
     s.sums(s.out, *(Summand((tensor,), apart=True) for tensor in tensors))
 
@@ -56,12 +57,13 @@ def _parts(s: Site, x: Value) -> list[Axis]:
     return [axes[f"p{i}"] for i in range(len(s.node.outputs))]
 
 
-def split_dynamic(s: Site) -> None:
+@says("| a.. !n b.., a.. !m b..")
+def split_dynamic(s: Site, pattern: str) -> None:
     """Equal parts of a dynamic axis; those of a static one have been spelled as parts of stated sizes."""
     x = s.tensor("self")
     s.ignores("chunks", "split_size", "split_sizes", "indices")
     for part in s.node.outputs:
-        s.states("| a.. !n b.., a.. !m b..", x, part, a=s.integer("dim", 0), why="part of a dynamic axis")
+        s.states(pattern, x, part, a=s.integer("dim", 0), why="part of a dynamic axis")
         s.takes(part, x)
 
 
@@ -78,17 +80,19 @@ def split_at(s: Site) -> None:
         s.follow(("indices", i), *parts[: i + 1])
 
 
-def unbind(s: Site) -> None:
+@says("| a.. !n b..")
+def unbind(s: Site, pattern: str) -> None:
     x = s.tensor("self")
-    axes = s.states("| a.. !n b..", x, a=s.integer("dim", 0), why="taken apart by position")
+    axes = s.states(pattern, x, a=s.integer("dim", 0), why="taken apart by position")
     for out in s.node.outputs:
         s.equal_all(s.axes(out), [*axes.named("a"), *axes.named("b")])
         s.takes(out, x)
 
 
-def select(s: Site) -> None:
+@says("| a.. !n b.. -> a.. b..")
+def select(s: Site, pattern: str) -> None:
     s.ignores("index")
-    s.states("| a.. !n b.. -> a.. b..", "self", a=s.integer("dim"), why="selected by position")
+    s.states(pattern, "self", a=s.integer("dim"), why="selected by position")
     s.takes(s.out, s.tensor("self"))
 
 
@@ -189,8 +193,8 @@ def _pad_axis(
 def shift(s: Site) -> None:
     x = s.tensor("self")
     s.ignores("shifts")
-    moved = s.axis_list("dims", x.rank, ()) or range(x.rank)
-    before, after = changed([axis in moved for axis in range(x.rank)])
+    along = s.axis_list("dims", x.rank, ()) or range(x.rank)
+    before, after = changed([axis in along for axis in range(x.rank)])
     s.states(f"| {before} -> {after}", x, why="reordered")
     s.takes(s.out, x)
 
@@ -237,10 +241,11 @@ def _equal_but(s: Site, axis: int, a: Sequence[Axis], b: Sequence[Axis]) -> None
             s.equal(x, y)
 
 
-def unfold(s: Site) -> None:
+@says("| a.. !n b.. -> a.. !m b.. !w")
+def unfold(s: Site, pattern: str) -> None:
     """Windows along one axis, as a new last axis."""
     s.ignores("size", "step")
-    s.states("| a.. !n b.. -> a.. !m b.. !w", "self", a=s.integer("dimension"), why="windowed")
+    s.states(pattern, "self", a=s.integer("dimension"), why="windowed")
     s.takes(s.out, s.tensor("self"))
 
 
@@ -303,8 +308,8 @@ def _scale_of_padded(s: Site, x: Value, name: str, *, constant: bool) -> None:
         s.same_scale(s.out, x, tensor)
     elif not isinstance(s.get(name), Value):
         value = s.number(name, 0)
-        scaled = constant and value and not isinf(value)
-        s.same_scale(s.out, x, *([s.literal(name, value)] if scaled else []))
+        has_scale = constant and value and not isinf(value)
+        s.same_scale(s.out, x, *([s.literal(name, value)] if has_scale else []))
 
 
 def reverse_sequence(s: Site) -> None:

@@ -14,7 +14,7 @@ from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolu
 from graphclone.rules.linear import general_product
 from graphclone.rules.norm import onnx_layer_norm, rescale
 from graphclone.rules.pointwise import elementwise
-from graphclone.rules.site import Cannot, Rule, Site, refused, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled, stated
 
 _HOMOGENEOUS = ("", "Relu", "LeakyRelu")
 """Activations that pass the scale on."""
@@ -80,9 +80,10 @@ def _reactivate(s: Site, added: Iterable[Value | None], factors: Iterable[Scaled
     _activate(s, _sum(factors), contraction, [value for value in added if value is not None])
 
 
-def product_with_gelu(s: Site) -> None:
+@says("| ... i, i o, o? -> ... o")
+def product_with_gelu(s: Site, pattern: str) -> None:
     x, w = s.tensor("X"), s.tensor("W")
-    s.states("| ... i, i o, o? -> ... o", x, w, "bias")
+    s.states(pattern, x, w, "bias")
     s.require(_sum([x, w]), contraction=s.contracted((x, [x.rank - 1]), (w, [0])))
 
 
@@ -102,11 +103,12 @@ split_gelu = stated("| ... (h + h), (h + h) -> ... h", "X", "bias")
 added = stated("... + ... + ... -> ...", "X", "bias", "skip")
 
 
-def biased_softmax(s: Site) -> None:
+@says("| a.. !n.. -> a.. n..")
+def biased_softmax(s: Site, pattern: str) -> None:
     """A softmax over the axes from one on. Copies share what one gets, so that these axes keep their size."""
     x, bias = s.tensor("data"), s.tensor("bias")
     s.ignores("is_inner_broadcast")
-    s.states("| a.. !n.. -> a.. n..", x, a=s.integer("axis", 1), why="shared out")
+    s.states(pattern, x, a=s.integer("axis", 1), why="shared out")
     if bias.rank == x.rank:
         s.broadcast(bias)
     else:
@@ -227,8 +229,8 @@ def _zero_points(s: Site, zeros: Value, outputs: Axis, blocks: Axis) -> None:
     if not outputs.size:
         raise Cannot("a matrix without columns")
     s.pin(blocks, "zero points packed in bytes")
-    packed = s.system.dim(zeros.elements // outputs.size, s.why("zero points packed in bytes"))
-    _rows_of_blocks(s, zeros, outputs, packed)
+    row = s.system.dim(zeros.elements // outputs.size, s.why("zero points packed in bytes"))
+    _rows_of_blocks(s, zeros, outputs, row)
 
 
 def blockwise_lookup(s: Site) -> None:
@@ -254,10 +256,11 @@ def blockwise_lookup(s: Site) -> None:
     s.scale(s.out, {scales: 1})
 
 
-def integer_product(s: Site) -> None:
+@says("| ... i k, ... k j -> ... i j")
+def integer_product(s: Site, pattern: str) -> None:
     """A product of integers that stand for floats, and a bias; what is summed over may grow evenly."""
     a, b, bias = s.tensor("A"), s.tensor("B"), s.maybe_tensor("bias")
-    s.states("| ... i k, ... k j -> ... i j", a, b)
+    s.states(pattern, a, b)
     factors = [a] if a.is_float else []
     for name in ("a_scale", "b_scale", "a_zero_point", "b_zero_point"):
         value = s.maybe_tensor(name)
@@ -343,12 +346,13 @@ def new_axis(s: Site) -> None:
     s.same_scale(s.out, x)
 
 
-def biased_dropout(s: Site) -> None:
+@says("... + ... + ...? -> ...")
+def biased_dropout(s: Site, pattern: str) -> None:
     """A sum, once the model is trained."""
     if s.maybe_tensor("training_mode") is not None or len(s.node.outputs) > 1:
         raise Cannot("dropout in training mode, or its mask")
     s.ignores("ratio", "seed")
-    s.states("... + ... + ...? -> ...", "data", "bias", "residual")
+    s.states(pattern, "data", "bias", "residual")
 
 
 _NO_LAYOUT = "its layout is one of ONNX Runtime's own; save the model at a lower graph_optimization_level than ALL"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction, Scaled
 from graphclone.graph.ir import Value
-from graphclone.rules.site import Cannot, Rule, Site, refused
+from graphclone.rules.site import Cannot, Rule, Site, refused, says
 
 
 class _Heads(NamedTuple):
@@ -21,14 +21,14 @@ class _Heads(NamedTuple):
     width: Axis
 
 
-def packed_attention(s: Site) -> None:
+@says("| b l i, i (h d + h d + h v), (h d + h d + h v)? -> b l (h v)")
+def packed_attention(s: Site, pattern: str) -> None:
     """``Attention``: one weight makes queries, keys and values."""
     x, weights, bias = s.tensor("input"), s.tensor("weights"), s.maybe_tensor("bias")
     if s.flag("do_rotary") or s.flag("past_present_share_buffer") or s.has("past_sequence_length"):
         raise Cannot("rotary embedding, or a cache of fixed size")
     s.ignores("rotary_embedding_dim")
     heads, query, value = _widths(s, weights)
-    pattern = "| b l i, i (h d + h d + h v), (h d + h d + h v)? -> b l (h v)"
     axes = s.states(pattern, x, weights, bias, h=heads, d=query, v=value)
     s.scale(s.out, {x: 1, weights: 1}, contraction=s.contracted((x, [2]), (weights, [0])))
     if bias is not None:
@@ -262,7 +262,7 @@ def rotary_embedding(s: Site) -> None:
     tables = s.tensor("cos_cache"), s.tensor("sin_cache")
     if s.number("scale", 1.0) != 1 or s.flag("is_packed_batching"):
         raise Cannot("a scale, or packed batches")
-    count, turned = s.integer("num_heads", 0), s.integer("rotary_embedding_dim", 0)
+    count, rotary = s.integer("num_heads", 0), s.integer("rotary_embedding_dim", 0)
     if x.rank == 4:
         axes = s.states("| b h l d", x)
     elif count:
@@ -274,7 +274,7 @@ def rotary_embedding(s: Site) -> None:
         s.follow(("num_heads",), heads)
     for table in tables:
         part = _turned(s, table, width, interleaved=s.flag("interleaved"))
-    if turned:
+    if rotary:
         s.follow(("rotary_embedding_dim",), part)
     s.pin(length, "numbered by place")
     if places.elements > 1:

@@ -99,14 +99,14 @@ def quantized(s: Site, name: str, rows: Axis, columns: Axis) -> tuple[Value, Con
     if size:
         blocks = s.system.dim(columns.size // size)
         s.equal(columns, s.system.product([blocks, s.system.dim(size, s.why("a block"))]))
-        packed = s.system.product([blocks, s.system.dim(size * bits // 8, s.why("a block"))])
-        scaled = [rows, blocks]
+        storage = s.system.product([blocks, s.system.dim(size * bits // 8, s.why("a block"))])
+        scale_axes = [rows, blocks]
     else:
-        packed, scaled = _in_bytes(s, columns, bits), [rows]
-    _of_experts(s, weight, [rows, packed])
-    _of_experts(s, scales, scaled)
+        storage, scale_axes = _in_bytes(s, columns, bits), [rows]
+    _of_experts(s, weight, [rows, storage])
+    _of_experts(s, scales, scale_axes)
     if zeros is not None:
-        _of_experts(s, zeros, [*scaled[:-1], _in_bytes(s, scaled[-1], bits)])
+        _of_experts(s, zeros, [*scale_axes[:-1], _in_bytes(s, scale_axes[-1], bits)])
     if size:
         return scales, s.contracted((scales, [2]))
     contraction = Contraction(s.node, (), (columns,))

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from graphclone.graph.ir import Value, items_of
 from graphclone.rules.patterns import changed
-from graphclone.rules.site import Cannot, Rule, Site, refused, root, spelled
+from graphclone.rules.site import Cannot, Rule, Site, refused, root, says, spelled
 
 
 def convolution(s: Site) -> None:
     """A single sample has no batch axis. If windows see more than one place, no axis of places passes."""
     kernel = [axis.size for axis in s.axes(s.tensor("weight"))[2:]]
-    stride, said = s.integers("stride", ()), isinstance(s.get("padding"), str)
+    stride, by_name = s.integers("stride", ()), isinstance(s.get("padding"), str)
     s.ignores("dilation")
-    borders = not said and any(s.integers("padding", ()))
+    borders = not by_name and any(s.integers("padding", ()))
     moving = borders or any(size != 1 for size in (*kernel, *stride))
     _convolve(s, [moving] * len(kernel))
 
@@ -37,31 +37,36 @@ def transposed_convolution(s: Site) -> None:
     s.equal(axes["c"], s.system.product([axes["g"], members]))
 
 
-def pool(s: Site) -> None:
+@says("... !x.. -> ... !y.., ... !y..?")
+def pool(s: Site, pattern: str) -> None:
     """Means and maxima of windows, the latter perhaps with their places."""
     s.ignores(*s.node.operands)
     windowed = next(int(char) for char in s.node.op if char.isdigit())  # avg_pool2d works on the last two axes
-    s.states("... !x.. -> ... !y.., ... !y..?", "self", x=windowed, y=windowed, why="windowed")
+    s.states(pattern, "self", x=windowed, y=windowed, why="windowed")
 
 
-def resample(s: Site) -> None:
+@says("b c !x.. -> b c !y..")
+def resample(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
-    s.states("b c !x.. -> b c !y..", "input" if s.has("input") else "self", why="resampled")
+    s.states(pattern, "input" if s.has("input") else "self", why="resampled")
 
 
-def grid_sample(s: Site) -> None:
+@says("b c !x.. | b !g.. -> b c !y..")
+def grid_sample(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
-    s.states("b c !x.. | b !g.. -> b c !y..", "input", "grid", why="sampled by place")
+    s.states(pattern, "input", "grid", why="sampled by place")
 
 
-def image_to_columns(s: Site) -> None:
+@says("b.. c !y !x -> b.. (c !k) !l")
+def image_to_columns(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
-    s.states("b.. c !y !x -> b.. (c !k) !l", "self", why="windowed")
+    s.states(pattern, "self", why="windowed")
 
 
-def columns_to_image(s: Site) -> None:
+@says("b.. (c !k) !l -> b.. c !y..")
+def columns_to_image(s: Site, pattern: str) -> None:
     _read_all(s, s.tensor("self"))
-    s.states("b.. (c !k) !l -> b.. c !y..", "self", why="windowed")
+    s.states(pattern, "self", why="windowed")
 
 
 def onnx_convolution(s: Site, *, channels_last: bool = False) -> None:
@@ -102,11 +107,12 @@ def onnx_transposed_convolution(s: Site) -> None:
     transposed_convolution(s.renamed(_ONNX_NAMES))
 
 
-def deformable_convolution(s: Site) -> None:
+@says("| b (!g c) !x.., b !o.., b !m..? -> b d !y..")
+def deformable_convolution(s: Site, pattern: str) -> None:
     """A convolution that takes its samples at given offsets, each perhaps with a weight."""
     onnx_convolution(s)
     groups = s.integer("offset_group", 1)
-    s.states("| b (!g c) !x.., b !o.., b !m..? -> b d !y..", "X", "offset", "mask", g=groups, why="sampled by place")
+    s.states(pattern, "X", "offset", "mask", g=groups, why="sampled by place")
 
 
 def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
@@ -127,10 +133,10 @@ def global_pool(s: Site) -> None:
     s.scale(s.out, {s.tensor("X"): 1}, logs=dict.fromkeys(axes.named("x"), power))
 
 
-def region_pool(s: Site) -> None:
+@says("!b c !x.. | r !corners, r? -> r c !y..")
+def region_pool(s: Site, pattern: str) -> None:
     """Regions of an image, given by their corners."""
     s.ignores(*s.node.operands)
-    pattern = "!b c !x.. | r !corners, r? -> r c !y.."
     s.states(pattern, "X", "rois", "batch_indices", why="sampled by place")
 
 
@@ -176,10 +182,11 @@ def _keeps(s: Site, x: Value, axis: int) -> bool:
     return True
 
 
-def affine_grid(s: Site) -> None:
+@says("b !n.. -> b !y..")
+def affine_grid(s: Site, pattern: str) -> None:
     """Places in an image, linear in the matrices."""
     _read_all(s, s.tensor("theta"))
-    s.states("b !n.. -> b !y..", "theta", why="places in an image")
+    s.states(pattern, "theta", why="places in an image")
     if items_of(s.get("size")):
         s.follow(("size", 0), s.axes(s.out)[0])
     else:
@@ -191,10 +198,11 @@ def center_crop_or_pad(s: Site) -> None:
     x, shape = s.tensor("input_data"), items_of(s.get("shape"))
     _read_all(s, x)
     axes = s.axis_list("axes", x.rank, range(x.rank))
-    kept = {axis: at for at, (axis, size) in enumerate(zip(axes, shape, strict=False)) if size == s.axes(x)[axis].size}
-    before, after = changed([axis in axes and axis not in kept for axis in range(x.rank)])
+    sizes = enumerate(zip(axes, shape, strict=False))
+    places = {axis: at for at, (axis, size) in sizes if size == s.axes(x)[axis].size}
+    before, after = changed([axis in axes and axis not in places for axis in range(x.rank)])
     s.states(f"{before} -> {after}", x, why="cut or padded")
-    for axis, at in kept.items():
+    for axis, at in places.items():
         s.follow(("shape", at), s.axes(s.out)[axis])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphclone.rules.site import Rule, Site, refused
+from graphclone.rules.site import Rule, Site, refused, says
 from graphclone.rules.view import follow_sizes
 
 
@@ -56,12 +56,11 @@ def onnx_constant(s: Site) -> None:
     s.scale(s.out, {} if s.number("value", 0) else {s.literal("", 0.0): 1})
 
 
-def one_hot(s: Site) -> None:
+@says("!v | a.. b.., !d..? -> a.. !n b..")
+def one_hot(s: Site, pattern: str) -> None:
     """One of two values each, along a new axis."""
     before = s.axis("axis", s.out.rank, -1)
-    s.states(
-        "!v | a.. b.., !d..? -> a.. !n b..", "values", "indices", "depth", a=before, why="its elements are numbered"
-    )
+    s.states(pattern, "values", "indices", "depth", a=before, why="its elements are numbered")
 
 
 _VALUES = {"zeros": 0.0, "ones": 1.0, "full": None, "empty": 0.0}

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Operand, Value, items_of
-from graphclone.rules.site import Cannot, Rule, Site, refused, spelled
+from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled
 from graphclone.rules.view import regroup
 
 
-def embedding(s: Site) -> None:
+@says("!v c.. | i.. -> i.. c..")
+def embedding(s: Site, pattern: str) -> None:
     s.ignores("padding_idx", "scale_grad_by_freq", "sparse")
-    s.states("!v c.. | i.. -> i.. c..", "weight", "indices", why="rows looked up by number")
+    s.states(pattern, "weight", "indices", why="rows looked up by number")
 
 
 def embedding_bag(s: Site) -> None:
@@ -37,9 +38,9 @@ def index(s: Site) -> None:
     x = s.tensor("self")
     place = _place(s, x)
     axes = s.axes(s.out)
-    count = len(axes) - len(place.kept)
+    count = len(axes) - len(place.others)
     s.pin(axes[place.start : place.start + count], "an index")
-    s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.kept)
+    s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.others)
     s.takes(s.out, x)
 
 
@@ -50,11 +51,11 @@ def index_put(s: Site) -> None:
     s.equal_all(s.axes(x), s.axes(s.out))
     place = _place(s, x)
     axes = s.axes(values)
-    cut = max(len(axes) - (len(place.kept) - place.start), 0)
+    cut = max(len(axes) - (len(place.others) - place.start), 0)
     middle = max(cut - place.rank, 0)
-    s.align(axes[:middle], place.kept[: place.start])
+    s.align(axes[:middle], place.others[: place.start])
     s.pin(axes[middle:cut], "an index")
-    s.align(axes[cut:], place.kept[place.start :])
+    s.align(axes[cut:], place.others[place.start :])
     s.same_scale(s.out, x, values)
 
 
@@ -62,12 +63,12 @@ class _Place(NamedTuple):
     """Where ``x[indices]`` has the axes of the indices.
 
     Attributes:
-        kept: the axes of x that are not indexed.
+        others: the axes of x that are not indexed.
         start: how many of them come before the axes of the indices.
         rank: how many axes the indices have, broadcast.
     """
 
-    kept: list[Axis]
+    others: list[Axis]
     start: int
     rank: int
 
@@ -78,18 +79,18 @@ def _place(s: Site, x: Value) -> _Place:
     indexed: list[int] = []
     position = 0
     for item in indices:
-        taken = item.rank if item is not None and item.dtype in _MASKS else 1
+        count = item.rank if item is not None and item.dtype in _MASKS else 1
         if item is not None:
             s.pin(s.axes(item), "an index")
-            indexed += range(position, position + taken)
-        position += taken
+            indexed += range(position, position + count)
+        position += count
     if not indexed or any(item.rank == 0 for item in indices if item is not None and item.dtype in _MASKS):
         raise Cannot("it takes all or nothing")
     s.pin([s.axes(x)[axis] for axis in indexed], "indexed by position")
     together = indexed == list(range(indexed[0], indexed[-1] + 1))
     ranks = (1 if item.dtype in _MASKS else item.rank for item in indices if item is not None)
-    kept = [axis for i, axis in enumerate(s.axes(x)) if i not in indexed]
-    return _Place(kept, indexed[0] if together else 0, max(ranks))
+    others = [axis for i, axis in enumerate(s.axes(x)) if i not in indexed]
+    return _Place(others, indexed[0] if together else 0, max(ranks))
 
 
 _MASKS = ("bool", "uint8")
@@ -119,8 +120,8 @@ def _repeats(s: Site, mask: Operand, axis: int) -> bool:
     if not isinstance(mask, Value) or -axis > mask.rank or (mask.shape or ())[axis] == 1:
         return True
     graph, node = s.facts.graph, mask.producer
-    written = {value.dtype for n in graph.nodes if graph.dialect.mutates(n) for value in n.inputs if value.is_tensor}
-    if node is None or mask.dtype in written:  # perhaps the mask itself, or what it shows
+    dtypes = {value.dtype for n in graph.nodes if graph.dialect.mutates(n) for value in n.inputs if value.is_tensor}
+    if node is None or mask.dtype in dtypes:  # perhaps the mask itself, or what it shows
         return False
     return any(
         node.op.startswith(f"aten.{name}.") and all(_repeats(s, node.operands[x], axis) for x in operands)
@@ -136,8 +137,9 @@ _REPEATING = {
 """Operators whose results repeat along every axis along which these operands do."""
 
 
-def index_select(s: Site) -> None:
-    s.states("| a.. !i b.., !j.. -> a.. !k b..", "self", "index", a=s.axis("dim", s.out.rank), why=_BY_POSITION)
+@says("| a.. !i b.., !j.. -> a.. !k b..")
+def index_select(s: Site, pattern: str) -> None:
+    s.states(pattern, "self", "index", a=s.axis("dim", s.out.rank), why=_BY_POSITION)
     s.takes(s.out, s.tensor("self"))
 
 
@@ -171,10 +173,11 @@ def scatter(s: Site) -> None:
         s.same_scale(s.out, x)
 
 
-def index_add(s: Site) -> None:
+@says("a.. !i b.. + a.. !j b.. | !j -> a.. i b..")
+def index_add(s: Site, pattern: str) -> None:
     s.ignores("alpha")
     before = s.axis("dim", s.out.rank)
-    s.states("a.. !i b.. + a.. !j b.. | !j -> a.. i b..", "self", "source", "index", a=before, why=_BY_POSITION)
+    s.states(pattern, "self", "source", "index", a=before, why=_BY_POSITION)
 
 
 def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
@@ -187,10 +190,11 @@ def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
             s.equal(a, b)
 
 
-def index_fill(s: Site) -> None:
+@says("| a.. !i b.., !j -> a.. i b..")
+def index_fill(s: Site, pattern: str) -> None:
     """A value other than 0 has no scale."""
     before = s.axis("dim", s.out.rank)
-    s.states("| a.. !i b.., !j -> a.. i b..", "self", "index", a=before, why=_BY_POSITION)
+    s.states(pattern, "self", "index", a=before, why=_BY_POSITION)
     if s.get("value") == 0:
         s.same_scale(s.out, s.tensor("self"))
 
@@ -204,28 +208,32 @@ def fill_diagonal(s: Site) -> None:
     s.same_scale(s.out, x, *([s.literal("fill_value", value)] if value and isfinite(value) else []))
 
 
-def one_hot(s: Site) -> None:
+@says("| ... -> ... !n")
+def one_hot(s: Site, pattern: str) -> None:
     s.ignores("num_classes")
-    s.states("| ... -> ... !n", "self", why="classes by number")
+    s.states(pattern, "self", why="classes by number")
 
 
-def bucketize(s: Site) -> None:
+@says("| ..., !n -> ...")
+def bucketize(s: Site, pattern: str) -> None:
     s.ignores("out_int32", "right")
-    s.states("| ..., !n -> ...", "self", "boundaries", why="boundaries in order")
+    s.states(pattern, "self", "boundaries", why="boundaries in order")
 
 
-def onnx_gather(s: Site) -> None:
+@says("| a.. !n b.., i.. -> a.. i.. b..")
+def onnx_gather(s: Site, pattern: str) -> None:
     x = s.tensor("data")
     before = s.axis("axis", x.rank, 0)
-    s.states("| a.. !n b.., i.. -> a.. i.. b..", x, "indices", a=before, why="looked up by number")
+    s.states(pattern, x, "indices", a=before, why="looked up by number")
     s.takes(s.out, x)
 
 
-def gather_nd(s: Site) -> None:
+@says("| b.. !x.. y.., b.. i.. !n -> b.. i.. y..")
+def gather_nd(s: Site, pattern: str) -> None:
     """The last axis of the indices counts off the first axes after the batch."""
     x, indices = s.tensor("data"), s.tensor("indices")
     runs = {"b": s.integer("batch_dims", 0), "x": s.axes(indices)[-1].size}
-    s.states("| b.. !x.. y.., b.. i.. !n -> b.. i.. y..", x, indices, why="looked up by number", **runs)
+    s.states(pattern, x, indices, why="looked up by number", **runs)
     s.takes(s.out, x)
 
 
@@ -237,11 +245,12 @@ def scatter_elements(s: Site) -> None:
     _updated(s, x, updates)
 
 
-def scatter_nd(s: Site) -> None:
+@says("| !x.. y.., !i.. !n, !u.. y..")
+def scatter_nd(s: Site, pattern: str) -> None:
     """The operand with slices of it replaced or reduced at the places that the last axis of the indices gives."""
     x, indices, updates = s.tensor("data"), s.tensor("indices"), s.tensor("updates")
     runs = {"x": s.axes(indices)[-1].size, "u": indices.rank - 1}
-    s.states("| !x.. y.., !i.. !n, !u.. y..", x, indices, updates, why="written by number", **runs)
+    s.states(pattern, x, indices, updates, why="written by number", **runs)
     _updated(s, x, updates)
 
 
@@ -251,11 +260,12 @@ def _updated(s: Site, x: Value, updates: Value) -> None:
         s.same_scale(s.out, x, updates)
 
 
-def tensor_scatter(s: Site) -> None:
+@says("| a.. !n b.., a.. !m b..")
+def tensor_scatter(s: Site, pattern: str) -> None:
     """The operand with the update written along one axis, from a place on that may differ by batch."""
     x, updates, start = s.tensor("past_cache"), s.tensor("update"), s.maybe_tensor("write_indices")
     s.ignores("mode")
-    s.states("| a.. !n b.., a.. !m b..", x, updates, a=s.integer("axis", -2), why="written by number")
+    s.states(pattern, x, updates, a=s.integer("axis", -2), why="written by number")
     if start is not None:
         s.equal(s.axes(start)[0], s.axes(x)[0])
     _updated(s, x, updates)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import PatternError
-from graphclone.rules.site import Cannot, Rule, Site, paired, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, paired, says, spelled, stated
 
 linear = stated("... i, o.. i + o..? -> ... o..", "input", "weight", "bias")
 outer = stated("i, j -> i j", "self", "vec2")
@@ -21,10 +21,11 @@ def added_product(pattern: str, *factors: str) -> Rule:
     return stated(pattern, *factors, "alpha", "self", "beta")
 
 
-def matmul(s: Site) -> None:
+@says("... i.. k, ... k j.. -> ... i.. j..")
+def matmul(s: Site, pattern: str) -> None:
     """Either matrix may be a vector."""
     a, b = _two(s)
-    s.states("... i.. k, ... k j.. -> ... i.. j..", a, b, i=min(a.rank, 2) - 1, j=min(b.rank, 2) - 1)
+    s.states(pattern, a, b, i=min(a.rank, 2) - 1, j=min(b.rank, 2) - 1)
 
 
 def tensordot(s: Site) -> None:
@@ -33,8 +34,8 @@ def tensordot(s: Site) -> None:
     left, right = [f"a{i}" for i in range(a.rank)], [f"b{i}" for i in range(b.rank)]
     for i, j in paired(s.axis_list("dims_self", a.rank), s.axis_list("dims_other", b.rank)):
         right[j] = left[i]
-    kept = [axis for axis in (*left, *right) if axis not in left or axis not in right]
-    s.states(f"{' '.join(left)}, {' '.join(right)} -> {' '.join(kept)}", a, b)
+    result = [axis for axis in (*left, *right) if axis not in left or axis not in right]
+    s.states(f"{' '.join(left)}, {' '.join(right)} -> {' '.join(result)}", a, b)
 
 
 def einsum(s: Site) -> None:
@@ -92,8 +93,8 @@ def quantized_general_product(s: Site) -> None:
     """
     a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
     left, right = _turned(s)
-    summed = "!k" if c is not None or not s.out.is_float else "k"
-    axes = s.states(f"| {left}, {right} -> i j".replace("k", summed), a, b, why="summed over integers")
+    inner = "!k" if c is not None or not s.out.is_float else "k"
+    axes = s.states(f"| {left}, {right} -> i j".replace("k", inner), a, b, why="summed over integers")
     for name in ("a_scale", "a_zero_point", "y_scale", "y_zero_point"):
         value = s.maybe_tensor(name)
         if value is not None and value.elements > 1:

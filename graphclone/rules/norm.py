@@ -9,13 +9,13 @@ from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Fill
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import reduced
-from graphclone.rules.site import Cannot, Rule, Site, root, spelled
+from graphclone.rules.site import Cannot, Rule, Site, root, says, spelled
 
 
-def layer_norm(s: Site) -> None:
+@says("n..? + n..? | ... ~n.. -> ... n..")
+def layer_norm(s: Site, pattern: str) -> None:
     """Also RMS norm, which has no bias."""
     s.ignores("cudnn_enable")
-    pattern = "n..? + n..? | ... ~n.. -> ... n.."
     axes = s.states(pattern, "weight", "bias", "input", n=len(s.sizes("normalized_shape")), why=_OVER)
     s.divides_by_mean(axes.named("n"))
     for i, axis in enumerate(axes.named("n")):
@@ -39,11 +39,12 @@ def batch_norm(s: Site) -> None:
     rescale(s, x)
 
 
-def instance_norm(s: Site) -> None:
+@says("c? + c? | b c ~x.. -> b c x..")
+def instance_norm(s: Site, pattern: str) -> None:
     if not s.flag("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
         raise Cannot("an instance norm with running statistics")
     s.ignores("momentum", "cudnn_enabled")
-    s.states("c? + c? | b c ~x.. -> b c x..", "weight", "bias", "input", why=_OVER)
+    s.states(pattern, "weight", "bias", "input", why=_OVER)
     rescale(s, s.tensor("input"))
 
 
@@ -66,12 +67,12 @@ def weight_norm(s: Site) -> None:
     s.scale(s.out, {g: 1}, logs=dict.fromkeys(over, Fraction(-1, 2)))
 
 
-def onnx_layer_norm(s: Site) -> None:
+@says("[n..]? + [n..]? | a.. ~n.. -> a.. n..")
+def onnx_layer_norm(s: Site, pattern: str) -> None:
     """Also RMS norm. Weight and bias are broadcast; mean and deviation are results, too."""
     x = s.tensor("X")
     start = s.axis("axis", x.rank, -1)
     s.ignores("stash_type")
-    pattern = "[n..]? + [n..]? | a.. ~n.. -> a.. n.."
     axes = s.states(pattern, "weight", "B", x, a=start, why=_OVER)
     s.divides_by_mean(axes.named("n"))
     rescale(s.renamed({"eps": "epsilon"}), x, axes.named("n"))
@@ -105,8 +106,9 @@ def onnx_group_norm(s: Site) -> None:
     group_norm(site, "(g m)" if elements == channels else "g")
 
 
-def lp_norm(s: Site) -> None:
-    axes = s.states("| a.. ~n b.. -> a.. n b..", "input", a=s.integer("axis", -1), why="normed over")
+@says("| a.. ~n b.. -> a.. n b..")
+def lp_norm(s: Site, pattern: str) -> None:
+    axes = s.states(pattern, "input", a=s.integer("axis", -1), why="normed over")
     s.scale(s.out, {}, logs={axes["n"]: -root(s.integer("p", 2))})
 
 
@@ -120,9 +122,10 @@ def mean_variance_norm(s: Site) -> None:
     s.scale(s.out, {})
 
 
-def local_response_norm(s: Site) -> None:
+@says("| b !c x.. -> b c x..")
+def local_response_norm(s: Site, pattern: str) -> None:
     s.ignores("size", "alpha", "beta", "bias")
-    s.states("| b !c x.. -> b c x..", "X", why="taken in order")
+    s.states(pattern, "X", why="taken in order")
 
 
 def quantize(s: Site) -> None:
@@ -159,10 +162,11 @@ def _quantized(s: Site, x: Value, scale: Value, zero: str) -> None:
             s.equal_all(axes, [s.axes(x)[index % x.rank]])
 
 
-def dynamic_quantize(s: Site) -> None:
+@says("| ... -> ...")
+def dynamic_quantize(s: Site, pattern: str) -> None:
     """The scale is that of the greatest and least element; copies do not matter."""
     x = s.tensor("x")
-    s.states("| ... -> ...", x)
+    s.states(pattern, x)
     for out in s.node.outputs[1:2]:
         s.scale(out, {x: 1})
 

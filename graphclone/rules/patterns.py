@@ -121,8 +121,8 @@ class Pattern:
 
     def summed(self, product: Sequence[int]) -> list[str]:
         """The names that a product sums over."""
-        kept = {*_texts(self.results), *self.pinned, *self.even}
-        return [name for name in _texts([self.operands[i] for i in product]) if name not in kept]
+        others = {*_texts(self.results), *self.pinned, *self.even}
+        return [name for name in _texts([self.operands[i] for i in product]) if name not in others]
 
 
 def is_run(atom: Atom) -> TypeGuard[Name]:
@@ -220,7 +220,7 @@ class _Parser:
         products = [] if self.tokens[-1:] in ([], ["|"]) else [self.terms()]
         while products and self.took("+"):
             products.append(self.terms())
-        given = self.terms() if self.took("|") else []
+        conditions = self.terms() if self.took("|") else []
         has_results = self.took("->")
         results = self.terms() if has_results else []
         if self.tokens:
@@ -231,14 +231,14 @@ class _Parser:
             raise self.error(f"{', '.join(sorted(both))} cannot be both pinned and averaged over")
         if both := self.runs & self.axes:
             raise self.error(f"{', '.join(sorted(both))} is both an axis and a run")
-        operands = [term for product in products for term in product] + given
+        operands = [term for product in products for term in product] + conditions
         places = iter(range(len(operands)))
         positions = tuple(tuple(next(places) for _ in product) for product in products)
         marks = frozenset(self.runs), frozenset(self.pinned), frozenset(self.even)
         pattern = Pattern(self.text, tuple(operands), positions, tuple(results), *marks)
         for product, factors in zip(positions, products, strict=True):
-            summed = set(pattern.summed(product))
-            if not any(summed <= {axis.text for axis in term.axes if isinstance(axis, Name)} for term in factors):
+            names = set(pattern.summed(product))
+            if not any(names <= {axis.text for axis in term.axes if isinstance(axis, Name)} for term in factors):
                 raise self.error("no operand has all the axes that it sums over")
         return pattern
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from graphclone.analysis.facts import Literal, Scaled, Summand
 from graphclone.graph.ir import Operand, Value, items_of
-from graphclone.rules.site import Cannot, Rule, Site, exact, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, exact, says, spelled, stated
 
 
 def _broadcast(s: Site, *values: Value) -> None:
@@ -52,10 +52,10 @@ def equality(s: Site) -> None:
 def _is_stored(value: Value) -> bool:
     """Whether a value is an initializer, perhaps in another form."""
     while value.producer is not None:
-        read = [operand for operand in value.producer.inputs if operand.is_tensor]
-        if len(read) != 1:
+        sources = [operand for operand in value.producer.inputs if operand.is_tensor]
+        if len(sources) != 1:
             return False
-        value = read[0]
+        value = sources[0]
     return value.role == "initializer"
 
 
@@ -85,12 +85,13 @@ def identity(s: Site) -> None:
     _shows_all(s, s.tensors[0])
 
 
-def cast_like(s: Site) -> None:
+@says("... -> ...")
+def cast_like(s: Site, pattern: str) -> None:
     """The first operand in the dtype of the second, whose layout says nothing."""
     x = s.tensor("self")
     s.irrelevant(s.tensor("other"))
     s.ignores("non_blocking", "copy", "memory_format", "saturate", "round_mode")
-    s.states("... -> ...", x)
+    s.states(pattern, x)
     _shows_all(s, x)
 
 
@@ -224,21 +225,23 @@ interpolate = stated("... + ... | ...? -> ...", "self", "end", "weight")
 """x + weight (y - x)"""
 
 
-def glu(s: Site) -> None:
-    s.states("| a.. (h + h) b.. -> a.. h b..", "self", a=s.integer("dim", -1))
+@says("| a.. (h + h) b.. -> a.. h b..")
+def glu(s: Site, pattern: str) -> None:
+    s.states(pattern, "self", a=s.integer("dim", -1))
 
 
 complex_of = stated("... + ... -> ...", "real", "imag")
 polar = stated("... | ... -> ...", "abs", "angle")
 
 
-def onnx_dropout(s: Site) -> None:
+@says("... -> ..., ...?")
+def onnx_dropout(s: Site, pattern: str) -> None:
     """Nothing, once the model is trained; the mask says that all elements are kept."""
     x = s.tensor("data")
     s.ignores("ratio", "seed", "consumed_inputs")
     if s.get("training_mode") not in (None, False) or not s.flag("is_test", True):
         raise Cannot("dropout in training mode")
-    s.states("... -> ..., ...?", x)
+    s.states(pattern, x)
     s.shows(s.out, x, range(x.rank))
 
 
@@ -281,10 +284,11 @@ def several(s: Site) -> None:
         s.picks(s.out, *s.tensors)
 
 
-def gated(s: Site) -> None:
+@says("... | ... -> ...")
+def gated(s: Site, pattern: str) -> None:
     """``swish(A) B``"""
     s.ignores("alpha")
-    s.states("... | ... -> ...", "B", "A")
+    s.states(pattern, "B", "A")
 
 
 def _numbers(s: Site, operand: Operand, name: str, *items: int) -> list[Scaled]:

@@ -51,8 +51,8 @@ def _states(s: Site, states: Sequence[Value]) -> tuple[Axis, Axis]:
 
 def _cell(s: Site, params: Sequence[Value], gates: int, **axes: Axis) -> None:
     """Weights and biases of one cell; ``o`` is what it gives on."""
-    biases = f", ({gates} h)" * (len(params) - 2)
-    s.states(f"| ({gates} h) x, ({gates} h) o{biases}", *params, why="gates", **axes)
+    biases = ", (!g h)" * (len(params) - 2)
+    s.states(f"| (!g h) x, (!g h) o{biases}", *params, g=gates, why="gates", **axes)
     for weight in params[:2]:
         _absorb(s, weight)
     for bias in params[2:]:

@@ -11,7 +11,7 @@ from graphclone.algebra.growth import Fill
 from graphclone.analysis.facts import Scaled, Summand
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import changed, reduced
-from graphclone.rules.site import Cannot, Rule, Site, refused, root, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, refused, root, says, spelled, stated
 
 
 def _reduced(s: Site, mark: str, why: str) -> list[Axis]:
@@ -62,9 +62,10 @@ def norm(s: Site, order: float = 2) -> None:
     s.scale(s.out, {x: 1}, logs=_count(axes, root(order)))
 
 
-def distance(s: Site) -> None:
+@says("| ... p ~m, ... r m -> ... p r")
+def distance(s: Site, pattern: str) -> None:
     s.ignores("compute_mode")
-    axes = s.states("| ... p ~m, ... r m -> ... p r", "x1", "x2", why="normed over")
+    axes = s.states(pattern, "x1", "x2", why="normed over")
     a, b = s.tensor("x1"), s.tensor("x2")
     s.scale(s.out, {a: 1}, logs={axes["m"]: root(s.number("p", 2))})
     s.require({a: 1, b: -1})
@@ -127,35 +128,35 @@ def unknown_sum(s: Site) -> None:
     _reduced(s, "!", "reduced over")
 
 
-def softmax(s: Site) -> None:
+@says("| a.. ~n b.. -> a.. n b..")
+def softmax(s: Site, pattern: str) -> None:
     """Copies share what one had."""
     s.ignores("dtype", "half_to_float")
-    axes = s.states("| a.. ~n b.. -> a.. n b..", "self", a=s.integer("dim", -1), why="softmax over")
+    axes = s.states(pattern, "self", a=s.integer("dim", -1), why="softmax over")
     s.scale(s.out, {}, logs={axes["n"]: -1})
 
 
-def ordered(s: Site) -> None:
-    """Operators along an axis whose order matters: cumsum, sort, topk."""
+def _in_order(s: Site, pattern: str) -> None:
+    """Operators along an axis whose order matters."""
     s.ignores("dtype", "k", "K", "descending", "stable", "largest", "sorted", "half_to_float", "exclusive", "reverse")
-    pattern = "| a.. !n b.. -> a.. !m b.., a.. !m b..?"
     s.states(pattern, "self", a=s.integer("dim", -1), why="taken in order")
 
 
-def ordered_linear(s: Site) -> None:
-    ordered(s)
-    s.scale(s.out, {s.tensor("self"): 1})
+ordered = says("| a.. !n b.. -> a.. !m b.., a.. !m b..?")(_in_order)
+ordered_linear = says("a.. !n b.. -> a.. !m b.., a.. !m b..?")(_in_order)
 
 
-def difference(s: Site) -> None:
+@says("a.. !n b.. + a.. !p b..? + a.. !q b..? -> a.. !m b..")
+def difference(s: Site, pattern: str) -> None:
     """Differences of neighbours, with something put before or after them."""
     s.ignores("n")
-    pattern = "a.. !n b.. + a.. !p b..? + a.. !q b..? -> a.. !m b.."
     s.states(pattern, "self", "prepend", "append", a=s.integer("dim", -1), why="taken in order")
 
 
-def triangle(s: Site) -> None:
+@says("... !i !j -> ... i j")
+def triangle(s: Site, pattern: str) -> None:
     s.ignores("diagonal", "upper")
-    s.states("... !i !j -> ... i j", "self", why="cut to a triangle")
+    s.states(pattern, "self", why="cut to a triangle")
 
 
 matrix_function = stated("| ... !i !j -> ... i j", "self", why="a matrix function")
@@ -213,27 +214,30 @@ def discrete_fourier(s: Site) -> None:
     _transformed(s, x, (s.axis("axis", x.rank), x.rank - 1))
 
 
-def short_time_fourier(s: Site) -> None:
+@says("b !t.., !w? -> b !f..")
+def short_time_fourier(s: Site, pattern: str) -> None:
     """Time becomes frames of frequencies, every frame multiplied by a window."""
     s.ignores("frame_step", "frame_length", "onesided")
-    s.states("b !t.., !w? -> b !f..", "signal", "window", why="Fourier transformed")
+    s.states(pattern, "signal", "window", why="Fourier transformed")
 
 
 determinant = stated("| ... !i !j -> ...", "X", why="a determinant")
 
 
-def likelihood(s: Site) -> None:
+@says("| n !c d.., n d.., c?")
+def likelihood(s: Site, pattern: str) -> None:
     """The negative logarithm of the likelihood of the class that the target names."""
     s.ignores("ignore_index")
-    s.states("| n !c d.., n d.., c?", "input", "target", "weight", why=_CLASSES)
+    s.states(pattern, "input", "target", "weight", why=_CLASSES)
     _averaged(s, s.tensor("input"), s.tensor("target"), s.maybe_tensor("weight"))
 
 
-def cross_entropy(s: Site) -> None:
+@says("| n !c d.., n d.., c?")
+def cross_entropy(s: Site, pattern: str) -> None:
     """As ``likelihood``, of a softmax, whose logarithm is another result."""
     x = s.tensor("scores")
     s.ignores("ignore_index")
-    s.states("| n !c d.., n d.., c?", x, "labels", "weights", why=_CLASSES)
+    s.states(pattern, x, "labels", "weights", why=_CLASSES)
     for out in s.node.outputs[1:]:
         s.equal_all(s.axes(x), s.axes(out))
     s.require({x: 1})

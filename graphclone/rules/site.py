@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial, update_wrapper
 from typing import Any, SupportsIndex, TypeVar, overload
 
 from graphclone.algebra.axes import Axes, Axis, Why
@@ -27,7 +28,7 @@ from graphclone.graph.operands import Reader
 from graphclone.rules.binding import Binding, Cannot, Hint
 from graphclone.rules.patterns import Pattern, PatternError, Term, parse
 
-__all__ = ["Cannot", "Rule", "Site", "exact", "paired", "refused", "root", "spelled", "stated"]
+__all__ = ["Cannot", "Rule", "Site", "Stated", "exact", "paired", "refused", "root", "says", "spelled", "stated"]
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -319,12 +320,6 @@ class Site(Reader):
             else:
                 self.pin(a, "broadcast")
 
-    def contract(self, a: Value, a_axes: Sequence[int], b: Value, b_axes: Sequence[int]) -> Contraction:
-        """Two operands are multiplied and summed over axes they share."""
-        for i, j in paired(a_axes, b_axes):
-            self.equal(self.axes(a)[i], self.axes(b)[j])
-        return self.contracted((a, a_axes), (b, b_axes))
-
     def contracted(self, *operands: tuple[Value, Sequence[int]]) -> Contraction:
         """Operands are summed over these axes; any of them may absorb the multiplicity."""
         first, indices = operands[0]
@@ -417,18 +412,42 @@ def paired(a: Sequence[_A], b: Sequence[_B], things: str = "axes") -> list[tuple
     return list(zip(a, b, strict=True))
 
 
-def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Rule:
-    """A rule that is one pattern; see ``Site.states``."""
-    parse(pattern)
+class Stated:
+    """A rule that states one pattern, which can be shown.
 
-    def rule(s: Site) -> None:
+    Args:
+        pattern: which the rule is given, to be stated in one place.
+        body: the rule.
+    """
+
+    def __init__(self, pattern: str, body: Callable[[Site, str], None]) -> None:
+        parse(pattern)
+        self.pattern = pattern
+        self.body = body
+        update_wrapper(self, body)
+
+    def __call__(self, site: Site) -> None:
+        self.body(site, self.pattern)
+
+
+def says(pattern: str) -> Callable[[Callable[[Site, str], None]], Stated]:
+    """Make a rule of a function that states this pattern, and more besides."""
+    return partial(Stated, pattern)
+
+
+def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Stated:
+    """A rule that is one pattern; see ``Site.states``."""
+
+    def rule(s: Site, pattern: str) -> None:
         s.states(pattern, *operands, why=why, **hints)
 
-    return rule
+    return Stated(pattern, rule)
 
 
 def spelled(rule: Rule, defaults: Mapping[str, Operand] | None = None, /, **names: str) -> Rule:
     """A rule for a node that calls the operands by other names, or has other defaults; see ``Site.renamed``."""
+    if isinstance(rule, Stated):
+        return Stated(rule.pattern, lambda site, _: rule(site.renamed(names, defaults)))
     return lambda site: rule(site.renamed(names, defaults))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
-from graphclone.rules.site import Cannot, Rule, Site, paired, spelled, stated
+from graphclone.rules.site import Cannot, Rule, Site, paired, says, spelled, stated
 
 
 def reshape(s: Site) -> None:
@@ -130,8 +130,8 @@ def unsqueeze(s: Site) -> None:
 
 def squeeze(s: Site) -> None:
     x = s.tensor("self")
-    gone = s.axis_list("dim", x.rank, range(x.rank))
-    permuted(s, x, [i for i, axis in enumerate(s.axes(x)) if i not in gone or axis.size != 1])
+    axes = s.axis_list("dim", x.rank, range(x.rank))
+    permuted(s, x, [i for i, axis in enumerate(s.axes(x)) if i not in axes or axis.size != 1])
 
 
 def expand(s: Site) -> None:
@@ -218,38 +218,42 @@ def size(s: Site) -> None:
     s.any_scale()
 
 
-def pixel_shuffle(s: Site) -> None:
+@says("... (c !r) !y !x -> ... c !h !w")
+def pixel_shuffle(s: Site, pattern: str) -> None:
     s.ignores("upscale_factor")
-    s.states("... (c !r) !y !x -> ... c !h !w", "self", why=_PIXELS)
+    s.states(pattern, "self", why=_PIXELS)
 
 
-def pixel_unshuffle(s: Site) -> None:
+@says("... c !h !w -> ... (c !r) !y !x")
+def pixel_unshuffle(s: Site, pattern: str) -> None:
     s.ignores("downscale_factor")
-    s.states("... c !h !w -> ... (c !r) !y !x", "self", why=_PIXELS)
+    s.states(pattern, "self", why=_PIXELS)
 
 
 _PIXELS = "pixels are shuffled"
 
 
-def channel_shuffle(s: Site) -> None:
-    s.states("| b (g c) ... -> b (c g) ...", "self", g="groups")
+@says("| b (g c) ... -> b (c g) ...")
+def channel_shuffle(s: Site, pattern: str) -> None:
+    s.states(pattern, "self", g="groups")
     s.moves(s.out, s.tensor("self"))
 
 
 def onnx_reshape(s: Site) -> None:
     """As reshape; a 0 stands for the size that the axis at that position had."""
-    x, kept = s.tensor("data"), not s.flag("allowzero")
+    x, zero_copies = s.tensor("data"), not s.flag("allowzero")
     for i, size in enumerate(s.sizes("shape")):
-        if size == 0 and kept:
+        if size == 0 and zero_copies:
             s.equal(s.axes(x)[i], s.axes(s.out)[i])
         elif size not in (0, -1):
             s.follow(("shape", i), s.axes(s.out)[i])
     _regrouped(s, x)
 
 
-def onnx_flatten(s: Site) -> None:
+@says("| a.. b.. -> (a..) (b..)")
+def onnx_flatten(s: Site, pattern: str) -> None:
     x, cut = s.tensor("input"), s.integer("axis", 1)
-    s.states("| a.. b.. -> (a..) (b..)", x, a=cut if cut >= 0 else cut + x.rank)
+    s.states(pattern, x, a=cut if cut >= 0 else cut + x.rank)
     s.moves(s.out, x)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from graphclone import __version__
+from graphclone import __version__, terminal
 from graphclone.cli import commands, demo
 from graphclone.cli.__main__ import main
 from graphclone.sources import resolve
@@ -275,12 +275,28 @@ def test_passes_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
 def test_rules_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["rules"]) == 0
     assert "conv" in capfd.readouterr().out
-    found = run_json(capfd, "rules")
-    assert "aten.linear.default" in found["linear"]
+    rules = run_json(capfd, "rules")
+    assert rules["linear"]["aten.linear.default"] == "... i, o.. i + o..? -> ... o.."
+    assert rules["reduce"]["onnx.Softmax"] == rules["reduce"]["aten.softmax.int"] == "| a.. ~n b.. -> a.. n b.."
+    assert rules["view"]["aten.permute.default"] is None
     assert main(["rules", "--missing", "my_models:mlp"]) == 0
     assert capfd.readouterr().out == "my_models:mlp: every op has a rule\n"
     assert main(["rules", "--missing", "my_models:mysterious"]) == 0
     assert "testcli.mystery.default" in capfd.readouterr().out
+
+
+def test_rules_and_their_patterns_are_read_in_80_columns(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_PIPE_WIDTH", 80)
+    assert main(["rules"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (line,) = [line for line in lines if line.split()[:1] == ["bilinear"]]
+    assert line.split(maxsplit=1)[1].strip() == "... i, ... j, o i j + o? -> ... o"
+    shown = " ".join(word for line in lines for word in line.split())
+    for name in ("com.microsoft.BiasDropout", "onnx.Gemm", "permute", "conv2d"):
+        assert name in shown
 
 
 @pytest.mark.parametrize(

@@ -264,8 +264,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "facts: the axes of a view of a view are those of the first",
         "graphclone/analysis/facts.py",
-        "-1 if axis is None else origin[axis] for axis in seen",
-        "-1 if axis is None else axis for axis in seen",
+        "-1 if axis is None else origin[axis] for axis in order",
+        "-1 if axis is None else axis for axis in order",
         _GRAPHS,
     ),
     Mutant(

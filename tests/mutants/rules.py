@@ -147,8 +147,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "linear: a matrix is contracted over its last axis",
         "graphclone/rules/linear.py",
-        's.states("... i.. k, ... k j..',
-        's.states("... i.. k, ... j.. k',
+        'says("... i.. k, ... k j..',
+        'says("... i.. k, ... j.. k',
         of_torch("matmul.default"),
     ),
     Mutant(
@@ -248,8 +248,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "recurrent: gates are the inner factor",
         "graphclone/rules/recurrent.py",
-        'f"| ({gates} h) x, ({gates} h) o{biases}"',
-        'f"| (h {gates}) x, (h {gates}) o{biases}"',
+        'f"| (!g h) x, (!g h) o{biases}"',
+        'f"| (h !g) x, (h !g) o{biases}"',
         of_torch("lstm.input"),
     ),
     Mutant(

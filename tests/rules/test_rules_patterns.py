@@ -14,9 +14,10 @@ from graphclone import rules
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Facts
 from graphclone.graph.ir import Graph, Node, Value
+from graphclone.rules import pattern_of
 from graphclone.rules.binding import Binding, Hint
 from graphclone.rules.patterns import Compound, Name, Number, PatternError, Term, measured, parse
-from graphclone.rules.site import Cannot, Site, stated
+from graphclone.rules.site import Cannot, Site, says, spelled, stated
 from tests.support.rule_property import _DIALECT
 
 HIDDEN, OUT = Name("i"), Name("o")
@@ -293,3 +294,30 @@ def test_the_patterns_of_all_rules_are_well_formed() -> None:
     assert len(patterns) > 50
     for pattern in patterns:
         parse(pattern)
+
+
+# Rules that have one
+
+
+def test_the_pattern_of_a_rule_is_what_it_states() -> None:
+    given: list[str] = []
+
+    @says("... i -> ... o")
+    def rule(s: Site, pattern: str) -> None:
+        """Does nothing."""
+        given.append(pattern)
+
+    at = At((4, 6), results=[(4, 6)])
+    rule(at.site)
+    assert given == ["... i -> ... o"]
+    assert (rule.__name__, rule.__doc__) == ("rule", "Does nothing.")
+    renamed = spelled(rule, x="y")
+    renamed(at.site)
+    assert given == ["... i -> ... o"] * 2
+    assert pattern_of(rule) == pattern_of(renamed) == pattern_of(stated("... i -> ... o", "x0")) == "... i -> ... o"
+    assert pattern_of(lambda s: None) is None
+
+
+def test_a_malformed_pattern_is_found_when_the_rule_is_made() -> None:
+    with pytest.raises(PatternError):
+        says("(a")(lambda s, pattern: None)
