@@ -22,7 +22,15 @@ def leaves(drops: bool = False) -> st.SearchStrategy[Leaf]:
     """Leaves of every kind; explicit ones may have pads, and drop source indices if asked."""
     kinds = st.sampled_from(["tile", "interleave"])
     regular = st.builds(Growth, st.integers(1, 4), st.integers(1, 3), kinds)
-    return st.one_of(regular, explicit_growths(drops)).map(Leaf)
+    return st.one_of(regular, growths_to_any_size(), explicit_growths(drops)).map(Leaf)
+
+
+@st.composite
+def growths_to_any_size(draw: st.DrawFn) -> Growth:
+    """Whole copies of a dim, and some more of its first indices, or pads."""
+    size = draw(st.integers(1, 4))
+    new_size = draw(st.integers(size, 9))
+    return Growth.between(size, new_size, draw(st.sampled_from(["tile", "interleave"])), padded=draw(st.booleans()))
 
 
 @st.composite
@@ -64,10 +72,13 @@ def counts(layout: Layout) -> Counter[int]:
 
 
 def _leaf_entries(growth: Growth) -> list[Entry]:
+    copies = [growth.factor + (index < growth.extra) for index in range(growth.size)]
+    pads = [(PAD, copy) for copy in range(growth.pads)]
     if growth.kind == "tile":
-        return [(index, copy) for copy in range(growth.factor) for index in range(growth.size)]
+        rounds = range(growth.factor + 1)
+        return [(index, copy) for copy in rounds for index in range(growth.size) if copy < copies[index]] + pads
     if growth.kind == "interleave":
-        return [(index, copy) for index in range(growth.size) for copy in range(growth.factor)]
+        return [(index, copy) for index in range(growth.size) for copy in range(copies[index])] + pads
     return [(entry, growth.entries[:new].count(entry)) for new, entry in enumerate(growth.entries)]
 
 
@@ -109,6 +120,28 @@ def test_uniform_is_the_one_multiplicity(layout: Layout) -> None:
     if layout.uniform is not None:
         assert layout.multiplicity.tolist() == [layout.uniform] * layout.size
         assert PAD not in layout.index_map
+
+
+@given(layouts())
+def test_even_is_uniform_pads_apart(layout: Layout) -> None:
+    assert layout.padded is (PAD in layout.index_map)
+    if layout.even is not None:
+        assert layout.multiplicity.tolist() == [layout.even] * layout.size
+        assert layout.uniform == (None if layout.padded else layout.even)
+
+
+def test_what_is_left_over_beside_whole_copies() -> None:
+    assert Growth.between(3, 7).index_map().tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert Growth.between(3, 7, "interleave").index_map().tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert Growth.between(3, 7, padded=True).index_map().tolist() == [0, 1, 2, 0, 1, 2, PAD]
+    assert Growth.between(3, 7, padded=True).unpadded() == Growth.between(3, 7)
+    assert Growth.between(3, 6, padded=True) == Growth(3, 2)
+
+
+@pytest.mark.parametrize(("extra", "pads"), [(3, 0), (-1, 0), (0, -1)])
+def test_more_copies_than_one_round_are_refused(extra: int, pads: int) -> None:
+    with pytest.raises(ValueError, match=rf"a dim of 3 cannot have {extra} more copies and {pads} pads"):
+        Growth(3, extra=extra, pads=pads)
 
 
 @pytest.mark.parametrize("kind", ["tile", "interleave"])

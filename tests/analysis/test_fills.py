@@ -1,0 +1,142 @@
+"""What is held at the pads of dims that no whole number of copies fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphclone as gc
+from graphclone.clones.clone import Clone
+from graphclone.errors import GraphcloneError
+from graphclone.models.randomise import randomise
+from graphclone.verification.lockstep import run_lockstep
+
+WIDTH, WIDER = 12, 17
+
+
+def centred(x: Tensor) -> Tensor:
+    """A LayerNorm, spelled out."""
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-2).sqrt()
+
+
+def rooted(x: Tensor) -> Tensor:
+    """An RMS norm, spelled out."""
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-2)
+
+
+def deviating(x: Tensor) -> Tensor:
+    """A LayerNorm by ``std``."""
+    return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + 1e-2)
+
+
+NORMS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "LayerNorm": lambda: nn.LayerNorm(WIDTH),
+    "LayerNorm without bias": lambda: nn.LayerNorm(WIDTH, bias=False),
+    "LayerNorm without weights": lambda: nn.LayerNorm(WIDTH, elementwise_affine=False),
+    "RMSNorm": lambda: nn.RMSNorm(WIDTH),
+    "a LayerNorm in parts": lambda: centred,
+    "an RMS norm in parts": lambda: rooted,
+    "a norm by std": lambda: deviating,
+}
+
+
+class Stream(nn.Module):
+    """A stream of states that two blocks read through a norm and add to."""
+
+    def __init__(self, norm: Callable[[], Callable[[Tensor], Tensor]], *, after: bool = False) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 5)
+        self.up, self.down = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+        self.norms = [norm() for _ in range(2)]
+        self.modules_of_norms = nn.ModuleList(n for n in self.norms if isinstance(n, nn.Module))
+        self.after = after
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        if self.after:
+            return self.head(self.norms[1](self.norms[0](x) + self.down(torch.tanh(self.up(self.norms[0](x))))))
+        x = x + self.down(torch.tanh(self.up(self.norms[0](x))))
+        return self.head(self.norms[1](x))
+
+
+def widened(module: nn.Module, **widths: int) -> Clone:
+    clone = gc.clone(randomise(module).eval(), (torch.randint(0, 7, (2, 3)),), sizes=widths or {"hidden": WIDER})
+    assert clone.state.growths
+    return clone
+
+
+def exact(clone: Clone) -> float:
+    """The greatest error of any value in float64, on inputs of the trace."""
+    lockstep = run_lockstep(clone.state, [torch.randint(0, 7, (2, 3))])
+    assert lockstep.first is None, str(lockstep.first)
+    return lockstep.worst
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_stream_grows_to_any_width(name: str) -> None:
+    assert exact(widened(Stream(NORMS[name]))) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "a LayerNorm in parts"])
+def test_a_stream_that_is_normed_after_the_sum_is_refused_with_the_node(name: str) -> None:
+    with pytest.raises(
+        GraphcloneError, match=r"hidden cannot grow from 12 to 17, .* does not keep the mean over the dim"
+    ) as refusal:
+        widened(Stream(NORMS[name], after=True))
+    assert "grow it to 12 or 24" in str(refusal.value)
+
+
+def test_an_rms_norm_after_the_sum_keeps_zeros() -> None:
+    assert exact(widened(Stream(NORMS["RMSNorm"], after=True))) < 1e-12
+
+
+class Reduced(nn.Module):
+    """A hidden state, reduced by something."""
+
+    def __init__(self, reduction: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.embed, self.reduction = nn.Embedding(7, WIDTH), reduction
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.reduction(self.embed(ids))
+
+
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        lambda x: x.mean(-1),
+        lambda x: x.sum(-1),
+        lambda x: x.relu().sum(-1),
+        lambda x: x.square().mean(-1),
+        lambda x: torch.linalg.vector_norm(x, dim=-1),
+        lambda x: x.var(-1, correction=0),
+        lambda x: x @ x.transpose(-1, -2),
+    ],
+)
+def test_reductions_bear_pads(reduction: Callable[[Tensor], Tensor]) -> None:
+    assert exact(widened(Reduced(reduction), embed=WIDER)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("reduction", "reason"),
+    [
+        (lambda x: x.softmax(-1).square().sum(-1), "softmax over it, which only whole multiples leave as it is"),
+        (lambda x: x.var(-1), "averaged over it, which only whole multiples leave as it is"),
+        (lambda x: (x + 1).square().sum(-1), "adds what is not 0"),
+        (lambda x: x.sigmoid().sum(-1), "sigmoid.default does not keep 0"),
+    ],
+)
+def test_what_cannot_bear_them_is_named(reduction: Callable[[Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(GraphcloneError) as refusal:
+        widened(Reduced(reduction), embed=WIDER)
+    assert reason in str(refusal.value)
+
+
+def test_a_dim_that_nothing_averages_over_is_repeated_unevenly() -> None:
+    clone = widened(Stream(NORMS["LayerNorm"]), up=13)
+    assert {growth.pads for growth in clone.state.growths.values()} == {0}
+    assert exact(clone) < 1e-12
