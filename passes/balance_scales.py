@@ -163,7 +163,7 @@ class _Solver:
     def expression(self, item: Scaled) -> Expression:
         if isinstance(item, Literal):
             return self.unknown(item)
-        if not item.is_float:
+        if not self.facts.is_scaled(item):
             return _ONE
         if item not in self.expressions:
             own = item in self.initializers and self.initializers[item].value is item
@@ -226,7 +226,7 @@ class _Solver:
             add(total, self.expression(item), coefficient)
         if mend is not None:
             add(total, self.unknown(mend))
-        if balance.out is None or not balance.out.is_float:
+        if balance.out is None or not self.facts.is_scaled(balance.out):
             self.system.zero(total)
         elif balance.out in self.shiftable:
             self.system.zero(total)
@@ -239,6 +239,8 @@ class _Solver:
 
     def _mend(self, balance: Balance) -> Mend | None:
         if not balance.mendable or self.given is not None:
+            return None
+        if balance.out is not None and not balance.out.is_float:  # integers are not multiplied by fractions
             return None
         if balance.contraction is None:
             assert balance.out is not None

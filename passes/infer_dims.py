@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.analysis.facts import Facts
+from graphclone.analysis.integers import settle_sums
 from graphclone.analysis.ties import pin_ties
 from graphclone.errors import Remedy
 from graphclone.graph.ir import Value, values_in
@@ -42,6 +43,7 @@ class InferDims:
         for node in graph.nodes:
             apply(node, facts, state.rules)
         pin_ties(facts)
+        settle_sums(facts)
         facts.fold()
         state.analysis = Analysis.of(facts)
         return True

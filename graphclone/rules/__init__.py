@@ -93,6 +93,7 @@ def _forget(node: Node, facts: Facts) -> None:
     """Take back what was said about a node that turns out not to be understood."""
     facts.balances.pop(node, None)
     facts.contractions[:] = [contraction for contraction in facts.contractions if contraction.node is not node]
+    facts.sums[:] = [total for total in facts.sums if total.node is not node]
     facts.follows[:] = [follow for follow in facts.follows if follow.node is not node]
     for output in node.outputs:
         facts.views.pop(output, None)

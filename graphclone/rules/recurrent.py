@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Value
 from graphclone.rules.site import Cannot, Rule, Site
 
@@ -127,9 +126,7 @@ def quantized_lstm(s: Site) -> None:
         s.equal_all(s.axes(weight), [directions, axis, gated[1]])
         for numbers in (scale, zero):
             s.equal_all(s.axes(numbers), gated[: numbers.rank])
-        contraction = Contraction(s.node, (), (axis,))
-        s.facts.contractions.append(contraction)
-        s.require(dict.fromkeys([*factors, scale], 1), contraction=contraction, mendable=False)
+        s.require(dict.fromkeys([*factors, scale], 1), contraction=s.integer_sum([axis]), mendable=False)
     _onnx_recurrence(s, x, directions, hidden, 4)
 
 
