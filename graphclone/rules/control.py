@@ -21,6 +21,7 @@ def branch(s: Site) -> None:
 
 def enter(s: Site) -> None:
     """A round begins with the state that the one before left, and with one slice of what is scanned."""
+    s.ignores("count", "cond", "directions")
     states, scanned, axes = s["states"], s["scanned"], s["axes"]
     inside = s.node.outputs[len(s.node.outputs) - len(states) - len(scanned) :]
     for counter in s.node.outputs[: len(s.node.outputs) - len(inside)]:
@@ -34,6 +35,7 @@ def enter(s: Site) -> None:
 
 def leave(s: Site) -> None:
     """A loop returns its last state, and what its rounds left side by side."""
+    s.ignores("cond", "directions")
     states, stacked, axes = s["states"], s["stacked"], s["axes"]
     for out, state, before in zip(s.node.outputs, states, s["before"], strict=False):
         _same(s, out, state)
