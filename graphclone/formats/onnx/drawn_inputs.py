@@ -32,6 +32,9 @@ _BOUNDS = (1000, 100, 30, 10, 5, 3)
 _RANGES = ((0, 2), (1, 3), (2, 10), (16, 100), (100, 1000))
 """From where to where integers are drawn until the source accepts some."""
 
+_DECIDED = 0.25
+"""How many of many integers are such as they are compared with."""
+
 _SEEDS = 3
 """How often values are drawn anew for sizes that might do."""
 
@@ -54,6 +57,7 @@ class DrawnInputs:
         known_sizes: Mapping[str, Sequence[int]] | None = None,
         given: Given | None = None,
         holds: Callable[[Feeds], bool] = lambda _: True,
+        compared: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         """Take what the user says about the inputs of a session.
 
@@ -63,6 +67,8 @@ class DrawnInputs:
             known_sizes: the only sizes that an axis is known to have, by its symbol, ``name_axis`` where it has none.
             given: arrays and sizes that the user gives.
             holds: whether an input set leaves something to compare; those that do go before those that do not.
+            compared: what integer inputs are compared with, by name; they take such values, too, if the source runs
+                with them.
 
         Raises:
             GraphcloneError: what is given fits no input.
@@ -71,6 +77,7 @@ class DrawnInputs:
         self.given = {name: _checked(session, name, item) for name, item in (given or {}).items()}
         self.known_sizes = dict(known_sizes or {})
         self.holds = holds
+        self.compared = dict(compared or {})
         self.search = bound is None
         self.integers = [p.name for p in session.inputs if p.dtype.kind in "iu" and p.name not in self._arrays()]
         self.ranges = dict.fromkeys(self.integers, (0, bound or _RANGES[0][1]))
@@ -101,9 +108,13 @@ class DrawnInputs:
     def _accepted(self, index: int, seed: int) -> tuple[_Sizes, int] | None:
         """Sizes and a seed of values with which the session runs; those that let it return numbers, if there are."""
         searched = index == 0 and self.search and self.integers
-        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]]] | None = None
+        spans: Sequence[tuple[int, int] | None] = _RANGES if searched else (None,)
+        compared = self.compared
+        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]], Mapping[str, Sequence[int]]] | None = None
         patience = _PATIENCE
-        for span, attempt, sizes in product(_RANGES if searched else (None,), range(_SEEDS), list(self._sizes(index))):
+        tries = product(dict.fromkeys((bool(compared), False)), spans, range(_SEEDS), list(self._sizes(index)))
+        for deciding, span, attempt, sizes in tries:
+            self.compared = compared if deciding else {}
             if span is not None:
                 self.ranges = dict.fromkeys(self.integers, span)
             value_seed = seed + 1001 * attempt
@@ -113,13 +124,13 @@ class DrawnInputs:
                 continue
             if all(_numbers(array).any() for array in returned) and self.holds(feeds):
                 return sizes, value_seed
-            run = run or (sizes, value_seed, self.ranges)
+            run = run or (sizes, value_seed, self.ranges, self.compared)
             patience -= 1
             if not patience:
                 break
         if run is None:
             return None
-        sizes, value_seed, self.ranges = run[0], run[1], dict(run[2])
+        sizes, value_seed, self.ranges, self.compared = run[0], run[1], dict(run[2]), dict(run[3])
         return sizes, value_seed
 
     def _returned(self, feeds: Feeds) -> list[Array] | None:
@@ -213,7 +224,19 @@ class DrawnInputs:
         low, high = self.ranges.get(port.name, (0, 2))
         if port.dtype.kind in "iu":
             high = min(high, int(np.iinfo(port.dtype).max))
-        return np.asarray(random.integers(low, high, shape)).astype(port.dtype)
+        drawn = np.asarray(random.integers(low, high, shape))
+        return self._decided(port, drawn, seed, random).astype(port.dtype)
+
+    def _decided(self, port: Port, drawn: Array, seed: int, random: np.random.Generator) -> Array:
+        """Integers, among them those that they are compared with: a single one takes turns, of others some are."""
+        numbers = self.compared.get(port.name, ())
+        if not numbers:
+            return drawn
+        if drawn.size == 1:
+            turn = seed % (len(numbers) + 1)
+            return drawn if turn == len(numbers) else np.full(drawn.shape, numbers[turn])
+        decided: Array = np.where(random.random(drawn.shape) < _DECIDED, random.choice(numbers, drawn.shape), drawn)
+        return decided
 
 
 def _by_symbol(position: Mapping[str, int], named: Sequence[str], index: int) -> Iterator[Mapping[str, int]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.compared import compared_numbers
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, Given
 from graphclone.formats.onnx.file_verifier import NAME, rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
@@ -158,7 +159,9 @@ def file_samples(
         except ExecutionError:
             return True
 
-    input_sets = list(DrawnInputs(source, known_sizes=known_sizes, given=given, holds=holds).draw(sets, seed))
+    compared = compared_numbers(origin.model)
+    drawn = DrawnInputs(source, known_sizes=known_sizes, given=given, holds=holds, compared=compared)
+    input_sets = list(drawn.draw(sets, seed))
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         shaken_outputs = shaken_runs(origin.path, Path(folder) / "shaken.onnx", input_sets, provider, seed)
     return [
