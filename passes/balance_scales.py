@@ -90,12 +90,13 @@ def _limit(dtype: str) -> float:
 def _greatest(initializer: Initializer) -> float:
     """The greatest finite magnitude in a tensor; 0 where there are no data to look at."""
     import torch
-    from torch._subclasses.fake_tensor import FakeTensor
 
-    tensor = initializer.read()
-    if tensor.is_meta or isinstance(tensor, FakeTensor) or not tensor.numel():
+    from graphclone.runtime.tensors import data_of
+
+    tensor = data_of(initializer)
+    if tensor is None or not tensor.numel():
         return 0.0
-    return float(torch.nan_to_num(tensor.detach().abs(), nan=0.0, posinf=0.0).max())
+    return float(torch.nan_to_num(tensor.abs(), nan=0.0, posinf=0.0).max())
 
 
 class _Solver:

@@ -130,6 +130,7 @@ class Facts:
         moved: those of them that have the elements of one value, wherever they have got to.
         extremes: values that are the greatest or least elements over some axes.
         differences: nodes whose result is a constant where their two operands are equal.
+        tables: values whose first axis is looked up by number.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
@@ -149,6 +150,7 @@ class Facts:
     moved: set[Value] = field(default_factory=set)
     extremes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)
     differences: set[Node] = field(default_factory=set)
+    tables: set[Value] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)

@@ -101,6 +101,7 @@ def _forget(node: Node, facts: Facts) -> None:
         facts.picked.pop(output, None)
         facts.extremes.pop(output, None)
         facts.moved.discard(output)
+    facts.tables.difference_update(node.inputs)
 
 
 def _write_back(site: Site) -> None:

@@ -15,6 +15,7 @@ from graphclone.rules.view import regroup
 def embedding(s: Site) -> None:
     s.ignores("padding_idx", "scale_grad_by_freq", "sparse")
     s.states("!v c.. | i.. -> i.. c..", "weight", "indices", why="rows looked up by number")
+    s.facts.tables.add(s.tensor("weight"))
 
 
 def embedding_bag(s: Site) -> None:
@@ -41,6 +42,8 @@ def index(s: Site) -> None:
     s.pin(axes[place.start : place.start + count], "an index")
     s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.kept)
     s.takes(s.out, x)
+    if s["indices"][0] is not None:
+        s.facts.tables.add(x)
 
 
 def index_put(s: Site) -> None:
@@ -136,8 +139,11 @@ _REPEATING = {
 
 
 def index_select(s: Site) -> None:
-    s.states("| a.. !i b.., !j.. -> a.. !k b..", "self", "index", a=s.axis("dim", s.out.rank), why=_BY_POSITION)
-    s.takes(s.out, s.tensor("self"))
+    x, before = s.tensor("self"), s.axis("dim", s.out.rank)
+    s.states("| a.. !i b.., !j.. -> a.. !k b..", x, "index", a=before, why=_BY_POSITION)
+    s.takes(s.out, x)
+    if not before:
+        s.facts.tables.add(x)
 
 
 _BY_POSITION = "indexed by position"
@@ -218,6 +224,8 @@ def onnx_gather(s: Site) -> None:
     before = s.axis("axis", x.rank, 0)
     s.states("| a.. !n b.., i.. -> a.. i.. b..", x, "indices", a=before, why="looked up by number")
     s.takes(s.out, x)
+    if not before:
+        s.facts.tables.add(x)
 
 
 def gather_nd(s: Site) -> None:
