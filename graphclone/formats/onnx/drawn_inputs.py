@@ -57,7 +57,7 @@ class DrawnInputs:
         known_sizes: Mapping[str, Sequence[int]] | None = None,
         given: Given | None = None,
         holds: Callable[[Feeds], bool] = lambda _: True,
-        compared: Mapping[str, Sequence[int]] | None = None,
+        compared: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         """Take what the user says about the inputs of a session.
 
@@ -67,8 +67,8 @@ class DrawnInputs:
             known_sizes: the only sizes that an axis is known to have, by its symbol, ``name_axis`` where it has none.
             given: arrays and sizes that the user gives.
             holds: whether an input set leaves something to compare; those that do go before those that do not.
-            compared: what integer inputs are compared with, by name; they take such values, too, if the source runs
-                with them.
+            compared: what inputs are compared with, by name; integers, and single floats, take such values, too, if the
+                source runs with them.
 
         Raises:
             GraphcloneError: what is given fits no input.
@@ -110,7 +110,7 @@ class DrawnInputs:
         searched = index == 0 and self.search and self.integers
         spans: Sequence[tuple[int, int] | None] = _RANGES if searched else (None,)
         compared = self.compared
-        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]], Mapping[str, Sequence[int]]] | None = None
+        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]], Mapping[str, Sequence[float]]] | None = None
         patience = _PATIENCE
         tries = product(dict.fromkeys((bool(compared), False)), spans, range(_SEEDS), list(self._sizes(index)))
         for deciding, span, attempt, sizes in tries:
@@ -217,23 +217,24 @@ class DrawnInputs:
 
     def _array(self, port: Port, sizes: _Sizes, seed: int, random: np.random.Generator) -> Array:
         shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
-        if port.dtype.kind == "f":
-            return np.asarray(random.standard_normal(shape)).astype(port.dtype)
         if port.dtype.kind == "b" and not shape:  # a switch, which two input sets should not have alike
             return np.asarray(bool(seed % 2))
-        low, high = self.ranges.get(port.name, (0, 2))
-        if port.dtype.kind in "iu":
-            high = min(high, int(np.iinfo(port.dtype).max))
-        drawn = np.asarray(random.integers(low, high, shape))
+        if port.dtype.kind == "f":
+            drawn = np.asarray(random.standard_normal(shape))
+        else:
+            low, high = self.ranges.get(port.name, (0, 2))
+            if port.dtype.kind in "iu":
+                high = min(high, int(np.iinfo(port.dtype).max))
+            drawn = np.asarray(random.integers(low, high, shape))
         return self._decided(port, drawn, seed, random).astype(port.dtype)
 
     def _decided(self, port: Port, drawn: Array, seed: int, random: np.random.Generator) -> Array:
-        """Integers, among them those that they are compared with: a single one takes turns, of others some are."""
+        """What is drawn, or what it is compared with: a single number takes turns, of other integers some are such."""
         numbers = self.compared.get(port.name, ())
-        if not numbers:
+        if not numbers or (drawn.size != 1 and port.dtype.kind == "f"):
             return drawn
-        if drawn.size == 1:
-            turn = seed % (len(numbers) + 1)
+        if drawn.size == 1:  # not all inputs take the first at once
+            turn = (seed + list(self.compared).index(port.name)) % (len(numbers) + 1)
             return drawn if turn == len(numbers) else np.full(drawn.shape, numbers[turn])
         decided: Array = np.where(random.random(drawn.shape) < _DECIDED, random.choice(numbers, drawn.shape), drawn)
         return decided

@@ -239,6 +239,27 @@ def test_what_integers_are_compared_with_need_not_be_accepted(tmp_path: Path) ->
     assert feeds["ids"].min() >= 0
 
 
+def test_floats_that_bound_a_table_bound_it_such_that_something_is_left(tmp_path: Path) -> None:
+    """All scores outside of the bounds are infinite; where all are, nothing is returned that could be compared."""
+    text = """
+        g (float[batch, 6] x, float low, float high) => (float[batch, 20] y) {
+            scores = MatMul(x, up)
+            above = GreaterOrEqual(pitches, low)
+            below = LessOrEqual(pitches, high)
+            kept = And(above, below)
+            left = Where(kept, scores, nothing)
+            y = Softmax(left)
+        }
+    """
+    weights = {"up": (6, 20), "pitches": np.linspace(50, 2000, 20).astype(np.float32)}
+    path = written(tmp_path / "a.onnx", text, {**weights, "nothing": np.array(-np.inf, np.float32)})
+    numbers = compared_numbers(load(path))
+    assert numbers == {"low": [50.0, 2000.0], "high": [50.0, 2000.0]}
+    first, *_ = DrawnInputs(Session(path, "cpu"), compared=numbers).draw(3, 0)
+    assert np.isfinite(Session(path, "cpu").run(first)["y"]).all()
+    assert (float(first["low"]), float(first["high"])) == (50, 2000)
+
+
 # Reading
 
 
