@@ -118,6 +118,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "for part in free[:1]",
         ("tests/analysis/test_dims.py",),
     ),
+    Mutant(
+        "infer-dims: an identity that is looked up is a table like any",
+        "passes/infer_dims.py",
+        "        _pin_one_hots(facts)\n",
+        "",
+        ("tests/rules/test_one_hot.py",),
+    ),
     # choose-widths
     Mutant(
         "settling: requirements are settled once",
