@@ -91,12 +91,13 @@ def _limit(dtype: str) -> float:
 def _greatest(initializer: Initializer) -> float:
     """The greatest finite magnitude in a tensor; 0 where there are no data to look at."""
     import torch
-    from torch._subclasses.fake_tensor import FakeTensor
 
-    tensor = initializer.read()
-    if tensor.is_meta or isinstance(tensor, FakeTensor) or not tensor.numel():
+    from graphclone.runtime.tensors import data_of
+
+    tensor = data_of(initializer)
+    if tensor is None or not tensor.numel():
         return 0.0
-    return float(torch.nan_to_num(tensor.detach().abs(), nan=0.0, posinf=0.0).max())
+    return float(torch.nan_to_num(tensor.abs(), nan=0.0, posinf=0.0).max())
 
 
 class _Solver:
@@ -164,7 +165,7 @@ class _Solver:
     def expression(self, item: Scaled) -> Expression:
         if isinstance(item, Literal):
             return self.unknown(item)
-        if not item.is_float:
+        if not self.facts.is_scaled(item):
             return _ONE
         if item not in self.expressions:
             own = item in self.initializers and self.initializers[item].value is item
@@ -240,7 +241,7 @@ class _Solver:
             add(total, self.expression(item), coefficient)
         if mend is not None:
             add(total, self.unknown(mend))
-        if balance.out is None or not balance.out.is_float:
+        if balance.out is None or not self.facts.is_scaled(balance.out):
             self.system.zero(total)
         elif balance.out in self.shiftable:
             self.system.zero(total)
@@ -253,6 +254,8 @@ class _Solver:
 
     def _mend(self, balance: Balance) -> Mend | None:
         if not balance.mendable or self.given is not None:
+            return None
+        if balance.out is not None and not balance.out.is_float:  # integers are not multiplied by fractions
             return None
         if balance.contraction is None:
             return None if balance.out is None else Mend(balance.out, balance.node, on_operand=False)

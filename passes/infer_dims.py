@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.analysis.facts import Facts
+from graphclone.analysis.integers import settle_sums
 from graphclone.analysis.ties import pin_ties
 from graphclone.errors import Remedy
-from graphclone.graph.ir import Value, values_in
+from graphclone.graph.ir import Initializer, Value, values_in
 from graphclone.pipeline.state import Analysis, State
 from graphclone.rules import apply
 
@@ -41,7 +42,9 @@ class InferDims:
         _pin_unread(facts)
         for node in graph.nodes:
             apply(node, facts, state.rules)
+        _pin_one_hots(facts)
         pin_ties(facts)
+        settle_sums(facts)
         facts.fold()
         state.analysis = Analysis.of(facts)
         return True
@@ -76,6 +79,33 @@ def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
         if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
             for axis in facts.of[value]:
                 facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", Cause.BOUNDARY))
+
+
+def _pin_one_hots(facts: Facts) -> None:
+    """A row that holds one number marks which row was looked up: its places are ids, too, and no hidden dim."""
+    tables = {facts.source(value) for value in facts.tables}
+    for initializer in facts.graph.initializers:
+        if initializer.value in tables and _is_one_hot(initializer):
+            for axis in facts.of[initializer.value]:
+                facts.axes.pin(axis, Why(initializer.name, "rows that mark their own number are looked up"))
+
+
+_ZEROS = 2
+"""Rows of zeros that a table of marks may have, for ids that mean none."""
+
+
+def _is_one_hot(initializer: Initializer) -> bool:
+    """Whether a table holds one number in every column, each in another row, as the identity does."""
+    shape = initializer.value.shape or ()
+    if len(shape) != 2 or not 0 <= shape[0] - shape[1] <= _ZEROS:
+        return False
+    from graphclone.runtime.tensors import data_of
+
+    tensor = data_of(initializer)
+    if tensor is None:
+        return False
+    marks = tensor != 0
+    return bool((marks.sum(0) == 1).all()) and bool((marks.sum(1) <= 1).all())
 
 
 def freeing(pin: Why | None) -> Remedy | None:

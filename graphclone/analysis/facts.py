@@ -52,6 +52,29 @@ class Contraction:
     axes: tuple[Axis, ...]
 
 
+@dataclass(frozen=True)
+class IntegerSum:
+    """A sum over axes of products of integers of eight bits, in 32 bits.
+
+    Attributes:
+        axes: that may grow.
+        places: how many summands there are for every index of the axes.
+        out: the sum, where it is a result; None where the operator itself divides it by a scale.
+    """
+
+    node: Node
+    axes: tuple[Axis, ...]
+    places: int = 1
+    out: Value | None = None
+
+    def fits(self, size: int) -> bool:
+        """Whether a sum over axes of so many indices stays within 32 bits, whatever the integers are.
+
+        A number less its zero point is at most 255 in magnitude.
+        """
+        return self.places * size * 255**2 < 2**31
+
+
 Scaled = Value | Literal
 
 
@@ -133,6 +156,8 @@ class Facts:
         of: the axes of every tensor.
         follows: literals that count a widened axis.
         contractions: every contraction.
+        sums: every sum of integers over axes that may grow.
+        carriers: integers that have a scale, as their readers pass it on; set by ``settle_sums``.
         balances: scale equations by node.
         views: values that show another value unchanged but for the order of its axes: the value seen, and for
             each axis of the view the axis it shows (None for a new axis of size 1).
@@ -148,6 +173,7 @@ class Facts:
         gatherings: what sums and averages want of pads.
         extremes: values that are the greatest or least elements over some axes.
         differences: nodes whose result is a constant where their two operands are equal.
+        tables: values whose first axis is looked up by number.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
@@ -157,6 +183,8 @@ class Facts:
     of: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)
     follows: list[Follow] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
+    sums: list[IntegerSum] = field(default_factory=list)
+    carriers: set[Value] = field(default_factory=set)
     balances: dict[Node, list[Balance]] = field(default_factory=dict)
     views: dict[Value, tuple[Value, tuple[int | None, ...]]] = field(default_factory=dict)
     folded: dict[Value, tuple[int, ...]] = field(default_factory=dict)
@@ -169,9 +197,14 @@ class Facts:
     gatherings: list[Gathering] = field(default_factory=list)
     extremes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)
     differences: set[Node] = field(default_factory=set)
+    tables: set[Value] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)
+
+    def is_scaled(self, value: Value) -> bool:
+        """Whether a value may have a scale other than 1: floats, and integers that carry one."""
+        return value.is_float or value in self.carriers
 
     def fold(self) -> None:
         """Find the parameters that absorb the multiplicity of what they contract.

@@ -1,11 +1,15 @@
-"""What growths require of each other: tied factors grow alike, and what is summed over is repeated evenly."""
+"""What growths require of each other: tied factors grow alike, and what is summed over is repeated evenly.
+
+Sums of integers must stay within the integers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 
 from graphclone.algebra.axes import Axes, Axis, Kind, Why
-from graphclone.algebra.growth import Growth
+from graphclone.algebra.growth import Growth, Layout
 from graphclone.algebra.growth import Kind as GrowthKind
 from graphclone.analysis.facts import Facts
 
@@ -25,7 +29,7 @@ def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") ->
 
 
 def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Growth], dict[Axis, Why]]:
-    """Lower the growth of dims until all ties and all uniform axes are respected.
+    """Lower the growth of dims until all ties, uniform axes and sums of integers are respected.
 
     Args:
         facts: of the graph.
@@ -36,7 +40,11 @@ def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Grow
     """
     growths = {facts.axes.find(axis): growth for axis, growth in wishes.items() if growth.grows}
     reasons: dict[Axis, Why] = {}
-    while _settle_ties(facts.axes, growths, reasons) or _settle_uniforms(facts.axes, growths, reasons):
+    while (
+        _settle_ties(facts.axes, growths, reasons)
+        or _settle_uniforms(facts.axes, growths, reasons)
+        or _settle_integers(facts, growths, reasons)
+    ):
         pass
     return growths, reasons
 
@@ -70,11 +78,25 @@ def _settle_uniforms(axes: Axes, growths: dict[Axis, Growth], reasons: dict[Axis
         leaves = axes.leaves(axis)
         if not any(leaf in growths for leaf in leaves):
             continue
-        layout = axes.layout(axis, lambda leaf: growths.get(leaf) or Growth(leaf.size))
+        layout = _layout(axes, axis, growths)
         if layout.even is None:  # what pads hold is asked later
             why = Why(why.node, f"{why.text} an axis whose parts would be repeated unequally")
             changed |= _equalise(axes, axis, growths, reasons, why)
     return changed
+
+
+def _settle_integers(facts: Facts, growths: dict[Axis, Growth], reasons: dict[Axis, Why]) -> bool:
+    changed = False
+    for total in facts.sums:
+        if not total.fits(prod(_layout(facts.axes, axis, growths).new_size for axis in total.axes)):
+            why = Why(total.node.name, "a sum over more integers might not fit into 32 bits")
+            leaves = [leaf for axis in total.axes for leaf in facts.axes.leaves(axis)]
+            changed |= _hold(growths, reasons, leaves, why)
+    return changed
+
+
+def _layout(axes: Axes, axis: Axis, growths: Mapping[Axis, Growth]) -> Layout:
+    return axes.layout(axis, lambda leaf: growths.get(leaf) or Growth(leaf.size))
 
 
 def _equalise(axes: Axes, axis: Axis, growths: dict[Axis, Growth], reasons: dict[Axis, Why], why: Why) -> bool:

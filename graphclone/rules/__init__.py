@@ -110,6 +110,7 @@ def _forget(node: Node, facts: Facts) -> None:
     """Take back what was said about a node that turns out not to be understood."""
     facts.balances.pop(node, None)
     facts.contractions[:] = [contraction for contraction in facts.contractions if contraction.node is not node]
+    facts.sums[:] = [total for total in facts.sums if total.node is not node]
     facts.follows[:] = [follow for follow in facts.follows if follow.node is not node]
     facts.gatherings[:] = [gathering for gathering in facts.gatherings if gathering.node is not node]
     facts.vanishing.discard(node)
@@ -121,6 +122,7 @@ def _forget(node: Node, facts: Facts) -> None:
         facts.picked.pop(output, None)
         facts.extremes.pop(output, None)
         facts.moved.discard(output)
+    facts.tables.difference_update(node.inputs)
 
 
 def _write_back(site: Site) -> None:

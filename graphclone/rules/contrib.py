@@ -270,10 +270,9 @@ def integer_product(s: Site, pattern: str) -> None:
             raise Cannot("one number per row")
         s.align(s.axes(value), s.axes(b)[-1:])
         factors += [value] if name.endswith("scale") else []
-    contraction = Contraction(s.node, (), (s.axes(a)[-1],))
-    s.facts.contractions.append(contraction)
+    contraction = s.integer_sum(s.axes(a)[-1:])
     if bias is None:
-        s.scale(s.out, _sum(factors), logs={s.axes(a)[-1]: 1})
+        s.scale(s.out, _sum(factors), contraction=contraction)
         return
     s.broadcast(bias)
     s.scale(s.out, {bias: 1})

@@ -20,6 +20,7 @@ def branch(s: Site) -> None:
 
 def enter(s: Site) -> None:
     """A round begins with the state that the one before left, and with one slice of what is scanned."""
+    s.ignores("count", "cond", "directions")
     states, scanned, axes = s.tensor_list("states"), s.tensor_list("scanned"), s.integers("axes")
     inside = s.node.outputs[len(s.node.outputs) - len(states) - len(scanned) :]
     for counter in s.node.outputs[: len(s.node.outputs) - len(inside)]:
@@ -33,6 +34,7 @@ def enter(s: Site) -> None:
 
 def leave(s: Site) -> None:
     """A loop returns its last state, and what its rounds left side by side."""
+    s.ignores("cond", "directions")
     states, stacked, axes = s.tensor_list("states"), s.tensor_list("stacked"), s.integers("axes")
     for out, state, before in zip(s.node.outputs, states, s.tensor_list("before"), strict=False):
         _same(s, out, state)

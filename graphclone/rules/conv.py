@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from graphclone.graph.ir import Value, items_of
+from graphclone.rules.linear import sum_integers
 from graphclone.rules.patterns import changed
 from graphclone.rules.site import Cannot, Rule, Site, refused, root, says, spelled
 
@@ -89,17 +91,25 @@ def _moving(s: Site, weight: Value | None) -> list[bool]:
 
 
 def quantized_convolution(s: Site) -> None:
-    """What it sums over keeps its size, as integers cannot be divided. It may have a number per channel."""
-    w = s.tensor("w")
+    """What it sums over keeps its size where integers are added to the sum. It may have a number per channel."""
+    w, bias = s.tensor("w"), s.maybe_tensor("B")
     x, y = changed(_moving(s, w))
+    i = "i" if bias is None else "!i"
     last = s.flag("channels_last")
-    image, result = (f"{x} (g !i)", f"{y} (g o)") if last else (f"(g !i) {x}", f"(g o) {y}")
-    pattern = f"| b {image}, (g o) !i !w.. -> b {result}"
-    s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="summed over integers")
+    image, result = (f"{x} (g {i})", f"{y} (g o)") if last else (f"(g {i}) {x}", f"(g o) {y}")
+    pattern = f"| b {image}, (g o) {i} !w.. -> b {result}"
+    axes = s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="summed over integers")
     for name in s.node.operands:
         value = s.maybe_tensor(name)
         if value is not None and value not in (s.tensor("x"), w):
             s.align(s.axes(value), s.axes(w)[:1])
+    if bias is None:
+        sum_integers(
+            s,
+            [axes["i"]],
+            prod(axis.size for axis in s.axes(w)[2:]),
+            scales={"x_scale": 1, "w_scale": 1, "y_scale": -1},
+        )
 
 
 def onnx_transposed_convolution(s: Site) -> None:

@@ -16,6 +16,7 @@ from graphclone.rules.view import regroup
 def embedding(s: Site, pattern: str) -> None:
     s.ignores("padding_idx", "scale_grad_by_freq", "sparse")
     s.states(pattern, "weight", "indices", why="rows looked up by number")
+    s.facts.tables.add(s.tensor("weight"))
 
 
 def embedding_bag(s: Site) -> None:
@@ -42,6 +43,8 @@ def index(s: Site) -> None:
     s.pin(axes[place.start : place.start + count], "an index")
     s.equal_all([*axes[: place.start], *axes[place.start + count :]], place.others)
     s.takes(s.out, x)
+    if items_of(s.get("indices"))[0] is not None:
+        s.facts.tables.add(x)
 
 
 def index_put(s: Site) -> None:
@@ -139,8 +142,11 @@ _REPEATING = {
 
 @says("| a.. !i b.., !j.. -> a.. !k b..")
 def index_select(s: Site, pattern: str) -> None:
-    s.states(pattern, "self", "index", a=s.axis("dim", s.out.rank), why=_BY_POSITION)
-    s.takes(s.out, s.tensor("self"))
+    x, before = s.tensor("self"), s.axis("dim", s.out.rank)
+    s.states(pattern, x, "index", a=before, why=_BY_POSITION)
+    s.takes(s.out, x)
+    if not before:
+        s.facts.tables.add(x)
 
 
 _BY_POSITION = "indexed by position"
@@ -226,6 +232,8 @@ def onnx_gather(s: Site, pattern: str) -> None:
     before = s.axis("axis", x.rank, 0)
     s.states(pattern, x, "indices", a=before, why="looked up by number")
     s.takes(s.out, x)
+    if not before:
+        s.facts.tables.add(x)
 
 
 @says("| b.. !x.. y.., b.. i.. !n -> b.. i.. y..")

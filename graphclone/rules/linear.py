@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Scaled
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import PatternError
@@ -67,22 +68,36 @@ def _turned(s: Site) -> tuple[str, str]:
 
 
 def quantized_product(a: str, b: str) -> Rule:
-    """A matrix product of integers, with scales and zero points: a number each, or one per row or column.
-
-    What is summed over keeps its size, as sums of integers cannot be divided; rows and columns pass.
-    """
+    """A matrix product of integers, with scales and zero points: a number each, or one per row or column."""
 
     def rule(s: Site) -> None:
         x, w = s.tensor(a), s.tensor(b)
         matrices = {"a": x, "b": w, "y": s.out}
-        runs = {"i": min(x.rank, 2) - 1, "j": min(w.rank, 2) - 1}
-        s.states("| ... i.. !k, ... !k j.. -> ... i.. j..", x, w, why="summed over integers", **runs)
+        i, j = min(x.rank, 2) - 1, min(w.rank, 2) - 1
+        axes = s.states("| ... i.. k, ... k j.. -> ... i.. j..", x, w, i=i, j=j)
         for name in s.node.operands:
             value = s.maybe_tensor(name)
             if value is not None and value not in matrices.values():
                 _per_line(s, value, matrices[name[0].lower()], per_column=name.startswith("b"))
+        sum_integers(s, [axes["k"]], scales={f"{a}_scale": 1, f"{b}_scale": 1, "y_scale": -1})
 
     return rule
+
+
+def sum_integers(s: Site, axes: Iterable[Axis], places: int = 1, *, scales: Mapping[str, int]) -> None:
+    """A sum of products of integers is the result, or a result of integers once it is multiplied by scales.
+
+    Args:
+        s: of the sum.
+        axes: what is summed over.
+        places: how many summands there are for every index of the axes.
+        scales: powers of scales, by the names of operands; a node has all of them or none.
+    """
+    if any(map(s.has, scales)):
+        contraction = s.integer_sum(axes, places)
+        s.require({s.tensor(name): power for name, power in scales.items()}, contraction, mendable=False)
+    else:
+        s.integer_sum(axes, places, out=s.out)
 
 
 def quantized_general_product(s: Site) -> None:
@@ -106,7 +121,7 @@ def quantized_general_product(s: Site) -> None:
     if (alpha := s.number("alpha", 1.0)) != 1:
         factors.append(s.literal("alpha", alpha))
     if s.out.is_float:
-        s.scale(s.out, Counter(factors), logs={axes["k"]: 1})
+        s.scale(s.out, Counter(factors), contraction=s.integer_sum([axes["k"]]))
 
 
 def _per_line(s: Site, value: Value, matrix: Value, *, per_column: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Value
 from graphclone.rules.binding import Binding
 from graphclone.rules.site import Cannot, Rule, Site, paired
@@ -111,9 +110,7 @@ def quantized_lstm(s: Site) -> None:
         weight, scale = s.axes(s.tensor(name)), s.tensor(f"{name}_scale")
         for numbers in (scale, s.tensor(f"{name}_zero_point")):
             s.equal_all(s.axes(numbers), (weight[0], weight[2])[: numbers.rank])
-        contraction = Contraction(s.node, (), (axis,))
-        s.facts.contractions.append(contraction)
-        s.require(dict.fromkeys([*factors, scale], 1), contraction=contraction, mendable=False)
+        s.require(dict.fromkeys([*factors, scale], 1), contraction=s.integer_sum([axis]), mendable=False)
 
 
 def _onnx_recurrence(s: Site, gates: int, inputs: str, recurrent: str) -> Binding:

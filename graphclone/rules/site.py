@@ -18,6 +18,7 @@ from graphclone.analysis.facts import (
     Facts,
     Follow,
     Gathering,
+    IntegerSum,
     Literal,
     Refusal,
     Scaled,
@@ -328,6 +329,22 @@ class Site(Reader):
             self.pin(axes, "summed over integers, which cannot be divided by the number of copies")
         contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes)
         self.facts.contractions.append(contraction)
+        return contraction
+
+    def integer_sum(self, axes: Iterable[Axis], places: int = 1, out: Value | None = None) -> Contraction:
+        """Products of integers of eight bits are summed over axes, which no operand can absorb.
+
+        Args:
+            axes: that may grow.
+            places: how many summands there are for every index of the axes.
+            out: the sum, whose scale then is the number of copies; None where the operator divides it by scales.
+        """
+        total = IntegerSum(self.node, tuple(axes), places, out)
+        contraction = Contraction(self.node, (), total.axes)
+        self.facts.sums.append(total)
+        self.facts.contractions.append(contraction)
+        if out is not None:
+            self.scale(out, {}, contraction=contraction)
         return contraction
 
     # Scales

@@ -116,7 +116,9 @@ class Maps:
         """What the source computes for a value, exactly as the clone should; see ``widened``."""
         wide = self.widened(value, tensor)
         scale, shift = self.state.scales.values.get(value, 1.0), self.state.scales.shifts.get(value, 0.0)
-        return wide if (scale, shift) == (1.0, 0.0) else wide * scale + shift
+        if (scale, shift) == (1.0, 0.0):
+            return wide
+        return wide * scale + shift if value.is_float else wide * int(scale)  # sums of integers, of so many copies
 
 
 def widened_inputs(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.graph.ir import Graph, Initializer, Value
 from graphclone.pipeline.state import State
@@ -32,6 +33,12 @@ class Lazy(Mapping[Value, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._initializers)
+
+
+def data_of(initializer: Initializer) -> torch.Tensor | None:
+    """The data of an initializer, not to be written into; None where the model was traced without weights."""
+    tensor: torch.Tensor = initializer.read()
+    return None if tensor.is_meta or isinstance(tensor, FakeTensor) else tensor.detach()
 
 
 def lifted_tensor(initializer: Initializer) -> torch.Tensor:

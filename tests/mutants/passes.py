@@ -125,15 +125,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "for part in free[:1]",
         ("tests/analysis/test_dims.py",),
     ),
+    Mutant(
+        "infer-dims: an identity that is looked up is a table like any",
+        "passes/infer_dims.py",
+        "        _pin_one_hots(facts)\n",
+        "",
+        ("tests/rules/test_one_hot.py",),
+    ),
     # choose-widths
     Mutant(
         "settling: requirements are settled once",
         "graphclone/analysis/settling.py",
-        (
-            "while _settle_ties(facts.axes, growths, reasons) or _settle_uniforms(facts.axes, growths, reasons):\n"
-            "        pass"
-        ),
-        "_settle_ties(facts.axes, growths, reasons)\n    _settle_uniforms(facts.axes, growths, reasons)",
+        "    ):\n        pass\n    return growths, reasons",
+        "    ):\n        break\n    return growths, reasons",
         ("tests/algebra/test_axes.py::test_what_one_requirement_lowers_may_break_another",),
     ),
     Mutant(
@@ -156,6 +160,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "_hold(growths, reasons, [*inner, *outer], tie.why)",
         "_hold(growths, reasons, outer, tie.why)",
         ("tests/algebra/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
+    ),
+    Mutant(
+        "settling: a sum of integers may leave its bits",
+        "graphclone/analysis/facts.py",
+        "self.places * size * 255**2 < 2**31",
+        "self.places * size * 255 < 2**31",
+        ("tests/formats/onnx/test_quantised.py::test_a_sum_of_integers_stays_within_its_bits",),
+    ),
+    Mutant(
+        "integers: a sum is carried into integers and floats of any width",
+        "graphclone/analysis/integers.py",
+        "or out.dtype not in (value.dtype, *_WIDE)",
+        "",
+        ("tests/formats/onnx/test_quantised.py::test_a_sum_of_integers_is_pinned_where_its_factor_does_not_pass",),
+    ),
+    Mutant(
+        "integers: a sum is carried to any reader",
+        "graphclone/analysis/integers.py",
+        "if not all(self._passes(node, out, value) for out in node.outputs):",
+        "if False:",
+        ("tests/formats/onnx/test_quantised.py::test_a_sum_of_integers_is_pinned_where_its_factor_does_not_pass",),
     ),
     # balance-scales
     Mutant(

@@ -39,6 +39,20 @@ MUTANTS: tuple[Mutant, ...] = (
         _LOCKSTEP,
     ),
     Mutant(
+        "loops: what is scanned from the end is scanned from the front",
+        "graphclone/runtime/loops.py",
+        "whole.shape[axis] - 1 - number if backwards else number",
+        "number",
+        ("tests/formats/onnx/test_loops.py",),
+    ),
+    Mutant(
+        "loops: a condition that fails is not heard",
+        "graphclone/runtime/loops.py",
+        'return operands.get("cond") is None or bool(operands["cond"])',
+        "return True",
+        ("tests/formats/onnx/test_loops.py",),
+    ),
+    Mutant(
         "lockstep: a NaN equals anything",
         "graphclone/verification/distance.py",
         'nan_to_num(nan=float("inf")',

@@ -159,7 +159,11 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "old-opset": (_opset(6), "the model uses opset 6; 7 to 26 can be read; onnx.version_converter.convert_version("),
     "new-opset": (_opset(27), "the model uses opset 27; 7 to 26 can be read"),
     "negative-opset": (_opset(-1), "the model uses opset -1; 7 to 26"),
-    "two-opsets": (_opset(17, 11), "the model imports ONNX's operators more than once (opsets 17, 11)"),
+    "two-opsets": (_opset(17, 17, 11), "the model imports ONNX's operators more than once (opsets 17, 11)"),
+    "two-opsets-of-one": (
+        lambda m: m.opset_import.extend(helper.make_opsetid("own", version) for version in (1, 2)),
+        "the model imports the operators of 'own' more than once (opsets 1, 2)",
+    ),
     # Values
     "undefined-input": (node("Neg", ["q"], ["z"], name="bad"), "node 'bad' ('Neg') reads 'q', which nothing makes"),
     "undefined-output": (lambda m: m.graph.output.add(name="q"), "graph 'main' returns 'q', which nothing in it makes"),
@@ -381,6 +385,7 @@ UNUSUAL: tuple[Change, ...] = (
     lambda model: model.graph.input.add(name="w"),
     lambda model: model.ClearField("producer_name"),
     lambda model: model.opset_import.append(helper.make_opsetid("own", 3)),
+    lambda model: model.opset_import.extend([model.opset_import[0], helper.make_opsetid("ai.onnx", 17)]),
     lambda model: model.graph.node[-1].attribute.add(name="a", type=AttributeProto.STRING, s=b"\xff"),
     value_info(),
     value_info(sequence_type=TypeProto.Sequence(elem_type=_FLOAT)),

@@ -226,7 +226,8 @@ def compare(found: Array, expected: Array, what: str, rounded: float = 0.0) -> N
             same |= np.isnan(found.astype(np.float64)) & np.isnan(expected.astype(np.float64))
         if rounded and expected.dtype.kind in "iu" and not same.all():
             gap = np.abs(found.astype(np.int64) - expected.astype(np.int64))
-            same = (gap <= 1) & (np.count_nonzero(gap) <= 0.1 * gap.size)
+            share = max(0.1, rounded * float(np.abs(expected.astype(np.float64)).max()))  # of what lies near a half
+            same = (gap <= 1) & (np.count_nonzero(gap) <= share * gap.size)
         expect(np.all(same), f"{what} differs in {np.count_nonzero(~np.asarray(same))} of {expected.size} elements")
         return
     found, expected = found.astype(np.float64), expected.astype(np.float64)

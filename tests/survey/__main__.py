@@ -3,7 +3,7 @@
     python -m tests.survey [PACKAGE ..] [--rows FILE]
 
 downloads the packages of ``packages.toml`` by name, one at a time, and prints a line per file and the counts; nothing
-is kept but what ``--rows`` says. It takes about an hour. 1 if a file fails.
+is kept but what ``--rows`` says. It takes an hour or two. 1 if a file fails.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.survey.rows import FAILED, Row
 from tests.survey.tables import line, summary
 from tests.survey.widening import tried
 
-SECONDS = 300
+SECONDS = 600
 """Of the processor, that one file may take."""
 
 

@@ -164,17 +164,27 @@ def _repeated(items: Iterable[T]) -> T | None:
 
 
 def _check_opsets(owner: ModelProto | FunctionProto, nodes: Iterable[NodeProto], who: str) -> None:
+    _check_imports(owner, who)
     versions = [entry.version for entry in owner.opset_import if entry.domain in OWN_DOMAIN]
     if not versions and not any(node.domain in OWN_DOMAIN for node in _nodes(nodes)) and owner.opset_import:
         return
     if not versions or not versions[0]:
         raise GraphcloneError(f"{who} says no version (opset_import) of ONNX's operators; export or download it again")
-    if len(versions) > 1:
-        several = ", ".join(map(str, versions[:5]))
-        raise GraphcloneError(f"{who} imports ONNX's operators more than once (opsets {several}); remove all but one")
     if versions[0] not in OPSETS:
         hint = "onnx.version_converter.convert_version(model, 20) converts it"
         raise GraphcloneError(f"{who} uses opset {versions[0]}; {OPSETS[0]} to {OPSETS[-1]} can be read; {hint}")
+
+
+def _check_imports(owner: ModelProto | FunctionProto, who: str) -> None:
+    """A domain may be imported several times, as where models were merged, if always at one version."""
+    imported: dict[str, dict[int, None]] = {}
+    for entry in owner.opset_import:
+        imported.setdefault("" if entry.domain in OWN_DOMAIN else entry.domain, {})[entry.version] = None
+    for domain, versions in imported.items():
+        if len(versions) > 1:
+            whose = f"the operators of {quoted(domain)}" if domain else "ONNX's operators"
+            several = ", ".join(map(str, [*versions][:5]))
+            raise GraphcloneError(f"{who} imports {whose} more than once (opsets {several}); remove all but one")
 
 
 def _check_functions(model: ModelProto) -> None:

@@ -51,12 +51,18 @@ class Repeated:
         states: values before the first round, with the body's inputs and outputs for them and the final results.
         scanned: values of which the body takes one slice a round, with the axis and the body's input.
         stacked: outputs of the body that are put side by side, with the axis and the result.
+        directions: whether what is scanned, and what is stacked, is so from the end.
+        limits: how many rounds there are at most, and whether there is one at all, where a Loop says so.
+        goes_on: the output of a Loop's body that says whether there is another round.
     """
 
     body: onnx_ir.Graph
     states: list[tuple[onnx_ir.Value, onnx_ir.Value, onnx_ir.Value, onnx_ir.Value]]
     scanned: list[tuple[onnx_ir.Value, int, onnx_ir.Value]]
     stacked: list[tuple[onnx_ir.Value, int, onnx_ir.Value]]
+    directions: tuple[Sequence[int], Sequence[int]]
+    limits: tuple[onnx_ir.Value | None, onnx_ir.Value | None] = (None, None)
+    goes_on: onnx_ir.Value | None = None
 
     @classmethod
     def of(cls, node: onnx_ir.Node) -> Repeated:
@@ -70,7 +76,9 @@ def _loop(node: onnx_ir.Node) -> Repeated:
     count = len(before)
     states = zip(before, body.inputs[2:], body.outputs[1:], node.outputs, strict=False)
     stacked = zip(body.outputs[1 + count :], [0] * len(body.outputs), node.outputs[count:], strict=False)
-    return Repeated(body, list(states), [], list(stacked))
+    stacks = list(stacked)
+    most, any_round, *_ = [*node.inputs, None, None]
+    return Repeated(body, list(states), [], stacks, ([], [0] * len(stacks)), (most, any_round), body.outputs[0])
 
 
 def _scan(node: onnx_ir.Node) -> Repeated:
@@ -78,13 +86,15 @@ def _scan(node: onnx_ir.Node) -> Repeated:
     operands = [value for value in node.inputs if value is not None]
     count = len(operands) - node.attributes["num_scan_inputs"].as_int()
     states = zip(operands[:count], body.inputs, body.outputs, node.outputs, strict=False)
-    scanned = zip(operands[count:], _axes(node, "scan_input_axes", len(operands)), body.inputs[count:], strict=False)
-    axes = _axes(node, "scan_output_axes", len(body.outputs))
-    stacked = zip(body.outputs[count:], axes, node.outputs[count:], strict=False)
-    return Repeated(body, list(states), list(scanned), list(stacked))
+    axes, directions = (_each(node, f"scan_input_{what}", len(operands) - count) for what in ("axes", "directions"))
+    scanned = zip(operands[count:], axes, body.inputs[count:], strict=False)
+    new = len(body.outputs) - count
+    after, outward = (_each(node, f"scan_output_{what}", new) for what in ("axes", "directions"))
+    stacked = zip(body.outputs[count:], after, node.outputs[count:], strict=False)
+    return Repeated(body, list(states), list(scanned), list(stacked), (directions, outward))
 
 
-def _axes(node: onnx_ir.Node, name: str, count: int) -> Sequence[int]:
+def _each(node: onnx_ir.Node, name: str, count: int) -> Sequence[int]:
     return node.attributes[name].as_ints() if name in node.attributes else [0] * count
 
 

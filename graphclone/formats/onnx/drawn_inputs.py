@@ -33,6 +33,9 @@ _BOUNDS = (1000, 100, 30, 10, 5, 3)
 _RANGES = ((0, 2), (1, 3), (2, 10), (16, 100), (100, 1000))
 """From where to where integers are drawn until the source accepts some."""
 
+_DECIDED = 0.25
+"""How many of many integers are such as they are compared with."""
+
 _SEEDS = 3
 """How often values are drawn anew for sizes that might do."""
 
@@ -55,6 +58,7 @@ class DrawnInputs:
         known_sizes: Mapping[str, Sequence[int]] | None = None,
         user_inputs: UserInputs | None = None,
         holds: Callable[[Feeds], bool] = lambda _: True,
+        compared: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         """Take what the user says about the inputs of a session.
 
@@ -64,6 +68,8 @@ class DrawnInputs:
             known_sizes: the only sizes that an axis is known to have, by its symbol, ``name_axis`` where it has none.
             user_inputs: arrays and sizes that the user gives.
             holds: whether an input set leaves something to compare; those that do go before those that do not.
+            compared: what inputs are compared with, by name; integers, and single floats, take such values, too, if the
+                source runs with them.
 
         Raises:
             GraphcloneError: what is given fits no input.
@@ -72,6 +78,7 @@ class DrawnInputs:
         self.user_inputs = {name: _checked(session, name, item) for name, item in (user_inputs or {}).items()}
         self.known_sizes = dict(known_sizes or {})
         self.holds = holds
+        self.compared = dict(compared or {})
         self.search = bound is None
         self.integers = [p.name for p in session.inputs if p.dtype.kind in "iu" and p.name not in self._arrays()]
         self.ranges = dict.fromkeys(self.integers, (0, bound or _RANGES[0][1]))
@@ -102,9 +109,13 @@ class DrawnInputs:
     def _accepted(self, index: int, seed: int) -> tuple[_Sizes, int] | None:
         """Sizes and a seed of values with which the session runs; those that let it return numbers, if there are."""
         searched = index == 0 and self.search and self.integers
-        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]]] | None = None
+        spans: Sequence[tuple[int, int] | None] = _RANGES if searched else (None,)
+        compared = self.compared
+        run: tuple[_Sizes, int, Mapping[str, tuple[int, int]], Mapping[str, Sequence[float]]] | None = None
         patience = _PATIENCE
-        for span, attempt, sizes in product(_RANGES if searched else (None,), range(_SEEDS), list(self._sizes(index))):
+        tries = product(dict.fromkeys((bool(compared), False)), spans, range(_SEEDS), list(self._sizes(index)))
+        for deciding, span, attempt, sizes in tries:
+            self.compared = compared if deciding else {}
             if span is not None:
                 self.ranges = dict.fromkeys(self.integers, span)
             value_seed = seed + 1001 * attempt
@@ -114,13 +125,13 @@ class DrawnInputs:
                 continue
             if all(_numbers(array).any() for array in results) and self.holds(feeds):
                 return sizes, value_seed
-            run = run or (sizes, value_seed, self.ranges)
+            run = run or (sizes, value_seed, self.ranges, self.compared)
             patience -= 1
             if not patience:
                 break
         if run is None:
             return None
-        sizes, value_seed, self.ranges = run[0], run[1], dict(run[2])
+        sizes, value_seed, self.ranges, self.compared = run[0], run[1], dict(run[2]), dict(run[3])
         return sizes, value_seed
 
     def _returned(self, feeds: Feeds) -> list[Array] | None:
@@ -207,14 +218,27 @@ class DrawnInputs:
 
     def _array(self, port: Port, sizes: _Sizes, seed: int, random: np.random.Generator) -> Array:
         shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
-        if port.dtype.kind == "f":
-            return np.asarray(random.standard_normal(shape)).astype(port.dtype)
         if port.dtype.kind == "b" and not shape:  # a switch, which two input sets should not have alike
             return np.asarray(bool(seed % 2))
-        low, high = self.ranges.get(port.name, (0, 2))
-        if port.dtype.kind in "iu":
-            high = min(high, int(np.iinfo(port.dtype).max))
-        return np.asarray(random.integers(low, high, shape)).astype(port.dtype)
+        if port.dtype.kind == "f":
+            drawn = np.asarray(random.standard_normal(shape))
+        else:
+            low, high = self.ranges.get(port.name, (0, 2))
+            if port.dtype.kind in "iu":
+                high = min(high, int(np.iinfo(port.dtype).max))
+            drawn = np.asarray(random.integers(low, high, shape))
+        return self._decided(port, drawn, seed, random).astype(port.dtype)
+
+    def _decided(self, port: Port, drawn: Array, seed: int, random: np.random.Generator) -> Array:
+        """What is drawn, or what it is compared with: a single number takes turns, of other integers some are such."""
+        numbers = self.compared.get(port.name, ())
+        if not numbers or (drawn.size != 1 and port.dtype.kind == "f"):
+            return drawn
+        if drawn.size == 1:  # not all inputs take the first at once
+            turn = (seed + list(self.compared).index(port.name)) % (len(numbers) + 1)
+            return drawn if turn == len(numbers) else np.full(drawn.shape, numbers[turn])
+        decided: Array = np.where(random.random(drawn.shape) < _DECIDED, random.choice(numbers, drawn.shape), drawn)
+        return decided
 
 
 def _by_symbol(position: Mapping[str, int], symbols: Sequence[str], index: int) -> Iterator[Mapping[str, int]]:

@@ -18,6 +18,7 @@ import onnx_ir
 import torch
 
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.compared import compared_numbers
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
 from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.tensors import to_array, to_torch
@@ -59,7 +60,8 @@ def verify_files(
     factors = _factors(narrow.inputs, wide.inputs, "input")
     _factors(narrow.outputs, wide.outputs, "output")
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        input_sets = list(DrawnInputs(narrow, bound, user_inputs=inputs).draw(sets, seed))
+        drawn = DrawnInputs(narrow, bound, user_inputs=inputs, compared=compared_numbers(load(source)))
+        input_sets = list(drawn.draw(sets, seed))
         shaken_outputs = shaken_runs(source, Path(folder) / source.name, input_sets, provider, seed)
         check = _check(
             narrow, wide, [(f, m, _tiled(f, factors)) for f, m in zip(input_sets, shaken_outputs, strict=True)]

@@ -346,14 +346,23 @@ def _infer_contrib(call: Call, operands: tuple[_Key | None, ...]) -> list[Tensor
     return results if all(result.shape for result in results) else _tried(call, operands)
 
 
+_LEARNERS = "ai.onnx.ml"
+
+
 def _tried(call: Call, operands: Sequence[_Key | None]) -> list[TensorInfo] | None:
-    """The types and shapes of what our own implementation makes of operands full of zeros."""
-    if (call.domain, call.op) not in {(cls.op_domain, cls.__name__) for cls in OPERATORS}:
+    """The types and shapes of what our own implementation, or onnx's of classical learners, makes of zeros."""
+    ours = (call.domain, call.op) in {(cls.op_domain, cls.__name__) for cls in OPERATORS}
+    if not ours and call.domain != _LEARNERS:
         return None
     if any(key is not None and (key.shape is None or None in key.shape) for key in operands):
         return None
     tensors = [None if key is None else key.zeros() for key in operands]
-    results = run_call(call, tensors)
+    try:
+        results = run_call(call, tensors)
+    except NotImplementedError:  # onnx knows the operator, but cannot run it
+        return None
+    if any(not isinstance(result, np.ndarray) or result.dtype.kind in "OUS" for result in results):
+        return None  # dictionaries, and texts
     return [TensorInfo(onnx.helper.np_dtype_to_tensor_dtype(result.dtype), result.shape) for result in results]
 
 

@@ -239,22 +239,31 @@ class _ModelImporter:
             self.leave(node, name, operands)
             return
         repeated = Repeated.of(node)
+        inward, outward = repeated.directions
         operands = {
+            **self.present(dict(zip(("count", "cond"), repeated.limits, strict=True)), name),
             "states": [self.tensor(before, name) for before, *_ in repeated.states],
             "scanned": [self.tensor(whole, name) for whole, *_ in repeated.scanned],
             "axes": [axis for _, axis, _ in repeated.scanned],
+            "directions": list(inward),
         }
         inside = [self.input(value, "node") for value in repeated.body.inputs]  # which the node of the body computes
         target = Target("", node.op_type, 0, (), node=node)
         self.append(Node(f"{name}_body", f"onnx.{node.op_type}.body", operands, inside, target, several=True))
         self.body(repeated.body)
         after = {
+            **self.present({"cond": repeated.goes_on}, name),
             "states": [self.tensor(value, name) for _, _, value, _ in repeated.states],
             "before": operands["states"],
             "stacked": [self.tensor(value, name) for value, *_ in repeated.stacked],
             "axes": [axis for _, axis, _ in repeated.stacked],
+            "directions": list(outward),
         }
         self.leave(node, name, after)
+
+    def present(self, values: Mapping[str, onnx_ir.Value | None], reader: str) -> dict[str, Operand]:
+        """Those of some operands that are given, as tensors."""
+        return {key: self.tensor(value, reader) for key, value in values.items() if value is not None}
 
     def leave(self, node: onnx_ir.Node, name: str, operands: dict[str, Operand]) -> None:
         outputs = [self.value(output) for output in node.outputs]

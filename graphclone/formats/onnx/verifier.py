@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.compared import compared_numbers
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
 from graphclone.formats.onnx.file_verifier import rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
@@ -65,6 +66,7 @@ class _FileVerification:
         self.state = state
         self.options = options
         self.user_inputs = user_inputs
+        self.reference = Reference(state)
         self.samples: list[FileSample] = []
         self.truths: Truths | None = None
 
@@ -85,11 +87,12 @@ class _FileVerification:
         check = check_shapes(self.state)
         if check.ok:
             o = self.options
-            self.samples = file_samples(self.state, o.provider, o.sets, o.seed, self.user_inputs, exact=o.exact)
+            reference = self.reference if o.exact else None
+            self.samples = file_samples(self.state, o.provider, o.sets, o.seed, self.user_inputs, reference)
         return check
 
     def exact(self) -> Check:
-        check, self.truths = check_values(self.state, self.samples)
+        check, self.truths = check_values(self.state, self.samples, self.reference)
         return check
 
     def onnx(self) -> Check:
@@ -113,12 +116,32 @@ class FileSample:
     shaken_outputs: Sequence[Feeds]
 
 
+class Reference:
+    """What the source returns in float64, remembered by input set: to compute it takes long."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.known: dict[Hashable, Sequence[torch.Tensor]] = {}
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The outputs for tensors in the order of the graph's inputs.
+
+        Raises:
+            ExecutionError: they cannot be computed.
+        """
+        key = tuple((tensor.shape, to_array(tensor).tobytes()) for tensor in inputs)
+        if key not in self.known:
+            self.known[key] = _truth(self.state, inputs)
+        return self.known[key]
+
+
 def file_samples(
-    state: State, provider: Provider, sets: int, seed: int, user_inputs: UserInputs, *, exact: bool
+    state: State, provider: Provider, sets: int, seed: int, user_inputs: UserInputs, reference: Reference | None
 ) -> list[FileSample]:
     """Input sets that the source accepts, with what it gives for them.
 
-    ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64 they are none.
+    ONNX Runtime makes numbers of nothing, such as the mean of an empty image; in float64, where there is a reference,
+    they are none.
 
     Raises:
         GraphcloneError: it accepts none, or nothing of the kind that is given.
@@ -129,16 +152,16 @@ def file_samples(
     names = [value.name for value in state.graph.inputs]
 
     def holds(feeds: Feeds) -> bool:
-        if not exact or _parameters(state) > EXACT_LIMIT:
+        if reference is None or _parameters(state) > EXACT_LIMIT:
             return True
         try:
-            return all(measured_elements(truth) for truth in _truth(state, [to_torch(feeds[name]) for name in names]))
+            return all(measured_elements(truth) for truth in reference([to_torch(feeds[name]) for name in names]))
         except ExecutionError:
             return True
 
-    input_sets = list(
-        DrawnInputs(source, known_sizes=known_sizes, user_inputs=user_inputs, holds=holds).draw(sets, seed)
-    )
+    compared = compared_numbers(origin.model)
+    drawn = DrawnInputs(source, known_sizes=known_sizes, user_inputs=user_inputs, holds=holds, compared=compared)
+    input_sets = list(drawn.draw(sets, seed))
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         shaken_outputs = shaken_runs(origin.path, Path(folder) / "shaken.onnx", input_sets, provider, seed)
     return [
@@ -175,7 +198,7 @@ Truths = Sequence[Sequence[torch.Tensor]]
 """What the source returns in float64, for every sample."""
 
 
-def check_values(state: State, samples: Sequence[FileSample]) -> tuple[Check, Truths | None]:
+def check_values(state: State, samples: Sequence[FileSample], reference: Reference) -> tuple[Check, Truths | None]:
     """Every value in float64, on two input sets, and once with other weights.
 
     Returns:
@@ -188,9 +211,10 @@ def check_values(state: State, samples: Sequence[FileSample]) -> tuple[Check, Tr
     runs.append((samples[0].inputs, perturbed))
     lockstep: list[Lockstep] = []
     try:
-        truths = [_truth(state, sample.inputs) for sample in samples]
+        truths = [reference(sample.inputs) for sample in samples]
+        roundings = _roundings(state, samples)
         for sample, truth in zip(samples, truths, strict=True):
-            if reason := _disagreement(state, sample, truth):
+            if reason := _disagreement(state, sample, truth, roundings):
                 return _not_exact(reason), None
         for inputs, read in runs:
             lockstep.append(run_lockstep(state, inputs, read=read))
@@ -214,30 +238,40 @@ def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
 
 
-def _disagreement(state: State, sample: FileSample, truth: Sequence[torch.Tensor]) -> str:
+def _roundings(state: State, samples: Sequence[FileSample]) -> dict[str, float]:
+    """What rounding makes of every output, at most: on one input set it may happen to make nothing."""
+    names = [name for name, _ in output_tensors(state.graph)]
+    return {
+        name: max(error(_of(s.own, name), _of(other, name)) for s in samples for other in s.shaken_outputs)
+        for name in names
+    }
+
+
+def _disagreement(
+    state: State, sample: FileSample, truth: Sequence[torch.Tensor], roundings: Mapping[str, float]
+) -> str:
     """Where the reference computes another function than ONNX Runtime does, on the source; empty if nowhere.
 
     Its float64 is then no truth to measure rounding against, and that both agree with it proves nothing. What ONNX
     Runtime's optimiser makes of a file, such as products of integers where there were none, is not held against it.
     """
-    reason = _departure(state, sample, sample.own, truth)
+    reason = _departure(state, sample.own, truth, roundings)
     if not reason:
         return ""
     try:
         plain = Session(state.graph.origin_as(Origin).path, "cpu", optimised=False)
-        return _departure(state, sample, plain.run(sample.feeds), truth)
+        return _departure(state, plain.run(sample.feeds), truth, roundings)
     except GraphcloneError:  # there are operators that only the optimiser makes runnable
         return reason
 
 
-def _departure(state: State, sample: FileSample, results: Feeds, truth: Sequence[torch.Tensor]) -> str:
+def _departure(state: State, results: Feeds, truth: Sequence[torch.Tensor], roundings: Mapping[str, float]) -> str:
     """The first output that is farther from its truth than rounding explains."""
     for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
-        rounding = max(error(_of(sample.own, name), _of(other, name)) for other in sample.shaken_outputs)
         measured = noise_floor(
             name, (_of(results, name), _of(results, name)), (_of(results, name), exact), to_torch(results[name]).dtype
         )
-        floor = replace(measured, source=rounding)
+        floor = replace(measured, source=roundings[name])
         if floor.allows(REFERENCE_SLACK) is False:
             off = f"{floor.clone:.1e} off, where rounding makes {floor.source:.1e}"
             return f"the reference does not compute what ONNX Runtime does with the source: {name} is {off}"

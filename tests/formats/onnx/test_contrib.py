@@ -39,8 +39,11 @@ PINNED = {
     ),
     "a sum to which integers are added": (next(case for case in CASES if case.note == "sum of integers"), 1),
     "a sum that is rounded to integers": (next(case for case in CASES if case.note == "to integers"), 1),
-    "a window of integers": (Case("QLinearConv", next(c for c in CASES if str(c) == "QLinearConv one place").inputs,
-                                  {"channels_last": 1}, weights=tuple(range(1, 8))), 3),
+    "a window to which integers are added": (
+        Case("QLinearConv", (*next(c for c in CASES if str(c) == "QLinearConv one place").inputs,
+                             np.arange(6, dtype=np.int32)), {"channels_last": 1}, weights=tuple(range(1, 9))),
+        3,
+    ),
 }  # fmt: skip
 """Calls with the axis of the first operand that must keep its size."""
 

@@ -13,7 +13,9 @@ import pytest
 from graphclone.api import clone, trace
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
+from graphclone.formats.onnx.compared import compared_numbers
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
+from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.reader import Origin
 from graphclone.runtime.sessions import Session
 from tests.support.onnx_graphs import Weights, graph_of, parse, save
@@ -189,6 +191,74 @@ def test_integers_may_have_to_be_large_and_switches_take_turns(tmp_path: Path) -
     assert {bool(feeds["flag"]) for feeds in found} == {True, False}
     found = drawn(written(tmp_path / "b.onnx", LOOKED_UP, {**LOOKED_UP_WEIGHTS, "lowest": np.array(0, np.int64)}))
     assert max(feeds["ids"].max() for feeds in found) > 5
+
+
+RATES = """
+    g (float[batch, 6] x, int64 rate, int64[batch, 3] marks) => (float[batch, 5] y, int64[batch, 3] z) {
+        wanted = Constant<value = float[1] {16000.}>()
+        single = Squeeze(wanted)
+        as_float = Cast<to = 1>(rate)
+        fast = Equal(as_float, single)
+        h = If (fast) <
+            then_branch = t () => (float[batch, 5] p) { p = MatMul(x, up) },
+            else_branch = e () => (float[batch, 5] q) { q = MatMul(x, other) }
+        >
+        y = Relu(h)
+        late = Greater(marks, limit)
+        z = Cast<to = 7>(late)
+    }
+"""
+RATES_WEIGHTS = {"up": (6, 5), "other": (6, 5), "limit": np.array(70, np.int64)}
+
+
+def test_integers_are_also_those_that_they_are_compared_with(tmp_path: Path) -> None:
+    """So that both branches are taken; among several integers only some are such."""
+    path = written(tmp_path / "a.onnx", RATES, RATES_WEIGHTS)
+    numbers = compared_numbers(load(path))
+    assert numbers == {"rate": [16000], "marks": [70, 71]}
+    found = list(DrawnInputs(Session(path, "cpu"), compared=numbers).draw(4, 0))
+    assert {int(feeds["rate"]) == 16000 for feeds in found} == {True, False}
+    drawn_marks = np.concatenate([feeds["marks"].ravel() for feeds in found])
+    assert {70, 71} < set(drawn_marks.tolist())
+    assert (drawn_marks < 70).any()
+    assert clone(path, widen=1).verify(provider="cpu").ok
+
+
+def test_what_integers_are_compared_with_need_not_be_accepted(tmp_path: Path) -> None:
+    """A table has no row for a number that only marks what to leave out."""
+    text = """
+        g (int64[batch, 4] ids) => (float[batch, 4, 5] y, bool[batch, 4] kept) {
+            left_out = Equal(ids, mark)
+            kept = Not(left_out)
+            y = Gather(table, ids)
+        }
+    """
+    path = written(tmp_path / "a.onnx", text, {"table": (9, 5), "mark": np.array(-100, np.int64)})
+    numbers = compared_numbers(load(path))
+    assert numbers == {"ids": [-100]}
+    (feeds,) = DrawnInputs(Session(path, "cpu"), compared=numbers).draw(1, 0)
+    assert feeds["ids"].min() >= 0
+
+
+def test_floats_that_bound_a_table_bound_it_such_that_something_is_left(tmp_path: Path) -> None:
+    """All scores outside of the bounds are infinite; where all are, nothing is returned that could be compared."""
+    text = """
+        g (float[batch, 6] x, float low, float high) => (float[batch, 20] y) {
+            scores = MatMul(x, up)
+            above = GreaterOrEqual(pitches, low)
+            below = LessOrEqual(pitches, high)
+            kept = And(above, below)
+            left = Where(kept, scores, nothing)
+            y = Softmax(left)
+        }
+    """
+    weights = {"up": (6, 20), "pitches": np.linspace(50, 2000, 20).astype(np.float32)}
+    path = written(tmp_path / "a.onnx", text, {**weights, "nothing": np.array(-np.inf, np.float32)})
+    numbers = compared_numbers(load(path))
+    assert numbers == {"low": [50.0, 2000.0], "high": [50.0, 2000.0]}
+    first, *_ = DrawnInputs(Session(path, "cpu"), compared=numbers).draw(3, 0)
+    assert np.isfinite(Session(path, "cpu").run(first)["y"]).all()
+    assert (float(first["low"]), float(first["high"])) == (50, 2000)
 
 
 # Reading

@@ -11,7 +11,10 @@ import onnx_ir
 import pytest
 
 import graphclone as gc
-from tests.support.onnx_graphs import drawn, parse, save
+from graphclone.passes import analysis
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
+from tests.support.onnx_graphs import drawn, graph_of, lockstep, parse, save, widened
 
 DEQUANTISED = """
     g (float[batch, 6] x) => (float[batch, 5] y) {
@@ -43,6 +46,18 @@ def quantised(dtype: type, axis: int | None, opset: int = 21) -> onnx.ModelProto
 
 def add(model: onnx.ModelProto, name: str, array: np.ndarray) -> None:
     model.graph.initializer.append(onnx_ir.serde.serialize_tensor(onnx_ir.tensor(array, name=name)))
+
+
+def signed(name: str, *shape: int) -> np.ndarray:
+    return np.round(9 * drawn(name, shape)).astype(np.int8)
+
+
+def small(name: str, *shape: int) -> np.ndarray:
+    return ((np.abs(drawn(name, shape)) + 1) / 50).astype(np.float32)
+
+
+def packed(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 
 def cloned(model: onnx.ModelProto, folder: Path) -> tuple[gc.Clone, onnx.ModelProto]:
@@ -103,12 +118,131 @@ INTEGERS = """
 """
 
 
-def test_a_sum_over_integers_is_pinned_and_the_rest_grows(tmp_path: Path) -> None:
-    weights = {"up": (6, 8), "down": (7, 5), "middle": np.round(9 * drawn("middle", (8, 7))).astype(np.int8)}
-    clone, written = cloned(parse(INTEGERS, weights), tmp_path)
+MIDDLE = {"up": (6, 8), "down": (7, 5), "middle": np.round(9 * drawn("middle", (8, 7))).astype(np.int8)}
+
+
+def test_a_sum_of_integers_grows_where_a_cast_takes_it_to_floats(tmp_path: Path) -> None:
+    """Its factor goes with it, and one of the numbers that follow takes it."""
+    clone, written = cloned(parse(INTEGERS, MIDDLE), tmp_path)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
+    assert shapes == {"up": (6, 16), "middle": (16, 14), "down": (14, 5)}
+    total = next(value for value in clone.state.facts.of if value.name == "i")
+    assert clone.state.scales.values[total] == 2.0
+    report = clone.verify(provider="cpu")
+    assert report.ok, str(report)
+    assert report.check("exact").ok  # type: ignore[union-attr]
+
+
+HELD = {
+    "integers are added": ("one = Constant<value_int = 1>()\n b = Cast<to = 6>(one)\n c = Add(i, b)", "c", 1),
+    "the float is too narrow": ("", "i", 10),
+    "integers of fewer bits": ("c = Cast<to = 3>(i)", "c", 1),
+}
+"""What comes between a sum of integers and floats so that the sum may not grow, what is cast, and to which type."""
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_sum_of_integers_is_pinned_where_its_factor_does_not_pass(name: str, tmp_path: Path) -> None:
+    between, last, to = HELD[name]
+    text = INTEGERS.replace("f = Cast<to = 1>(i)", f"{between}\n c_ = Cast<to = {to}>({last})\n f = Cast<to = 1>(c_)")
+    clone, written = cloned(parse(text, MIDDLE), tmp_path)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
     assert shapes == {"up": (6, 8), "middle": (8, 14), "down": (14, 5)}
+    pins = [str(dim.pin) for group in clone.dims for dim in group.dims if dim.pin and dim.size == 8]
+    assert pins and all(pin.startswith("summed over integers that ") for pin in pins)
     assert clone.verify(provider="cpu").ok
+
+
+def test_a_sum_of_integers_that_is_returned_is_pinned() -> None:
+    text = INTEGERS.replace("(float[batch, 5] y)", "(float[batch, 5] y, int32[batch, 7] i)")
+    state = State(graph_of(parse(text, MIDDLE)), Request(widen_io=("*",)))
+    run(analysis(), state)
+    pins = {
+        leaf.pin for axis in state.facts.of[state.graph.nodes[0].outputs[0]] for leaf in state.facts.axes.leaves(axis)
+    }
+    assert any(pin and pin.text == "summed over integers that are returned" for pin in pins)
+
+
+@pytest.mark.parametrize(("factor", "grows"), [(2, True), (3, False)])
+def test_a_sum_of_integers_stays_within_its_bits(factor: int, grows: bool, tmp_path: Path) -> None:
+    """Two times 12,000 products of 255 and 255 are less than 2 ** 31, three times are more."""
+    weights = {"up": (6, 12_000), "down": (7, 5), "middle": np.ones((12_000, 7), np.int8)}
+    source = tmp_path / "source.onnx"
+    source.write_bytes(parse(INTEGERS, weights).SerializeToString())
+    clone = gc.clone(source, widen=factor)
+    sizes = {initializer.name: initializer.value.shape for initializer in clone.state.graph.initializers}
+    assert sizes["middle"] == (12_000 * (factor if grows else 1), 7 * factor)
+    assert 255**2 * 12_000 * 2 < 2**31 < 255**2 * 12_000 * 3
+
+
+CONVOLVED = """
+    g (float[batch, 6, 5, 4] x) => (float[batch, 3, 3, 2] y) {
+        h = Conv(x, up)
+        q, s, z = DynamicQuantizeLinear(h)
+        i = ConvInteger<group = GROUPS>(q, middle, z, zero)
+        t = Transpose<perm = [0, 2, 3, 1]>(i)
+        f = Cast<to = 1>(t)
+        both = Mul(s, steps)
+        j = Mul(f, both)
+        k = Relu(j)
+        l = Transpose<perm = [0, 3, 1, 2]>(k)
+        y = Conv(l, down)
+    }
+"""
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_windows_of_integers_grow_by_any_factors(groups: int) -> None:
+    """Every value is the source's, replicated, and the sum of integers as many times greater as its axes grew."""
+    weights = {"up": (8, 6, 1, 1), "down": (3, 12, 1, 1), "steps": small("steps", 12)} | {
+        "middle": signed("middle", 12, 8 // groups, 3, 3),
+        "zero": np.array(3, np.int8),
+    }
+    model = parse(CONVOLVED.replace("GROUPS", str(groups)), weights)
+    factors = set()
+    for seed in range(8):
+        state = widened(model, seed=seed)
+        factors |= {scale for value, scale in state.scales.values.items() if value.name == "i"}
+        found = lockstep(state)
+        assert found.first is None
+        assert found.output < 1e-12
+    assert factors >= {2.0, 3.0}
+
+
+def test_what_is_divided_by_scales_grows(tmp_path: Path) -> None:
+    """``QLinearMatMul`` and ``QLinearConv`` without a bias round to integers what they have multiplied by scales."""
+    text = """
+        g (float[batch, 6] x) => (float[batch, 5] y) {
+            h = MatMul(x, up)
+            q = QuantizeLinear(h, a, z)
+            m = QLinearMatMul(q, a, z, middle, steps, zeros, a, z)
+            t = Unsqueeze(m, places)
+            n = QLinearConv(t, a, z, kernel, b, zero, a, z)
+            o = Squeeze(n, places)
+            d = DequantizeLinear(o, a, z)
+            y = MatMul(d, down)
+        }
+    """
+    weights = {"up": (6, 8), "down": (9, 5), "a": np.float32(0.05), "z": np.uint8(128), "steps": small("steps", 7)} | {
+        "middle": packed(8, 7),
+        "zeros": packed(7),
+        "kernel": packed(9, 7, 1),
+        "places": np.array([2]),
+        "b": np.float32(0.01),
+        "zero": np.uint8(100),
+    }
+    weights = {name: np.asarray(w) if isinstance(w, np.generic) else w for name, w in weights.items()}
+    clone, written = cloned(parse(text, weights), tmp_path)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
+    assert {name: shapes[name] for name in ("up", "middle", "kernel", "down")} == {
+        "up": (6, 16),
+        "middle": (16, 14),
+        "kernel": (18, 14, 1),
+        "down": (18, 5),
+    }
+    report = clone.verify(provider="cpu")
+    assert report.ok, str(report)
+    assert report.check("exact").ok  # type: ignore[union-attr]
 
 
 REFUSED = {
@@ -139,18 +273,6 @@ def test_an_operator_that_nothing_passes_is_named_first(op: str, tmp_path: Path)
     path = save(parse(text, weights), tmp_path / "model.onnx")
     with pytest.raises(gc.GraphcloneError, match=rf"^nothing to widen: com.microsoft.{op}: "):
         gc.clone(path)
-
-
-def signed(name: str, *shape: int) -> np.ndarray:
-    return np.round(9 * drawn(name, shape)).astype(np.int8)
-
-
-def small(name: str, *shape: int) -> np.ndarray:
-    return ((np.abs(drawn(name, shape)) + 1) / 50).astype(np.float32)
-
-
-def packed(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 
 PASSED = {

@@ -333,3 +333,32 @@ def test_chance_is_the_same_for_source_and_clone() -> None:
     state = widened(parse(text, {"up": (3, 4), "down": (4, 2)}))
     assert any(growth.grows for growth in state.growths.values())
     assert lockstep(state).first is None
+
+
+LEARNER = """
+    g (float[batch, 6] x) => (float[batch, 5] y) {
+        scaled = ai.onnx.ml.Scaler<offset = [1., 2., 3., 4., 5., 6.], scale = [2., 2., 2., 3., 3., 3.]>(x)
+        a = MatMul(scaled, up)
+        b = Relu(a)
+        y = MatMul(b, down)
+    }
+"""
+
+
+def of_learners(text: str) -> onnx.ModelProto:
+    model = parse(text, {"up": (6, 8), "down": (8, 5)})
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    return model
+
+
+def test_what_classical_learners_do_to_features_has_a_shape() -> None:
+    """onnx infers nothing of their operators, but runs them."""
+    state = widened(of_learners(LEARNER))
+    assert {i.name: i.value.shape for i in state.graph.initializers}["up"] == (6, 16)
+    assert lockstep(state).first is None
+
+
+def test_a_dictionary_has_no_shape() -> None:
+    text = LEARNER.replace("y = ", "labels = ai.onnx.ml.ZipMap<classlabels_int64s = [1, 2, 3, 4, 5]>(b)\ny = ")
+    with pytest.raises(GraphcloneError, match=r"ZipMap\): nothing says what shape its results have"):
+        graph_of(of_learners(text))

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from graphclone.api import clone
 from graphclone.formats.onnx import verifier
+from graphclone.pipeline.state import Request
 from graphclone.verification.checks import Report
-from tests.support.onnx_graphs import Weights, parse, save
+from tests.support.onnx_graphs import Weights, parse, save, widened
 
 LAYERS = """
     layers (float[n, 6] x) => (float[n, 5] y) {
@@ -70,6 +72,18 @@ WINDOWED = """
     }
 """
 WINDOWED_WEIGHTS = {"up": (8, 16), "down": (16, 3), "length": np.array(3, np.int64)}
+
+
+def test_rounding_that_happens_to_make_nothing_is_measured_on_another_input_set() -> None:
+    """A runtime's sigmoid, say, has small results in steps of its own, within which other weights change nothing."""
+    state = widened(parse("g (float[2] x) => (float[2] y) { y = Mul(x, w) }", {"w": (2,)}), Request(1))
+    off = np.float32(1e-6)
+    own = {"y": np.full(2, 1e-4, np.float32)}
+    steady = verifier.FileSample({}, [], own, [own, own])
+    shaken = verifier.FileSample({}, [], own, [own, {"y": own["y"] + off / 10}])
+    truth = [torch.full((2,), 1e-4 + float(off), dtype=torch.float64)]
+    assert verifier._departure(state, own, truth, verifier._roundings(state, [steady]))
+    assert not verifier._departure(state, own, truth, verifier._roundings(state, [steady, shaken]))
 
 
 @pytest.mark.parametrize(
