@@ -9,8 +9,13 @@ import torch
 
 from graphclone.algebra.axes import Axis, Kind
 from graphclone.algebra.growth import PAD, Growth, Layout
+from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Value
 from graphclone.pipeline.state import State
+
+
+class RankError(GraphcloneError):
+    """A value that has another number of axes than it was read with, as where all axes of size 1 are squeezed."""
 
 
 class Maps:
@@ -74,7 +79,15 @@ class Maps:
 
         Returns:
             A tensor in which every axis has the new size of its layout.
+
+        Raises:
+            RankError: it grows, and has another number of axes in this run than it was read with.
         """
+        axes = self.state.facts.of[value]
+        if tensor.ndim != len(axes):
+            if not any(self.state.layout(axis).grows for axis in axes):
+                return tensor
+            raise RankError(f"{value.name} has {tensor.ndim} axes on these inputs, and was read with {len(axes)}")
         for axis, layout in enumerate(self.layouts(value, tensor.shape)):
             if layout.grows:
                 index = torch.as_tensor(layout.index_map, device=tensor.device)
