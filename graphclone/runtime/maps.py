@@ -11,9 +11,14 @@ import torch
 from graphclone.algebra.axes import Axis, Kind
 from graphclone.algebra.growth import PAD, Fill, Growth, Layout
 from graphclone.algebra.recipes import Widening
+from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
+
+
+class RankError(GraphcloneError):
+    """A value that has another number of axes than it was read with, as where all axes of size 1 are squeezed."""
 
 
 class Maps:
@@ -78,7 +83,15 @@ class Maps:
         Returns:
             A tensor in which every axis has the new size of its layout. Pads hold what is demanded of the value; where
             they may be anything, they hold more copies.
+
+        Raises:
+            RankError: it grows, and has another number of axes in this run than it was read with.
         """
+        if self._lacks_axes(value, tensor):
+            if not any(self.state.layout(axis).grows for axis in self.state.facts.of[value]):
+                return tensor
+            rank = len(self.state.facts.of[value])
+            raise RankError(f"{value.name} has {tensor.ndim} axes on these inputs, and was read with {rank}")
         layouts = self.layouts(value, tensor.shape)
         if any(layout.padded for layout in layouts):
             filled = [self._filled(value, axis) if layout.padded else layout for axis, layout in enumerate(layouts)]
@@ -87,6 +100,9 @@ class Maps:
             if layout.grows:
                 tensor = tensor.index_select(axis, torch.as_tensor(layout.index_map, device=tensor.device))
         return tensor
+
+    def _lacks_axes(self, value: Value, tensor: torch.Tensor) -> bool:
+        return tensor.ndim != len(self.state.facts.of[value])
 
     def _filled(self, value: Value, index: int, pads: Collection[Fill] = (Fill.ZERO, Fill.MEAN)) -> Layout:
         """The layout of an axis with pads of these fills, and more copies where there are others."""
@@ -106,6 +122,8 @@ class Maps:
             tensor: what the source computes for it.
             wide: of the shape that the value has in the clone.
         """
+        if self._lacks_axes(value, tensor):
+            return wide
         for axis, layout in enumerate(self.layouts(value, tensor.shape)):
             if layout.padded:
                 free = self._filled(value, axis, (Fill.FREE,)).index_map == PAD

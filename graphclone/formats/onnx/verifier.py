@@ -26,7 +26,7 @@ from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
-from graphclone.runtime.maps import Maps, widened_inputs
+from graphclone.runtime.maps import Maps, RankError, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, judge, noise_floor
@@ -220,7 +220,7 @@ def check_values(state: State, samples: Sequence[FileSample], reference: Referen
             lockstep.append(run_lockstep(state, inputs, read=read))
             if lockstep[-1].first is not None:
                 break
-    except ExecutionError as refusal:
+    except (ExecutionError, RankError) as refusal:
         return _not_exact(str(refusal)), None
     return exact_check(lockstep), truths
 

@@ -221,3 +221,21 @@ def test_onnx_runtime_may_be_left_out(tmp_path: Path) -> None:
     report = verified(tmp_path, LAYERS, LAYERS_WEIGHTS, in_runtime=False)
     assert report.ok
     assert said(report) == {"static": True, "exact": True}
+
+
+@pytest.mark.parametrize(("squeezed", "exact"), [("y", True), ("b", None)])
+def test_a_value_may_have_fewer_axes_on_some_inputs(squeezed: str, exact: bool | None, tmp_path: Path) -> None:
+    """All axes of size 1 are squeezed, the batch's too: what does not grow is compared all the same."""
+    text = """
+        g (float[n, 6] x) => (float[m, 5] y) {
+            a = MatMul(x, up)
+            b = Tanh(a)
+            y = MatMul(b, down)
+        }
+    """
+    product = "b = Tanh(a)" if squeezed == "b" else "y = MatMul(b, down)"
+    text = text.replace(product, f"{product.replace(squeezed + ' =', 'raw =')}\n {squeezed} = Squeeze(raw)")
+    path = tmp_path / "model.onnx"
+    onnx.save(parse(text, LAYERS_WEIGHTS), path)
+    report = clone(path, inputs={"x": np.ones((1, 6), np.float32)}).verify(provider="cpu")
+    assert said(report) == {"static": True, "exact": exact, "ONNX Runtime": True}, str(report)
