@@ -54,11 +54,11 @@ def test_the_signature_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widen": 2.5}, "widen=2.5: give a whole number, or a dict of whole numbers by dim"),
-        ({"widen": "2"}, "widen='2': give a whole number"),
-        ({"widen": 0}, "widen=0: a factor is a whole number of at least 1"),
-        ({"widen": True}, "widen=True: a factor is a whole number of at least 1"),
-        ({"widen": {"2": 0}}, "2=0: a factor is a whole number of at least 1"),
+        ({"widen": "two"}, "widen=two: a factor is a number such as 2, 1.5 or 4/3, and at least 1"),
+        ({"widen": 0}, "widen=0: a factor is a number such as 2"),
+        ({"widen": True}, "widen=True: a factor is a number such as 2"),
+        ({"widen": {"2": 0}}, "2=0: a factor is a number such as 2"),
+        ({"sizes": 960}, "sizes=960: give a dict of sizes by dim, such as {'hidden': 960}"),
         ({"widen": {"hiden": 2}}, "no dim is called 'hiden'"),
         ({"widen_io": "output"}, "widen_io='output': give a list of names, ['output']"),
         ({"strategy": "symetric"}, "unknown strategy 'symetric': choose one of symmetric, diagonal"),

@@ -308,4 +308,4 @@ def _factor(text: str, where: str) -> Fraction:
     try:
         return fraction(text, where)
     except GraphcloneError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{where!r}: {str(error).partition(': ')[2]}") from None

@@ -109,11 +109,16 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--widen", "1.5"], "argument --widen: '1.5': a factor is a whole number of at least 1; see graphclone clone"),
-        (["--widen", "0"], "'0': a factor is a whole number of at least 1"),
-        (["--widen", "two"], "'two': a factor is a whole number of at least 1"),
-        (["--widen", "0=x"], "'0=x': a factor is a whole number of at least 1"),
-        (["--widen", "0=2,hidden"], "'hidden' is not NAME=FACTOR"),
+        (
+            ["--widen", "0"],
+            "argument --widen: 0: a factor is a number such as 2, 1.5 or 4/3, and at least 1; see graphclone",
+        ),
+        (["--widen", "two"], "two: a factor is a number such as 2"),
+        (["--widen", "0=x"], "0=x: a factor is a number such as 2"),
+        (["--widen", "0=2,hidden"], "'hidden' is not NAME=NUMBER"),
+        (["--widen", "1.01"], "no whole number; the nearest sizes are"),
+        (["--size", "0=1.5"], "argument --size: '0=1.5': a size is a whole number; see graphclone clone"),
+        (["--size", "0=1"], "0=1: a size is a whole number of at least 14, the source's"),
         (["--widen", "hidden=2"], "no dim is called 'hidden'; there are 0"),
         (["--strategy", "none"], "unknown strategy 'none': choose one of symmetric"),
         (["--snr-db", "10"], "strategy 'symmetric' has no noise"),

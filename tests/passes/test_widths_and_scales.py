@@ -308,9 +308,9 @@ def test_a_factor_by_name() -> None:
 @pytest.mark.parametrize(
     ("widen", "message"),
     [
-        (0, "widen=0: a factor is a whole number of at least 1"),
-        (1.5, "widen=1.5: give a whole number"),
-        ({"first": -2}, "first=-2: a factor is a whole number of at least 1"),
+        (0, "widen=0: a factor is a number such as 2, 1.5 or 4/3, and at least 1"),
+        (1.1, r"first=11/10: 24 \* 11/10 is no whole number; the nearest sizes are 26 and 27"),
+        ({"first": -2}, "first=-2: a factor is a number such as 2"),
         ({"frist": 2}, "no dim is called 'frist'; did you mean 'first'?"),
         (
             {"last": 2},
@@ -349,7 +349,7 @@ def test_a_request_that_another_dim_holds_back_is_refused() -> None:
 
     model, inputs = TwoParts().eval(), (torch.randn(3, 5),)
     with pytest.raises(
-        gc.GraphcloneError, match="a cannot grow by 2: normalised over an axis whose parts would be repeated"
+        gc.GraphcloneError, match="a cannot grow from 8 to 16: normalised over an axis whose parts would be repeated"
     ):
         gc.clone(model, inputs, widen={"a": 2})
     assert_exact(gc.clone(model, inputs, widen=2), inputs)
