@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from graphclone.formats.onnx.evaluator import old, reference
+from graphclone.formats.onnx.evaluator import old, reference, windows
 from graphclone.formats.onnx.ops import Call, run_call
 from graphclone.runtime.arrays import Array
 from tests.support.onnx_evaluator_calls import OpCall, calls, f
@@ -171,3 +171,13 @@ def test_every_operator_of_the_evaluator_is_compared() -> None:
     ours = own | set(old._OLD)
     tested = {op for op in ours & cases().keys() if any(answer(case) is not None for case in tried(op))}
     assert ours - compared()[0].keys() - tested == WITHOUT_KERNEL
+
+
+def test_a_large_batch_is_convolved_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = (
+        np.random.default_rng(0).standard_normal((5, 4, 9, 8)),
+        np.random.default_rng(1).standard_normal((6, 2, 3, 3)),
+    )
+    whole = windows.convolution(x, w, group=2, pads=[1, 1, 1, 1])
+    monkeypatch.setattr(windows, "_COLUMNS", 2 * 2 * 9 * 2 * 9 * 8)
+    np.testing.assert_array_equal(windows.convolution(x, w, group=2, pads=[1, 1, 1, 1]), whole)

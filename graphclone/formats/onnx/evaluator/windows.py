@@ -200,9 +200,18 @@ def convolution(
 ) -> Array:
     """``Conv`` by torch: ``x`` is ``batch (group in) spatial..``, ``w`` is ``(group out) in kernel..``."""
     windows = Windows.of(x.shape[2:], kernel_shape or w.shape[2:], **attributes)
-    operands = [None if a is None else _tensor(a) for a in (windows.padded(x, 0), w, b)]
+    weights = [None if a is None else _tensor(a) for a in (w, b)]
     function = _CONVOLUTIONS[x.ndim - 3]
-    return _array(function(*operands, stride=windows.strides, dilation=windows.dilations, groups=group))
+    many = max(1, _COLUMNS // max(1, prod(w.shape[1:]) * group * prod(windows.counts)))
+    parts = [
+        function(part, *weights, stride=windows.strides, dilation=windows.dilations, groups=group)
+        for part in _tensor(windows.padded(x, 0)).split(many)
+    ]
+    return _array(torch.cat(parts) if len(parts) > 1 else parts[0])
+
+
+_COLUMNS = 1 << 27
+"""Elements that torch may lay out for one product of matrices: what all windows see, of so many samples at a time."""
 
 
 def transposed_convolution(
