@@ -8,7 +8,8 @@ from math import prod
 from graphclone.graph.ir import Value, items_of
 from graphclone.rules.linear import sum_integers
 from graphclone.rules.patterns import changed
-from graphclone.rules.site import Cannot, Rule, Site, refused, root, says, spelled
+from graphclone.rules.powers import root
+from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled
 
 
 def convolution(s: Site) -> None:

@@ -9,7 +9,8 @@ from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Fill
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import reduced
-from graphclone.rules.site import Cannot, Rule, Site, root, says, spelled
+from graphclone.rules.powers import root
+from graphclone.rules.site import Cannot, Rule, Site, says, spelled
 
 
 @says("n..? + n..? | ... ~n.. -> ... n..")

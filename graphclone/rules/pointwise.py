@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from graphclone.analysis.facts import Literal, Scaled, Summand
 from graphclone.graph.ir import Operand, Value, items_of
-from graphclone.rules.site import Cannot, Rule, Site, exact, says, spelled, stated
+from graphclone.rules.powers import exact
+from graphclone.rules.site import Cannot, Rule, Site, says, spelled, stated
 
 
 def _broadcast(s: Site, *values: Value) -> None:

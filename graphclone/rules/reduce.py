@@ -11,7 +11,8 @@ from graphclone.algebra.growth import Fill
 from graphclone.analysis.facts import Scaled, Summand
 from graphclone.graph.ir import Value
 from graphclone.rules.patterns import changed, reduced
-from graphclone.rules.site import Cannot, Rule, Site, refused, root, says, spelled, stated
+from graphclone.rules.powers import root
+from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled, stated
 
 
 def _reduced(s: Site, mark: str, why: str) -> list[Axis]:

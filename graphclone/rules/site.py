@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +28,7 @@ from graphclone.graph.operands import Reader
 from graphclone.rules.binding import Binding, Cannot, Hint
 from graphclone.rules.patterns import Pattern, PatternError, Term, parse
 
-__all__ = ["Cannot", "Rule", "Site", "Stated", "exact", "paired", "refused", "root", "says", "spelled", "stated"]
+__all__ = ["Cannot", "Rule", "Site", "Stated", "paired", "refused", "says", "spelled", "stated"]
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -475,28 +474,6 @@ def refused(why: str) -> Rule:
         raise Cannot(why)
 
     return rule
-
-
-def exact(number: Operand) -> Fraction | None:
-    """A literal number as a fraction, if it is a simple one."""
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        return None
-    fraction = Fraction(number).limit_denominator(1000)
-    return fraction if float(fraction) == number else None
-
-
-def root(order: Operand) -> Fraction:
-    """1 / p of a p-norm, by whose power it grows with the number of copies; 0 of the greatest or least element.
-
-    Raises:
-        Cannot: there is no such norm, or the power is no simple fraction.
-    """
-    if not isinstance(order, int | float) or not (order > 0 or order == -math.inf):
-        raise Cannot(f"a norm of order {order}")
-    power = Fraction(0) if math.isinf(order) else exact(1 / order)
-    if power is None:
-        raise Cannot(f"a norm of order {order}")
-    return power
 
 
 def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any], ...]:

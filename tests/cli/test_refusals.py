@@ -111,10 +111,10 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
     [
         (
             ["--widen", "0"],
-            "argument --widen: 0: a factor is a number such as 2, 1.5 or 4/3, and at least 1; see graphclone",
+            "argument --widen: '0': a factor is a number such as 2, 1.5 or 4/3, and at least 1; see graphclone",
         ),
-        (["--widen", "two"], "two: a factor is a number such as 2"),
-        (["--widen", "0=x"], "0=x: a factor is a number such as 2"),
+        (["--widen", "two"], "'two': a factor is a number such as 2"),
+        (["--widen", "0=x"], "'0=x': a factor is a number such as 2"),
         (["--widen", "0=2,hidden"], "'hidden' is not NAME=NUMBER"),
         (["--widen", "1.01"], "no whole number; the nearest sizes are"),
         (["--size", "0=1.5"], "argument --size: '0=1.5': a size is a whole number; see graphclone clone"),

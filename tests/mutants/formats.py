@@ -147,7 +147,7 @@ _OTHERS: tuple[Mutant, ...] = (
     Mutant(
         "config solver: an axis that is a sum moves as fast as its probe",
         "graphclone/formats/huggingface/config_solver.py",
-        "(ratio - 1) * (probed - size) // (self.probe - 1)",
+        "(ratio - 1) * Fraction(probed - size, self.probe - 1)",
         "(ratio - 1) * (probed - size)",
         ("tests/formats/huggingface/test_config_solver.py::test_a_sum_that_can_only_be_seen_tripled",),
     ),

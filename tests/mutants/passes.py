@@ -121,8 +121,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "dims: inner factors grow unasked, outer ones do not",
         "graphclone/analysis/dims.py",
-        "for part in free[1:]",
-        "for part in free[:1]",
+        "for before in outer for part in rest for leaf in part",
+        "for part in rest for before in part for leaf in outer",
         ("tests/analysis/test_dims.py",),
     ),
     Mutant(

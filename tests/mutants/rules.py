@@ -83,8 +83,8 @@ _STATEMENTS: tuple[Mutant, ...] = (
         BY_POSITION,
     ),
     Mutant(
-        "site: an irrational number counts as the fraction next to it",
-        "graphclone/rules/site.py",
+        "powers: an irrational number counts as the fraction next to it",
+        "graphclone/rules/powers.py",
         "return fraction if float(fraction) == number else None",
         "return fraction",
         of_torch("pow.Tensor_Scalar"),
@@ -293,8 +293,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "norm: the norm of a weight shrinks with its copies",
         "graphclone/rules/norm.py",
-        "Fraction(-1, 2)",
-        "Fraction(1, 2)",
+        "dict.fromkeys(over, Fraction(-1, 2))",
+        "dict.fromkeys(over, Fraction(1, 2))",
         of_torch("_weight_norm.default"),
     ),
     Mutant(
@@ -391,8 +391,8 @@ _NORMS: tuple[Mutant, ...] = (
         of_torch("var.dim"),
     ),
     Mutant(
-        "site: a p-norm grows by the p-th power of its copies",
-        "graphclone/rules/site.py",
+        "powers: a p-norm grows by the p-th power of its copies",
+        "graphclone/rules/powers.py",
         "Fraction(0) if math.isinf(order) else exact(1 / order)",
         "Fraction(0) if math.isinf(order) else exact(order)",
         of_torch("linalg_vector_norm.default"),

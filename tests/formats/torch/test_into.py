@@ -224,8 +224,14 @@ def test_numbers_in_the_wide_code_are_equations_like_its_shapes(name: str) -> No
 
 
 def test_numbers_that_no_growth_gives_are_refused() -> None:
-    with pytest.raises(GraphcloneError, match=r"num_groups .* is 4 in the narrow model, 6 in the wide one"):
-        gc.clone(seeded(lambda: grouped(8, 4)), (features(3, 6),), into=seeded(lambda: grouped(24, 6)))
+    with pytest.raises(GraphcloneError, match=r"num_groups .* is 4 in the narrow model, 3 in the wide one"):
+        gc.clone(seeded(lambda: grouped(8, 4)), (features(3, 6),), into=seeded(lambda: grouped(24, 3)))
+
+
+@pytest.mark.parametrize("groups", [4, 6, 12])
+def test_groups_and_their_members_grow_to_any_number(groups: int) -> None:
+    clone = gc.clone(seeded(lambda: grouped(8, 4)), (features(3, 6),), into=seeded(lambda: grouped(24, groups)))
+    assert clone.verify(onnx=False).ok
 
 
 def grouped(width: int, groups: int) -> nn.Module:
