@@ -82,7 +82,7 @@ class Growth:
         Raises:
             ValueError: the new size is smaller.
         """
-        factor, rest = divmod(new_size, size)
+        factor, rest = divmod(new_size, size) if size else (1, new_size)
         return cls(size, factor, kind, pads=rest) if padded else cls(size, factor, kind, extra=rest)
 
     @property

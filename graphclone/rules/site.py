@@ -186,12 +186,18 @@ class Site(Reader):
         if centred and len(several) > 1:
             return
         for axis in several:
-            own = self.axes(value)
-            index = next((i for i, other in enumerate(own) if other is axis), None)
-            if index is None:
-                index = [self.system.find(other) for other in own].index(self.system.find(axis))
+            index = self._index(axis, value)
             choices = tuple((value, index, fill) for fill in fills)
             self.facts.gatherings.append(Gathering(self.node, axis, choices, alone=centred))
+
+    def _index(self, axis: Axis, value: Value) -> int:
+        """Which axis of a value it is, or is equal to."""
+        own = self.axes(value)
+        same = [i for i, other in enumerate(own) if other is axis]
+        equal = [i for i, other in enumerate(own) if self.system.find(other) is self.system.find(axis)]
+        if not equal:
+            raise Cannot("its operand does not have the axes that it averages over")
+        return (same or equal)[0]
 
     def sums(self, out: Value, *summands: Summand) -> None:
         """A result is a sum of products, elementwise along every axis that it keeps."""

@@ -136,6 +136,7 @@ def test_what_is_left_over_beside_whole_copies() -> None:
     assert Growth.between(3, 7, padded=True).index_map().tolist() == [0, 1, 2, 0, 1, 2, PAD]
     assert Growth.between(3, 7, padded=True).unpadded() == Growth.between(3, 7)
     assert Growth.between(3, 6, padded=True) == Growth(3, 2)
+    assert Growth.between(0, 0) == Growth(0)
 
 
 @pytest.mark.parametrize(("extra", "pads"), [(3, 0), (-1, 0), (0, -1)])

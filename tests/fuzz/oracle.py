@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,10 @@ def _judged(built: Built, request: Request) -> Verdict:
 def _widened(built: Built, request: Request, narrow: list[str]) -> tuple[str, str]:
     source, (args, kwargs) = built.source, built.inputs()
     widths = request.widths(source, args, kwargs)
-    clone = gc.clone(source, args, kwargs, widen=widths, **request.options())
+    clone = gc.clone(source, args, kwargs, **{request.keyword(): widths}, **request.options())
     module = clone.module()
     _compare(built, source, _running(source), _running(module), narrow)
-    _asked(clone, widths)
+    _asked(clone, request, widths)
     return _growth(source, clone.state_dict()), request.code(widths)
 
 
@@ -156,6 +157,7 @@ def _file(built: Built, request: Request, narrow: list[str]) -> tuple[str, str]:
 _WAYS: dict[str, Callable[[Built, Request, list[str]], tuple[str, str]]] = {
     "factor": _widened,
     "dims": _widened,
+    "sizes": _widened,
     "into": _into,
     "onnx": _out,
     "file": _file,
@@ -292,13 +294,14 @@ def _grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> str:
     return "grown" if any(t.numel() < new[name].numel() for name, t in old.items()) else "flat"
 
 
-def _asked(clone: gc.Clone, widths: Any) -> None:
+def _asked(clone: gc.Clone, request: Request, widths: Any) -> None:
     """A dim asked for by name grew as asked."""
     if isinstance(widths, int):
         return
-    for group in clone.dims:
-        if group.pin is None and set(clone.factors(group)) != {widths.get(group.name, 1)}:
-            raise Wrong(f"{group.name} grew by {clone.factors(group)} and not by {widths.get(group.name)}")
+    for group in (group for group in clone.dims if group.pin is None):
+        asked = widths.get(group.name, group.size if request.way == "sizes" else 1)
+        if set(clone.factors(group)) != {asked / Fraction(group.size) if request.way == "sizes" else asked}:
+            raise Wrong(f"{group.name} of {group.size} grew by {clone.factors(group)}, and {asked} was asked")
 
 
 # ONNX files

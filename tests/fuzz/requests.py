@@ -12,8 +12,8 @@ from torch import nn
 
 import graphclone as gc
 
-WAYS = {"factor": 6, "dims": 10, "into": 2, "onnx": 0.2, "file": 0.2}
-"""How often each way is drawn: a factor, a factor per dim, into a wider instance, out to ONNX, in from ONNX."""
+WAYS = {"factor": 6, "dims": 10, "sizes": 10, "into": 2, "onnx": 0.2, "file": 0.2}
+"""How often each way is drawn: a factor, a factor or a size per dim, into a wider instance, out to ONNX, or in."""
 
 
 STRATEGIES = {"symmetric": 3, "diagonal": 2, "noisy-symmetric": 2, "noisy-diagonal": 2, "callable": 2, "matrix": 0.5}
@@ -29,7 +29,7 @@ class Request:
         factor: for ``factor``, ``onnx`` and ``file`` that of every dim, for ``into`` the n of the wider instance.
         strategy: a name, or ``matrix`` or ``callable`` for one of the user's own.
         snr_db: of a noisy strategy.
-        seed: of the noise, the user's matrix and the factors of ``dims``.
+        seed: of the noise, the user's matrix, and the factors or sizes of dims.
         untie: whether weights of two uses are parted.
     """
 
@@ -48,11 +48,19 @@ class Request:
         return chosen | ({"untie": True} if self.untie else {})
 
     def widths(self, model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """The ``widen`` keyword: a factor, or one from {1, 2, 3} for every dim that is free."""
-        if self.way != "dims":
+        """A factor, or one from {1, 2, 3} or a size up to threefold for every dim that is free."""
+        if self.way not in ("dims", "sizes"):
             return self.factor
-        free = [group.name for group in gc.trace(model, args, kwargs).dims if group.pin is None]
-        return {name: random.Random(f"{self.seed} {name}").choice([1, 2, 2, 3]) for name in free}
+        free = [group for group in gc.trace(model, args, kwargs).dims if group.pin is None]
+        draws = {group.name: random.Random(f"{self.seed} {group.name}") for group in free}
+        if self.way == "dims":
+            return {name: rng.choice([1, 2, 2, 3]) for name, rng in draws.items()}
+        sizes = {g.name: draws[g.name].choice([g.size, draws[g.name].randint(g.size, 3 * g.size)]) for g in free}
+        return {name: size for name, size in sizes.items() if size > 1}
+
+    def keyword(self) -> str:
+        """What ``gc.clone`` calls the widths."""
+        return "sizes" if self.way == "sizes" else "widen"
 
     def __str__(self) -> str:
         said = [self.way, f"factor={self.factor}", f"strategy={self.strategy}", f"seed={self.seed}"]
@@ -64,7 +72,7 @@ class Request:
         given = [f"{name}={value!r}" for name, value in self.options().items() if isinstance(value, int | float | str)]
         if self.strategy in ("matrix", "callable"):
             given.append(f"strategy=own_strategy({self.strategy!r}, {self.seed})")
-        given.append(f"into=make({self.factor})" if self.way == "into" else f"widen={widths!r}")
+        given.append(f"into=make({self.factor})" if self.way == "into" else f"{self.keyword()}={widths!r}")
         return f"gc.clone(make(), *inputs(), {', '.join(given)})"
 
 

@@ -173,13 +173,6 @@ MUTANTS: tuple[Mutant, ...] = (
         (_WIDTHS + "test_no_factor_makes_up_for_an_unbiased_variance_over_a_dynamic_number_of_elements",),
     ),
     Mutant(
-        "balance: what is added to a product is mended in its place",
-        "passes/balance_scales.py",
-        "factor = next(item for _, item in balance.terms if isinstance(item, Value))",
-        "factor = next(value for value in balance.node.inputs if value.is_tensor)",
-        (_WIDTHS + "test_a_product_takes_its_factor_and_not_what_is_added_to_it",),
-    ),
-    Mutant(
         "balance: a parameter that is returned is shifted",
         "passes/balance_scales.py",
         " and returned.isdisjoint(chain)",

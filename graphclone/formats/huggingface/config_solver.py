@@ -131,7 +131,9 @@ class _FieldSolver:
         self.axes = {(name, i): size for name in target_shapes for i, size in enumerate(base[name])}
         self.target = {(name, i): size for name in target_shapes for i, size in enumerate(target_shapes[name])}
         self.ratios = {
-            Fraction(self.target[axis], size) for axis, size in self.axes.items() if size and self.target[axis] != size
+            Fraction(self.target[axis], size)
+            for axis, size in self.axes.items()
+            if size and self.target[axis] != size and self.target[axis] % size == 0
         }
 
     def solve(self) -> Config:

@@ -16,7 +16,7 @@ from functools import reduce
 from math import prod
 from typing import Any
 
-from graphclone.algebra.axes import Axis, Cause
+from graphclone.algebra.axes import Axis, Cause, Kind
 from graphclone.analysis.dims import dims, groups
 from graphclone.clones.source import After
 from graphclone.clones.summary import factors
@@ -276,7 +276,8 @@ class _Target:
         facts = self.goal.facts
         axes = {facts.axes.find(axis) for of in facts.of.values() for axis in of}
         axes |= {leaf for axis in axes for leaf in facts.axes.leaves(axis)}
-        return {Fraction(self.goal.layout(axis).new_size, size) for axis in axes if axis.size == size}
+        ratios = {axis: Fraction(self.goal.layout(axis).new_size, size) for axis in axes if axis.size == size}
+        return {r for axis, r in ratios.items() if r.denominator == 1 or axis.kind is not Kind.CONCAT}  # no sum's
 
     def moves(self, before: Config, after: Config) -> bool | None:
         """Whether anything in a run has another shape; None where that cannot be seen."""
