@@ -18,7 +18,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, widths_asked
+from graphclone.pipeline.state import Request, factors_asked
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
@@ -94,8 +94,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """
     _check(sizes, widen_io)
     source = _source(model, args, kwargs, inputs, name)
-    widths = widths_asked(widen, sizes)
-    request = Request(*widths, tuple(widen_io), resolve_strategy(strategy, snr_db), seed, untie)
+    shared = resolve_strategy(strategy, snr_db)
+    request = Request(factors_asked(widen, sizes), tuple(widen_io), shared, seed, untie, sizes=sizes or {})
     if into is None:
         return source.clone(request, passes=passes, after=after)
     if not isinstance(source, ModuleSource):

@@ -7,7 +7,7 @@ from graphclone.algebra.strategies import strategy
 from graphclone.cli.arguments import CloneArguments
 from graphclone.pipeline.printer import print_state
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, State, widths_asked
+from graphclone.pipeline.state import Request, State, factors_asked
 
 
 def request_of(arguments: CloneArguments) -> Request:
@@ -17,8 +17,8 @@ def request_of(arguments: CloneArguments) -> Request:
         GraphcloneError: there is no such strategy.
     """
     shared = strategy(arguments.strategy, arguments.snr_db)
-    widths = widths_asked(arguments.widen, arguments.size)
-    return Request(*widths, arguments.widen_io, shared, arguments.seed, arguments.untie)
+    factors = factors_asked(arguments.widen, arguments.size)
+    return Request(factors, arguments.widen_io, shared, arguments.seed, arguments.untie, sizes=arguments.size)
 
 
 class Watch:

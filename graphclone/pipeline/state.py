@@ -20,9 +20,9 @@ from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
 
 
-def widths_asked(widen: Widen | None, sizes: Mapping[str, int] | None) -> tuple[Widen, Mapping[str, int]]:
-    """Factors and sizes as a request has them: twofold where neither is given."""
-    return (widen if widen is not None else {} if sizes else 2), sizes or {}
+def factors_asked(widen: Widen | None, sizes: Mapping[str, int] | None) -> Widen:
+    """The factors beside given sizes: twofold where neither is given."""
+    return widen if widen is not None else {} if sizes else 2
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class Request:
 
     Attributes:
         widen: factor, or factors by name (names may hold wildcards).
-        sizes: new sizes by name, beside ``widen``.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: how copies share a contracted weight.
         seed: of the noise.
         untie: give a weight that is both looked up and contracted one copy for each use.
         kind: whether dims are tiled (as in the paper) or interleaved.
+        sizes: new sizes by name, beside ``widen``.
     """
 
     widen: Widen = 2
-    sizes: Mapping[str, int] = field(default_factory=dict)
     widen_io: tuple[str, ...] = ()
     strategy: Strategy = SYMMETRIC
     seed: int = 0
     untie: bool = False
     kind: Kind = "tile"
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from graphclone.clones.source import After
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
-from graphclone.pipeline.state import Request, widths_asked
+from graphclone.pipeline.state import Request, factors_asked
 from graphclone.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         NotEquivalentError: the clone does not compute the same; nothing is left behind.
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
-    request = Request(*widths_asked(widen, sizes), tuple(widen_io), resolve_strategy(strategy, snr_db), seed)
+    shared = resolve_strategy(strategy, snr_db)
+    request = Request(factors_asked(widen, sizes), tuple(widen_io), shared, seed, sizes=sizes or {})
     advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
