@@ -33,6 +33,15 @@ class ExecutionError(GraphcloneError):
         super().__init__(f"{node.name} ({node.op}) failed: {self.reason}")
 
 
+class MemoryShortageError(ExecutionError):
+    """A node could not be run for want of memory, which says nothing about it."""
+
+
+def _failure(node: Node, error: Exception) -> ExecutionError:
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return MemoryShortageError(node, error) if short else ExecutionError(node, error)
+
+
 def execute(
     graph: Graph,
     tensors: Mapping[Value, torch.Tensor],
@@ -170,7 +179,7 @@ def _tried(node: Node, function: Callable[..., _Result], *args: Any) -> _Result:
     try:
         return function(*args)
     except Exception as error:
-        raise ExecutionError(node, error) from error
+        raise _failure(node, error) from error
 
 
 def _expiring(graph: Graph, ends: Mapping[int, int]) -> dict[int, list[Value]]:

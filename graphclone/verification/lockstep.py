@@ -15,7 +15,7 @@ from torch._C._functorch import is_batchedtensor
 
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.pipeline.state import State
-from graphclone.runtime.interpreter import ExecutionError, execute, lifted, output_tensors
+from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, execute, lifted, output_tensors
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.tensors import Lazy, Reader, lazily_widened, lifted_tensor
 from graphclone.verification.distance import (
@@ -62,7 +62,8 @@ def run_lockstep(
         tensors: float64 data of the clone's initializers; made from what ``read`` gives if not given.
 
     Raises:
-        ExecutionError: the source cannot be run on these inputs. A clone that cannot is a deviation.
+        ExecutionError: the source cannot be run on these inputs, or memory does not suffice for the clone. A clone that
+            cannot be run for another reason is a deviation.
     """
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
@@ -118,6 +119,8 @@ class _Comparison:
             if target is not None:  # in a branch that is not taken, which may fail, if the source's does
                 detail = "the clone cannot compute it"
                 self._note(Deviation.at(target, target.outputs[0].name, float("inf"), detail))
+        except MemoryShortageError:
+            raise
         except ExecutionError as error:
             self._note(Deviation.at(error.node, error.node.outputs[0].name, float("inf"), error.reason))
 

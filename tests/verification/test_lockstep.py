@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from graphclone.clones.clone import Clone
+from graphclone.graph.ir import Node
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError
 from graphclone.runtime.tensors import lazily_widened, widened_tensors
@@ -253,3 +256,19 @@ def test_a_branch_that_only_the_clone_cannot_compute_is_a_deviation(*, everythin
     found = picked(state, 0, 2, everything=everything)
     assert found.first is not None
     assert found.first.op == "onnx.Gather"
+
+
+def test_memory_that_does_not_suffice_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = perceptron()
+    dialect = type(clone.graph.dialect)
+    plain = dialect.run
+
+    def run(self: Any, node: Node, operands: Mapping[str, Any], **options: Any) -> Any:
+        results = plain(self, node, operands, **options)
+        if any(isinstance(y, Tensor) and y.dtype == torch.float64 and y.shape[-1:] == (20,) for y in results):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return results
+
+    monkeypatch.setattr(dialect, "run", run)
+    exact = next(check for check in clone.verify(onnx=False).checks if check.name == "exact")
+    assert exact.ok is None and "can't allocate memory" in exact.summary

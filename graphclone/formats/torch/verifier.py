@@ -29,7 +29,7 @@ from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.state import State
-from graphclone.runtime.interpreter import ExecutionError, execute, lifted, outputs
+from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, execute, lifted, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
@@ -121,10 +121,13 @@ class _ModuleVerification:
         runs = [(inputs, lifted_tensor) for inputs in sets]
         runs.append((sets[0], perturbed))
         locksteps: list[Lockstep] = []
-        for inputs, read in runs:
-            locksteps.append(run_lockstep(self.state, inputs.tensors, read=read))
-            if locksteps[-1].first is not None:
-                break
+        try:
+            for inputs, read in runs:
+                locksteps.append(run_lockstep(self.state, inputs.tensors, read=read))
+                if locksteps[-1].first is not None:
+                    break
+        except MemoryShortageError as shortage:
+            return Check("exact", None, f"not checked: {shortage}", {"reason": str(shortage)})
         return exact_check(locksteps)
 
     def noise(self) -> Check:
