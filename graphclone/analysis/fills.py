@@ -101,12 +101,12 @@ class Inference:
 
     def check_bearable(self, dim: Axis) -> None:
         """Whatever averages over the dim, or takes it away, says what its pads may hold."""
-        gathered = {node.name for node, axes in self.gathered.items() if any(self.has(axis, dim) for axis in axes)}
+        gathered = {(node.name, self.axes.find(axis)) for node, axes in self.gathered.items() for axis in axes}
         for axis, why in self.axes.uniforms:
-            if self.has(axis, dim) and why.node not in gathered:
+            if self.has(axis, dim) and (why.node, self.axes.find(axis)) not in gathered:
                 raise Unfillable(why.node, f"{why.text} it, which only whole multiples leave as it is")
         for node in self.facts.graph.nodes:
-            if node.name not in gathered and self.takes_away(node, dim):
+            if not self.averages(node, dim) and self.takes_away(node, dim):
                 raise Unfillable(node.name, f"{node.op} takes it together")
 
     def check_ports(self, dim: Axis) -> None:
