@@ -111,6 +111,8 @@ def _source(
     name: str | None,
 ) -> ModuleSource | OnnxSource:
     """The source that a model is, once arguments that can mean nothing are refused."""
+    if isinstance(args, torch.Tensor):
+        raise GraphcloneError("args: a tensor; give a tuple of the example inputs, such as (x,)")
     if isinstance(model, torch.nn.Module):
         if inputs is not None:
             raise GraphcloneError("inputs=: is for .onnx files; give a module its example inputs as args and kwargs")

@@ -87,6 +87,16 @@ def test_what_is_no_model(function: Callable[..., Any], thing: Any, message: str
         function(thing, INPUTS)
 
 
+def test_example_inputs_are_a_tuple() -> None:
+    with pytest.raises(gc.GraphcloneError, match=r"args: a tensor; give a tuple of the example inputs, such as \(x,\)"):
+        gc.clone(model(), INPUTS[0])
+
+
+def test_a_clone_is_shown_in_one_line() -> None:
+    assert repr(gc.clone(model(), INPUTS)).startswith("Clone(")
+    assert len(repr(gc.trace(model(), INPUTS))) < 100
+
+
 def test_not_equivalent_is_a_graphclone_error() -> None:
     assert issubclass(gc.NotEquivalentError, gc.GraphcloneError)
 

@@ -67,7 +67,7 @@ class Format:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clone(Traced):
     """A widened model. Nothing is computed before it is asked for.
 

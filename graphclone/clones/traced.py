@@ -12,7 +12,7 @@ from graphclone.pipeline.runner import Timing
 from graphclone.pipeline.state import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Traced:
     """A traced model and what is known about its dims.
 
@@ -23,6 +23,10 @@ class Traced:
 
     state: State
     timings: Sequence[Timing]
+
+    def __repr__(self) -> str:
+        free = sum(len(group.dims) for group in self.dims if group.pin is None)
+        return f"{type(self).__name__}({self.graph.name}, {len(self.graph.nodes)} nodes, {free} dims that can grow)"
 
     @property
     def graph(self) -> Graph:
