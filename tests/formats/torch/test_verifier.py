@@ -244,7 +244,7 @@ def uniform_forgotten(s: Site) -> None:
 
 def factor_forgotten(s: Site) -> None:
     axes, x = s.axes(s.out), s.tensor("self")
-    s["dim"]
+    s.integer("dim")
     s.equal_all(s.axes(x), axes)
     s.uniform(axes[-1], "softmax over")
     s.require({x: 1})
