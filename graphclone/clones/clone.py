@@ -79,7 +79,7 @@ class Clone(Traced):
 
     format: Format
 
-    def factors(self, group: Group) -> tuple[Fraction, ...]:
+    def factors(self, group: Group) -> tuple[int | Fraction, ...]:
         """By how much every dim of a group grew."""
         return factors(self.state, group)
 

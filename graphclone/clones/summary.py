@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from graphclone.verification.checks import Report
 
 
-def factors(state: State, group: Group) -> tuple[Fraction, ...]:
-    """By how much every dim of a group grew."""
+def factors(state: State, group: Group) -> tuple[int | Fraction, ...]:
+    """By how much every dim of a group grew; a whole number is an int."""
     find = state.facts.axes.find
-    return tuple(Fraction(state.growth_of(find(dim.axis)).new_size, dim.size) for dim in group.dims)
+    exact = (Fraction(state.growth_of(find(dim.axis)).new_size, dim.size) for dim in group.dims)
+    return tuple(int(factor) if factor.denominator == 1 else factor for factor in exact)
 
 
 def clone_rows(clone: Traced) -> list[dict[str, Any]]:
