@@ -140,3 +140,21 @@ def test_a_dim_that_nothing_averages_over_is_repeated_unevenly() -> None:
     clone = widened(Stream(NORMS["LayerNorm"]), up=13)
     assert {growth.pads for growth in clone.state.growths.values()} == {0}
     assert exact(clone) < 1e-12
+
+
+class Meeting(nn.Module):
+    """A hidden state that is summed up, so that its pads hold 0, and of which a function that is not 0 at 0 is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.columns = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        return x.sum(-1, keepdim=True) + self.columns(x.sigmoid())
+
+
+def test_columns_that_meet_something_else_than_0_are_0() -> None:
+    clone = widened(Meeting(), embed=WIDER)
+    assert exact(clone) < 1e-12
+    assert not clone.state_dict()["columns.weight"][:, WIDTH:].any()
