@@ -14,8 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from graphclone import __version__, terminal
-from graphclone.cli import commands, demo
-from graphclone.cli import main
+from graphclone.cli import commands, demo, main
 from graphclone.sources import resolve
 from tests.support.command_line import Refused, clone_args, run_json
 from tests.support.zoo import ZOO
