@@ -196,7 +196,7 @@ class Shifted(nn.Module):
         self.elsewhere = elsewhere
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = torch.tanh(self.first(x)).sum(-1) * (1 + self.g.view(1))
+        scaled = torch.tanh(self.first(x)).sum(-1) * (1 + self.g)
         return scaled.sin(), self.elsewhere(self)
 
 
