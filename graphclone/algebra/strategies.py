@@ -122,12 +122,14 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
         StrategyError: for an unknown name, noise asked of a noiseless name, an ``snr_db`` that is not finite, or
             a matrix that is not 2-D, not finite, or has a row that does not sum to 1.
     """
-    found = _resolve(spec)
+    chosen = _resolve(spec)
     if snr_db is None:
-        return found
-    if found in (SYMMETRIC, DIAGONAL):
-        raise StrategyError(f"strategy '{found.name}' has no noise, so snr_db does not apply: use 'noisy-{found.name}'")
-    return replace(found, snr_db=float(snr_db))
+        return chosen
+    if chosen in (SYMMETRIC, DIAGONAL):
+        raise StrategyError(
+            f"strategy '{chosen.name}' has no noise, so snr_db does not apply: use 'noisy-{chosen.name}'"
+        )
+    return replace(chosen, snr_db=float(snr_db))
 
 
 def _resolve(spec: StrategyLike) -> Strategy:

@@ -43,8 +43,8 @@ class Region:
 def regions(source: Tensor, recipe: Widening, out: Tensor) -> list[Region]:
     """All pads of a recipe, in the order in which they are to be written: what is free, then what is demanded."""
     axes = tuple(enumerate(recipe.axes))
-    found = [region for at in range(len(axes)) for region in _regions(out, source, axes, at)]
-    return sorted(found, key=lambda region: region.fill is not Fill.FREE)
+    pads = [region for at in range(len(axes)) for region in _regions(out, source, axes, at)]
+    return sorted(pads, key=lambda region: region.fill is not Fill.FREE)
 
 
 def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], at: int) -> Iterator[Region]:

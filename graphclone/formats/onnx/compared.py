@@ -19,13 +19,13 @@ _FEW = 16
 
 def compared_numbers(model: onnx_ir.Model) -> dict[str, list[float]]:
     """For every input that is compared with constants, the numbers that decide something; of integers, whole ones."""
-    found: dict[str, list[float]] = {}
+    by_input: dict[str, list[float]] = {}
     for value in model.graph.inputs:
         whole = value.dtype is not None and value.dtype.is_integer()
         numbers = sorted({number for number in _compared(value, whole=whole) if number == number // 1 or not whole})
         if numbers:
-            found[value.name or ""] = numbers
-    return found
+            by_input[value.name or ""] = numbers
+    return by_input
 
 
 def _compared(value: onnx_ir.Value, *, whole: bool) -> Iterator[float]:

@@ -121,7 +121,7 @@ class Reference:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.known: dict[Hashable, Sequence[torch.Tensor]] = {}
+        self.results: dict[Hashable, Sequence[torch.Tensor]] = {}
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """The outputs for tensors in the order of the graph's inputs.
@@ -130,9 +130,9 @@ class Reference:
             ExecutionError: they cannot be computed.
         """
         key = tuple((tensor.shape, to_array(tensor).tobytes()) for tensor in inputs)
-        if key not in self.known:
-            self.known[key] = _truth(self.state, inputs)
-        return self.known[key]
+        if key not in self.results:
+            self.results[key] = _truth(self.state, inputs)
+        return self.results[key]
 
 
 def file_samples(
