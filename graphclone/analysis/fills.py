@@ -188,7 +188,7 @@ class Inference:
     def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
         """What must hold something so that a value holds a fill."""
         value, node = place.value, place.value.producer
-        if not value.is_float:
+        if not value.is_float or value.dtype.startswith("complex"):
             raise Unfillable(_name(value), f"{value.name} holds no floating-point numbers")
         self.writes.check(value)
         if node is None:

@@ -28,6 +28,8 @@ def _convolve(s: Site, moving: Sequence[bool], *, channels_last: bool = False) -
     image, result = (f"{x} (g i)", f"{y} (g o)") if channels_last else (f"(g i) {x}", f"(g o) {y}")
     pattern = f"b.. {image}, (g o) i !w.. + (g o)? -> b.. {result}"
     s.states(pattern, "input", "weight", "bias", g=groups, why="windowed")
+    if groups != 1:  # whose pads would be those of members and of groups at once
+        s.facts.summands.pop(s.out, None)
 
 
 def transposed_convolution(s: Site) -> None:

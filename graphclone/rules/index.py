@@ -7,6 +7,7 @@ from math import isfinite, prod
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Summand
 from graphclone.graph.ir import Operand, Value, items_of
 from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled
 from graphclone.rules.view import regroup
@@ -16,6 +17,7 @@ from graphclone.rules.view import regroup
 def embedding(s: Site, pattern: str) -> None:
     s.ignores("padding_idx", "scale_grad_by_freq", "sparse")
     s.states(pattern, "weight", "indices", why="rows looked up by number")
+    s.sums(s.out, Summand((s.tensor("weight"),)))
     s.facts.tables.add(s.tensor("weight"))
 
 

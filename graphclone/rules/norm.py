@@ -53,6 +53,7 @@ def group_norm(s: Site, affine: str = "(g m)") -> None:
     s.ignores("cudnn_enabled")
     pattern = f"{affine}? + {affine}? | b (g ~m) ~x.. -> b (g m) x.."
     s.states(pattern, "weight", "bias", "input", g="num_groups", why=_OVER)
+    s.facts.summands.pop(s.out, None)  # a group of pads has no spread to be divided by
     rescale(s, s.tensor("input"))
 
 

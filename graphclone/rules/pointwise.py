@@ -203,7 +203,8 @@ def choose(s: Site) -> None:
     if all(isinstance(item, Literal) or item.is_tensor for item in chosen):
         s.same_scale(s.out, *chosen)
         if s.node.op not in _COMPARING:
-            s.sums(s.out, *(_summand(item if isinstance(item, Value) else None) for item in chosen))
+            operands = (s.get(name) for name in ("self", "other", "src", "value"))
+            s.sums(s.out, *(_summand(item) for item in operands if item is not None and item != 0))
     s.picks(s.out, *(item for item in chosen if isinstance(item, Value) and item.is_tensor))
 
 

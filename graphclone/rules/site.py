@@ -300,7 +300,7 @@ class Site(Reader):
                 powers = {factor: -count for factor, count in Counter(factors).items()}
                 self.require({self.out: 1, **powers}, contraction)
                 summands.append(Summand(tensors))
-        if summands:
+        if len(form.operands) > 1 and sum(map(len, form.products)) > 1:  # one operand may be a maximum, say
             self.sums(self.out, *summands)
 
     def divides_by_mean(self, axes: Sequence[Axis]) -> None:

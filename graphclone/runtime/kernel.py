@@ -337,7 +337,7 @@ def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
         if region.fill is Fill.FREE:
             _randomise(region.out, source, recipe)
         elif region.fill is Fill.MEAN:
-            _fill_any(*region.mean(recipe), region.out)
+            widen(*region.mean(recipe), region.out)  # which may have pads of other dims
         else:
             region.out.fill_(recipe.shift)
 

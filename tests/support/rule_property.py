@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -255,7 +255,8 @@ class _AnyInputs(Inference):
 
 def _padded(facts: Facts, sizes: Mapping[Axis, int], rng: random.Random) -> Widths:
     """Growths to any sizes, and the fills of a run in which each result holds one where it can."""
-    growths = settle(facts, grown_to(facts, sizes))[0]
+    wanted = {dim: _perhaps_padded(growth, rng) for dim, growth in grown_to(facts, sizes).items()}
+    growths = settle(facts, wanted)[0]
     fills = _AnyInputs(facts)
     for dim in [dim for dim, growth in growths.items() if growth.pads]:
         try:
@@ -268,6 +269,11 @@ def _padded(facts: Facts, sizes: Mapping[Axis, int], rng: random.Random) -> Widt
             any(fills.tried(place, fill) for place in fills.places(result, dim) for fill in wanted)
     held = settle(facts, growths)[0]
     return Widths(held, fills={place: fill for place, fill in fills.fills.items() if place.dim in held})
+
+
+def _perhaps_padded(growth: Growth, rng: random.Random) -> Growth:
+    """The growth, or one with pads in place of more copies, as if another node averaged over the dim."""
+    return replace(growth, extra=0, pads=growth.extra) if growth.extra and rng.random() < 0.5 else growth
 
 
 def _rewritten(item: Value | Literal) -> bool:
