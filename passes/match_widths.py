@@ -29,6 +29,7 @@ from graphclone.passes.choose_widths import padded
 from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import State, Widths
 from graphclone.runtime.maps import Maps
+from graphclone.runtime.tensors import data_of
 
 _POWERS = (1, 2, 4, 3)
 """Powers that make a simple fraction of the ratio of two constants: roots of widths, as a rule."""
@@ -285,20 +286,14 @@ def _given_constants(state: State, values: Mapping[Value, Value], target: Graph)
     for initializer in state.graph.initializers:
         value = initializer.value
         if initializer.kind == "constant" and value in values:
-            old, new = initializer.read(), theirs[values[value]].read()
-            if not (_has_data(old) and _has_data(new)):
+            old, new = data_of(initializer), data_of(theirs[values[value]])
+            if old is None or new is None:
                 raise GraphcloneError(
                     f"{initializer.name} is not saved with the model and has no data, so that it cannot be compared; "
                     "build the model with its buffers"
                 )
             scales[value] = _table_scale(initializer.name, Maps(state).widened(value, old), new)
     return scales
-
-
-def _has_data(tensor: torch.Tensor) -> bool:
-    from torch._subclasses.fake_tensor import FakeTensor
-
-    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
 def _table_scale(name: str, old: torch.Tensor, new: torch.Tensor) -> Expression:

@@ -125,15 +125,11 @@ class Inference:
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
         for contraction in self.facts.contractions:
-            sources = [self.facts.source(value) for value, _ in contraction.operands]
-            for value, source in zip((value for value, _ in contraction.operands), sources, strict=True):
-                if source not in self.facts.folded:
-                    continue
-                for at, axis in enumerate(contraction.axes):
-                    if self.has(axis, dim):
-                        places = [Place(other, axes[at], dim) for other, axes in contraction.operands]
-                        own = next(place for place in places if place.value is value)
-                        yield self.origin(own), [place for place in places if place.value is not value]
+            for at, axis in enumerate(contraction.axes):
+                places = [Place(value, axes[at], dim) for value, axes in contraction.operands if self.has(axis, dim)]
+                for own in places:
+                    if self.facts.source(own.value) in self.facts.folded:
+                        yield self.origin(own), [place for place in places if place.value is not own.value]
 
     def free(self, column: Place, partners: list[Place]) -> None:
         """Leave the columns of a weight free if they meet 0; else they are 0 themselves."""
