@@ -56,6 +56,11 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
     except Unfillable as problem:
         dim = next(dim for dim in dims(facts) if dim.axis is problem.dim)
         size = growths[dim.axis].new_size
+        if size % dim.size == 0:
+            raise GraphcloneError(
+                f"{dim.name} cannot grow from {dim.size} to {size}: what is beside it in the same axis grows less, and "
+                f"{problem.why}; let the whole axis grow alike"
+            ) from None
         whole = f"{dim.size * (size // dim.size)} or {dim.size * (size // dim.size + 1)}"
         raise GraphcloneError(
             f"{dim.name} cannot grow from {dim.size} to {size}, which is no whole multiple: {problem.why}; "

@@ -37,6 +37,8 @@ class Request:
         untie: give a weight that is both looked up and contracted one copy for each use.
         kind: whether dims are tiled (as in the paper) or interleaved.
         sizes: new sizes by name, beside ``widen``.
+        like: a configuration, by its file, its folder or a hub id, whose widths are taken in place of all these.
+        keep_vocab: let the vocabulary stay where that of ``like`` is another.
     """
 
     widen: Widen = 2
@@ -46,6 +48,8 @@ class Request:
     untie: bool = False
     kind: Kind = "tile"
     sizes: Mapping[str, int] = field(default_factory=dict)
+    like: str | None = None
+    keep_vocab: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:
