@@ -14,6 +14,7 @@ from fractions import Fraction
 from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from graphclone.algebra.axes import Axis, Cause, Kind
@@ -209,7 +210,7 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
             expected = follow.sign * sum(state.layout(axis).new_size for axis in follow.axes)
             if pair.new != expected:
                 raise _changed(pair, f"where the widths make it {expected}")
-        elif not pair.differs:
+        elif not pair.differs or _same_when_rounded(pair):
             continue
         elif (literal := scaled.get((pair.node, pair.path))) is not None and literal.value:
             if not isinstance(pair.new, int | float) or pair.new * literal.value <= 0:
@@ -218,6 +219,14 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
         elif not isinstance(pair.old, Opaque) or not isinstance(pair.old.content, torch.device):
             raise _changed(pair, "and no rule says what that means")
     return scales
+
+
+def _same_when_rounded(pair: Pair) -> bool:
+    """Whether two numbers are one in the precision that they are computed with: float32, or float64 for a double."""
+    if not isinstance(pair.old, float) or not isinstance(pair.new, float):
+        return False
+    double = any(value.dtype in ("float64", "complex128") for value in pair.node.outputs)
+    return not double and np.float32(pair.old) == np.float32(pair.new)
 
 
 def _size_nodes(facts: Facts) -> set[Node]:

@@ -25,8 +25,7 @@ def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") ->
         kind: how copies are laid out.
     """
     averaged = {leaf for axis, _ in facts.axes.uniforms for leaf in facts.axes.leaves(axis)}
-    growths = {axis: Growth.between(axis.size, size, kind, padded=axis in averaged) for axis, size in sizes.items()}
-    return evened(facts, growths)
+    return {axis: Growth.between(axis.size, size, kind, padded=axis in averaged) for axis, size in sizes.items()}
 
 
 def evened(facts: Facts, growths: Mapping[Axis, Growth]) -> dict[Axis, Growth]:

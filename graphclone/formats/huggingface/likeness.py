@@ -28,6 +28,8 @@ _VOCABULARY = "vocab_size"
 _TOKENS = ("_token_id", "_token_ids", "_token_index")
 _KIND = "model_type"
 
+_REFUSAL = "the class refuses it"
+
 _PAIRS = 24
 """How many pairs of fields are tried where no field alone is in the way."""
 
@@ -37,20 +39,19 @@ class Obstacle:
     """A difference between source and target that no weights bridge.
 
     Attributes:
-        field: of the configuration; none where it is not known which.
-        values: in source and target.
+        changes: the fields of the configuration that bring it, with the values in source and target; none where it is
+            not known which.
         reason: what is in the way.
         remedy: what to do about it, if anything.
     """
 
-    field: Field
-    values: tuple[Any, Any]
+    changes: Mapping[Field, tuple[Any, Any]]
     reason: str
     remedy: Remedy | None = None
 
     def __str__(self) -> str:
-        (old, new), reason = self.values, self.reason
-        return f"{named(self.field)} is {old} in the source and {new} in the target: {reason}" if self.field else reason
+        shown = (f"{named(w)} is {old} in the source and {new} in the target" for w, (old, new) in self.changes.items())
+        return ": ".join(part for part in (", ".join(shown), self.reason) if part)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def reach(traces: Traces, source: Graph, request: Request, after: After | None =
     for where, values in _vocabularies(checkpoint.fields, target):
         if not request.keep_vocab:
             reason = "no weight can make up for another vocabulary"
-            obstacles.append(Obstacle(where, values, reason, Remedy("keep_vocab", "keeps the source's")))
+            obstacles.append(Obstacle({where: values}, reason, Remedy("keep_vocab", "keeps the source's")))
         target = changed(target, [(where, values[0])])
     target, notes = _without_unseen(traces, target)
     search = _Search(traces, source, request, after)
@@ -117,9 +118,10 @@ def reach(traces: Traces, source: Graph, request: Request, after: After | None =
             return Reach(Grown(attempt.fields, attempt.state, attempt.timings, [*attempt.notes, *notes]), obstacles)
         culprits = search.culprits(target)
         if not culprits:
-            return Reach(None, [*obstacles, Obstacle((), (None, None), attempt)])
+            return Reach(None, [*obstacles, Obstacle({}, attempt)])
         obstacles += culprits
-        target = changed(target, [(culprit.field, culprit.values[0]) for culprit in culprits])
+        reverted = {where: old for culprit in culprits for where, (old, _) in culprit.changes.items()}
+        target = changed(target, [*reverted.items()])
 
 
 class _Search:
@@ -136,29 +138,42 @@ class _Search:
         """The source grown into the model with these fields, or why it cannot be."""
         key = repr(fields)
         if key not in self.attempts:
-            after = None if self.attempts else self.after
-            try:
-                self.attempts[key] = grown_into(self.traces, fields, self.source, self.request, after)
-            except GraphcloneError as error:
-                self.attempts[key] = str(error)
-            except Exception as error:  # a class refuses in any way
-                self.attempts[key] = f"the class refuses it: {first_line(error)}"
+            self.attempts[key] = self._attempted(fields)
         return self.attempts[key]
+
+    def _attempted(self, fields: Config) -> Grown | str:
+        try:
+            self.traces.graph(fields)
+        except Exception as error:  # a class refuses in any way
+            return f"{_REFUSAL}: {first_line(error.__cause__ or error)}"
+        try:
+            after = None if self.attempts else self.after
+            return grown_into(self.traces, fields, self.source, self.request, after)
+        except GraphcloneError as error:
+            return str(error)
 
     def culprits(self, target: Config) -> list[Obstacle]:
         """The field, or the two fields, with which the target can be reached once they are as in the source."""
         changes = differences(self.traces.checkpoint.fields, target)
-        tries = [*((where,) for where in changes), *islice(combinations(changes, 2), _PAIRS)]
-        for fields in tries:
-            without = changed(target, [(where, changes[where][0]) for where in fields])
-            if isinstance(self.attempt(without), Grown):
-                return [self.culprit(where, changes[where], without) for where in fields]
+        for fields in [*((where,) for where in changes), *islice(combinations(changes, 2), _PAIRS)]:
+            reverted = {where: changes[where] for where in fields}
+            if isinstance(self.attempt(changed(target, [(w, old) for w, (old, _) in reverted.items()])), Grown):
+                return self.obstacles(target, reverted)
         return []
 
-    def culprit(self, where: Field, values: tuple[Any, Any], without: Config) -> Obstacle:
-        reason = self.attempt(changed(without, [(where, values[1])]))
-        assert isinstance(reason, str), "fewer fields would have been enough"
-        return Obstacle(where, values, reason)
+    def obstacles(self, target: Config, changes: Mapping[Field, tuple[Any, Any]]) -> list[Obstacle]:
+        """What fields are in the way of: each by itself, or together where the class takes none of them alone."""
+        apart = []
+        for where, values in changes.items():
+            others = [(other, old) for other, (old, _) in changes.items() if other != where]
+            reason = self.attempt(changed(target, others))
+            assert isinstance(reason, str), "fewer fields would have been enough"
+            apart.append(Obstacle({where: values}, reason))
+        if any(obstacle.reason.startswith(_REFUSAL) for obstacle in apart):
+            whole = self.attempt(target)
+            assert isinstance(whole, str), "there is something in the way"
+            return [Obstacle(changes, whole)]
+        return apart
 
 
 # The target's configuration

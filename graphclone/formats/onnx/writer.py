@@ -26,6 +26,9 @@ from graphclone.graph.operands import Reader, Size
 from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
 
+_ARITHMETIC = {"size.times": "Mul", "size.over": "Div"}
+"""What computes with sizes."""
+
 
 def to_model(state: State) -> onnx_ir.Model:
     """The model of a clone whose source was read from an ONNX file.
@@ -258,9 +261,9 @@ class _Writer:
         operands = Reader(node)
         read = operands.value("self")
         source = self.source(node.outputs[0])
-        if node.op == "size.times":
-            factor = self.register(name, _vector([operands.integer("other")]))
-            return self.computed("Mul", [self.size(read), factor], name, source)
+        if node.op in _ARITHMETIC:
+            number = self.register(name, _vector([operands.integer("other")]))
+            return self.computed(_ARITHMETIC[node.op], [self.size(read), number], name, source)
         if node.op == "size.axis":
             shape = self.computed("Shape", [source], f"{name}_shape", source)
             return self.computed(
