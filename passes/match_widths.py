@@ -61,9 +61,10 @@ class MatchWidths:
                 widths.state(value, axes, wide.shape or ())
         for follow, new in _followed(facts, alignment.literals):
             widths.count(follow, new)
-        growths = widths.solve()
+        strategy = state.request.strategy
+        growths = grown(facts, widths.solve(), copies=strategy.copies)
         _check_settled(facts, growths)
-        fills = padded(facts, growths)
+        fills = padded(facts, growths, strategy)
         state.widths = Widths(growths, fills=fills)
         scales = {
             **_given_literals(state, alignment.literals),
@@ -111,8 +112,8 @@ class _Widths:
         root = self.axes.find(axis)
         self.equations.setdefault((root, size), _Equation(root, size, where))
 
-    def solve(self) -> dict[Axis, Growth]:
-        """The growth of every dim that grows.
+    def solve(self) -> dict[Axis, int]:
+        """The new size of every dim that grows.
 
         Raises:
             GraphcloneError: sizes that no parts make up, that contradict each other, or that grow what cannot.
@@ -126,7 +127,7 @@ class _Widths:
         for equation in self.equations.values():
             if self.new_size(equation.axis) != equation.size:
                 raise GraphcloneError(f"the widths contradict each other: {equation}")
-        return grown(self.facts, {axis: size for axis, size in self.sizes.items() if size > axis.size})
+        return {axis: size for axis, size in self.sizes.items() if size > axis.size}
 
     def new_size(self, axis: Axis) -> int:
         layout = self.axes.layout(axis, lambda leaf: Growth.between(leaf.size, self.sizes.get(leaf, leaf.size)))

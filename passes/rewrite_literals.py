@@ -6,11 +6,11 @@ A factor that no parameter and no literal absorbs becomes a multiplication.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import ClassVar
 
 from graphclone.algebra.growth import Layout
 from graphclone.analysis.facts import Follow, Literal
-from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Node, Value, items_of, values_in
 from graphclone.pipeline.state import Mend, State
 
@@ -46,16 +46,15 @@ class RewriteLiterals:
             follow.node.set_operand(follow.path, follow.sign * sum(layout.new_size for layout in layouts))
             return
         (layout,) = layouts
-        factor, rest = divmod(layout.new_size, layout.size)
-        if rest:
-            raise GraphcloneError(
-                f"{follow.node.name}: a computed size cannot grow from {layout.size} to {layout.new_size}"
-            )
+        growth = Fraction(layout.new_size, layout.size)
         graph = state.graph
         name = f"{size.name}_widened_for_{follow.node.name}_{follow.path[-1]}"
-        node = graph.dialect.multiply(size, factor, name)
-        graph.nodes.insert(graph.nodes.index(follow.node), node)
-        follow.node.set_operand(follow.path, node.outputs[0])
+        nodes = [graph.dialect.multiply(size, growth.numerator, name)]
+        if growth.denominator > 1:  # which divides the product, as the size is a multiple of what grows
+            nodes.append(graph.dialect.divide(nodes[0].outputs[0], growth.denominator, f"{name}_in_parts"))
+        place = graph.nodes.index(follow.node)
+        graph.nodes[place:place] = nodes
+        follow.node.set_operand(follow.path, nodes[-1].outputs[0])
 
     def _resize(self, state: State, value: Value) -> None:
         layouts = [state.layout(axis) for axis in state.facts.of[value]]

@@ -101,7 +101,7 @@ class Growth:
 
     def unpadded(self) -> Growth:
         """The map with more copies in place of its pads."""
-        return replace(self, extra=self.pads, pads=0) if self.pads else self
+        return Growth.between(self.size, self.new_size, self.kind) if self.pads else self
 
     def index_map(self) -> IntArray:
         """Source index of every new index, shape (new_size,); ``PAD`` where there is none."""

@@ -248,6 +248,10 @@ class Dialect(Protocol):
         """A node that multiplies a value, a tensor or a size, by a number."""
         ...
 
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        """A node that divides a size by a number that divides it."""
+        ...
+
 
 @dataclass(eq=False)
 class Graph:

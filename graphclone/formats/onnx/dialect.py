@@ -167,8 +167,9 @@ _ON_SIZES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "size.element": lambda operands: int(operands["self"].flatten()[operands["index"]]),
     "size.pack": lambda operands: torch.tensor([int(item) for item in operands["items"]], dtype=torch.int64),
     "size.times": lambda operands: operands["self"] * operands["other"],
+    "size.over": lambda operands: operands["self"] // operands["other"],
 }
-"""The size of one axis, one element of a vector, a vector of numbers, and a multiple of a number."""
+"""The size of one axis, one element of a vector, a vector of numbers, and a multiple and a part of a number."""
 
 
 class OnnxDialect:
@@ -228,6 +229,11 @@ class OnnxDialect:
             node = Node(name, "size.times", {"self": value, "other": factor}, [out])
         out.producer = node
         return node
+
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        out = Value(name, size.shape, size.dtype, size.dynamic)
+        out.producer = Node(name, "size.over", {"self": size, "other": divisor}, [out])
+        return out.producer
 
 
 def _array(operand: Any, literal_type: LiteralType | None, *, lift: bool) -> Any:

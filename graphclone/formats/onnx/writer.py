@@ -258,9 +258,9 @@ class _Writer:
         operands = Reader(node)
         read = operands.value("self")
         source = self.source(node.outputs[0])
-        if node.op == "size.times":
+        if node.op in ("size.times", "size.over"):
             factor = self.register(name, _vector([operands.integer("other")]))
-            return self.computed("Mul", [self.size(read), factor], name, source)
+            return self.computed("Mul" if node.op == "size.times" else "Div", [self.size(read), factor], name, source)
         if node.op == "size.axis":
             shape = self.computed("Shape", [source], f"{name}_shape", source)
             return self.computed(
