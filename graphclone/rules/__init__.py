@@ -122,6 +122,7 @@ def _forget(node: Node, facts: Facts) -> None:
         facts.picked.pop(output, None)
         facts.extremes.pop(output, None)
         facts.moved.discard(output)
+        facts.regrouped.pop(output, None)
     facts.tables.difference_update(node.inputs)
 
 
