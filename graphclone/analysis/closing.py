@@ -151,25 +151,14 @@ class _Walker:
         if value in self.facts.regrouped:
             return self.branches(self.facts.regrouped[value])
         problem: Unclosable | None = None
-        for stream, others in self.sums(node, value):
-            try:
-                return [*self.branches(stream), *others]
-            except Unclosable as refusal:
-                problem = problem or refusal
+        x, y = self.facts.added.get(value, (value, value))
+        for stream, other in ((x, y), (y, x)):
+            if stream is not value and stream.shape == value.shape:
+                try:
+                    return [*self.branches(stream), other]
+                except Unclosable as refusal:
+                    problem = problem or refusal
         raise problem or Unclosable(f"{node.name} ({node.op}) changes the stream itself, and does not only add to it")
-
-    def sums(self, node: Node, value: Value) -> list[tuple[Value, list[Value]]]:
-        """The values that a sum may have the stream from, each with the others; none of what is no plain sum."""
-        summands = self.facts.summands.get(value, ())
-        plain = [s.factors[0] for s in summands if len(s.factors) == 1 and not (s.divisors or s.apart or s.centred)]
-        if len(plain) < 2 or len(plain) < len(summands) or value in self.facts.picked:
-            return []
-        numbers = [o for o in node.operands.values() if isinstance(o, int | float) and not isinstance(o, bool)]
-        if node in self.facts.differences or any(number != 1 for number in numbers):
-            plain_streams = plain[:1]  # the others are taken off, or multiplied
-        else:
-            plain_streams = plain
-        return [(stream, [other for other in plain if other is not stream]) for stream in plain_streams]
 
     # Along a branch
 

@@ -116,6 +116,7 @@ def _forget(node: Node, facts: Facts) -> None:
     facts.vanishing.discard(node)
     for output in node.outputs:
         facts.summands.pop(output, None)
+        facts.added.pop(output, None)
         facts.means.pop(output, None)
         facts.views.pop(output, None)
         facts.shifts.pop(output, None)

@@ -75,7 +75,6 @@ class _ModuleVerification:
 
     def __init__(self, state: State, options: Options, example: Example) -> None:
         self.state = state
-        self.source = state.source
         self.options = options
         self.example = example
 
@@ -110,7 +109,7 @@ class _ModuleVerification:
     def trace(self) -> Check | None:
         """The traced graph against the user's module."""
         samples = self.samples
-        return check_trace(self.source, self.example, samples) if self.example.model is not None else None
+        return check_trace(self.state.model, self.example, samples) if self.example.model is not None else None
 
     def static(self) -> Check:
         return check_static(self.state, example_tensors(self.state.graph, self.example))
