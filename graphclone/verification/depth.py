@@ -55,6 +55,11 @@ def check_depth(state: State, input_sets: Sequence[Sequence[torch.Tensor]]) -> C
     return Check(DEPTH, True, summary, {"worst": worst, "values": values, "blocks": count, "runs": len(runs)})
 
 
+def _kept(step: tuple[Node, list[Any]]) -> tuple[Node, list[Any]]:
+    """A node with its results as they are now, whatever is written into them later."""
+    return step[0], [result.clone() if isinstance(result, torch.Tensor) else result for result in step[1]]
+
+
 class _Comparison:
     """One run of both, side by side."""
 
@@ -79,8 +84,8 @@ class _Comparison:
         early: dict[str, list[tuple[Node, list[Any]]]] = {}  # what comes later in the source, as blocks share it
         for node, results in execute(source, Lazy(source, self.read), [t.clone() for t in inputs], lift=True):
             while not early.get(node.name) and (step := next(theirs, None)) is not None:
-                if step[0].name in names:
-                    early.setdefault(names[step[0].name], []).append(step)
+                if (name := names.get(step[0].name)) is not None:
+                    early.setdefault(name, []).append(step if name == node.name else _kept(step))
             match, found = early[node.name].pop(0) if early.get(node.name) else (node, [])
             self.compare_node(match, results, found)
         for _ in theirs:  # what comes behind the last node of the source
