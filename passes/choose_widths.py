@@ -54,12 +54,18 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
     try:
         return infer_fills(facts, growths)
     except Unfillable as problem:
-        dim = next(dim for dim in dims(facts) if dim.axis is problem.dim)
-        size = growths[dim.axis].new_size
-        whole = f"{dim.size * (size // dim.size)} or {dim.size * (size // dim.size + 1)}"
+        if problem.dim is None:
+            raise
+        before, size = problem.dim.size, growths[problem.dim].new_size
+        name = next((dim.name for dim in dims(facts) if dim.axis is problem.dim), f"a dim of {before}")
+        if size % before == 0:
+            raise GraphcloneError(
+                f"{name} cannot grow from {before} to {size}: what is beside it in the same axis grows less, and "
+                f"{problem.why}; let the whole axis grow alike"
+            ) from None
         raise GraphcloneError(
-            f"{dim.name} cannot grow from {dim.size} to {size}, which is no whole multiple: {problem.why}; "
-            f"grow it to {whole}, or name the dims that are to grow"
+            f"{name} cannot grow from {before} to {size}, which is no whole multiple: {problem.why}; "
+            f"grow it to {size - size % before} or {size - size % before + before}, or name the dims that are to grow"
         ) from None
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis, Kind, Why
@@ -58,7 +59,7 @@ def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
         Unfillable: there are none.
     """
     inference = Inference(facts)
-    for dim in (axis for axis, growth in growths.items() if growth.pads):
+    for dim in (axis for axis, growth in growths.items() if growth.padded):
         try:
             inference.check_ports(dim)
             inference.fill(dim)
@@ -118,9 +119,17 @@ class Inference:
                 raise Unfillable(value.name, "an input or an output, which has no pads")
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
-        """Whether some result lacks the dim, which an operand has, other than by a contraction."""
-        carried = any(self.carriers(node, value, dim) for value in node.inputs)
-        return carried and any(not self.places(value, dim) for value in node.outputs if value.is_tensor)
+        """Whether some result lacks the dim, which an operand has, other than by a contraction or by taking a part."""
+        carried = [place for value in node.inputs for place in self.carriers(node, value, dim)]
+        lacking = [value for value in node.outputs if value.is_tensor and not self.places(value, dim)]
+        return bool(carried) and not all(any(self.is_part(value, place) for place in carried) for value in lacking)
+
+    def is_part(self, value: Value, whole: Place) -> bool:
+        """Whether a value has other segments of the axis that a place is in."""
+        axis = self.facts.of[whole.value][whole.at]
+        leaves = set(self.axes.leaves(axis))
+        mine = ([leaf for leaf in self.axes.leaves(other) if leaf.size > 1] for other in self.facts.of[value])
+        return self.has_segments(axis) and any(leaves.issuperset(own) for own in mine if own)
 
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
@@ -215,13 +224,30 @@ class Inference:
                 return None
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return min(carriers, key=lambda p: p.value.role != "initializer"), fill
+            return min(carriers, key=self.reluctance), fill
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in node.inputs if value not in linear]
         if len(carriers) > 1 or any(self.carriers(node, value, place.dim) for value in others):
             raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
         return (carriers[0], fill) if carriers else None
+
+    def reluctance(self, place: Place) -> int:
+        """In which order factors are asked to hold 0: a parameter first, and last what the code alone computes."""
+        if place.value in self.constants:
+            return 2
+        return 0 if place.value.role == "initializer" else 1
+
+    @cached_property
+    def constants(self) -> set[Value]:
+        """The tensors that no parameter is in: tables, what is computed from them, and from inputs."""
+        graph = self.facts.graph
+        weighed = {i.value for i in graph.initializers if i.kind != "constant"}
+        for node in graph.nodes:
+            if any(value in weighed for value in node.inputs):
+                weighed.update(node.outputs)
+        values = (*graph.inputs, *(i.value for i in graph.initializers), *(v for n in graph.nodes for v in n.outputs))
+        return {value for value in values if value not in weighed}
 
     def difference_from_mean(self, place: Place) -> Place | None:
         """Of ``x - mean(x)``, the place in x; it is 0 where x holds the mean."""

@@ -5,7 +5,7 @@ Sums of integers must stay within the integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 from graphclone.algebra.axes import Axes, Axis, Kind, Why
@@ -26,6 +26,33 @@ def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") ->
     """
     averaged = {leaf for axis, _ in facts.axes.uniforms for leaf in facts.axes.leaves(axis)}
     return {axis: Growth.between(axis.size, size, kind, padded=axis in averaged) for axis, size in sizes.items()}
+
+
+def evened(facts: Facts, growths: Mapping[Axis, Growth]) -> dict[Axis, Growth]:
+    """The growths to the same sizes, with pads in place of copies where segments that count alike have more of them.
+
+    Args:
+        facts: of the graph.
+        growths: of dims.
+    """
+    result = dict(growths)
+    while True:
+        fewer = {dim: growth for axis, _ in facts.axes.uniforms for dim, growth in _fewer(facts.axes, axis, result)}
+        if not fewer:
+            return result
+        result |= fewer
+
+
+def _fewer(axes: Axes, axis: Axis, growths: Mapping[Axis, Growth]) -> Iterator[tuple[Axis, Growth]]:
+    """The dims of an axis that have more copies than its other segments, with as many as those and pads."""
+    copies = {axes.find(segment): _layout(axes, segment, growths).even for segment in axes.segments(axis)}
+    counts = [count for count in copies.values() if count]
+    for segment, count in copies.items() if len(counts) == len(copies) else ():
+        growing = [leaf for leaf in axes.leaves(segment) if leaf in growths and growths[leaf].grows]
+        if count and count > min(counts) and len(growing) == 1:
+            growth, least = growths[growing[0]], min(counts)
+            if growth.whole or growth.pads:
+                yield growing[0], Growth(growth.size, least, growth.kind, pads=growth.new_size - least * growth.size)
 
 
 def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Growth], dict[Axis, Why]]:

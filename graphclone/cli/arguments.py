@@ -48,6 +48,8 @@ class InspectArguments(Arguments):
     model: str
     all: bool
     why: str | None
+    like: str | None
+    keep_vocab: bool
     widen_io: tuple[str, ...]
     input: InputSizes
     inputs: str | None
@@ -61,6 +63,8 @@ class CloneArguments(Arguments):
     output: str
     widen: Widen | None
     size: Mapping[str, int]
+    like: str | None
+    keep_vocab: bool
     widen_io: tuple[str, ...]
     strategy: str
     snr_db: float | None
@@ -156,6 +160,7 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--all", action="store_true", help="show also what can never grow")
     command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
+    _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)
     command.set_defaults(kind=InspectArguments)
@@ -172,6 +177,7 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument(
         "--size", type=sizes, default={}, metavar="NAME=N,..", help="new sizes, such as hidden=960,layers.*.mlp=2560"
     )
+    _like_arguments(command)
     _widen_io_argument(command)
     command.add_argument("--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either")
     command.add_argument("--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy")
@@ -189,6 +195,16 @@ def _clone_arguments(command: _Parser) -> None:
     _inputs_arguments(command)
     _checkpoint_arguments(command)
     command.set_defaults(kind=CloneArguments)
+
+
+def _like_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("when a Hugging Face checkpoint takes the shape of another")
+    only.add_argument(
+        "--like",
+        metavar="TARGET",
+        help="a config.json, a folder with one, or a hub id; no weights are read",
+    )
+    only.add_argument("--keep-vocab", action="store_true", help="keep the vocabulary where TARGET has another")
 
 
 def _checkpoint_arguments(command: _Parser) -> None:

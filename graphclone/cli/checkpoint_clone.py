@@ -53,6 +53,8 @@ def _command(arguments: CloneArguments) -> str:
             words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
         elif numbers is not None:
             words += [option, str(numbers)]
+    words += ["--like", arguments.like] if arguments.like else []
+    words += ["--keep-vocab"] if arguments.keep_vocab else []
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
@@ -80,8 +82,7 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
     report.show_clone(widened)
     if arguments.timing:
         report.show_timings(widened.timings)
-    changes = (f"{name} {old} -> {new}" for name, (old, new) in written.plan.changes.items())
-    terminal.show_text(f"config.json: {', '.join(changes)}")
+    report.show_changes(written.plan.changes)
     for note in written.notes:
         terminal.show_text(f"note: {note}")
     terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.plan.shards)))

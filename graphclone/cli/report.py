@@ -101,12 +101,18 @@ def show_clone(clone: Traced) -> None:
     out = console()
     grid = table("dim", "size")
     grid.add_column("dims", justify="right")
+    grid.add_column("by")
     for row in clone_rows(clone):
         if row["new_size"] != row["size"]:
-            grid.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]))
+            grid.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]), row["growth"])
     out.print(grid)
     before, after = parameters(clone)
     out.print(f"parameters: {before:,} -> {after:,} ({after / max(before, 1):.2f} times)")
+
+
+def show_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """The fields of a configuration that change."""
+    show_text(f"config.json: {', '.join(f'{name} {old} -> {new}' for name, (old, new) in changes.items())}")
 
 
 def show_timings(timings: Sequence[Timing]) -> None:

@@ -9,6 +9,8 @@ from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from graphclone.algebra.growth import Growth, Leaf
+
 if TYPE_CHECKING:
     from graphclone.analysis.dims import Group
     from graphclone.clones.traced import Traced
@@ -27,18 +29,27 @@ def clone_rows(clone: Traced) -> list[dict[str, Any]]:
     """The dims of a clone, one row per group, or several where its dims grew differently."""
     rows = []
     for group in clone.dims:
-        sizes = Counter(clone.state.growth_of(dim.axis).new_size for dim in group.dims)
+        growths = Counter(clone.state.growth_of(dim.axis) for dim in group.dims)
         rows += [
             {
                 "name": group.name,
                 "size": group.size,
-                "new_size": new_size,
+                "new_size": growth.new_size,
+                "growth": described(growth),
                 "count": count,
                 "pinned": str(group.pin) if group.pin is not None else None,
             }
-            for new_size, count in sizes.items()
+            for growth, count in growths.items()
         ]
     return rows
+
+
+def described(growth: Growth) -> str:
+    """How a dim grows, in words: copies of the source, and pads that hold none."""
+    counts = sorted({int(count) for count in Leaf(growth).multiplicity})
+    copies = f"{' or '.join(map(str, counts))} {'copy' if counts == [1] else 'copies'}"
+    pads = growth.new_size - int(Leaf(growth).multiplicity.sum())
+    return f"{copies}, {pads} pads" if pads else copies
 
 
 def clone_record(

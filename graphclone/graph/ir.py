@@ -256,6 +256,10 @@ class Dialect(Protocol):
         """A node that multiplies a value, a tensor or a size, by a number."""
         ...
 
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        """A node that divides a size by a number which it is a multiple of."""
+        ...
+
 
 @dataclass(eq=False)
 class Graph:

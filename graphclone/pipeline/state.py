@@ -51,6 +51,8 @@ class Request:
             many as there are.
         new_blocks: where new ones go.
         new_from: what they start from.
+        like: a configuration, by its file, its folder or a hub id, whose widths are taken in place of all these.
+        keep_vocab: let the vocabulary stay where that of ``like`` is another.
     """
 
     widen: Widen = 2
@@ -63,6 +65,8 @@ class Request:
     depth: Depths | None = None
     new_blocks: Where = "spread"
     new_from: Start = "copy"
+    like: str | None = None
+    keep_vocab: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -44,9 +44,9 @@ def check_depth(state: State, input_sets: Sequence[Sequence[torch.Tensor]]) -> C
             worst, values = max(worst, comparison.worst), comparison.values
             if comparison.first is not None:
                 return Check(DEPTH, False, str(comparison.first), {"worst": worst}, first=comparison.first)
-    except MemoryShortageError as shortage:
-        return Check(DEPTH, None, f"not checked: {shortage}", {"reason": str(shortage)})
     except ExecutionError as error:
+        if isinstance(error, MemoryShortageError) or error.node in state.depth.source.nodes:
+            return Check(DEPTH, None, f"not checked: {error}", {"reason": str(error)})
         first = Deviation.at(error.node, error.node.outputs[0].name, float("inf"), error.reason)
         return Check(DEPTH, False, str(first), first=first)
     count = len(state.depth.additions)

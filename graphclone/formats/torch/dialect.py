@@ -93,6 +93,13 @@ class TorchDialect:
         out.producer = node
         return node
 
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        out = Value(name, size.shape, size.dtype, size.dynamic)
+        operands: dict[str, Operand] = {"self": size, "other": divisor}
+        node = Node(name, op_name(operator.floordiv), operands, [out], operator.floordiv)
+        out.producer = node
+        return node
+
 
 def _tensors(node: Node) -> Iterator[Value]:
     return (value for value in dict.fromkeys(node.inputs) if value.is_tensor)
