@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from graphclone.analysis.closing import Tower, towers
 from graphclone.analysis.depth import aligned_blocks, arranged, depths_asked
 from graphclone.errors import GraphcloneError
-from graphclone.graph.blocks import Block
 from graphclone.graph.deepen import Slot, deepen
 from graphclone.graph.ir import Graph, Initializer
 from graphclone.passes.infer_dims import InferDims
@@ -82,7 +81,7 @@ def _deepened(state: State, plans: Mapping[Tower, Sequence[Slot]]) -> bool:
                     raise GraphcloneError(f"block {number} of {tower.name} cannot be repeated: {problem}")
                 closers.update(tower.closings[slot.block].closers)
 
-    def new_tensor(block: Block, initializer: Initializer, name: str) -> Any:
+    def new_tensor(initializer: Initializer, name: str) -> Any:
         return _new_tensor(state.request, initializer, name, closers.get(initializer))
 
     state.depth = deepen(state.graph, {tower.stack: slots for tower, slots in plans.items()}, new_tensor)

@@ -1,11 +1,11 @@
 """What to close of a block, so that it gives its stream out as it came in.
 
-A block adds to its stream: ``x + f(x)``, once or several times. It computes the identity if every summand but the stream
-is 0, which it is where the parameters that it is *linear* in are: the closing ones. To find them is to walk back from
+A block adds to its stream: ``x + f(x)``, once or several times. It computes the identity if every summand but the
+stream is 0, and it is if the parameters are that it is *linear* in: the closing ones. To find them is to walk back from
 the end of the block, along the stream to its sums, and from the other summands through what is linear, to the nearest
 parameters: the weight and bias of the last linear layer, or of a norm behind that (to be 0, or -1 where the model reads
-``1 + w``). What is read where the walk goes wrong names itself. Nothing here knows an operator: the rules say what is a
-sum of products.
+``1 + w``). A node that is not passed names itself. Nothing here knows an operator: the rules say what is a sum of
+products.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ class _Walker:
         """
         if block.obstacle:
             raise Unclosable(block.obstacle)
-        entry, exit = block.entry, block.exit
-        if (entry.shape, entry.dynamic, entry.dtype) != (exit.shape, exit.dynamic, exit.dtype):
-            raise Unclosable(f"it gives {_described(exit)} where it takes {_described(entry)}")
+        taken, given = block.entry, block.exit
+        if (taken.shape, taken.dynamic, taken.dtype) != (given.shape, given.dynamic, given.dtype):
+            raise Unclosable(f"it takes {_described(taken)} and gives {_described(given)}")
         self.block = block
         closers: dict[Initializer, float] = {}
-        for branch in self.branches(exit):
+        for branch in self.branches(block.exit):
             self.merge(closers, self.zeros(branch))
         if not closers:
             raise Unclosable("nothing in it adds to the stream")

@@ -1,7 +1,7 @@
 """The blocks of a graph: its repeated stretches, each of which takes a stream in and gives it out again.
 
-Names say which nodes belong together: ``layers.3`` of ``layers.3.mlp.weight``, or of the module that a node lies in. The
-flow says whether they are a block: all that comes in by way of the stream goes out by way of it. What else a block
+Names say which nodes belong together: ``layers.3`` of ``layers.3.mlp.weight``, or of the module that a node lies in.
+The flow says whether they are a block: all that comes in by way of the stream goes out by way of it. What else a block
 reads (masks, tables of rotations) comes from outside, and is the same for a copy of it.
 """
 
@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, items_of, values_in
 from graphclone.graph.stream import Course, Flow, Vertex
@@ -110,6 +111,14 @@ def _numbers(name: str) -> dict[str, int]:
     return {".".join(parts[:k]): int(part) for k, part in enumerate(parts) if part.isdecimal()}
 
 
+class _Stretch(NamedTuple):
+    """Where a block lies on a course: between two of its cuts, by their places."""
+
+    number: int
+    start: int
+    end: int
+
+
 class _Finder:
     """Looks for the stacks of a graph, given which of its outputs count."""
 
@@ -118,7 +127,8 @@ class _Finder:
         self.users = self.graph.users()
         self.own = {i.value: i for i in self.graph.initializers}
         self.returned = {value: o.name for o in self.graph.outputs for value in values_in(o.operand)}
-        self.courses: dict[tuple[Vertex, ...], Course] = {}
+        self.courses: dict[Vertex, Course] = {}
+        self.vertex_of = {node: vertex for vertex, node in flow.nodes()}
         prefixes = dict.fromkeys(prefix for numbers in labels.values() for prefix in numbers)
         self.prefixes = sorted(prefixes, key=lambda prefix: prefix.count(".") + bool(prefix))
         self.fed = self._fed()
@@ -136,7 +146,7 @@ class _Finder:
     def stack(self, prefix: str) -> Stack | None:
         """The stack whose names begin so; None where these are no blocks one behind the other."""
         numbers = {v: own[prefix] for v, node in self.flow.nodes() if prefix in (own := self.labels[node])}
-        best: list[tuple[int, int, int]] = []
+        best: list[_Stretch] = []
         course = None
         for candidate in self._candidates(min(numbers)):
             stretches = _stretches(candidate, numbers, self._foreign(candidate, numbers))
@@ -145,11 +155,14 @@ class _Finder:
         if course is None:
             return None
         blocks: list[Block] = []
-        for number, start, end in best:
-            entry, exit = (self.flow.value(course.cuts[place]) for place in (start, end))
-            if entry is None or exit is None:
+        for stretch in best:
+            taken, given = (self.flow.value(course.cuts[place]) for place in (stretch.start, stretch.end))
+            if taken is None or given is None:
                 return None
-            blocks.append(self._block(course, prefix, number, (entry, start), (exit, end)))
+            inside = self._inside(course, prefix, stretch)
+            nodes = tuple(node for node in self.graph.nodes if node in inside)
+            read = tuple(self._own_initializers(nodes, inside))
+            blocks.append(Block(stretch.number, taken, given, nodes, read, self._obstacle(nodes, inside, given)))
         return _known_by_kind(self._cleared(Stack(prefix, tuple(blocks))), self.graph)
 
     def _candidates(self, first: Vertex) -> Iterator[Course]:
@@ -157,71 +170,71 @@ class _Finder:
         read = {reader for readers in self.flow.readers for reader in readers}
         for start in range(max(first, len(self.graph.inputs))):
             if start not in read and len(path := self.flow.path(start)) > 1:
-                key = tuple(path[1:])
-                if key not in self.courses:
-                    self.courses[key] = Course(self.flow, path)
-                yield self.courses[key]
+                if start not in self.courses:
+                    self.courses[start] = Course(self.flow, path)
+                yield self.courses[start]
 
     def _foreign(self, course: Course, numbers: Mapping[Vertex, int]) -> set[int]:
         """The places of cuts before which parameters are read that have no number."""
         foreign: set[int] = set()
         for vertex, node in self.flow.nodes():
             place = course.before[vertex]
-            if place is not None and vertex not in numbers and course.after[vertex] >= place - 1:
-                if any(value in self.own and self.own[value].kind == "parameter" for value in node.inputs):
-                    foreign.add(place)
+            if place is None or vertex in numbers or course.after[vertex] < place - 1:
+                continue
+            if any(value in self.own and self.own[value].kind == "parameter" for value in node.inputs):
+                foreign.add(place)
         return foreign
 
     # Blocks
 
-    def _block(
-        self, course: Course, prefix: str, number: int, entry: tuple[Value, int], exit: tuple[Value, int]
-    ) -> Block:
+    def _inside(self, course: Course, prefix: str, stretch: _Stretch) -> set[Node]:
+        """The nodes of a block: those on the stream's way, and those that nothing else reads.
+
+        Such are views of weights, and sizes. What is made of the graph's inputs must bear the block's name, too.
+        """
+        start, vertices = stretch.start, self.vertex_of
         inside = {
             node
             for vertex, node in self.flow.nodes()
             if (place := course.before[vertex]) is not None
-            and entry[1] < place <= exit[1]
-            and course.after[vertex] >= entry[1]
+            and start < place <= stretch.end
+            and course.after[vertex] >= start
         }
-        self._add_private(inside, course, prefix, (number, entry[1]))
-        nodes = tuple(node for node in self.graph.nodes if node in inside)
-        read = dict.fromkeys(value for node in nodes for value in node.inputs if value in self.own)
-        initializers = [self.own[value] for value in read if inside.issuperset(self.users[value])]
-        initializers = [i for i in initializers if i.value not in self.returned]
-        return Block(number, entry[0], exit[0], nodes, tuple(initializers), self._obstacle(nodes, inside, exit[0]))
-
-    def _add_private(self, inside: set[Node], course: Course, prefix: str, begin: tuple[int, int]) -> None:
-        """Add what nothing else reads: views of weights, sizes; what is made of the inputs only if it bears the name."""
-        number, start = begin
-        vertex_of = {node: vertex for vertex, node in self.flow.nodes()}
-        pending = [-vertex_of[node] for node in inside]
+        ahead = {self.flow.value(cut) for cut in course.cuts[: start + 1]}
+        pending = [-vertices[node] for node in inside]
         heapq.heapify(pending)
         seen = set(pending)
         while pending:
             node = self.graph.nodes[-heapq.heappop(pending) - len(self.graph.inputs)]
             if node not in inside:
-                readers = [user for value in node.outputs for user in self.users.get(value, ())]
-                bears = self.labels[node].get(prefix) == number
-                belongs = bears or node not in self.fed or course.touched[vertex_of[node]] >= start
-                if not belongs or not inside.issuperset(readers) or not self.returned.keys().isdisjoint(node.outputs):
-                    continue
-                if node.outputs and node.outputs[0] in (self.flow.value(cut) for cut in course.cuts[: start + 1]):
+                bears = self.labels[node].get(prefix) == stretch.number
+                belongs = bears or node not in self.fed or course.touched[vertices[node]] >= start
+                if not belongs or not self._is_private(node, inside) or not ahead.isdisjoint(node.outputs):
                     continue
                 inside.add(node)
             for value in node.inputs:
-                if value.producer is not None and -vertex_of[value.producer] not in seen:
-                    seen.add(-vertex_of[value.producer])
-                    heapq.heappush(pending, -vertex_of[value.producer])
+                if value.producer is not None and -vertices[value.producer] not in seen:
+                    seen.add(-vertices[value.producer])
+                    heapq.heappush(pending, -vertices[value.producer])
+        return inside
 
-    def _obstacle(self, nodes: Sequence[Node], inside: Collection[Node], exit: Value) -> str:
+    def _is_private(self, node: Node, inside: Collection[Node]) -> bool:
+        readers = (user for value in node.outputs for user in self.users.get(value, ()))
+        return self.returned.keys().isdisjoint(node.outputs) and all(reader in inside for reader in readers)
+
+    def _own_initializers(self, nodes: Sequence[Node], inside: Collection[Node]) -> Iterator[Initializer]:
+        for value in dict.fromkeys(value for node in nodes for value in node.inputs if value in self.own):
+            if value not in self.returned and all(user in inside for user in self.users[value]):
+                yield self.own[value]
+
+    def _obstacle(self, nodes: Sequence[Node], inside: Collection[Node], given: Value) -> str:
         """What else of a block is read outside of it, or written by it."""
         for node in nodes:
             for value in self.graph.dialect.writes(node):
                 if value.producer is not None and value.producer not in inside:
                     return f"{node.name} ({node.op}) writes into {value.name}, which is not its own"
             for value in node.outputs:
-                if value is exit or not value.is_tensor:
+                if value is given or not value.is_tensor:
                     continue
                 outside = [user for user in self.users.get(value, ()) if user not in inside]
                 outside = [user for user in outside if any(out.is_tensor for out in user.outputs)]
@@ -234,10 +247,9 @@ class _Finder:
         for node in self.graph.nodes:
             if not reached.isdisjoint(node.inputs):
                 reached.update(node.outputs)
-        name = next((name for returned, name in self.returned.items() if returned in reached), "")
-        return f"what {value.producer or value.name} gives goes to the output {name} as well" if name else (
-            f"what {value.producer or value.name} gives is read outside of it as well"
-        )
+        name = next((name for returned, name in self.returned.items() if returned in reached), None)
+        where = "is read outside of it" if name is None else f"goes to the output {name}"
+        return f"what {value.producer or value.name} gives {where} as well"
 
     def _cleared(self, stack: Stack) -> Stack:
         """The stack, with what nothing reads given to the blocks whose number it has, and with later obstacles."""
@@ -261,27 +273,25 @@ class _Finder:
         return ""
 
 
-def _stretches(
-    course: Course, numbers: Mapping[Vertex, int], foreign: Collection[int]
-) -> list[tuple[int, int, int]] | None:
-    """The number of every block, with the places of the cuts where it begins and ends; None where these are none."""
+def _stretches(course: Course, numbers: Mapping[Vertex, int], foreign: Collection[int]) -> list[_Stretch] | None:
+    """The stretches of a course whose nodes have one number each, in order; None where others lie between them."""
     at: dict[int, set[int]] = {}
     for vertex, number in numbers.items():
         place = course.before[vertex]
         if place and course.after[vertex] >= place - 1:
             at.setdefault(place, set()).add(number)
     places = sorted(at)
-    stretches: list[tuple[int, int, int]] = []
+    stretches: list[_Stretch] = []
     for place in places:
         if len(at[place]) > 1:
             return None
         (number,) = at[place]
-        if stretches and stretches[-1][0] == number:
-            stretches[-1] = (number, stretches[-1][1], place)
-        elif stretches and number != stretches[-1][0] + 1:
+        if stretches and stretches[-1].number == number:
+            stretches[-1] = stretches[-1]._replace(end=place)
+        elif stretches and number != stretches[-1].number + 1:
             return None
         else:
-            stretches.append((number, stretches[-1][2] if stretches else place - 1, place))
+            stretches.append(_Stretch(number, stretches[-1].end if stretches else place - 1, place))
     if not stretches or any(place in foreign for place in range(places[0], places[-1] + 1)):
         return None
     return stretches

@@ -25,8 +25,8 @@ class Slot(NamedTuple):
     new: bool
 
 
-NewTensor = Callable[[Block, Initializer, str], Any]
-"""The data of an initializer of a new block, given the block that it is made after, the initializer there, its name."""
+NewTensor = Callable[[Initializer, str], Any]
+"""The data of an initializer of a new block, given the one that it is made after, and its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +118,10 @@ class _Deepening:
             here = any(not slot.new for _, slot in places)
             copies = [self.copied(stack, block, stack.first + place) for place, _ in places[here:]]
             nodes = [list(block.nodes), *(nodes for nodes, _ in copies)] if here else [nodes for nodes, _ in copies]
-            exits = [block.exit, *(exit for _, exit in copies)] if here else [exit for _, exit in copies]
+            exits = [block.exit, *(given for _, given in copies)] if here else [given for _, given in copies]
             group_instances = [
-                _Instance(slot, block, stack.first + place, own, exit)
-                for (place, slot), own, exit in zip(places, nodes, exits, strict=True)
+                _Instance(slot, block, stack.first + place, own, given)
+                for (place, slot), own, given in zip(places, nodes, exits, strict=True)
             ]
             self.place(group_instances, instances[-1] if instances else None)
             instances += group_instances
@@ -133,13 +133,13 @@ class _Deepening:
 
     def renumber(self, stack: Stack, slots: Sequence[Slot]) -> None:
         """Number the blocks of the source by their new places, in names and in scopes."""
-        numbers = {stack.blocks[slot.block].number: stack.first + place for place, slot in enumerate(slots) if not slot.new}
+        own = ((place, stack.blocks[slot.block]) for place, slot in enumerate(slots) if not slot.new)
+        numbers = {block.number: stack.first + place for place, block in own}
         inside = {node for block in stack.blocks for node in block.nodes}
         users = self.graph.users()
         private = {initializer for block in stack.blocks for initializer in block.initializers}
         for node in inside:
-            if (number := stack.number(node.scope)) in numbers:
-                node.scope = stack.renumbered(node.scope, numbers[number])
+            node.scope = self.moved(stack, node.scope, numbers)
         names: dict[Initializer, tuple[str, ...]] = {}
         for initializer in self.graph.initializers:
             if initializer in private or not inside.isdisjoint(users.get(initializer.value, ())):
@@ -155,7 +155,7 @@ class _Deepening:
     @staticmethod
     def moved(stack: Stack, name: str, numbers: Mapping[int, int]) -> str:
         number = stack.number(name)
-        return name if number not in numbers else stack.renumbered(name, numbers[number])
+        return name if number is None or number not in numbers else stack.renumbered(name, numbers[number])
 
     # Nodes
 
@@ -207,7 +207,7 @@ class _Deepening:
             for name in initializer.names
         )
         constant = initializer.kind == "constant"
-        tensor = initializer.tensor if constant else self.new_tensor(instance.block, initializer, names[0])
+        tensor = initializer.tensor if constant else self.new_tensor(initializer, names[0])
         self.names.update(names)
         named_alike = initializer.value.name == initializer.name
         name = names[0] if named_alike else fresh(initializer.value.name, self.names)

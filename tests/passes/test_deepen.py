@@ -9,20 +9,15 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-import graphclone as gc
-from graphclone.analysis.closing import Closing, _Walker
-from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace_module
-from graphclone.graph.blocks import Block
-from graphclone.graph.ir import Graph, Initializer
+from graphclone.graph.ir import Graph
 from graphclone.models import Built
-from graphclone.models.huggingface import new_model
 from graphclone.passes import default_pipeline
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
 from graphclone.verification.depth import check_depth
 from graphclone.verification.lockstep import run_lockstep
-from tests.support.deep_models import FIELDS, built
+from tests.support.deep_models import built
 from tests.support.zoo import ZOO
 
 LADDER = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
-
 from graphclone.models import Built
 from graphclone.models.huggingface import new_model, token_ids
 from graphclone.models.randomise import randomise

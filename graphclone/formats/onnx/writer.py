@@ -213,7 +213,7 @@ class _Writer:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]
         numbers = {name: node.operands.get(name) for name in target.attributes}
         attributes = [onnx_ir.Attr(k, target.attributes[k], n) for k, n in numbers.items() if n is not None]
-        attributes += [onnx_ir.from_proto(attribute) for attribute in target.fixed]
+        attributes += [onnx_ir.serde.deserialize_attribute(attribute) for attribute in target.fixed]
         count = len(target.outputs)
         own = onnx_ir.Node(target.domain, target.op, inputs, attributes, num_outputs=count, name=node.name)
         wanted = [value for value, is_wanted in zip(own.outputs, target.outputs, strict=True) if is_wanted]
