@@ -11,7 +11,9 @@ from fractions import Fraction
 from typing import Literal, NoReturn
 
 from graphclone.algebra.factors import Widen, fraction
+from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.errors import GraphcloneError
+from graphclone.pipeline.state import STARTS, Start
 from graphclone.version import __version__
 
 _REFUSED = 2
@@ -63,6 +65,9 @@ class CloneArguments(Arguments):
     output: str
     widen: Widen | None
     size: Mapping[str, int]
+    depth: Depths | None
+    new_blocks: Where
+    new_from: Start
     like: str | None
     keep_vocab: bool
     widen_io: tuple[str, ...]
@@ -176,6 +181,11 @@ def _clone_arguments(command: _Parser) -> None:
     )
     command.add_argument(
         "--size", type=sizes, default={}, metavar="NAME=N,..", help="new sizes, such as hidden=960,layers.*.mlp=2560"
+    )
+    command.add_argument("--depth", type=depth, metavar="N", help="how many blocks, or encoder=8,decoder=8")
+    command.add_argument("--new-blocks", choices=PLACES, default="spread", help="where new blocks go; spread evenly")
+    command.add_argument(
+        "--new-from", choices=STARTS, default="copy", help="what they start from; a copy of the block before"
     )
     _like_arguments(command)
     _widen_io_argument(command)
@@ -299,6 +309,19 @@ def sizes(text: str) -> Mapping[str, int]:
         if not number.isdecimal():
             raise argparse.ArgumentTypeError(f"'{name}={number}': a size is a whole number")
     return {name: int(number) for name, number in _by_name(text)}
+
+
+def depth(text: str) -> Depths:
+    """A number of blocks, or numbers by the names of stacks.
+
+    Raises:
+        ArgumentTypeError: one is no whole number.
+    """
+    items = [("", text)] if "=" not in text else list(_by_name(text))
+    for _, number in items:
+        if not number.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r}: a depth is a whole number of blocks")
+    return int(text) if "=" not in text else {name: int(number) for name, number in items}
 
 
 def _by_name(text: str) -> Iterator[tuple[str, str]]:

@@ -19,15 +19,18 @@ def request_of(arguments: CloneArguments) -> Request:
     """
     if arguments.like is None and arguments.keep_vocab:
         raise GraphcloneError("--keep-vocab goes with --like, whose target may have another vocabulary")
-    if arguments.like is not None and (arguments.widen is not None or arguments.size):
-        raise GraphcloneError("--like says every width: leave --widen and --size out")
+    if arguments.like is not None and (arguments.widen is not None or arguments.size or arguments.depth is not None):
+        raise GraphcloneError("--like says every width and depth: leave --widen, --size and --depth out")
     return Request(
-        factors_asked(arguments.widen, arguments.size),
+        factors_asked(arguments.widen, arguments.size, arguments.depth),
         arguments.widen_io,
         strategy(arguments.strategy, arguments.snr_db),
         arguments.seed,
         arguments.untie,
         sizes=arguments.size,
+        depth=arguments.depth,
+        new_blocks=arguments.new_blocks,
+        new_from=arguments.new_from,
         like=arguments.like,
         keep_vocab=arguments.keep_vocab,
     )

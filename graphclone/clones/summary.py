@@ -10,11 +10,11 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from graphclone.algebra.growth import Growth, Leaf
+from graphclone.pipeline.state import State
 
 if TYPE_CHECKING:
     from graphclone.analysis.dims import Group
     from graphclone.clones.traced import Traced
-    from graphclone.pipeline.state import State
     from graphclone.verification.checks import Report
 
 
@@ -44,6 +44,12 @@ def clone_rows(clone: Traced) -> list[dict[str, Any]]:
     return rows
 
 
+def new_blocks(clone: Traced) -> list[str]:
+    """The names of the blocks that the source does not have."""
+    state = clone.state
+    return [addition.name for addition in state.depth.additions] if state.has(State.depth) else []
+
+
 def described(growth: Growth) -> str:
     """How a dim grows, in words: copies of the source, and pads that hold none."""
     counts = sorted({int(count) for count in Leaf(growth).multiplicity})
@@ -63,6 +69,7 @@ def clone_record(
         "seed": clone.state.request.seed,
         "parameters": {"source": before, "clone": after},
         "dims": clone_rows(clone),
+        "new_blocks": new_blocks(clone),
         "timings": [dataclasses.asdict(timing) for timing in clone.timings],
         "notes": list(notes),
         "graphs": dict(graphs),
@@ -74,6 +81,6 @@ def parameters(clone: Traced) -> tuple[int, int]:
     """How many numbers the parameters of source and clone hold."""
     source, wide = (
         sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
-        for graph in (clone.state.source, clone.graph)
+        for graph in (clone.state.model, clone.graph)
     )
     return source, wide

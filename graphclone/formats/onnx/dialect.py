@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 import torch
 
+from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.canonical import SPELLINGS
 from graphclone.formats.onnx.ops import Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
@@ -19,6 +20,8 @@ from graphclone.graph.ir import Node, Operand, Value, items_of
 from graphclone.runtime.arrays import Array
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
+
+_CONTROL = ("onnx.If", "onnx.Loop", "onnx.Scan")
 
 _LIFTED = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
@@ -218,6 +221,11 @@ class OnnxDialect:
         new = {name: literal for name, literal in operands.items() if name not in node.operands}
         node.target = node.target.respelled(op.removeprefix(f"{node.target.domain or 'onnx'}."), new)
         node.op, node.operands = op, operands
+
+    def copy(self, node: Node) -> Node:
+        if node.op.startswith(_CONTROL):
+            raise GraphcloneError(f"{node.name}: a block that holds a loop or a condition cannot be repeated")
+        return replace(node, target=None if node.target is None else replace(node.target, node=None))
 
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         out = Value(name, value.shape, value.dtype, value.dynamic)
