@@ -167,7 +167,9 @@ class Facts:
         shifts: values that are another value plus a number.
         picked: values each of whose elements is, bit for bit, an element of one of these values, or a literal.
         moved: those of them that have the elements of one value, wherever they have got to.
+        regrouped: those of them that have them in the same order, in another shape; with that value.
         summands: of every value that is known to be a sum of products.
+        added: values that are two others added up as they are.
         vanishing: nodes whose results are 0 where all their tensors are.
         means: values that are the mean of a value over axes, which it keeps with size 1.
         gatherings: what sums and averages want of pads.
@@ -191,7 +193,9 @@ class Facts:
     shifts: dict[Value, tuple[Value, float]] = field(default_factory=dict)
     picked: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
     moved: set[Value] = field(default_factory=set)
+    regrouped: dict[Value, Value] = field(default_factory=dict)
     summands: dict[Value, tuple[Summand, ...]] = field(default_factory=dict)
+    added: dict[Value, tuple[Value, Value]] = field(default_factory=dict)
     vanishing: set[Node] = field(default_factory=set)
     means: dict[Value, tuple[Value, tuple[Axis, ...]]] = field(default_factory=dict)
     gatherings: list[Gathering] = field(default_factory=list)

@@ -244,6 +244,14 @@ class Dialect(Protocol):
         """Make the node another op that computes the same outputs."""
         ...
 
+    def copy(self, node: Node) -> Node:
+        """Another node that computes the same; its operands, its outputs and its name are still those of the node.
+
+        Raises:
+            GraphcloneError: there can be no other.
+        """
+        ...
+
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         """A node that multiplies a value, a tensor or a size, by a number."""
         ...

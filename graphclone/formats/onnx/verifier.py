@@ -235,7 +235,7 @@ def _not_exact(reason: str) -> Check:
 
 def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What the source returns in float64."""
-    return outputs(state.source, Lazy(state.source, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
+    return outputs(state.model, Lazy(state.model, lifted_tensor), [lifted(tensor) for tensor in inputs], lift=True)
 
 
 def _roundings(state: State, samples: Sequence[FileSample]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -81,6 +82,9 @@ class TorchDialect:
         namespace, name, overload = op.split(".")
         node.op, node.operands = op, operands
         node.target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+    def copy(self, node: Node) -> Node:
+        return replace(node)
 
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         out = Value(name, value.shape, value.dtype, value.dynamic)
