@@ -235,8 +235,10 @@ class _Finder:
             if not reached.isdisjoint(node.inputs):
                 reached.update(node.outputs)
         name = next((name for returned, name in self.returned.items() if returned in reached), "")
-        return f"what {value.producer or value.name} gives goes to the output {name} as well" if name else (
-            f"what {value.producer or value.name} gives is read outside of it as well"
+        return (
+            f"what {value.producer or value.name} gives goes to the output {name} as well"
+            if name
+            else (f"what {value.producer or value.name} gives is read outside of it as well")
         )
 
     def _cleared(self, stack: Stack) -> Stack:

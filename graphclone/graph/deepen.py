@@ -133,7 +133,9 @@ class _Deepening:
 
     def renumber(self, stack: Stack, slots: Sequence[Slot]) -> None:
         """Number the blocks of the source by their new places, in names and in scopes."""
-        numbers = {stack.blocks[slot.block].number: stack.first + place for place, slot in enumerate(slots) if not slot.new}
+        numbers = {
+            stack.blocks[slot.block].number: stack.first + place for place, slot in enumerate(slots) if not slot.new
+        }
         inside = {node for block in stack.blocks for node in block.nodes}
         users = self.graph.users()
         private = {initializer for block in stack.blocks for initializer in block.initializers}

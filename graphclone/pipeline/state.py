@@ -22,7 +22,6 @@ from graphclone.graph.ir import Graph, Node, Value
 from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
 
-
 Start = OneOf["copy", "random"]
 """What new blocks start from, but for what closes them: the block that each is made after, or random numbers."""
 
