@@ -115,7 +115,7 @@ def _sources(folder: Path) -> dict[str, Path]:
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise GraphcloneError("the pretrained weights are not installed; run make demo-llm, which does that")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import torch
     import transformers
 
