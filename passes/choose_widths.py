@@ -12,6 +12,7 @@ from typing import ClassVar
 from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.algebra.factors import fraction
 from graphclone.algebra.growth import Growth
+from graphclone.algebra.strategies import Strategy
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.fills import Fills, Unfillable, infer_fills
@@ -36,17 +37,24 @@ class ChooseWidths:
 
     def __call__(self, state: State) -> bool:
         graph_dims = dims(state.facts)
-        wishes = grown(state.facts, _sizes(state.facts, graph_dims, self.factor, state.request), state.request.kind)
+        request = state.request
+        sizes = _sizes(state.facts, graph_dims, self.factor, request)
+        wishes = grown(state.facts, sizes, request.kind, copies=request.strategy.copies)
         growths, reasons = settle(state.facts, wishes)
-        _refuse_held(graph_dims, state.request, wishes, growths, reasons)
+        _refuse_held(graph_dims, request, wishes, growths, reasons)
         if not any(growth.grows for growth in growths.values()) and any(growth.grows for growth in wishes.values()):
             raise GraphcloneError(f"nothing can grow: {next(iter(reasons.values()))}")
-        state.widths = Widths(growths, fills=padded(state.facts, growths))
+        state.widths = Widths(growths, fills=padded(state.facts, growths, request.strategy))
         return bool(growths)
 
 
-def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
+def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> Fills:
     """What is held at the pads of all dims.
+
+    Args:
+        facts: of the graph.
+        growths: of the dims that grow.
+        strategy: by which they grow.
 
     Raises:
         GraphcloneError: something in the graph cannot bear them.
@@ -58,6 +66,11 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
             raise
         before, size = problem.dim.size, growths[problem.dim].new_size
         name = next((dim.name for dim in dims(facts) if dim.axis is problem.dim), f"a dim of {before}")
+        if not strategy.copies:
+            raise GraphcloneError(
+                f"{name} cannot grow from {before} to {size} by what is new alone: {problem.why}; "
+                f"take a strategy that makes copies, or name the dims that are to grow"
+            ) from None
         if size % before == 0:
             raise GraphcloneError(
                 f"{name} cannot grow from {before} to {size}: what is beside it in the same axis grows less, and "

@@ -54,10 +54,11 @@ class MatchWidths:
                 widths.state(value, axes, wide.shape or ())
         for follow, new in _followed(facts, alignment.literals):
             widths.count(follow, new)
-        tables = paired(state.graph, alignment.values, self.target)
-        growths = evened(facts, placed(facts, widths.solve(), tables))
+        tables, strategy = paired(state.graph, alignment.values, self.target), state.request.strategy
+        growths = grown(facts, widths.solve(), copies=strategy.copies)
+        growths = evened(facts, placed(facts, growths, tables))
         _check_settled(facts, growths)
-        fills = padded(facts, growths)
+        fills = padded(facts, growths, strategy)
         state.widths = Widths(growths, fills=fills)
         scales = {**_given_literals(state, alignment.literals), **table_scales(state, tables)}
         state.widths = Widths(growths, scales, fills)
@@ -102,8 +103,8 @@ class _Widths:
         root = self.axes.find(axis)
         self.equations.setdefault((root, size), _Equation(root, size, where))
 
-    def solve(self) -> dict[Axis, Growth]:
-        """The growth of every dim that grows.
+    def solve(self) -> dict[Axis, int]:
+        """The new size of every dim that grows.
 
         Raises:
             GraphcloneError: sizes that no parts make up, that contradict each other, or that grow what cannot.
@@ -117,7 +118,7 @@ class _Widths:
         for equation in self.equations.values():
             if self.new_size(equation.axis) != equation.size:
                 raise GraphcloneError(f"the widths contradict each other: {equation}")
-        return grown(self.facts, {axis: size for axis, size in self.sizes.items() if size > axis.size})
+        return {axis: size for axis, size in self.sizes.items() if size > axis.size}
 
     def new_size(self, axis: Axis) -> int:
         layout = self.axes.layout(axis, lambda leaf: Growth.between(leaf.size, self.sizes.get(leaf, leaf.size)))

@@ -45,11 +45,13 @@ class Contraction:
     Attributes:
         operands: the values that could absorb the multiplicity, each with the indices of its contracted axes.
         axes: the contracted axes.
+        others: values that have some of them, with the index of an axis that a contracted one is, or is a part of.
     """
 
     node: Node
     operands: tuple[tuple[Value, tuple[int, ...]], ...]
     axes: tuple[Axis, ...]
+    others: tuple[tuple[Value, int], ...] = ()
 
 
 @dataclass(frozen=True)

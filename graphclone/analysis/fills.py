@@ -10,7 +10,9 @@ fill starts where a sum or an average reads a value, and is passed back to what 
 - a parameter holds what is demanded, as it is ours to write;
 - anything else cannot, and names itself.
 
-What nobody demands is free, and new capacity: a norm's weight, and the columns of a weight that meet 0.
+What nobody demands is free, and new capacity: a norm's weight, and the columns of a weight that meet 0. Where nothing
+sums or averages over a dim its pads may be anything, and the columns that meet them are 0: either way one of the two is
+free, and all that is new has a gradient from the second step on, whatever functions lie between.
 """
 
 from __future__ import annotations
@@ -89,7 +91,9 @@ class Inference:
     def fill(self, dim: Axis) -> None:
         """Find what is to be held at the pads of a dim."""
         self.check_bearable(dim)
-        for gathering in self.facts.gatherings:
+        for gathering in sorted(
+            self.facts.gatherings, key=lambda gathering: len(gathering.choices)
+        ):  # forced ones first
             leaves = [leaf for leaf in self.axes.leaves(gathering.axis) if leaf.size > 1]
             if dim in leaves:
                 if gathering.alone and len(leaves) > 1:
@@ -97,8 +101,9 @@ class Inference:
                 fills = (Fill.ZERO,) if self.has_segments(gathering.axis) else tuple(Fill)  # a mean weighs segments
                 choices = [(Place(value, i, dim), fill) for value, i, fill in gathering.choices if fill in fills]
                 self.demand_one(choices, gathering.node, "sums or averages over")
+        gathered = any(self.has(axis, dim) for axes in self.gathered.values() for axis in axes)
         for column, partners in self.absorbed(dim):
-            self.free(column, partners)
+            self.free(column, partners if gathered else [])
 
     def check_bearable(self, dim: Axis) -> None:
         """Whatever averages over the dim, or takes it away, says what its pads may hold."""
@@ -120,6 +125,8 @@ class Inference:
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
         """Whether some result lacks the dim, which an operand has, other than by a contraction or by taking a part."""
+        if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
+            return False
         carried = [place for value in node.inputs for place in self.carriers(node, value, dim)]
         lacking = [value for value in node.outputs if value.is_tensor and not self.places(value, dim)]
         return bool(carried) and not all(any(self.is_part(value, place) for place in carried) for value in lacking)
@@ -135,13 +142,18 @@ class Inference:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
         for contraction in self.facts.contractions:
             for at, axis in enumerate(contraction.axes):
-                places = [Place(value, axes[at], dim) for value, axes in contraction.operands if self.has(axis, dim)]
+                if not self.has(axis, dim):
+                    continue
+                places = [Place(value, axes[at], dim) for value, axes in contraction.operands]
+                places += [
+                    Place(value, i, dim) for value, i in contraction.others if self.has(self.facts.of[value][i], dim)
+                ]
                 for own in places:
                     if self.facts.source(own.value) in self.facts.folded:
                         yield self.origin(own), [place for place in places if place.value is not own.value]
 
     def free(self, column: Place, partners: list[Place]) -> None:
-        """Leave the columns of a weight free if they meet 0; else they are 0 themselves."""
+        """Leave the columns of a weight free if one of their partners can be 0; else they are 0 themselves."""
         if column in self.fills:
             return
         for partner in partners:
@@ -266,7 +278,8 @@ class Inference:
         if not carrying:
             return False
         if node in self.facts.vanishing:
-            return carrying == {value for value in node.inputs if value.is_tensor}
+            summed = {value for contraction in self.contractions.get(node, ()) for value, _ in contraction.others}
+            return carrying >= {value for value in node.inputs if value.is_tensor} - summed
         degree = None
         for balance in self.facts.balances.get(node, ()):
             own = (c for c, item in balance.terms if not isinstance(item, Literal) and item in carrying)
@@ -296,8 +309,11 @@ class Inference:
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
         """Where an operand has the dim, but for axes that the node contracts."""
-        sides = (side for contraction in self.contractions.get(node, ()) for side in contraction.operands)
-        contracted = {index for operand, axes in sides if operand is value for index in axes}
+        contracted: set[int] = set()
+        for contraction in self.contractions.get(node, ()):
+            if any(self.has(axis, dim) for axis in contraction.axes):
+                contracted |= {i for operand, axes in contraction.operands if operand is value for i in axes}
+                contracted |= {i for operand, i in contraction.others if operand is value}
         return [place for place in self.places(value, dim) if place.at not in contracted]
 
     def averages(self, node: Node, dim: Axis) -> bool:

@@ -14,7 +14,9 @@ from graphclone.algebra.growth import Kind as GrowthKind
 from graphclone.analysis.facts import Facts
 
 
-def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") -> dict[Axis, Growth]:
+def grown(
+    facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile", *, copies: bool = True
+) -> dict[Axis, Growth]:
     """The growth that takes every dim to its new size.
 
     What is left over beside whole copies are pads where something averages over the dim, else more copies.
@@ -23,7 +25,10 @@ def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") ->
         facts: of the graph.
         sizes: new sizes, none smaller than the dim's.
         kind: how copies are laid out.
+        copies: whether there are any; else all that is added are pads.
     """
+    if not copies:
+        return {axis: Growth(axis.size, kind=kind, pads=size - axis.size) for axis, size in sizes.items()}
     averaged = {leaf for axis, _ in facts.axes.uniforms for leaf in facts.axes.leaves(axis)}
     return {axis: Growth.between(axis.size, size, kind, padded=axis in averaged) for axis, size in sizes.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from graphclone.analysis.facts import Summand
 from graphclone.graph.ir import Value, items_of
 from graphclone.rules.linear import sum_integers
 from graphclone.rules.patterns import changed
@@ -28,8 +29,6 @@ def _convolve(s: Site, moving: Sequence[bool], *, channels_last: bool = False) -
     image, result = (f"{x} (g i)", f"{y} (g o)") if channels_last else (f"(g i) {x}", f"(g o) {y}")
     pattern = f"b.. {image}, (g o) i !w.. + (g o)? -> b.. {result}"
     s.states(pattern, "input", "weight", "bias", g=groups, why="windowed")
-    if groups != 1:  # whose pads would be those of members and of groups at once
-        s.facts.summands.pop(s.out, None)
 
 
 def transposed_convolution(s: Site) -> None:
@@ -48,12 +47,16 @@ def pool(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
     windowed = next(int(char) for char in s.node.op if char.isdigit())  # avg_pool2d works on the last two axes
     s.states(pattern, "self", x=windowed, y=windowed, why="windowed")
+    if "avg" in s.node.op:
+        s.sums(s.out, Summand((s.tensor("self"),)))
 
 
 @says("b c !x.. -> b c !y..")
 def resample(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
-    s.states(pattern, "input" if s.has("input") else "self", why="resampled")
+    x = s.tensor("input" if s.has("input") else "self")
+    s.states(pattern, x, why="resampled")
+    s.sums(s.out, Summand((x,)))
 
 
 @says("b c !x.. | b !g.. -> b c !y..")
@@ -136,6 +139,8 @@ def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
     x, y = changed(_moving(s, None))
     pattern = f"b {x} c -> b {y} c" if channels_last else f"b c {x} -> b c {y}"
     s.states(pattern, "X", why="windowed")
+    if s.node.op == "onnx.AveragePool":
+        s.sums(s.out, Summand((s.tensor("X"),)))
 
 
 def global_pool(s: Site) -> None:
@@ -144,6 +149,8 @@ def global_pool(s: Site) -> None:
     axes = s.states(f"| b c {mark}x.. -> b c y..", "X", why="pooled")
     power = root(s.number("p", 2)) if s.node.op == "onnx.GlobalLpPool" else 0
     s.scale(s.out, {s.tensor("X"): 1}, logs=dict.fromkeys(axes.named("x"), power))
+    if s.node.op == "onnx.GlobalAveragePool":
+        s.sums(s.out, Summand((s.tensor("X"),)))
 
 
 @says("!b c !x.. | r !corners, r? -> r c !y..")

@@ -289,7 +289,7 @@ class Site(Reader):
         for i, positions in enumerate(form.products):
             factors = [value for place in positions if (value := values[place]) is not None]
             sides = binding.sides(positions)
-            contraction = self.contracted(*sides) if sides else None
+            contraction = self.contracted(*sides, others=binding.partial_sides(positions)) if sides else None
             tensors = tuple(factor for factor in factors if isinstance(factor, Value))
             if i == 0:
                 self.scale(self.out, Counter(factors), contraction=contraction)
@@ -326,13 +326,15 @@ class Site(Reader):
             else:
                 self.pin(a, "broadcast")
 
-    def contracted(self, *operands: tuple[Value, Sequence[int]]) -> Contraction:
-        """Operands are summed over these axes; any of them may absorb the multiplicity."""
+    def contracted(
+        self, *operands: tuple[Value, Sequence[int]], others: Iterable[tuple[Value, int]] = ()
+    ) -> Contraction:
+        """Operands are summed over these axes; any of them may absorb the multiplicity. Others have some of them."""
         first, indices = operands[0]
         axes = tuple(self.axes(first)[i] for i in indices)
         if not self.out.is_float:
             self.pin(axes, "summed over integers, which cannot be divided by the number of copies")
-        contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes)
+        contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes, tuple(others))
         self.facts.contractions.append(contraction)
         return contraction
 

@@ -333,18 +333,18 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
     """Writes over the zeros that pads hold so far."""
+    generator = torch.Generator().manual_seed(recipe.noise_seed)
     for region in regions(source, recipe, out):
         if region.fill is Fill.FREE:
-            _randomise(region.out, source, recipe)
+            _randomise(region.out, source, recipe, generator)
         elif region.fill is Fill.MEAN:
             widen(*region.mean(recipe), region.out)  # which may have pads of other dims
         else:
             region.out.fill_(recipe.shift)
 
 
-def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
+def _randomise(out: Tensor, source: Tensor, recipe: Widening, generator: torch.Generator) -> None:
     """Normal numbers of the source's own root mean square."""
-    generator = torch.Generator().manual_seed(recipe.noise_seed)
     size = recipe.scale * math.sqrt(_power(source) / max(1, source.numel()))
     for _, part in _chunks(out, 0):
         part.copy_(torch.empty(part.shape).normal_(generator=generator).mul_(size))

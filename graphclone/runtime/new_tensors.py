@@ -64,3 +64,15 @@ class Drawn(NewTensor):
         noise.normal_(generator=torch.Generator().manual_seed(noise_seed(self.seed, self.name)))
         spread = float(source.double().std(correction=0)) if source.numel() else 0.0
         return noise.mul_(spread).add_(float(source.double().mean()) if source.numel() else 0.0).to(source)
+
+
+def original(tensor: Any) -> Any:
+    """The tensor of the source that a new one is like; any other is itself."""
+    return tensor.like if isinstance(tensor, NewTensor) else tensor
+
+
+def made(tensor: Any) -> tuple[Any, ...]:
+    """What tells a new tensor apart from others like the same one; nothing for one of the source."""
+    if isinstance(tensor, Filled):
+        return ("filled", tensor.number)
+    return ("drawn", tensor.name, tensor.seed) if isinstance(tensor, Drawn) else ()

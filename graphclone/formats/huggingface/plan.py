@@ -99,7 +99,7 @@ def plan(
     state, fields = grown.state, grown.fields
     notes += grown.notes
     with quiet_transformers():
-        notes += widen_unreached(state, checkpoint.on_meta(checkpoint.config))
+        notes += widen_unreached(state, checkpoint.on_meta(checkpoint.with_fields(fields)))
     notes += _wider_outputs(state, inner)
     config = _config(checkpoint, fields)
     shards = sharded(Entries(checkpoint, fields).of(state), max_shard_size)

@@ -24,14 +24,17 @@ from graphclone.formats.huggingface.config_solver import (
     named,
     solve,
 )
+from graphclone.formats.huggingface.depths import deepened
 from graphclone.formats.huggingface.entries import ELSEWHERE, TIE
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.traces import Grown, Traces, grown_into
 from graphclone.graph.alignment import align
 from graphclone.graph.ir import Graph
-from graphclone.passes import analysis
 from graphclone.passes.balance_scales import Unbalanced
+from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
+from graphclone.passes.deepen import Deepen
+from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
@@ -52,9 +55,9 @@ def widened(traces: Traces, source: Graph, request: Request, progress: Progress,
         GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
     """
     goal = State(source.copy(), request)
-    run((*analysis(), ChooseWidths()), goal, after=after)
+    run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
     progress("solving the configuration", 0, 0)
-    target = _Target(traces, goal)
+    target = _Target(traces, goal, deepened(traces, source, request))
     try:
         fields = target.solved()
     except Unfit as unfit:
@@ -109,8 +112,8 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
     if not request.widen_io:
         freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
         try:
-            run((*analysis(), ChooseWidths()), freed)
-            _Target(target.traces, freed).solved()
+            run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), freed)
+            _Target(target.traces, freed, target.fields).solved()
         except GraphcloneError:
             pass
         else:
@@ -127,11 +130,12 @@ def computed_tables(state: State) -> dict[Axis, str]:
 
 
 class _Target:
-    """The search for a configuration."""
+    """The search for a configuration that has the wanted widths and is as deep as another."""
 
-    def __init__(self, traces: Traces, goal: State) -> None:
+    def __init__(self, traces: Traces, goal: State, fields: Config) -> None:
         self.traces = traces
         self.goal = goal
+        self.fields = fields
         self.matched: list[Config] = []
 
     def solved(self) -> Config:
@@ -144,7 +148,7 @@ class _Target:
             Unfit: there is none.
         """
         unfit: Unfit | None = None
-        for fields in (self.traces.checkpoint.fields, *self.powers()):
+        for fields in (self.fields, *self.powers()):
             try:
                 return solve(
                     fields, self.shapes(), ModelProbe(self.traces.shapes, self.unlike, self.traces.moves, self.ratios)
@@ -162,9 +166,8 @@ class _Target:
         A table of powers of a number, such as rotary frequencies ``base ** (-i / size)``, then begins as the source's.
         """
         tables = {Fraction(self.goal.growth_of(leaf).new_size, leaf.size) for leaf in computed_tables(self.goal)}
-        source = self.traces.checkpoint.fields
-        for where, value in bases(source):
-            yield from (changed(source, [(where, value ** float(power))]) for power in sorted(tables - {1}))
+        for where, value in bases(self.fields):
+            yield from (changed(self.fields, [(where, value ** float(power))]) for power in sorted(tables - {1}))
 
     def grown(self) -> list[str]:
         """The names of the groups of dims that were to grow."""

@@ -87,18 +87,18 @@ class TorchDialect:
         return replace(node)
 
     def multiply(self, value: Value, factor: float, name: str) -> Node:
-        out = Value(name, value.shape, value.dtype, value.dynamic)
-        target = torch.ops.aten.mul.Tensor if value.is_tensor else operator.mul
-        node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
-        out.producer = node
-        return node
+        return _computed(torch.ops.aten.mul.Tensor if value.is_tensor else operator.mul, value, factor, name)
 
     def divide(self, size: Value, divisor: int, name: str) -> Node:
-        out = Value(name, size.shape, size.dtype, size.dynamic)
-        operands: dict[str, Operand] = {"self": size, "other": divisor}
-        node = Node(name, op_name(operator.floordiv), operands, [out], operator.floordiv)
-        out.producer = node
-        return node
+        return _computed(operator.floordiv, size, divisor, name)
+
+
+def _computed(target: Any, value: Value, number: float, name: str) -> Node:
+    """A node that computes something of the same shape from a value and a number."""
+    out = Value(name, value.shape, value.dtype, value.dynamic)
+    node = Node(name, op_name(target), {"self": value, "other": number}, [out], target)
+    out.producer = node
+    return node
 
 
 def _tensors(node: Node) -> Iterator[Value]:
