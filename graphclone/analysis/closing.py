@@ -175,6 +175,10 @@ class _Walker:
             raise Unclosable(f"{value.name} is written in place")
         if value in self.facts.views:
             return self.zeros(self.facts.views[value][0])
+        if value in self.initializers:
+            trains = self.initializers[value].kind == "parameter"
+            why = "is read by others than what it would close" if trains else "does not train"
+            raise Unclosable(f"{self.initializers[value].name} {why}")
         if node is None or self.block is None or node not in self.block.nodes:
             raise Unclosable(f"{value.name} comes from outside of it, and is not 0")
         if self.is_zero(node, value):
@@ -189,8 +193,11 @@ class _Walker:
     def factor(self, node: Node, summand: Summand) -> dict[Initializer, float]:
         """What makes a product 0: the parameter that is one of its factors, or what makes one of the others 0."""
         problem: Unclosable | None = None
-        factors = sorted(summand.factors, key=lambda factor: self.parameter(factor) is None)
-        for factor in factors:
+
+        def nearness(factor: Value) -> tuple[bool, bool]:
+            return self.parameter(factor) is None, self.facts.source(factor) not in self.initializers
+
+        for factor in sorted(summand.factors, key=nearness):
             try:
                 return self.zeros(factor)
             except Unclosable as refusal:

@@ -263,7 +263,9 @@ class _Finder:
             obstacle = block.obstacle or self._shared(stack, block)
             if not obstacle and block is not stack.blocks[-1] and block.exit in self.returned:
                 obstacle = f"what it gives is the output {self.returned[block.exit]}"
-            blocks.append(replace(block, initializers=(*block.initializers, *unread), obstacle=obstacle))
+            own = {*block.initializers, *unread}
+            listed = tuple(i for i in self.graph.initializers if i in own)
+            blocks.append(replace(block, initializers=listed, obstacle=obstacle))
         return replace(stack, blocks=tuple(blocks))
 
     def _shared(self, stack: Stack, block: Block) -> str:
