@@ -49,7 +49,9 @@ def main() -> int:
     """Print a line per file, and the counts."""
     parser = argparse.ArgumentParser(prog="python -m tests.survey", description=__doc__.partition("\n")[0])
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="packages of the table; all of them by default")
-    parser.add_argument("--rows", type=Path, help="where to add one JSON line per file; files equal to those there are not tried again")
+    parser.add_argument(
+        "--rows", type=Path, help="where to add one JSON line per file; files equal to those there are not tried again"
+    )
     options = parser.parse_args()
     listed = {package.name: package for package in packages()}
     if unknown := [name for name in options.packages if name not in listed]:
