@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from graphclone.algebra.axes import Axis, Kind
 from graphclone.algebra.growth import PAD, Fill, Layout
@@ -29,6 +29,8 @@ from graphclone.algebra.strategies import FloatArray
 from graphclone.analysis.facts import Contraction
 from graphclone.graph.ir import Node, Value, values_in
 from graphclone.pipeline.state import State
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Share:
     size: tuple[FloatArray, ...]
     doubt: str | None = None
     shifted: bool = False
+
+    @property
+    def held(self) -> tuple[BoolArray, ...]:
+        """Of every axis, which new indices are copies, and no pads."""
+        return tuple(vector != 0 for vector in self.size)
 
     @property
     def uneven(self) -> bool:
@@ -183,10 +190,7 @@ class _Backward:
     def carried(self, dim: Axis, node: Node, outputs: Sequence[Value]) -> FloatArray | None:
         """What a result has along a dim that an operand has, too; None where all copies have the same."""
         found = [
-            self.spreads[output].get(place)
-            for output in outputs
-            for place in self.growing(output)
-            if place.dim is dim
+            self.spreads[output].get(place) for output in outputs for place in self.growing(output) if place.dim is dim
         ]
         if all(spread is None for spread in found):
             return None
@@ -235,7 +239,7 @@ class _Backward:
         kept = {place.dim for place in self.growing(value) if place not in places}
         if kept & {place.dim for place in self.growing(own) if place.at in free}:
             raise _Doubt(f"{contraction.node.name} keeps a dim that its weight and its input have, copy by copy")
-        row = reduce(np.kron, (self.by_copy(own, i, contraction.node, outputs) for i in free), np.ones(1))
+        row = _outer([self.by_copy(own, i, contraction.node, outputs) for i in free])
         counts = [layouts[i].uniform or 1 for i in folded]
         columns = (self.strategy.matrix(len(row), int(np.prod(counts))).T @ row).reshape(counts)
         factors = _factors(columns)
@@ -308,7 +312,7 @@ class _Backward:
             return spread if spread is not None else _divided(self.state.layout(axis))
         parts = self.axes.segments(axis) if axis.kind is Kind.CONCAT else self.axes.factors(axis)
         vectors = [self.along(part, spread_of) for part in parts]
-        return np.concatenate(vectors) if axis.kind is Kind.CONCAT else reduce(np.kron, vectors)
+        return np.concatenate(vectors) if axis.kind is Kind.CONCAT else _outer(vectors)
 
     def share(self, value: Value) -> Share:
         """That of a parameter."""
@@ -341,12 +345,19 @@ def _divided(layout: Layout) -> FloatArray:
     return np.where(index == PAD, 0.0, 1.0 / np.maximum(counts, 1))
 
 
+def _outer(vectors: Sequence[FloatArray]) -> FloatArray:
+    """What every index of a row-major product has, given what those of its factors do."""
+    joint = np.ones(1)
+    for vector in vectors:
+        joint = np.multiply.outer(joint, vector).ravel()
+    return joint
+
+
 def _factors(joint: FloatArray) -> list[FloatArray] | None:
     """The vectors whose outer product an array is, each with sum 1; None where there are none."""
     axes = range(joint.ndim)
     marginals = [joint.sum(axis=tuple(other for other in axes if other != axis)) for axis in axes]
-    product = reduce(np.multiply.outer, marginals, np.ones(()))
-    return marginals if np.allclose(product, joint, rtol=0, atol=1e-12) else None
+    return marginals if np.allclose(_outer(marginals), joint.ravel(), rtol=0, atol=1e-12) else None
 
 
 def _equal(a: _Spreads, b: _Spreads) -> bool:
