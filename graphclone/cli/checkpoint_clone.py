@@ -51,13 +51,19 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
 def _command(arguments: CloneArguments) -> str:
     """The command line that makes the clone again, without options that do not change what is written."""
     words = ["graphclone", "clone", arguments.model, "-o", arguments.output]
-    for option, numbers in (("--widen", arguments.widen), ("--size", arguments.size or None)):
+    for option, numbers in (
+        ("--widen", arguments.widen),
+        ("--size", arguments.size or None),
+        ("--depth", arguments.depth),
+    ):
         if isinstance(numbers, Mapping):
             words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
         elif numbers is not None:
             words += [option, str(numbers)]
     words += ["--like", arguments.like] if arguments.like else []
     words += ["--keep-vocab"] if arguments.keep_vocab else []
+    if arguments.depth is not None or arguments.like:
+        words += ["--new-blocks", arguments.new_blocks, "--new-from", arguments.new_from]
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
