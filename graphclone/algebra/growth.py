@@ -100,8 +100,13 @@ class Growth:
         return self.kind != "explicit" and not (self.extra or self.pads)
 
     def unpadded(self) -> Growth:
-        """The map with more copies in place of its pads."""
-        return Growth.between(self.size, self.new_size, self.kind) if self.pads else self
+        """The map with more copies in place of its pads, and all else where it is."""
+        if not self.pads:
+            return self
+        if self.kind == "tile":
+            return Growth.between(self.size, self.new_size)
+        held = self.index_map()[: -self.pads]
+        return Growth.explicit(self.size, [*held, *(np.arange(self.pads) % self.size)])
 
     def index_map(self) -> IntArray:
         """Source index of every new index, shape (new_size,); ``PAD`` where there is none."""

@@ -121,11 +121,12 @@ class Inference:
                 raise Unfillable(value.name, "an input or an output, which has no pads")
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
-        """Whether some result lacks the dim, which an operand has, other than by a contraction."""
+        """Whether some result lacks the dim, which an operand has, neither summed up by a contraction nor left out."""
         if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
             return False
         carried = any(self.carriers(node, value, dim) for value in node.inputs)
-        return carried and any(not self.places(value, dim) for value in node.outputs if value.is_tensor)
+        lacking = (value for value in node.outputs if value.is_tensor and not self.places(value, dim))
+        return carried and any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
 
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
