@@ -37,8 +37,6 @@ def clone(arguments: CloneArguments) -> int:
     """Write a wider model, once it is verified."""
     source, target = resolve(arguments.model, user_inputs(arguments)), Path(arguments.output)
     if isinstance(source, CheckpointSource):
-        if target.suffix not in SUFFIXES and arguments.depth is not None:
-            raise GraphcloneError("--depth: a checkpoint's clone of another depth is written as .pt2 or .onnx only")
         if target.suffix not in SUFFIXES:
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
             stored = replace(source, dtype=dtype, trust_remote_code=arguments.trust_remote_code)

@@ -65,10 +65,16 @@ CLOSED: dict[str, tuple[Callable[[Block, Tensor], Tensor], dict[str, float]]] = 
     "a gain": (lambda b, x: x + b.gain * b.branch(x), {"gain": 0.0}),
     "one and a gain": (lambda b, x: x + b.branch(x) * (1 + b.gain), {"gain": -1.0}),
     "a factor": (lambda b, x: x + 0.5 * b.branch(x), LAST),
-    "a view, a cut and a sum": (lambda b, x: x + b.branch(x).view(-1, 2, 3).transpose(1, 2).reshape(-1, 6).flip(1), LAST),
+    "a view, a cut and a sum": (
+        lambda b, x: x + b.branch(x).view(-1, 2, 3).transpose(1, 2).reshape(-1, 6).flip(1),
+        LAST,
+    ),
     "two sums": (lambda b, x: b.norm(b.first(x).tanh()[:, :6]) + (x + b.branch(x)), {**NORM, **LAST}),
     "parallel": (lambda b, x: x + (b.branch(x) + b.norm(x)), {**NORM, **LAST}),
-    "a stream in another shape": (lambda b, x: (x.unflatten(1, (2, 3)) + b.branch(x).unflatten(1, (2, 3))).flatten(1), LAST),
+    "a stream in another shape": (
+        lambda b, x: (x.unflatten(1, (2, 3)) + b.branch(x).unflatten(1, (2, 3))).flatten(1),
+        LAST,
+    ),
     "a stream in higher precision": (lambda b, x: (x.double() + b.branch(x).double()).float(), LAST),
     "a gate that is no parameter": (lambda b, x: x + torch.sigmoid(b.norm(x)) * b.branch(x), LAST),
     "a choice": (lambda b, x: x + torch.where(x > 0, b.branch(x), 0.0), LAST),
@@ -96,7 +102,10 @@ OPEN: dict[str, tuple[Callable[[Block, Tensor], Tensor], str]] = {
     "what is not linear": (lambda b, x: x + torch.relu(b.branch(x)), "relu"),
     "a number added": (lambda b, x: x + (b.branch(x) + 1), "adds a number"),
     "a stream that is rounded": (lambda b, x: (x.bfloat16() + b.branch(x).bfloat16()).float(), "rounds the stream"),
-    "a weight and its norm": (lambda b, x: x + b.norm.weight / b.norm.weight.norm() * x.tanh(), "norm.weight is read by others"),
+    "a weight and its norm": (
+        lambda b, x: x + b.norm.weight / b.norm.weight.norm() * x.tanh(),
+        "norm.weight is read by others",
+    ),
 }
 
 

@@ -98,9 +98,7 @@ def test_the_stock_class_has_the_same_names_and_gives_the_same() -> None:
     stock = built("mixtral", 4).module
     stock.load_state_dict(clone.state_dict())
     assert list(clone.state_dict()) == list(stock.state_dict())
-    torch.testing.assert_close(
-        stock(**small.kwargs).logits, small.module(**small.kwargs).logits, rtol=2e-5, atol=2e-5
-    )
+    torch.testing.assert_close(stock(**small.kwargs).logits, small.module(**small.kwargs).logits, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("start", ["copy", "random"])
