@@ -18,6 +18,8 @@ from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
+from graphclone.optimizers.optimizers import grown_optimizer
+from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import STARTS, Request, Start, factors_asked
 
@@ -122,6 +124,45 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     if not isinstance(source, ModuleSource):
         raise GraphcloneError(f"into=: {model} is a file; give two instances of a torch.nn.Module")
     return source.clone_into(into, request, after=after)
+
+
+def grow_optimizer(
+    clone: Clone,
+    optimizer: torch.optim.Optimizer,
+    module: torch.nn.Module,
+    rule: Rule = "function",
+    *,
+    inexact: Inexact = "refuse",
+) -> torch.optim.Optimizer:
+    """An optimizer over a clone that goes on where the source's is.
+
+    It is of the same class, with the same options. The clone's gradients are multiples of the source's, and so all that
+    is kept of them follows. Pads, whose gradients the source never had, begin with a first moment of 0 and the second
+    moment of an average element.
+
+    Where the n copies of an input all take the source's steps, the function moves n times as far. So
+    ``rule="function"`` splits groups into such as have a learning rate, weight decay and epsilon of their own, and
+    training goes on as the source's would have. Under ``same`` groups and rates stay as they are, and it learns faster
+    than that. A gradient norm that is clipped is the clone's own under either.
+
+    Args:
+        clone: of ``graphclone.clone``, whose source is the module that the optimizer was made for.
+        optimizer: of the source, of a class in ``graphclone.optimizers.kinds``; it is left as it is.
+        module: ``clone.module()``, or the module that was cloned ``into``.
+        rule: how the rates follow.
+        inexact: what becomes of the state of a parameter whose gradient is no multiple of the source's, since there is
+            noise, or copies are not treated alike: the call is refused, or it begins ``fresh``; see ``warm_moments``.
+
+    Raises:
+        GraphcloneError: the optimizer is of another class or of another module, or a state cannot be grown, naming the
+            first parameter that does not fit.
+    """
+    return grown_optimizer(clone.parameters, optimizer, names_of(clone), module, rule=rule, inexact=inexact)
+
+
+def names_of(clone: Clone) -> dict[int, str]:
+    """The name of every parameter of the module that was cloned, by ``id``."""
+    return {id(i.tensor): i.name for i in clone.state.source.initializers if i.kind == "parameter"}
 
 
 def _source(

@@ -119,14 +119,13 @@ def _times(dim: Dim, factor: Fraction) -> int:
 
 
 def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
-    """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters.
+    """Why nothing can grow: what pins the hidden dims, an input or output first, else what holds most parameters.
 
     Dims that no product of matrices knows, such as the rows of a table, are nothing that a user wants to grow.
     """
     if not graph_dims:
         return GraphcloneError("nothing to widen: no parameter has an axis of more than one element")
     sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
-    outputs = {output.name for output in facts.graph.outputs}
     operands = (value for contraction in facts.contractions for value, _ in contraction.operands)
     multiplied = {leaf for value in operands for axis in facts.of[value] for leaf in facts.axes.leaves(axis)}
     parameters: dict[Why | None, set[str]] = {}
@@ -136,9 +135,9 @@ def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
     def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
         boundary = dim.pin.kind is Cause.BOUNDARY
-        returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
+        fed = boundary and _is_hidden(facts, dim)
         size = sum(sizes[name] for name in parameters[dim.pin])
-        return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, returned, not boundary, size
+        return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, fed, not boundary, size
 
     worst = max(graph_dims, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axes, Axis, Why
@@ -62,19 +63,24 @@ class IntegerSum:
         axes: that may grow.
         places: how many summands there are for every index of the axes.
         out: the sum, where it is a result; None where the operator itself divides it by a scale.
+        added: integers of 32 bits that are added to the sum, and so must be as many times greater as it is.
+        offset: the greatest magnitude among these.
     """
 
     node: Node
     axes: tuple[Axis, ...]
     places: int = 1
     out: Value | None = None
+    added: Value | None = None
+    offset: int = 0
 
-    def fits(self, size: int) -> bool:
-        """Whether a sum over axes of so many indices stays within 32 bits, whatever the integers are.
+    def fits(self, copies: int) -> bool:
+        """Whether the sum stays within 32 bits with so many copies of every index, whatever the integers are.
 
         A number less its zero point is at most 255 in magnitude.
         """
-        return self.places * size * 255**2 < 2**31
+        size = prod(axis.size for axis in self.axes)
+        return copies * (self.places * size * 255**2 + self.offset) < 2**31
 
 
 Scaled = Value | Literal
@@ -159,7 +165,8 @@ class Facts:
         follows: literals that count a widened axis.
         contractions: every contraction.
         sums: every sum of integers over axes that may grow.
-        carriers: integers that have a scale, as their readers pass it on; set by ``settle_sums``.
+        carriers: integers that have a scale, as their readers pass it on, or as what they are added to has it; set by
+            ``settle_sums``.
         balances: scale equations by node.
         views: values that show another value unchanged but for the order of its axes: the value seen, and for
             each axis of the view the axis it shows (None for a new axis of size 1).

@@ -124,19 +124,12 @@ class Inference:
                 raise Unfillable(value.name, "an input or an output, which has no pads")
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
-        """Whether some result lacks the dim, which an operand has, other than by a contraction or by taking a part."""
+        """Whether some result lacks the dim, which an operand has, neither summed up by a contraction nor left out."""
         if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
             return False
-        carried = [place for value in node.inputs for place in self.carriers(node, value, dim)]
-        lacking = [value for value in node.outputs if value.is_tensor and not self.places(value, dim)]
-        return bool(carried) and not all(any(self.is_part(value, place) for place in carried) for value in lacking)
-
-    def is_part(self, value: Value, whole: Place) -> bool:
-        """Whether a value has other segments of the axis that a place is in."""
-        axis = self.facts.of[whole.value][whole.at]
-        leaves = set(self.axes.leaves(axis))
-        mine = ([leaf for leaf in self.axes.leaves(other) if leaf.size > 1] for other in self.facts.of[value])
-        return self.has_segments(axis) and any(leaves.issuperset(own) for own in mine if own)
+        carried = any(self.carriers(node, value, dim) for value in node.inputs)
+        lacking = (value for value in node.outputs if value.is_tensor and not self.places(value, dim))
+        return carried and any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
 
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""

@@ -120,7 +120,8 @@ def _settle_uniforms(axes: Axes, growths: dict[Axis, Growth], reasons: dict[Axis
 def _settle_integers(facts: Facts, growths: dict[Axis, Growth], reasons: dict[Axis, Why]) -> bool:
     changed = False
     for total in facts.sums:
-        if not total.fits(prod(_layout(facts.axes, axis, growths).new_size for axis in total.axes)):
+        layouts = [_layout(facts.axes, axis, growths) for axis in total.axes]
+        if not total.fits(prod(-(-layout.new_size // max(1, layout.size)) for layout in layouts)):
             why = Why(total.node.name, "a sum over more integers might not fit into 32 bits")
             leaves = [leaf for axis in total.axes for leaf in facts.axes.leaves(axis)]
             changed |= _hold(growths, reasons, leaves, why)

@@ -124,7 +124,12 @@ def show_clone(clone: Traced) -> None:
 
 def show_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
     """The fields of a configuration that change."""
-    show_text(f"config.json: {', '.join(f'{name} {old} -> {new}' for name, (old, new) in changes.items())}")
+    shown = (f"{name} {_listed(old)} -> {_listed(new)}" for name, (old, new) in changes.items())
+    show_text(f"config.json: {', '.join(shown)}")
+
+
+def _listed(value: Any) -> str:
+    return f"{len(value)} entries" if isinstance(value, list) else str(value)
 
 
 def show_timings(timings: Sequence[Timing]) -> None:

@@ -97,25 +97,19 @@ def _moving(s: Site, weight: Value | None) -> list[bool]:
 
 
 def quantized_convolution(s: Site) -> None:
-    """What it sums over keeps its size where integers are added to the sum. It may have a number per channel."""
+    """Integers may be added to the sum, and every channel may have a scale and a zero point of its own."""
     w, bias = s.tensor("w"), s.maybe_tensor("B")
     x, y = changed(_moving(s, w))
-    i = "i" if bias is None else "!i"
     last = s.flag("channels_last")
-    image, result = (f"{x} (g {i})", f"{y} (g o)") if last else (f"(g {i}) {x}", f"(g o) {y}")
-    pattern = f"| b {image}, (g o) {i} !w.. -> b {result}"
-    axes = s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="summed over integers")
+    image, result = (f"{x} (g i)", f"{y} (g o)") if last else (f"(g i) {x}", f"(g o) {y}")
+    pattern = f"| b {image}, (g o) i !w.. -> b {result}"
+    axes = s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="windowed")
     for name in s.node.operands:
         value = s.maybe_tensor(name)
         if value is not None and value not in (s.tensor("x"), w):
             s.align(s.axes(value), s.axes(w)[:1])
-    if bias is None:
-        sum_integers(
-            s,
-            [axes["i"]],
-            prod(axis.size for axis in s.axes(w)[2:]),
-            scales={"x_scale": 1, "w_scale": 1, "y_scale": -1},
-        )
+    places = prod(axis.size for axis in s.axes(w)[2:])
+    sum_integers(s, [axes["i"]], places, scales={"w_scale": 1, "x_scale": 1, "y_scale": -1}, added=bias)
 
 
 def onnx_transposed_convolution(s: Site) -> None:

@@ -338,20 +338,25 @@ class Site(Reader):
         self.facts.contractions.append(contraction)
         return contraction
 
-    def integer_sum(self, axes: Iterable[Axis], places: int = 1, out: Value | None = None) -> Contraction:
+    def integer_sum(
+        self, axes: Iterable[Axis], places: int = 1, out: Value | None = None, added: Value | None = None
+    ) -> Contraction:
         """Products of integers of eight bits are summed over axes, which no operand can absorb.
 
         Args:
             axes: that may grow.
             places: how many summands there are for every index of the axes.
             out: the sum, whose scale then is the number of copies; None where the operator divides it by scales.
+            added: integers that are added to the sum; their scale is the number of copies, too.
         """
-        total = IntegerSum(self.node, tuple(axes), places, out)
+        total = IntegerSum(self.node, tuple(axes), places, out, added)
         contraction = Contraction(self.node, (), total.axes)
         self.facts.sums.append(total)
         self.facts.contractions.append(contraction)
         if out is not None:
             self.scale(out, {}, contraction=contraction)
+        if added is not None:
+            self.require({added: -1}, contraction, mendable=False)
         return contraction
 
     # Scales

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import ClassVar
 
 import torch
 from torch.utils import _pytree as pytree
 
-from graphclone.algebra.growth import Kind
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import Growth, Kind
 from graphclone.analysis.fills import Unfillable, infer_fills
 from graphclone.analysis.settling import grown, settle
 from graphclone.formats.torch.reader import trace_module
@@ -47,37 +48,60 @@ def widened(name: str, request: Request, passes: Sequence[Pass] | None = None) -
 
 @dataclass(frozen=True)
 class RandomWidths:
-    """Every free dim of the graph, offered or not, grows by its own random factor from {1, 2, 3}, or to any size.
-
-    A dim whose pads something cannot bear has whole copies instead.
-    """
+    """Every free dim of the graph, offered or not, grows by its own random factor from {1, 2, 3}."""
 
     seed: int = 0
     kind: Kind = "tile"
-    any_size: bool = False
     name: ClassVar[str] = "choose-widths"
     requires: ClassVar[frozenset[str]] = frozenset({"dims"})
     ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
 
     def __call__(self, state: State) -> bool:
-        facts, rng = state.facts, random.Random(self.seed)
-        leaves = (leaf for axes in facts.of.values() for axis in axes for leaf in facts.axes.leaves(axis))
-        free = dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1)
-        factor = partial(rng.choice, [1, 2, 3])
-        sizes = {f: rng.randint(f.size, 3 * f.size) if self.any_size else f.size * factor() for f in free}
+        rng = random.Random(self.seed)
+        wanted = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), self.kind) for leaf in free_leaves(state)}
+        state.widths = Widths(settle(state.facts, wanted)[0])
+        return True
+
+
+@dataclass(frozen=True)
+class RandomSizes:
+    """Every free dim of the graph, offered or not, grows to a random size of up to three times its own.
+
+    One that cannot bear pads grows twofold, or, where nothing is copied, not at all.
+    """
+
+    seed: int = 0
+    name: ClassVar[str] = "choose-widths"
+    requires: ClassVar[frozenset[str]] = frozenset({"dims"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
+
+    def __call__(self, state: State) -> bool:
+        rng = random.Random(self.seed)
+        kind, copies = state.request.kind, state.request.strategy.copies
+        sizes = {leaf: rng.randint(leaf.size, 3 * leaf.size) for leaf in free_leaves(state)}
+        wanted = grown(state.facts, sizes, kind, copies=copies)
         while True:
-            growths, _ = settle(facts, grown(facts, sizes, self.kind))
+            growths = settle(state.facts, wanted)[0]
             try:
-                state.widths = Widths(growths, fills=infer_fills(facts, growths))
+                state.widths = Widths(growths, fills=infer_fills(state.facts, growths))
             except Unfillable as problem:
-                if (dim := problem.dim) is None:
-                    raise
-                sizes[dim] = 2 * dim.size if sizes[dim] % dim.size else dim.size
+                assert problem.dim is not None
+                wanted[problem.dim] = Growth(problem.dim.size, 2 if copies else 1, kind)
             else:
                 return True
 
 
-def random_pipeline(seed: int, kind: Kind, *, any_size: bool = False) -> tuple[Pass, ...]:
+def free_leaves(state: State) -> list[Axis]:
+    """Every dim of a graph that may grow."""
+    leaves = (leaf for axes in state.facts.of.values() for axis in axes for leaf in state.facts.axes.leaves(axis))
+    return list(dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1))
+
+
+def random_pipeline(seed: int, kind: Kind) -> tuple[Pass, ...]:
     """The pipeline with random widths."""
-    widths = RandomWidths(seed, kind, any_size)
+    return pipeline_by(RandomWidths(seed, kind))
+
+
+def pipeline_by(widths: Pass) -> tuple[Pass, ...]:
+    """The pipeline with widths chosen by a pass of the tests' own."""
     return (Canonicalize(), InferDims(), widths, BalanceScales(), WidenInitializers(), RewriteLiterals())

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.analysis.depth import Depths, Where
 from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.formats.huggingface.training import TrainingState, training_state
+from graphclone.pipeline.state import Request, Start, factors_asked
 from graphclone.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     *,
     widen: Widen | None = None,
     sizes: Mapping[str, int] | None = None,
+    depth: Depths | None = None,
+    new_blocks: Where = "spread",
+    new_from: Start = "copy",
     like: str | Path | None = None,
     keep_vocab: bool = False,
     widen_io: Sequence[str] = (),
@@ -56,6 +61,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     max_shard_size: int = MAX_SHARD_SIZE,
     inputs: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    optimizer: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -70,6 +76,9 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         output: folder to be written.
         widen: a factor, or factors by dim; as for ``clone``.
         sizes: new sizes by dim.
+        depth: a number of blocks, or numbers by the names of stacks; as for ``clone``, and so are the next two.
+        new_blocks: where new blocks go.
+        new_from: what new blocks start from.
         like: a published shape to take in place of these: a config.json, a folder with one, or a hub id.
         keep_vocab: keep the source's vocabulary where ``like`` has another.
         widen_io: patterns of names of outputs that may grow.
@@ -81,6 +90,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
             that values are drawn for.
         trust_remote_code: let code that comes with the checkpoint run.
+        optimizer: the file in which transformers' Trainer or Accelerate keeps the state of an optimizer, to be grown as
+            well. What lies beside it and holds for any width is copied: schedules, random states, how far the run is.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.
         verify: load both and compare what they compute, before the folder gets its name.
@@ -93,14 +104,17 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
     shared = resolve_strategy(strategy, snr_db)
-    if like is not None and (widen is not None or sizes):
-        raise GraphcloneError("like= says every width: leave widen= and sizes= out")
+    if like is not None and (widen is not None or sizes or depth is not None):
+        raise GraphcloneError("like= says every width and depth: leave widen=, sizes= and depth= out")
     request = Request(
-        factors_asked(widen, sizes),
+        factors_asked(widen, sizes, depth),
         tuple(widen_io),
         shared,
         seed,
         sizes=sizes or {},
+        depth=depth,
+        new_blocks=new_blocks,
+        new_from=new_from,
         like=None if like is None else str(like),
         keep_vocab=keep_vocab,
     )
@@ -108,8 +122,16 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
     clone_plan = plan(checkpoint, request, max_shard_size=max_shard_size, progress=advance, after=after)
+    training = training_state(clone_plan, Path(optimizer)) if optimizer is not None else None
     return write_checkpoint(
-        clone_plan, output, resume=resume, force=force, verify=verify, command=command, progress=advance
+        clone_plan,
+        output,
+        training=training,
+        resume=resume,
+        force=force,
+        verify=verify,
+        command=command,
+        progress=advance,
     )
 
 
@@ -117,6 +139,7 @@ def write_checkpoint(
     clone_plan: Plan,
     output: str | Path,
     *,
+    training: TrainingState | None = None,
     resume: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -136,7 +159,7 @@ def write_checkpoint(
         missing = (shard for shard in shards if shard.file_name not in stage.finished)
         check_room(stage.target, sum(shard.nbytes for shard in missing))
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
-        notes = [*clone_plan.notes, *_complete(clone_plan, stage)]
+        notes = [*clone_plan.notes, *_complete(clone_plan, stage, training)]
         report = _verified(clone_plan, stage.folder, progress) if verify else None
         text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
@@ -144,12 +167,15 @@ def write_checkpoint(
     return Written(clone_plan, report, notes)
 
 
-def _complete(clone_plan: Plan, stage: staging.Staging) -> Iterator[str]:
+def _complete(clone_plan: Plan, stage: staging.Staging, training: TrainingState | None) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = clone_plan.checkpoint
     left_out = staging.copied(checkpoint.folder, stage.folder, clone_plan.width, code=checkpoint.trusted)
     staging.write_index(stage.folder, clone_plan.shards)
     staging.write_config(stage.folder, clone_plan.config)
+    if training is not None:
+        yield from training.write(stage.folder)
+        left_out = [name for name in left_out if not (stage.folder / name).exists()]
     if left_out:
         yield f"not copied: {', '.join(left_out)}"
     for names in stage.finished.values():

@@ -137,7 +137,7 @@ def test_inspect_shows_what_can_be_reached(source: Path, tmp_path: Path, capfd: 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["clone", "SOURCE", "-o", "wide", "--like", "TARGET", "--widen", "2"], "--like says every width"),
+        (["clone", "SOURCE", "-o", "wide", "--like", "TARGET", "--widen", "2"], "--like says every width and depth"),
         (["clone", "SOURCE", "-o", "wide", "--keep-vocab"], "--keep-vocab goes with --like"),
         (["clone", "SOURCE", "-o", "wide", "--like", "nowhere"], "nowhere: no such target"),
         (["clone", "opt-mini", "-o", "wide.pt2", "--like", "TARGET"], "--like is for Hugging Face checkpoints"),
