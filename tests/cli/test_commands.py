@@ -363,3 +363,18 @@ def test_help_is_fast_and_imports_no_framework() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_more_blocks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["clone", "my_models:blocks", "-o", "deep.safetensors", "--depth", "4", "--new-blocks", "end", "--no-verify"]
+    assert main([*argv, "--new-from", "random"]) == 0
+    assert "new blocks: layers.2, layers.3" in capsys.readouterr().out
+    assert "layers.3.1.weight" in load_file("deep.safetensors")
+
+
+def test_inspect_shows_the_stacks_of_blocks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "my_models:blocks"]) == 0
+    assert "--depth layers=2: 2 blocks, or more of them" in capsys.readouterr().out
+    assert main(["inspect", "my_models:blocks", "--json"]) == 0
+    (stack,) = json.loads(capsys.readouterr().out)["stacks"]
+    assert stack == {"name": "layers", "count": 2, "kinds": 1, "obstacle": ""}
