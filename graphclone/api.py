@@ -11,6 +11,7 @@ import torch
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.clones.clone import Clone
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
@@ -20,7 +21,7 @@ from graphclone.formats.torch.source import ModuleSource
 from graphclone.optimizers.optimizers import grown_optimizer
 from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.pipeline.state import STARTS, Request, Start, factors_asked
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
@@ -59,6 +60,9 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     *,
     widen: Widen | None = None,
     sizes: Mapping[str, int] | None = None,
+    depth: Depths | None = None,
+    new_blocks: Where = "spread",
+    new_from: Start = "copy",
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -77,8 +81,13 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
         widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as
-            2, 1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` is given.
+            2, 1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` nor ``depth`` is given.
         sizes: a new size per dim or group.
+        depth: how many blocks there are to be, as in ``32``, or by the names of stacks, as in ``{"encoder": 32}``.
+        new_blocks: where new ones go: ``spread`` evenly among those of the source, all at the ``end``, or at the
+            ``start``.
+        new_from: what they start from: a ``copy`` of the block before, or ``random`` numbers as large as its own. What
+            closes them, so that they change nothing, is 0 in either case.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -95,9 +104,21 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         GraphcloneError: the model cannot be traced, or not widened as asked.
     """
     _check(sizes, widen_io)
+    _check_depth(depth, new_blocks, new_from)
     source = _source(model, args, kwargs, inputs, name)
     shared = resolve_strategy(strategy, snr_db)
-    request = Request(factors_asked(widen, sizes), tuple(widen_io), shared, seed, untie, sizes=sizes or {})
+    factors = factors_asked(widen, sizes, depth)
+    request = Request(
+        factors,
+        tuple(widen_io),
+        shared,
+        seed,
+        untie,
+        sizes=sizes or {},
+        depth=depth,
+        new_blocks=new_blocks,
+        new_from=new_from,
+    )
     if into is None:
         return source.clone(request, passes=passes, after=after)
     if not isinstance(source, ModuleSource):
@@ -164,6 +185,15 @@ def _source(
         return OnnxSource(Path(model), inputs or {}, name)
     got = f"{str(model)!r}" if isinstance(model, str | Path) else type(model).__name__
     raise GraphcloneError(f"the model must be a torch.nn.Module or the path of an .onnx file, got {got}")
+
+
+def _check_depth(depth: object, new_blocks: object, new_from: object) -> None:
+    """Refuse a depth that can mean nothing."""
+    if depth is not None and not isinstance(depth, int | Mapping):
+        raise GraphcloneError(f"depth={depth!r}: give a whole number of blocks, or a dict of them by stack")
+    for name, value, choices in (("new_blocks", new_blocks, PLACES), ("new_from", new_from, STARTS)):
+        if value not in choices:
+            raise GraphcloneError(f"{name}={value!r}: give {' or '.join(map(repr, choices))}")
 
 
 def _check(sizes: object, widen_io: object) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import pytest
 import torch
 
 from graphclone.algebra.growth import Kind
 from graphclone.algebra.strategies import strategy
+from graphclone.analysis.dims import dims
+from graphclone.errors import GraphcloneError
+from graphclone.passes import analysis
 from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import run_lockstep
-from tests.support.tracing import random_pipeline, traced, widened
+from tests.support.tracing import RandomSizes, pipeline_by, random_pipeline, traced, widened
 from tests.support.zoo import ZOO
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
 EXACT = 1e-12
+
+NORMED_AFTER = ("opt-mini", "bert-mlm", "bert-classifier", "encoder")
+"""Models with a norm after each sum, whose stream has no pads."""
 
 INSERTED = {"olmo-mini": 1}
 """Multiplications that must be put into a graph: a tied embedding whose final norm has no weight to absorb it."""
@@ -51,6 +59,35 @@ def test_every_dim_may_grow_by_a_factor_of_its_own(seed: int, free: tuple[str, .
     assert state.growths, "nothing grew"
     result = run_lockstep(state, traced(name)[1])
     assert result.first is None and result.worst <= EXACT, str(result)
+
+
+@pytest.mark.parametrize("how", ["symmetric", "noisy-diagonal", "fresh"])
+@pytest.mark.parametrize("name", ZOO)
+def test_every_dim_may_grow_to_a_size_of_its_own(name: str, how: str) -> None:
+    """The standing test at any size: unequal copies, and pads where something averages over a dim, or everywhere."""
+    kind: Kind = "interleave" if how == "noisy-diagonal" else "tile"
+    request = Request(strategy=strategy(how), seed=1, kind=kind)
+    state = widened(name, request, pipeline_by(RandomSizes(seed=1)))
+    assert any(growth.pads or growth.extra for growth in state.growths.values()), "no growth is uneven"
+    result = run_lockstep(state, traced(name)[1])
+    assert result.first is None and result.worst <= EXACT, str(result)
+
+
+@pytest.mark.parametrize("how", ["symmetric", "noisy-diagonal", "fresh"])
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in NORMED_AFTER])
+def test_all_that_grows_by_default_grows_by_half(name: str, how: str) -> None:
+    asked = widened(name, Request({}), analysis())
+    sizes = {dim.name: ceil(1.5 * dim.size) for dim in dims(asked.facts) if dim.default}
+    state = widened(name, Request({}, sizes=sizes, strategy=strategy(how), seed=1))
+    assert len(state.growths) == len(sizes)
+    result = run_lockstep(state, traced(name)[1])
+    assert result.first is None and result.worst <= EXACT, str(result)
+
+
+@pytest.mark.parametrize("name", NORMED_AFTER)
+def test_a_stream_that_is_normed_after_each_sum_takes_whole_multiples_only(name: str) -> None:
+    with pytest.raises(GraphcloneError, match=r"hidden cannot grow from .* to .*, which is no whole multiple"):
+        widened(name, Request({"hidden": "3/2"}))
 
 
 def test_tied_weights_stay_tied_and_the_norm_absorbs_the_factor() -> None:

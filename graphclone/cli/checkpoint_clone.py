@@ -51,11 +51,19 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
 def _command(arguments: CloneArguments) -> str:
     """The command line that makes the clone again, without options that do not change what is written."""
     words = ["graphclone", "clone", arguments.model, "-o", arguments.output]
-    for option, numbers in (("--widen", arguments.widen), ("--size", arguments.size or None)):
+    for option, numbers in (
+        ("--widen", arguments.widen),
+        ("--size", arguments.size or None),
+        ("--depth", arguments.depth),
+    ):
         if isinstance(numbers, Mapping):
             words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
         elif numbers is not None:
             words += [option, str(numbers)]
+    words += ["--like", arguments.like] if arguments.like else []
+    words += ["--keep-vocab"] if arguments.keep_vocab else []
+    if arguments.depth is not None or arguments.like:
+        words += ["--new-blocks", arguments.new_blocks, "--new-from", arguments.new_from]
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
@@ -84,8 +92,7 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
     report.show_clone(widened)
     if arguments.timing:
         report.show_timings(widened.timings)
-    changes = (f"{name} {old} -> {new}" for name, (old, new) in written.plan.changes.items())
-    terminal.show_text(f"config.json: {', '.join(changes)}")
+    report.show_changes(written.plan.changes)
     for note in written.notes:
         terminal.show_text(f"note: {note}")
     terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.plan.shards)))

@@ -66,7 +66,7 @@ def clone(arguments: CloneArguments) -> int:
 
 def _refuse_options(arguments: CloneArguments) -> None:
     """Refuse options that mean something for checkpoints only."""
-    for option in ("dtype", "max_shard_size", "optimizer", "resume", "trust_remote_code"):
+    for option in ("dtype", "like", "keep_vocab", "max_shard_size", "optimizer", "resume", "trust_remote_code"):
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
 

@@ -55,7 +55,7 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
 
     Raises:
         ValueError: when a shape or a dtype does not fit, or a user's strategy gives an unfit matrix.
-        TypeError: when a source that is not floating point would be scaled, shifted or contracted.
+        TypeError: when a source that is not floating point would be multiplied by a fraction, shifted or contracted.
     """
     if out is None:
         out = torch.empty(recipe.shape, dtype=source.dtype, device=source.device)
@@ -72,9 +72,10 @@ def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
     if tuple(out.shape) != recipe.shape or out.dtype != source.dtype:
         expected, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
         raise ValueError(f"{recipe.name}: expected an out of {expected}, got {got}")
-    computed = recipe.contracted or recipe.scale != 1 or recipe.shift
+    computed = recipe.contracted or recipe.scale % 1 or recipe.shift
     if computed and not source.is_floating_point():
-        raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not scaled, shifted or contracted")
+        how = "multiplied by a fraction, shifted or contracted"
+        raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not {how}")
 
 
 def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
@@ -102,7 +103,7 @@ def _write(out: Tensor, source: Tensor, factor: float) -> None:
     elif factor == 0:  # not multiplied: no -0, and no NaN from an infinity
         out.zero_()
     else:
-        torch.mul(source.expand(out.shape), factor, out=out)
+        torch.mul(source.expand(out.shape), factor if out.is_floating_point() else int(factor), out=out)
 
 
 @dataclass(frozen=True)
@@ -333,18 +334,18 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
     """Writes over the zeros that pads hold so far."""
+    generator = torch.Generator().manual_seed(recipe.noise_seed)
     for region in regions(source, recipe, out):
         if region.fill is Fill.FREE:
-            _randomise(region.out, source, recipe)
+            _randomise(region.out, source, recipe, generator)
         elif region.fill is Fill.MEAN:
             widen(*region.mean(recipe), region.out)  # which may have pads of other dims
         else:
             region.out.fill_(recipe.shift)
 
 
-def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
+def _randomise(out: Tensor, source: Tensor, recipe: Widening, generator: torch.Generator) -> None:
     """Normal numbers of the source's own root mean square."""
-    generator = torch.Generator().manual_seed(recipe.noise_seed)
     size = recipe.scale * math.sqrt(_power(source) / max(1, source.numel()))
     for _, part in _chunks(out, 0):
         part.copy_(torch.empty(part.shape).normal_(generator=generator).mul_(size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -105,14 +105,7 @@ class Maps:
         return tensor.ndim != len(self.state.facts.of[value])
 
     def _filled(self, value: Value, index: int, pads: Collection[Fill] = (Fill.ZERO, Fill.MEAN)) -> Layout:
-        """The layout of an axis with pads of these fills, and more copies where there are others."""
-
-        def growth_of(leaf: Axis) -> Growth:
-            growth = self._growth(leaf)
-            fill = self.state.fill_of(value, index, leaf)
-            return replace(growth, fill=fill) if fill in pads else growth.unpadded()
-
-        return self.state.facts.axes.layout(self.state.facts.of[value][index], growth_of)
+        return filled(self.state, value, index, pads, self._growth)
 
     def compared(self, value: Value, tensor: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
         """The elements of a value of the clone but for those at pads that may hold anything.
@@ -137,6 +130,23 @@ class Maps:
         if (scale, shift) == (1.0, 0.0):
             return wide
         return wide * scale + shift if value.is_float else wide * int(scale)  # sums of integers, of so many copies
+
+
+def filled(
+    state: State,
+    value: Value,
+    index: int,
+    pads: Collection[Fill],
+    growth_of: Callable[[Axis], Growth] | None = None,
+) -> Layout:
+    """The layout of an axis of a value with pads of these fills, and more copies where there are others."""
+
+    def filled_growth(leaf: Axis) -> Growth:
+        growth = (growth_of or state.growth_of)(leaf)
+        fill = state.fill_of(value, index, leaf)
+        return replace(growth, fill=fill) if fill in pads else growth.unpadded()
+
+    return state.facts.axes.layout(state.facts.of[value][index], filled_growth)
 
 
 def widened_inputs(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphclone.algebra.growth import PAD, Concat, Growth, Layout, Leaf, Product, rigid
+from graphclone.algebra.growth import PAD, Concat, Growth, Kind, Layout, Leaf, Product, rigid
 
 MAX_NEW_SIZE = 24
 
@@ -139,6 +139,19 @@ def test_what_is_left_over_beside_whole_copies() -> None:
     assert Growth.between(0, 0) == Growth(0)
 
 
+@given(st.one_of(growths_to_any_size(), explicit_growths()))
+def test_pads_can_become_copies_and_all_else_stays(growth: Growth) -> None:
+    index, without = growth.index_map(), growth.unpadded().index_map()
+    assert PAD not in without
+    assert (without == index)[index != PAD].all()
+
+
+@given(st.one_of(growths_to_any_size(), explicit_growths()))
+def test_slices_of_pads_are_all_pads(growth: Growth) -> None:
+    places = [i for part in growth.pad_slices() for i in range(growth.new_size)[part]]
+    assert places == np.flatnonzero(growth.index_map() == PAD).tolist()
+
+
 @pytest.mark.parametrize(("extra", "pads"), [(3, 0), (-1, 0), (0, -1)])
 def test_more_copies_than_one_round_are_refused(extra: int, pads: int) -> None:
     with pytest.raises(ValueError, match=rf"a dim of 3 cannot have {extra} more copies and {pads} pads"):
@@ -189,3 +202,12 @@ def test_a_factor_below_one_is_refused(factor: int) -> None:
 def test_an_entry_outside_the_dim_is_refused(entry: int) -> None:
     with pytest.raises(ValueError, match=r"a dim of 3 has an entry outside \[0, 3\)"):
         Growth.explicit(3, [0, 1, 2, entry])
+
+
+@pytest.mark.parametrize("kind", ["tile", "interleave"])
+@pytest.mark.parametrize("pads", [0, 2, 5, 11])
+def test_copies_in_place_of_pads_move_nothing(kind: Kind, pads: int) -> None:
+    growth = Growth(5, 2, kind, pads=pads)
+    held, filled = growth.index_map(), growth.unpadded().index_map()
+    assert filled[held != PAD].tolist() == held[held != PAD].tolist()
+    assert filled[held == PAD].tolist() == [place % 5 for place in range(pads)]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from graphclone.algebra.axes import Axes, Axis, Why
-from graphclone.algebra.growth import Fill, Growth
+from graphclone.algebra.growth import PAD, Fill, Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
 from graphclone.analysis.fills import Inference, Place, Unfillable
@@ -35,7 +35,7 @@ from graphclone.pipeline.state import Request, Scales, State, Widths
 from graphclone.rules import default_rules, find
 from graphclone.rules.site import Rule, Site
 from graphclone.runtime.kernel import widen
-from graphclone.runtime.maps import Maps
+from graphclone.runtime.maps import Maps, filled
 
 TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 1e-6, torch.complex64: 1e-6}
 """Of the greatest error, relative to the greatest element."""
@@ -216,7 +216,17 @@ class Grown:
             return wide
         marks = Maps(self.state).compared(value, data, torch.arange(wide.numel()).reshape(wide.shape)).flatten()
         free = torch.ones(wide.numel(), dtype=torch.bool).index_fill(0, marks, False).reshape(wide.shape)
+        free &= ~self._demanded(value, data)
         return torch.where(free, torch.rand(wide.shape, dtype=torch.float64).to(wide.dtype) + 0.5, wide)
+
+    def _demanded(self, value: Value, data: Tensor) -> Tensor:
+        """Where a pad of one dim holds a fill, whatever other dims have there."""
+        layouts = self.state.facts.of[value]
+        held = torch.zeros([self.state.layout(axis).new_size for axis in layouts], dtype=torch.bool)
+        for at in range(data.ndim):
+            layout = filled(self.state, value, at, (Fill.ZERO, Fill.MEAN))
+            held.index_fill_(at, torch.from_numpy(np.flatnonzero(layout.index_map == PAD)), True)
+        return held
 
     def compared(self, value: Value, wide: Tensor) -> Tensor:
         """What of a result is not free to be anything."""

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth, Kind
-from graphclone.analysis.settling import settle
+from graphclone.analysis.fills import Unfillable, infer_fills
+from graphclone.analysis.settling import grown, settle
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.passes import (
@@ -57,14 +58,50 @@ class RandomWidths:
 
     def __call__(self, state: State) -> bool:
         rng = random.Random(self.seed)
-        leaves = (leaf for axes in state.facts.of.values() for axis in axes for leaf in state.facts.axes.leaves(axis))
-        free = dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1)
-        wanted: dict[Axis, Growth] = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), self.kind) for leaf in free}
+        wanted = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), self.kind) for leaf in free_leaves(state)}
         state.widths = Widths(settle(state.facts, wanted)[0])
         return True
 
 
+@dataclass(frozen=True)
+class RandomSizes:
+    """Every free dim of the graph, offered or not, grows to a random size of up to three times its own.
+
+    One that cannot bear pads grows twofold, or, where nothing is copied, not at all.
+    """
+
+    seed: int = 0
+    name: ClassVar[str] = "choose-widths"
+    requires: ClassVar[frozenset[str]] = frozenset({"dims"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
+
+    def __call__(self, state: State) -> bool:
+        rng = random.Random(self.seed)
+        kind, copies = state.request.kind, state.request.strategy.copies
+        sizes = {leaf: rng.randint(leaf.size, 3 * leaf.size) for leaf in free_leaves(state)}
+        wanted = grown(state.facts, sizes, kind, copies=copies)
+        while True:
+            growths = settle(state.facts, wanted)[0]
+            try:
+                state.widths = Widths(growths, fills=infer_fills(state.facts, growths))
+            except Unfillable as problem:
+                assert problem.dim is not None
+                wanted[problem.dim] = Growth(problem.dim.size, 2 if copies else 1, kind)
+            else:
+                return True
+
+
+def free_leaves(state: State) -> list[Axis]:
+    """Every dim of a graph that may grow."""
+    leaves = (leaf for axes in state.facts.of.values() for axis in axes for leaf in state.facts.axes.leaves(axis))
+    return list(dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1))
+
+
 def random_pipeline(seed: int, kind: Kind) -> tuple[Pass, ...]:
     """The pipeline with random widths."""
-    widths = RandomWidths(seed, kind)
+    return pipeline_by(RandomWidths(seed, kind))
+
+
+def pipeline_by(widths: Pass) -> tuple[Pass, ...]:
+    """The pipeline with widths chosen by a pass of the tests' own."""
     return (Canonicalize(), InferDims(), widths, BalanceScales(), WidenInitializers(), RewriteLiterals())

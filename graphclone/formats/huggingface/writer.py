@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.analysis.depth import Depths, Where
 from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
+from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.training import TrainingState, training_state
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.pipeline.state import Request, Start, factors_asked
 from graphclone.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     *,
     widen: Widen | None = None,
     sizes: Mapping[str, int] | None = None,
+    depth: Depths | None = None,
+    new_blocks: Where = "spread",
+    new_from: Start = "copy",
+    like: str | Path | None = None,
+    keep_vocab: bool = False,
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -69,6 +76,11 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         output: folder to be written.
         widen: a factor, or factors by dim; as for ``clone``.
         sizes: new sizes by dim.
+        depth: a number of blocks, or numbers by the names of stacks; as for ``clone``, and so are the next two.
+        new_blocks: where new blocks go.
+        new_from: what new blocks start from.
+        like: a published shape to take in place of these: a config.json, a folder with one, or a hub id.
+        keep_vocab: keep the source's vocabulary where ``like`` has another.
         widen_io: patterns of names of outputs that may grow.
         strategy: as for ``clone``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -92,7 +104,20 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
     shared = resolve_strategy(strategy, snr_db)
-    request = Request(factors_asked(widen, sizes), tuple(widen_io), shared, seed, sizes=sizes or {})
+    if like is not None and (widen is not None or sizes or depth is not None):
+        raise GraphcloneError("like= says every width and depth: leave widen=, sizes= and depth= out")
+    request = Request(
+        factors_asked(widen, sizes, depth),
+        tuple(widen_io),
+        shared,
+        seed,
+        sizes=sizes or {},
+        depth=depth,
+        new_blocks=new_blocks,
+        new_from=new_from,
+        like=None if like is None else str(like),
+        keep_vocab=keep_vocab,
+    )
     advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)

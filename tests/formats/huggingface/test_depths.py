@@ -1,0 +1,133 @@
+"""Checkpoints that become deeper: the configuration is solved for, and the stock class computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.writer import clone_checkpoint
+from graphclone.models.randomise import randomise
+from tests.support.checkpoints import loaded
+
+_TEXT = {
+    "vocab_size": 97,
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def plain() -> Any:
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_TEXT))
+
+
+def in_turn() -> Any:
+    """Blocks of two kinds in turn, which a list of the configuration names."""
+    kinds = ["sliding_attention", "full_attention"] * 2
+    fields = {**_TEXT, "num_hidden_layers": 4, "layer_types": kinds, "sliding_window": 8, "head_dim": 12}
+    return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**fields))
+
+
+def two_stacks() -> Any:
+    fields = {"vocab_size": 97, "d_model": 48, "d_kv": 8, "d_ff": 64, "num_heads": 4, "decoder_start_token_id": 0}
+    config = transformers.T5Config(**fields, num_layers=2, num_decoder_layers=2)
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def experts() -> Any:
+    """Weights that are stored expert by expert, and joined as they are loaded."""
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**_TEXT, num_local_experts=4))
+
+
+def bounded() -> Any:
+    """A list of two numbers that has nothing to do with the two blocks."""
+    fields = {"hidden_size": 48, "num_heads": 8, "head_dim": 12, "state_size": 16, "n_groups": 2, "chunk_size": 8}
+    tokens = {name: _TEXT[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
+    return transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**fields, **tokens, num_hidden_layers=2))
+
+
+def normed_after() -> Any:
+    fields = {name: _TEXT[name] for name in ("vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers")}
+    return transformers.BertForMaskedLM(transformers.BertConfig(**fields, intermediate_size=80))
+
+
+CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]] = {
+    "plain": (plain, 5, None, {"num_hidden_layers": (2, 5)}),
+    "in turn": (
+        in_turn,
+        6,
+        None,
+        {
+            "num_hidden_layers": (4, 6),
+            "layer_types": (
+                ["sliding_attention", "full_attention"] * 2,
+                ["sliding_attention", "full_attention"] * 3,
+            ),
+        },
+    ),
+    "two stacks": (
+        two_stacks,
+        {"encoder.block": 3, "decoder.block": 4},
+        None,
+        {"num_layers": (2, 3), "num_decoder_layers": (2, 4)},
+    ),
+    "experts, wider as well": (
+        experts,
+        3,
+        {"hidden": 2},
+        {"hidden_size": (48, 96), "num_hidden_layers": (2, 3)},
+    ),
+    "bounded": (bounded, 3, None, {"num_hidden_layers": (2, 3)}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_deeper_checkpoint_computes_the_same(name: str, tmp_path: Path) -> None:
+    make, depth, widen, changes = CASES[name]
+    randomise(make()).save_pretrained(tmp_path / "source")
+    written = clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=depth, widen=widen)
+    assert written.plan.changes == changes
+    assert written.verification is not None
+    assert written.verification.ok
+    _, problems = loaded(tmp_path / "deep")
+    assert not problems
+
+
+def test_blocks_keep_their_data_and_new_ones_are_closed(tmp_path: Path) -> None:
+    randomise(plain()).save_pretrained(tmp_path / "source")
+    clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=4, new_blocks="end", new_from="random")
+    (small, _), (deep, _) = loaded(tmp_path / "source"), loaded(tmp_path / "deep")
+    for old, new in zip(small.model.layers, deep.model.layers, strict=False):
+        for name, tensor in old.state_dict().items():
+            torch.testing.assert_close(new.state_dict()[name], tensor, rtol=0, atol=0)
+    for block in deep.model.layers[2:]:
+        assert not block.self_attn.o_proj.weight.any()
+        assert not block.mlp.down_proj.weight.any()
+        assert block.mlp.up_proj.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "depth", "message"),
+    [
+        (plain, 1, "the depth is a whole number of at least 2, the source's"),
+        (normed_after, 4, "cannot be repeated: .*norm"),
+        (two_stacks, 4, "there are several stacks of blocks"),
+        (plain, {"nothing": 4}, "no stack of blocks is called 'nothing'"),
+    ],
+)
+def test_what_cannot_be_made_deeper(make: Callable[[], Any], depth: Any, message: str, tmp_path: Path) -> None:
+    randomise(make()).save_pretrained(tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=message):
+        clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=depth)
+    assert not (tmp_path / "deep").exists()
