@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphclone.clones.traced import Traced
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
     from graphclone.formats.huggingface.writer import clone_checkpoint
+    from graphclone.formats.torch.sharded import load_into
     from graphclone.models import build
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "build",
     "clone",
     "clone_checkpoint",
+    "load_into",
     "trace",
 ]
 
@@ -51,6 +53,7 @@ _HOMES = {
     "build": "models",
     "clone": "api",
     "clone_checkpoint": "formats.huggingface.writer",
+    "load_into": "formats.torch.sharded",
     "trace": "api",
 }
 """The module of each public name."""

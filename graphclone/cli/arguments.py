@@ -12,6 +12,7 @@ from typing import Literal, NoReturn
 
 from graphclone.algebra.factors import Widen, fraction
 from graphclone.errors import GraphcloneError
+from graphclone.runtime.ranks import rank_of_environment
 from graphclone.version import __version__
 
 _REFUSED = 2
@@ -125,6 +126,8 @@ def parsed(argv: Sequence[str] | None = None) -> Arguments:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if rank_of_environment():  # the first of several processes says it
+            self.exit(_REFUSED)
         self.exit(_REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
 
 

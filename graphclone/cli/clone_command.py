@@ -21,6 +21,7 @@ from graphclone.passes import default_pipeline
 from graphclone.passes.registry import parse
 from graphclone.pipeline.conditions import CLONED
 from graphclone.pipeline.runner import Pass, lacking
+from graphclone.runtime import ranks
 from graphclone.runtime.files import written
 from graphclone.sources import resolve
 
@@ -66,6 +67,10 @@ def clone(arguments: CloneArguments) -> int:
 
 def _refuse_options(arguments: CloneArguments) -> None:
     """Refuse options that mean something for checkpoints only."""
+    if ranks.current().count > 1:
+        raise GraphcloneError(
+            f"{arguments.output}: is written by one process; several share folders of checkpoints only"
+        )
     for option in ("dtype", "max_shard_size", "resume", "trust_remote_code"):
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")

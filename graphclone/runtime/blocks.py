@@ -106,7 +106,7 @@ def _fill_sorted(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, 
     kept, order, sorted_recipe = by_multiplicity(recipe, axis)
     places = np.argsort(order)[wanted[axis]]
     ascending = np.argsort(places)
-    kept_source = Source(_InMemory(source.whole().index_select(axis, torch.from_numpy(kept))))
+    kept_source = Source(InMemory(source.whole().index_select(axis, torch.from_numpy(kept))))
     there = [places[ascending] if a == axis else indices for a, indices in enumerate(wanted)]
     part = torch.empty_like(out)
     widen_block(kept_source, sorted_recipe, there, part, together)
@@ -114,7 +114,7 @@ def _fill_sorted(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, 
 
 
 @dataclass(frozen=True)
-class _InMemory:
+class InMemory:
     """A tensor as an initializer has it."""
 
     tensor: Tensor
@@ -355,5 +355,5 @@ def _repeat_mean(
         inside += parts
         having.append(all_of[np.ravel_multi_index(np.meshgrid(*parts, indexing="ij"), shape).reshape(-1)])
     part = torch.empty([*map(len, inside)], dtype=out.dtype)
-    widen_block(Source(_InMemory(mean)), repeated, inside, part, together)
+    widen_block(Source(InMemory(mean)), repeated, inside, part, together)
     _place(out, wanted, part.reshape([*map(len, having)]), having)
