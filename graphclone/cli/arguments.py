@@ -52,6 +52,8 @@ class InspectArguments(Arguments):
     widen_io: tuple[str, ...]
     input: InputSizes
     inputs: str | None
+    ranks: int | None
+    devices: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class CloneArguments(Arguments):
     max_shard_size: int | None
     resume: bool
     trust_remote_code: bool
+    format: Literal["dcp"] | None
+    weights: str | None
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--all", action="store_true", help="show also what can never grow")
     command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
+    command.add_argument("--ranks", type=_count, metavar="N", help="what each of N processes does to double the model")
+    command.add_argument("--devices", default="H100", metavar="NAME", help="of the processes; H100 by default")
     _widen_io_argument(command)
     _inputs_arguments(command)
     command.set_defaults(kind=InspectArguments)
@@ -188,6 +194,8 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument("--force", action="store_true", help="overwrite OUT")
     command.add_argument("--no-verify", action="store_true", help="write without checking")
     command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+    command.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
+    command.add_argument("--weights", metavar="DIR", help="such a folder, of the module that a function returns")
     _provider_argument(command)
     _inputs_arguments(command)
     _checkpoint_arguments(command)
@@ -216,11 +224,11 @@ def _study_arguments(command: _Parser) -> None:
     command.add_argument(
         "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
     )
-    command.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time")
+    command.add_argument("--jobs", type=_count, default=1, metavar="N", help="runs at a time")
     command.set_defaults(kind=StudyArguments)
 
 
-def _jobs(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphclone import terminal
-from graphclone.cli import checkpoint_clone, report
+from graphclone.cli import checkpoint_clone, dcp_clone, report
 from graphclone.cli.arguments import CloneArguments
 from graphclone.cli.commands import user_inputs
 from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.formats.torch.source import FunctionSource
 from graphclone.passes import default_pipeline
 from graphclone.passes.registry import parse
 from graphclone.pipeline.conditions import CLONED
@@ -37,6 +38,12 @@ SUFFIXES = (".onnx", ".pt2", ".safetensors")
 def clone(arguments: CloneArguments) -> int:
     """Write a wider model, once it is verified."""
     source, target = resolve(arguments.model, user_inputs(arguments)), Path(arguments.output)
+    if arguments.weights is not None:
+        if not isinstance(source, FunctionSource):
+            raise GraphcloneError("--weights is for package.module:function, which gives the module they belong to")
+        source = replace(source, weights=Path(arguments.weights))
+    if arguments.format == "dcp":
+        return dcp_clone.clone(arguments, source)
     if isinstance(source, CheckpointSource):
         if target.suffix not in SUFFIXES:
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None

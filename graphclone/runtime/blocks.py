@@ -22,7 +22,7 @@ from torch import Tensor
 
 from graphclone.algebra.growth import PAD, Fill, IntArray, Layout
 from graphclone.algebra.recipes import Widening, by_multiplicity
-from graphclone.graph.ir import Stored
+from graphclone.graph.ir import Initializer, Stored
 from graphclone.runtime import kernel
 from graphclone.runtime.pads import Region, regions
 from graphclone.runtime.precision import power
@@ -129,6 +129,12 @@ class InMemory:
 
     def read(self) -> Tensor:
         return self.tensor
+
+
+def stored(initializer: Initializer) -> Stored:
+    """The data of an initializer, be it in a file or in memory."""
+    tensor = initializer.tensor
+    return tensor if isinstance(tensor, Stored) else InMemory(tensor)
 
 
 # --- Without noise ---

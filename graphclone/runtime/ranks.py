@@ -23,7 +23,7 @@ _OFTEN = 1.0
 """Seconds between two looks for failures while there is work to do."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Ranks:
     """The processes, seen by one of them.
 

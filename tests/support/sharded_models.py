@@ -5,13 +5,20 @@ torchrun --nproc-per-node 2 -m tests.support.sharded_models fsdp
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -22,7 +29,8 @@ from torch.utils._pytree import tree_leaves
 import graphclone as gc
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
-from graphclone.runtime import kernel
+from graphclone.formats.torch import dcp
+from graphclone.runtime import kernel, ranks
 from graphclone.runtime.shards import BLOCK
 
 
@@ -181,10 +189,33 @@ def _local(whole: Tensor, placement: object) -> Tensor:
     return (whole if dim is None else whole.chunk(count, dim)[rank]).to("meta")
 
 
+def written_together() -> None:
+    """A DCP checkpoint that all processes write, loaded into FSDP2."""
+    model, inputs = source()
+    clone = gc.clone(model, inputs, widen=2, strategy="noisy-symmetric")
+    folder = Path(tempfile.gettempdir()) / f"graphclone-test-{distributed.get_world_size()}-{os.getppid()}"
+    with patch.object(dcp, "PART", 300):
+        dcp.save_dcp(clone.state, folder, ranks=ranks.current())
+    big = Decoder(2).eval()
+    fully_shard(big)
+    state = get_model_state_dict(big)
+    checkpoint.load({"model": state}, checkpoint_id=folder)
+    set_model_state_dict(big, state)
+    for name, tensor in clone.state_dict().items():
+        found = big.get_parameter(name) if name != "shift" else big.shift
+        assert torch.equal(found.full_tensor() if isinstance(found, DTensor) else found, tensor), name
+    distributed.barrier()
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(distributed.get_rank())
+    with pytest.raises(GraphcloneError, match="the processes have different models; seed what draws"):
+        dcp.save_dcp(gc.clone(Decoder().eval(), inputs).state, folder, ranks=ranks.current())
+
+
 CASES: dict[str, Callable[[], None]] = {
     "fsdp": fsdp,
     "mesh": fsdp_and_tensor_parallel,
     "placements": placements,
+    "dcp": written_together,
 }
 
 

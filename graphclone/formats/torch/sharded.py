@@ -20,7 +20,7 @@ from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.weightless import fill_tables
 from graphclone.graph.ir import Initializer
-from graphclone.runtime.blocks import InMemory, Map, Source, alone, widen_block
+from graphclone.runtime.blocks import Map, Source, alone, stored, widen_block
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def load_into(big: nn.Module, clone: Clone, *, device: torch.device | str | None
     read = written = 0
     for slot, initializer, recipe in list(_matched(slots, clone)):
         tensor = slot.allocated(place)
-        source = Source(initializer.tensor if hasattr(initializer.tensor, "read") else InMemory(initializer.tensor))
+        source = Source(stored(initializer))
         written += _fill(tensor, source, recipe)
         read += source.nbytes
     if empty := [slot.names[0] for slot in _slots(big) if slot.tensor.is_meta]:

@@ -12,7 +12,7 @@ from tests.support.torchrun import torchrun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "cases"), [(2, ["fsdp", "placements"]), (4, ["mesh", "fsdp"])])
+@pytest.mark.parametrize(("count", "cases"), [(2, ["fsdp", "placements", "dcp"]), (4, ["mesh"])])
 def test_every_process_fills_its_own_blocks(count: int, cases: list[str]) -> None:
     result = torchrun(count, "tests.support.sharded_models", *cases)
     assert result.returncode == 0, result.stderr[-3000:]
