@@ -181,10 +181,12 @@ def _pieces(layout: Layout, wanted: IntArray) -> list[_Piece]:
     index = layout.index_map[wanted]
     real = np.flatnonzero(index != PAD)
     old = index[real]
-    kinds = np.stack([layout.copies[wanted][real], layout.multiplicity[old]], 1)
+    copies, counts = layout.copies[wanted][real], layout.multiplicity[old]
+    kinds = copies * (layout.new_size + 1) + counts
     pieces = []
-    for copy, count in np.unique(kinds, axis=0):
-        at = np.flatnonzero((kinds[:, 0] == copy) & (kinds[:, 1] == count))
+    for kind in np.unique(kinds):
+        at = np.flatnonzero(kinds == kind)
+        copy, count = copies[at[0]], counts[at[0]]
         runs = list(_runs(real[at], old[at]))
         if len(runs) > kernel.MAX_SLICES:
             pieces.append(_Piece(real[at], old[at], int(copy), int(count)))
@@ -195,13 +197,11 @@ def _pieces(layout: Layout, wanted: IntArray) -> list[_Piece]:
 
 def _runs(new: IntArray, old: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
     """Cut places and indices where either does not go on by its commonest step."""
-    if len(new) > 1:
-        steps = np.stack([np.diff(new), np.diff(old)], 1)
-        found, counts = np.unique(steps[steps[:, 1] > 0], axis=0, return_counts=True)
-        usual = found[counts.argmax()] if len(found) else np.zeros(2, np.int64)
-        cuts = np.flatnonzero((steps != usual).any(1)) + 1
-    else:
-        cuts = np.empty(0, np.int64)
+    ahead = np.diff(old)
+    steps = np.diff(new) * (1 + ahead.max(initial=0)) + ahead  # one number for both, where both go ahead
+    found, counts = np.unique(steps[ahead > 0], return_counts=True)
+    usual = found[counts.argmax()] if len(found) else -1
+    cuts = np.flatnonzero((steps != usual) | (ahead < 1)) + 1
     yield from zip(np.split(new, cuts), np.split(old, cuts), strict=True)
 
 
@@ -277,16 +277,26 @@ def _fill_noisy(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
     level = kernel.gain(sum(energies), data, recipe, like)
     factor = _factors(recipe)
     covered = [np.arange(size) for size in recipe.shape]
+    pieces = [_pieces(layout, indices) for layout, indices in zip(recipe.axes, covered, strict=True)]
     for start, part in kernel.chunks(like, along):
         covered[along] = np.arange(start, start + part.shape[along])
-        if not np.isin(covered[along], wanted[along]).any():
+        if not _meet(covered[along], wanted[along]):
             continue
+        pieces[along] = _pieces(recipe.axes[along], covered[along])
         chunk = kernel.chunk_of_noise(recipe, like, along, start).to(out.dtype).mul_(level)
-        for pieces in product(*(_pieces(layout, new) for layout, new in zip(recipe.axes, covered, strict=True))):
-            _apply(kernel.add, chunk, data, pieces, factor(pieces))
+        for corner in product(*pieces):
+            _apply(kernel.add, chunk, data, corner, factor(corner))
         if out.dtype.itemsize < 4:
             kernel.restore_sums(data, recipe, chunk, along, start)
         _place(out, wanted, chunk, covered)
+
+
+def _meet(covered: IntArray, wanted: IntArray) -> bool:
+    """Whether two ascending lists have an index in common."""
+    if not len(covered):
+        return False
+    first, end = np.searchsorted(wanted, (covered[0], covered[-1] + 1))
+    return bool(np.isin(wanted[first:end], covered).any())
 
 
 def _place(out: Tensor, wanted: Wanted, part: Tensor, covered: Sequence[IntArray]) -> None:
@@ -297,7 +307,11 @@ def _place(out: Tensor, wanted: Wanted, part: Tensor, covered: Sequence[IntArray
         hits = np.flatnonzero(having[places] == indices) if len(having) else np.empty(0, np.int64)
         here.append(hits)
         there.append(places[hits])
-    if all(map(len, here)):
+    if not all(map(len, here)):
+        return
+    if all(indices[-1] - indices[0] == len(indices) - 1 for indices in (*here, *there)):
+        out[tuple(map(_slice, here))] = part[tuple(map(_slice, there))].to(out.device, out.dtype)
+    else:
         taken = part[tuple(map(torch.from_numpy, np.ix_(*there)))]
         out[tuple(torch.from_numpy(at).to(out.device) for at in np.ix_(*here))] = taken.to(out.device, out.dtype)
 
@@ -341,7 +355,7 @@ def _randomise(
     inner = len(covered[0]) // max(1, region.out.shape[0])
     for start, part in kernel.chunks(region.out, 0):
         rows = covered[0][start * inner : (start + len(part)) * inner]
-        if np.isin(rows, wanted[0]).any():
+        if _meet(rows, wanted[0]):
             numbers = torch.empty(part.shape).normal_(generator=kernel.chunk_generator(recipe, start)).mul_(size)
             there = [rows, *covered[1:]]
             _place(out, wanted, numbers.reshape([*map(len, there)]), there)
