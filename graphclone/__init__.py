@@ -19,13 +19,14 @@ from graphclone.version import __version__ as __version__
 if TYPE_CHECKING:
     from graphclone.algebra.growth import Growth
     from graphclone.algebra.strategies import Strategy
-    from graphclone.api import clone, trace
+    from graphclone.api import clone, grow_optimizer, trace
     from graphclone.clones.clone import Clone
     from graphclone.clones.traced import Traced
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
     from graphclone.formats.huggingface.writer import clone_checkpoint
     from graphclone.formats.torch.sharded import load_into
     from graphclone.models import build
+    from graphclone.optimizers.warming import warm_moments
 
 __all__ = [
     "CannotJudgeError",
@@ -38,8 +39,10 @@ __all__ = [
     "build",
     "clone",
     "clone_checkpoint",
+    "grow_optimizer",
     "load_into",
     "trace",
+    "warm_moments",
 ]
 
 _HOMES = {
@@ -53,8 +56,10 @@ _HOMES = {
     "build": "models",
     "clone": "api",
     "clone_checkpoint": "formats.huggingface.writer",
+    "grow_optimizer": "api",
     "load_into": "formats.torch.sharded",
     "trace": "api",
+    "warm_moments": "optimizers.warming",
 }
 """The module of each public name."""
 

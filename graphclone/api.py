@@ -11,14 +11,17 @@ import torch
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.clones.clone import Clone
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
+from graphclone.optimizers.optimizers import grown_optimizer
+from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.pipeline.state import STARTS, Request, Start, factors_asked
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
@@ -57,6 +60,9 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     *,
     widen: Widen | None = None,
     sizes: Mapping[str, int] | None = None,
+    depth: Depths | None = None,
+    new_blocks: Where = "spread",
+    new_from: Start = "copy",
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -75,8 +81,13 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
         widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as
-            2, 1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` is given.
+            2, 1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` nor ``depth`` is given.
         sizes: a new size per dim or group.
+        depth: how many blocks there are to be, as in ``32``, or by the names of stacks, as in ``{"encoder": 32}``.
+        new_blocks: where new ones go: ``spread`` evenly among those of the source, all at the ``end``, or at the
+            ``start``.
+        new_from: what they start from: a ``copy`` of the block before, or ``random`` numbers as large as its own. What
+            closes them, so that they change nothing, is 0 in either case.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -93,14 +104,65 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         GraphcloneError: the model cannot be traced, or not widened as asked.
     """
     _check(sizes, widen_io)
+    _check_depth(depth, new_blocks, new_from)
     source = _source(model, args, kwargs, inputs, name)
     shared = resolve_strategy(strategy, snr_db)
-    request = Request(factors_asked(widen, sizes), tuple(widen_io), shared, seed, untie, sizes=sizes or {})
+    factors = factors_asked(widen, sizes, depth)
+    request = Request(
+        factors,
+        tuple(widen_io),
+        shared,
+        seed,
+        untie,
+        sizes=sizes or {},
+        depth=depth,
+        new_blocks=new_blocks,
+        new_from=new_from,
+    )
     if into is None:
         return source.clone(request, passes=passes, after=after)
     if not isinstance(source, ModuleSource):
         raise GraphcloneError(f"into=: {model} is a file; give two instances of a torch.nn.Module")
     return source.clone_into(into, request, after=after)
+
+
+def grow_optimizer(
+    clone: Clone,
+    optimizer: torch.optim.Optimizer,
+    module: torch.nn.Module,
+    rule: Rule = "function",
+    *,
+    inexact: Inexact = "refuse",
+) -> torch.optim.Optimizer:
+    """An optimizer over a clone that goes on where the source's is.
+
+    It is of the same class, with the same options. The clone's gradients are multiples of the source's, and so all that
+    is kept of them follows. Pads, whose gradients the source never had, begin with a first moment of 0 and the second
+    moment of an average element.
+
+    Where the n copies of an input all take the source's steps, the function moves n times as far. So
+    ``rule="function"`` splits groups into such as have a learning rate, weight decay and epsilon of their own, and
+    training goes on as the source's would have. Under ``same`` groups and rates stay as they are, and it learns faster
+    than that. A gradient norm that is clipped is the clone's own under either.
+
+    Args:
+        clone: of ``graphclone.clone``, whose source is the module that the optimizer was made for.
+        optimizer: of the source, of a class in ``graphclone.optimizers.kinds``; it is left as it is.
+        module: ``clone.module()``, or the module that was cloned ``into``.
+        rule: how the rates follow.
+        inexact: what becomes of the state of a parameter whose gradient is no multiple of the source's, since there is
+            noise, or copies are not treated alike: the call is refused, or it begins ``fresh``; see ``warm_moments``.
+
+    Raises:
+        GraphcloneError: the optimizer is of another class or of another module, or a state cannot be grown, naming the
+            first parameter that does not fit.
+    """
+    return grown_optimizer(clone.parameters, optimizer, names_of(clone), module, rule=rule, inexact=inexact)
+
+
+def names_of(clone: Clone) -> dict[int, str]:
+    """The name of every parameter of the module that was cloned, by ``id``."""
+    return {id(i.tensor): i.name for i in clone.state.source.initializers if i.kind == "parameter"}
 
 
 def _source(
@@ -123,6 +185,15 @@ def _source(
         return OnnxSource(Path(model), inputs or {}, name)
     got = f"{str(model)!r}" if isinstance(model, str | Path) else type(model).__name__
     raise GraphcloneError(f"the model must be a torch.nn.Module or the path of an .onnx file, got {got}")
+
+
+def _check_depth(depth: object, new_blocks: object, new_from: object) -> None:
+    """Refuse a depth that can mean nothing."""
+    if depth is not None and not isinstance(depth, int | Mapping):
+        raise GraphcloneError(f"depth={depth!r}: give a whole number of blocks, or a dict of them by stack")
+    for name, value, choices in (("new_blocks", new_blocks, PLACES), ("new_from", new_from, STARTS)):
+        if value not in choices:
+            raise GraphcloneError(f"{name}={value!r}: give {' or '.join(map(repr, choices))}")
 
 
 def _check(sizes: object, widen_io: object) -> None:

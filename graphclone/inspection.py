@@ -11,6 +11,7 @@ from typing import Any
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth
+from graphclone.analysis.closing import Tower, towers
 from graphclone.analysis.dims import Dim, Group, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.settling import settle
@@ -68,6 +69,27 @@ class InTheWay:
 
 
 @dataclass(frozen=True)
+class StackRow:
+    """One stack of blocks.
+
+    Attributes:
+        name: what the names of its blocks begin with, by which it is made deeper.
+        count: how many blocks it has.
+        kinds: how many kinds of them.
+        obstacle: why there cannot be more of them, if so.
+    """
+
+    name: str
+    count: int
+    kinds: int
+    obstacle: str
+
+
+def _stack_row(tower: Tower) -> StackRow:
+    return StackRow(tower.name, len(tower.stack.blocks), len(set(tower.stack.kinds)), tower.obstacle)
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Everything worth knowing before widening.
 
@@ -77,6 +99,7 @@ class Inspection:
         doubled: how many they would hold with every dim that grows by default twice as wide.
         nodes: how many operations it has.
         dims: one row per group.
+        stacks: of blocks.
         refusals: nodes in the way.
         notes: on how the model was traced.
     """
@@ -86,6 +109,7 @@ class Inspection:
     doubled: int
     nodes: int
     dims: tuple[Row, ...]
+    stacks: tuple[StackRow, ...]
     refusals: tuple[InTheWay, ...]
     notes: tuple[str, ...]
 
@@ -106,6 +130,7 @@ def inspect(traced: Traced) -> Inspection:
         doubled=parameter_count(facts, doubled),
         nodes=len(traced.graph.nodes),
         dims=tuple(_row(facts, group, frees) for group in traced.dims),
+        stacks=tuple(_stack_row(tower) for tower in towers(facts)),
         refusals=tuple(
             InTheWay(refusal.node.name, refusal.node.op, refusal.node.scope, refusal.why.text)
             for refusal in facts.refusals

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphclone.passes.balance_scales import BalanceScales
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
+from graphclone.passes.deepen import Deepen
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.rewrite_literals import RewriteLiterals
 from graphclone.passes.widen_initializers import WidenInitializers
@@ -12,6 +13,7 @@ from graphclone.pipeline.runner import Pass
 
 PASSES: tuple[type[Pass], ...] = (
     Canonicalize,
+    Deepen,
     InferDims,
     ChooseWidths,
     BalanceScales,

@@ -74,6 +74,8 @@ def _is_too_large(solver: _Solver, key: Hashable) -> bool:
     """Whether a number to be scaled, or one in a tensor, stands for infinity, or would overflow."""
     if not isinstance(key, Value | Literal) or (scale := solver.factor(key)) == 1.0:
         return False
+    if isinstance(key, Value) and not key.is_float:  # sums of integers were made to fit
+        return False
     if isinstance(key, Literal):
         dtype = next((value.dtype for value in (*key.node.outputs, *key.node.inputs) if value.is_float), "")
         greatest = abs(key.value) if isfinite(key.value) else 0.0

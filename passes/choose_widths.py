@@ -12,6 +12,7 @@ from typing import ClassVar
 from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.algebra.factors import fraction
 from graphclone.algebra.growth import Growth
+from graphclone.algebra.strategies import Strategy
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.fills import Fills, Unfillable, infer_fills
@@ -36,17 +37,24 @@ class ChooseWidths:
 
     def __call__(self, state: State) -> bool:
         graph_dims = dims(state.facts)
-        wishes = grown(state.facts, _sizes(state.facts, graph_dims, self.factor, state.request), state.request.kind)
+        request = state.request
+        sizes = _sizes(state.facts, graph_dims, self.factor, request)
+        wishes = grown(state.facts, sizes, request.kind, copies=request.strategy.copies)
         growths, reasons = settle(state.facts, wishes)
-        _refuse_held(graph_dims, state.request, wishes, growths, reasons)
+        _refuse_held(graph_dims, request, wishes, growths, reasons)
         if not any(growth.grows for growth in growths.values()) and any(growth.grows for growth in wishes.values()):
             raise GraphcloneError(f"nothing can grow: {next(iter(reasons.values()))}")
-        state.widths = Widths(growths, fills=padded(state.facts, growths))
+        state.widths = Widths(growths, fills=padded(state.facts, growths, request.strategy))
         return bool(growths)
 
 
-def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
+def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> Fills:
     """What is held at the pads of all dims.
+
+    Args:
+        facts: of the graph.
+        growths: of the dims that grow.
+        strategy: by which they grow.
 
     Raises:
         GraphcloneError: something in the graph cannot bear them.
@@ -54,12 +62,23 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
     try:
         return infer_fills(facts, growths)
     except Unfillable as problem:
-        dim = next(dim for dim in dims(facts) if dim.axis is problem.dim)
-        size = growths[dim.axis].new_size
-        whole = f"{dim.size * (size // dim.size)} or {dim.size * (size // dim.size + 1)}"
+        if problem.dim is None:
+            raise
+        before, size = problem.dim.size, growths[problem.dim].new_size
+        name = next((dim.name for dim in dims(facts) if dim.axis is problem.dim), f"a dim of {before}")
+        if not strategy.copies:
+            raise GraphcloneError(
+                f"{name} cannot grow from {before} to {size} by what is new alone: {problem.why}; "
+                f"take a strategy that makes copies, or name the dims that are to grow"
+            ) from None
+        if size % before == 0:
+            raise GraphcloneError(
+                f"{name} cannot grow from {before} to {size}: what is beside it in the same axis grows less, and "
+                f"{problem.why}; let the whole axis grow alike"
+            ) from None
         raise GraphcloneError(
-            f"{dim.name} cannot grow from {dim.size} to {size}, which is no whole multiple: {problem.why}; "
-            f"grow it to {whole}, or name the dims that are to grow"
+            f"{name} cannot grow from {before} to {size}, which is no whole multiple: {problem.why}; "
+            f"grow it to {size - size % before} or {size - size % before + before}, or name the dims that are to grow"
         ) from None
 
 
@@ -100,14 +119,13 @@ def _times(dim: Dim, factor: Fraction) -> int:
 
 
 def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
-    """Why nothing can grow: what pins the hidden dims, an output first, else the pin that holds most parameters.
+    """Why nothing can grow: what pins the hidden dims, an input or output first, else what holds most parameters.
 
     Dims that no product of matrices knows, such as the rows of a table, are nothing that a user wants to grow.
     """
     if not graph_dims:
         return GraphcloneError("nothing to widen: no parameter has an axis of more than one element")
     sizes = {i.name: prod(i.value.shape or ()) for i in facts.graph.initializers}
-    outputs = {output.name for output in facts.graph.outputs}
     operands = (value for contraction in facts.contractions for value, _ in contraction.operands)
     multiplied = {leaf for value in operands for axis in facts.of[value] for leaf in facts.axes.leaves(axis)}
     parameters: dict[Why | None, set[str]] = {}
@@ -117,9 +135,9 @@ def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
     def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
         boundary = dim.pin.kind is Cause.BOUNDARY
-        returned = boundary and dim.pin.node in outputs and _is_hidden(facts, dim)
+        fed = boundary and _is_hidden(facts, dim)
         size = sum(sizes[name] for name in parameters[dim.pin])
-        return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, returned, not boundary, size
+        return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, fed, not boundary, size
 
     worst = max(graph_dims, key=weight)
     if any(refusal.why == worst.pin for refusal in facts.refusals):

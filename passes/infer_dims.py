@@ -44,7 +44,7 @@ class InferDims:
             apply(node, facts, state.rules)
         _pin_one_hots(facts)
         pin_ties(facts)
-        settle_sums(facts)
+        settle_sums(facts, _greatest)
         facts.fold()
         state.analysis = Analysis.of(facts)
         return True
@@ -106,6 +106,16 @@ def _is_one_hot(initializer: Initializer) -> bool:
         return False
     marks = tensor != 0
     return bool((marks.sum(0) == 1).all()) and bool((marks.sum(1) <= 1).all())
+
+
+def _greatest(initializer: Initializer) -> int | None:
+    """The greatest magnitude among integers; None where there are no data to look at."""
+    from graphclone.runtime.tensors import data_of
+
+    tensor = data_of(initializer)
+    if tensor is None or not tensor.numel():
+        return None if tensor is None else 0
+    return max(abs(int(tensor.min())), abs(int(tensor.max())))
 
 
 def freeing(pin: Why | None) -> Remedy | None:

@@ -11,32 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import isfinite, prod
+from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from graphclone.algebra.axes import Axis, Cause, Kind
 from graphclone.algebra.growth import Growth
-from graphclone.algebra.scales import Expression, log
+from graphclone.algebra.scales import Expression, ratio
 from graphclone.analysis.dims import dims
 from graphclone.analysis.facts import Facts, Follow, Literal
-from graphclone.analysis.settling import grown, settle
+from graphclone.analysis.settling import evened, grown, settle
 from graphclone.errors import GraphcloneError
 from graphclone.graph.alignment import Pair, align
 from graphclone.graph.ir import Graph, Node, Opaque, Path, Value
 from graphclone.passes.choose_widths import padded
 from graphclone.passes.infer_dims import freeing
+from graphclone.passes.tables import paired, placed, table_scales
 from graphclone.pipeline.state import State, Widths
-from graphclone.runtime.maps import Maps
-from graphclone.runtime.tensors import data_of
-
-_POWERS = (1, 2, 4, 3)
-"""Powers that make a simple fraction of the ratio of two constants: roots of widths, as a rule."""
-
-_EXACT = 1e-12
-_SIMPLE = 1 << 16
-_FACTORABLE = 1 << 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +54,13 @@ class MatchWidths:
                 widths.state(value, axes, wide.shape or ())
         for follow, new in _followed(facts, alignment.literals):
             widths.count(follow, new)
-        growths = widths.solve()
+        tables, strategy = paired(state.graph, alignment.values, self.target), state.request.strategy
+        growths = grown(facts, widths.solve(), copies=strategy.copies)
+        growths = evened(facts, placed(facts, growths, tables))
         _check_settled(facts, growths)
-        fills = padded(facts, growths)
+        fills = padded(facts, growths, strategy)
         state.widths = Widths(growths, fills=fills)
-        scales = {
-            **_given_literals(state, alignment.literals),
-            **_given_constants(state, alignment.values, self.target),
-        }
+        scales = {**_given_literals(state, alignment.literals), **table_scales(state, tables)}
         state.widths = Widths(growths, scales, fills)
         return bool(growths)
 
@@ -111,8 +103,8 @@ class _Widths:
         root = self.axes.find(axis)
         self.equations.setdefault((root, size), _Equation(root, size, where))
 
-    def solve(self) -> dict[Axis, Growth]:
-        """The growth of every dim that grows.
+    def solve(self) -> dict[Axis, int]:
+        """The new size of every dim that grows.
 
         Raises:
             GraphcloneError: sizes that no parts make up, that contradict each other, or that grow what cannot.
@@ -126,7 +118,7 @@ class _Widths:
         for equation in self.equations.values():
             if self.new_size(equation.axis) != equation.size:
                 raise GraphcloneError(f"the widths contradict each other: {equation}")
-        return grown(self.facts, {axis: size for axis, size in self.sizes.items() if size > axis.size})
+        return {axis: size for axis, size in self.sizes.items() if size > axis.size}
 
     def new_size(self, axis: Axis) -> int:
         layout = self.axes.layout(axis, lambda leaf: Growth.between(leaf.size, self.sizes.get(leaf, leaf.size)))
@@ -219,7 +211,7 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
             expected = follow.sign * sum(state.layout(axis).new_size for axis in follow.axes)
             if pair.new != expected:
                 raise _changed(pair, f"where the widths make it {expected}")
-        elif not pair.differs:
+        elif not pair.differs or _same_when_rounded(pair):
             continue
         elif (literal := scaled.get((pair.node, pair.path))) is not None and literal.value:
             if not isinstance(pair.new, int | float) or pair.new * literal.value <= 0:
@@ -228,6 +220,14 @@ def _given_literals(state: State, pairs: list[Pair]) -> dict[Any, Expression]:
         elif not isinstance(pair.old, Opaque) or not isinstance(pair.old.content, torch.device):
             raise _changed(pair, "and no rule says what that means")
     return scales
+
+
+def _same_when_rounded(pair: Pair) -> bool:
+    """Whether two numbers are one in the precision that they are computed with: float32, or float64 for a double."""
+    if not isinstance(pair.old, float) or not isinstance(pair.new, float):
+        return False
+    double = any(value.dtype in ("float64", "complex128") for value in pair.node.outputs)
+    return not double and np.float32(pair.old) == np.float32(pair.new)
 
 
 def _size_nodes(facts: Facts) -> set[Node]:
@@ -263,50 +263,3 @@ def _changed(pair: Pair, what: str) -> GraphcloneError:
 def _scaled_literals(facts: Facts) -> dict[tuple[Any, Path], Literal]:
     terms = (item for balances in facts.balances.values() for balance in balances for _, item in balance.terms)
     return {(item.node, item.path): item for item in terms if isinstance(item, Literal)}
-
-
-def ratio(old: float, new: float) -> Expression:
-    """The logarithm of the ratio of two numbers, of the root of a simple fraction if it is one but for rounding."""
-    quotient = new / old
-    for power in _POWERS:
-        raised = quotient**power
-        simple = Fraction(raised).limit_denominator(_SIMPLE)
-        if simple > 0 and abs(float(simple) - raised) <= _EXACT * raised:
-            return {prime: Fraction(c) / power for prime, c in log(simple).items()}
-    exact = Fraction(new) / Fraction(old)
-    if max(exact.numerator, exact.denominator) >= _FACTORABLE:
-        exact = exact.limit_denominator(_FACTORABLE >> 20)
-    return log(exact)
-
-
-def _given_constants(state: State, values: Mapping[Value, Value], target: Graph) -> dict[Any, Expression]:
-    """The scale of every tensor that is part of the code and not of the weights: tables, masks, factors."""
-    theirs = target.initializer_of()
-    scales: dict[Any, Expression] = {}
-    for initializer in state.graph.initializers:
-        value = initializer.value
-        if initializer.kind == "constant" and value in values:
-            old, new = data_of(initializer), data_of(theirs[values[value]])
-            if old is None or new is None:
-                raise GraphcloneError(
-                    f"{initializer.name} is not saved with the model and has no data, so that it cannot be compared; "
-                    "build the model with its buffers"
-                )
-            scales[value] = _table_scale(initializer.name, Maps(state).widened(value, old), new)
-    return scales
-
-
-def _table_scale(name: str, old: torch.Tensor, new: torch.Tensor) -> Expression:
-    """The factor between the source's table, repeated, and the target's."""
-    if torch.equal(old, new) or (old.is_floating_point() and torch.equal(old.nan_to_num(), new.nan_to_num())):
-        return {}
-    if old.is_floating_point() and old.shape == new.shape:
-        place = old.abs().nan_to_num(posinf=0.0).flatten().argmax()
-        a, b = float(old.flatten()[place]), float(new.flatten()[place])
-        tolerance = 4 * torch.finfo(old.dtype).eps
-        if isfinite(b) and a * b > 0 and torch.allclose(old.double() * (b / a), new.double(), tolerance, 0.0):
-            return ratio(a, b)
-    raise GraphcloneError(
-        f"{name}: the wide model computes this table from its widths, and it is not the narrow model's repeated; "
-        "no weights can make up for that"
-    )

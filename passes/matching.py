@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from graphclone.graph.ir import Graph
 from graphclone.passes.balance_scales import BalanceScales, Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.deepen import MatchDepth
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
 from graphclone.passes.rewrite_literals import RewriteLiterals
@@ -25,8 +26,8 @@ def match(state: State, target: Graph, after: Callable[[Pass, State], None] | No
     """
     wide = State(target, Request(untie=state.request.untie))
     run((Canonicalize(),), wide)
-    match_widths = MatchWidths(wide.graph)
-    passes = (Canonicalize(), InferDims(), match_widths, BalanceScales(), WidenInitializers(), RewriteLiterals())
+    matching = (MatchDepth(wide.graph), InferDims(), MatchWidths(wide.graph))
+    passes = (Canonicalize(), *matching, BalanceScales(), WidenInitializers(), RewriteLiterals())
     try:
         return run(passes, state, goal=CLONED, after=after)
     except Unbalanced as error:

@@ -6,9 +6,11 @@ A factor that no parameter and no literal absorbs becomes a multiplication.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
 from typing import ClassVar
 
-from graphclone.algebra.growth import Layout
+from graphclone.algebra.growth import Concat, Layout, Product
 from graphclone.analysis.facts import Follow, Literal
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Node, Value, items_of, values_in
@@ -46,21 +48,35 @@ class RewriteLiterals:
             follow.node.set_operand(follow.path, follow.sign * sum(layout.new_size for layout in layouts))
             return
         (layout,) = layouts
-        factor, rest = divmod(layout.new_size, layout.size)
-        if rest:
-            raise GraphcloneError(
-                f"{follow.node.name}: a computed size cannot grow from {layout.size} to {layout.new_size}"
-            )
+        growth = _ratio(layout)
+        if growth is None:
+            raise GraphcloneError(f"{follow.node.name}: a computed size has parts that grow differently")
         graph = state.graph
         name = f"{size.name}_widened_for_{follow.node.name}_{follow.path[-1]}"
-        node = graph.dialect.multiply(size, factor, name)
-        graph.nodes.insert(graph.nodes.index(follow.node), node)
-        follow.node.set_operand(follow.path, node.outputs[0])
+        nodes = [graph.dialect.multiply(size, growth.numerator, name)]
+        if growth.denominator > 1:
+            nodes.append(graph.dialect.divide(nodes[0].outputs[0], growth.denominator, f"{name}_over"))
+        place = graph.nodes.index(follow.node)
+        graph.nodes[place:place] = nodes
+        follow.node.set_operand(follow.path, nodes[-1].outputs[0])
 
     def _resize(self, state: State, value: Value) -> None:
         layouts = [state.layout(axis) for axis in state.facts.of[value]]
         if any(layout.grows for layout in layouts):
             value.shape = tuple(layout.new_size for layout in layouts)
+
+
+def _ratio(layout: Layout) -> Fraction | None:
+    """By how much an axis grows whatever the sizes of a run; None where that depends on them.
+
+    The sizes that grow are those of the trace in every run, so that the denominator divides them.
+    """
+    if isinstance(layout, Product | Concat):
+        ratios = [_ratio(part) for part in layout.parts]
+        if None in ratios or (isinstance(layout, Concat) and len(set(ratios)) > 1):
+            return None
+        return prod((r for r in ratios if r), start=Fraction(1)) if isinstance(layout, Product) else ratios[0]
+    return Fraction(layout.new_size, layout.size)
 
 
 def _insert(state: State, mend: Mend, factor: float) -> None:

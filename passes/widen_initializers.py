@@ -40,15 +40,17 @@ class WidenInitializers:
 def _layout(state: State, value: Value, index: int) -> Layout:
     """The widened layout of an axis of an initializer, its pads filled as others demand, or else as they like.
 
-    What is contracted meets 0 there, and gets columns that are new; anything else gets more copies.
+    What is contracted meets 0 there, and gets columns that are new. Rows are new where the strategy makes no copies.
+    Anything else, such as the weight of a norm, gets more copies.
     """
     axis = state.facts.of[value][index]
     if not state.layout(axis).padded:
         return state.layout(axis)
-    contracted = index in state.facts.folded.get(value, ())
+    folded = state.facts.folded.get(value, ())
+    is_new = index in folded if state.request.strategy.copies else bool(folded)
 
     def growth_of(leaf: Axis) -> Growth:
         growth, fill = state.growth_of(leaf), state.fill_of(value, index, leaf)
-        return replace(growth, fill=fill) if contracted or fill is not Fill.FREE else growth.unpadded()
+        return replace(growth, fill=fill) if is_new or fill is not Fill.FREE else growth.unpadded()
 
     return state.facts.axes.layout(axis, growth_of)

@@ -11,15 +11,17 @@ Three laws do the work (``*`` is a product, ``+`` a concat, sizes in brackets):
 - products: walk both from the left and split off the greatest common divisor; where nothing divides, growing the
   leading factor of both sides by the same tile still agrees (4n * 12 = 6n * 8), so those two are *tied*;
 - concats: cut both at the union of their cuts;
-- concat against product: if the cuts fall on multiples of R, the size of the trailing factors, the leading factors
-  are a concat of the multiples and every segment is a product of its multiple and the trailing factors.
+- concat against product: with R the size of what stands behind the first factor, a cut at qR + r cuts the first factor
+  at q, and behind q + 1 if r > 0: then copy q of what stands behind it is in pieces, and so every copy is cut at r.
+  Between two cuts of the first factor lie m copies, a product of m and what stands behind; m = 1 is that alone
+  (112 + 24 = 4 * 34: 4 = 3 + 1, 34 = 10 + 24, 112 = 3 * 34 + 10).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from itertools import count
+from itertools import accumulate, count, pairwise
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -163,6 +165,10 @@ class Axes:
         """Whether no part of the axis may grow."""
         return all(leaf.pin is not None or leaf.size <= 1 for leaf in self.leaves(axis))
 
+    def is_whole(self, axis: Axis) -> bool:
+        """Whether every part of the axis may grow."""
+        return all(leaf.pin is None and leaf.size > 1 for leaf in self.leaves(axis))
+
     def layout(self, axis: Axis, growth_of: Callable[[Axis], growth.Growth]) -> growth.Layout:
         """The widened layout of an axis, given the growth of its dims."""
         axis = self.find(axis)
@@ -221,7 +227,7 @@ class Axes:
             self._link(a, b)
         else:
             concat, product = (a, b) if a.kind is Kind.CONCAT else (b, a)
-            self._align(self.segments(concat), self.factors(product), 1, why)
+            self._align(self.segments(concat), self.factors(product), why)
             self._link(concat, product)
 
     def _pin_structured(self, axis: Axis, why: Why) -> None:
@@ -296,40 +302,36 @@ class Axes:
                 right.insert(0, rest)
             self.unify(x, y, why)
 
-    def _align(self, segments: Sequence[Axis], factors: Sequence[Axis], head: int, why: Why) -> None:
-        """Solve segments side by side = row-major factors, the first ``head`` factors taken together."""
-        if head == len(factors):
-            cross = Why(why.node, f"{why.text}: cuts {_sizes(segments)} cross the factors {_sizes(factors)}")
-            for axis in (*segments, *factors):
-                self.pin(axis, cross)
-            return
-        tail = factors[head:]
-        runs = _runs(segments, prod(factor.size for factor in tail))
-        if len(runs) == 1 and len(segments) > 1:
-            self._align(segments, factors, head + 1, why)
-            return
-        multiples = [self.dim(multiple) for _, multiple in runs]
-        self.unify(self.product(factors[:head]), self.concat(multiples), why)
-        for (run, _), multiple in zip(runs, multiples, strict=True):
-            if len(run) == 1:
-                self.unify(run[0], self.product([multiple, *tail]), why)
-            elif multiple.size == 1:
-                self.unify(self.product(tail), self.concat(run), why)
-            else:
-                self._align(run, [multiple, *tail], 2, why)
+    def _align(self, segments: Sequence[Axis], factors: Sequence[Axis], why: Why) -> None:
+        """Solve segments side by side = row-major factors."""
+        first, *others = factors
+        rest = self.product(others)
+        edges = _edges_around(segments, rest.size)
+        multiples = [self.dim((end - start) // rest.size) for start, end in pairwise(edges)]
+        self.unify(first, self.concat(multiples), why)
+        for run, multiple in zip(self._cut_at(segments, edges, why), multiples, strict=True):
+            self.unify(self.concat(run), self.product([multiple, rest]), why)
+
+    def _cut_at(self, segments: Sequence[Axis], edges: Sequence[int], why: Why) -> list[list[Axis]]:
+        """The segments between edges, the first and the last of which are their ends; those across one are divided."""
+        pending = list(segments)
+        runs: list[list[Axis]] = []
+        for start, end in pairwise(edges):
+            run: list[Axis] = []
+            while (left := end - start - sum(axis.size for axis in run)) > 0:
+                segment = pending.pop(0)
+                if segment.size > left:
+                    segment, after = self._divide(segment, Kind.CONCAT, (left, segment.size - left), why)
+                    pending.insert(0, after)
+                run.append(segment)
+            runs.append(run)
+        return runs
 
 
-def _runs(segments: Sequence[Axis], step: int) -> list[tuple[list[Axis], int]]:
-    """The shortest runs of segments that end at multiples of ``step``, each with its size in steps."""
-    runs: list[tuple[list[Axis], int]] = []
-    run: list[Axis] = []
-    for segment in segments:
-        run.append(segment)
-        size = sum(axis.size for axis in run)
-        if size % step == 0:
-            runs.append((run, size // step))
-            run = []
-    return runs
+def _edges_around(segments: Sequence[Axis], step: int) -> list[int]:
+    """The multiples of a step next to the ends of segments, from below and from above, in order."""
+    ends = [0, *accumulate(segment.size for segment in segments)]
+    return sorted({edge for end in ends for edge in (end - end % step, end + -end % step)})
 
 
 def _sizes(axes: Sequence[Axis]) -> str:

@@ -9,7 +9,7 @@ follows the tree and never the axis as a whole: tiling both halves of a concaten
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, reduce
 from math import prod
@@ -99,9 +99,27 @@ class Growth:
         """Whether every source index is repeated ``factor`` times, and nothing else is there."""
         return self.kind != "explicit" and not (self.extra or self.pads)
 
+    @property
+    def padded(self) -> bool:
+        """Whether some new index repeats no source index."""
+        return self.pads > 0 or PAD in self.entries
+
     def unpadded(self) -> Growth:
-        """The map with more copies in place of its pads."""
-        return replace(self, extra=self.pads, pads=0) if self.pads else self
+        """The map with more copies in place of its pads; all other entries stay where they are."""
+        if not self.padded:
+            return self
+        if self.kind == "tile":
+            return self.between(self.size, self.new_size)
+        index = self.index_map()
+        return self.explicit(self.size, np.where(index == PAD, np.arange(len(index)) % self.size, index))
+
+    def pad_slices(self) -> list[slice]:
+        """Where the pads are among the new indices."""
+        places = np.flatnonzero(self.index_map() == PAD)
+        if len(places) > 1 and len(steps := np.unique(np.diff(places))) == 1:
+            return [slice(int(places[0]), int(places[-1]) + 1, int(steps[0]))]
+        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+        return [slice(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
 
     def index_map(self) -> IntArray:
         """Source index of every new index, shape (new_size,); ``PAD`` where there is none."""
@@ -199,7 +217,7 @@ class Leaf(Layout):
 
     @property
     def padded(self) -> bool:
-        return super().padded if self.growth.kind == "explicit" else self.growth.pads > 0
+        return self.growth.padded
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,14 @@ class Widening:
 
     @property
     def noise_seed(self) -> int:
-        """The seed of this initializer's own noise, 63 bits, whatever is widened before it."""
-        digest = hashlib.sha256(f"{self.seed}\0{self.name}".encode()).digest()
-        return int.from_bytes(digest[:8], "little") >> 1
+        """The seed of this initializer's own noise, whatever is widened before it."""
+        return noise_seed(self.seed, self.name)
+
+
+def noise_seed(seed: int, name: str) -> int:
+    """The seed of the noise of one initializer, 63 bits, by that of the whole model and its name."""
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def by_multiplicity(recipe: Widening, axis: int) -> tuple[IntArray, IntArray, Widening]:

@@ -14,6 +14,13 @@ from typing import TypeVar
 Expression = dict[Hashable, Fraction]
 """Coefficient of every unknown, and of the logarithm of every prime."""
 
+_POWERS = (1, 2, 4, 3)
+"""Powers that make a simple fraction of the ratio of two constants: roots of widths, as a rule."""
+
+_EXACT = 1e-12
+_SIMPLE = 1 << 16
+_FACTORABLE = 1 << 40
+
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -41,6 +48,20 @@ def exp(expression: Mapping[Hashable, Fraction]) -> float:
         else:
             rest *= prime ** float(power)
     return float(exact) * rest
+
+
+def ratio(old: float, new: float) -> Expression:
+    """The logarithm of the ratio of two numbers, of the root of a simple fraction if it is one but for rounding."""
+    quotient = new / old
+    for power in _POWERS:
+        raised = quotient**power
+        simple = Fraction(raised).limit_denominator(_SIMPLE)
+        if simple > 0 and abs(float(simple) - raised) <= _EXACT * raised:
+            return {prime: Fraction(c) / power for prime, c in log(simple).items()}
+    exact = Fraction(new) / Fraction(old)
+    if max(exact.numerator, exact.denominator) >= _FACTORABLE:
+        exact = exact.limit_denominator(_FACTORABLE >> 20)
+    return log(exact)
 
 
 def add(a: Expression, b: Mapping[Hashable, Fraction], factor: Fraction | int = 1) -> None:

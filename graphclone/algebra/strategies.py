@@ -8,7 +8,11 @@ output widened n_out times and an input widened n_in times, A has shape (n_out, 
     [ W/2  W/2 ]            [ W  0 ]
     [ W/2  W/2 ]            [ 0  W ]
 
-The noise N sums to 0 over the copies of every input, so it never changes the function.
+The noise N sums to 0 over the copies of every input, so it never changes the function. An input whose copies are one
+more or one less than another's has a matrix of its own.
+
+The strategy ``fresh`` makes no copies. What is added is random, but for what must be 0, or a mean, for the function to
+stay: as much of it as ``graphclone.analysis.fills`` finds.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ class Strategy:
         name: what reports call it.
         rule: gives A for ``(n_out, n_in)``; not asked where n_in is 1, for one column can only hold ones.
         snr_db: power of A (x) W over that of N, in decibels; None for no noise.
+        copies: whether what is added repeats what is there; else it is new.
 
     Raises:
         StrategyError: when ``snr_db`` is not finite.
@@ -50,6 +55,7 @@ class Strategy:
     name: str
     rule: Rule
     snr_db: float | None = None
+    copies: bool = True
 
     def __post_init__(self) -> None:
         if self.snr_db is not None and not math.isfinite(self.snr_db):
@@ -100,14 +106,16 @@ def _diagonal(n_out: int, n_in: int) -> FloatArray:
 
 SYMMETRIC = Strategy("symmetric", _symmetric)
 DIAGONAL = Strategy("diagonal", _diagonal)
+FRESH = Strategy("fresh", _symmetric, copies=False)
 
 STRATEGIES: dict[str, Strategy] = {
     "symmetric": SYMMETRIC,
     "diagonal": DIAGONAL,
     "noisy-symmetric": Strategy("noisy-symmetric", _symmetric, PAPER_SNR_DB),
     "noisy-diagonal": Strategy("noisy-diagonal", _diagonal, PAPER_SNR_DB),
+    "fresh": FRESH,
 }
-"""The strategies of the paper, by name."""
+"""The strategies of the paper, and one that makes no copies, by name."""
 
 
 def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
@@ -125,10 +133,9 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
     chosen = _resolve(spec)
     if snr_db is None:
         return chosen
-    if chosen in (SYMMETRIC, DIAGONAL):
-        raise StrategyError(
-            f"strategy '{chosen.name}' has no noise, so snr_db does not apply: use 'noisy-{chosen.name}'"
-        )
+    if chosen in (SYMMETRIC, DIAGONAL, FRESH):
+        noisy = f"noisy-{chosen.name}" if chosen.copies else "noisy-symmetric"
+        raise StrategyError(f"strategy '{chosen.name}' has no noise, so snr_db does not apply: use '{noisy}'")
     return replace(chosen, snr_db=float(snr_db))
 
 

@@ -97,6 +97,20 @@ def _inner(facts: Facts) -> set[Axis]:
     import networkx as nx
 
     behind: nx.DiGraph[Axis] = nx.DiGraph()
+    products = list(_products(facts))
+    partial = {leaf for factors in products for leaf in _partial(facts, factors)}
+    for factors in products:
+        outer, *rest = sorted(map(facts.axes.leaves, factors), key=lambda leaves: not partial.isdisjoint(leaves))
+        behind.add_edges_from((before, leaf) for before in outer for part in rest for leaf in part)
+    groups = nx.condensation(behind)
+    order = {leaf: place for place, leaf in enumerate(behind)}
+    circles = (groups.nodes[group]["members"] for group in groups if not groups.in_degree(group))
+    first = {min(circle, key=order.__getitem__) for circle in circles if len(circle) > 1}
+    return {leaf for leaf in behind if behind.in_degree(leaf)} - first
+
+
+def _products(facts: Facts) -> Iterator[list[Axis]]:
+    """The factors that can grow, of every product in a parameter's axis that has some."""
     pending = [axis for _, axes in _parameters(facts) for axis in axes]
     seen: set[Axis] = set()
     for axis in pending:
@@ -107,14 +121,21 @@ def _inner(facts: Facts) -> set[Axis]:
         parts = facts.axes.factors(axis) if axis.kind is Kind.PRODUCT else facts.axes.segments(axis)
         pending += parts
         free = [part for part in parts if not facts.axes.is_rigid(part)]
-        if axis.kind is Kind.PRODUCT:
-            outer, *rest = [facts.axes.leaves(part) for part in free] or [[]]
-            behind.add_edges_from((before, leaf) for before in outer for part in rest for leaf in part)
-    groups = nx.condensation(behind)
-    order = {leaf: place for place, leaf in enumerate(behind)}
-    circles = (groups.nodes[group]["members"] for group in groups if not groups.in_degree(group))
-    first = {min(circle, key=order.__getitem__) for circle in circles if len(circle) > 1}
-    return {leaf for leaf in behind if behind.in_degree(leaf)} - first
+        if free and axis.kind is Kind.PRODUCT:
+            yield free
+
+
+def _partial(facts: Facts, factors: Sequence[Axis]) -> list[Axis]:
+    """The leaves of an outer factor that can only grow in part, where another, not summed over, can as a whole.
+
+    Where some of the groups of a convolution cannot grow, their channels do. What is summed over without a weight, as
+    the width of a head is, stays behind the heads, however few of them can grow.
+    """
+    outer, *others = factors
+    summed = {leaf for axis, _ in facts.axes.uniforms for leaf in facts.axes.leaves(axis)}
+    leaves = (facts.axes.leaves(other) for other in others if facts.axes.is_whole(other))
+    yields = not facts.axes.is_whole(outer) and any(summed.isdisjoint(whole) for whole in leaves)
+    return facts.axes.leaves(outer) if yields else []
 
 
 # Names

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axes, Axis, Why
@@ -45,11 +46,13 @@ class Contraction:
     Attributes:
         operands: the values that could absorb the multiplicity, each with the indices of its contracted axes.
         axes: the contracted axes.
+        others: values that have some of them, with the index of an axis that a contracted one is, or is a part of.
     """
 
     node: Node
     operands: tuple[tuple[Value, tuple[int, ...]], ...]
     axes: tuple[Axis, ...]
+    others: tuple[tuple[Value, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,24 @@ class IntegerSum:
         axes: that may grow.
         places: how many summands there are for every index of the axes.
         out: the sum, where it is a result; None where the operator itself divides it by a scale.
+        added: integers of 32 bits that are added to the sum, and so must be as many times greater as it is.
+        offset: the greatest magnitude among these.
     """
 
     node: Node
     axes: tuple[Axis, ...]
     places: int = 1
     out: Value | None = None
+    added: Value | None = None
+    offset: int = 0
 
-    def fits(self, size: int) -> bool:
-        """Whether a sum over axes of so many indices stays within 32 bits, whatever the integers are.
+    def fits(self, copies: int) -> bool:
+        """Whether the sum stays within 32 bits with so many copies of every index, whatever the integers are.
 
         A number less its zero point is at most 255 in magnitude.
         """
-        return self.places * size * 255**2 < 2**31
+        size = prod(axis.size for axis in self.axes)
+        return copies * (self.places * size * 255**2 + self.offset) < 2**31
 
 
 Scaled = Value | Literal
@@ -157,7 +165,8 @@ class Facts:
         follows: literals that count a widened axis.
         contractions: every contraction.
         sums: every sum of integers over axes that may grow.
-        carriers: integers that have a scale, as their readers pass it on; set by ``settle_sums``.
+        carriers: integers that have a scale, as their readers pass it on, or as what they are added to has it; set by
+            ``settle_sums``.
         balances: scale equations by node.
         views: values that show another value unchanged but for the order of its axes: the value seen, and for
             each axis of the view the axis it shows (None for a new axis of size 1).
@@ -167,7 +176,9 @@ class Facts:
         shifts: values that are another value plus a number.
         picked: values each of whose elements is, bit for bit, an element of one of these values, or a literal.
         moved: those of them that have the elements of one value, wherever they have got to.
+        regrouped: those of them that have them in the same order, in another shape; with that value.
         summands: of every value that is known to be a sum of products.
+        added: values that are two others added up as they are.
         vanishing: nodes whose results are 0 where all their tensors are.
         means: values that are the mean of a value over axes, which it keeps with size 1.
         gatherings: what sums and averages want of pads.
@@ -191,7 +202,9 @@ class Facts:
     shifts: dict[Value, tuple[Value, float]] = field(default_factory=dict)
     picked: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
     moved: set[Value] = field(default_factory=set)
+    regrouped: dict[Value, Value] = field(default_factory=dict)
     summands: dict[Value, tuple[Summand, ...]] = field(default_factory=dict)
+    added: dict[Value, tuple[Value, Value]] = field(default_factory=dict)
     vanishing: set[Node] = field(default_factory=set)
     means: dict[Value, tuple[Value, tuple[Axis, ...]]] = field(default_factory=dict)
     gatherings: list[Gathering] = field(default_factory=list)

@@ -10,13 +10,16 @@ fill starts where a sum or an average reads a value, and is passed back to what 
 - a parameter holds what is demanded, as it is ours to write;
 - anything else cannot, and names itself.
 
-What nobody demands is free, and new capacity: a norm's weight, and the columns of a weight that meet 0.
+What nobody demands is free, and new capacity: a norm's weight, and the columns of a weight that meet 0. Where nothing
+sums or averages over a dim its pads may be anything, and the columns that meet them are 0: either way one of the two is
+free, and all that is new has a gradient from the second step on, whatever functions lie between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis, Kind, Why
@@ -58,7 +61,7 @@ def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
         Unfillable: there are none.
     """
     inference = Inference(facts)
-    for dim in (axis for axis, growth in growths.items() if growth.pads):
+    for dim in (axis for axis, growth in growths.items() if growth.padded):
         try:
             inference.check_ports(dim)
             inference.fill(dim)
@@ -88,7 +91,9 @@ class Inference:
     def fill(self, dim: Axis) -> None:
         """Find what is to be held at the pads of a dim."""
         self.check_bearable(dim)
-        for gathering in self.facts.gatherings:
+        for gathering in sorted(
+            self.facts.gatherings, key=lambda gathering: len(gathering.choices)
+        ):  # forced ones first
             leaves = [leaf for leaf in self.axes.leaves(gathering.axis) if leaf.size > 1]
             if dim in leaves:
                 if gathering.alone and len(leaves) > 1:
@@ -96,8 +101,9 @@ class Inference:
                 fills = (Fill.ZERO,) if self.has_segments(gathering.axis) else tuple(Fill)  # a mean weighs segments
                 choices = [(Place(value, i, dim), fill) for value, i, fill in gathering.choices if fill in fills]
                 self.demand_one(choices, gathering.node, "sums or averages over")
+        gathered = any(self.has(axis, dim) for axes in self.gathered.values() for axis in axes)
         for column, partners in self.absorbed(dim):
-            self.free(column, partners)
+            self.free(column, partners if gathered else [])
 
     def check_bearable(self, dim: Axis) -> None:
         """Whatever averages over the dim, or takes it away, says what its pads may hold."""
@@ -118,21 +124,36 @@ class Inference:
                 raise Unfillable(value.name, "an input or an output, which has no pads")
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
-        """Whether some result lacks the dim, which an operand has, other than by a contraction."""
-        carried = any(self.carriers(node, value, dim) for value in node.inputs)
-        return carried and any(not self.places(value, dim) for value in node.outputs if value.is_tensor)
+        """Whether some result lacks the dim, which an operand has, other than by a contraction or by taking a part."""
+        if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
+            return False
+        carried = [place for value in node.inputs for place in self.carriers(node, value, dim)]
+        lacking = [value for value in node.outputs if value.is_tensor and not self.places(value, dim)]
+        return bool(carried) and not all(any(self.is_part(value, place) for place in carried) for value in lacking)
+
+    def is_part(self, value: Value, whole: Place) -> bool:
+        """Whether a value has other segments of the axis that a place is in."""
+        axis = self.facts.of[whole.value][whole.at]
+        leaves = set(self.axes.leaves(axis))
+        mine = ([leaf for leaf in self.axes.leaves(other) if leaf.size > 1] for other in self.facts.of[value])
+        return self.has_segments(axis) and any(leaves.issuperset(own) for own in mine if own)
 
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
         for contraction in self.facts.contractions:
             for at, axis in enumerate(contraction.axes):
-                places = [Place(value, axes[at], dim) for value, axes in contraction.operands if self.has(axis, dim)]
+                if not self.has(axis, dim):
+                    continue
+                places = [Place(value, axes[at], dim) for value, axes in contraction.operands]
+                places += [
+                    Place(value, i, dim) for value, i in contraction.others if self.has(self.facts.of[value][i], dim)
+                ]
                 for own in places:
                     if self.facts.source(own.value) in self.facts.folded:
                         yield self.origin(own), [place for place in places if place.value is not own.value]
 
     def free(self, column: Place, partners: list[Place]) -> None:
-        """Leave the columns of a weight free if they meet 0; else they are 0 themselves."""
+        """Leave the columns of a weight free if one of their partners can be 0; else they are 0 themselves."""
         if column in self.fills:
             return
         for partner in partners:
@@ -215,13 +236,30 @@ class Inference:
                 return None
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return min(carriers, key=lambda p: p.value.role != "initializer"), fill
+            return min(carriers, key=self.reluctance), fill
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in node.inputs if value not in linear]
         if len(carriers) > 1 or any(self.carriers(node, value, place.dim) for value in others):
             raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
         return (carriers[0], fill) if carriers else None
+
+    def reluctance(self, place: Place) -> int:
+        """In which order factors are asked to hold 0: a parameter first, and last what the code alone computes."""
+        if place.value in self.constants:
+            return 2
+        return 0 if place.value.role == "initializer" else 1
+
+    @cached_property
+    def constants(self) -> set[Value]:
+        """The tensors that no parameter is in: tables, what is computed from them, and from inputs."""
+        graph = self.facts.graph
+        weighed = {i.value for i in graph.initializers if i.kind != "constant"}
+        for node in graph.nodes:
+            if any(value in weighed for value in node.inputs):
+                weighed.update(node.outputs)
+        values = (*graph.inputs, *(i.value for i in graph.initializers), *(v for n in graph.nodes for v in n.outputs))
+        return {value for value in values if value not in weighed}
 
     def difference_from_mean(self, place: Place) -> Place | None:
         """Of ``x - mean(x)``, the place in x; it is 0 where x holds the mean."""
@@ -240,7 +278,8 @@ class Inference:
         if not carrying:
             return False
         if node in self.facts.vanishing:
-            return carrying == {value for value in node.inputs if value.is_tensor}
+            summed = {value for contraction in self.contractions.get(node, ()) for value, _ in contraction.others}
+            return carrying >= {value for value in node.inputs if value.is_tensor} - summed
         degree = None
         for balance in self.facts.balances.get(node, ()):
             own = (c for c, item in balance.terms if not isinstance(item, Literal) and item in carrying)
@@ -270,8 +309,11 @@ class Inference:
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
         """Where an operand has the dim, but for axes that the node contracts."""
-        sides = (side for contraction in self.contractions.get(node, ()) for side in contraction.operands)
-        contracted = {index for operand, axes in sides if operand is value for index in axes}
+        contracted: set[int] = set()
+        for contraction in self.contractions.get(node, ()):
+            if any(self.has(axis, dim) for axis in contraction.axes):
+                contracted |= {i for operand, axes in contraction.operands if operand is value for i in axes}
+                contracted |= {i for operand, i in contraction.others if operand is value}
         return [place for place in self.places(value, dim) if place.at not in contracted]
 
     def averages(self, node: Node, dim: Axis) -> bool:

@@ -5,7 +5,7 @@ Sums of integers must stay within the integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 from graphclone.algebra.axes import Axes, Axis, Kind, Why
@@ -14,7 +14,9 @@ from graphclone.algebra.growth import Kind as GrowthKind
 from graphclone.analysis.facts import Facts
 
 
-def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") -> dict[Axis, Growth]:
+def grown(
+    facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile", *, copies: bool = True
+) -> dict[Axis, Growth]:
     """The growth that takes every dim to its new size.
 
     What is left over beside whole copies are pads where something averages over the dim, else more copies.
@@ -23,9 +25,39 @@ def grown(facts: Facts, sizes: Mapping[Axis, int], kind: GrowthKind = "tile") ->
         facts: of the graph.
         sizes: new sizes, none smaller than the dim's.
         kind: how copies are laid out.
+        copies: whether there are any; else all that is added are pads.
     """
+    if not copies:
+        return {axis: Growth(axis.size, kind=kind, pads=size - axis.size) for axis, size in sizes.items()}
     averaged = {leaf for axis, _ in facts.axes.uniforms for leaf in facts.axes.leaves(axis)}
     return {axis: Growth.between(axis.size, size, kind, padded=axis in averaged) for axis, size in sizes.items()}
+
+
+def evened(facts: Facts, growths: Mapping[Axis, Growth]) -> dict[Axis, Growth]:
+    """The growths to the same sizes, with pads in place of copies where segments that count alike have more of them.
+
+    Args:
+        facts: of the graph.
+        growths: of dims.
+    """
+    result = dict(growths)
+    while True:
+        fewer = {dim: growth for axis, _ in facts.axes.uniforms for dim, growth in _fewer(facts.axes, axis, result)}
+        if not fewer:
+            return result
+        result |= fewer
+
+
+def _fewer(axes: Axes, axis: Axis, growths: Mapping[Axis, Growth]) -> Iterator[tuple[Axis, Growth]]:
+    """The dims of an axis that have more copies than its other segments, with as many as those and pads."""
+    copies = {axes.find(segment): _layout(axes, segment, growths).even for segment in axes.segments(axis)}
+    counts = [count for count in copies.values() if count]
+    for segment, count in copies.items() if len(counts) == len(copies) else ():
+        growing = [leaf for leaf in axes.leaves(segment) if leaf in growths and growths[leaf].grows]
+        if count and count > min(counts) and len(growing) == 1:
+            growth, least = growths[growing[0]], min(counts)
+            if growth.whole or growth.pads:
+                yield growing[0], Growth(growth.size, least, growth.kind, pads=growth.new_size - least * growth.size)
 
 
 def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Growth], dict[Axis, Why]]:
@@ -88,7 +120,8 @@ def _settle_uniforms(axes: Axes, growths: dict[Axis, Growth], reasons: dict[Axis
 def _settle_integers(facts: Facts, growths: dict[Axis, Growth], reasons: dict[Axis, Why]) -> bool:
     changed = False
     for total in facts.sums:
-        if not total.fits(prod(_layout(facts.axes, axis, growths).new_size for axis in total.axes)):
+        layouts = [_layout(facts.axes, axis, growths) for axis in total.axes]
+        if not total.fits(prod(-(-layout.new_size // max(1, layout.size)) for layout in layouts)):
             why = Why(total.node.name, "a sum over more integers might not fit into 32 bits")
             leaves = [leaf for axis in total.axes for leaf in facts.axes.leaves(axis)]
             changed |= _hold(growths, reasons, leaves, why)

@@ -11,7 +11,9 @@ from fractions import Fraction
 from typing import Literal, NoReturn
 
 from graphclone.algebra.factors import Widen, fraction
+from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.errors import GraphcloneError
+from graphclone.pipeline.state import STARTS, Start
 from graphclone.runtime.ranks import rank_of_environment
 from graphclone.version import __version__
 
@@ -49,6 +51,8 @@ class InspectArguments(Arguments):
     model: str
     all: bool
     why: str | None
+    like: str | None
+    keep_vocab: bool
     widen_io: tuple[str, ...]
     input: InputSizes
     inputs: str | None
@@ -64,6 +68,11 @@ class CloneArguments(Arguments):
     output: str
     widen: Widen | None
     size: Mapping[str, int]
+    depth: Depths | None
+    new_blocks: Where
+    new_from: Start
+    like: str | None
+    keep_vocab: bool
     widen_io: tuple[str, ...]
     strategy: str
     snr_db: float | None
@@ -80,6 +89,7 @@ class CloneArguments(Arguments):
     inputs: str | None
     dtype: str | None
     max_shard_size: int | None
+    optimizer: str | None
     resume: bool
     trust_remote_code: bool
     format: Literal["dcp"] | None
@@ -165,6 +175,7 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
     command.add_argument("--ranks", type=_count, metavar="N", help="what each of N processes does to double the model")
     command.add_argument("--devices", default="H100", metavar="NAME", help="of the processes; H100 by default")
+    _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)
     command.set_defaults(kind=InspectArguments)
@@ -181,8 +192,16 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument(
         "--size", type=sizes, default={}, metavar="NAME=N,..", help="new sizes, such as hidden=960,layers.*.mlp=2560"
     )
+    command.add_argument("--depth", type=depth, metavar="N", help="how many blocks, or encoder=8,decoder=8")
+    command.add_argument("--new-blocks", choices=PLACES, default="spread", help="where new blocks go; spread evenly")
+    command.add_argument(
+        "--new-from", choices=STARTS, default="copy", help="what they start from; a copy of the block before"
+    )
+    _like_arguments(command)
     _widen_io_argument(command)
-    command.add_argument("--strategy", default="symmetric", help="symmetric, diagonal, or noisy- before either")
+    command.add_argument(
+        "--strategy", default="symmetric", help="symmetric, diagonal, noisy- before either, or fresh: no copies"
+    )
     command.add_argument("--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy")
     command.add_argument("--seed", type=int, default=0, help="of the noise")
     command.add_argument("--untie", action="store_true", help="give every use of a tied weight its own copy")
@@ -202,10 +221,21 @@ def _clone_arguments(command: _Parser) -> None:
     command.set_defaults(kind=CloneArguments)
 
 
+def _like_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("when a Hugging Face checkpoint takes the shape of another")
+    only.add_argument(
+        "--like",
+        metavar="TARGET",
+        help="a config.json, a folder with one, or a hub id; no weights are read",
+    )
+    only.add_argument("--keep-vocab", action="store_true", help="keep the vocabulary where TARGET has another")
+
+
 def _checkpoint_arguments(command: _Parser) -> None:
     only = command.add_argument_group("when a Hugging Face checkpoint becomes another")
     only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights, if not that of the source's")
     only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
+    only.add_argument("--optimizer", metavar="FILE", help="optimizer.pt or .bin of its training, to be grown as well")
     only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
     only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
 
@@ -292,6 +322,19 @@ def sizes(text: str) -> Mapping[str, int]:
         if not number.isdecimal():
             raise argparse.ArgumentTypeError(f"'{name}={number}': a size is a whole number")
     return {name: int(number) for name, number in _by_name(text)}
+
+
+def depth(text: str) -> Depths:
+    """A number of blocks, or numbers by the names of stacks.
+
+    Raises:
+        ArgumentTypeError: one is no whole number.
+    """
+    items = [("", text)] if "=" not in text else list(_by_name(text))
+    for _, number in items:
+        if not number.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r}: a depth is a whole number of blocks")
+    return int(text) if "=" not in text else {name: int(number) for name, number in items}
 
 
 def _by_name(text: str) -> Iterator[tuple[str, str]]:

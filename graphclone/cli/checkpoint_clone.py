@@ -15,6 +15,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, plan
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.formats.huggingface.staging import check_target
+from graphclone.formats.huggingface.training import training_state
 from graphclone.formats.huggingface.writer import Written, write_checkpoint
 from graphclone.runtime import ranks
 
@@ -31,12 +32,14 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
         check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
         clone_plan = plan(checkpoint, request_of(arguments), max_shard_size=limit, progress=advance, after=watch)
+        training = training_state(clone_plan, Path(arguments.optimizer)) if arguments.optimizer else None
         if arguments.dry_run:
             written = Written(clone_plan, None, clone_plan.notes)
         else:
             written = write_checkpoint(
                 clone_plan,
                 arguments.output,
+                training=training,
                 resume=arguments.resume,
                 force=arguments.force,
                 verify=not arguments.no_verify,
@@ -57,6 +60,8 @@ def _command(arguments: CloneArguments) -> str:
             words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
         elif numbers is not None:
             words += [option, str(numbers)]
+    words += ["--like", arguments.like] if arguments.like else []
+    words += ["--keep-vocab"] if arguments.keep_vocab else []
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
     words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
     words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
@@ -64,6 +69,7 @@ def _command(arguments: CloneArguments) -> str:
     words += ["--inputs", arguments.inputs] if arguments.inputs else []
     for name, sizes in arguments.input:
         words += ["--input", f"{name}={'x'.join(map(str, sizes))}"]
+    words += ["--optimizer", arguments.optimizer] if arguments.optimizer else []
     words += ["--trust-remote-code"] if arguments.trust_remote_code else []
     return shlex.join(words)
 
@@ -84,8 +90,7 @@ def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -
     report.show_clone(widened)
     if arguments.timing:
         report.show_timings(widened.timings)
-    changes = (f"{name} {old} -> {new}" for name, (old, new) in written.plan.changes.items())
-    terminal.show_text(f"config.json: {', '.join(changes)}")
+    report.show_changes(written.plan.changes)
     for note in written.notes:
         terminal.show_text(f"note: {note}")
     terminal.show_text(report.outcome(arguments, verification, sum(shard.nbytes for shard in written.plan.shards)))

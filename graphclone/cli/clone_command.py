@@ -45,6 +45,8 @@ def clone(arguments: CloneArguments) -> int:
     if arguments.format == "dcp":
         return dcp_clone.clone(arguments, source)
     if isinstance(source, CheckpointSource):
+        if target.suffix not in SUFFIXES and arguments.depth is not None:
+            raise GraphcloneError("--depth: a checkpoint's clone of another depth is written as .pt2 or .onnx only")
         if target.suffix not in SUFFIXES:
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
             stored = replace(source, dtype=dtype, trust_remote_code=arguments.trust_remote_code)
@@ -78,7 +80,7 @@ def _refuse_options(arguments: CloneArguments) -> None:
         raise GraphcloneError(
             f"{arguments.output}: is written by one process; several share folders of checkpoints only"
         )
-    for option in ("dtype", "max_shard_size", "resume", "trust_remote_code"):
+    for option in ("dtype", "like", "keep_vocab", "max_shard_size", "optimizer", "resume", "trust_remote_code"):
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
 

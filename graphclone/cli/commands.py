@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphclone import inspection, terminal
 from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments, InspectArguments, PassesArguments, RulesArguments, VerifyArguments
+from graphclone.cli.reach_command import inspect_reach
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.passes import default_pipeline
@@ -28,6 +29,8 @@ def inspect(arguments: InspectArguments) -> int:
         known = ", ".join(inspection.DEVICES)
         raise GraphcloneError(f"--devices: nothing is known of {arguments.devices!r}; there are {known}")
     source = resolve(arguments.model, user_inputs(arguments))
+    if arguments.like is not None:
+        return inspect_reach(arguments, source, arguments.like)
     with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.ranks is not None:

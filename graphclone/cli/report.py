@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from graphclone.clones.summary import clone_rows, parameters
+from graphclone.clones.summary import clone_rows, new_blocks, parameters
 from graphclone.inspection import STORAGE
 from graphclone.terminal import console, show_text, table
 
 if TYPE_CHECKING:
     from graphclone.cli.arguments import CloneArguments
     from graphclone.clones.traced import Traced
-    from graphclone.inspection import Explanation, Inspection, MissingRule, Row, Share
+    from graphclone.inspection import Explanation, Inspection, MissingRule, Row, Share, StackRow
     from graphclone.pipeline.runner import Timing
     from graphclone.verification.checks import Report
 
@@ -31,8 +31,17 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
         out.print(f"{hidden} more cannot grow (rows looked up by number, windows and such): --all shows them")
     factor = inspection.doubled / max(inspection.parameters, 1)
     out.print(f"--widen 2 makes it {_short(inspection.doubled)} parameters ({factor:.2f} times)")
+    for stack in inspection.stacks:
+        out.print(f"--depth {_depth(stack)}", highlight=False)
     show_notes(inspection.notes)
     _show_refusals(out, inspection)
+
+
+def _depth(stack: StackRow) -> str:
+    """A stack of blocks, and whether there can be more of them, in words."""
+    kinds = f" of {stack.kinds} kinds" if stack.kinds > 1 else ""
+    what = f"{stack.name}={stack.count}: {stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
+    return f"{what}, or more of them" if not stack.obstacle else f"{what}, and no more: {stack.obstacle}"
 
 
 def show_notes(notes: Iterable[str]) -> None:
@@ -121,12 +130,26 @@ def show_clone(clone: Traced) -> None:
     out = console()
     grid = table("dim", "size")
     grid.add_column("dims", justify="right")
+    grid.add_column("by")
     for row in clone_rows(clone):
         if row["new_size"] != row["size"]:
-            grid.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]))
-    out.print(grid)
+            grid.add_row(row["name"], f"{row['size']} -> {row['new_size']}", str(row["count"]), row["growth"])
+    if grid.row_count:
+        out.print(grid)
+    if added := new_blocks(clone):
+        out.print(f"new blocks: {', '.join(added)}", highlight=False)
     before, after = parameters(clone)
     out.print(f"parameters: {before:,} -> {after:,} ({after / max(before, 1):.2f} times)")
+
+
+def show_changes(changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """The fields of a configuration that change."""
+    shown = (f"{name} {_listed(old)} -> {_listed(new)}" for name, (old, new) in changes.items())
+    show_text(f"config.json: {', '.join(shown)}")
+
+
+def _listed(value: Any) -> str:
+    return f"{len(value)} entries" if isinstance(value, list) else str(value)
 
 
 def show_timings(timings: Sequence[Timing]) -> None:

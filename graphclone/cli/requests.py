@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphclone import inspection
 from graphclone.algebra.strategies import strategy
 from graphclone.cli.arguments import CloneArguments
+from graphclone.errors import GraphcloneError
 from graphclone.pipeline.printer import print_state
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request, State, factors_asked
@@ -14,11 +15,25 @@ def request_of(arguments: CloneArguments) -> Request:
     """The request that a command line makes.
 
     Raises:
-        GraphcloneError: there is no such strategy.
+        GraphcloneError: there is no such strategy, or options do not go together.
     """
-    shared = strategy(arguments.strategy, arguments.snr_db)
-    factors = factors_asked(arguments.widen, arguments.size)
-    return Request(factors, arguments.widen_io, shared, arguments.seed, arguments.untie, sizes=arguments.size)
+    if arguments.like is None and arguments.keep_vocab:
+        raise GraphcloneError("--keep-vocab goes with --like, whose target may have another vocabulary")
+    if arguments.like is not None and (arguments.widen is not None or arguments.size or arguments.depth is not None):
+        raise GraphcloneError("--like says every width and depth: leave --widen, --size and --depth out")
+    return Request(
+        factors_asked(arguments.widen, arguments.size, arguments.depth),
+        arguments.widen_io,
+        strategy(arguments.strategy, arguments.snr_db),
+        arguments.seed,
+        arguments.untie,
+        sizes=arguments.size,
+        depth=arguments.depth,
+        new_blocks=arguments.new_blocks,
+        new_from=arguments.new_from,
+        like=arguments.like,
+        keep_vocab=arguments.keep_vocab,
+    )
 
 
 class Watch:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 
@@ -15,6 +16,10 @@ from graphclone.clones.summary import factors
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Value
+from graphclone.optimizers.kinds import kind_of
+from graphclone.optimizers.optimizers import is_by_name, named_state, param_groups
+from graphclone.optimizers.optimizers import state_dict as state_dict_of
+from graphclone.optimizers.states import Inexact, Parameters, Rule, grown
 from graphclone.runtime.tensors import lazily_widened, state_dict
 from graphclone.verification.steps import Options
 
@@ -107,6 +112,64 @@ class Clone(Traced):
         if self.format.module is None:
             raise GraphcloneError(f"{self.graph.name}: a clone of {self.format.source} has no torch module; save it")
         return self.format.module(self)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        """How the gradients of its parameters, and their sizes, follow from the source's."""
+        return Parameters.of(self.state)
+
+    def optimizer_state_dict(
+        self,
+        state: Mapping[str, Any],
+        optimizer: str | type = "AdamW",
+        *,
+        names: Sequence[str] | None = None,
+        rule: Rule = "function",
+        inexact: Inexact = "refuse",
+    ) -> dict[str, Any]:
+        """The state of an optimizer of the source, grown to one over the clone's parameters.
+
+        Args:
+            state: what ``state_dict()`` of the optimizer gives, or one by names as distributed checkpoints have it.
+            optimizer: its class, or the name of that.
+            names: of the parameters, in the order of the optimizer's groups, where the state does not say them; if
+                they are not given, those of the source in the order of ``named_parameters()``.
+            rule: ``function`` splits groups, so that the function moves as the source's does; ``same`` keeps groups,
+                rates and weight decays. See ``graphclone.grow_optimizer``.
+            inexact: as for ``graphclone.grow_optimizer``.
+
+        Returns:
+            A state in the form of the one given; numbers of parameters count them in the order of its groups.
+
+        Raises:
+            GraphcloneError: naming the first parameter that does not fit, or whose state cannot be grown.
+        """
+        order = [i.name for i in self.graph.initializers if i.kind == "parameter"]
+        entries, groups = named_state(state, names, order)
+        result = grown(self.parameters, kind_of(optimizer), entries, groups, rule=rule, inexact=inexact)
+        return state_dict_of(result, by_name=is_by_name(state))
+
+    def param_groups(
+        self,
+        module: torch.nn.Module,
+        optimizer: str | type = "AdamW",
+        *,
+        rule: Rule = "function",
+        **options: float,
+    ) -> list[dict[str, Any]]:
+        """The trainable parameters of the clone in groups, for an optimizer that begins without a state.
+
+        Args:
+            module: ``module()``, or the module cloned into.
+            optimizer: the class that the groups are for, or its name.
+            rule: ``function`` gives every group the rates at which the function moves as the source's does; ``same``
+                leaves the options as they are. See ``graphclone.grow_optimizer``.
+            options: of the source's optimizer, such as ``lr``, ``weight_decay`` and ``eps``.
+
+        Raises:
+            GraphcloneError: the module is not the clone's, or no one rate suits a parameter.
+        """
+        return param_groups(self.parameters, module, kind_of(optimizer), options, rule)
 
     def save(self, path: str | Path) -> None:
         """Write the widened model in the form that the suffix says: ``.onnx``, ``.pt2``, ``.safetensors``, a folder.

@@ -9,10 +9,12 @@ from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from graphclone.algebra.growth import Growth, Leaf
+from graphclone.pipeline.state import State
+
 if TYPE_CHECKING:
     from graphclone.analysis.dims import Group
     from graphclone.clones.traced import Traced
-    from graphclone.pipeline.state import State
     from graphclone.verification.checks import Report
 
 
@@ -27,18 +29,33 @@ def clone_rows(clone: Traced) -> list[dict[str, Any]]:
     """The dims of a clone, one row per group, or several where its dims grew differently."""
     rows = []
     for group in clone.dims:
-        sizes = Counter(clone.state.growth_of(dim.axis).new_size for dim in group.dims)
+        growths = Counter(clone.state.growth_of(dim.axis) for dim in group.dims)
         rows += [
             {
                 "name": group.name,
                 "size": group.size,
-                "new_size": new_size,
+                "new_size": growth.new_size,
+                "growth": described(growth),
                 "count": count,
                 "pinned": str(group.pin) if group.pin is not None else None,
             }
-            for new_size, count in sizes.items()
+            for growth, count in growths.items()
         ]
     return rows
+
+
+def new_blocks(clone: Traced) -> list[str]:
+    """The names of the blocks that the source does not have."""
+    state = clone.state
+    return [addition.name for addition in state.depth.additions] if state.has(State.depth) else []
+
+
+def described(growth: Growth) -> str:
+    """How a dim grows, in words: copies of the source, and pads that hold none."""
+    counts = sorted({int(count) for count in Leaf(growth).multiplicity})
+    copies = f"{' or '.join(map(str, counts))} {'copy' if counts == [1] else 'copies'}"
+    pads = growth.new_size - int(Leaf(growth).multiplicity.sum())
+    return f"{copies}, {pads} pads" if pads else copies
 
 
 def clone_record(
@@ -52,6 +69,7 @@ def clone_record(
         "seed": clone.state.request.seed,
         "parameters": {"source": before, "clone": after},
         "dims": clone_rows(clone),
+        "new_blocks": new_blocks(clone),
         "timings": [dataclasses.asdict(timing) for timing in clone.timings],
         "notes": list(notes),
         "graphs": dict(graphs),
@@ -63,6 +81,6 @@ def parameters(clone: Traced) -> tuple[int, int]:
     """How many numbers the parameters of source and clone hold."""
     source, wide = (
         sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
-        for graph in (clone.state.source, clone.graph)
+        for graph in (clone.state.model, clone.graph)
     )
     return source, wide

@@ -31,3 +31,17 @@ def last_writes(graph: Graph, *, by_caller: bool = False) -> dict[Value, int]:
         if any(value in last for value in node.inputs):
             spread(node.outputs, dialect.aliases(node))
     return last
+
+
+def sharing(graph: Graph) -> dict[Value, set[Value]]:
+    """For every value whose memory some node may write into, all values that may lie in that memory."""
+    groups: dict[Value, set[Value]] = {value: {value} for node in graph.nodes for value in graph.dialect.writes(node)}
+    for node in (*reversed(graph.nodes), *graph.nodes) if groups else ():
+        if groups.keys().isdisjoint((*node.outputs, *node.inputs)):
+            continue
+        for value in graph.dialect.aliases(node):
+            for out in node.outputs:
+                together = groups.get(value, {value}) | groups.get(out, {out})
+                if not groups.keys().isdisjoint((value, out)):
+                    groups.update(dict.fromkeys(together, together))
+    return groups

@@ -84,9 +84,13 @@ class _Aligner:
     def stored(self) -> Iterator[tuple[Value, Value]]:
         """The parameters and buffers of both, by name; constants are found where they are read."""
         theirs = {name: i for i in self.target.initializers if i.kind != "constant" for name in i.names}
+        ours: dict[Value, Initializer] = {}
         for initializer in self.source.initializers:
             if initializer.kind != "constant":
-                yield initializer.value, self.counterpart(initializer, theirs).value
+                value = self.counterpart(initializer, theirs).value
+                if (other := ours.setdefault(value, initializer)) is not initializer:
+                    raise self.unlike(f"{other.name} and {initializer.name} are one tensor in {self.target.name} only")
+                yield initializer.value, value
         names = {name for initializer in self.source.initializers for name in initializer.names}
         if extra := sorted(set(theirs) - names):
             raise self.unlike(f"only {self.target.name} has {extra[0]}")

@@ -244,8 +244,20 @@ class Dialect(Protocol):
         """Make the node another op that computes the same outputs."""
         ...
 
+    def copy(self, node: Node) -> Node:
+        """Another node that computes the same; its operands, its outputs and its name are still those of the node.
+
+        Raises:
+            GraphcloneError: there can be no other.
+        """
+        ...
+
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         """A node that multiplies a value, a tensor or a size, by a number."""
+        ...
+
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        """A node that divides a size by a number which it is a multiple of."""
         ...
 
 

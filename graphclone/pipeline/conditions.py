@@ -27,6 +27,12 @@ def _canonical(state: State) -> Defects:
         yield defect
 
 
+def _depth(state: State) -> Defects:
+    """There are as many blocks as the request says, if it says anything."""
+    if state.request.depth is not None:
+        yield from _missing(State.depth, state)
+
+
 def _dims(state: State) -> Defects:
     """The facts are about the graph as it is."""
     yield from _missing(State.analysis, state)
@@ -111,6 +117,7 @@ def _missing(stage: Stage[Any], state: State) -> Defects:
 
 CONDITIONS: Mapping[str, Callable[[State], Defects]] = {
     "canonical": _canonical,
+    "depth": _depth,
     "dims": _dims,
     "widths": _widths,
     "scales": _scales,
@@ -119,10 +126,10 @@ CONDITIONS: Mapping[str, Callable[[State], Defects]] = {
 }
 """The test behind every name."""
 
-OF_THE_SOURCE = frozenset({"canonical"})
+OF_THE_SOURCE = frozenset({"canonical", "depth"})
 """What a graph may meet before any pass has run."""
 
-CLONED = frozenset({"recipes", "literals"})
+CLONED = frozenset({"depth", "recipes", "literals"})
 """What must hold in the end for the state to be that of a clone."""
 
 

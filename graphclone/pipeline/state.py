@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, get_args, overload
+from typing import Literal as OneOf
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.factors import Widen
@@ -12,17 +13,25 @@ from graphclone.algebra.growth import Fill, Growth, Kind, Layout
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.scales import Expression
 from graphclone.algebra.strategies import SYMMETRIC, Strategy
+from graphclone.analysis.depth import Depths, Where
 from graphclone.analysis.facts import Facts, Literal
 from graphclone.analysis.fills import Fills, Place
 from graphclone.errors import InvariantError
+from graphclone.graph.deepen import Depth
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
 
+Start = OneOf["copy", "random"]
+"""What new blocks start from, but for what closes them: the block that each is made after, or random numbers."""
 
-def factors_asked(widen: Widen | None, sizes: Mapping[str, int] | None) -> Widen:
-    """The factors beside given sizes: twofold where neither is given."""
-    return widen if widen is not None else {} if sizes else 2
+
+STARTS: tuple[Start, ...] = get_args(Start)
+
+
+def factors_asked(widen: Widen | None, sizes: Mapping[str, int] | None, depth: Depths | None = None) -> Widen:
+    """The factors beside given sizes, or a given depth: twofold where nothing is given."""
+    return widen if widen is not None else {} if sizes or depth is not None else 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,12 @@ class Request:
         untie: give a weight that is both looked up and contracted one copy for each use.
         kind: whether dims are tiled (as in the paper) or interleaved.
         sizes: new sizes by name, beside ``widen``.
+        depth: how many blocks there are to be, in the one stack that there is, or by the names of stacks; None for as
+            many as there are.
+        new_blocks: where new ones go.
+        new_from: what they start from.
+        like: a configuration, by its file, its folder or a hub id, whose widths are taken in place of all these.
+        keep_vocab: let the vocabulary stay where that of ``like`` is another.
     """
 
     widen: Widen = 2
@@ -46,6 +61,11 @@ class Request:
     untie: bool = False
     kind: Kind = "tile"
     sizes: Mapping[str, int] = field(default_factory=dict)
+    depth: Depths | None = None
+    new_blocks: Where = "spread"
+    new_from: Start = "copy"
+    like: str | None = None
+    keep_vocab: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -180,6 +200,7 @@ class State:
         request: what the user asked for.
         rules: by op name.
         results: of the passes so far, by stage.
+        depth: set by ``deepen`` where it puts blocks into the graph.
         analysis: set by ``infer-dims``.
         widths: set by ``choose-widths`` or ``match-widths``.
         scales: set by ``balance-scales``.
@@ -191,6 +212,7 @@ class State:
     rules: Rules = field(default_factory=default_rules)
     results: Mapping[str, Any] = field(default_factory=dict)
 
+    depth = Stage[Depth]("deepen")
     analysis = Stage[Analysis]("infer-dims")
     widths = Stage[Widths]("choose-widths")
     scales = Stage[Scales]("balance-scales")
@@ -209,6 +231,11 @@ class State:
     def source(self) -> Graph:
         """The graph as the facts describe it, before anything was widened."""
         return self.analysis.source
+
+    @property
+    def model(self) -> Graph:
+        """The graph of the user's own model: that of the source, without the blocks that were put into it."""
+        return self.depth.source if self.has(State.depth) else self.source
 
     @property
     def growths(self) -> Mapping[Axis, Growth]:

@@ -116,12 +116,14 @@ def _forget(node: Node, facts: Facts) -> None:
     facts.vanishing.discard(node)
     for output in node.outputs:
         facts.summands.pop(output, None)
+        facts.added.pop(output, None)
         facts.means.pop(output, None)
         facts.views.pop(output, None)
         facts.shifts.pop(output, None)
         facts.picked.pop(output, None)
         facts.extremes.pop(output, None)
         facts.moved.discard(output)
+        facts.regrouped.pop(output, None)
     facts.tables.difference_update(node.inputs)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.graph.ir import Path, Value
-from graphclone.rules.patterns import Atom, Compound, Name, Number, Pattern, PatternError, Term, measured
+from graphclone.rules.patterns import Atom, Compound, Name, Number, Pattern, PatternError, Term, measured, names_in
 
 Hint = int | str | Axis
 """What a rule says of a name: its size or length, the operand that holds its size, or its axis."""
@@ -207,3 +207,11 @@ class Binding:
         if keys and not sides:
             raise Cannot("no operand has all the axes that it sums over")
         return sides if keys else []
+
+    def partial_sides(self, product: Sequence[int]) -> list[tuple[Value, int]]:
+        """The operands of a product that have some of the axes it sums over, but not all, with the index of each."""
+        summed = self.form.summed(product)
+        keys = {key for key in self.bound if key.text in summed}
+        factors = [(value, self.spread[i]) for i in product if (value := self.tensors[i]) is not None]
+        partial = [(value, atoms) for value, atoms in factors if not keys <= set(atoms)]
+        return [(value, i) for value, atoms in partial for i, atom in enumerate(atoms) if keys & set(names_in([atom]))]

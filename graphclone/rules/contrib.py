@@ -7,12 +7,12 @@ from fractions import Fraction
 from functools import partial
 
 from graphclone.algebra.axes import Axis
-from graphclone.analysis.facts import Contraction, Scaled
+from graphclone.analysis.facts import Contraction, Scaled, Summand
 from graphclone.graph.ir import Value
 from graphclone.rules.concat import cat
 from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolution
 from graphclone.rules.linear import general_product
-from graphclone.rules.norm import onnx_layer_norm, rescale
+from graphclone.rules.norm import gather, onnx_layer_norm, rescale
 from graphclone.rules.pointwise import elementwise
 from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled, stated
 
@@ -131,8 +131,9 @@ def skip_norm(s: Site) -> None:
         raise Cannot("its mean and deviation are read")
     results = ", ".join(["... n"] * len(s.node.outputs))
     pattern = f"n + n? | ... ~n, ... n, n? -> {results}"
-    s.states(pattern, "gamma", "beta", x, "skip", "bias", why=_OVER)
-    _of_sum(s, ["input", "skip", "bias"])
+    axes = s.states(pattern, "gamma", "beta", x, "skip", "bias", why=_OVER)
+    s.divides_by_mean([axes["n"]])
+    _of_sum(s, ["input", "skip", "bias"], [axes["n"]])
 
 
 def embedding_norm(s: Site) -> None:
@@ -145,7 +146,8 @@ def embedding_norm(s: Site) -> None:
     axes = s.states(pattern, "gamma", "beta", *tables, *numbers, why="looked up by number, and normalised over")
     if not s.has("position_ids") or s.has("mask"):
         s.pin(axes["l"], "numbered by place")
-    _of_sum(s, tables)
+    s.divides_by_mean([axes["n"]])
+    _of_sum(s, tables, [axes["n"]])
 
 
 def group_norm(s: Site) -> None:
@@ -164,15 +166,23 @@ def group_norm(s: Site) -> None:
 _OVER = "normalised over"
 
 
-def _of_sum(s: Site, summands: Iterable[str]) -> None:
-    """A norm of a sum swallows its scale, as any norm does; all results but the first are that sum."""
+def _of_sum(s: Site, summands: Iterable[str], over: Sequence[Axis] = ()) -> None:
+    """A norm of a sum swallows its scale, as any norm does; all results but the first are that sum.
+
+    Args:
+        s: the norm.
+        summands: the names of what is added.
+        over: axes that may have pads, of which each summand holds its part.
+    """
     first, *others = dict.fromkeys(tensor for name in summands if (tensor := s.maybe_tensor(name)) is not None)
     for other in others:
         s.require({first: 1, other: -1})
-    rescale(s.renamed({"eps": "epsilon"}), first)
+        gather(s, other, over)
+    rescale(s.renamed({"eps": "epsilon"}), first, over)
     for result in s.node.outputs[1:]:
         if result.is_float:
             s.scale(result, {first: 1})
+            s.sums(result, *(Summand((value,)) for value in (first, *others)))
 
 
 # Quantized

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from graphclone.analysis.facts import Summand
 from graphclone.graph.ir import Value, items_of
 from graphclone.rules.linear import sum_integers
 from graphclone.rules.patterns import changed
@@ -28,8 +29,6 @@ def _convolve(s: Site, moving: Sequence[bool], *, channels_last: bool = False) -
     image, result = (f"{x} (g i)", f"{y} (g o)") if channels_last else (f"(g i) {x}", f"(g o) {y}")
     pattern = f"b.. {image}, (g o) i !w.. + (g o)? -> b.. {result}"
     s.states(pattern, "input", "weight", "bias", g=groups, why="windowed")
-    if groups != 1:  # whose pads would be those of members and of groups at once
-        s.facts.summands.pop(s.out, None)
 
 
 def transposed_convolution(s: Site) -> None:
@@ -48,12 +47,16 @@ def pool(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
     windowed = next(int(char) for char in s.node.op if char.isdigit())  # avg_pool2d works on the last two axes
     s.states(pattern, "self", x=windowed, y=windowed, why="windowed")
+    if "avg" in s.node.op:
+        s.sums(s.out, Summand((s.tensor("self"),)))
 
 
 @says("b c !x.. -> b c !y..")
 def resample(s: Site, pattern: str) -> None:
     s.ignores(*s.node.operands)
-    s.states(pattern, "input" if s.has("input") else "self", why="resampled")
+    x = s.tensor("input" if s.has("input") else "self")
+    s.states(pattern, x, why="resampled")
+    s.sums(s.out, Summand((x,)))
 
 
 @says("b c !x.. | b !g.. -> b c !y..")
@@ -94,25 +97,19 @@ def _moving(s: Site, weight: Value | None) -> list[bool]:
 
 
 def quantized_convolution(s: Site) -> None:
-    """What it sums over keeps its size where integers are added to the sum. It may have a number per channel."""
+    """Integers may be added to the sum, and every channel may have a scale and a zero point of its own."""
     w, bias = s.tensor("w"), s.maybe_tensor("B")
     x, y = changed(_moving(s, w))
-    i = "i" if bias is None else "!i"
     last = s.flag("channels_last")
-    image, result = (f"{x} (g {i})", f"{y} (g o)") if last else (f"(g {i}) {x}", f"(g o) {y}")
-    pattern = f"| b {image}, (g o) {i} !w.. -> b {result}"
-    axes = s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="summed over integers")
+    image, result = (f"{x} (g i)", f"{y} (g o)") if last else (f"(g i) {x}", f"(g o) {y}")
+    pattern = f"| b {image}, (g o) i !w.. -> b {result}"
+    axes = s.states(pattern, "x", w, g="group" if s.has("group") else 1, why="windowed")
     for name in s.node.operands:
         value = s.maybe_tensor(name)
         if value is not None and value not in (s.tensor("x"), w):
             s.align(s.axes(value), s.axes(w)[:1])
-    if bias is None:
-        sum_integers(
-            s,
-            [axes["i"]],
-            prod(axis.size for axis in s.axes(w)[2:]),
-            scales={"x_scale": 1, "w_scale": 1, "y_scale": -1},
-        )
+    places = prod(axis.size for axis in s.axes(w)[2:])
+    sum_integers(s, [axes["i"]], places, scales={"w_scale": 1, "x_scale": 1, "y_scale": -1}, added=bias)
 
 
 def onnx_transposed_convolution(s: Site) -> None:
@@ -136,6 +133,8 @@ def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
     x, y = changed(_moving(s, None))
     pattern = f"b {x} c -> b {y} c" if channels_last else f"b c {x} -> b c {y}"
     s.states(pattern, "X", why="windowed")
+    if s.node.op == "onnx.AveragePool":
+        s.sums(s.out, Summand((s.tensor("X"),)))
 
 
 def global_pool(s: Site) -> None:
@@ -144,6 +143,8 @@ def global_pool(s: Site) -> None:
     axes = s.states(f"| b c {mark}x.. -> b c y..", "X", why="pooled")
     power = root(s.number("p", 2)) if s.node.op == "onnx.GlobalLpPool" else 0
     s.scale(s.out, {s.tensor("X"): 1}, logs=dict.fromkeys(axes.named("x"), power))
+    if s.node.op == "onnx.GlobalAveragePool":
+        s.sums(s.out, Summand((s.tensor("X"),)))
 
 
 @says("!b c !x.. | r !corners, r? -> r c !y..")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphclone.analysis.facts import Summand
 from graphclone.rules.site import Rule, Site, refused, says
 from graphclone.rules.view import follow_sizes
 
@@ -36,6 +37,7 @@ def constant_like(value: float | None) -> Rule:
 
 def _fill(s: Site, value: float | None) -> None:
     fill = s.get("fill_value") if value is None else value
+    s.sums(s.out, *([] if fill == 0 else [Summand(())]))  # of nothing, or of a number
     if fill == 0:
         s.scale(s.out, {s.literal("", 0.0): 1})
     elif value is None and isinstance(fill, int | float):
@@ -53,6 +55,7 @@ def positions(s: Site) -> None:
 def onnx_constant(s: Site) -> None:
     """A tensor of one value, its sizes given as numbers."""
     follow_sizes(s, "input", s.axes(s.out))
+    s.sums(s.out, *([Summand(())] if s.number("value", 0) else []))
     s.scale(s.out, {} if s.number("value", 0) else {s.literal("", 0.0): 1})
 
 

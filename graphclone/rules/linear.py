@@ -79,37 +79,37 @@ def quantized_product(a: str, b: str) -> Rule:
             value = s.maybe_tensor(name)
             if value is not None and value not in matrices.values():
                 _per_line(s, value, matrices[name[0].lower()], per_column=name.startswith("b"))
-        sum_integers(s, [axes["k"]], scales={f"{a}_scale": 1, f"{b}_scale": 1, "y_scale": -1})
+        sum_integers(s, [axes["k"]], scales={f"{b}_scale": 1, f"{a}_scale": 1, "y_scale": -1})
 
     return rule
 
 
-def sum_integers(s: Site, axes: Iterable[Axis], places: int = 1, *, scales: Mapping[str, int]) -> None:
+def sum_integers(
+    s: Site, axes: Iterable[Axis], places: int = 1, *, scales: Mapping[str, int], added: Value | None = None
+) -> None:
     """A sum of products of integers is the result, or a result of integers once it is multiplied by scales.
 
     Args:
         s: of the sum.
         axes: what is summed over.
         places: how many summands there are for every index of the axes.
-        scales: powers of scales, by the names of operands; a node has all of them or none.
+        scales: powers of scales, by the names of operands, those first that had best take a factor; all or none.
+        added: integers that are added to the sum before it is multiplied.
     """
     if any(map(s.has, scales)):
-        contraction = s.integer_sum(axes, places)
-        s.require({s.tensor(name): power for name, power in scales.items()}, contraction, mendable=False)
+        powers = Counter[Scaled]()  # one scale may be that of several operands
+        for name, power in scales.items():
+            powers[s.tensor(name)] += power
+        s.require(powers, s.integer_sum(axes, places, added=added), mendable=False)
     else:
         s.integer_sum(axes, places, out=s.out)
 
 
 def quantized_general_product(s: Site) -> None:
-    """``alpha a b + c`` of integers, a and b perhaps transposed, with scales: a number each, or one per column of b.
-
-    A product in floats may be divided, so what is summed over grows. It keeps its size where integers are added to
-    the sum, or where the result is rounded to integers again.
-    """
+    """``alpha (a b + c)`` of integers, a and b perhaps transposed; scales are a number each, or one per column of b."""
     a, b, c = s.tensor("A"), s.tensor("B"), s.maybe_tensor("C")
     left, right = _turned(s)
-    inner = "!k" if c is not None or not s.out.is_float else "k"
-    axes = s.states(f"| {left}, {right} -> i j".replace("k", inner), a, b, why="summed over integers")
+    axes = s.states(f"| {left}, {right} -> i j", a, b)
     for name in ("a_scale", "a_zero_point", "y_scale", "y_zero_point"):
         value = s.maybe_tensor(name)
         if value is not None and value.elements > 1:
@@ -117,11 +117,15 @@ def quantized_general_product(s: Site) -> None:
     for value in (s.tensor("b_scale"), s.maybe_tensor("b_zero_point"), c):
         if value is not None:
             s.broadcast(value)
-    factors: list[Scaled] = [s.tensor("a_scale"), s.tensor("b_scale")]
+    factors = Counter[Scaled]([s.tensor("b_scale"), s.tensor("a_scale")])
     if (alpha := s.number("alpha", 1.0)) != 1:
-        factors.append(s.literal("alpha", alpha))
+        factors[s.literal("alpha", alpha)] = 1
+    contraction = s.integer_sum([axes["k"]], added=c)
     if s.out.is_float:
-        s.scale(s.out, Counter(factors), contraction=s.integer_sum([axes["k"]]))
+        s.scale(s.out, factors, contraction=contraction)
+    else:
+        factors[s.tensor("y_scale")] -= 1
+        s.require(factors, contraction, mendable=False)
 
 
 def _per_line(s: Site, value: Value, matrix: Value, *, per_column: bool) -> None:

@@ -185,13 +185,20 @@ def rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
         over: axes that may have pads: of the mean if it is taken off, else of 0.
     """
     averages = dict.fromkeys(over, 1)
-    centred = not s.node.op.endswith(("rms_norm.default", "RMSNormalization"))
-    s.gathers(over, x, Fill.MEAN if centred else Fill.ZERO, centred=centred)
+    gather(s, x, over)
     if not s.has("eps"):  # a default that cannot be rescaled
         s.require({x: 2}, averages=averages)
     elif eps := s.number("eps"):
         s.require({x: 2, s.literal("eps", eps): -1}, averages=averages)
 
+
+def gather(s: Site, x: Value, over: Sequence[Axis]) -> None:
+    """What is normalised, or added to what is, may have pads along these axes: of the mean if that is taken off."""
+    centred = not s.node.op.endswith(_WITHOUT_MEAN)
+    s.gathers(over, x, Fill.MEAN if centred else Fill.ZERO, centred=centred)
+
+
+_WITHOUT_MEAN = ("rms_norm.default", "RMSNormalization", "SimplifiedLayerNormalization")
 
 RULES: Mapping[str, Rule] = {
     "aten.layer_norm.default": layer_norm,

@@ -155,15 +155,16 @@ def reduced(reductions: Sequence[bool], mark: str = "", *, keep: bool = False) -
 
 
 def _texts(terms: Sequence[Term]) -> list[str]:
-    return list(dict.fromkeys(name.text for term in terms for name in _names(term.axes)))
+    return list(dict.fromkeys(name.text for term in terms for name in names_in(term.axes)))
 
 
-def _names(atoms: Sequence[Atom]) -> Iterator[Name]:
+def names_in(atoms: Sequence[Atom]) -> Iterator[Name]:
+    """The names in axes, however deep, in order."""
     for atom in atoms:
         if isinstance(atom, Name):
             yield atom
         elif isinstance(atom, Compound):
-            yield from _names(atom.parts)
+            yield from names_in(atom.parts)
 
 
 def _spread(atoms: Sequence[Atom], runs: Mapping[str, int]) -> Iterator[Atom]:

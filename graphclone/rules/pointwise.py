@@ -150,6 +150,8 @@ def add(s: Site) -> None:
     if isinstance(x, Value) and isinstance(y, Value):
         if x.is_tensor and y.is_tensor:
             s.same_scale(s.out, x, y)
+            if s.number("alpha", 1) == 1:
+                s.facts.added[s.out] = (x, y)
         return
     tensor, name, number = (x, "other", y) if isinstance(x, Value) else (y, "self", x)
     if not isinstance(tensor, Value):
@@ -162,6 +164,7 @@ def add(s: Site) -> None:
 def subtract(s: Site) -> None:
     """As ``add``, but for the sign."""
     add(s)
+    s.facts.added.pop(s.out, None)
     s.facts.differences.add(s.node)
 
 

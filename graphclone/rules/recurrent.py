@@ -26,9 +26,11 @@ def layers(gates: int) -> Rule:
         output, hidden = _states(s, states)
         if per_cell == plain:
             s.equal(output, hidden)
+        s.facts.vanishing.add(s.node)
         for first in range(0, len(params), per_cell * directions):
             for cell in range(first, first + per_cell * directions, per_cell):
-                _cell(s, params[cell : cell + plain], gates, x=stream, h=hidden, o=output)
+                seen = s.tensor("input") if first == 0 else None
+                _cell(s, params[cell : cell + plain], gates, seen, x=stream, h=hidden, o=output)
                 if per_cell > plain:
                     _project(s, params[cell + plain], output, hidden)
             stream = s.system.concat([output] * directions)
@@ -48,12 +50,12 @@ def _states(s: Site, states: Sequence[Value]) -> tuple[Axis, Axis]:
     return hidden[0], hidden[-1]
 
 
-def _cell(s: Site, params: Sequence[Value], gates: int, **axes: Axis) -> None:
-    """Weights and biases of one cell; ``o`` is what it gives on."""
+def _cell(s: Site, params: Sequence[Value], gates: int, seen: Value | None, **axes: Axis) -> None:
+    """Weights and biases of one cell, and the operand that it sees, if it is one; ``o`` is what it gives on."""
     biases = ", (!g h)" * (len(params) - 2)
     s.states(f"| (!g h) x, (!g h) o{biases}", *params, g=gates, why="gates", **axes)
-    for weight in params[:2]:
-        _absorb(s, weight)
+    for weight, partner in zip(params[:2], (seen, None), strict=True):
+        _absorb(s, weight, 1, partner)
     for bias in params[2:]:
         s.require({bias: 1})
 
@@ -61,12 +63,16 @@ def _cell(s: Site, params: Sequence[Value], gates: int, **axes: Axis) -> None:
 def _project(s: Site, weight: Value, output: Axis, hidden: Axis) -> None:
     """What a cell gives on is a projection of what it keeps."""
     s.states("| o h", weight, o=output, h=hidden)
-    _absorb(s, weight)
+    _absorb(s, weight, 1)
 
 
-def _absorb(s: Site, weight: Value) -> None:
-    """A weight takes the multiplicity of what it contracts, as nothing can be put into a recurrence."""
-    s.require({weight: 1}, contraction=s.contracted((weight, [1])), mendable=False)
+def _absorb(s: Site, weight: Value, axis: int, partner: Value | None = None) -> None:
+    """A weight takes the multiplicity of what it contracts, as nothing can be put into a recurrence.
+
+    What an operand is multiplied with has its last axis; what states are multiplied with has one that is kept besides.
+    """
+    others = [] if partner is None else [(partner, partner.rank - 1)]
+    s.require({weight: 1}, contraction=s.contracted((weight, [axis]), others=others), mendable=False)
 
 
 def cell(gates: int) -> Rule:
@@ -81,7 +87,8 @@ def cell(gates: int) -> Rule:
             s.require({value: 1})
         biases = [bias for name in ("b_ih", "b_hh") if (bias := s.maybe_tensor(name)) is not None]
         params = [s.tensor("w_ih"), s.tensor("w_hh"), *biases]
-        _cell(s, params, gates, x=axes["x"], h=axes["h"], o=axes["h"])
+        s.facts.vanishing.add(s.node)
+        _cell(s, params, gates, x, x=axes["x"], h=axes["h"], o=axes["h"])
 
     return rule
 
@@ -92,9 +99,10 @@ def onnx_layer(gates: int) -> Rule:
     def rule(s: Site) -> None:
         _onnx_recurrence(s, gates, f"!d ({gates} h) i", f"d ({gates} h) h")
         s.require({s.tensor("X"): 1})
-        for name in ("W", "R"):
-            weight = s.tensor(name)
-            s.require({weight: 1}, contraction=s.contracted((weight, [2])), mendable=False)
+        _absorb(s, s.tensor("W"), 2, s.tensor("X"))
+        _absorb(s, s.tensor("R"), 2)
+        if not s.has("activations"):
+            s.facts.vanishing.add(s.node)
 
     return rule
 

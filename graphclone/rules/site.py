@@ -289,7 +289,7 @@ class Site(Reader):
         for i, positions in enumerate(form.products):
             factors = [value for place in positions if (value := values[place]) is not None]
             sides = binding.sides(positions)
-            contraction = self.contracted(*sides) if sides else None
+            contraction = self.contracted(*sides, others=binding.partial_sides(positions)) if sides else None
             tensors = tuple(factor for factor in factors if isinstance(factor, Value))
             if i == 0:
                 self.scale(self.out, Counter(factors), contraction=contraction)
@@ -326,30 +326,37 @@ class Site(Reader):
             else:
                 self.pin(a, "broadcast")
 
-    def contracted(self, *operands: tuple[Value, Sequence[int]]) -> Contraction:
-        """Operands are summed over these axes; any of them may absorb the multiplicity."""
+    def contracted(
+        self, *operands: tuple[Value, Sequence[int]], others: Iterable[tuple[Value, int]] = ()
+    ) -> Contraction:
+        """Operands are summed over these axes; any of them may absorb the multiplicity. Others have some of them."""
         first, indices = operands[0]
         axes = tuple(self.axes(first)[i] for i in indices)
         if not self.out.is_float:
             self.pin(axes, "summed over integers, which cannot be divided by the number of copies")
-        contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes)
+        contraction = Contraction(self.node, tuple((v, tuple(i)) for v, i in operands), axes, tuple(others))
         self.facts.contractions.append(contraction)
         return contraction
 
-    def integer_sum(self, axes: Iterable[Axis], places: int = 1, out: Value | None = None) -> Contraction:
+    def integer_sum(
+        self, axes: Iterable[Axis], places: int = 1, out: Value | None = None, added: Value | None = None
+    ) -> Contraction:
         """Products of integers of eight bits are summed over axes, which no operand can absorb.
 
         Args:
             axes: that may grow.
             places: how many summands there are for every index of the axes.
             out: the sum, whose scale then is the number of copies; None where the operator divides it by scales.
+            added: integers that are added to the sum; their scale is the number of copies, too.
         """
-        total = IntegerSum(self.node, tuple(axes), places, out)
+        total = IntegerSum(self.node, tuple(axes), places, out, added)
         contraction = Contraction(self.node, (), total.axes)
         self.facts.sums.append(total)
         self.facts.contractions.append(contraction)
         if out is not None:
             self.scale(out, {}, contraction=contraction)
+        if added is not None:
+            self.require({added: -1}, contraction, mendable=False)
         return contraction
 
     # Scales

@@ -22,6 +22,7 @@ def reshape(s: Site) -> None:
 def _regrouped(s: Site, x: Value) -> None:
     regroup(s, s.axes(x), s.axes(s.out))
     s.moves(s.out, x)
+    s.facts.regrouped[s.out] = x
 
 
 def reshape_as(s: Site) -> None:
@@ -255,6 +256,7 @@ def onnx_flatten(s: Site, pattern: str) -> None:
     x, cut = s.tensor("input"), s.integer("axis", 1)
     s.states(pattern, x, a=cut if cut >= 0 else cut + x.rank)
     s.moves(s.out, x)
+    s.facts.regrouped[s.out] = x
 
 
 def onnx_transpose(s: Site) -> None:

@@ -325,9 +325,9 @@ def _fill_pads(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, to
     if all(region.fill is Fill.ZERO for region in regions(next(nothing), recipe, next(nothing))):
         return
     data = source.whole()
-    for region, covered in _covered(data, recipe):
+    for number, (region, covered) in enumerate(_covered(data, recipe)):
         if region.fill is Fill.FREE:
-            _randomise(region, data, recipe, wanted, out, covered)
+            _randomise(region, data, kernel.numbered(recipe, number), wanted, out, covered)
         elif region.fill is Fill.MEAN:
             _repeat_mean(region, recipe, wanted, out, covered, together)
         else:

@@ -53,7 +53,7 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
 
     Raises:
         ValueError: when a shape or a dtype does not fit, or a user's strategy gives an unfit matrix.
-        TypeError: when a source that is not floating point would be scaled, shifted or contracted.
+        TypeError: when a source that is not floating point would be multiplied by a fraction, shifted or contracted.
     """
     if out is None:
         out = torch.empty(recipe.shape, dtype=source.dtype, device=source.device)
@@ -70,9 +70,10 @@ def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
     if tuple(out.shape) != recipe.shape or out.dtype != source.dtype:
         expected, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
         raise ValueError(f"{recipe.name}: expected an out of {expected}, got {got}")
-    computed = recipe.contracted or recipe.scale != 1 or recipe.shift
+    computed = recipe.contracted or recipe.scale % 1 or recipe.shift
     if computed and not source.is_floating_point():
-        raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not scaled, shifted or contracted")
+        how = "multiplied by a fraction, shifted or contracted"
+        raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not {how}")
 
 
 def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
@@ -101,7 +102,7 @@ def write(out: Tensor, source: Tensor, factor: float) -> None:
     elif factor == 0:  # not multiplied: no -0, and no NaN from an infinity
         out.zero_()
     else:
-        torch.mul(source.expand(out.shape), factor, out=out)
+        torch.mul(source.expand(out.shape), factor if out.is_floating_point() else int(factor), out=out)
 
 
 @dataclass(frozen=True)
@@ -328,13 +329,18 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
     """Writes over the zeros that pads hold so far."""
-    for region in regions(source, recipe, out):
+    for number, region in enumerate(regions(source, recipe, out)):
         if region.fill is Fill.FREE:
-            _randomise(region.out, source, recipe)
+            _randomise(region.out, source, numbered(recipe, number))
         elif region.fill is Fill.MEAN:
             widen(*region.mean(recipe), region.out)  # which may have pads of other dims
         else:
             region.out.fill_(recipe.shift)
+
+
+def numbered(recipe: Widening, number: int) -> Widening:
+    """The recipe by which one of several regions is drawn, so that none has the numbers of another."""
+    return replace(recipe, name=f"{recipe.name}[{number}]")
 
 
 def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:

@@ -53,9 +53,8 @@ def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], 
         return
     if isinstance(layout, Leaf):
         growth = layout.growth
-        if growth.pads:
-            pads = out.narrow(at, growth.new_size - growth.pads, growth.pads)
-            yield Region(pads, source, axes, at, growth.fill)
+        for pads in growth.pad_slices():
+            yield Region(out[(slice(None),) * at + (pads,)], source, axes, at, growth.fill)
     elif isinstance(layout, Product):
         parts = layout.parts
         out = torch.unflatten(out, at, tuple(part.new_size for part in parts))

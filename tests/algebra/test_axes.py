@@ -219,16 +219,31 @@ def test_interleaved_projections() -> None:
     assert not axes.is_rigid(heads)
 
 
-def test_cuts_that_cross_factors_pin() -> None:
+def test_a_cut_inside_a_copy_cuts_every_copy() -> None:
+    """112 + 24 = 4 * 34: the copies are 10 + 24, and the cut falls into the last of them."""
     axes = Axes()
-    a = axes.concat([axes.dim(5), axes.dim(7)])
-    b = axes.product([axes.dim(3), axes.dim(4)])
-    axes.unify(a, b, WHY)
-    assert axes.is_rigid(a) and axes.is_rigid(b)
-    assert "cross" in str(axes.leaves(a)[0].pin)
+    long, short, outer, inner = axes.dim(112), axes.dim(24), axes.dim(4), axes.dim(34)
+    axes.unify(axes.concat([long, short]), axes.product([outer, inner]), WHY)
+    assert sizes(axes, inner) == [10, 24]
+    assert sizes(axes, outer) == [3, 1]
+    assert sizes(axes, long) == [3, 10, 24, 10]
+    assert axes.leaves(inner)[1] is axes.find(short)
+    assert not any(leaf.pin for leaf in axes.leaves(long))
 
 
-def test_a_cut_inside_one_run_pins_only_that_run() -> None:
+@given(st.data(), st.integers(2, 6), st.integers(2, 12))
+def test_segments_and_copies_are_solved_without_a_pin(data: st.DataObject, copies: int, size: int) -> None:
+    """Copies are cut at all cuts modulo their size, and nothing keeps its size but what is 1."""
+    axes = Axes()
+    cuts = data.draw(compositions(copies * size))
+    segments = [axes.dim(cut) for cut in cuts]
+    inner = axes.dim(size)
+    axes.unify(axes.concat(segments), axes.product([axes.dim(copies), inner]), WHY)
+    assert sizes(axes, inner) == list(map(int, np.diff(sorted({0, size, *(np.cumsum(cuts) % size)}))))
+    assert not any(leaf.pin for segment in segments for leaf in axes.leaves(segment))
+
+
+def test_a_cut_inside_one_copy_leaves_the_others_whole() -> None:
     axes = Axes()
     first, second, whole = axes.dim(4), axes.dim(4), axes.dim(16)
     outer, inner = axes.dim(3), axes.dim(8)

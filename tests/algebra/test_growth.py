@@ -139,6 +139,19 @@ def test_what_is_left_over_beside_whole_copies() -> None:
     assert Growth.between(0, 0) == Growth(0)
 
 
+@given(st.one_of(growths_to_any_size(), explicit_growths()))
+def test_pads_can_become_copies_and_all_else_stays(growth: Growth) -> None:
+    index, without = growth.index_map(), growth.unpadded().index_map()
+    assert PAD not in without
+    assert (without == index)[index != PAD].all()
+
+
+@given(st.one_of(growths_to_any_size(), explicit_growths()))
+def test_slices_of_pads_are_all_pads(growth: Growth) -> None:
+    places = [i for part in growth.pad_slices() for i in range(growth.new_size)[part]]
+    assert places == np.flatnonzero(growth.index_map() == PAD).tolist()
+
+
 @pytest.mark.parametrize(("extra", "pads"), [(3, 0), (-1, 0), (0, -1)])
 def test_more_copies_than_one_round_are_refused(extra: int, pads: int) -> None:
     with pytest.raises(ValueError, match=rf"a dim of 3 cannot have {extra} more copies and {pads} pads"):

@@ -33,14 +33,20 @@ def test_the_matrices_of_the_paper() -> None:
 
 def test_noise_is_that_of_the_paper_unless_asked() -> None:
     levels = {name: strategy(name).snr_db for name in STRATEGIES}
-    assert levels == {"symmetric": None, "diagonal": None, "noisy-symmetric": 10.0, "noisy-diagonal": 10.0}
+    assert levels == {
+        "symmetric": None,
+        "diagonal": None,
+        "noisy-symmetric": 10.0,
+        "noisy-diagonal": 10.0,
+        "fresh": None,
+    }
     assert strategy("noisy-diagonal", 3).snr_db == 3.0
     assert strategy("noisy-diagonal", 3).name == "noisy-diagonal"
     assert strategy([[1, 0], [0, 1]], 20).snr_db == 20.0
 
 
 def test_uniform_says_whether_all_copies_are_alike() -> None:
-    assert [name for name in STRATEGIES if strategy(name).uniform] == ["symmetric", "noisy-symmetric"]
+    assert [name for name in STRATEGIES if strategy(name).uniform] == ["symmetric", "noisy-symmetric", "fresh"]
     assert not strategy(np.full((2, 2), 0.5)).uniform
 
 

@@ -226,3 +226,43 @@ class Transposed(nn.Module):
 def test_of_factors_that_change_places_the_first_grows() -> None:
     found = gc.trace(Transposed().eval(), (torch.randn(7, 5),)).dims
     assert [(group.size, group.default) for group in found if group.pin is None] == [(2, True), (3, False)]
+
+
+class Joined(nn.Module):
+    """Two hidden states side by side, in groups of which one has members of both: 15 + 9 = 4 * 6, 15 = 2 * 6 + 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(5, 15), nn.Linear(5, 9)
+        self.groups, self.last = nn.Conv1d(24, 8, 1, groups=4), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat([self.left(x), self.right(x)], 1)
+        return self.last(self.groups(joined.sigmoid().unsqueeze(2)).flatten(1).sigmoid())
+
+
+def test_where_groups_can_only_grow_in_part_their_channels_grow() -> None:
+    clone = gc.clone(Joined().eval(), (torch.randn(7, 5),), widen=3)
+    shapes = {name: tuple(weight.shape) for name, weight in clone.state_dict().items() if name.endswith("weight")}
+    assert shapes["left.weight"] == (45, 5) and shapes["right.weight"] == (27, 5)
+    assert shapes["groups.weight"] == (24, 18, 1)
+    assert clone.verify().ok
+
+
+class FusedMultiQuery(nn.Module):
+    """Four heads of queries, one of keys and one of values, in one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(7, 30), nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (6, 5)).transpose(1, 2).split([4, 1, 1], 1)
+        scores = (q @ k.transpose(-1, -2)).softmax(-1)
+        return self.out((scores @ v).transpose(1, 2).flatten(2))
+
+
+def test_heads_of_which_one_serves_all_grow_as_others_do() -> None:
+    clone = gc.clone(FusedMultiQuery().eval(), (torch.randn(2, 3, 7),), widen=2)
+    assert clone.state_dict()["qkv.weight"].shape == (50, 7)
+    assert clone.verify().ok

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.algebra.growth import Kind
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.source import ModuleSource
 from graphclone.models.randomise import randomise
+from graphclone.pipeline.state import Request
 from graphclone.verification.lockstep import run_lockstep
 
 WIDTH, WIDER = 12, 17
@@ -74,6 +77,16 @@ def exact(clone: Clone) -> float:
     lockstep = run_lockstep(clone.state, [torch.randint(0, 7, (2, 3))])
     assert lockstep.first is None, str(lockstep.first)
     return lockstep.worst
+
+
+@pytest.mark.parametrize("kind", ["tile", "interleave"])
+def test_what_is_not_averaged_keeps_its_place_beside_pads(kind: Kind) -> None:
+    """A norm's weight, whose pads may be anything, has its copies where the stream has them."""
+    module = randomise(Stream(NORMS["LayerNorm"])).eval()
+    ids = torch.randint(0, 7, (2, 3))
+    clone = ModuleSource("stream", module, (ids,), {}).clone(Request({}, sizes={"hidden": 2 * WIDER}, kind=kind))
+    assert run_lockstep(clone.state, [ids]).worst <= 1e-12
+    torch.testing.assert_close(clone.module()(ids), module(ids), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NORMS)

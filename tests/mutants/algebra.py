@@ -62,8 +62,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "axes: a segment is inner times outer",
         "graphclone/algebra/axes.py",
-        "self.product([multiple, *tail])",
-        "self.product([*tail, multiple])",
+        "self.product([multiple, rest])",
+        "self.product([rest, multiple])",
         _AXES,
     ),
     Mutant(
@@ -74,10 +74,17 @@ MUTANTS: tuple[Mutant, ...] = (
         _AXES,
     ),
     Mutant(
-        "axes: a run of segments may end within a step",
+        "axes: a cut inside a copy cuts off the copies before it only",
         "graphclone/algebra/axes.py",
-        "if size % step == 0:",
-        "if size >= step:",
+        "for edge in (end - end % step, end + -end % step)",
+        "for edge in (end - end % step, ends[-1])",
+        _AXES,
+    ),
+    Mutant(
+        "axes: a segment is cut where it sticks out",
+        "graphclone/algebra/axes.py",
+        "(left, segment.size - left)",
+        "(segment.size - left, left)",
         _AXES,
     ),
     # growth

@@ -126,6 +126,20 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/analysis/test_dims.py",),
     ),
     Mutant(
+        "dims: groups of which some cannot grow stand before their channels",
+        "graphclone/analysis/dims.py",
+        "key=lambda leaves: not partial.isdisjoint(leaves)",
+        "key=lambda leaves: 0",
+        ("tests/analysis/test_dims.py",),
+    ),
+    Mutant(
+        "dims: the width of heads stands before heads of which some cannot grow",
+        "graphclone/analysis/dims.py",
+        "any(summed.isdisjoint(whole) for whole in leaves)",
+        "any(leaves)",
+        ("tests/analysis/test_dims.py",),
+    ),
+    Mutant(
         "infer-dims: an identity that is looked up is a table like any",
         "passes/infer_dims.py",
         "        _pin_one_hots(facts)\n",

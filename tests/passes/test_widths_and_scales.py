@@ -133,6 +133,24 @@ def test_what_is_blamed_is_what_holds_most(middle: Callable[[Tensor], Tensor], r
         gc.clone(Blamed(middle, returned=returned).eval(), (torch.randint(0, 40, (2, 5)),))
 
 
+class Stepped(nn.Module):
+    """A step of a network that is handed its state, and convolves what it is fed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows, self.first = nn.Conv1d(3, 3, 5, groups=3), nn.Linear(6, WIDTH)
+        self.again, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        read: Tensor = self.last(self.again(state).tanh() + self.first(self.windows(x).flatten(1)) + state)
+        return read
+
+
+def test_the_state_that_a_network_is_handed_is_blamed_before_its_windows() -> None:
+    with pytest.raises(gc.GraphcloneError, match=r"every dim is pinned, .* by the input keeps its shape \(state\)"):
+        gc.clone(Stepped().eval(), (torch.randn(2, 3, 6), torch.randn(2, WIDTH)))
+
+
 UNBIASED: dict[str, Callable[[Tensor], Tensor]] = {
     "std": lambda h: h.std(),
     "var over two axes": lambda h: h.var((0, 1), keepdim=True),

@@ -413,10 +413,17 @@ def test_shapes_and_dtypes_must_fit() -> None:
 
 
 @pytest.mark.parametrize("change", [{"contracted": (0,)}, {"scale": 0.5}, {"shift": 1.0}])
-def test_integers_are_only_replicated(change: dict[str, Any]) -> None:
+def test_integers_are_copied_and_multiplied_by_integers_only(change: dict[str, Any]) -> None:
     recipe = replace(Widening("table", (Leaf(Growth(2, 2)),)), **change)
-    with pytest.raises(TypeError, match=r"table: torch\.int64 can be replicated, but not scaled"):
+    with pytest.raises(TypeError, match=r"table: torch\.int64 can be replicated, but not multiplied by a fraction"):
         widen(torch.tensor([1, 2]), recipe)
+
+
+def test_integers_are_multiplied_exactly() -> None:
+    large = 2**24 + 1  # more than float32 tells apart
+    wide = widen(torch.tensor([large, -7], dtype=torch.int32), Widening("bias", (Leaf(Growth(2, 2)),), scale=3.0))
+    assert wide.dtype == torch.int32
+    assert wide.tolist() == [3 * large, -21, 3 * large, -21]
 
 
 def test_a_matrix_for_other_counts_is_refused() -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
 from torch.utils import _pytree as pytree
 
-from graphclone.algebra.axes import Axis
-from graphclone.algebra.growth import Growth, Kind
-from graphclone.analysis.settling import settle
+from graphclone.algebra.growth import Kind
+from graphclone.analysis.fills import Unfillable, infer_fills
+from graphclone.analysis.settling import grown, settle
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.passes import (
@@ -47,24 +47,37 @@ def widened(name: str, request: Request, passes: Sequence[Pass] | None = None) -
 
 @dataclass(frozen=True)
 class RandomWidths:
-    """Every free dim of the graph, offered or not, grows by its own random factor from {1, 2, 3}."""
+    """Every free dim of the graph, offered or not, grows by its own random factor from {1, 2, 3}, or to any size.
+
+    A dim whose pads something cannot bear has whole copies instead.
+    """
 
     seed: int = 0
     kind: Kind = "tile"
+    any_size: bool = False
     name: ClassVar[str] = "choose-widths"
     requires: ClassVar[frozenset[str]] = frozenset({"dims"})
     ensures: ClassVar[frozenset[str]] = frozenset({"widths"})
 
     def __call__(self, state: State) -> bool:
-        rng = random.Random(self.seed)
-        leaves = (leaf for axes in state.facts.of.values() for axis in axes for leaf in state.facts.axes.leaves(axis))
+        facts, rng = state.facts, random.Random(self.seed)
+        leaves = (leaf for axes in facts.of.values() for axis in axes for leaf in facts.axes.leaves(axis))
         free = dict.fromkeys(leaf for leaf in leaves if leaf.pin is None and leaf.size > 1)
-        wanted: dict[Axis, Growth] = {leaf: Growth(leaf.size, rng.choice([1, 2, 3]), self.kind) for leaf in free}
-        state.widths = Widths(settle(state.facts, wanted)[0])
-        return True
+        factor = partial(rng.choice, [1, 2, 3])
+        sizes = {f: rng.randint(f.size, 3 * f.size) if self.any_size else f.size * factor() for f in free}
+        while True:
+            growths, _ = settle(facts, grown(facts, sizes, self.kind))
+            try:
+                state.widths = Widths(growths, fills=infer_fills(facts, growths))
+            except Unfillable as problem:
+                if (dim := problem.dim) is None:
+                    raise
+                sizes[dim] = 2 * dim.size if sizes[dim] % dim.size else dim.size
+            else:
+                return True
 
 
-def random_pipeline(seed: int, kind: Kind) -> tuple[Pass, ...]:
+def random_pipeline(seed: int, kind: Kind, *, any_size: bool = False) -> tuple[Pass, ...]:
     """The pipeline with random widths."""
-    widths = RandomWidths(seed, kind)
+    widths = RandomWidths(seed, kind, any_size)
     return (Canonicalize(), InferDims(), widths, BalanceScales(), WidenInitializers(), RewriteLiterals())

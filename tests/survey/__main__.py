@@ -17,8 +17,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.survey.archives import ArchiveError, Package, digest, download, packages, unpack
-from tests.survey.rows import FAILED, Row
-from tests.survey.tables import line, summary
+from tests.survey.rows import FAILED, Row, distinct
+from tests.survey.tables import kept, line, summary
 from tests.survey.widening import tried
 
 SECONDS = 600
@@ -49,14 +49,16 @@ def main() -> int:
     """Print a line per file, and the counts."""
     parser = argparse.ArgumentParser(prog="python -m tests.survey", description=__doc__.partition("\n")[0])
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help="packages of the table; all of them by default")
-    parser.add_argument("--rows", type=Path, help="where to add one JSON line per file")
+    parser.add_argument(
+        "--rows", type=Path, help="where to add one JSON line per file; files equal to those there are not tried again"
+    )
     options = parser.parse_args()
     listed = {package.name: package for package in packages()}
     if unknown := [name for name in options.packages if name not in listed]:
         parser.error(f"no package of the table is called {unknown[0]!r}")
     rows: list[Row] = []
     missing: list[str] = []
-    known: dict[str, str] = {}
+    known = {row.digest: row.name for row in distinct(kept(options.rows))} if options.rows else {}
     for name in options.packages or listed:
         try:
             for row in surveyed(listed[name], known):

@@ -107,7 +107,9 @@ def _markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def kept(file: Path) -> Iterator[Row]:
-    """The rows that a survey has kept."""
+    """The rows that a survey has kept; none where there is no file."""
+    if not file.exists():
+        return
     with file.open(encoding="utf-8") as lines:
         yield from (Row(**json.loads(text)) for text in lines)
 

@@ -311,6 +311,15 @@ def numbers(config: Config, prefix: Field = ()) -> Iterator[tuple[Field, int]]:
             yield where, value
 
 
+def bases(config: Config, prefix: Field = ()) -> Iterator[tuple[Field, float]]:
+    """Every number above 1 that need not be whole, in dicts of any kind."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from bases(value, (*prefix, key))
+        elif isinstance(value, float) and value > 1:
+            yield (*prefix, key), value
+
+
 def unset(config: Config, prefix: Field = ()) -> Iterator[Field]:
     """Every field that has no value."""
     yield from (where for where, value in _entries(config, prefix) if value is None)
@@ -340,9 +349,20 @@ def changed(config: Config, changes: Sequence[tuple[Field, Any]]) -> Config:
 
 
 def differences(old: Config, new: Config) -> dict[Field, tuple[Any, Any]]:
-    """The fields whose value differs, with both values."""
-    before, after = dict(_entries(old, ())), dict(_entries(new, ()))
-    return {where: (before.get(where), after[where]) for where in after if before.get(where) != after[where]}
+    """The fields whose value differs, with both values; lists of another length as a whole."""
+    return dict(_differences(old, new, ()))
+
+
+def _differences(old: Any, new: Any, where: Field) -> Iterator[tuple[Field, tuple[Any, Any]]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key, value in new.items():
+            if not str(key).startswith("_"):
+                yield from _differences(old.get(key), value, (*where, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, (*where, i))
+    elif old != new:
+        yield where, (old, new)
 
 
 def named(where: Field) -> str:

@@ -6,8 +6,10 @@ Nothing is read here but what is stored more than once and must be the same.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -22,6 +24,7 @@ from graphclone.formats.huggingface.reader import Checkpoint, quiet_transformers
 from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor, StoredTensor
 from graphclone.graph.ir import Graph, Initializer
 from graphclone.pipeline.state import State
+from graphclone.runtime.new_tensors import made, original
 from graphclone.runtime.shards import Bundle, Entry, Shard, Slot
 from graphclone.version import __version__
 
@@ -91,14 +94,27 @@ class Entries:
         Raises:
             GraphcloneError: the form of the source cannot be restored.
         """
-        recipes, tensors = state.recipes, self.checkpoint.tensors
-        together: dict[int, list[Entry]] = {}  # what one conversion makes
+        together: dict[Any, list[Entry]] = {}  # what one conversion makes, for one block
         for i in state.graph.initializers:
             if i.kind != "constant":
-                name = next((tensors[name].name for name in i.names if name in tensors), i.name)
-                maker = i.tensor.conversion if isinstance(i.tensor, ConvertedTensor) else i
-                together.setdefault(id(maker), []).append(Entry(name, i.tensor, recipes[i.value]))
-        return [self._bundled(e) if isinstance(e[0].source, ConvertedTensor) else e[0] for e in together.values()]
+                stored = original(i.tensor)
+                converted = isinstance(stored, ConvertedTensor)
+                key = (id(stored.conversion), *_shifted(stored.name, i.name).items()) if converted else i
+                together.setdefault(key, []).append(Entry(self._name(i), i.tensor, state.recipes[i.value]))
+        return [
+            self._bundled(e) if isinstance(original(e[0].source), ConvertedTensor) else e[0] for e in together.values()
+        ]
+
+    def _name(self, initializer: Initializer) -> str:
+        """What a tensor is called on disk; in a block that the source does not have, as in one that it has."""
+        tensors = self.checkpoint.tensors
+        known = (tensors[name].name for name in initializer.names if name in tensors)
+        if (name := next(known, None)) is not None:
+            return name
+        alike = next((name for name in tensors if _starred(name) == _starred(initializer.name)), None)
+        if alike is None:
+            return initializer.name
+        return _renumbered(tensors[alike].name, _shifted(alike, initializer.name))
 
     @cached_property
     def _wide(self) -> Any:
@@ -111,15 +127,35 @@ class Entries:
         restored = partial(unloaded, self._wide)
         shapes = {e.name: torch.empty(e.recipe.shape, dtype=e.source.dtype, device="meta") for e in entries}
         slots = [Slot(name, tuple(tensor.shape), tensor.dtype) for name, tensor in restored(shapes).items()]
-        first = entries[0].source
+        first = original(entries[0].source)
         assert isinstance(first, ConvertedTensor)
-        parts = [part.name for part in first.parts]
+        shift = _shifted(first.name, entries[0].name)
+        parts = [_renumbered(part.name, shift) for part in first.parts]
         if {slot.name for slot in slots} != set(parts):
             raise GraphcloneError(
                 f"{self.checkpoint.name}: {parts[0]} and others become {entries[0].name} while loading, and "
                 f"transformers makes {slots[0].name} of that, so it cannot be stored as it was; {ELSEWHERE}"
             )
         return Bundle(tuple(entries), tuple(slots), restored)
+
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+def _starred(name: str) -> str:
+    return _NUMBER.sub("*", name)
+
+
+def _shifted(old: str, new: str) -> dict[int, str]:
+    """The numbers in a name that are others than in another one, by their order."""
+    pairs = zip(_NUMBER.findall(old), _NUMBER.findall(new), strict=False)
+    return {place: b for place, (a, b) in enumerate(pairs) if a != b}
+
+
+def _renumbered(name: str, numbers: Mapping[int, str]) -> str:
+    """A name with other numbers at some places."""
+    places = itertools.count()
+    return _NUMBER.sub(lambda match: numbers.get(next(places), match[0]), name)
 
 
 def fingerprint(shards: Sequence[Shard], config: Config, strategy: Strategy) -> str:
@@ -131,7 +167,8 @@ def fingerprint(shards: Sequence[Shard], config: Config, strategy: Strategy) -> 
         for entry in (entry for item in shard.entries for entry in item.entries):
             recipe = (entry.recipe.contracted, entry.recipe.scale, entry.recipe.shift, entry.recipe.seed)
             digest.update(repr((entry.name, recipe)).encode())
-            for part in stored_parts(entry.source):
+            digest.update(repr(made(entry.source)).encode())
+            for part in stored_parts(original(entry.source)):
                 status = part.file.stat()
                 place = part.offset if isinstance(part, StoredTensor) else 0
                 source = (str(part.file.resolve()), status.st_size, status.st_mtime_ns, place, part.shape)

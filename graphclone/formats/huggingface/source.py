@@ -14,8 +14,11 @@ from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.config_solver import Config
 from graphclone.formats.huggingface.format import checkpoint_format
-from graphclone.formats.huggingface.plan import computed_tables, plan
+from graphclone.formats.huggingface.likeness import Reach, reach
+from graphclone.formats.huggingface.plan import plan
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet_transformers
+from graphclone.formats.huggingface.traces import Traces
+from graphclone.formats.huggingface.widths import computed_tables
 from graphclone.formats.torch.source import FunctionSource
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request
@@ -82,8 +85,23 @@ class CheckpointSource:
         graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
         model = traced(graph, widen_io)
-        graph.notes += _not_in_a_checkpoint(model)
+        graph.notes += _held_by_tables(model)
         return model
+
+    def reach(self, like: str, *, keep_vocab: bool = False) -> Reach:
+        """How far the model can grow towards a published shape; its weights are not read.
+
+        Args:
+            like: a config.json, a folder with one, or a hub id.
+            keep_vocab: keep the source's vocabulary where the target has another.
+
+        Raises:
+            GraphcloneError: there is no such target, it is for another kind of model, or the source cannot be read.
+        """
+        checkpoint = self.open()
+        source = checkpoint.traced(checkpoint.fields, self.name)
+        drop_inner_outputs(source)
+        return reach(Traces(checkpoint), source, Request(like=like, keep_vocab=keep_vocab))
 
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:
         """The checkpoint widened, to be written as a folder; see ``Source.clone``."""
@@ -99,11 +117,11 @@ class CheckpointSource:
         return Planned(clone, made.config)
 
 
-def _not_in_a_checkpoint(traced: Traced) -> Iterator[str]:
-    """The dims that grow by name, but in no class, as its code computes a table of their size."""
+def _held_by_tables(traced: Traced) -> Iterator[str]:
+    """The dims that grow by name in some classes only, as their code computes a table of their size."""
     tables = computed_tables(traced.state)
     for group in traced.dims:
         dim = group.dims[0]
         if dim.pin is None and not dim.default and dim.axis in tables:
             table = tables[dim.axis]
-            yield f"{group.name} grows in outputs of .onnx and .pt2 only: the class computes {table} from its size"
+            yield f"{group.name} grows in a checkpoint only where its class finds the numbers of {table} again"

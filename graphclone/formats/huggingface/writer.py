@@ -16,6 +16,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.training import TrainingState, training_state
 from graphclone.pipeline.state import Request, factors_asked
 from graphclone.progress import Progress, silent
 from graphclone.runtime.ranks import ALONE, Ranks
@@ -47,6 +48,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     *,
     widen: Widen | None = None,
     sizes: Mapping[str, int] | None = None,
+    like: str | Path | None = None,
+    keep_vocab: bool = False,
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -55,6 +58,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     max_shard_size: int = MAX_SHARD_SIZE,
     inputs: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    optimizer: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -69,6 +73,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         output: folder to be written.
         widen: a factor, or factors by dim; as for ``clone``.
         sizes: new sizes by dim.
+        like: a published shape to take in place of these: a config.json, a folder with one, or a hub id.
+        keep_vocab: keep the source's vocabulary where ``like`` has another.
         widen_io: patterns of names of outputs that may grow.
         strategy: as for ``clone``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -78,6 +84,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
             that values are drawn for.
         trust_remote_code: let code that comes with the checkpoint run.
+        optimizer: the file in which transformers' Trainer or Accelerate keeps the state of an optimizer, to be grown as
+            well. What lies beside it and holds for any width is copied: schedules, random states, how far the run is.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.
         verify: load both and compare what they compute, before the folder gets its name.
@@ -90,20 +98,39 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         GraphcloneError: the source cannot be read or widened as asked, or the output not written.
     """
     shared = resolve_strategy(strategy, snr_db)
-    request = Request(factors_asked(widen, sizes), tuple(widen_io), shared, seed, sizes=sizes or {})
+    if like is not None and (widen is not None or sizes):
+        raise GraphcloneError("like= says every width: leave widen= and sizes= out")
+    request = Request(
+        factors_asked(widen, sizes),
+        tuple(widen_io),
+        shared,
+        seed,
+        sizes=sizes or {},
+        like=None if like is None else str(like),
+        keep_vocab=keep_vocab,
+    )
     advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
     staging.check_target(Path(output), checkpoint.folder, force=force, resume=resume)
     clone_plan = plan(checkpoint, request, max_shard_size=max_shard_size, progress=advance, after=after)
+    training = training_state(clone_plan, Path(optimizer)) if optimizer is not None else None
     return write_checkpoint(
-        clone_plan, output, resume=resume, force=force, verify=verify, command=command, progress=advance
+        clone_plan,
+        output,
+        training=training,
+        resume=resume,
+        force=force,
+        verify=verify,
+        command=command,
+        progress=advance,
     )
 
 
-def write_checkpoint(
+def write_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     clone_plan: Plan,
     output: str | Path,
     *,
+    training: TrainingState | None = None,
     resume: bool = False,
     force: bool = False,
     verify: bool = True,
@@ -130,7 +157,7 @@ def write_checkpoint(
         if not ranks.first:
             ranks.gathered(None)  # once the first has done the rest
             return Written(clone_plan, None, clone_plan.notes)
-        notes = [*clone_plan.notes, *_complete(clone_plan, stage)]
+        notes = [*clone_plan.notes, *_complete(clone_plan, stage, training)]
         report = _verified(clone_plan, stage.folder, progress) if verify else None
         text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
@@ -139,12 +166,15 @@ def write_checkpoint(
     return Written(clone_plan, report, notes)
 
 
-def _complete(clone_plan: Plan, stage: staging.Staging) -> Iterator[str]:
+def _complete(clone_plan: Plan, stage: staging.Staging, training: TrainingState | None) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = clone_plan.checkpoint
     left_out = staging.copied(checkpoint.folder, stage.folder, clone_plan.width, code=checkpoint.trusted)
     staging.write_index(stage.folder, clone_plan.shards)
     staging.write_config(stage.folder, clone_plan.config)
+    if training is not None:
+        yield from training.write(stage.folder)
+        left_out = [name for name in left_out if not (stage.folder / name).exists()]
     if left_out:
         yield f"not copied: {', '.join(left_out)}"
     for names in stage.finished.values():

@@ -18,6 +18,9 @@ Assignment = Mapping[str, tuple[int, ...]]
 _STEP = 32
 """What the sizes of images are multiples of where they are halved again and again."""
 
+_SIGNAL_STEP = 2560
+"""What the lengths of pieces of sound are multiples of, so that pieces of 160, 256, 320 and 512 samples fit in."""
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -36,9 +39,9 @@ def symbol_of(value: onnx_ir.Value, axis: int, size: onnx_ir.SymbolicDim) -> str
 def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[Assignment]:
     """Sizes for every symbol, those that say most first.
 
-    Different ones for all; one the sum of others; equal ones for equal positions; those of images; one of them 1;
-    what is known to be accepted; and single sizes that models are made for, which other sizes of the same axis do not
-    fit.
+    Different ones for all; one the sum of others; equal ones for equal positions; those of images; those of a signal;
+    one of them 1; what is known to be accepted; and single sizes that models are made for, which other sizes of the
+    same axis do not fit.
 
     Args:
         model: whose inputs are looked at.
@@ -62,9 +65,12 @@ def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[i
         yield _completed(symbols, base | {whole: both})
     by_position = {axis: tuple(next(sizes) for sizes in fresh) for axis in sorted(set(symbols.values()))}
     yield {symbol: by_position[axis] for symbol, axis in symbols.items()}
-    images = _images(plain, symbols, base)
+    others = [symbol for symbol in plain if symbols[symbol]] or plain
+    images = base | _multiples(_STEP, others)
     yield _completed(symbols, images)
-    for sizes in (base, images):
+    signals = [base | _multiples(_SIGNAL_STEP, others)] if len(others) == 1 else []
+    yield from (_completed(symbols, sizes) for sizes in signals)
+    for sizes in (base, images, *signals):
         yield from (_completed(symbols, sizes | {symbol: (1,) * READINGS}) for symbol in plain)
     yield from _single(axes, symbols, base, shapes)
 
@@ -109,16 +115,12 @@ def _completed(symbols: Mapping[str, int], base: Mapping[str, tuple[int, ...]]) 
     return completed
 
 
-def _images(
-    plain: Sequence[str], symbols: Mapping[str, int], base: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    """Sizes that leave something when they are halved five times, different for all but the first axes."""
-    others = [symbol for symbol in plain if symbols[symbol]]
-    sizes = {
-        symbol: tuple(_STEP * (READINGS * (index + 1) + reading) for reading in range(READINGS))
-        for index, symbol in enumerate(others)
+def _multiples(step: int, symbols: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Multiples of a step, different for all."""
+    return {
+        symbol: tuple(step * (READINGS * (index + 1) + reading) for reading in range(READINGS))
+        for index, symbol in enumerate(symbols)
     }
-    return {symbol: sizes.get(symbol, base[symbol]) for symbol in plain}
 
 
 def _single(

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 import torch
 
+from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.canonical import SPELLINGS
 from graphclone.formats.onnx.ops import Call, run_call, schema
 from graphclone.formats.onnx.tensors import data_type, to_array, to_torch
@@ -19,6 +20,8 @@ from graphclone.graph.ir import Node, Operand, Value, items_of
 from graphclone.runtime.arrays import Array
 
 _RANDOM = ("RandomNormal", "RandomUniform", "Multinomial", "Bernoulli")
+
+_CONTROL = ("onnx.If", "onnx.Loop", "onnx.Scan")
 
 _LIFTED = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
@@ -167,8 +170,9 @@ _ON_SIZES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "size.element": lambda operands: int(operands["self"].flatten()[operands["index"]]),
     "size.pack": lambda operands: torch.tensor([int(item) for item in operands["items"]], dtype=torch.int64),
     "size.times": lambda operands: operands["self"] * operands["other"],
+    "size.over": lambda operands: operands["self"] // operands["other"],
 }
-"""The size of one axis, one element of a vector, a vector of numbers, and a multiple of a number."""
+"""The size of one axis, one element of a vector, a vector of numbers, a multiple of a number, and a part of one."""
 
 
 class OnnxDialect:
@@ -218,6 +222,11 @@ class OnnxDialect:
         node.target = node.target.respelled(op.removeprefix(f"{node.target.domain or 'onnx'}."), new)
         node.op, node.operands = op, operands
 
+    def copy(self, node: Node) -> Node:
+        if node.op.startswith(_CONTROL):
+            raise GraphcloneError(f"{node.name}: a block that holds a loop or a condition cannot be repeated")
+        return replace(node, target=None if node.target is None else replace(node.target, node=None))
+
     def multiply(self, value: Value, factor: float, name: str) -> Node:
         out = Value(name, value.shape, value.dtype, value.dynamic)
         if value.is_tensor:
@@ -226,6 +235,12 @@ class OnnxDialect:
             node = Node(name, "onnx.Mul", {"A": value, "B": factor}, [out], target)
         else:
             node = Node(name, "size.times", {"self": value, "other": factor}, [out])
+        out.producer = node
+        return node
+
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        out = Value(name, size.shape, size.dtype, size.dynamic)
+        node = Node(name, "size.over", {"self": size, "other": divisor}, [out])
         out.producer = node
         return node
 

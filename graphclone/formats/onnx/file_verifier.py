@@ -168,7 +168,7 @@ def shapes_of(feeds: Mapping[str, Array]) -> str:
 
 
 def shaken_runs(
-    source: Path, target: Path, input_sets: Sequence[Feeds], provider: Provider, seed: int
+    source: Path, target: Path, input_sets: Sequence[Feeds], provider: Provider, seed: int, *, optimised: bool = True
 ) -> list[list[Feeds]]:
     """What a model gives for every input set with every weight a rounding error off, in several ways.
 
@@ -178,10 +178,11 @@ def shaken_runs(
         input_sets: what it is run on.
         provider: what ONNX Runtime runs on.
         seed: of the errors.
+        optimised: whether ONNX Runtime may put other operators in place of the model's.
     """
     runs: list[list[Feeds]] = [[] for _ in input_sets]
     for shake in range(SHAKES):
-        session = Session(_shaken(source, target, seed + shake), provider)
+        session = Session(_shaken(source, target, seed + shake), provider, optimised=optimised)
         for outputs, feeds in zip(runs, input_sets, strict=True):
             outputs.append(session.run(feeds))
     return runs

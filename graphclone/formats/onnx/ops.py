@@ -143,6 +143,11 @@ class Call:
         to = onnx.helper.make_attribute("to", dtype).SerializeToString()
         return Call("", "Cast", self.opset, (to,))
 
+    def without(self, name: str) -> Call:
+        """The call without an attribute."""
+        named = ((onnx.AttributeProto.FromString(attribute).name, attribute) for attribute in self.attributes)
+        return replace(self, attributes=tuple(attribute for other, attribute in named if other != name))
+
     def seeded(self, seed: float) -> Call:
         """The call with a seed for what it draws."""
         return replace(

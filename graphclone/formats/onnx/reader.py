@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +200,7 @@ class _ModelImporter:
         but those that hold one number throughout, and tables of integers, often are.
         """
         if value not in self.shared:
-            many = len(value.uses()) > 1 and prod(OnnxTensor(proto).shape) > 1
+            many = len(value.uses()) > 1
             self.shared[value] = many and (proto.dtype.is_integer() or _holds_one_number(proto))
         return self.shared[value]
 

@@ -97,21 +97,28 @@ def read_facts(
     Raises:
         GraphcloneError: an input declares no shape, or the nodes of the model do not fit together.
     """
-    failures: list[ReadingError] = []
+    failures: list[tuple[int, ReadingError]] = []
     constants = fold(model)
     candidates = assignments(model, name, shapes or {}) if assignment is None else [assignment]
     for sizes in candidates:
+        reader = _ModelReader(model, name, sizes, constants)
         try:
-            reading = _ModelReader(model, name, sizes, constants).read()
+            reading = reader.read()
         except ReadingError as error:
-            failures.append(error)
+            failures.append((len(reader.facts), error))
             continue
         if failures:
-            reading.refused = str(failures[0])
+            reading.refused = str(_furthest(failures))
             fixed = ", ".join(f"{symbol} = {size[0]}" for symbol, size in sizes.items() if len(set(size)) == 1)
             reading.notes += [f"read with static sizes: {fixed} ({reading.refused})"] if fixed else []
         return reading
-    raise GraphcloneError(f"{name}: {failures[0]}") from failures[0]
+    reason = _furthest(failures)
+    raise GraphcloneError(f"{name}: {reason}") from reason
+
+
+def _furthest(failures: Sequence[tuple[int, ReadingError]]) -> ReadingError:
+    """The failure that came after most facts: what stood in the way of sizes that fit better than others."""
+    return max(failures, key=lambda failure: failure[0])[1]
 
 
 # Facts

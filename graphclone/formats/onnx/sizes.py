@@ -41,8 +41,9 @@ _ELEMENTWISE = {
     *("Greater", "GreaterOrEqual", "And", "Or", "Not", "Floor", "Ceil", "Sqrt", "Pow", "Sign", "Reciprocal"),
 }
 
-_WINDOWED = {"Conv", "ConvInteger", "QLinearConv", "FusedConv", "AveragePool", "MaxPool", "LpPool"}
-"""Operators that slide a window, which must fit."""
+_CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv", "FusedConv"}
+_POOLINGS = {"AveragePool", "MaxPool", "LpPool"}
+"""Operators that slide a window, which must fit: that of a pooling may be larger by less than it moves on."""
 
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
@@ -155,8 +156,9 @@ class Sizes:
             raise ReadingError(f"{name} ({call.op}): {first_line(error)}") from error
         if (call.domain, call.op) == ("", "Reshape") and results and infos[0]:
             _check_elements(name, infos[0], results[0])
-        if call.op in _WINDOWED and results and infos[0]:
-            _check_windows(f"{name} ({call.op})", infos[0], results[0])
+        if call.op in _CONVOLUTIONS | _POOLINGS and results and infos[0]:
+            single = infer(call.without("strides"), infos) if call.op in _CONVOLUTIONS else None
+            _check_windows(f"{name} ({call.op})", infos[0], (single or results)[0])
         return results
 
     def _combined(self, name: str, op: str, results: Sequence[TensorInfo]) -> Fact:
@@ -256,8 +258,12 @@ def _check_elements(name: str, operand: TensorInfo, result: TensorInfo) -> None:
 
 
 def _check_windows(name: str, operand: TensorInfo, result: TensorInfo) -> None:
-    """Refuse windows larger than what they slide over, of which onnx infers that nothing is left; it does not run."""
-    if 0 in (result.shape or ()) and 0 not in (operand.shape or ()):
+    """Refuse windows larger than what they slide over, of which onnx infers that nothing is left; it does not run.
+
+    A result by single steps tells, as onnx rounds a part of a step up.
+    """
+    nothing = any(size is not None and size < 1 for size in result.shape or ())
+    if nothing and 0 not in (operand.shape or ()):
         raise ReadingError(f"{name}: nothing is left of its operand")
 
 

@@ -26,6 +26,9 @@ from graphclone.graph.operands import Reader, Size
 from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
 
+_ARITHMETIC = {"size.times": "Mul", "size.over": "Div"}
+"""What computes with sizes."""
+
 
 def to_model(state: State) -> onnx_ir.Model:
     """The model of a clone whose source was read from an ONNX file.
@@ -52,7 +55,7 @@ class _Writer:
         self.graph = self.result.graph
         self.nodes = dict(zip(origin.model.graph.all_nodes(), self.graph.all_nodes(), strict=True))
         same = dict(zip(_values(origin.model), _values(self.result), strict=True))
-        self.values = {name: same[value] for name, value in origin.file_values.items()}
+        self.values = self.renamed({name: same[value] for name, value in origin.file_values.items()})
         self.names = {value.name or "" for value in same.values()}
         self.was_read = {value for value in same.values() if _is_read(value)}
         self.shared = self.shared_unequally()
@@ -60,12 +63,27 @@ class _Writer:
         self.sizes: dict[str, onnx_ir.Value] = {}
         self.cursors: dict[onnx_ir.Node | onnx_ir.Graph, onnx_ir.Node] = {}
 
+    def renamed(self, values: dict[str, onnx_ir.Value]) -> dict[str, onnx_ir.Value]:
+        """The file's values by the names that they have in the clone, where blocks have been numbered anew."""
+        if not self.state.has(State.depth):
+            return values
+        moved = {
+            i.value.name: values[origin.value.name]
+            for i in self.state.graph.initializers
+            if (origin := self.state.depth.origins.get(i.name)) is not None
+        }
+        left = {origin.value.name for origin in self.state.depth.origins.values()}
+        return {name: value for name, value in values.items() if name not in left} | moved
+
     def model(self) -> onnx_ir.Model:
         self.keep_sizes()
         for initializer in self.state.graph.initializers:
             self.initializer(initializer)
         for node in self.state.graph.nodes:
             self.node(node)
+        if self.state.has(State.depth):
+            self.number_anew()
+            self.graph.sort()
         self.outputs()
         self.reshape()
         self.drop_dead_readers()
@@ -78,36 +96,42 @@ class _Writer:
     def initializer(self, initializer: Initializer) -> None:
         """Put widened data in place of the source's; readers that share the source's share the widened, too."""
         recipe = self.state.recipes[initializer.value]
-        stored_value = self.values[initializer.name]
+        stored_value = self.values.get(initializer.value.name)
+        if stored_value is None:  # of a new block
+            self.values[initializer.value.name] = self.register(initializer.name, self.lazy(initializer, recipe))
+            return
         if recipe.identity:
             return
         stored = initializer.tensor.source if isinstance(initializer.tensor, OnnxTensor) else None
         key = (id(stored or initializer.tensor), replace(recipe, name=""))
         if key not in self.widened:
             self.widened[key] = self.widen(initializer, recipe, stored_value)
-        self.values[initializer.name] = self.widened[key]
+        self.values[initializer.value.name] = self.widened[key]
 
     def shared_unequally(self) -> set[int]:
         """The file's values that several initializers of the graph are, which do not all grow alike."""
         recipes: dict[int, set[Widening]] = {}
         for initializer in self.state.graph.initializers:
-            recipe = replace(self.state.recipes[initializer.value], name="")
-            recipes.setdefault(id(self.values[initializer.name]), set()).add(recipe)
+            if (own := self.values.get(initializer.value.name)) is not None:
+                recipes.setdefault(id(own), set()).add(replace(self.state.recipes[initializer.value], name=""))
         return {value for value, growths in recipes.items() if len(growths) > 1}
 
     def widen(self, initializer: Initializer, recipe: Widening, stored_value: onnx_ir.Value) -> onnx_ir.Value:
-        dtype = data_type(initializer.value.dtype)
-        lazy = onnx_ir.LazyTensor(
-            lambda: onnx_ir.tensor(to_array(widen(initializer.read(), recipe), dtype), dtype),
-            dtype=dtype,
-            shape=onnx_ir.Shape(recipe.shape),
-            name=initializer.name,
-        )
+        lazy = self.lazy(initializer, recipe)
         if stored_value.name not in self.graph.initializers or id(stored_value) in self.shared:
             return self.register(initializer.name, lazy)
         stored_value.const_value = lazy
         stored_value.shape = onnx_ir.Shape(recipe.shape)
         return stored_value
+
+    def lazy(self, initializer: Initializer, recipe: Widening) -> onnx_ir.LazyTensor:
+        dtype = data_type(initializer.value.dtype)
+        return onnx_ir.LazyTensor(
+            lambda: onnx_ir.tensor(to_array(widen(initializer.read(), recipe), dtype), dtype),
+            dtype=dtype,
+            shape=onnx_ir.Shape(recipe.shape),
+            name=initializer.name,
+        )
 
     def register(self, name: str, tensor: onnx_ir.TensorProtocol) -> onnx_ir.Value:
         """A new initializer, named as near to that as can be."""
@@ -122,6 +146,19 @@ class _Writer:
             self.graph.inputs.append(value)
         return value
 
+    def number_anew(self) -> None:
+        """Let initializers have the numbers that their blocks have now."""
+        origins = self.state.depth.origins
+        others = (i for i in self.state.graph.initializers if i.name not in origins or origins[i.name].name != i.name)
+        named = [(self.values[i.value.name], i.name) for i in others]
+        moved = {value: name for value, name in named if value.is_initializer() and value.name != name}
+        names = {value.name for value in moved}
+        moved = {value: name for value, name in moved.items() if name not in self.names - names}
+        for value in moved:  # first out of each other's way
+            value.name = fresh(f"{value.name}_before", self.names)
+        for value, name in moved.items():
+            value.name = name
+
     # Nodes
 
     def node(self, node: Node) -> None:
@@ -130,7 +167,9 @@ class _Writer:
         if target is None:  # a size, put in where a literal needs it
             return
         read = Reader(node)
-        if target.node is None:
+        if target.node is None and node.op == "size.pack":
+            self.pack(node)
+        elif target.node is None:
             self.insert(node, target)
         elif node.op == "onnx.If":
             self.results(target.node, {name: read.tensor_list(name) for name in ("then_branch", "else_branch")})
@@ -172,18 +211,38 @@ class _Writer:
 
     def insert(self, node: Node, target: Target) -> None:
         inputs = [self.input(place, operand, target, node.name) for place, operand in target.operands(node)]
-        own = onnx_ir.node(target.op, inputs, domain=target.domain, name=node.name)
-        (out,) = node.outputs
-        own.outputs[0].name = fresh(out.name, self.names)
-        own.outputs[0].dtype = data_type(out.dtype)
-        own.outputs[0].shape = inputs[0].shape
-        self.place(own, inputs[0])
-        self.values[out.name] = own.outputs[0]
+        numbers = {name: node.operands.get(name) for name in target.attributes}
+        attributes = [onnx_ir.Attr(k, target.attributes[k], n) for k, n in numbers.items() if n is not None]
+        attributes += [onnx_ir.serde.deserialize_attribute(attribute) for attribute in target.fixed]
+        count = len(target.outputs)
+        own = onnx_ir.Node(target.domain, target.op, inputs, attributes, num_outputs=count, name=node.name)
+        wanted = [value for value, is_wanted in zip(own.outputs, target.outputs, strict=True) if is_wanted]
+        for value, out in zip(wanted, node.outputs, strict=True):
+            value.name = fresh(out.name, self.names)
+            value.dtype = data_type(out.dtype)
+            value.shape = onnx_ir.Shape([None if i in out.dynamic else n for i, n in enumerate(out.shape or ())])
+            self.values[out.name] = value
+        for value in own.outputs:
+            value.name = value.name or ""
+        self.place(own, next((value for value in inputs if value is not None), None))
 
-    def place(self, node: onnx_ir.Node, source: onnx_ir.Value) -> None:
-        """Put a new node right behind what computes a value, and behind others put there before."""
-        producer = source.producer()
-        graph = (producer.graph if producer is not None else source.graph) or self.graph
+    def pack(self, node: Node) -> None:
+        """Put the sizes of a tensor of a new block together."""
+        (out,), sizes = node.outputs, Reader(node).sizes("items")
+        numbers = [size for size in sizes if isinstance(size, int)]
+        if len(numbers) == len(sizes):
+            self.values[out.name] = self.register(out.name, _vector(numbers))
+        else:
+            self.values[out.name] = self.packed(sizes, f"{out.name}_sizes")
+            self.values[out.name].name = fresh(out.name, self.names)
+
+    def place(self, node: onnx_ir.Node, source: onnx_ir.Value | None) -> None:
+        """Put a new node right behind what computes a value, and behind others put there before.
+
+        One of a new block may read others as well; all are brought into order in the end.
+        """
+        producer = source.producer() if source is not None else None
+        graph = (producer.graph if producer is not None else source.graph if source is not None else None) or self.graph
         assert isinstance(graph, onnx_ir.Graph)
         anchor = self.cursors.get(producer or graph, producer)
         if anchor is None:
@@ -258,9 +317,9 @@ class _Writer:
         operands = Reader(node)
         read = operands.value("self")
         source = self.source(node.outputs[0])
-        if node.op == "size.times":
-            factor = self.register(name, _vector([operands.integer("other")]))
-            return self.computed("Mul", [self.size(read), factor], name, source)
+        if node.op in _ARITHMETIC:
+            number = self.register(name, _vector([operands.integer("other")]))
+            return self.computed(_ARITHMETIC[node.op], [self.size(read), number], name, source)
         if node.op == "size.axis":
             shape = self.computed("Shape", [source], f"{name}_shape", source)
             return self.computed(
@@ -285,7 +344,7 @@ class _Writer:
 
         Every size the clone needs is a literal of its own; what else the file computes from sizes must not change.
         """
-        wide = {id(self.values[name]) for name in self.grown}
+        wide = {id(self.values[name]) for name in self.grown if name in self.values}
         replacements: dict[int, onnx_ir.Value] = {}
         read = [(old, node) for old, node in self.nodes.items() if node.op_type in ("Shape", "Size")]
         for old, node in read:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -82,12 +83,22 @@ class TorchDialect:
         node.op, node.operands = op, operands
         node.target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
 
+    def copy(self, node: Node) -> Node:
+        return replace(node)
+
     def multiply(self, value: Value, factor: float, name: str) -> Node:
-        out = Value(name, value.shape, value.dtype, value.dynamic)
-        target = torch.ops.aten.mul.Tensor if value.is_tensor else operator.mul
-        node = Node(name, op_name(target), {"self": value, "other": factor}, [out], target)
-        out.producer = node
-        return node
+        return _computed(torch.ops.aten.mul.Tensor if value.is_tensor else operator.mul, value, factor, name)
+
+    def divide(self, size: Value, divisor: int, name: str) -> Node:
+        return _computed(operator.floordiv, size, divisor, name)
+
+
+def _computed(target: Any, value: Value, number: float, name: str) -> Node:
+    """A node that computes something of the same shape from a value and a number."""
+    out = Value(name, value.shape, value.dtype, value.dynamic)
+    node = Node(name, op_name(target), {"self": value, "other": number}, [out], target)
+    out.producer = node
+    return node
 
 
 def _tensors(node: Node) -> Iterator[Value]:

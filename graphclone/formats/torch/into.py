@@ -1,4 +1,4 @@
-"""Clone a model into another instance of its own code: the widths are read off the wide one, and so are its constants.
+"""Clone a model into another instance of its own code: widths and depth are read off the wide one, and its constants.
 
 Nothing is known about the code but that it is the same: both are traced, the traces are laid side by side, and every
 weight of the narrow model is widened into the wide one's.
@@ -75,6 +75,8 @@ def check_wide(small: torch.nn.Module, big: object, request: Request) -> None:
     if big.training != small.training:
         modes = ("train" if small.training else "eval", "train" if big.training else "eval")
         raise GraphcloneError(f"the model is in {modes[0]} mode and into in {modes[1]} mode: put both into eval mode")
+    if request.depth is not None:
+        raise GraphcloneError("depth and into do not go together: the wide model says how deep it is")
     if request.untie:
         raise GraphcloneError("untie and into do not go together: the wide model says what is tied")
 

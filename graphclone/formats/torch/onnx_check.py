@@ -69,7 +69,7 @@ def check_onnx(
 
 
 def _source_session(state: State, example: Example, path: Path, provider: Provider) -> Session:
-    source = state.source
+    source = state.model
     module = to_module(source, {i.value: i.read().detach() for i in source.initializers})
     write_model(to_onnx(source, module, example.args, example.kwargs), path)
     return Session(path, provider)
@@ -116,7 +116,7 @@ class _Runs:
     def own(self, sample: Sample) -> list[torch.Tensor] | None:
         """What the source returns; None where its export refuses inputs that the source takes."""
         try:
-            return self.run(self.source, self.state.source, sample.inputs.tensors)
+            return self.run(self.source, self.state.model, sample.inputs.tensors)
         except GraphcloneError as error:
             self.skipped.append(f"{error}, on {sample.inputs}")
             return None

@@ -55,7 +55,7 @@ def draw_samples(state: State, example: Example, sets: int, seed: int) -> Iterat
     Raises:
         GraphcloneError: the source cannot be run on the example inputs.
     """
-    source = state.source
+    source = state.model
     examples = example_tensors(source, example)
     yield take_sample(state, example, InputSet(examples))
     for index in range(1, sets):
@@ -90,7 +90,7 @@ def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
         ExecutionError: the trace cannot be run on them.
         RunError: the user's module cannot.
     """
-    source, module = state.source, None
+    source, module = state.model, None
     if example.model is not None:
         module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)

@@ -132,13 +132,12 @@ def settle_doubts(state: State, example: Example) -> None:
     for doubt in settled:
         exported = replace(exported, guards=exported.guards.without(doubt))
     state.graph.origin = exported
-    if state.source is not None:
-        state.source.origin = exported
+    state.source.origin = state.model.origin = exported
 
 
 def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:
     """Whether module and trace agree where the sizes in doubt are 1."""
-    source = state.source
+    source = state.model
     examples = example_tensors(source, example)
     symbols = {_symbol(source, doubt) for doubt in doubts}
     single = InputSet(

@@ -1,11 +1,12 @@
-"""Whether a clone computes what its source computes, in five ways.
+"""Whether a clone computes what its source computes, in six ways.
 
 0. trace: the traced graph computes what the user's own module computes, on the example inputs and on others;
 1. static: every value of the clone has the shape that the layouts predict;
-2. exact: in float64 every value is the source's, through the maps and but for rounding, on the example inputs, on
+2. depth: in float64 the blocks that were put in change nothing;
+3. exact: in float64 every value is the source's, through the maps and but for rounding, on the example inputs, on
    random inputs of other sizes, and with other weights;
-3. noise floor: in the model's own precision the clone is as near to float64 as the source is;
-4. ONNX Runtime: so it is for the exported models.
+4. noise floor: in the model's own precision the clone is as near to float64 as the source is;
+5. ONNX Runtime: so it is for the exported models.
 
 A check that fails names the first value, in graph order, that is wrong, and the rule behind it.
 """
@@ -34,6 +35,7 @@ from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
 from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, judge, noise_floor, reference
+from graphclone.verification.depth import DEPTH, check_depth
 from graphclone.verification.distance import Deviation
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, comparable, run_lockstep
@@ -75,7 +77,6 @@ class _ModuleVerification:
 
     def __init__(self, state: State, options: Options, example: Example) -> None:
         self.state = state
-        self.source = state.source
         self.options = options
         self.example = example
 
@@ -83,6 +84,7 @@ class _ModuleVerification:
         """What to look at, in order."""
         steps = [Step(TRACE, self.trace), Step("static", self.static)]
         if self.options.exact:
+            steps.append(Step(DEPTH, self.depth))
             # What is wrong in float64 is looked at in the model's own precision, too.
             steps.append(Step("float64", self.exact, final=False))
         steps.append(Step("noise floor", self.noise))
@@ -110,10 +112,13 @@ class _ModuleVerification:
     def trace(self) -> Check | None:
         """The traced graph against the user's module."""
         samples = self.samples
-        return check_trace(self.source, self.example, samples) if self.example.model is not None else None
+        return check_trace(self.state.model, self.example, samples) if self.example.model is not None else None
 
     def static(self) -> Check:
         return check_static(self.state, example_tensors(self.state.graph, self.example))
+
+    def depth(self) -> Check | None:
+        return check_depth(self.state, [sample.inputs.tensors for sample in self.samples])
 
     def exact(self) -> Check:
         """Every value in float64, on every input set, and once with other weights."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +84,22 @@ def test_a_class_that_wants_some_of_its_many_numbers_to_agree(tmp_path: Path) ->
     assert "mamba_d_head" not in changes and "mamba_expand" not in changes
 
 
-@pytest.mark.parametrize(("make", "field"), [(_sloped, "d_model"), (_sloped_in_the_product, "hidden_size")])
-def test_heads_grow_in_size_where_a_table_keeps_their_number(
-    make: Callable[[], Any], field: str, tmp_path: Path
-) -> None:
+def test_heads_grow_in_number_where_the_slopes_of_more_are_those_of_fewer_and_others(tmp_path: Path) -> None:
+    """The heads of the source keep their slopes; those between begin with values of 0."""
+    assert verified(_sloped(), tmp_path).changes == {"d_model": (40, 80), "n_heads": (5, 10)}
+
+
+def test_heads_grow_in_size_where_a_table_keeps_their_number(tmp_path: Path) -> None:
     """As many heads with as many slopes, each twice as wide: the weights have the shapes that were asked for."""
-    assert verified(make(), tmp_path).changes == {field: (40, 80)}
+    assert verified(_sloped_in_the_product(), tmp_path).changes == {"hidden_size": (40, 80)}
 
 
 def test_heads_that_are_asked_for_by_name_do_not_grow_in_size_instead(tmp_path: Path) -> None:
     source = saved(_sloped(), tmp_path / "source")
-    with pytest.raises(GraphcloneError, match="the wide model computes this table from its widths"):
-        planned(source, {"hidden": 2, "blocks.*.attn.Wqkv": 2, "blocks.*.ffn": 2})
-    named = planned(source, {"hidden": 2, "blocks.*.attn.Wqkv#*": 2, "blocks.*.ffn": 2})
-    assert named.changes == {"d_model": (40, 80)}
+    numbered = planned(source, {"hidden": 2, "blocks.*.attn.Wqkv": 2, "blocks.*.ffn": 2})
+    assert numbered.changes == {"d_model": (40, 80), "n_heads": (5, 10)}
+    sized = planned(source, {"hidden": 2, "blocks.*.attn.Wqkv#*": 2, "blocks.*.ffn": 2})
+    assert sized.changes == {"d_model": (40, 80)}
 
 
 def test_a_table_that_depends_on_all_that_could_grow_is_refused(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_table_that_no_class_repeats_is_named_at_once(
     assert "model.rotary_emb.inv_freq would be repeated, but the code computes it anew" in error
     assert main(["inspect", str(llama)]) == 0
     shown = " ".join(capfd.readouterr().out.split())
-    assert "model.layers.head_dim grows in outputs of .onnx and .pt2 only" in shown
+    assert "model.layers.head_dim grows in a checkpoint only where its class finds the numbers of" in shown
 
 
 def test_experts_whose_rows_no_kernel_takes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,8 @@ PINNED = {
              (1, 2, 3)),
         1,
     ),
-    "a sum to which integers are added": (next(case for case in CASES if case.note == "sum of integers"), 1),
-    "a sum that is rounded to integers": (next(case for case in CASES if case.note == "to integers"), 1),
-    "a window to which integers are added": (
-        Case("QLinearConv", (*next(c for c in CASES if str(c) == "QLinearConv one place").inputs,
-                             np.arange(6, dtype=np.int32)), {"channels_last": 1}, weights=tuple(range(1, 9))),
-        3,
+    "a sum to which integers of the user's are added": (
+        replace(next(case for case in CASES if case.note == "sum of integers"), weights=(3, 4, 5)), 1
     ),
 }  # fmt: skip
 """Calls with the axis of the first operand that must keep its size."""

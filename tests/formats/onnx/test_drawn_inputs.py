@@ -149,6 +149,26 @@ def test_a_signal_is_long_enough_where_the_batch_is_one(tmp_path: Path) -> None:
     assert clone(path, widen=2).verify(provider="cpu").ok
 
 
+def test_a_signal_may_have_many_lengths(tmp_path: Path) -> None:
+    """At 1,024 samples there are four frames, to which the second convolution, of five, does not fit."""
+    text = """
+        g (float[n, t] x) => (float[n, 4] y) {
+            u = Unsqueeze(x, one)
+            a = Conv<strides = [160]>(u, frames)
+            b = Conv<strides = [2]>(a, fives)
+            c = GlobalMaxPool(b)
+            d = Flatten(c)
+            y = MatMul(d, down)
+        }
+    """
+    weights: Weights = {"one": np.array([1]), "frames": (8, 1, 400), "fives": (6, 8, 5), "down": (6, 4)}
+    made = clone(written(tmp_path / "a.onnx", text, weights), widen=2)
+    assert not made.state.graph.notes
+    report = made.verify(provider="cpu")
+    assert report.ok, str(report)
+    assert len({re.search(r"x \d+x(\d+)", inputs).group(1) for inputs in report.inputs}) == 3  # type: ignore[union-attr]
+
+
 def test_an_image_may_have_one_size_only(tmp_path: Path) -> None:
     path = written(tmp_path / "a.onnx", FLATTENED, {"kernel": (4, 3, 8, 8), "down": (4 * 16 * 16, 4)})
     assert {feeds["x"].shape[2:] for feeds in drawn(path)} == {(128, 128)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from graphclone.api import clone
-from graphclone.formats.onnx import verifier
+from graphclone.formats.onnx import file_verifier, verifier
 from graphclone.pipeline.state import Request
+from graphclone.runtime.sessions import Provider, Session
 from graphclone.verification.checks import Report
 from tests.support.onnx_graphs import Weights, parse, save, widened
 
@@ -239,3 +241,37 @@ def test_a_value_may_have_fewer_axes_on_some_inputs(squeezed: str, exact: bool |
     onnx.save(parse(text, LAYERS_WEIGHTS), path)
     report = clone(path, inputs={"x": np.ones((1, 6), np.float32)}).verify(provider="cpu")
     assert said(report) == {"static": True, "exact": exact, "ONNX Runtime": True}, str(report)
+
+
+class Optimised(Session):
+    """A session whose optimiser moves a source's results by ``OF_SOURCE``, and a clone's by ``OF_CLONE``."""
+
+    of_source, of_clone, of_operators = 0.0, 0.0, 0.0
+
+    def __init__(self, model: Path, provider: Provider = "auto", *, optimised: bool = True) -> None:
+        super().__init__(model, provider, optimised=optimised)
+        clone = model.name == "clone.onnx"
+        self.moved = (self.of_clone if clone else self.of_source) if optimised else clone * self.of_operators
+
+    def run(self, feeds: Any) -> dict[str, Any]:
+        return {name: array + np.float32(self.moved) for name, array in super().run(feeds).items()}
+
+
+@pytest.mark.parametrize(
+    ("of_source", "of_clone", "of_operators", "ok"),
+    [(1.0, 1.5, 0.0, True), (1.0, 2.5, 0.0, False), (0.0, 0.5, 0.0, False), (1.0, 1.5, 0.1, False)],
+    ids=["no more than the source's", "more than the source's", "of the clone alone", "of its own operators as well"],
+)
+def test_what_the_optimiser_does_to_the_source_is_not_held_against_the_clone(
+    of_source: float, of_clone: float, of_operators: float, ok: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it puts products of integers in place of floats, and these saturate."""
+    made = clone(save(parse(LAYERS, LAYERS_WEIGHTS), tmp_path / "a.onnx"))
+    for name, moved in (("of_source", of_source), ("of_clone", of_clone), ("of_operators", of_operators)):
+        monkeypatch.setattr(Optimised, name, moved)
+    monkeypatch.setattr(verifier, "Session", Optimised)
+    monkeypatch.setattr(file_verifier, "Session", Optimised)
+    check = made.verify(provider="cpu", exact=False).check("ONNX Runtime")
+    assert check is not None
+    assert check.ok is ok
+    assert ("without its optimiser, which moves the source by 1.0e+00: error" in check.summary) is ok

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import graphclone as gc
 from graphclone.algebra.growth import Kind
 from graphclone.formats.onnx.reader import read_graph
 from graphclone.formats.onnx.tensors import to_torch
@@ -68,3 +69,11 @@ def test_every_dim_may_grow_by_itself(name: str, kind: Kind, folder: Path) -> No
     found = run_lockstep(state, [to_torch(drawn[value.name]) for value in state.graph.inputs])
     assert found.first is None
     assert any(growth.grows for growth in state.growths.values())
+
+
+def test_a_shuffle_network_grows_where_a_group_has_members_of_two_branches(folder: Path) -> None:
+    """Of 112 + 24 channels in 4 groups the last has members of both, and so has every stage after it."""
+    clone = gc.clone(model_file("light/light_shufflenet", folder), widen=3)
+    wide = {i.name: i.value.shape for i in clone.graph.initializers}
+    assert wide["gpu_0/conv3_0_w_0"] == (72, 3, 3, 3)
+    assert wide["gpu_0/pred_w_0"] == (1000, 3 * 544)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.algebra.scales import exp
+from graphclone.algebra.scales import exp, ratio
 from graphclone.errors import GraphcloneError
-from graphclone.passes.match_widths import ratio
 from graphclone.verification.lockstep import run_lockstep
 from tests.support.clones import features, seeded
 from tests.support.zoo import ZOO
@@ -144,6 +143,26 @@ def test_an_output_that_is_a_width_needs_to_be_named() -> None:
     torch.testing.assert_close(big(x), small(x).repeat(1, 2))
 
 
+class Headed(nn.Module):
+    """A table of tokens and a head, one tensor or two: (batch, length) -> (batch, length, 11)."""
+
+    def __init__(self, hidden: int, *, tied: bool) -> None:
+        super().__init__()
+        self.table, self.norm = nn.Embedding(11, hidden), nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, 11, bias=False)
+        if tied:
+            self.head.weight = self.table.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.head(self.norm(self.table(tokens)))
+        return found
+
+
+def test_two_weights_cannot_become_one() -> None:
+    with pytest.raises(GraphcloneError, match=r"table.weight and head.weight are one tensor in the wide Headed only"):
+        gc.clone(Headed(6, tied=False).eval(), (torch.ones(2, 5).long(),), into=Headed(12, tied=True).eval())
+
+
 def test_an_untied_wide_model_takes_what_a_tied_one_cannot() -> None:
     small, tied = ZOO["olmo-mini"].build(), ZOO["olmo-mini"].build(2)
     with pytest.raises(GraphcloneError, match=r"2.0 times too large.*lm_head.weight are not tied can be cloned into"):
@@ -267,7 +286,7 @@ def test_what_is_averaged_over_must_grow_evenly() -> None:
     big = TwoParts(20, 28, joined=True).eval()
     gc.clone(small, (x,), into=big)
     torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)
-    with pytest.raises(GraphcloneError, match="first cannot grow from 10 to 20: normalised over an axis whose parts"):
+    with pytest.raises(GraphcloneError, match="first cannot grow from 10 to 20: what is beside it in the same axis"):
         gc.clone(small, (x,), into=TwoParts(20, 14, joined=True).eval())
 
 

@@ -1,0 +1,89 @@
+"""The configuration of a model with more blocks: which numbers count them, and what its lists say of new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, combinations
+from typing import Any
+
+from graphclone.analysis.depth import arranged, depths_asked
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.config_solver import Config, Field, changed, numbers
+from graphclone.formats.huggingface.layouts import CONFIG
+from graphclone.formats.huggingface.traces import Traces, grown_into
+from graphclone.graph.deepen import Slot
+from graphclone.graph.ir import Graph
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.deepen import Deepen, towers_of
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
+
+
+def deepened(traces: Traces, source: Graph, request: Request) -> Config:
+    """The source's configuration with as many blocks as the request says, and all else as it was.
+
+    A list with an entry for every block has for a new one that of the block which it is made after.
+
+    Args:
+        traces: of the checkpoint's class.
+        source: its graph, with its weights.
+        request: what the user wants.
+
+    Raises:
+        GraphcloneError: blocks cannot be repeated, or no number of the configuration counts them.
+    """
+    fields = traces.checkpoint.fields
+    if request.depth is None:
+        return fields
+    state = State(source.copy(), request)
+    run((Canonicalize(),), state)
+    asked = depths_asked(towers_of(state), request.depth, source.name)
+    plans = [(len(t.stack.blocks), arranged(t, depth, request.new_blocks)) for t, depth in asked.items()]
+    run((Deepen(),), state)
+    names = {name for i in state.graph.initializers if i.kind != "constant" for name in i.names}
+    problem = f"no number of {CONFIG} counts these blocks"
+    for candidate in _candidates(fields, plans):
+        if _names(traces, candidate) == names:
+            try:
+                grown_into(traces, candidate, source, replace(request, widen={}, sizes={}))
+            except GraphcloneError as error:
+                problem = str(error)
+            else:
+                return candidate
+    raise GraphcloneError(f"{traces.checkpoint.name}: cannot be made deeper: {problem}")
+
+
+def _candidates(fields: Config, plans: Sequence[tuple[int, Sequence[Slot]]]) -> Iterator[Config]:
+    """Configurations in which numbers are the new depth that were the old one, and lists as long, few of them first."""
+    counts = [(where, len(slots)) for old, slots in plans for where, value in numbers(fields) if value == old]
+    counts = [(where, new) for where, new in counts if not isinstance(where[-1], int)]
+    lists = [*_lists(fields, plans)]
+    for chosen in _subsets(counts):
+        if chosen and len({where for where, _ in chosen}) == len(chosen):
+            yield from (changed(fields, [*chosen, *longer]) for longer in _subsets(lists))
+
+
+def _subsets(items: Sequence[tuple[Field, Any]]) -> Iterator[tuple[tuple[Field, Any], ...]]:
+    """All subsets, small ones first."""
+    return chain.from_iterable(combinations(items, size) for size in range(len(items) + 1))
+
+
+def _lists(
+    fields: Config, plans: Sequence[tuple[int, Sequence[Slot]]], prefix: Field = ()
+) -> Iterator[tuple[Field, list[Any]]]:
+    """Every list with an entry for every block, with entries for the new ones."""
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _lists(value, plans, (*prefix, key))
+        elif isinstance(value, list):
+            slots = next((slots for old, slots in plans if old == len(value)), None)
+            if slots is not None:
+                yield (*prefix, key), [value[slot.block] for slot in slots]
+
+
+def _names(traces: Traces, fields: Config) -> set[str] | None:
+    try:
+        return set(traces.shapes(fields))
+    except Exception:  # a configuration may be refused in any way
+        return None

@@ -1,0 +1,147 @@
+"""The run of training that a checkpoint was saved in: its optimizer's state, grown, and what goes with that.
+
+A state counts parameters in the order of the optimizer's groups and says no names. The orders in which trainers put
+parameters into groups are tried, and the one is taken that the state's groups and shapes have.
+"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphclone.errors import GraphcloneError, first_line
+from graphclone.formats.huggingface.plan import Plan
+from graphclone.formats.huggingface.reader import imported, quiet_transformers
+from graphclone.optimizers.kinds import kind_of_entries
+from graphclone.optimizers.optimizers import is_by_name, named_state, state_dict
+from graphclone.optimizers.states import Parameters, grown
+
+_BESIDE = (
+    "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state*.pth", "random_states_*.pkl", "trainer_state.json",
+    "sampler*.bin", "dl_state_dict*.bin",
+)  # fmt: skip
+"""Files of a run that hold for any width: schedules, random states, how far it is."""
+
+Order = Sequence[Sequence[str]]
+"""The names of the parameters of every group."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a clone goes on from.
+
+    Attributes:
+        name: of the file of the optimizer.
+        state: the optimizer's, grown.
+        beside: other files of the run.
+    """
+
+    name: str
+    state: Mapping[str, Any]
+    beside: Sequence[Path]
+
+    def write(self, folder: Path) -> Iterator[str]:
+        """Write it into the folder of the clone; what the user should know about it."""
+        torch.save(self.state, folder / self.name)
+        for path in self.beside:
+            shutil.copyfile(path, folder / path.name)
+        files = ", ".join((self.name, *(path.name for path in self.beside)))
+        yield f"training goes on from {files}, at the source's rates"
+
+
+def training_state(plan: Plan, path: Path) -> TrainingState:
+    """Grow the state of an optimizer with a checkpoint. Nothing is written.
+
+    Args:
+        plan: what has been decided about the clone.
+        path: the ``optimizer.pt`` of transformers' Trainer, or the ``optimizer.bin`` of Accelerate.
+
+    Raises:
+        GraphcloneError: it cannot be read, or belongs to another model, or cannot be grown.
+    """
+    state = _loaded(path)
+    parameters = Parameters.of(plan.widened.state)
+    try:
+        kept = (key for entry in state["state"].values() for key, value in entry.items() if value is not None)
+        kind = kind_of_entries(set(kept))
+        entries, groups = named_state(state, _names(plan, state, parameters), ())
+        result = grown(parameters, kind, entries, groups, rule="same")
+    except GraphcloneError as error:  # what helps there is no option here
+        raise GraphcloneError(f"{path}: {error.message}") from error
+    beside = [file for pattern in _BESIDE for file in sorted(path.parent.glob(pattern))]
+    return TrainingState(path.name, state_dict(result, by_name=is_by_name(state)), beside)
+
+
+def _loaded(path: Path) -> Mapping[str, Any]:
+    """The state in a file, of which nothing but tensors and plain values is unpickled."""
+    if path.is_dir():
+        raise GraphcloneError(
+            f"{path}: is a folder; turn a distributed checkpoint into a file first, with dcp_to_torch_save of "
+            "torch.distributed.checkpoint.format_utils"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise GraphcloneError(f"{path}: there is no such file") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise GraphcloneError(f"{path}: cannot be read as the state of an optimizer: {first_line(error)}") from error
+    if not isinstance(state, Mapping) or not {"state", "param_groups"} <= set(state):
+        raise GraphcloneError(f"{path}: is no state of an optimizer: it has no 'state' and 'param_groups'")
+    return state
+
+
+def _names(plan: Plan, state: Mapping[str, Any], parameters: Parameters) -> list[str] | None:
+    """The names of the parameters that a state counts, in its order; None where it says them.
+
+    Raises:
+        GraphcloneError: the state is of another model, or its order cannot be told.
+    """
+    if is_by_name(state) or all("param_names" in group for group in state["param_groups"]):
+        return None
+    orders, wide = _orders(plan, plan.checkpoint.config), _orders(plan, plan.checkpoint.with_fields(plan.fields))
+    counts = [len(group["params"]) for group in state["param_groups"]]
+    fitting = [place for place, order in enumerate(orders) if [len(names) for names in order] == counts]
+    if not fitting:
+        expected = " or ".join(str([len(names) for names in order]) for order in orders)
+        raise GraphcloneError(f"its groups have {counts} parameters, but those of the model are {expected}")
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    misfits = {place: _misfit(orders[place], numbers, state["state"], parameters) for place in fitting}
+    found = [place for place in fitting if misfits[place] is None]
+    if not found:
+        raise GraphcloneError(str(misfits[fitting[0]]))
+    if any(orders[place] != orders[found[0]] for place in found):
+        raise GraphcloneError("its parameters may be in several orders; make the optimizer of named_parameters()")
+    if wide[found[0]] != orders[found[0]]:
+        raise GraphcloneError("the wider model has other parameters than the source, or has them in another order")
+    return [name for names in orders[found[0]] for name in names]
+
+
+def _misfit(
+    order: Order, numbers: Sequence[int], entries: Mapping[int, Mapping[str, Any]], parameters: Parameters
+) -> str | None:
+    """The first parameter whose state has another shape, and what it has."""
+    for name, number in zip((name for names in order for name in names), numbers, strict=True):
+        shape = parameters.recipes[name].source_shape
+        for key, value in entries.get(number, {}).items():
+            if isinstance(value, torch.Tensor) and value.dim() and tuple(value.shape) != shape:
+                return f"the state of {name} has {key} of {tuple(value.shape)}, but it is {shape}"
+    return None
+
+
+def _orders(plan: Plan, config: Any) -> list[Order]:
+    """The groups that parameters come in: all in one, as Trainer has them, and matrices before the rest."""
+    with quiet_transformers():
+        module = plan.checkpoint.on_meta(config)
+        decaying = set(imported().Trainer.get_decay_parameter_names(None, module))
+    trained = [(name, parameter.dim() > 1) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    return [
+        [[name for name, _ in trained]],
+        [[name for name, _ in trained if name in decaying], [name for name, _ in trained if name not in decaying]],
+        [[name for name, matrix in trained if matrix], [name for name, matrix in trained if not matrix]],
+    ]

@@ -1,0 +1,221 @@
+"""The configuration whose model has the widths that a request asks for, and the source grown into that model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from fractions import Fraction
+from math import prod
+
+from graphclone.algebra.axes import Axis, Cause, Kind
+from graphclone.analysis.dims import dims, groups
+from graphclone.clones.source import After
+from graphclone.clones.summary import factors
+from graphclone.errors import GraphcloneError, Remedy, first_line
+from graphclone.formats.huggingface.config_solver import (
+    Config,
+    Field,
+    ModelProbe,
+    Shapes,
+    Unfit,
+    bases,
+    changed,
+    differences,
+    named,
+    solve,
+)
+from graphclone.formats.huggingface.depths import deepened
+from graphclone.formats.huggingface.entries import ELSEWHERE, TIE
+from graphclone.formats.huggingface.layouts import CONFIG
+from graphclone.formats.huggingface.traces import Grown, Traces, grown_into
+from graphclone.graph.alignment import align
+from graphclone.graph.ir import Graph
+from graphclone.passes.balance_scales import Unbalanced
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.passes.choose_widths import ChooseWidths
+from graphclone.passes.deepen import Deepen
+from graphclone.passes.infer_dims import InferDims
+from graphclone.passes.match_widths import MatchWidths
+from graphclone.pipeline.runner import run
+from graphclone.pipeline.state import Request, State
+from graphclone.progress import Progress
+
+
+def widened(traces: Traces, source: Graph, request: Request, progress: Progress, after: After | None) -> Grown:
+    """The source as wide as asked, in a model that its class makes.
+
+    Args:
+        traces: of the checkpoint's class.
+        source: its graph, with its weights.
+        request: what the user wants.
+        progress: told how far it is.
+        after: called after every pass on the source's graph.
+
+    Raises:
+        GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
+    """
+    goal = State(source.copy(), request)
+    run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
+    progress("solving the configuration", 0, 0)
+    target = _Target(traces, goal, deepened(traces, source, request))
+    try:
+        fields = target.solved()
+    except Unfit as unfit:
+        raise _refusal(source, request, target, unfit) from unfit
+    try:
+        return grown_into(traces, fields, source, request, after)
+    except Unbalanced as unbalanced:
+        return _relieved(traces, fields, source, request, unbalanced, after)
+
+
+def _relieved(
+    traces: Traces, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
+) -> Grown:
+    """A clone with embeddings that are not shared, or with one number that does not grow, and a note of that."""
+    ties = [where for where, value in _flags(fields) if value and where[-1] == TIE]
+    if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
+        apart = changed(fields, [(where, False) for where in ties])
+        grown = grown_into(traces, apart, source, request, after)
+        note = f"{TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
+        return dataclasses.replace(grown, notes=[note])
+    for where, fewer in _fewer(traces, fields) if not request.patterns else ():
+        try:
+            grown = grown_into(traces, fewer, source, request, after)
+        except Exception:  # the class may refuse it, too
+            continue
+        return dataclasses.replace(grown, notes=[f"{named(where)} stays as it is: with it, {unbalanced}"])
+    raise GraphcloneError(f"{unbalanced}; {ELSEWHERE}") from unbalanced
+
+
+def _fewer(traces: Traces, fields: Config) -> list[tuple[Field, Config]]:
+    """Configurations with one number as in the source, those with most parameters first."""
+    candidates = []
+    for where, (before, _) in differences(traces.checkpoint.fields, fields).items():
+        candidate = changed(fields, [(where, before)])
+        try:
+            shapes = traces.shapes(candidate).values()
+        except Exception:  # there is no such model
+            continue
+        candidates.append((sum(prod(shape) for shape in shapes), where, candidate))
+    candidates.sort(key=lambda item: -item[0])
+    return [(where, candidate) for _, where, candidate in candidates]
+
+
+def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
+    """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
+    goal = target.goal
+    tables = (name for leaf, name in computed_tables(goal).items() if goal.growth_of(leaf).new_size > leaf.size)
+    if (table := next(tables, None)) is not None:
+        unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
+    text = f"no {CONFIG} can say this: {unfit}"
+    outputs = tuple(output.name for output in source.outputs)
+    if not request.widen_io:
+        freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
+        try:
+            run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), freed)
+            _Target(target.traces, freed, target.fields).solved()
+        except GraphcloneError:
+            pass
+        else:
+            remedy = Remedy("widen_io", "lets them grow", list(outputs))
+            return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
+    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {ELSEWHERE}")
+
+
+def computed_tables(state: State) -> dict[Axis, str]:
+    """The dims that tables have which the code computes and which are not saved, each with the name of one."""
+    facts = state.facts
+    tables = [i for i in state.graph.initializers if i.kind == "constant"]
+    return {leaf: i.name for i in tables for axis in facts.of[i.value] for leaf in facts.axes.leaves(axis)}
+
+
+class _Target:
+    """The search for a configuration that has the wanted widths and is as deep as another."""
+
+    def __init__(self, traces: Traces, goal: State, fields: Config) -> None:
+        self.traces = traces
+        self.goal = goal
+        self.fields = fields
+        self.matched: list[Config] = []
+
+    def solved(self) -> Config:
+        """The configuration that makes the wanted widths.
+
+        Where none makes them all, one is good enough that makes all weights as wide and that can be cloned into, unless
+        the request names dims: heads may grow in size where they cannot in number.
+
+        Raises:
+            Unfit: there is none.
+        """
+        unfit: Unfit | None = None
+        for fields in (self.fields, *self.powers()):
+            try:
+                return solve(
+                    fields, self.shapes(), ModelProbe(self.traces.shapes, self.unlike, self.traces.moves, self.ratios)
+                )
+            except Unfit as reason:
+                unfit = unfit or reason
+        if self.matched and not self.goal.request.patterns:
+            return self.matched[0]
+        assert unfit is not None, "the source's own fields were tried"
+        raise unfit
+
+    def powers(self) -> Iterator[Config]:
+        """The source's configuration with a number raised to the power by which a table that the code computes grows.
+
+        A table of powers of a number, such as rotary frequencies ``base ** (-i / size)``, then begins as the source's.
+        """
+        tables = {Fraction(self.goal.growth_of(leaf).new_size, leaf.size) for leaf in computed_tables(self.goal)}
+        for where, value in bases(self.fields):
+            yield from (changed(self.fields, [(where, value ** float(power))]) for power in sorted(tables - {1}))
+
+    def grown(self) -> list[str]:
+        """The names of the groups of dims that were to grow."""
+        named_groups = groups(dims(self.goal.facts))
+        return [group.name for group in named_groups if any(factor > 1 for factor in factors(self.goal, group))]
+
+    def shapes(self) -> Shapes:
+        """The wanted shape of every parameter; one that nothing reads may have any."""
+        facts = self.goal.facts
+        return {
+            name: tuple(self.goal.layout(axis).new_size for axis in facts.of[i.value])
+            for i in self.goal.graph.initializers
+            if i.kind != "constant"
+            and not any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in facts.of[i.value])
+            for name in i.names
+        }
+
+    def ratios(self, size: int) -> set[Fraction]:
+        """The factors by which axes of a size grow, be they whole axes or factors of axes."""
+        facts = self.goal.facts
+        axes = {facts.axes.find(axis) for of in facts.of.values() for axis in of}
+        axes |= {leaf for axis in axes for leaf in facts.axes.leaves(axis)}
+        ratios = {axis: Fraction(self.goal.layout(axis).new_size, size) for axis in axes if axis.size == size}
+        return {r for axis, r in ratios.items() if r.denominator == 1 or axis.kind is not Kind.CONCAT}  # no sum's
+
+    def unlike(self, fields: Config) -> str | None:
+        """The first value that does not have the width it should have, or why there can be no such clone."""
+        try:
+            target = self.traces.graph(fields)
+            MatchWidths(target)(dataclasses.replace(self.goal))
+        except GraphcloneError as error:
+            return str(error)
+        except Exception as error:  # its numbers may not agree
+            return f"the class refuses it: {first_line(error.__cause__ or error)}"
+        self.matched.append(fields)
+        values = align(self.goal.graph, target).values
+        for value, axes in self.goal.facts.of.items():
+            shape = tuple(self.goal.layout(axis).new_size for axis in axes)
+            unread = any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in axes)
+            if value in values and not unread and values[value].shape != shape:
+                actual = values[value].shape
+                return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {actual}"
+        return None
+
+
+def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:
+    for key, value in fields.items():
+        if isinstance(value, bool):
+            yield (*prefix, key), value
+        elif isinstance(value, dict):
+            yield from _flags(value, (*prefix, key))

@@ -1,0 +1,106 @@
+"""Take every step of the ladders by every strategy, and print how exact each clone is: ``python -m tests.ladders``.
+
+Tiny models are cloned into the larger class, compared at every node in float64 and in ONNX Runtime, written as
+checkpoints, loaded by the stock class and compared again. With ``--real`` the published shapes are planned instead,
+without weights, and time and memory are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import graphclone as gc
+from graphclone.algebra.strategies import strategy
+from graphclone.clones.summary import parameters
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.likeness import reach
+from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint
+from graphclone.formats.huggingface.traces import Traces
+from graphclone.formats.huggingface.writer import write_checkpoint
+from graphclone.models.randomise import randomise
+from graphclone.pipeline.state import Request
+from graphclone.verification.checks import Check
+from tests.support.ladders import STEPS, Step
+
+STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "fresh")
+
+
+def main() -> int:
+    """Print a row for every step and strategy."""
+    parser = argparse.ArgumentParser(prog="python -m tests.ladders", description=__doc__)
+    parser.add_argument("steps", nargs="*", help="parts of names of steps")
+    parser.add_argument("--real", action="store_true", help="plan the published shapes, without weights")
+    arguments = parser.parse_args()
+    header = (
+        "| step | parameters | seconds | GB | |"
+        if arguments.real
+        else "| step | strategy | float64 | ONNX Runtime | class |"
+    )
+    print(header, "|" + "---|" * (header.count("|") - 1), sep="\n")
+    for name, step in STEPS.items():
+        if not arguments.steps or any(part in name for part in arguments.steps):
+            for row in _planned(step) if arguments.real else _climbed(step):
+                print("|", " | ".join(row), "|", flush=True)
+    return 0
+
+
+def _climbed(step: Step) -> Iterator[tuple[str, ...]]:
+    """How exact the clones of a tiny model are, by strategy."""
+    small, large = step.configs(tiny=True)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        model: Any = randomise(step.cls(small)).eval()
+        model.save_pretrained(folder / "source")
+        (folder / "target.json").write_text(json.dumps(large.to_dict()))
+        checkpoint = open_checkpoint(folder / "source")
+        for kind in STRATEGIES:
+            try:
+                request = Request(like=str(folder / "target.json"), strategy=strategy(kind), seed=1)
+                report = write_checkpoint(plan(checkpoint, request), folder / kind).verification
+            except GraphcloneError as error:
+                yield str(step), kind, "refused", "", str(error).partition(": ")[2]
+                return
+            clone = gc.clone(model, (), checkpoint.example_inputs, into=step.cls(large).eval(), strategy=kind, seed=1)
+            checks = {check.name: _shown(check) for check in clone.verify(sets=2).checks}
+            assert report is not None
+            yield str(step), kind, checks["exact"], checks["ONNX Runtime"], _shown(report.checks[0])
+
+
+def _shown(check: Check) -> str:
+    return f"{'ok' if check.ok else 'FAILED' if check.ok is False else 'not made'}: {check.summary}"
+
+
+def _planned(step: Step) -> Iterator[tuple[str, ...]]:
+    """How long it takes to plan a step between published shapes."""
+    small, large = step.configs(tiny=False)
+    with TemporaryDirectory() as name:
+        target = Path(name, "config.json")
+        target.write_text(json.dumps(large.to_dict()))
+        raw = {**small.to_dict(), "architectures": [step.cls.__name__]}
+        checkpoint = Checkpoint(str(step), Path(name), raw, small, step.cls, torch.bfloat16, {})
+        start = time.perf_counter()
+        source = checkpoint.traced(checkpoint.fields, str(step))
+        drop_inner_outputs(source)
+        try:
+            found = reach(Traces(checkpoint), source, Request(like=str(target)))
+            what = "; ".join(map(str, found.obstacles)) or "reached"
+            counts = parameters(found.grown.model) if found.grown is not None else (0, 0)
+        except GraphcloneError as error:
+            what, counts = str(error), (0, 0)
+        seconds, memory = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        yield str(step), f"{counts[0]:,} -> {counts[1]:,}", f"{seconds:.1f}", f"{memory:.2f}", what
+
+
+if __name__ == "__main__":
+    sys.exit(main())
