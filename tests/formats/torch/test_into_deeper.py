@@ -14,7 +14,7 @@ from tests.support.clones import features, seeded
 class Deep(nn.Module):
     """Blocks of kinds, each a letter, by the function in their middle: (batch, 6) -> (batch, 5)."""
 
-    FUNCTIONS = {"t": torch.tanh, "s": torch.sigmoid}
+    FUNCTIONS: ClassVar = {"t": torch.tanh, "s": torch.sigmoid}
 
     def __init__(self, width: int, inner: int, kinds: str) -> None:
         super().__init__()
