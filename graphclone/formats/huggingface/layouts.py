@@ -50,7 +50,7 @@ LAYOUTS = (
     ForeignLayout(
         ("*.distcp",),
         "a distributed checkpoint of torch (DCP)",
-        "give the module it belongs to as package.module:function, the folder being its weights, or make one file of it "
+        "give the module it belongs to as package.module:function, the folder being its weights, or make it one file "
         f"with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, load that, {_SAVE}",
     ),
     ForeignLayout(
