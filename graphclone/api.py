@@ -157,12 +157,7 @@ def grow_optimizer(
         GraphcloneError: the optimizer is of another class or of another module, or a state cannot be grown, naming the
             first parameter that does not fit.
     """
-    return grown_optimizer(clone.parameters, optimizer, names_of(clone), module, rule=rule, inexact=inexact)
-
-
-def names_of(clone: Clone) -> dict[int, str]:
-    """The name of every parameter of the module that was cloned, by ``id``."""
-    return {id(i.tensor): i.name for i in clone.state.source.initializers if i.kind == "parameter"}
+    return grown_optimizer(clone.parameters, optimizer, clone.parameters.names, module, rule=rule, inexact=inexact)
 
 
 def _source(

@@ -12,18 +12,20 @@ from transformers import TrainerCallback
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
+from graphclone.analysis.depth import Depths
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint, quiet_transformers
 from graphclone.formats.torch.into import load_into
 from graphclone.optimizers.optimizers import grow_in_place
+from graphclone.optimizers.parameters import Parameters
 from graphclone.optimizers.schedules import check_schedule, regroup
-from graphclone.optimizers.states import Inexact, Parameters, Rule
-from graphclone.pipeline.state import Request
+from graphclone.optimizers.states import Inexact, Rule
+from graphclone.pipeline.state import Request, factors_asked
 
 
 class GrowthCallback(TrainerCallback):
-    """Widens the model of a ``transformers.Trainer`` after given steps, with its optimizer and schedule.
+    """Widens and deepens the model of a ``transformers.Trainer`` after given steps, with its optimizer and schedule.
 
     The model stays the same object, as others hold it; what it is made of is replaced.
 
@@ -34,6 +36,7 @@ class GrowthCallback(TrainerCallback):
 
     Args:
         at: by how much to widen, by the number of optimizer steps done before; a factor, or factors by dim.
+        depth: how many blocks there are to be, by the number of steps; as for ``graphclone.clone``.
         rule: how the rates follow; see ``graphclone.grow_optimizer``.
         strategy: as for ``graphclone.clone``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -43,15 +46,17 @@ class GrowthCallback(TrainerCallback):
 
     def __init__(
         self,
-        at: Mapping[int, Widen],
+        at: Mapping[int, Widen] | None = None,
         *,
+        depth: Mapping[int, Depths] | None = None,
         rule: Rule = "function",
         strategy: StrategyLike = "symmetric",
         snr_db: float | None = None,
         seed: int = 0,
         inexact: Inexact = "refuse",
     ) -> None:
-        self.at = dict(at)
+        self.at = dict(at or {})
+        self.depth = dict(depth or {})
         self.rule: Rule = rule
         self.strategy = resolve_strategy(strategy, snr_db)
         self.seed = seed
@@ -63,8 +68,9 @@ class GrowthCallback(TrainerCallback):
         Raises:
             GraphcloneError: the model cannot be widened so, or its optimizer or schedule not go on; nothing changes.
         """
-        if state.global_step in self.at:
-            request = Request(self.at[state.global_step], strategy=self.strategy, seed=self.seed)
+        widen, depth = self.at.get(state.global_step), self.depth.get(state.global_step)
+        if widen is not None or depth is not None:
+            request = Request(factors_asked(widen, None, depth), strategy=self.strategy, seed=self.seed, depth=depth)
             self._grow(request, args, kwargs["model"], kwargs["optimizer"], kwargs["lr_scheduler"])
 
     def _grow(self, request: Request, args: Any, model: Any, optimizer: Any, schedule: Any) -> None:
@@ -75,27 +81,26 @@ class GrowthCallback(TrainerCallback):
         with tempfile.TemporaryDirectory(prefix="graphclone-") as folder, quiet_transformers():
             model.save_pretrained(folder)
             decided = plan(open_checkpoint(folder), request)
-            wide = _wide(decided, model)
+            parameters = Parameters.of(decided.widened.state)
+            wide = _wide(decided, parameters, model)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        grown = grow_in_place(
-            Parameters.of(decided.widened.state), optimizer, names, wide, rule=self.rule, inexact=self.inexact
-        )
+        grown = grow_in_place(parameters, optimizer, names, wide, rule=self.rule, inexact=self.inexact)
         regroup(schedule, grown)
         _replace(model, wide)
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
 
 
-def _wide(decided: Plan, model: Any) -> Any:
+def _wide(decided: Plan, parameters: Parameters, model: Any) -> Any:
     """The wider model, on the device and in the mode of the other, with the weights of the clone."""
     attention = model.config._attn_implementation
     config = decided.checkpoint.with_fields(decided.fields)
     with torch.device(model.device):
         wide = type(model)._from_config(config, dtype=model.dtype, attn_implementation=attention)
     load_into(decided.widened.state, wide)
-    own = dict(model.named_parameters(remove_duplicate=False))
+    own, source = dict(model.named_parameters(remove_duplicate=False)), parameters.source_of()
     for name, parameter in wide.named_parameters():
-        parameter.requires_grad_(own[name].requires_grad)
+        parameter.requires_grad_(own[source[name]].requires_grad)
     return wide.train(model.training)
 
 

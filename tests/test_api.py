@@ -178,7 +178,9 @@ def test_the_pipeline_of_the_readme_is_the_default_one() -> None:
     assert drawn == [*(cls.name for cls in PASSES), "verify"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md", "docs/checkpoints.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md", "docs/checkpoints.md", "docs/train-on.md"]
+)
 def test_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())

@@ -19,7 +19,8 @@ from graphclone.graph.ir import Value
 from graphclone.optimizers.kinds import kind_of
 from graphclone.optimizers.optimizers import is_by_name, named_state, param_groups
 from graphclone.optimizers.optimizers import state_dict as state_dict_of
-from graphclone.optimizers.states import Inexact, Parameters, Rule, grown
+from graphclone.optimizers.parameters import Parameters
+from graphclone.optimizers.states import Inexact, Rule, grown
 from graphclone.runtime.tensors import lazily_widened, state_dict
 from graphclone.verification.steps import Options
 
@@ -144,8 +145,7 @@ class Clone(Traced):
         Raises:
             GraphcloneError: naming the first parameter that does not fit, or whose state cannot be grown.
         """
-        order = [i.name for i in self.graph.initializers if i.kind == "parameter"]
-        entries, groups = named_state(state, names, order)
+        entries, groups = named_state(state, names, self.parameters.order)
         result = grown(self.parameters, kind_of(optimizer), entries, groups, rule=rule, inexact=inexact)
         return state_dict_of(result, by_name=is_by_name(state))
 

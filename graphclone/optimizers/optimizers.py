@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from graphclone.errors import GraphcloneError, one_line
 from graphclone.optimizers.kinds import Kind, kind_of
-from graphclone.optimizers.states import Grown, Inexact, Parameters, Rule, grown
+from graphclone.optimizers.parameters import Parameters
+from graphclone.optimizers.states import Grown, Inexact, Rule, check_choice, grown, regroup
 
 
 def grown_optimizer(
@@ -128,6 +129,8 @@ def parameters_of(
     for name in names:
         if name not in own:
             raise GraphcloneError(f"the module has no parameter {name}; give clone.module(), or the module cloned into")
+        if name not in parameters.recipes:
+            raise GraphcloneError(f"the clone has no parameter {name}; give clone.module(), or the module cloned into")
         shape, expected = tuple(own[name].shape), parameters.recipes[name].shape
         if shape != expected:
             raise GraphcloneError(f"{name} of the module is {shape}, but that of the clone is {expected}")
@@ -220,7 +223,8 @@ def param_groups(
         options: of the source's optimizer, such as ``lr``.
         rule: how they follow.
     """
-    by_id = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
-    result = grown(parameters, kind, {}, [{**options, "params": list(by_id.values())}], rule=rule)
-    tensors = parameters_of(module, parameters, by_id.values())
-    return [{**group, "params": [tensors[name] for name in group["params"]]} for group in result.groups]
+    check_choice("rule", rule, Rule)
+    names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    tensors = parameters_of(module, parameters, names)
+    groups = [group for group, _, _ in regroup(parameters, kind, {**options, "params": names}, 0, rule)]
+    return [{**group, "params": [tensors[name] for name in group["params"]]} for group in groups]

@@ -16,8 +16,8 @@ from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import SYMMETRIC
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.optimizers.kinds import Kind, Power
-from graphclone.optimizers.shares import Share, shares
-from graphclone.pipeline.state import State
+from graphclone.optimizers.parameters import Parameters
+from graphclone.optimizers.shares import Share
 from graphclone.runtime.kernel import widen
 
 Rule = Literal["function", "same"]
@@ -47,27 +47,6 @@ class Grown:
     rates: list[float]
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """The parameters of a clone beside those of its source.
-
-    Attributes:
-        model: what messages call it.
-        shares: by every name of a parameter.
-        recipes: by every name.
-    """
-
-    model: str
-    shares: Mapping[str, Share]
-    recipes: Mapping[str, Widening]
-
-    @classmethod
-    def of(cls, state: State) -> Parameters:
-        """Those of a state after the whole pipeline."""
-        recipes = {name: state.recipes[i.value] for i in state.graph.initializers for name in i.names}
-        return cls(state.graph.name, shares(state), recipes)
-
-
 def grown(
     parameters: Parameters,
     kind: Kind,
@@ -94,34 +73,36 @@ def grown(
     check_choice("inexact", inexact, Inexact)
     named = [name for group in groups for name in group["params"]]
     for name in (*named, *entries):
-        if name not in parameters.shares:
+        if not parameters.heirs.get(name):
             raise GraphcloneError(f"the optimizer has {name}, which is no parameter of {parameters.model}")
     lost = [name for name in entries if name not in set(named)]
     if lost:
         raise GraphcloneError(f"the optimizer has a state of {lost[0]}, which is in none of its groups")
     kept = {name: entries[name] for name in named if entries.get(name)}
     for name, entry in kept.items():
-        _check_entry(kind, name, entry, parameters.recipes[name])
-    doubtful = {name for name in kept if parameters.shares[name].doubt}
-    if doubtful and inexact == "refuse":
-        name = next(name for name in kept if name in doubtful)
+        _check_entry(kind, name, entry, parameters.source_shape(name))
+    doubts = {name: doubt for name in kept if (doubt := parameters.doubt(name))}
+    if doubts and inexact == "refuse":
+        name, doubt = next(iter(doubts.items()))
         raise GraphcloneError(
-            f"the gradient of {name} is no multiple of the source's: {parameters.shares[name].doubt}",
+            f"the gradient of {name} is no multiple of the source's: {doubt}",
             Remedy("inexact", "lets it begin without a state, which warm_moments() can measure", "fresh"),
         )
-    regrouped = [
-        part for place, group in enumerate(groups) for part in _regrouped(parameters, kind, group, place, rule)
-    ]
+    heirs = {parameters.heirs[name][0]: entry for name, entry in kept.items() if name not in doubts}
+    wide = [_of_clone(group, parameters) for group in groups]
+    regrouped = [part for i, group in enumerate(wide) for part in regroup(parameters, kind, group, i, rule)]
     return Grown(
-        {
-            name: _widened(kind, entry, parameters.recipes[name], parameters.shares[name])
-            for name, entry in kept.items()
-            if name not in doubtful
-        },
+        {name: _widened(kind, e, parameters.recipes[name], parameters.shares[name]) for name, e in heirs.items()},
         [group for group, _, _ in regrouped],
         [place for _, place, _ in regrouped],
         [rate for _, _, rate in regrouped],
     )
+
+
+def _of_clone(group: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+    """A group with what its parameters have become, and what has been made after them."""
+    names = [n for made in (parameters.heirs, parameters.additions) for name in group["params"] for n in made[name]]
+    return {**group, **{key: names for key in ("params", "param_names") if key in group}}
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -134,7 +115,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 # Entries
 
 
-def _check_entry(kind: Kind, name: str, entry: Mapping[str, Any], recipe: Widening) -> None:
+def _check_entry(kind: Kind, name: str, entry: Mapping[str, Any], expected: tuple[int, ...]) -> None:
     """Refuse the state of a parameter that is not what the optimizer keeps, or not of the parameter's shape."""
     for key in sorted(kind.required):
         if key not in entry:
@@ -142,8 +123,8 @@ def _check_entry(kind: Kind, name: str, entry: Mapping[str, Any], recipe: Wideni
     for key, value in entry.items():
         if key in kind.entries and value is not None:
             shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-            if shape != recipe.source_shape:
-                raise GraphcloneError(f"the state of {name} has {key} of {shape}, but it is {recipe.source_shape}")
+            if shape != expected:
+                raise GraphcloneError(f"the state of {name} has {key} of {shape}, but it is {expected}")
         elif key not in kind.entries and key not in kind.counters:
             raise GraphcloneError(f"the state of {name} has {key}, which {kind.name} does not keep")
 
@@ -193,10 +174,10 @@ def _fill_pads(wide: torch.Tensor, share: Share) -> None:
 # Groups
 
 
-def _regrouped(
+def regroup(
     parameters: Parameters, kind: Kind, group: Mapping[str, Any], place: int, rule: Rule
 ) -> list[tuple[dict[str, Any], int, float]]:
-    """A group, or several where its parameters want other rates; with its place, and how its rate grew."""
+    """A group of a clone's parameters, or several where these want other rates; each with its place and its factor."""
     parts: dict[tuple[str, ...], tuple[_Factors, list[int]]] = {}
     for at, name in enumerate(group["params"]):
         factors = _factors(parameters.shares[name], kind, group) if rule == "function" else _Factors()

@@ -18,7 +18,7 @@ import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.study.config import Study
-from graphclone.study.recipes import RECOMMENDED
+from graphclone.study.recipes import GROWN, RECOMMENDED
 from graphclone.study.runs import Job, Place, do
 from graphclone.study.runs import jobs as all_jobs
 from graphclone.study.tables import write_report
@@ -75,8 +75,14 @@ def run_study(
 def _todo(jobs: Sequence[Job], place: Place) -> list[Job]:
     """What is not finished, and the bases that it needs, if their weights were not kept with their records."""
     open_jobs = {job.name for job in jobs if not place.finished(job)}
-    bases = {job.needs.name for job in jobs if job.needs and job.name in open_jobs}
-    return [job for job in jobs if job.name in open_jobs or (job.name in bases and not place.trained(job))]
+    clones = [job for job in jobs if job.needs and job.name in open_jobs]
+    bases = {job.needs.name for job in clones if job.needs}
+    grown = {job.needs.name for job in clones if job.needs and job.recipe and job.recipe.optimizer == GROWN}
+    return [
+        job
+        for job in jobs
+        if job.name in open_jobs or (job.name in bases and not place.trained(job, optimizer=job.name in grown))
+    ]
 
 
 def _silent(run: str, what: str, done: int, total: int) -> None:

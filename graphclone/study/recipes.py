@@ -19,6 +19,10 @@ RANDOM = "random"
 UNEVEN = "uneven"
 _LEAN = 0.6
 
+FRESH, GROWN, WARM = "fresh", "grown", "warm"
+OPTIMIZERS = (FRESH, GROWN, WARM)
+"""What a clone's optimizer begins with: nothing, the state of the base's, or what it measures at rate 0."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -32,6 +36,7 @@ class Recipe:
         warmup: steps of the warm-up; None for the study's.
         dropout: probability on the input of every linear layer, for the first ``dropout_steps`` steps.
         dropout_steps: how many.
+        optimizer: one of ``OPTIMIZERS``; ``grown`` takes a strategy whose gradients are multiples of the base's.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Recipe:
     warmup: int | None = None
     dropout: float = 0.0
     dropout_steps: int = 0
+    optimizer: str = FRESH
 
     def __post_init__(self) -> None:
         if self.strategy not in (RANDOM, UNEVEN, *STRATEGIES):
@@ -50,6 +56,11 @@ class Recipe:
             raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
         if self.strategy in (RANDOM, UNEVEN) and self.snr_db is not None:
             raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
+        if self.optimizer not in OPTIMIZERS:
+            names = ", ".join(OPTIMIZERS)
+            raise GraphcloneError(f"recipe {self.name}: unknown optimizer {self.optimizer!r}; choose one of {names}")
+        if self.optimizer == GROWN and not self.clones:
+            raise GraphcloneError(f"recipe {self.name}: random weights have no optimizer to be grown; choose {FRESH}")
         self.strategy_of_clones()
 
     @property
@@ -79,7 +90,13 @@ def uneven(n_out: int, n_in: int) -> FloatArray:
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
-    for recipe in (Recipe(RANDOM), *(Recipe(name, name) for name in STRATEGIES), Recipe(UNEVEN, UNEVEN))
+    for recipe in (
+        Recipe(RANDOM),
+        *(Recipe(name, name) for name in STRATEGIES),
+        Recipe(UNEVEN, UNEVEN),
+        Recipe("symmetric-grown", "symmetric", optimizer=GROWN),
+        Recipe("noisy-diagonal-warm", "noisy-diagonal", optimizer=WARM),
+    )
 }
 """The recipes that a study may name without saying what they are."""
 

@@ -19,14 +19,18 @@ from graphclone.runtime.files import written
 from graphclone.study.config import Base, Model, Study, Training
 from graphclone.study.corpus import Corpus, prepare
 from graphclone.study.models import Family
-from graphclone.study.recipes import RECOMMENDED, Recipe
+from graphclone.study.recipes import FRESH, GROWN, RECOMMENDED, WARM, Recipe
 from graphclone.study.symmetry import measure, recipes_of
-from graphclone.study.training import Lesson, forget_states, train
+from graphclone.study.training import OPTIMIZER, Lesson, adamw, forget_states, keep_optimizer, train
 
 if TYPE_CHECKING:
     from graphclone.algebra.recipes import Widening
+    from graphclone.clones.clone import Clone
 
 RUN, WEIGHTS = "run.json", "weights.safetensors"
+
+_WARM_BATCHES = 30
+"""What the moments of an optimizer are measured on."""
 
 _WIDE_DATA = 1_000_000
 """Added to the seed of the data that wide models see, so that a clone does not begin with what its base began with."""
@@ -139,9 +143,9 @@ class Place:
         data = self.study.data
         return {**_described(job), "context": data.context, "validation": data.validation}
 
-    def trained(self, job: Job) -> bool:
-        """Whether the weights of a base are there to be cloned."""
-        return (self.of(job) / WEIGHTS).exists()
+    def trained(self, job: Job, *, optimizer: bool) -> bool:
+        """Whether the weights of a base are there to be cloned, and the state of its optimizer, if that is wanted."""
+        return all((self.of(job) / name).exists() for name in (WEIGHTS, *([OPTIMIZER] if optimizer else [])))
 
 
 def do(job: Job, place: Place, progress: Progress = silent) -> None:
@@ -159,7 +163,7 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
         with PartialState().main_process_first():  # the others find the corpus and the configuration ready
             corpus = place.corpus()
             family = Family(job.model, corpus.vocabulary, study.data.context, place.folder / "models")
-            module, widenings = _start(job, family, place)
+            module, widenings, optimizer = _start(job, family, place)
         recipe = job.recipe or Recipe("base")
         record = {
             **place.described(job),
@@ -176,21 +180,44 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
             job.seed + (_WIDE_DATA if job.recipe else 0),
             recipe.dropout,
             recipe.dropout_steps,
+            _WARM_BATCHES if recipe.optimizer == WARM else 0,
         )
-        weights = train(module, lesson, folder, lambda tensors: measure(tensors.items(), widenings), progress)
+        weights = train(
+            module, lesson, folder, lambda tensors: measure(tensors.items(), widenings), progress, optimizer
+        )
         _finish(job, folder, weights, record)
 
 
-def _start(job: Job, family: Family, place: Place) -> tuple[torch.nn.Module, dict[str, Widening]]:
-    """The model before its first step, and how its weights were widened if it is a clone."""
+def _start(
+    job: Job, family: Family, place: Place
+) -> tuple[torch.nn.Module, dict[str, Widening], torch.optim.Optimizer | None]:
+    """The model before its first step, how its weights were widened if it is a clone, and an optimizer that goes on."""
     if job.recipe is None or not job.recipe.clones:
-        return family.build(job.factor, job.seed), {}
+        return family.build(job.factor, job.seed), {}, None
     base = job.needs
     assert base is not None
     small = family.build(1, job.seed)
     load_model(small, place.of(base) / WEIGHTS)
     wide, clone = family.clone(small, job.factor, job.recipe, job.seed)
-    return wide, recipes_of(clone)
+    optimizer = _grown(clone, small, wide, base, place) if job.recipe.optimizer == GROWN else None
+    return wide, recipes_of(clone), optimizer
+
+
+def _grown(
+    clone: Clone, small: torch.nn.Module, wide: torch.nn.Module, base: Job, place: Place
+) -> torch.optim.Optimizer:
+    """The optimizer of a base, grown, in the groups that every run has.
+
+    Raises:
+        GraphcloneError: the base was taken as it is, or its gradients say nothing about the clone's.
+    """
+    if not base.training.steps:
+        raise GraphcloneError(f"{base.name}: was not trained here, so it has no optimizer to be grown")
+    from graphclone.api import grow_optimizer
+
+    optimizer = adamw(small, base.training)
+    optimizer.load_state_dict(torch.load(place.of(base) / OPTIMIZER, map_location="cpu", weights_only=True))
+    return grow_optimizer(clone, optimizer, wide, rule="same")
 
 
 def _finish(job: Job, folder: Path, weights: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
@@ -200,6 +227,7 @@ def _finish(job: Job, folder: Path, weights: dict[str, torch.Tensor], record: di
         if job.recipe is None:
             with written(folder / WEIGHTS) as partial:
                 save_file(_untied(weights), partial)
+            keep_optimizer(folder)
         _write_json(folder / RUN, {**record, "finished": True})
         forget_states(folder)
     PartialState().wait_for_everyone()
@@ -240,6 +268,7 @@ def _described(job: Job) -> dict[str, Any]:
         "base": base.name if base else None,
         "base_label": job.base.name if job.base else None,
         "seed": job.seed,
+        **({"optimizer": job.recipe.optimizer} if job.recipe and job.recipe.optimizer != FRESH else {}),
         **{key: getattr(job.training, key) for key in Training.__dataclass_fields__},
     }
 

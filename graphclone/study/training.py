@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from graphclone.errors import GraphcloneError
+from graphclone.optimizers.warming import warm_moments
 from graphclone.progress import Progress, silent
 from graphclone.study.models import logits
 from graphclone.study.scores import Counts, scores
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from graphclone.study.corpus import Corpus
 
 METRICS = "metrics.jsonl"
+OPTIMIZER = "optimizer.bin"
 _STATE = "state-"
 _BETAS = (0.9, 0.95)
 
@@ -42,6 +44,7 @@ class Lesson:
         seed: of the order of the data, and of dropout.
         dropout: probability on the input of every linear layer in the first steps.
         dropout_steps: how many.
+        warm: batches that the optimizer sees at rate 0 before the first step.
     """
 
     corpus: Corpus
@@ -51,10 +54,16 @@ class Lesson:
     seed: int
     dropout: float = 0.0
     dropout_steps: int = 0
+    warm: int = 0
 
 
 def train(
-    module: torch.nn.Module, lesson: Lesson, folder: Path, measure: Measure, progress: Progress = silent
+    module: torch.nn.Module,
+    lesson: Lesson,
+    folder: Path,
+    measure: Measure,
+    progress: Progress = silent,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train a module, going on from the last state in the folder if there is one; its weights, on the main process.
 
@@ -67,6 +76,7 @@ def train(
         folder: of the run.
         measure: more numbers to write down with each evaluation.
         progress: told the step and the loss.
+        optimizer: over the module's parameters, if it is one that has a state; its rates are those of the lesson.
 
     Raises:
         GraphcloneError: the batch cannot be shared evenly, or the loss is no longer a number.
@@ -84,10 +94,12 @@ def train(
         )
     set_seed(lesson.seed, device_specific=True)
     dropped = _Dropout(module)
-    prepared, optimizer = accelerator.prepare(module, _optimizer(module, training))
-    run = _TrainingRun(accelerator, prepared, optimizer, lesson, folder, measure)
+    prepared, wrapped = accelerator.prepare(module, optimizer or adamw(module, training))
+    run = _TrainingRun(accelerator, prepared, wrapped, lesson, folder, measure)
     accelerator.init_trackers("tensorboard")
     resumed = run.resumed()
+    if resumed is None and lesson.warm:
+        warm_moments(wrapped, (run.loss(training.steps + batch) for batch in range(lesson.warm)))
     for step in range(resumed or 0, training.steps):
         if step % training.evaluate == 0 and step != resumed:
             run.evaluate(step)
@@ -110,7 +122,7 @@ def rate(step: int, training: Training) -> float:
     return training.learning_rate * (training.final + (1 - training.final) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def _optimizer(module: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
+def adamw(module: torch.nn.Module, training: Training) -> torch.optim.Optimizer:
     """AdamW that spares biases and norms from decay."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
@@ -151,10 +163,10 @@ class _TrainingRun:
 
     def learn(self, step: int) -> None:
         """Take one optimizer step."""
-        lesson, training = self.lesson, self.lesson.training
+        training = self.lesson.training
         for group in self.optimizer.param_groups:
             group["lr"] = rate(step, training)
-        loss = self._loss(self._mine(lesson.corpus.batch(step, training.batch, lesson.context, lesson.seed))).mean()
+        loss = self.loss(step)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.module.parameters(), training.clip)
         self.optimizer.step()
@@ -164,6 +176,13 @@ class _TrainingRun:
         self.count += 1
         if step % 10 == 0:  # each look makes a GPU wait
             self.summary = f"loss {float(loss):.3f}"
+
+    def loss(self, step: int) -> torch.Tensor:
+        """Of this process's share of a batch, in nats a token."""
+        lesson = self.lesson
+        return self._loss(
+            self._mine(lesson.corpus.batch(step, lesson.training.batch, lesson.context, lesson.seed))
+        ).mean()
 
     def _mine(self, tokens: torch.Tensor) -> torch.Tensor:
         """This process's share of the sequences of a batch."""
@@ -258,6 +277,13 @@ def _states(folder: Path) -> dict[int, Path]:
     """The whole states in a run's folder, by step."""
     candidates = ((path.name.removeprefix(_STATE), path) for path in folder.glob(f"{_STATE}*"))
     return {int(step): path for step, path in candidates if step.isdecimal()}
+
+
+def keep_optimizer(folder: Path) -> None:
+    """Keep the optimizer's part of the last state of a run, where there is one."""
+    states = _states(folder)
+    if states:
+        shutil.copyfile(states[max(states)] / OPTIMIZER, folder / OPTIMIZER)
 
 
 def forget_states(folder: Path) -> None:

@@ -163,6 +163,66 @@ def test_uneven_copies_take_no_one_rate() -> None:
     torch.testing.assert_close(grown.state[wide.get_parameter("0.bias")]["exp_avg"][10:], expected[:5] / 2)
 
 
+# Other parameters than the source's
+
+
+class Blocks(nn.Module):
+    """(batch, 6) -> (batch, 5) by blocks that add to a stream."""
+
+    def __init__(self, count: int = 2) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(10), nn.Linear(10, 14), nn.GELU(), nn.Linear(14, 10)) for _ in range(count)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x)
+        for block in self.blocks:
+            x = x + block(x)
+        result: Tensor = self.down(torch.tanh(x))
+        return result
+
+
+def test_new_blocks_begin_without_a_state_in_the_groups_of_what_they_are_made_after() -> None:
+    """Blocks of the source have other numbers then; each keeps its own state."""
+    module = seeded(lambda: Blocks().double().eval())
+    source = Built(module, _source().args, {})
+    own = _stepped(source)
+    made = _widened(source, depth=4)
+    wide = made.module()
+    grown = gc.grow_optimizer(made, own, wide)
+    assert sum(len(group["params"]) for group in grown.param_groups) == len(list(wide.parameters()))
+    found = [bool(grown.state.get(wide.get_parameter(f"blocks.{i}.1.weight"))) for i in range(4)]
+    assert sorted(found) == [False, False, True, True]
+    kept = [i for i in range(4) if found[i]]
+    for narrow, deep in enumerate(kept):
+        expected = own.state[module.get_parameter(f"blocks.{narrow}.1.weight")]["exp_avg"]
+        assert torch.equal(grown.state[wide.get_parameter(f"blocks.{deep}.1.weight")]["exp_avg"], expected)
+
+
+def test_uses_that_get_weights_of_their_own_have_no_share_of_a_sum() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.norm, self.head = nn.Embedding(7, 10), nn.LayerNorm(10), nn.Linear(10, 7, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            result: Tensor = self.head(self.norm(self.embed(tokens)))
+            return result
+
+    source = Built(seeded(lambda: Tied().double().eval()), (torch.arange(6).view(2, 3),), {})
+    own = _stepped(source)
+    made = _widened(source, widen=2, untie=True)
+    with pytest.raises(GraphcloneError, match="are one weight in the source, which keeps the sum of their gradients"):
+        gc.grow_optimizer(made, own, made.module())
+    wide = made.module()
+    grown = gc.grow_optimizer(made, own, wide, inexact="fresh")
+    assert sum(len(group["params"]) for group in grown.param_groups) == len(list(wide.parameters())) == 4
+    assert not grown.state.get(wide.get_parameter("head.weight"))
+
+
 # What is not exact
 
 

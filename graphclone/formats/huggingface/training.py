@@ -20,7 +20,8 @@ from graphclone.formats.huggingface.plan import Plan
 from graphclone.formats.huggingface.reader import imported, quiet_transformers
 from graphclone.optimizers.kinds import kind_of_entries
 from graphclone.optimizers.optimizers import is_by_name, named_state, state_dict
-from graphclone.optimizers.states import Parameters, grown
+from graphclone.optimizers.parameters import Parameters
+from graphclone.optimizers.states import Grown, grown
 
 _BESIDE = (
     "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state*.pth", "random_states_*.pkl", "trainer_state.json",
@@ -70,8 +71,11 @@ def training_state(plan: Plan, path: Path) -> TrainingState:
     try:
         kept = (key for entry in state["state"].values() for key, value in entry.items() if value is not None)
         kind = kind_of_entries(set(kept))
-        entries, groups = named_state(state, _names(plan, state, parameters), ())
+        place, names = _names(plan, state, parameters)
+        entries, groups = named_state(state, names, ())
         result = grown(parameters, kind, entries, groups, rule="same")
+        if place is not None:
+            _arrange(result, _orders(plan, plan.checkpoint.with_fields(plan.fields))[place])
     except GraphcloneError as error:  # what helps there is no option here
         raise GraphcloneError(f"{path}: {error.message}") from error
     beside = [file for pattern in _BESIDE for file in sorted(path.parent.glob(pattern))]
@@ -96,15 +100,27 @@ def _loaded(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def _names(plan: Plan, state: Mapping[str, Any], parameters: Parameters) -> list[str] | None:
-    """The names of the parameters that a state counts, in its order; None where it says them.
+def _arrange(result: Grown, order: Order) -> None:
+    """Put the parameters of every group into the order that they have in the wider model.
+
+    Raises:
+        GraphcloneError: the groups of that one have others.
+    """
+    for group, names in zip(result.groups, order, strict=True):
+        if strays := set(names) ^ set(group["params"]):
+            raise GraphcloneError(f"the groups of the wider model are others: {min(strays)} is in one of them only")
+        group["params"] = list(names)
+
+
+def _names(plan: Plan, state: Mapping[str, Any], parameters: Parameters) -> tuple[int, list[str]] | tuple[None, None]:
+    """Which order a state has its parameters in, and the names of these; nothing where it says them.
 
     Raises:
         GraphcloneError: the state is of another model, or its order cannot be told.
     """
     if is_by_name(state) or all("param_names" in group for group in state["param_groups"]):
-        return None
-    orders, wide = _orders(plan, plan.checkpoint.config), _orders(plan, plan.checkpoint.with_fields(plan.fields))
+        return None, None
+    orders = _orders(plan, plan.checkpoint.config)
     counts = [len(group["params"]) for group in state["param_groups"]]
     fitting = [place for place, order in enumerate(orders) if [len(names) for names in order] == counts]
     if not fitting:
@@ -117,9 +133,7 @@ def _names(plan: Plan, state: Mapping[str, Any], parameters: Parameters) -> list
         raise GraphcloneError(str(misfits[fitting[0]]))
     if any(orders[place] != orders[found[0]] for place in found):
         raise GraphcloneError("its parameters may be in several orders; make the optimizer of named_parameters()")
-    if wide[found[0]] != orders[found[0]]:
-        raise GraphcloneError("the wider model has other parameters than the source, or has them in another order")
-    return [name for names in orders[found[0]] for name in names]
+    return found[0], [name for names in orders[found[0]] for name in names]
 
 
 def _misfit(
@@ -127,7 +141,7 @@ def _misfit(
 ) -> str | None:
     """The first parameter whose state has another shape, and what it has."""
     for name, number in zip((name for names in order for name in names), numbers, strict=True):
-        shape = parameters.recipes[name].source_shape
+        shape = parameters.source_shape(name)
         for key, value in entries.get(number, {}).items():
             if isinstance(value, torch.Tensor) and value.dim() and tuple(value.shape) != shape:
                 return f"the state of {name} has {key} of {tuple(value.shape)}, but it is {shape}"
