@@ -298,8 +298,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "initializers: all weights have the same noise",
         "graphclone/algebra/recipes.py",
-        r'f"{self.seed}\0{self.name}"',
-        'f"{self.seed}"',
+        r'f"{seed}\0{name}"',
+        'f"{seed}"',
         _kernel("test_noise_does_not_depend_on_what_was_widened_before"),
     ),
     # facts

@@ -12,11 +12,11 @@ import graphclone as gc
 from graphclone.errors import GraphcloneError
 from tests.support.clones import features, seeded
 
+FUNCTIONS = {"t": torch.tanh, "s": torch.sigmoid}
+
 
 class Deep(nn.Module):
     """Blocks of kinds, each a letter, by the function in their middle: (batch, 6) -> (batch, 5)."""
-
-    FUNCTIONS: ClassVar = {"t": torch.tanh, "s": torch.sigmoid}
 
     def __init__(self, width: int, inner: int, kinds: str) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Deep(nn.Module):
         x = self.up(x)
         for kind, layer in zip(self.kinds, self.layers, strict=True):
             assert isinstance(layer, nn.ModuleDict)
-            x = x + layer["down"](self.FUNCTIONS[kind](layer["up"](layer["norm"](x))))
+            x = x + layer["down"](FUNCTIONS[kind](layer["up"](layer["norm"](x))))
         y: Tensor = self.down(x)
         return y
 
