@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphclone.clones.traced import Traced
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
     from graphclone.formats.huggingface.writer import clone_checkpoint
+    from graphclone.formats.torch.sharded import load_into
     from graphclone.models import build
     from graphclone.optimizers.warming import warm_moments
 
@@ -39,6 +40,7 @@ __all__ = [
     "clone",
     "clone_checkpoint",
     "grow_optimizer",
+    "load_into",
     "trace",
     "warm_moments",
 ]
@@ -55,6 +57,7 @@ _HOMES = {
     "clone": "api",
     "clone_checkpoint": "formats.huggingface.writer",
     "grow_optimizer": "api",
+    "load_into": "formats.torch.sharded",
     "trace": "api",
     "warm_moments": "optimizers.warming",
 }

@@ -76,6 +76,10 @@ class CannotJudgeError(NotEquivalentError):
     """Whether the clone computes what the source computes could not be found out, for the source's own sake."""
 
 
+class StoppedError(GraphcloneError):
+    """Another of the processes that share the work has failed, and says why."""
+
+
 class InvariantError(AssertionError):
     """The graph broke its own rules: a defect of a pass, never of the input."""
 

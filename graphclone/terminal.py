@@ -38,8 +38,8 @@ def table(*headings: str, title: str | None = None) -> Table:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Progress]:
-    """A bar with the time, on the standard error, while something takes long; only on a terminal.
+def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
+    """A bar with the time, on the standard error, while something takes long; only on a terminal, if it is to be shown.
 
     It moves to and fro until it is told how far things are.
     """
@@ -48,6 +48,6 @@ def progress(text: str) -> Iterator[Progress]:
 
     screen = Console(file=sys.stderr)  # this one, whatever is redirected meanwhile
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    with Bars(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Bars(*columns, console=screen, transient=True, disable=not (shown and screen.is_terminal)) as bar:
         task = bar.add_task(text, total=None)
         yield lambda what, done, total: bar.update(task, description=f"{text}: {what}", completed=done, total=total)

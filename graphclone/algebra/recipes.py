@@ -7,9 +7,11 @@ one at a time, in any order, as they are written.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graphclone.algebra.growth import Layout
+import numpy as np
+
+from graphclone.algebra.growth import PAD, Concat, Growth, IntArray, Layout, Leaf
 from graphclone.algebra.strategies import SYMMETRIC, Strategy
 
 
@@ -80,3 +82,22 @@ def noise_seed(seed: int, name: str) -> int:
     """The seed of the noise of one initializer, 63 bits, by that of the whole model and its name."""
     digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def by_multiplicity(recipe: Widening, axis: int) -> tuple[IntArray, IntArray, Widening]:
+    """A recipe whose axis is a row of tiles, in the order of their multiplicity, in place of one with any map.
+
+    Returns:
+        The source indices of the axis in the order in which that recipe has them; the place that each index of its
+        result belongs to; and the recipe itself.
+    """
+    layout = recipe.axes[axis]
+    counts = layout.multiplicity
+    kept = np.argsort(counts, kind="stable")[np.count_nonzero(counts == 0) :]
+    is_pad = layout.index_map == PAD
+    count_of = np.where(is_pad, len(is_pad) + 1, counts[layout.index_map])
+    order = np.lexsort((layout.index_map, layout.copies, count_of))
+    tiles = [Leaf(Growth(int(np.count_nonzero(counts == n)), int(n))) for n in np.unique(counts) if n]
+    pads = Leaf(Growth.explicit(0, [PAD] * int(is_pad.sum())))
+    axes = (*recipe.axes[:axis], Concat((*tiles, pads)), *recipe.axes[axis + 1 :])
+    return kept, order, replace(recipe, axes=axes)

@@ -25,7 +25,7 @@ from graphclone.cli.arguments import (
 )
 from graphclone.cli.remedies import said
 from graphclone.errors import GraphcloneError, NotEquivalentError
-from graphclone.runtime import collector
+from graphclone.runtime import collector, ranks
 from graphclone.runtime.quiet import silenced
 
 DONE, NOT_EQUIVALENT, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -72,11 +72,21 @@ _COMMANDS: Mapping[type[Arguments], str] = {
 
 
 def _fail(message: str, code: int, debug: bool) -> int:
+    """Say what went wrong; of several processes only the first to fail does."""
     if debug:
         traceback.print_exc()
+    if not _first_to_fail():
+        return code
     line = " ".join(message.split())
     print(f"graphclone: {line}", file=sys.stderr)
     return code
+
+
+def _first_to_fail() -> bool:
+    try:
+        return ranks.current().fail()
+    except GraphcloneError:  # it may be what went wrong
+        return ranks.rank_of_environment() == 0
 
 
 if __name__ == "__main__":

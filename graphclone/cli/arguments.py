@@ -14,6 +14,7 @@ from graphclone.algebra.factors import Widen, fraction
 from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.errors import GraphcloneError
 from graphclone.pipeline.state import STARTS, Start
+from graphclone.runtime.ranks import rank_of_environment
 from graphclone.version import __version__
 
 _REFUSED = 2
@@ -55,6 +56,8 @@ class InspectArguments(Arguments):
     widen_io: tuple[str, ...]
     input: InputSizes
     inputs: str | None
+    ranks: int | None
+    devices: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class CloneArguments(Arguments):
     optimizer: str | None
     resume: bool
     trust_remote_code: bool
+    format: Literal["dcp"] | None
+    weights: str | None
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ def parsed(argv: Sequence[str] | None = None) -> Arguments:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if rank_of_environment():  # the first of several processes says it
+            self.exit(_REFUSED)
         self.exit(_REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
 
 
@@ -166,6 +173,8 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL")
     command.add_argument("--all", action="store_true", help="show also what can never grow")
     command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
+    command.add_argument("--ranks", type=_count, metavar="N", help="what each of N processes does to double the model")
+    command.add_argument("--devices", default="H100", metavar="NAME", help="of the processes; H100 by default")
     _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)
@@ -204,6 +213,8 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument("--force", action="store_true", help="overwrite OUT")
     command.add_argument("--no-verify", action="store_true", help="write without checking")
     command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+    command.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
+    command.add_argument("--weights", metavar="DIR", help="such a folder, of the module that a function returns")
     _provider_argument(command)
     _inputs_arguments(command)
     _checkpoint_arguments(command)
@@ -243,11 +254,11 @@ def _study_arguments(command: _Parser) -> None:
     command.add_argument(
         "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
     )
-    command.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="runs at a time")
+    command.add_argument("--jobs", type=_count, default=1, metavar="N", help="runs at a time")
     command.set_defaults(kind=StudyArguments)
 
 
-def _jobs(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)

@@ -17,6 +17,7 @@ from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.formats.huggingface.staging import check_target
 from graphclone.formats.huggingface.training import training_state
 from graphclone.formats.huggingface.writer import Written, write_checkpoint
+from graphclone.runtime import ranks
 
 
 def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
@@ -25,7 +26,8 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
         if value:
             raise GraphcloneError(f"--{option} is not for checkpoints, whose code stays as it is")
     watch = Watch(arguments)
-    with terminal.progress(f"cloning {arguments.model}") as advance:
+    processes = ranks.current()
+    with terminal.progress(f"cloning {arguments.model}", shown=processes.first) as advance:
         checkpoint = source.open()
         check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
@@ -43,8 +45,10 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
                 verify=not arguments.no_verify,
                 command=_command(arguments),
                 progress=advance,
+                ranks=processes,
             )
-    _show(arguments, written, watch.graphs)
+    if processes.first:
+        _show(arguments, written, watch.graphs)
     return 0
 
 

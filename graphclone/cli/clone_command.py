@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphclone import terminal
-from graphclone.cli import checkpoint_clone, report
+from graphclone.cli import checkpoint_clone, dcp_clone, report
 from graphclone.cli.arguments import CloneArguments
 from graphclone.cli.commands import user_inputs
 from graphclone.cli.requests import Watch, request_of
 from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.formats.torch.source import FunctionSource
 from graphclone.passes import default_pipeline
 from graphclone.passes.registry import parse
 from graphclone.pipeline.conditions import CLONED
 from graphclone.pipeline.runner import Pass, lacking
+from graphclone.runtime import ranks
 from graphclone.runtime.files import written
 from graphclone.sources import resolve
 
@@ -36,6 +38,12 @@ SUFFIXES = (".onnx", ".pt2", ".safetensors")
 def clone(arguments: CloneArguments) -> int:
     """Write a wider model, once it is verified."""
     source, target = resolve(arguments.model, user_inputs(arguments)), Path(arguments.output)
+    if arguments.weights is not None:
+        if not isinstance(source, FunctionSource):
+            raise GraphcloneError("--weights is for package.module:function, which gives the module they belong to")
+        source = replace(source, weights=Path(arguments.weights))
+    if arguments.format == "dcp":
+        return dcp_clone.clone(arguments, source)
     if isinstance(source, CheckpointSource):
         if target.suffix not in SUFFIXES:
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
@@ -66,6 +74,10 @@ def clone(arguments: CloneArguments) -> int:
 
 def _refuse_options(arguments: CloneArguments) -> None:
     """Refuse options that mean something for checkpoints only."""
+    if ranks.current().count > 1:
+        raise GraphcloneError(
+            f"{arguments.output}: is written by one process; several share folders of checkpoints only"
+        )
     for option in ("dtype", "like", "keep_vocab", "max_shard_size", "optimizer", "resume", "trust_remote_code"):
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")

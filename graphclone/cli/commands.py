@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
 def inspect(arguments: InspectArguments) -> int:
     """Show what can grow, what holds the rest, and what it costs."""
+    if arguments.devices not in inspection.DEVICES:
+        known = ", ".join(inspection.DEVICES)
+        raise GraphcloneError(f"--devices: nothing is known of {arguments.devices!r}; there are {known}")
     source = resolve(arguments.model, user_inputs(arguments))
     if arguments.like is not None:
         return inspect_reach(arguments, source, arguments.like)
     with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
+    if arguments.ranks is not None:
+        return _show_share(traced, arguments, arguments.ranks)
     if arguments.why is not None:
         return _explain(traced, arguments, arguments.why)
     findings = inspection.inspect(traced)
@@ -37,6 +42,15 @@ def inspect(arguments: InspectArguments) -> int:
         terminal.show_json(findings.to_dict())
     else:
         report.show_inspection(findings, everything=arguments.all)
+    return 0
+
+
+def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
+    found = inspection.share(traced, ranks, inspection.DEVICES[arguments.devices])
+    if arguments.json:
+        terminal.show_json(dataclasses.asdict(found))
+    else:
+        report.show_share(traced.graph.name, found)
     return 0
 
 

@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from graphclone.clones.summary import clone_rows, new_blocks, parameters
+from graphclone.inspection import STORAGE
 from graphclone.terminal import console, show_text, table
 
 if TYPE_CHECKING:
     from graphclone.cli.arguments import CloneArguments
     from graphclone.clones.traced import Traced
-    from graphclone.inspection import Explanation, Inspection, MissingRule, Row, StackRow
+    from graphclone.inspection import Explanation, Inspection, MissingRule, Row, Share, StackRow
     from graphclone.pipeline.runner import Timing
     from graphclone.verification.checks import Report
 
@@ -96,6 +97,25 @@ def explained(explanation: Explanation) -> str:
         return "\n".join([*lines, "it can grow"])
     way = [f"  {step}" for step in explanation.path]
     return "\n".join([*lines, f"it cannot grow: {explanation.pinned}, by way of", *way])
+
+
+def show_share(model: str, share: Share) -> None:
+    """What the busiest of several processes reads, writes and holds, and how long that takes."""
+    device, (storage, link, memory) = share.device, share.seconds
+    grid = table("", title=f"{model}, twice as wide, over {share.ranks} processes with an {device.name} each; computed")
+    for heading in ("GB", "seconds"):
+        grid.add_column(heading, justify="right")
+    grid.add_column("at")
+    size = f"{share.source / 1e9:,.1f} -> {share.clone / 1e9:,.1f}"
+    grid.add_row("the whole model", size, "", "")
+    grid.add_row("each reads", f"{share.read / 1e9:,.2f}", f"{storage:,.2f}", f"{STORAGE / 1e9:g} GB/s of storage")
+    grid.add_row("sends to its device", f"{share.read / 1e9:,.2f}", f"{link:,.2f}", f"{device.link / 1e9:g} GB/s")
+    grid.add_row(
+        "writes, and holds", f"{share.written / 1e9:,.2f}", f"{memory:,.4f}", f"{device.bandwidth / 1e9:,g} GB/s"
+    )
+    fits = "fits" if share.fits else "does not fit"
+    grid.add_row("holds in training", f"{share.training / 1e9:,.2f}", "", f"{fits} into {device.memory / 1e9:g} GB")
+    console().print(grid)
 
 
 def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:

@@ -75,7 +75,7 @@ class Stack:
 
 
 def stacks(graph: Graph) -> list[Stack]:
-    """All stacks of blocks, the outer ones where blocks lie within blocks.
+    """All stacks of blocks, those within blocks of others included, the outer ones first.
 
     Where a graph returns something of every block, as caches of keys and values, the blocks are those on the way to one
     of its outputs, and that is their obstacle.
@@ -83,11 +83,10 @@ def stacks(graph: Graph) -> list[Stack]:
     labels = _labels(graph)
     found: dict[str, Stack] = {}
     for outputs in (graph.outputs, *([output] for output in graph.outputs if len(graph.outputs) > 1)):
-        flow = Flow(graph, outputs)
-        finder = _Finder(flow, labels)
+        finder = _Finder(Flow(graph, outputs), labels)
         for prefix in finder.prefixes:
-            outer = (name for name in found if not name or f"{prefix}.".startswith(f"{name}."))
-            if not any(outer) and (stack := finder.stack(prefix)) is not None:
+            stack = finder.stack(prefix)
+            if stack is not None and (prefix not in found or len(stack.blocks) > len(found[prefix].blocks)):
                 found[prefix] = stack
     return list(found.values())
 
@@ -239,13 +238,13 @@ class _Finder:
                 outside = [user for user in self.users.get(value, ()) if user not in inside]
                 outside = [user for user in outside if any(out.is_tensor for out in user.outputs)]
                 if value in self.returned or outside:
-                    return self._leak(value)
+                    return self._leak(value, inside)
         return ""
 
-    def _leak(self, value: Value) -> str:
+    def _leak(self, value: Value, inside: Collection[Node]) -> str:
         reached = {value}
         for node in self.graph.nodes:
-            if not reached.isdisjoint(node.inputs):
+            if node not in inside and not reached.isdisjoint(node.inputs):
                 reached.update(node.outputs)
         name = next((name for returned, name in self.returned.items() if returned in reached), None)
         where = "is read outside of it" if name is None else f"goes to the output {name}"
@@ -254,15 +253,15 @@ class _Finder:
     def _cleared(self, stack: Stack) -> Stack:
         """The stack, with what nothing reads given to the blocks whose number it has, and with later obstacles."""
         blocks = []
+        between = (self.returned[block.exit] for block in stack.blocks[:-1] if block.exit in self.returned)
+        returned = next((f"the stream between blocks is the output {name}" for name in between), "")
         for block in stack.blocks:
             unread = [
                 i
                 for i in self.graph.initializers
                 if not self.users.get(i.value) and {stack.number(name) for name in i.names} == {block.number}
             ]
-            obstacle = block.obstacle or self._shared(stack, block)
-            if not obstacle and block is not stack.blocks[-1] and block.exit in self.returned:
-                obstacle = f"what it gives is the output {self.returned[block.exit]}"
+            obstacle = block.obstacle or self._shared(stack, block) or returned
             own = {*block.initializers, *unread}
             listed = tuple(i for i in self.graph.initializers if i in own)
             blocks.append(replace(block, initializers=listed, obstacle=obstacle))

@@ -10,9 +10,10 @@ from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction, Scaled, Summand
 from graphclone.graph.ir import Value
 from graphclone.rules.concat import cat
-from graphclone.rules.conv import onnx_convolution, onnx_pool, quantized_convolution
+from graphclone.rules.conv import onnx_convolution, onnx_pool, pool_places, quantized_convolution
 from graphclone.rules.linear import general_product
 from graphclone.rules.norm import gather, onnx_layer_norm, rescale
+from graphclone.rules.patterns import changed
 from graphclone.rules.pointwise import elementwise
 from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled, stated
 
@@ -301,6 +302,25 @@ def quantized(*operands: str) -> Rule:
     return rule
 
 
+def quantized_pool(s: Site) -> None:
+    """Means of windows of integers, or of all places."""
+    _single(s, ["X"])
+    places = s.tensor("X").rank - 2
+    x, y = changed([True] * places) if s.node.op.endswith("GlobalAveragePool") else pool_places(s)
+    pattern = f"| b {x} c -> b {y} c" if s.flag("channels_last") else f"| b c {x} -> b c {y}"
+    s.states(pattern, "X", why="windowed")
+
+
+def quantized_softmax(s: Site) -> None:
+    """A softmax over one axis, or, below opset 13, over all from one on, whose results are rounded to integers."""
+    _single(s, ["X"])
+    rank = s.tensor("X").rank
+    first = s.integer("axis", -1) % rank
+    last = first if s.integer("opset", 13) >= 13 else rank - 1
+    names = [f"!n{axis}" if first <= axis <= last else f"a{axis}" for axis in range(rank)]
+    s.states(f"| {' '.join(names)} -> {' '.join(names).replace('!', '')}", "X", why="shared out")
+
+
 def quantized_concat(s: Site) -> None:
     """Side by side, in one scale."""
     inputs = s.tensor_list("inputs")
@@ -395,6 +415,9 @@ RULES: Mapping[str, Rule] = {
     "com.microsoft.QLinearMul": quantized("A", "B"),
     "com.microsoft.QLinearSigmoid": quantized("X"),
     "com.microsoft.QLinearLeakyRelu": quantized("X"),
+    "com.microsoft.QLinearAveragePool": quantized_pool,
+    "com.microsoft.QLinearGlobalAveragePool": quantized_pool,
+    "com.microsoft.QLinearSoftmax": quantized_softmax,
     "com.microsoft.QLinearConcat": quantized_concat,
     "com.microsoft.QuantizeLinear": cast_by_scale,
     "com.microsoft.DequantizeLinear": cast_by_scale,

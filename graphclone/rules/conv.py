@@ -130,11 +130,16 @@ def onnx_pool(s: Site, *, channels_last: bool = False) -> None:
     if len(s.node.outputs) > 1:
         raise Cannot("positions counted over all axes")
     s.ignores("p", "storage_order")
-    x, y = changed(_moving(s, None))
+    x, y = pool_places(s)
     pattern = f"b {x} c -> b {y} c" if channels_last else f"b c {x} -> b c {y}"
     s.states(pattern, "X", why="windowed")
     if s.node.op == "onnx.AveragePool":
         s.sums(s.out, Summand((s.tensor("X"),)))
+
+
+def pool_places(s: Site) -> tuple[str, str]:
+    """The axes of places of an operand and of the result, in patterns, as the node states its windows."""
+    return changed(_moving(s, None))
 
 
 def global_pool(s: Site) -> None:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
-from graphclone.algebra.recipes import Widening
+from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.pads import regions
+from graphclone.runtime.precision import power, units
 
 CHUNK = 1 << 15
 """Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that
@@ -31,9 +32,6 @@ each wait for all threads took ten times as long on a busy machine. Part of what
 
 MAX_SLICES = 32
 """An explicit map of at most this many arithmetic runs is written by slices, any other by index."""
-
-_PART = 1 << 14
-"""Elements squared and summed at once: a norm in float64 copies what it is given to float64 first."""
 
 
 @torch.no_grad()
@@ -79,9 +77,9 @@ def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
 
 
 def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
-    irregular = next((axis for axis, layout in enumerate(recipe.axes) if _irregular(layout)), None)
-    if irregular is not None:
-        _fill_sorted(source, recipe, out, irregular)
+    axis = first_irregular(recipe)
+    if axis is not None:
+        _fill_sorted(source, recipe, out, axis)
     elif recipe.contracted and recipe.strategy.snr_db is not None:
         _fill_noisy(source, recipe, out)
     else:
@@ -94,10 +92,11 @@ def _fill(source: Tensor, recipe: Widening, out: Tensor) -> None:
     for axis, layout in enumerate(recipe.axes):
         _clear_pads(out, axis, layout.index_map, recipe.shift)
     for share in _shares(source, recipe, out):
-        _write(share.out, share.source, 1.0 if recipe.shift else share.factor)
+        write(share.out, share.source, 1.0 if recipe.shift else share.factor)
 
 
-def _write(out: Tensor, source: Tensor, factor: float) -> None:
+def write(out: Tensor, source: Tensor, factor: float) -> None:
+    """Write a multiple of the source."""
     if factor == 1:
         out.copy_(source)
     elif factor == 0:  # not multiplied: no -0, and no NaN from an infinity
@@ -119,12 +118,12 @@ class _Share:
     def power(self) -> float:
         """The sum of the squares of what it adds to the output."""
         repeats = self.out.numel() // max(1, self.source.numel())
-        return repeats * self.factor**2 * _power(self.source)
+        return repeats * self.factor**2 * power(self.source)
 
 
 def _shares(source: Tensor, recipe: Widening, out: Tensor) -> Iterator[_Share]:
     matrix = cache(recipe.strategy.matrix)
-    rows = _max_copies(recipe)
+    rows = max_copies(recipe)
     for block in _blocks(out, source, recipe.axes):
         columns = block.copies_of(recipe.contracted)
         if recipe.strategy.uniform or not recipe.contracted:
@@ -135,7 +134,7 @@ def _shares(source: Tensor, recipe: Widening, out: Tensor) -> Iterator[_Share]:
             yield _Share(copy.out, copy.source, factor, columns)
 
 
-def _max_copies(recipe: Widening) -> int:
+def max_copies(recipe: Widening) -> int:
     """The rows of A: the most copies that an index of the replicated axes has."""
     free = (layout for axis, layout in enumerate(recipe.axes) if axis not in recipe.contracted and layout.grows)
     return prod(int(layout.multiplicity.max(initial=1)) for layout in free)
@@ -297,8 +296,12 @@ def _progression(indices: list[int]) -> slice:
     return slice(indices[0], indices[-1] + 1, step)
 
 
+def first_irregular(recipe: Widening) -> int | None:
+    """The first axis with an explicit map in its tree that is not worth cutting into slices."""
+    return next((axis for axis, layout in enumerate(recipe.axes) if _irregular(layout)), None)
+
+
 def _irregular(layout: Layout) -> bool:
-    """Whether some explicit map in the tree is not worth cutting into slices."""
     if isinstance(layout, Leaf):
         return not layout.growth.whole and len(_runs(layout.growth)) > MAX_SLICES
     return isinstance(layout, Product | Concat) and any(_irregular(part) for part in layout.parts)
@@ -306,16 +309,8 @@ def _irregular(layout: Layout) -> bool:
 
 def _fill_sorted(source: Tensor, recipe: Widening, out: Tensor, axis: int) -> None:
     """Sorts an irregular axis by multiplicity, where it is a row of tiles, and scatters the result."""
-    layout = recipe.axes[axis]
-    counts = layout.multiplicity
-    kept = np.argsort(counts, kind="stable")[np.count_nonzero(counts == 0) :]
-    is_pad = layout.index_map == PAD
-    count_of = np.where(is_pad, len(is_pad) + 1, counts[layout.index_map])
-    order = np.lexsort((layout.index_map, layout.copies, count_of))
-    tiles = [Leaf(Growth(int(np.count_nonzero(counts == n)), int(n))) for n in np.unique(counts) if n]
-    pads = Leaf(Growth.explicit(0, [PAD] * int(is_pad.sum())))
-    axes = (*recipe.axes[:axis], Concat((*tiles, pads)), *recipe.axes[axis + 1 :])
-    wide = widen(source.index_select(axis, _index(kept, source)), replace(recipe, axes=axes))
+    kept, order, sorted_recipe = by_multiplicity(recipe, axis)
+    wide = widen(source.index_select(axis, _index(kept, source)), sorted_recipe)
     out.index_copy_(axis, _index(order, out), wide)
 
 
@@ -334,21 +329,25 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
     """Writes over the zeros that pads hold so far."""
-    generator = torch.Generator().manual_seed(recipe.noise_seed)
-    for region in regions(source, recipe, out):
+    for number, region in enumerate(regions(source, recipe, out)):
         if region.fill is Fill.FREE:
-            _randomise(region.out, source, recipe, generator)
+            _randomise(region.out, source, numbered(recipe, number))
         elif region.fill is Fill.MEAN:
             widen(*region.mean(recipe), region.out)  # which may have pads of other dims
         else:
             region.out.fill_(recipe.shift)
 
 
-def _randomise(out: Tensor, source: Tensor, recipe: Widening, generator: torch.Generator) -> None:
+def numbered(recipe: Widening, number: int) -> Widening:
+    """The recipe by which one of several regions is drawn, so that none has the numbers of another."""
+    return replace(recipe, name=f"{recipe.name}[{number}]")
+
+
+def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
     """Normal numbers of the source's own root mean square."""
-    size = recipe.scale * math.sqrt(_power(source) / max(1, source.numel()))
-    for _, part in _chunks(out, 0):
-        part.copy_(torch.empty(part.shape).normal_(generator=generator).mul_(size))
+    size = recipe.scale * math.sqrt(power(source) / max(1, source.numel()))
+    for start, part in chunks(out, 0):
+        part.copy_(torch.empty(part.shape).normal_(generator=chunk_generator(recipe, start)).mul_(size))
 
 
 # --- Noise ---
@@ -356,24 +355,38 @@ def _randomise(out: Tensor, source: Tensor, recipe: Widening, generator: torch.G
 
 def _fill_noisy(source: Tensor, recipe: Widening, out: Tensor) -> None:
     """Lays N into ``out``, where it needs no room of its own, and adds ``A (x) W`` to it."""
-    free = [axis for axis in range(out.dim()) if axis not in recipe.contracted]
-    if not free:  # one row then
-        contracted = tuple(axis + 1 for axis in recipe.contracted)
-        recipe = replace(recipe, axes=(rigid(1), *recipe.axes), contracted=contracted)
-        source, out, free = source[None], out[None], [0]
-    along = max(free, key=lambda axis: out.shape[axis])
-    out.mul_(_gain(_lay_noise(recipe, out, along), source, recipe, out))
-    narrow = out.dtype.itemsize < 4
+    if len(recipe.contracted) == out.dim():
+        recipe, source, out = one_row(recipe), source[None], out[None]
+    along = chunked_axis(recipe)
+    out.mul_(gain(_lay_noise(recipe, out, along), source, recipe, out))
     for share in _shares(source, recipe, out):
-        if narrow:  # add_ would round the factor to the dtype, and all copies would be off by the same
-            share.out.addcmul_(share.source, share.source.new_ones(()), value=share.factor)
-        else:
-            share.out.add_(share.source, alpha=share.factor)
-    if narrow:
-        _restore_sums(source, recipe, out, along)
+        add(share.out, share.source, share.factor)
+    if out.dtype.itemsize < 4:
+        for start, part in chunks(out, along):
+            restore_sums(source, recipe, part, along, start)
 
 
-def _gain(energy: float, source: Tensor, recipe: Widening, out: Tensor) -> float:
+def one_row(recipe: Widening) -> Widening:
+    """The recipe of an initializer all of whose axes are contracted, with an axis of 1 before them that is not."""
+    contracted = tuple(axis + 1 for axis in recipe.contracted)
+    return replace(recipe, axes=(rigid(1), *recipe.axes), contracted=contracted)
+
+
+def chunked_axis(recipe: Widening) -> int:
+    """The axis along which noise is drawn in chunks."""
+    free = (axis for axis in range(len(recipe.axes)) if axis not in recipe.contracted)
+    return max(free, key=lambda axis: recipe.shape[axis])
+
+
+def add(out: Tensor, source: Tensor, factor: float) -> None:
+    """Add a multiple of the source.
+
+    ``add_`` would round the factor to a dtype of few digits, and in others it rounds once or twice as strides have it.
+    """
+    out.addcmul_(source, source.new_ones(()), value=factor)
+
+
+def gain(energy: float, source: Tensor, recipe: Widening, out: Tensor) -> float:
     """``sqrt(|B|^2 / |Z|^2 * 10^(-dB / 10))``, B being the columns that have copies; 0 for no noise."""
     duplicated = (share for share in _shares(source, recipe, out) if share.columns > 1)
     signal = sum(share.power for share in duplicated)
@@ -385,19 +398,30 @@ def _lay_noise(recipe: Widening, out: Tensor, along: int) -> float:
 
     Drawn on the CPU in fixed chunks, so the same on every device and for every number of threads.
     """
-    generator = torch.Generator().manual_seed(recipe.noise_seed)
-    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
-    padded = [axis for axis, layout in enumerate(recipe.axes) if PAD in layout.index_map]
     energy = 0.0
-    for start, part in _chunks(out, along):
-        noise = torch.empty(part.shape, dtype=dtype).normal_(generator=generator)
-        maps = _chunk_maps(recipe, along, start, part)
-        for axis in padded:
-            _clear_pads(noise, axis, maps[axis])
-        _subtract_means(noise, recipe)
-        energy += _power(noise)
+    for start, part in chunks(out, along):
+        noise = chunk_of_noise(recipe, out, along, start)
+        energy += power(noise)
         part.copy_(noise)
     return energy
+
+
+def chunk_of_noise(recipe: Widening, out: Tensor, along: int, start: int) -> Tensor:
+    """The noise of the chunk that begins there; of ``out``, which may be on the meta device, shape and dtype count."""
+    part = next(chunks(out, along, start))[1]
+    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
+    noise = torch.empty(part.shape, dtype=dtype).normal_(generator=chunk_generator(recipe, start))
+    maps = _chunk_maps(recipe, along, start, part)
+    for axis, layout in enumerate(recipe.axes):
+        if layout.padded:
+            _clear_pads(noise, axis, maps[axis])
+    _subtract_means(noise, recipe)
+    return noise
+
+
+def chunk_generator(recipe: Widening, start: int) -> torch.Generator:
+    """What draws one chunk, whatever was drawn before it: so that any part of the whole can be made anywhere."""
+    return torch.Generator().manual_seed(recipe.noise_seed + start)
 
 
 def _subtract_means(noise: Tensor, recipe: Widening) -> None:
@@ -411,30 +435,29 @@ def _subtract_means(noise: Tensor, recipe: Widening) -> None:
         block.out.sub_(block.source, alpha=1 / block.copies_of(recipe.contracted))
 
 
-def _restore_sums(source: Tensor, recipe: Widening, out: Tensor, along: int) -> None:
-    """Adds what the copies of each index leave of the source to the smallest, as far as the dtype can hold that.
+def restore_sums(source: Tensor, recipe: Widening, part: Tensor, along: int, start: int) -> None:
+    """Adds what the copies in a chunk leave of the source to the smallest, as far as the dtype can hold that.
 
     All are rounded to what the largest copy is rounded to. If the source is, too, nothing is left to round. If
     not, the smallest copy alone can hold the last digits of the source, and does if it is no more than the source's own
     power of two. Where noise makes every copy larger the sum is off by what that copy is rounded to: no numbers of the
     dtype as large as these have another sum.
     """
-    for start, part in _chunks(out, along):
-        left = _rows(source, recipe, along, _chunk_maps(recipe, along, start, part))
-        largest, least = torch.zeros_like(left), torch.full_like(left, math.inf)
-        smallest = torch.zeros_like(left, dtype=torch.int64)
-        for copy, most, few, which in _contracted_copies(part, recipe, left, largest, least, smallest):
-            size = copy.out.abs().float()
-            reach = size * (1 + copy.columns * torch.finfo(out.dtype).eps)  # the last may yet grow
-            most.source.copy_(torch.maximum(most.source, reach))
-            which.source.masked_fill_(size < few.source, copy.column)
-            few.source.copy_(torch.minimum(few.source, size))
-        units = _units(largest, out.dtype)
-        for copy, unit in _contracted_copies(part, recipe, left, units):
-            copy.out.copy_(torch.round(copy.out / unit.source).mul_(unit.source))
-            copy.source.sub_(copy.out)
-        for copy, which in _contracted_copies(part, recipe, left, smallest):
-            copy.out.add_(copy.source.masked_fill(which.source != copy.column, 0))
+    left = _rows(source, recipe, along, _chunk_maps(recipe, along, start, part))
+    largest, least = torch.zeros_like(left), torch.full_like(left, math.inf)
+    smallest = torch.zeros_like(left, dtype=torch.int64)
+    for copy, most, few, which in _contracted_copies(part, recipe, left, largest, least, smallest):
+        size = copy.out.abs().float()
+        reach = size * (1 + copy.columns * torch.finfo(part.dtype).eps)  # the last may yet grow
+        most.source.copy_(torch.maximum(most.source, reach))
+        which.source.masked_fill_(size < few.source, copy.column)
+        few.source.copy_(torch.minimum(few.source, size))
+    last_places = units(largest, part.dtype)
+    for copy, unit in _contracted_copies(part, recipe, left, last_places):
+        copy.out.copy_(torch.round(copy.out / unit.source).mul_(unit.source))
+        copy.source.sub_(copy.out)
+    for copy, which in _contracted_copies(part, recipe, left, smallest):
+        copy.out.add_(copy.source.masked_fill(which.source != copy.column, 0))
 
 
 def _contracted_copies(chunk: Tensor, recipe: Widening, *sources: Tensor) -> Iterator[tuple[_Copy, ...]]:
@@ -442,13 +465,6 @@ def _contracted_copies(chunk: Tensor, recipe: Widening, *sources: Tensor) -> Ite
     axes = _contracted_axes(chunk, recipe)
     for blocks in zip(*(_blocks(chunk, source, axes) for source in sources), strict=True):
         yield from zip(*(_copies(block, recipe.contracted) for block in blocks), strict=True)
-
-
-def _units(largest: Tensor, dtype: torch.dtype) -> Tensor:
-    """A unit in the last place of float32 numbers, were they of a dtype."""
-    info = torch.finfo(dtype)
-    exponents = torch.frexp(largest).exponent - 1
-    return torch.ldexp(torch.full_like(largest, info.eps), exponents).clamp_(min=info.smallest_normal * info.eps)
 
 
 def _rows(source: Tensor, recipe: Widening, along: int, maps: Sequence[IntArray]) -> Tensor:
@@ -463,9 +479,10 @@ def _rows(source: Tensor, recipe: Widening, along: int, maps: Sequence[IntArray]
     return rows
 
 
-def _chunks(out: Tensor, along: int) -> Iterator[tuple[int, Tensor]]:
+def chunks(out: Tensor, along: int, first: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """The parts of a tensor that random numbers are drawn for at once, each with where it begins along the axis."""
     length = max(1, CHUNK * out.shape[along] // max(1, out.numel()))
-    for start in range(0, out.shape[along], length):
+    for start in range(first, out.shape[along], length):
         yield start, out.narrow(along, start, min(length, out.shape[along] - start))
 
 
@@ -479,8 +496,3 @@ def _contracted_axes(chunk: Tensor, recipe: Widening) -> list[Layout]:
     """The layouts of a chunk whose replicated axes are taken as they are."""
     layouts = enumerate(recipe.axes)
     return [layout if axis in recipe.contracted else rigid(chunk.shape[axis]) for axis, layout in layouts]
-
-
-def _power(tensor: Tensor) -> float:
-    parts = torch.split(tensor.reshape(-1), _PART)
-    return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)

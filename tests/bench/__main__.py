@@ -6,6 +6,8 @@ from tests.bench import bench_analysis, bench_checkpoints, bench_kernel, bench_o
 
 BENCHMARKS: tuple[Callable[[], Iterable[object]], ...] = (
     bench_kernel.widen_linear,
+    bench_kernel.widen_in_blocks,
+    bench_analysis.trace_decoder,
     bench_analysis.analyse_decoder,
     bench_onnx.read_long_file,
     bench_onnx.widen_file,

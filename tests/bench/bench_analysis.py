@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from graphclone.api import trace
+from graphclone.formats.torch.example_inputs import dynamic_shapes
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph
 from graphclone.models.huggingface import new_model, token_ids
@@ -25,6 +28,29 @@ def analyse_decoder() -> Iterator[Timing]:
     half, whole = traced(16), traced(32)
     yield against("analyse 32 layers", lambda: analyse(whole), "trace them", lambda: traced(32))
     yield against("analyse 32 layers", lambda: analyse(whole), "analyse 16", lambda: analyse(half))
+
+
+def trace_decoder() -> Iterator[Timing]:
+    """A trace with its dims, against torch.export alone: with all sizes fixed, and with those open that a trace has."""
+    module, inputs = new_model("CausalLM", "opt", _SMALL).eval(), (token_ids(2, 7, _SMALL["vocab_size"]),)
+    shapes = dynamic_shapes(module, inputs, {}, varying=True)
+
+    def exported(open_sizes: object = None) -> object:
+        return torch.export.export(module, inputs, dynamic_shapes=open_sizes, strict=False)
+
+    yield against("trace 12 layers", lambda: trace(module, inputs), "torch.export", exported)
+    yield against("trace 12 layers", lambda: trace(module, inputs), "export, open sizes", lambda: exported(shapes))
+
+
+_SMALL = {
+    "vocab_size": 1000,
+    "hidden_size": 192,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "ffn_dim": 768,
+    "max_position_embeddings": 64,
+    "word_embed_proj_dim": 192,
+}
 
 
 def analyse(graph: Graph) -> None:

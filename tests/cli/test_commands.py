@@ -59,6 +59,23 @@ def test_inspect_says_what_would_free_a_dim(capfd: pytest.CaptureFixture[str]) -
     assert [row["pinned"] for row in rows if row["size"] == 14] == [None]
 
 
+@pytest.mark.parametrize("ranks", [1, 4, 28])
+def test_inspect_says_what_each_process_does(ranks: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of the weights (14, 6) and (5, 14) and their biases, made twice as wide in the middle; in numbers of 4 bytes."""
+    found = run_json(capfd, "inspect", "my_models:mlp", "--ranks", str(ranks), "--devices", "H200")
+    assert (found["source"], found["clone"]) == (4 * 173, 4 * 341)
+    rows = [-(-28 // ranks), -(-28 // ranks), -(-5 // ranks), -(-5 // ranks)]
+    assert found["written"] == 4 * (rows[0] * 6 + rows[1] + rows[2] * 28 + rows[3])
+    assert found["read"] == 4 * (min(rows[0], 14) * 6 + min(rows[1], 14) + rows[2] * 14 + rows[3])
+    assert found["training"] == 4 * found["written"]
+    assert found["fits"]
+    assert found["seconds"] == pytest.approx([found["read"] / 2e9, found["read"] / 64e9, found["written"] / 4.8e12])
+    assert main(["inspect", "my_models:mlp", "--ranks", str(ranks)]) == 0
+    assert f"over {ranks} processes with an H100 each" in " ".join(capfd.readouterr().out.split())
+    assert main(["inspect", "my_models:mlp", "--ranks", "2", "--devices", "abacus"]) == 2
+    assert "--devices: nothing is known of 'abacus'; there are A100, H100" in capfd.readouterr().err
+
+
 def test_windows_are_shown_only_if_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "my_models:conv"]) == 0
     short = capfd.readouterr().out
@@ -363,3 +380,18 @@ def test_help_is_fast_and_imports_no_framework() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_more_blocks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["clone", "my_models:blocks", "-o", "deep.safetensors", "--depth", "4", "--new-blocks", "end", "--no-verify"]
+    assert main([*argv, "--new-from", "random"]) == 0
+    assert "new blocks: layers.2, layers.3" in capsys.readouterr().out
+    assert "layers.3.1.weight" in load_file("deep.safetensors")
+
+
+def test_inspect_shows_the_stacks_of_blocks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "my_models:blocks"]) == 0
+    assert "--depth layers=2: 2 blocks, or more of them" in capsys.readouterr().out
+    assert main(["inspect", "my_models:blocks", "--json"]) == 0
+    (stack,) = json.loads(capsys.readouterr().out)["stacks"]
+    assert stack == {"name": "layers", "count": 2, "kinds": 1, "obstacle": ""}

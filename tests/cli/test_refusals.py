@@ -168,6 +168,19 @@ def test_nothing_can_grow(refused: Refused) -> None:
     assert "nothing to widen: every dim is pinned" in refused(*clone_args("my_models:nothing_grows"))
 
 
+@pytest.mark.parametrize(
+    ("model", "depth", "message"),
+    [
+        ("blocks", "1", "depth: layers=1: the depth is a whole number of at least 2, the source's"),
+        ("blocks", "2.5", "argument --depth: '2.5': a depth is a whole number of blocks"),
+        ("blocks", "encoder=3", "depth: no stack of blocks is called 'encoder'; there are layers (2)"),
+        ("mlp", "3", "depth: my_models:mlp has no blocks that are repeated"),
+    ],
+)
+def test_a_depth_that_cannot_be(model: str, depth: str, message: str, refused: Refused) -> None:
+    assert message in refused(*clone_args(f"my_models:{model}"), "--depth", depth)
+
+
 # Where it writes
 
 

@@ -277,8 +277,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel: rounded sums are not restored",
         "graphclone/runtime/kernel.py",
-        "        _restore_sums(source, recipe, out, along)\n",
-        "        pass\n",
+        "            restore_sums(source, recipe, part, along, start)\n",
+        "            pass\n",
         ("tests/runtime/test_kernel_precision.py::test_copies_of_few_digits_sum_to_the_source",),
     ),
     Mutant(

@@ -37,6 +37,7 @@ LADDER = {
     "modernbert": "model.layers",
 }
 LAYERS = {"modernbert": 4}
+SLOW = ("mamba2", "modernbert")
 
 
 @cache
@@ -73,7 +74,7 @@ def names(state: State) -> set[str]:
     return {name for i in state.graph.initializers if i.kind != "constant" for name in i.names}
 
 
-@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in LADDER])
 def test_a_deeper_model_is_equal_at_every_node(name: str) -> None:
     layers = LAYERS.get(name, 2)
     state = deeper(name, widen=2, depth=layers + 3)

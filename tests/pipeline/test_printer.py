@@ -130,7 +130,7 @@ def test_segments_and_factors_are_told_apart() -> None:
 )
 def test_every_kind_of_growth_is_told_apart(growth: Growth, text: str) -> None:
     state = tiny_state()
-    run(default_pipeline()[:3], state)
+    run(default_pipeline()[:4], state)
     (axis,) = (axis for axis, growth in state.growths.items() if growth.size == 10)
     state.widths = Widths({**state.growths, axis: growth})
     assert f"={text}]" in find(print_state(state).splitlines(), "%silu")
@@ -144,7 +144,7 @@ def test_what_has_no_name_gets_a_letter() -> None:
             return torch.cat([x, x.new_zeros(x.shape[0], 6)], dim=1)[:, :4]
 
     state = State(trace_module(Outer().eval(), (torch.ones(2, 4),)))
-    run(default_pipeline()[:2], state)
+    run(default_pipeline()[:3], state)
     assert "new_zeros: float32[s0=2, a=6]" in print_state(state)
 
 

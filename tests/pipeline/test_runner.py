@@ -63,7 +63,7 @@ class HoldBack:
 
 
 def test_text_means_passes_in_its_order() -> None:
-    assert parse("infer-dims, canonicalize") == (PASSES[1](), PASSES[0]())
+    assert parse("infer-dims, canonicalize") == (PASSES[2](), PASSES[0]())
 
 
 def test_the_default_pipeline_can_be_written_as_text() -> None:
@@ -187,7 +187,7 @@ def test_a_pipeline_that_no_text_means() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("canonicalise", "no pass is called 'canonicalise'; there are canonicalize, infer-dims, "),
+        ("canonicalise", "no pass is called 'canonicalise'; there are canonicalize, deepen, infer-dims, "),
         ("choose-widths{width=2}", "pass choose-widths has no option 'width'; it has factor"),
         ("canonicalize{x=1}", "pass canonicalize has no option 'x'; it has none"),
         ("choose-widths{factor=two}", "pass option choose-widths: factor cannot be 'two'"),
@@ -232,14 +232,14 @@ def test_every_pass_can_be_watched() -> None:
         State(traced()),
         after=lambda step, state: seen.append((step.name, state.has(State.analysis))),
     )
-    assert seen == [("canonicalize", False), *((name, True) for name in NAMES[1:])]
+    assert seen == [("canonicalize", False), ("deepen", False), *((name, True) for name in NAMES[2:])]
 
 
 @pytest.mark.parametrize(
     ("passes", "message"),
     [
         ((ChooseWidths(),), "choose-widths requires dims, which no earlier pass ensures"),
-        ((InferDims(), *default_pipeline()[4:]), "widen-initializers requires scales, widths, which"),
+        ((InferDims(), *default_pipeline()[5:]), "widen-initializers requires scales, widths, which"),
     ],
 )
 def test_a_pass_before_what_it_requires(passes: tuple[Pass, ...], message: str) -> None:
@@ -334,7 +334,7 @@ def test_passes_satisfy_the_protocol() -> None:
 
 
 def test_a_pass_from_python() -> None:
-    passes = (*analysis(), HoldBack(), *default_pipeline()[2:])
+    passes = (*analysis(), HoldBack(), *default_pipeline()[3:])
     wide = clone(model(), INPUTS, widen=2, passes=passes)
     assert wide.state_dict()["2.weight"].shape == (10, 28)
     assert {group.name: str(group.pin) for group in wide.dims if group.pin}["2"] == "small"

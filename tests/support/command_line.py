@@ -22,6 +22,23 @@ def mlp():
     return nn.Sequential(nn.Linear(6, 14), nn.ReLU(), nn.Linear(14, 5)), (torch.ones(2, 6),)
 
 
+class Blocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 14), nn.Linear(14, 5)
+        self.layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(14), nn.Linear(14, 14)) for _ in range(2))
+
+    def forward(self, x):
+        x = self.up(x)
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.down(x)
+
+
+def blocks():
+    return Blocks(), (torch.ones(2, 6),)
+
+
 def keyword():
     class Named(nn.Module):
         def __init__(self):

@@ -282,6 +282,17 @@ def quantized() -> Iterator[Case]:
     yield Case("QLinearMul", (u8(2, 6), *one, u8(6), *one, s(0.05), s(90, np.uint8)))
     yield Case("QLinearSigmoid", (u8(2, 6), *one, s(0.004), s(0, np.uint8)))
     yield Case("QLinearLeakyRelu", (u8(2, 6), *one, s(0.05), s(90, np.uint8)), {"alpha": 0.1})
+    means = (*one, s(0.013), s(90, np.uint8))
+    windows = {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 0, 1]}
+    for last in (0, 1):
+        image, places = (u8(2, 5, 4, 6), (1, 2)) if last else (u8(2, 6, 5, 4), (2, 3))
+        how = {"channels_last": last}
+        note = "channels last" if last else ""
+        yield Case("QLinearGlobalAveragePool", (image, *means), how, note=note)
+        yield Case("QLinearAveragePool", (image, *means), {**how, **windows}, note=note, rigid=places)
+    shares = (*one, s(1 / 256), s(0, np.uint8))
+    yield Case("QLinearSoftmax", (u8(2, 3, 4), *shares), {"axis": 1, "opset": 13}, rigid=(1,))
+    yield Case("QLinearSoftmax", (u8(2, 3, 4), *shares), {"axis": 1, "opset": 11}, note="from one on", rigid=(1, 2))
     yield Case("QLinearConcat", (s(0.05), s(90, np.uint8), u8(2, 6), *one, u8(2, 4), *one), {"axis": 1})
     yield Case("DequantizeLinear", (u8(2, 6), s(0.05), s(90, np.uint8)))
     yield Case("QuantizeLinear", (f(2, 6), s(0.05), s(90, np.uint8)))

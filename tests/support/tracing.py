@@ -85,8 +85,9 @@ class RandomSizes:
             try:
                 state.widths = Widths(growths, fills=infer_fills(state.facts, growths))
             except Unfillable as problem:
-                assert problem.dim is not None
-                wanted[problem.dim] = Growth(problem.dim.size, 2 if copies else 1, kind)
+                if (dim := problem.dim) is None:
+                    raise
+                wanted[dim] = Growth(dim.size, 2 if copies else 1, kind)
             else:
                 return True
 

@@ -70,12 +70,12 @@ class Reach:
         """Refuse a target that cannot be reached.
 
         Raises:
-            GraphcloneError: with the first obstacle, in the configuration's words.
+            GraphcloneError: with what is in the way, in the configuration's words.
         """
         if self.obstacles:
-            first = self.obstacles[0]
-            more = f"; and {len(self.obstacles) - 1} more" if len(self.obstacles) > 1 else ""
-            raise GraphcloneError(f"{like} cannot be reached: {first}{more}", first.remedy)
+            whole = "; ".join(map(str, self.obstacles))
+            remedy = next((obstacle.remedy for obstacle in self.obstacles if obstacle.remedy), None)
+            raise GraphcloneError(f"{like} cannot be reached: {whole}", remedy)
 
 
 def likened(traces: Traces, source: Graph, request: Request, after: After | None) -> Grown:

@@ -12,6 +12,7 @@ from graphclone.clones.clone import Clone
 from graphclone.clones.source import After, traced
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.config_solver import Config
 from graphclone.formats.huggingface.format import checkpoint_format
 from graphclone.formats.huggingface.likeness import Reach, reach
 from graphclone.formats.huggingface.plan import plan
@@ -24,6 +25,19 @@ from graphclone.pipeline.state import Request
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The clone of a checkpoint.
+
+    Attributes:
+        clone: nothing of which is computed yet.
+        config: what config.json of the wider model says.
+    """
+
+    clone: Clone
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,14 @@ class CheckpointSource:
         """The checkpoint widened, to be written as a folder; see ``Source.clone``."""
         if passes is not None:
             raise GraphcloneError(f"{self.name}: a checkpoint, whose code stays as it is, takes no passes of yours")
-        clone_plan = plan(self.open(), request, after=after)
-        return Clone(clone_plan.widened.state, clone_plan.widened.timings, checkpoint_format(clone_plan))
+        return self.planned(request, after=after).clone
+
+    def planned(self, request: Request, *, after: After | None = None) -> Planned:
+        """The checkpoint widened, and the configuration that the clone has; see ``clone``."""
+        made = plan(self.open(), request, after=after)
+        clone = Clone(made.widened.state, made.widened.timings, checkpoint_format(made))
+        clone.graph.notes += made.notes
+        return Planned(clone, made.config)
 
 
 def _held_by_tables(traced: Traced) -> Iterator[str]:

@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy
+from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy, StoppedError
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE
+from graphclone.runtime.ranks import ALONE, Ranks
 from graphclone.runtime.shards import Shard, write_shards
 
 CARD = "README.md"
 RECORD = "graphclone-progress.json"
+_RECORDS = "graphclone-progress*.json"
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ckpt", ".ot", ".tflite"}
 _OWN = {CONFIG, CARD, RECORD, SINGLE, INDEX, PICKLE, PICKLE_INDEX, f"{PICKLE}.index.json", ".gitattributes"}
@@ -62,20 +64,23 @@ class Staging:
         folder: what it is called so far.
         fingerprint: of everything that decides the bytes of the shards.
         finished: the finished shards by file name, each with the source tensors in it that hold NaNs.
+        ranks: the processes that write to it.
     """
 
     target: Path
     folder: Path
     fingerprint: str
     finished: dict[str, list[str]] = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
     def record(self) -> None:
-        """Note what is finished, so that another run may go on from here."""
+        """Note what is finished, so that another run may go on from here; each process in a file of its own."""
         text = json.dumps({"fingerprint": self.fingerprint, "finished": self.finished}, indent=2)
-        write_text(self.folder / RECORD, text)
+        name = RECORD if self.ranks.first else RECORD.replace(".", f"-{self.ranks.rank}.")
+        write_text(self.folder / name, text)
 
     def write(self, shards: Sequence[Shard], advance: Callable[[int], None]) -> None:
-        """Write the shards that are not finished.
+        """Write the shards that are not finished; of several processes each writes its share.
 
         Raises:
             OSError: a file cannot be written.
@@ -93,7 +98,15 @@ class Staging:
                 del self.finished[shard.file_name]
             else:
                 advance(shard.nbytes)
-        write_shards(self.folder, [shard for shard in shards if shard.file_name not in self.finished], done, advance)
+        missing = [shard for shard in shards if shard.file_name not in self.finished]
+
+        def advance_together(count: int) -> None:
+            self.ranks.look_out()
+            advance(count)
+
+        write_shards(self.folder, missing[self.ranks.rank :: self.ranks.count], done, advance_together)
+        by_all = {name: nans for part in self.ranks.gathered(self.finished) for name, nans in part.items()}
+        self.finished = {shard.file_name: by_all[shard.file_name] for shard in shards}
 
     def publish(self, force: bool) -> None:
         """Give the folder its name; one that it replaces goes away only then."""
@@ -101,7 +114,8 @@ class Staging:
         if force and self.target.exists():
             self.target.rename(aside)
         self.folder.rename(self.target)
-        (self.target / RECORD).unlink()
+        for record in self.target.glob(_RECORDS):
+            record.unlink()
         _remove(aside)
 
 
@@ -124,21 +138,28 @@ def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> No
 
 
 @contextmanager
-def staged(target: Path, fingerprint: str, *, resume: bool) -> Iterator[Staging]:
+def staged(target: Path, fingerprint: str, *, resume: bool, ranks: Ranks = ALONE) -> Iterator[Staging]:
     """The folder to write to in place of the target. Shards finished in it outlive a failure.
+
+    Of several processes the first makes it, and the others go on once it has.
 
     Raises:
         GraphcloneError: another run is writing to it, it is of another command, or it cannot be written to.
     """
     folder = _partial(target)
-    with _locked(target):
-        staging = Staging(target, folder, fingerprint, _finished(folder, fingerprint) if resume else {})
+    with _locked(target) if ranks.first else nullcontext():
+        finished = _finished(folder, fingerprint) if resume and ranks.first else {}
+        staging = Staging(target, folder, fingerprint, finished, ranks)
         try:
-            if not resume:
-                _remove(folder)
-                folder.mkdir()
-            staging.record()
+            if ranks.first:
+                if not resume:
+                    _remove(folder)
+                    folder.mkdir()
+                staging.record()
+            staging.finished = ranks.gathered(finished)[0]
             yield staging
+        except StoppedError:
+            raise
         except KeyboardInterrupt:
             remains, remedy = _remains(staging)
             raise Interrupted(f"interrupted; {remains}", remedy) from None
@@ -156,6 +177,8 @@ def staged(target: Path, fingerprint: str, *, resume: bool) -> Iterator[Staging]
 
 def _remains(staging: Staging) -> tuple[str, Remedy | None]:
     """Tidy up after a failure: finished shards stay, for they can be used. What is left, and what to do with it."""
+    if staging.ranks.count > 1:  # others may still be writing to it
+        return f"finished shards are left in {staging.folder}", Remedy("resume", "goes on from them")
     count = len(staging.finished)
     if not count:
         _remove(staging.folder)
@@ -164,12 +187,15 @@ def _remains(staging: Staging) -> tuple[str, Remedy | None]:
 
 
 def _finished(folder: Path, fingerprint: str) -> dict[str, list[str]]:
+    marks, finished = set(), {}
     try:
-        record = json.loads((folder / RECORD).read_bytes())
-        mark, finished = record["fingerprint"], dict(record["finished"])
+        for path in sorted({folder / RECORD, *folder.glob(_RECORDS)}):
+            record = json.loads(path.read_bytes())
+            marks.add(record["fingerprint"])
+            finished.update(record["finished"])
     except (OSError, ValueError, KeyError, TypeError):
         raise GraphcloneError(f"{folder}: holds no record of what was being written", _ANEW) from None
-    if mark != fingerprint:
+    if marks != {fingerprint}:
         raise GraphcloneError(
             f"{folder}: was being written by another command, or from a source that has changed", _ANEW
         )

@@ -20,6 +20,7 @@ from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.training import TrainingState, training_state
 from graphclone.pipeline.state import Request, Start, factors_asked
 from graphclone.progress import Progress, silent
+from graphclone.runtime.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     )
 
 
-def write_checkpoint(
+def write_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     clone_plan: Plan,
     output: str | Path,
     *,
@@ -145,25 +146,33 @@ def write_checkpoint(
     verify: bool = True,
     command: str = "graphclone.clone_checkpoint",
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> Written:
-    """Write what has been planned; see ``clone_checkpoint``.
+    """Write what has been planned; see ``clone_checkpoint``. Processes that have planned the same share the shards.
 
     Raises:
         NotEquivalentError: the clone does not compute the same; nothing is left behind.
         GraphcloneError: a source tensor cannot be read, or the output not written.
     """
     target = Path(output)
+    if len(set(ranks.gathered(clone_plan.fingerprint))) > 1:
+        raise GraphcloneError(f"{target}: the processes see different sources or versions; give all of them the same")
     staging.check_target(target, clone_plan.checkpoint.folder, force=force, resume=resume)
     shards = clone_plan.shards
-    with staging.staged(target, clone_plan.fingerprint, resume=resume) as stage:
-        missing = (shard for shard in shards if shard.file_name not in stage.finished)
-        check_room(stage.target, sum(shard.nbytes for shard in missing))
+    with staging.staged(target, clone_plan.fingerprint, resume=resume, ranks=ranks) as stage:
+        if ranks.first:
+            missing = (shard for shard in shards if shard.file_name not in stage.finished)
+            check_room(stage.target, sum(shard.nbytes for shard in missing))
         stage.write(shards, _counter(progress, sum(shard.nbytes for shard in shards)))
+        if not ranks.first:
+            ranks.gathered(None)  # once the first has done the rest
+            return Written(clone_plan, None, clone_plan.notes)
         notes = [*clone_plan.notes, *_complete(clone_plan, stage, training)]
         report = _verified(clone_plan, stage.folder, progress) if verify else None
         text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
         stage.publish(force)
+        ranks.gathered(None)
     return Written(clone_plan, report, notes)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from graphclone.graph.ir import Node, Respelled, Spelling
 from graphclone.graph.operands import Reader
 
@@ -69,6 +71,24 @@ def _fourier(node: Node) -> Respelled | None:
     return node.op, {**node.operands, "dim": axes if name[-1] in "2n" else -1}
 
 
+_GROUPED = "transformers.grouped_mm_fallback.default"
+
+
+def _grouped(node: Node) -> Respelled | None:
+    """Products of groups of rows with a matrix each, by the operator that has them in every precision.
+
+    The one of aten is traced where the strides of a model are multiples of 16 bytes, the other where they are not.
+    """
+    namespace, name, _ = _GROUPED.split(".")
+    read = Reader(node)
+    rows, matrices = read.tensor("self"), read.tensor("mat2")
+    if any(read.has(option) for option in ("bias", "out_dtype")) or (rows.rank, matrices.rank) != (2, 3):
+        return None
+    if not hasattr(getattr(torch.ops, namespace), name):  # only a library that uses it defines it
+        return None
+    return _GROUPED, {"input": rows, "weight": matrices, "offs": node.operands["offs"]}
+
+
 _TRANSFORMS = [f"{kind}fft{axes}" for kind in ("", "i", "r", "ir") for axes in ("", "2", "n")]
 
 SPELLINGS: Mapping[str, Spelling] = {
@@ -78,5 +98,6 @@ SPELLINGS: Mapping[str, Spelling] = {
     "aten.scaled_dot_product_attention.default": Spelling(_scale),
     **{f"aten.{op}.{overload}": Spelling(_variance) for op in ("var", "std") for overload in ("default", "dim")},
     "aten.linalg_norm.default": Spelling(_norm),
+    "aten._grouped_mm.default": Spelling(_grouped),
     **{f"aten.fft_{transform}.default": Spelling(_fourier) for transform in _TRANSFORMS},
 }

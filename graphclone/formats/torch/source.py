@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -77,12 +78,14 @@ class FunctionSource:
     Attributes:
         name: as the user wrote it.
         make: returns ``(module, args)`` or ``(module, args, kwargs)``.
+        weights: the folder of a DCP checkpoint with its state dict, if that is to be read.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".pt2", ".safetensors")
 
     name: str
     make: Callable[[], Any]
+    weights: Path | None = None
 
     def build(self) -> Built:
         """The module in eval mode, with its example inputs.
@@ -96,7 +99,12 @@ class FunctionSource:
             raise
         except Exception as error:  # it is the user's own code
             raise GraphcloneError(f"{self.name}: building the model failed: {one_line(error)}") from error
-        return _checked(self.name, result)
+        built = _checked(self.name, result)
+        if self.weights is not None:
+            from graphclone.formats.torch.dcp import load_dcp
+
+            load_dcp(built.module, self.weights)
+        return built
 
     def _built(self) -> ModuleSource:
         return ModuleSource(self.name, *self.build())
@@ -109,7 +117,7 @@ class FunctionSource:
         """
         try:
             with FakeTensorMode(allow_non_fake_inputs=True):
-                return self._built().trace(widen_io)
+                return replace(self, weights=None)._built().trace(widen_io)
         except GraphcloneError as refusal:
             if not isinstance(refusal.__cause__, Exception):
                 raise

@@ -17,7 +17,7 @@ def weightless(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> t
         mode: of its fake weights.
     """
     duplicate = copy.deepcopy(module)
-    _fill_tables(duplicate)
+    fill_tables(duplicate)
     swap: dict[int, torch.Tensor] = {}
     with mode or FakeTensorMode():
         for owner in duplicate.modules():
@@ -28,7 +28,7 @@ def weightless(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> t
     return duplicate
 
 
-def _fill_tables(module: Any) -> None:
+def fill_tables(module: Any) -> None:
     """Let a module of transformers fill the buffers that are not saved, as it does when it is loaded.
 
     They are part of what it computes (rotary frequencies, say), and on the meta device they hold nothing.

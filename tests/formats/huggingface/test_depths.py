@@ -85,8 +85,14 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
     "experts, wider as well": (
         experts,
         3,
-        {"hidden": 2},
-        {"hidden_size": (48, 96), "num_hidden_layers": (2, 3)},
+        2,
+        {
+            "hidden_size": (48, 96),
+            "intermediate_size": (80, 160),
+            "num_hidden_layers": (2, 3),
+            "num_attention_heads": (4, 8),
+            "num_key_value_heads": (2, 4),
+        },
     ),
     "bounded": (bounded, 3, None, {"num_hidden_layers": (2, 3)}),
 }

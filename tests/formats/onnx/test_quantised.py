@@ -444,3 +444,35 @@ def test_sums_that_share_a_bias_have_one_each(tmp_path: Path) -> None:
     report = clone.verify(provider="cpu")
     assert report.ok, str(report)
     assert report.check("exact").ok  # type: ignore[union-attr]
+
+
+def test_a_network_of_integers_grows_through_its_poolings(tmp_path: Path) -> None:
+    """As ONNX Runtime's own quantiser writes it."""
+    text = """
+        g (float[batch, 3, 8, 8] x) => (float[batch, 5] y) {
+            q = QuantizeLinear(x, a, z)
+            i = QLinearConv<pads = [1, 1, 1, 1]>(q, a, z, first, step, zero, b, z, c)
+            p = com.microsoft.QLinearAveragePool<kernel_shape = [2, 2], strides = [2, 2]>(i, b, z, b, z)
+            j = QLinearConv(p, b, z, second, steps, zeros, b, z, d)
+            m = com.microsoft.QLinearGlobalAveragePool(j, b, z, b, z)
+            f = Flatten(m)
+            g = com.microsoft.QGemm<transB = 1>(f, b, z, third, step, zero, e, b, z)
+            y = DequantizeLinear(g, b, z)
+        }
+    """
+    weights = {
+        "first": signed("first", 8, 3, 3, 3), "second": signed("second", 6, 8, 1, 1), "third": signed("third", 5, 6),
+        "steps": small("steps", 6), "zeros": np.zeros(6, np.int8), "zero": np.array(0, np.int8),
+        "z": np.array(117, np.uint8), "c": np.arange(8, dtype=np.int32), "d": np.arange(6, dtype=np.int32),
+        "e": np.arange(5, dtype=np.int32),
+        **{name: np.array(step, np.float32) for name, step in (("a", 0.0131), ("b", 0.0237), ("step", 0.0119))},
+    }  # fmt: skip
+    clone, written = cloned(parse(text, weights), tmp_path)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in written.graph.initializer}
+    assert {name: shapes[name] for name in ("first", "second", "third")} == {
+        "first": (16, 3, 3, 3),
+        "second": (12, 16, 1, 1),
+        "third": (5, 12),
+    }
+    report = clone.verify(provider="cpu")
+    assert report.ok, str(report)

@@ -21,7 +21,7 @@ from graphclone.formats.onnx.evaluator.functions import (
 )
 from graphclone.formats.onnx.evaluator.own import Array, Function, operators
 from graphclone.formats.onnx.evaluator.recurrences import dynamic_lstm
-from graphclone.formats.onnx.evaluator.windows import convolution, max_pool
+from graphclone.formats.onnx.evaluator.windows import average_pool, convolution, max_pool
 
 # Products
 
@@ -400,6 +400,29 @@ def quantized(function: Callable[..., Any], operands: int) -> Function:
     return run
 
 
+def _pooled(pool: Callable[..., Array]) -> Callable[..., Array]:
+    """A pooling of channels along axis 1, or along the last axis."""
+    pool_last = channels_last(pool)
+
+    def run(x: Array, **options: Any) -> Array:
+        result: Array = (pool_last if options.pop("channels_last", 0) else pool)(x, **options)
+        return result
+
+    return run
+
+
+def _mean(x: Array) -> Array:
+    means: Array = x.mean(axis=tuple(range(2, x.ndim)), keepdims=True)
+    return means
+
+
+def _softmax_from(x: Array, *, opset: int, axis: int = -1) -> Array:
+    """A softmax over one axis, or, below opset 13, over all from one on."""
+    if opset >= 13:
+        return np.moveaxis(softmax(np.moveaxis(x, axis, -1)), -1, axis)
+    return softmax(x.reshape(*x.shape[: axis % x.ndim], -1)).reshape(x.shape)
+
+
 def _qlinear_concat(y_scale: Array, y_zero: Array, *inputs: Array, axis: int) -> Array:
     triples = [inputs[i : i + 3] for i in range(0, len(inputs), 3)]
     return quantize(np.concatenate([dequantize(*triple) for triple in triples], axis), y_scale, y_zero)
@@ -453,6 +476,9 @@ _CONTRIB: Mapping[str, Function] = {
     "QLinearMul": quantized(np.multiply, 2),
     "QLinearSigmoid": quantized(sigmoid, 1),
     "QLinearLeakyRelu": quantized(lambda x, alpha=0.01: np.where(x < 0, alpha * x, x), 1),
+    "QLinearAveragePool": quantized(_pooled(average_pool), 1),
+    "QLinearGlobalAveragePool": quantized(_pooled(_mean), 1),
+    "QLinearSoftmax": quantized(_softmax_from, 1),
     "QLinearConcat": _qlinear_concat,
     "Inverse": np.linalg.inv,
     "ExpandDims": lambda x, axis: np.expand_dims(x, int(axis.reshape(-1)[0])),

@@ -1,0 +1,309 @@
+"""Checkpoints of ``torch.distributed.checkpoint`` (DCP): written from recipes, and read into a module.
+
+A tensor is written in parts of its first axis, each of which is computed when it is written, by any of the processes
+that share the work. ``dcp.load`` puts the parts together for whatever mesh a model is sharded over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from graphclone.algebra.recipes import Widening
+from graphclone.clones.saving import check_room, size_in_bytes
+from graphclone.errors import GraphcloneError, Remedy, first_line
+from graphclone.graph.ir import Initializer
+from graphclone.pipeline.state import State
+from graphclone.runtime.blocks import Map, Source, stored, widen_block
+from graphclone.runtime.quiet import quiet
+from graphclone.runtime.ranks import ALONE, Ranks
+
+PREFIX = "model"
+"""What the model's state dict is called in a checkpoint, as ``{"model": model.state_dict()}`` has it."""
+
+PART = 256 << 20
+"""Bytes of a tensor that are computed, and written, at once."""
+
+_METADATA = ".metadata"
+
+
+# Writing
+
+
+def save_dcp(
+    state: State, path: Path, *, force: bool = False, ranks: Ranks = ALONE, extras: Mapping[str, str] | None = None
+) -> None:
+    """Write the state dict of a clone as a DCP checkpoint, under the name ``model``.
+
+    Args:
+        state: the clone's.
+        path: of a folder, which appears once it is whole.
+        force: replace a checkpoint that is there already.
+        ranks: the processes that share the work; all of them call this.
+        extras: texts of other files in the folder, by name.
+
+    Raises:
+        GraphcloneError: the folder is in the way, or cannot be written to.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    if ranks.first:
+        _check_target(path, force)
+        check_room(path, size_in_bytes(state.graph))
+        shutil.rmtree(partial, ignore_errors=True)
+    if len(set(ranks.gathered(_digest(state) if ranks.count > 1 else ""))) > 1:
+        raise GraphcloneError(f"{path}: the processes have different models; seed what draws their weights")
+    try:
+        with quiet():
+            _save(_Planner(state, ranks), _Writer(partial, state), ranks)
+        if ranks.first:
+            for name, text in (extras or {}).items():
+                (partial / name).write_text(text)
+            if path.exists():
+                shutil.rmtree(path)
+            partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise GraphcloneError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
+    ranks.gathered(None)
+
+
+def _digest(state: State) -> str:
+    """Of all that decides what is written; what lies in files is the same for all."""
+    digest = hashlib.sha256()
+    for initializer in state.graph.initializers:
+        recipe = state.recipes[initializer.value]
+        how = (recipe.axes, recipe.contracted, recipe.strategy.name, recipe.strategy.snr_db, recipe.seed)
+        digest.update(repr((recipe.name, *how, recipe.scale, recipe.shift)).encode())
+        if isinstance(initializer.tensor, Tensor):
+            flat = initializer.tensor.detach().cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_target(path: Path, force: bool) -> None:
+    if not path.parent.is_dir():
+        raise GraphcloneError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.exists() and not force:
+        raise GraphcloneError(f"{path}: exists already", Remedy("force", "overwrites it"))
+    if path.exists() and not (path / _METADATA).is_file():
+        raise GraphcloneError(f"{path}: exists and is no DCP checkpoint, which is never overwritten; write elsewhere")
+
+
+def _save(planner: _Planner, writer: _Writer, ranks: Ranks) -> None:
+    """Let torch write, by a group of processes of its own where there are several."""
+    if ranks.count == 1:
+        save({}, storage_writer=writer, planner=planner, no_dist=True)
+        return
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    if not torch.distributed.is_initialized():
+        store = PrefixStore("dcp", ranks.store)
+        limit = timedelta(days=7)  # one may have much more to do than another
+        torch.distributed.init_process_group(
+            "gloo", store=store, rank=ranks.rank, world_size=ranks.count, timeout=limit
+        )
+    save({}, storage_writer=writer, planner=planner)
+
+
+class _Writer(FileSystemWriter):
+    """Stores a tied tensor once and lists it under all its names."""
+
+    def __init__(self, path: Path, state: State) -> None:
+        super().__init__(path)
+        self.names = {_key(i.name): [_key(name) for name in i.names[1:]] for i in state.graph.initializers}
+
+    def finish(self, metadata: Metadata, results: Any) -> None:
+        tensors: dict[str, Any] = metadata.state_dict_metadata
+        for name, others in self.names.items():
+            tensors.update({other: tensors[name] for other in others if name in tensors})
+        aliases = [
+            replace(result, index=replace(result.index, fqn=other))
+            for of_one in results
+            for result in of_one
+            for other in self.names[result.index.fqn]
+        ]
+        metadata.planner_data = {name: (PREFIX, name.removeprefix(f"{PREFIX}.")) for name in tensors}
+        super().finish(metadata, [*results, aliases])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of a widened tensor."""
+
+    initializer: Initializer
+    recipe: Widening
+    first: int
+    end: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.end - self.first, *self.recipe.shape[1:]) if self.recipe.shape else ()
+
+    @property
+    def item(self) -> WriteItem:
+        """What a plan says about it."""
+        rank = len(self.recipe.shape)
+        offsets = torch.Size([self.first, *[0] * (rank - 1)][:rank])
+        trains = self.initializer.kind == "parameter"
+        return WriteItem(
+            MetadataIndex(_key(self.initializer.name), offsets),
+            WriteItemType.SHARD,
+            tensor_data=TensorWriteData(
+                ChunkStorageMetadata(offsets, torch.Size(self.sizes)),
+                TensorProperties(self.initializer.tensor.dtype, requires_grad=trains),
+                torch.Size(self.recipe.shape),
+            ),
+        )
+
+
+def _key(name: str) -> str:
+    return f"{PREFIX}.{name}"
+
+
+def _parts(initializer: Initializer, recipe: Widening) -> list[_Part]:
+    rows = recipe.shape[0] if recipe.shape else 1
+    step = max(1, PART * rows // max(1, prod(recipe.shape) * initializer.tensor.dtype.itemsize))
+    return [_Part(initializer, recipe, first, min(first + step, rows)) for first in range(0, rows, step)] or [
+        _Part(initializer, recipe, 0, 0)
+    ]
+
+
+class _Planner(SavePlanner):
+    """Plans the parts of all tensors, shared out in turn, and computes each when it is written."""
+
+    def __init__(self, state: State, ranks: Ranks) -> None:
+        saved = [i for i in state.graph.initializers if i.kind != "constant"]
+        parts = [part for i in saved for part in _parts(i, state.recipes[i.value])]
+        self.parts = {part.item.index: part for part in parts[ranks.rank :: ranks.count]}
+        self.levels: dict[str, Sequence[float]] = {}
+
+    def set_up_planner(self, state_dict: Any, storage_meta: Any = None, is_coordinator: bool = False) -> None:
+        """Nothing is known from the state dict, which is empty."""
+
+    def create_local_plan(self) -> SavePlan:
+        return SavePlan([part.item for part in self.parts.values()])
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        return create_default_global_save_plan(all_plans)
+
+    def finish_plan(self, new_plan: SavePlan) -> SavePlan:
+        return new_plan
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor:
+        part = self.parts[write_item.index]
+        wanted = [np.arange(size) for size in part.recipe.shape]
+        wanted[:1] = [np.arange(part.first, part.end)] if wanted else []
+        out = torch.empty(part.sizes, dtype=part.initializer.tensor.dtype)
+        widen_block(Source(stored(part.initializer)), part.recipe, wanted, out, self._remembered(part))
+        return out
+
+    def _remembered(self, part: _Part) -> Map:
+        """The level of a tensor's noise is found once, not for every part."""
+
+        def together(function: Any, count: int) -> Sequence[float]:
+            if part.recipe.name not in self.levels:
+                self.levels[part.recipe.name] = [function(i) for i in range(count)]
+            return self.levels[part.recipe.name]
+
+        return together
+
+
+# Reading
+
+
+@torch.no_grad()
+def load_dcp(module: nn.Module, path: Path) -> None:
+    """Read the state dict of a module, as it is or within another one, from a DCP checkpoint.
+
+    Raises:
+        GraphcloneError: there is none, or it is of another model.
+    """
+    reader = _Reader(path)
+    try:
+        found = reader.read_metadata().state_dict_metadata
+    except GraphcloneError:
+        raise
+    except Exception as error:  # whatever the unpickler stumbles over
+        raise GraphcloneError(f"{path}: not a DCP checkpoint: {first_line(error)}") from error
+    state = module.state_dict()
+    prefix = _prefix(state, found, path)
+    for name, tensor in state.items():
+        entry = found[prefix + name]
+        size = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
+        if size != tuple(tensor.shape):
+            raise GraphcloneError(f"{path}: {prefix}{name} is {size}, but the model's is {tuple(tensor.shape)}")
+    with quiet():
+        load({prefix + name: tensor for name, tensor in state.items()}, storage_reader=reader, no_dist=True)
+
+
+def _prefix(state: Mapping[str, Tensor], found: Mapping[str, Any], path: Path) -> str:
+    """What stands before the names of a state dict in a checkpoint."""
+    first = next(iter(state), "")
+    for prefix in sorted({name.removesuffix(first) for name in found if name.endswith(first)}, key=len):
+        if all(prefix + name in found for name in state):
+            return prefix
+    prefixes = [prefix for prefix in ("", f"{PREFIX}.") if prefix + first in found]
+    missing = next((name for name in state if (prefixes or [""])[0] + name not in found), first)
+    raise GraphcloneError(f"{path}: lacks {missing}; give the checkpoint of this model")
+
+
+class _Reader(FileSystemReader):
+    """Reads the description of a checkpoint by an unpickler that makes nothing but what they hold."""
+
+    def read_metadata(self, *_: Any, **__: Any) -> Metadata:
+        path = Path(self.path) / _METADATA
+        if not path.is_file():
+            raise GraphcloneError(f"{self.path}: no DCP checkpoint, which has a file {_METADATA}")
+        with path.open("rb") as file:
+            metadata = _Unpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise GraphcloneError(f"{path}: describes no DCP checkpoint")
+        return metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    """Refuses to import anything that is not part of a description."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not is_dtype and (module, name) not in _PARTS:
+            raise GraphcloneError(f"its {_METADATA} would import {module}.{name}, which no description needs")
+        return super().find_class(module, name)
+
+
+_PARTS = {
+    *((Metadata.__module__, name) for name in (
+        "Metadata", "MetadataIndex", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata",
+        "TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING",
+    )),
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    (FileSystemReader.__module__, "_StorageInfo"),
+    ("collections", "OrderedDict"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+}  # fmt: skip
+"""What a description is made of."""

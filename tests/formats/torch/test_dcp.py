@@ -1,0 +1,123 @@
+"""Checkpoints of torch.distributed.checkpoint: written from recipes in parts, and read into modules."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed import checkpoint
+
+import graphclone as gc
+from graphclone.cli.__main__ import main
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch import dcp
+from graphclone.formats.torch.dcp import load_dcp, save_dcp
+from graphclone.formats.torch.source import FunctionSource
+from tests.support.checkpoints import saved
+from tests.support.sharded_models import Decoder, source
+
+
+@pytest.fixture(scope="module")
+def clone() -> gc.Clone:
+    model, inputs = source()
+    return gc.clone(model, inputs, widen=2, strategy="noisy-symmetric")
+
+
+def equal(module: nn.Module, expected: dict[str, torch.Tensor]) -> bool:
+    found = module.state_dict()
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("part", [100, dcp.PART])
+def test_a_clone_is_written_in_parts_and_loaded_whole(
+    part: int, clone: gc.Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dcp, "PART", part)
+    save_dcp(clone.state, tmp_path / "out")
+    big = Decoder(2)
+    checkpoint.load({"model": big.state_dict()}, checkpoint_id=tmp_path / "out", no_dist=True)
+    assert equal(big, clone.state_dict())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    unique = {t.data_ptr(): t.nbytes for t in clone.state_dict().values()}  # a tied tensor is there once
+    stored = sum(path.stat().st_size for path in (tmp_path / "out").glob("*.distcp"))
+    files = len(checkpoint.FileSystemReader(tmp_path / "out").read_metadata().storage_data)
+    assert sum(unique.values()) <= stored <= sum(unique.values()) + 2000 * files - 19 * 18 * 4
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "app.state."])
+def test_a_state_dict_is_found_within_another(prefix: str, tmp_path: Path) -> None:
+    model, _ = source()
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    checkpoint.save({**state, "step": 3}, checkpoint_id=tmp_path / "in", no_dist=True)
+    found = Decoder()
+    load_dcp(found, tmp_path / "in")
+    assert equal(found, model.state_dict())
+
+
+def test_what_is_no_checkpoint_of_the_module_is_refused(clone: gc.Clone, tmp_path: Path) -> None:
+    save_dcp(clone.state, tmp_path / "out")
+    with pytest.raises(GraphcloneError, match=r"out: model\.shift is \(18,\), but the model's is \(9,\)"):
+        load_dcp(Decoder(), tmp_path / "out")
+    with pytest.raises(GraphcloneError, match=r"out: lacks blocks\.2\.norm\.weight; give the checkpoint of this model"):
+        load_dcp(Decoder(2, blocks=3), tmp_path / "out")
+    with pytest.raises(GraphcloneError, match=r"no DCP checkpoint, which has a file \.metadata"):
+        load_dcp(Decoder(), tmp_path)
+    with pytest.raises(GraphcloneError, match=r"out: exists already; force=True overwrites it"):
+        save_dcp(clone.state, tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(GraphcloneError, match=r"exists and is no DCP checkpoint, which is never overwritten"):
+        save_dcp(clone.state, tmp_path / "other", force=True)
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize("what", [Harmful(), os.system, pickle.loads])
+def test_nothing_harmful_is_unpickled(what: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(what))
+    with pytest.raises(GraphcloneError, match=r"would import .*, which no description needs"):
+        load_dcp(Decoder(), tmp_path)
+    names = (b"torch.distributed.checkpoint.metadata", b"os.system")  # a way through what a module has imported
+    pushed = b"".join(b"\x8c" + bytes([len(name)]) + name for name in names)
+    (tmp_path / ".metadata").write_bytes(b"\x80\x04" + pushed + b"\x93.")
+    with pytest.raises(GraphcloneError, match=r"would import .*os\.system, which no description needs"):
+        load_dcp(Decoder(), tmp_path)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_function_takes_its_weights_from_a_checkpoint(tmp_path: Path) -> None:
+    model, inputs = source()
+    checkpoint.save({"model": model.state_dict()}, checkpoint_id=tmp_path / "in", no_dist=True)
+    made = FunctionSource("f", lambda: (Decoder(), inputs), tmp_path / "in").build()
+    assert equal(made.module, model.state_dict())
+
+
+def test_the_command_line_reads_and_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = saved("llama-gqa", tmp_path / "llama")
+    assert main(["clone", "llama", "-o", "wide", "--format", "dcp", "--no-verify"]) == 0
+    assert (tmp_path / "wide" / "config.json").is_file()
+    assert main(["clone", str(folder), "-o", "hf", "--no-verify"]) == 0
+    import transformers
+
+    big = transformers.AutoModelForCausalLM.from_pretrained("hf")
+    expected = {name: tensor.clone() for name, tensor in big.state_dict().items()}
+    for tensor in big.state_dict().values():
+        tensor.zero_()
+    checkpoint.load({"model": big.state_dict()}, checkpoint_id="wide", no_dist=True)
+    assert equal(big, expected)
+    (tmp_path / "mine.py").write_text("from tests.support.sharded_models import source\nmodel = source\n")
+    assert main(["clone", "mine.py:model", "-o", "small", "--format", "dcp", "--widen", "1"]) == 0
+    assert main(["clone", "mine.py:model", "--weights", "small", "-o", "two.safetensors", "--no-verify"]) == 0
+    assert main(["clone", "llama", "--weights", "small", "-o", "x"]) == 2
+    assert "--weights is for package.module:function" in capfd.readouterr().err
