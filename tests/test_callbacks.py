@@ -36,13 +36,16 @@ def test_a_run_that_grows_twice_goes_on_as_if_it_had_not(plain: dict[int, float]
     assert losses(run) == pytest.approx(plain, rel=2e-5)
 
 
-def test_a_run_that_gets_deeper_goes_on_where_it_was(plain: dict[int, float], tmp_path: Path) -> None:
+def test_a_run_that_gets_deeper_goes_on_where_it_was(tmp_path: Path) -> None:
     """The new block changes nothing before it has been trained; it trains from then on."""
-    model: Any = decoder()
-    run = trainer(model, tmp_path, 5, callbacks=[GrowthCallback({2: 2}, depth={2: 2})])
+    before = trainer(decoder(2), tmp_path, 5)
+    before.train()
+    model: Any = decoder(2)
+    run = trainer(model, tmp_path, 5, callbacks=[GrowthCallback({2: 2}, depth={2: 3})])
     run.train()
-    assert (model.config.num_hidden_layers, model.config.hidden_size) == (2, 48)
-    assert losses(run)[3] == pytest.approx(plain[3], rel=2e-5)
+    assert (model.config.num_hidden_layers, model.config.hidden_size) == (3, 48)
+    assert losses(run)[3] == pytest.approx(losses(before)[3], rel=2e-5)
+    assert losses(run)[5] != pytest.approx(losses(before)[5], rel=1e-6)
     assert all(run.optimizer.state[parameter] for parameter in model.parameters())
 
 

@@ -6,8 +6,8 @@ sum to 1 (to 1 / s where T' is s times as large). How they divide it depends on 
 
 - where all copies are read alike, exchanging them changes nothing: each has 1 / n. A strategy that treats them alike
   (symmetric, without noise) leaves every share so, whatever the operators are;
-- a contraction with ``W' = A (x) W`` hands on what its output copies have by ``c_in = A^T c_out`` (bert2BERT and
-  staged training derive the moments of Adam so; Shen et al. 2022, arXiv 2203.06211, section 3);
+- a contraction with ``W' = A (x) W`` hands on what its output copies have by ``c_in = A^T c_out`` (staged
+  training grows the moments of Adam by such shares; Shen et al. 2022, arXiv 2203.06211);
 - what acts on every index apart hands on what its result has; what pools an axis, a norm say, must find equal shares,
   or the gradients of its copies are no multiples of the source's. Neither are they behind noise.
 

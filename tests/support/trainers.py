@@ -23,9 +23,9 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def decoder(model_type: str = "llama") -> nn.Module:
-    """A model of one layer whose linear layers have no biases."""
-    return randomise(new_model("CausalLM", model_type, _FIELDS))
+def decoder(layers: int = 1) -> nn.Module:
+    """A model whose linear layers have no biases."""
+    return randomise(new_model("CausalLM", "llama", {**_FIELDS, "num_hidden_layers": layers}))
 
 
 class Tokens(torch.utils.data.Dataset[dict[str, Tensor]]):
