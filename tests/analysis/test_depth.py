@@ -50,6 +50,7 @@ def test_new_blocks_are_made_after_those_before_them(kinds: str, depth: int, whe
 
 def test_what_cannot_be_repeated_is_not() -> None:
     assert shown(arranged(tower("baab", closed="b"), 8, "spread")) == "0 (1) 1 (1) 2 (2) 3 (2)"
+    assert shown(arranged(tower("aba", closed="b"), 6, "spread")) == "0 (0) 1 (0) 2 (2)"
 
 
 @pytest.mark.parametrize(
