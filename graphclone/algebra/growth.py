@@ -9,7 +9,7 @@ follows the tree and never the axis as a whole: tiling both halves of a concaten
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, reduce
 from math import prod

@@ -17,7 +17,7 @@ free, and all that is new has a gradient from the second step on, whatever funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -90,7 +90,9 @@ class Inference:
     def fill(self, dim: Axis) -> None:
         """Find what is to be held at the pads of a dim."""
         self.check_bearable(dim)
-        for gathering in sorted(self.facts.gatherings, key=lambda gathering: len(gathering.choices)):  # forced ones first
+        for gathering in sorted(
+            self.facts.gatherings, key=lambda gathering: len(gathering.choices)
+        ):  # forced ones first
             leaves = [leaf for leaf in self.axes.leaves(gathering.axis) if leaf.size > 1]
             if dim in leaves:
                 if gathering.alone and len(leaves) > 1:
@@ -135,7 +137,9 @@ class Inference:
                 if not self.has(axis, dim):
                     continue
                 places = [Place(value, axes[at], dim) for value, axes in contraction.operands]
-                places += [Place(value, i, dim) for value, i in contraction.others if self.has(self.facts.of[value][i], dim)]
+                places += [
+                    Place(value, i, dim) for value, i in contraction.others if self.has(self.facts.of[value][i], dim)
+                ]
                 for own in places:
                     if self.facts.source(own.value) in self.facts.folded:
                         yield self.origin(own), [place for place in places if place.value is not own.value]
@@ -173,6 +177,11 @@ class Inference:
             self.take_back(marks)
             return False
         return True
+
+    def first_to_hold(self, places: Sequence[Place], fill: Fill) -> Place:
+        """The first of several places that can hold a fill, all that takes included; the last if none can."""
+        *some, last = places
+        return next((place for place in some if self.tried(place, fill)), last)
 
     def take_back(self, marks: int) -> None:
         for place in list(self.fills)[marks:]:
@@ -224,7 +233,7 @@ class Inference:
                 return None
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return min(carriers, key=lambda p: p.value.role != "initializer"), fill
+            return self.first_to_hold(sorted(carriers, key=lambda p: p.value.role != "initializer"), fill), fill
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in node.inputs if value not in linear]

@@ -173,7 +173,9 @@ def _clone_arguments(command: _Parser) -> None:
         "--size", type=sizes, default={}, metavar="NAME=N,..", help="new sizes, such as hidden=960,layers.*.mlp=2560"
     )
     _widen_io_argument(command)
-    command.add_argument("--strategy", default="symmetric", help="symmetric, diagonal, noisy- before either, or fresh: no copies")
+    command.add_argument(
+        "--strategy", default="symmetric", help="symmetric, diagonal, noisy- before either, or fresh: no copies"
+    )
     command.add_argument("--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy")
     command.add_argument("--seed", type=int, default=0, help="of the noise")
     command.add_argument("--untie", action="store_true", help="give every use of a tied weight its own copy")

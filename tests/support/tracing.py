@@ -85,8 +85,8 @@ class RandomSizes:
             try:
                 state.widths = Widths(growths, fills=infer_fills(state.facts, growths))
             except Unfillable as problem:
-                assert problem.dim is not None
-                wanted[problem.dim] = Growth(problem.dim.size, 2 if copies else 1, kind)
+                dim = next(leaf for leaf in sizes if leaf is problem.dim)
+                wanted[dim] = Growth(dim.size, 2 if copies else 1, kind)
             else:
                 return True
 
