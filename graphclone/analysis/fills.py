@@ -17,7 +17,7 @@ free, and all that is new has a gradient from the second step on, whatever funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
@@ -179,6 +179,11 @@ class Inference:
             return False
         return True
 
+    def first_to_hold(self, places: Sequence[Place], fill: Fill) -> Place:
+        """The first of several places that can hold a fill, all that takes included; the last if none can."""
+        *some, last = places
+        return next((place for place in some if self.tried(place, fill)), last)
+
     def take_back(self, marks: int) -> None:
         for place in list(self.fills)[marks:]:
             del self.fills[place]
@@ -229,7 +234,7 @@ class Inference:
                 return None
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return min(carriers, key=self.reluctance), fill
+            return self.first_to_hold(sorted(carriers, key=self.reluctance), fill), fill
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in node.inputs if value not in linear]

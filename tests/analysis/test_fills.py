@@ -171,3 +171,91 @@ def test_columns_that_meet_something_else_than_0_are_0() -> None:
     clone = widened(Meeting(), embed=WIDER)
     assert exact(clone) < 1e-12
     assert not clone.state_dict()["columns.weight"][:, WIDTH:].any()
+
+
+class Rectified(nn.Module):
+    """Layers with nothing between them but a function whose slope at 0 is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 9), nn.Linear(9, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.down(self.up(self.embed(ids)).relu())
+
+
+@pytest.mark.parametrize("make", [lambda: Stream(NORMS["LayerNorm"]), lambda: Stream(NORMS["RMSNorm"]), Rectified])
+def test_all_that_is_fresh_has_a_gradient_at_the_second_step(make: Callable[[], nn.Module]) -> None:
+    source = randomise(make()).eval()
+    ids = torch.randint(0, 7, (32, 3))
+    clone = gc.clone(source, (ids,), widen=2, strategy="fresh")
+    assert exact(clone) < 1e-12
+    wide = clone.module()
+    optimizer = torch.optim.SGD(wide.parameters(), 0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        wide(ids).square().sum().backward()
+        optimizer.step()
+    for name, parameter in wide.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        for axis, size in enumerate(source.get_parameter(name).shape):
+            added = parameter.grad.narrow(axis, size, parameter.shape[axis] - size)
+            assert not added.numel() or added.any(), f"axis {axis} of {name}"
+
+
+def test_what_is_fresh_repeats_nothing() -> None:
+    weights = widened(Rectified(), up=18).state_dict()
+    clone = gc.clone(randomise(Rectified()).eval(), (torch.randint(0, 7, (2, 3)),), widen=2, strategy="fresh")
+    fresh = clone.state_dict()["up.weight"]
+    assert torch.equal(weights["up.weight"][:9], weights["up.weight"][9:])
+    assert len(fresh.unique()) == 2 * 9 * WIDTH + 1  # the old ones, new rows, and the 0 of new columns
+
+
+def test_a_reason_against_fresh_names_the_node() -> None:
+    with pytest.raises(
+        GraphcloneError, match=r"by what is new alone: aten.layer_norm.default .*takes? a strategy that"
+    ):
+        gc.clone(
+            randomise(Stream(NORMS["LayerNorm"], after=True)).eval(),
+            (torch.randint(0, 7, (2, 3)),),
+            widen=2,
+            strategy="fresh",
+        )
+
+
+class Halves(nn.Module):
+    """A hidden state cut into parts, one of which is normed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both, self.norm = nn.Linear(5, 20), nn.RMSNorm(WIDTH)
+        self.left, self.right = nn.Linear(WIDTH, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.both(x).split([WIDTH, 8], -1)
+        return self.left(self.norm(a)) + self.right(b)
+
+
+def test_a_part_of_what_is_cut_may_have_pads() -> None:
+    x = torch.randn(4, 5)
+    clone = gc.clone(randomise(Halves()).eval(), (x,), sizes={"both": WIDER})
+    assert any(growth.pads for growth in clone.state.growths.values())
+    assert run_lockstep(clone.state, [x]).worst < 1e-12
+
+
+class Gated(nn.Module):
+    """What is normed is a product, of whose factors the first repeats what is not 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.norm = nn.Linear(5, 1), nn.Linear(5, WIDTH), nn.RMSNorm(WIDTH)
+        self.down = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.norm(self.gate(x).sigmoid().repeat_interleave(WIDTH, -1) * self.up(x)))
+
+
+def test_of_a_product_the_factor_is_0_that_can_be() -> None:
+    x = torch.randn(4, 5)
+    clone = gc.clone(randomise(Gated()).eval(), (x,), sizes={"up": WIDER})
+    assert run_lockstep(clone.state, [x]).worst < 1e-12

@@ -89,6 +89,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # growth
     Mutant(
+        "growth: copies in place of pads of an interleaved dim are laid among the others",
+        "graphclone/algebra/growth.py",
+        'if self.kind == "tile":\n            return Growth.between(self.size, self.new_size)',
+        "if self.pads:\n            return Growth.between(self.size, self.new_size, self.kind)",
+        _GROWTH,
+    ),
+    Mutant(
         "growth: copies of an interleaved dim are numbered by index",
         "graphclone/algebra/growth.py",
         "else new % self.growth.factor",

@@ -125,14 +125,17 @@ def test_what_is_no_wider_instance(big: Any, message: str) -> None:
         gc.clone(scaled(10, 14), (features(3, 6),), into=big())
 
 
-def test_tables_must_be_repeated() -> None:
+def test_tables_must_hold_the_numbers_of_the_narrow_model() -> None:
     x, table = features(3, 6), torch.arange(10.0)
     small = scaled(10, 14, 1, table)
     big = scaled(20, 14, 1, table.repeat(2))
     gc.clone(small, (x,), into=big)
     torch.testing.assert_close(big(x), small(x), rtol=1e-5, atol=1e-6)
+    among_others = scaled(20, 14, 1, torch.arange(20.0).flip(0))
+    gc.clone(small, (x,), into=among_others)
+    torch.testing.assert_close(among_others(x), small(x), rtol=1e-5, atol=1e-6)
     with pytest.raises(GraphcloneError, match="table: the wide model computes this table from its widths"):
-        gc.clone(small, (x,), into=scaled(20, 14, 1, torch.arange(20.0)))
+        gc.clone(small, (x,), into=scaled(20, 14, 1, torch.arange(20.0) + 0.5))
 
 
 def test_an_output_that_is_a_width_needs_to_be_named() -> None:
