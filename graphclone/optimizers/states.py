@@ -177,7 +177,7 @@ def _fill_pads(wide: torch.Tensor, share: Share) -> None:
 def regroup(
     parameters: Parameters, kind: Kind, group: Mapping[str, Any], place: int, rule: Rule
 ) -> list[tuple[dict[str, Any], int, float]]:
-    """A group of a clone's parameters, or several where these want other rates; with its place and its rate's factor."""
+    """A group of a clone's parameters, or several where these want other rates; each with its place and its factor."""
     parts: dict[tuple[str, ...], tuple[_Factors, list[int]]] = {}
     for at, name in enumerate(group["params"]):
         factors = _factors(parameters.shares[name], kind, group) if rule == "function" else _Factors()

@@ -147,7 +147,7 @@ def fsdp() -> None:
 
 
 def fsdp_and_tensor_parallel() -> None:
-    """A 2 x 2 mesh: rows of one dim cut by both, and columns; tensor parallelism cuts evenly, as it must."""
+    """A 2 x 2 mesh: rows of one dim cut by both, and columns; what tensor parallelism cuts is even, as torch wants."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     model, inputs = source()
     with torch.no_grad():

@@ -50,8 +50,8 @@ LAYOUTS = (
     ForeignLayout(
         ("*.distcp",),
         "a distributed checkpoint of torch (DCP)",
-        "give the module it belongs to as package.module:function, with the folder as its weights, or make one file "
-        f"of it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, load that, {_SAVE}",
+        "give the module it belongs to as package.module:function, the folder being its weights, or make it one file "
+        f"with torch.distributed.checkpoint.format_utils.dcp_to_torch_save, load that, {_SAVE}",
     ),
     ForeignLayout(
         ("latest_checkpointed_iteration.txt", "mp_rank_*", "iter_*"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from tests.support.clones import features, seeded
 class Deep(nn.Module):
     """Blocks of kinds, each a letter, by the function in their middle: (batch, 6) -> (batch, 5)."""
 
-    FUNCTIONS = {"t": torch.tanh, "s": torch.sigmoid}
+    FUNCTIONS: ClassVar = {"t": torch.tanh, "s": torch.sigmoid}
 
     def __init__(self, width: int, inner: int, kinds: str) -> None:
         super().__init__()
