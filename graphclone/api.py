@@ -24,6 +24,7 @@ from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import STARTS, Request, Start, factors_asked
 
 if TYPE_CHECKING:
+    from graphclone.formats.huggingface.source import CheckpointSource
     from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 
@@ -39,7 +40,8 @@ def trace(
     """Trace a model and find its dims, without widening anything.
 
     Args:
-        model: in the mode it is to be traced in (eval, as a rule); or the path of an ``.onnx`` file.
+        model: in the mode it is to be traced in (eval, as a rule); or the path of an ``.onnx`` file, or the folder of
+            a Hugging Face checkpoint.
         args: positional example inputs.
         kwargs: keyword example inputs.
         widen_io: patterns of names of inputs and outputs that may grow.
@@ -63,6 +65,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     depth: Depths | None = None,
     new_blocks: Where = "spread",
     new_from: Start = "copy",
+    like: str | Path | None = None,
+    keep_vocab: bool = False,
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -77,7 +81,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """Widen a model without changing what it computes (HyperCloning, arXiv 2409.12903).
 
     Args:
-        model: the source, which is left as it is; or the path of an ``.onnx`` file, which takes ``inputs`` instead.
+        model: the source, which is left as it is; or the path of an ``.onnx`` file or the folder of a Hugging Face
+            checkpoint, which take ``inputs`` instead.
         args: positional example inputs to trace it with.
         kwargs: keyword example inputs.
         widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as
@@ -88,6 +93,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
             ``start``.
         new_from: what they start from: a ``copy`` of the block before, or ``random`` numbers as large as its own. What
             closes them, so that they change nothing, is 0 in either case.
+        like: for a checkpoint, the shape to take in place of all these: a config.json, a folder with one, or a hub id.
+        keep_vocab: keep the source's vocabulary where ``like`` has another.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
         snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
@@ -105,6 +112,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     """
     _check(sizes, widen_io)
     _check_depth(depth, new_blocks, new_from)
+    if like is not None and (widen is not None or sizes or depth is not None or into is not None):
+        raise GraphcloneError("like= says every width and depth: leave widen=, sizes=, depth= and into= out")
     source = _source(model, args, kwargs, inputs, name)
     shared = resolve_strategy(strategy, snr_db)
     factors = factors_asked(widen, sizes, depth)
@@ -118,6 +127,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         depth=depth,
         new_blocks=new_blocks,
         new_from=new_from,
+        like=None if like is None else str(like),
+        keep_vocab=keep_vocab,
     )
     if into is None:
         return source.clone(request, passes=passes, after=after)
@@ -166,7 +177,7 @@ def _source(
     kwargs: Mapping[str, Any] | None,
     inputs: UserInputs | None,
     name: str | None,
-) -> ModuleSource | OnnxSource:
+) -> ModuleSource | OnnxSource | CheckpointSource:
     """The source that a model is, once arguments that can mean nothing are refused."""
     if isinstance(args, torch.Tensor):
         raise GraphcloneError("args: a tensor; give a tuple of the example inputs, such as (x,)")
@@ -178,8 +189,13 @@ def _source(
         raise GraphcloneError(f"inputs={inputs!r}: give a dict of arrays, or of sizes, by the names of inputs")
     if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
         return OnnxSource(Path(model), inputs or {}, name)
+    if isinstance(model, str | Path) and Path(model).is_dir():
+        from graphclone.formats.huggingface.source import CheckpointSource
+
+        return CheckpointSource(str(model), inputs or {})
     got = f"{str(model)!r}" if isinstance(model, str | Path) else type(model).__name__
-    raise GraphcloneError(f"the model must be a torch.nn.Module or the path of an .onnx file, got {got}")
+    what = "a torch.nn.Module, the path of an .onnx file or the folder of a checkpoint"
+    raise GraphcloneError(f"the model must be {what}, got {got}")
 
 
 def _check_depth(depth: object, new_blocks: object, new_from: object) -> None:

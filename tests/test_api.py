@@ -77,8 +77,8 @@ def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     ("thing", "message"),
     [
         ("nowhere.onnx", "nowhere.onnx: no such file"),
-        ("model.bin", "the model must be a torch.nn.Module or the path of an .onnx file, got 'model.bin'"),
-        (model, "the model must be a torch.nn.Module or the path of an .onnx file, got function"),
+        ("model.bin", "the folder of a checkpoint, got 'model.bin'"),
+        (model, "the folder of a checkpoint, got function"),
     ],
 )
 @pytest.mark.parametrize("function", [gc.clone, gc.trace])

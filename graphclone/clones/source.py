@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph
 from graphclone.passes import analysis, default_pipeline
 from graphclone.pipeline.conditions import CLONED
@@ -34,6 +35,8 @@ def widened(
     Raises:
         GraphcloneError: the graph cannot be widened as asked.
     """
+    if request.like is not None:
+        raise GraphcloneError("the shape of a target is for Hugging Face checkpoints; give into= another instance")
     state = State(graph, request)
     return state, run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
 

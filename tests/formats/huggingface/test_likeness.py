@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+import graphclone as gc
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import plan
@@ -99,6 +101,17 @@ def test_another_vocabulary_can_be_kept(source: Path, tmp_path: Path) -> None:
     found = plan(open_checkpoint(source), Request(like=str(target(tmp_path, vocab_size=150)), keep_vocab=True))
     assert found.fields["vocab_size"] == SMALL["vocab_size"]
     assert found.fields["hidden_size"] == LARGE["hidden_size"]
+
+
+def test_the_library_takes_folders_and_targets(source: Path, tmp_path: Path) -> None:
+    clone = gc.clone(source, like=target(tmp_path))
+    assert {dim.name: clone.factors(dim) for dim in clone.dims}["hidden"] == (Fraction(5, 3),)
+    assert any(dim.name == "hidden" for dim in gc.trace(source).dims)
+    linear = torch.nn.Linear(3, 5)
+    with pytest.raises(GraphcloneError, match="is for Hugging Face checkpoints"):
+        gc.clone(linear, (torch.ones(2, 3),), like=target(tmp_path))
+    with pytest.raises(GraphcloneError, match="like= says every width and depth"):
+        gc.clone(source, like=target(tmp_path), widen=2)
 
 
 def test_what_the_trace_does_not_show_stays(source: Path, tmp_path: Path) -> None:
