@@ -91,8 +91,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "growth: copies in place of pads of an interleaved dim are laid among the others",
         "graphclone/algebra/growth.py",
-        'if self.kind == "tile":\n            return Growth.between(self.size, self.new_size)',
-        "if self.pads:\n            return Growth.between(self.size, self.new_size, self.kind)",
+        'if self.kind == "tile":\n            return self.between(self.size, self.new_size)',
+        "if self.pads:\n            return self.between(self.size, self.new_size, self.kind)",
         _GROWTH,
     ),
     Mutant(

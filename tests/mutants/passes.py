@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _WIDTHS = ("tests/passes/test_widths_and_scales.py",)
+_HEADS = ("tests/formats/huggingface/test_head_dim.py",)
 _GRAPHS = ("tests/rules/test_rules_graphs.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -176,10 +177,80 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/algebra/test_axes.py::test_behind_a_tied_factor_nothing_grows",),
     ),
     Mutant(
+        "tables: a column may be any that begins alike",
+        "passes/tables.py",
+        "if entries[j] == PAD and _close(new[j], column, dtype)",
+        "if entries[j] == PAD",
+        _HEADS,
+    ),
+    Mutant(
+        "tables: columns that are not there are where whole copies would be",
+        "passes/tables.py",
+        "if columns and not all(_holds(growth, old, new) for old, new in columns):",
+        "if columns and False:",
+        _HEADS,
+    ),
+    Mutant(
+        "tables: two tables that differ are one",
+        "passes/tables.py",
+        "size * (1 + size.log().abs().nan_to_num(posinf=0.0))",
+        "size * 1e9",
+        _HEADS,
+    ),
+    Mutant(
+        "settling: segments that count alike may have more copies than others",
+        "passes/match_widths.py",
+        "growths = evened(facts, placed(facts, growths, tables))",
+        "growths = placed(facts, growths, tables)",
+        _HEADS,
+    ),
+    Mutant(
+        "alignment: two weights become one",
+        "graphclone/graph/alignment.py",
+        "if (other := ours.setdefault(value, initializer)) is not initializer:",
+        "if (other := initializer) is not initializer:",
+        ("tests/formats/torch/test_into.py::test_two_weights_cannot_become_one",),
+    ),
+    Mutant(
+        "likeness: what the trace does not show is taken",
+        "graphclone/formats/huggingface/likeness.py",
+        "    target, notes = _without_unseen(traces, target)\n",
+        "    notes: list[str] = []\n",
+        ("tests/formats/huggingface/test_likeness.py::test_what_the_trace_does_not_show_stays",),
+    ),
+    Mutant(
+        "likeness: another vocabulary is taken",
+        "graphclone/formats/huggingface/likeness.py",
+        "if not request.keep_vocab:",
+        "if False:",
+        ("tests/formats/huggingface/test_likeness.py::test_what_no_weights_bridge_is_named",),
+    ),
+    Mutant(
+        "depths: a list has the entries of the first blocks",
+        "graphclone/formats/huggingface/depths.py",
+        "[value[slot.block] for slot in slots]",
+        "[value[0] for slot in slots]",
+        ("tests/formats/huggingface/test_depths.py::test_a_deeper_checkpoint_computes_the_same",),
+    ),
+    Mutant(
+        "entries: new blocks of converted tensors are stored with those they are like",
+        "graphclone/formats/huggingface/entries.py",
+        "(id(stored.conversion), *_shifted(stored.name, i.name).items())",
+        "id(stored.conversion)",
+        ("tests/formats/huggingface/test_depths.py::test_a_deeper_checkpoint_computes_the_same",),
+    ),
+    Mutant(
+        "literals: a computed size grows as at the sizes of the trace",
+        "passes/rewrite_literals.py",
+        "if None in ratios or (isinstance(layout, Concat) and len(set(ratios)) > 1):",
+        "if None in ratios:",
+        ("tests/passes/test_widths_and_scales.py::test_what_a_computed_size_grows_by_holds_in_every_run",),
+    ),
+    Mutant(
         "settling: a sum of integers may leave its bits",
         "graphclone/analysis/facts.py",
-        "self.places * size * 255**2 < 2**31",
-        "self.places * size * 255 < 2**31",
+        "self.places * size * 255**2 + self.offset",
+        "self.places * size * 255 + self.offset",
         ("tests/formats/onnx/test_quantised.py::test_a_sum_of_integers_stays_within_its_bits",),
     ),
     Mutant(

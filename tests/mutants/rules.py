@@ -255,8 +255,8 @@ _PRODUCTS: tuple[Mutant, ...] = (
     Mutant(
         "recurrent: what feeds a layer is mended for a weight inside it",
         "graphclone/rules/recurrent.py",
-        "contraction=s.contracted((weight, [1])), mendable=False)",
-        "contraction=s.contracted((weight, [1])))",
+        "others=others), mendable=False)",
+        "others=others))",
         _GRAPHS,
     ),
     Mutant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 import graphclone as gc
 from graphclone import Clone
+from graphclone.algebra.growth import Concat, Growth, Leaf, Product, rigid
 from graphclone.models.randomise import randomise
+from graphclone.passes.rewrite_literals import _ratio
 from graphclone.verification.lockstep import run_lockstep
 
 WIDTH = 24
@@ -444,3 +447,15 @@ def test_the_channels_of_a_batch_norm_without_running_statistics_grow(batch: int
     x = torch.randn(batch, 5)
     assert_exact(made, [x])
     torch.testing.assert_close(made.module()(x), model(x))
+
+
+# Sizes that are computed
+
+
+def test_what_a_computed_size_grows_by_holds_in_every_run() -> None:
+    """A batch of heads has 7/5 of what it had, however large the batch; a row of two parts depends on both."""
+    heads, batch, rows = Leaf(Growth.between(5, 7)), rigid(2), Leaf(Growth(3, 2))
+    assert _ratio(Product((batch, heads))) == Fraction(7, 5)
+    assert _ratio(Concat((batch, heads))) is None
+    assert _ratio(Concat((rows, rows))) == 2
+    assert _ratio(Product((batch, Concat((batch, heads))))) is None
