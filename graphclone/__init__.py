@@ -1,4 +1,4 @@
-"""graphclone makes trained networks wider without changing what they compute.
+"""graphclone makes trained networks wider and deeper without changing what they compute.
 
     import graphclone as gc
 

@@ -147,7 +147,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = _Parser(prog="graphclone", description="Make trained networks wider without changing what they do.")
+    top = _Parser(prog="graphclone", description="Make trained networks wider and deeper without changing what they do.")
     top.add_argument("--version", action="version", version=f"graphclone {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _inspect_arguments(_command(commands, "inspect", "what can grow, what holds the rest, what it costs"))
