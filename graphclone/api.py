@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from graphclone.algebra.depths import PLACES, STARTS, Depths, Start, Where
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
-from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.clones.clone import Clone
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
@@ -21,7 +21,7 @@ from graphclone.formats.torch.source import ModuleSource
 from graphclone.optimizers.optimizers import grown_optimizer
 from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import STARTS, Request, Start, factors_asked
+from graphclone.pipeline.state import Request, factors_asked
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.source import CheckpointSource

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from graphclone.algebra.depths import Depths
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
-from graphclone.analysis.depth import Depths
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint, quiet_transformers

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Literal, get_args
 
+from graphclone.algebra.depths import Depths, Where
 from graphclone.analysis.closing import Tower
 from graphclone.errors import GraphcloneError
 from graphclone.graph.blocks import Stack, forms, stacks
 from graphclone.graph.deepen import Slot
 from graphclone.graph.ir import Graph
-
-Where = Literal["spread", "end", "start"]
-"""Where new blocks go: one after every so many of the source, or all behind the last, or all before the first."""
-
-PLACES: tuple[Where, ...] = get_args(Where)
-
-Depths = int | Mapping[str, int]
-"""A number of blocks, or numbers by the names of stacks."""
 
 
 def depths_asked(towers: Sequence[Tower], depth: Depths, model: str) -> dict[Tower, int]:

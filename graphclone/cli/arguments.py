@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, NoReturn
 
+from graphclone.algebra.depths import PLACES, STARTS, Depths, Start, Where
 from graphclone.algebra.factors import Widen, fraction
-from graphclone.analysis.depth import PLACES, Depths, Where
 from graphclone.errors import GraphcloneError
-from graphclone.pipeline.state import STARTS, Start
 from graphclone.runtime.ranks import rank_of_environment
 from graphclone.version import __version__
 
@@ -147,7 +146,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = _Parser(prog="graphclone", description="Make trained networks wider and deeper without changing what they do.")
+    top = _Parser(prog="graphclone", description="Make trained networks bigger without changing what they do.")
     top.add_argument("--version", action="version", version=f"graphclone {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _inspect_arguments(_command(commands, "inspect", "what can grow, what holds the rest, what it costs"))

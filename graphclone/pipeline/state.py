@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, get_args, overload
-from typing import Literal as OneOf
+from typing import Any, Generic, TypeVar, overload
 
 from graphclone.algebra.axes import Axis
+from graphclone.algebra.depths import Depths, Start, Where
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.growth import Fill, Growth, Kind, Layout
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.scales import Expression
 from graphclone.algebra.strategies import SYMMETRIC, Strategy
-from graphclone.analysis.depth import Depths, Where
 from graphclone.analysis.facts import Facts, Literal
 from graphclone.analysis.fills import Fills, Place
 from graphclone.errors import InvariantError
@@ -21,12 +20,6 @@ from graphclone.graph.deepen import Depth
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
-
-Start = OneOf["copy", "random"]
-"""What new blocks start from, but for what closes them: the block that each is made after, or random numbers."""
-
-
-STARTS: tuple[Start, ...] = get_args(Start)
 
 
 def factors_asked(widen: Widen | None, sizes: Mapping[str, int] | None, depth: Depths | None = None) -> Widen:

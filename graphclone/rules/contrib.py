@@ -314,7 +314,8 @@ def quantized_pool(s: Site) -> None:
 def quantized_softmax(s: Site) -> None:
     """A softmax over one axis, or, below opset 13, over all from one on, whose results are rounded to integers."""
     _single(s, ["X"])
-    rank = s.tensor("X").rank
+    if not (rank := s.tensor("X").rank):
+        raise Cannot("it has no axis")
     first = s.integer("axis", -1) % rank
     last = first if s.integer("opset", 13) >= 13 else rank - 1
     names = [f"!n{axis}" if first <= axis <= last else f"a{axis}" for axis in range(rank)]

@@ -282,7 +282,7 @@ def test_passes_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["passes"]) == 0
     assert "Infer" not in capfd.readouterr().err
     found = {row["name"]: row for row in run_json(capfd, "passes")}
-    assert list(found)[:2] == ["canonicalize", "infer-dims"]
+    assert list(found)[:3] == ["canonicalize", "deepen", "infer-dims"]
     assert found["choose-widths"]["options"] == {"factor": 0}
     assert found["choose-widths"]["requires"] == ["dims"]
     assert found["choose-widths"]["summary"] == "Decide how every dim grows."

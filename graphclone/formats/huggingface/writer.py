@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphclone.algebra.depths import Depths, Start, Where
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
-from graphclone.analysis.depth import Depths, Where
 from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
 from graphclone.errors import GraphcloneError
@@ -18,7 +18,7 @@ from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.training import TrainingState, training_state
-from graphclone.pipeline.state import Request, Start, factors_asked
+from graphclone.pipeline.state import Request, factors_asked
 from graphclone.progress import Progress, silent
 from graphclone.runtime.ranks import ALONE, Ranks
 

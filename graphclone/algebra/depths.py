@@ -1,0 +1,19 @@
+"""How more blocks are asked for: how many, where, and what they start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+Depths = int | Mapping[str, int]
+"""A number of blocks, or numbers by the names of stacks."""
+
+Where = Literal["spread", "end", "start"]
+"""Where new blocks go: one after every so many of the source, or all behind the last, or all before the first."""
+
+PLACES: tuple[Where, ...] = get_args(Where)
+
+Start = Literal["copy", "random"]
+"""What new blocks start from, but for what closes them: the block that each is made after, or random numbers."""
+
+STARTS: tuple[Start, ...] = get_args(Start)
