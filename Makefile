@@ -9,14 +9,17 @@ SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format coverage demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
+.PHONY: help install test test-all lint format coverage demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## create .venv and install graphclone with its tools, pinned by constraints.txt
 
-test: lint ## lint, then run the tests
+test: lint ## lint, then run the tests, but for those that are slow
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
+
+test-all: lint ## lint, then run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 lint: install ## check style, formatting, types and layers

@@ -22,6 +22,11 @@ from graphclone.pipeline.state import State
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.tensors import data_of
 
+
+class OtherTableError(GraphcloneError):
+    """A table of the target is not the source's as its dims grow, which no weights can make up for."""
+
+
 Pairs = Mapping[Initializer, Initializer]
 """The target's table for every table of the source."""
 
@@ -123,7 +128,7 @@ def _table_scale(state: State, table: Initializer, wide: Initializer) -> Express
     if expected.shape == new.shape:
         scale = factor_between(*(maps.compared(table.value, old, tensor) for tensor in (expected, new)))
     if scale is None:
-        raise GraphcloneError(
+        raise OtherTableError(
             f"{table.name}: the wide model computes this table from its widths, and it is not the narrow model's "
             "repeated; no weights can make up for that"
         )

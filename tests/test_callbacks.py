@@ -49,6 +49,7 @@ def test_a_run_that_gets_deeper_goes_on_where_it_was(tmp_path: Path) -> None:
     assert all(run.optimizer.state[parameter] for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_at_the_rates_of_before_it_learns_at_another_pace(plain: dict[int, float], tmp_path: Path) -> None:
     run = trainer(decoder(), tmp_path, _STEPS, callbacks=[GrowthCallback({2: 2}, rule="same")])
     run.train()

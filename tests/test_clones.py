@@ -18,6 +18,7 @@ from tests.support.tracing import RandomSizes, pipeline_by, random_pipeline, tra
 from tests.support.zoo import ZOO
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "noisy-diagonal")
+REPEATING = ("symmetric", "noisy-diagonal")
 EXACT = 1e-12
 
 NORMED_AFTER = ("opt-mini", "bert-mlm", "bert-classifier", "encoder")
@@ -61,7 +62,7 @@ def test_every_dim_may_grow_by_a_factor_of_its_own(seed: int, free: tuple[str, .
     assert result.first is None and result.worst <= EXACT, str(result)
 
 
-@pytest.mark.parametrize("how", ["symmetric", "noisy-diagonal", "fresh"])
+@pytest.mark.parametrize("how", [*REPEATING, pytest.param("fresh", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ZOO)
 def test_every_dim_may_grow_to_a_size_of_its_own(name: str, how: str) -> None:
     """The standing test at any size: unequal copies, and pads where something averages over a dim, or everywhere."""
@@ -73,7 +74,7 @@ def test_every_dim_may_grow_to_a_size_of_its_own(name: str, how: str) -> None:
     assert result.first is None and result.worst <= EXACT, str(result)
 
 
-@pytest.mark.parametrize("how", ["symmetric", "noisy-diagonal", "fresh"])
+@pytest.mark.parametrize("how", [*(pytest.param(how, marks=pytest.mark.slow) for how in REPEATING), "fresh"])
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in NORMED_AFTER])
 def test_all_that_grows_by_default_grows_by_half(name: str, how: str) -> None:
     asked = widened(name, Request({}), analysis())

@@ -26,7 +26,7 @@ def test_every_optimizer_follows_the_source(optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt", "pythia-mini", "resnet-basic"])
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD-momentum"])
+@pytest.mark.parametrize("optimizer", ["AdamW", pytest.param("SGD-momentum", marks=pytest.mark.slow)])
 def test_every_architecture_follows_the_source(name: str, optimizer: str) -> None:
     assert follower(name).deviation(optimizer) < TOLERANCE
 

@@ -67,6 +67,7 @@ def test_symmetric_clones_share_every_gradient_alike(name: str) -> None:
     assert not _doubts(_check(built(name), widen=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma", "t5"])
 def test_where_code_computes_in_float32(name: str) -> None:
     """Only as exactly as that; tied embeddings, numbers added to weights, and scales are among them."""

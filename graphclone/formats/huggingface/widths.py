@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from math import prod
 
 from graphclone.algebra.axes import Axis, Cause, Kind
@@ -36,6 +37,7 @@ from graphclone.passes.choose_widths import ChooseWidths
 from graphclone.passes.deepen import Deepen
 from graphclone.passes.infer_dims import InferDims
 from graphclone.passes.match_widths import MatchWidths
+from graphclone.passes.tables import OtherTableError
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress
@@ -137,6 +139,7 @@ class _Target:
         self.goal = goal
         self.fields = fields
         self.matched: list[Config] = []
+        self.has_other_tables = False
 
     def solved(self) -> Config:
         """The configuration that makes the wanted widths.
@@ -148,7 +151,7 @@ class _Target:
             Unfit: there is none.
         """
         unfit: Unfit | None = None
-        for fields in (self.fields, *self.powers()):
+        for fields in chain([self.fields], self.powers()):  # lazily: what the first try meets decides
             try:
                 return solve(
                     fields, self.shapes(), ModelProbe(self.traces.shapes, self.unlike, self.traces.moves, self.ratios)
@@ -165,6 +168,8 @@ class _Target:
 
         A table of powers of a number, such as rotary frequencies ``base ** (-i / size)``, then begins as the source's.
         """
+        if not self.has_other_tables:
+            return
         tables = {Fraction(self.goal.growth_of(leaf).new_size, leaf.size) for leaf in computed_tables(self.goal)}
         for where, value in bases(self.fields):
             yield from (changed(self.fields, [(where, value ** float(power))]) for power in sorted(tables - {1}))
@@ -199,6 +204,7 @@ class _Target:
             target = self.traces.graph(fields)
             MatchWidths(target)(dataclasses.replace(self.goal))
         except GraphcloneError as error:
+            self.has_other_tables |= isinstance(error, OtherTableError)
             return str(error)
         except Exception as error:  # its numbers may not agree
             return f"the class refuses it: {first_line(error.__cause__ or error)}"

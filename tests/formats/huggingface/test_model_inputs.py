@@ -120,6 +120,7 @@ def test_a_layer_that_is_not_reached_is_widened_as_those_beside_it(pictures: tup
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) -> None:
     source, out = saved(gridded, tmp_path / "source"), tmp_path / "out"
     written = clone_checkpoint(source, out)
@@ -136,6 +137,7 @@ def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) ->
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_not_reached_may_not_meet_what_grew(tmp_path: Path) -> None:
     source, text = saved(gridded, tmp_path / "source"), {"input_ids": torch.arange(20, 38).view(2, 9)}
     message = r"model.visual is not reached by the example inputs .* has one of 24, as has what grew.*give inputs"
