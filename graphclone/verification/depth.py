@@ -25,6 +25,11 @@ from graphclone.verification.exact import perturbed
 DEPTH = "depth"
 
 
+def is_deeper(state: State) -> bool:
+    """Whether the clone has blocks that the source does not have."""
+    return state.has(State.depth) and bool(state.depth.additions)
+
+
 def check_depth(state: State, input_sets: Sequence[Sequence[torch.Tensor]]) -> Check | None:
     """Compare the deeper graph, before it was made wider, with the source; None where it is no deeper.
 
@@ -32,7 +37,7 @@ def check_depth(state: State, input_sets: Sequence[Sequence[torch.Tensor]]) -> C
         state: after the whole pipeline.
         input_sets: of the source; the first is also run with other weights.
     """
-    if not state.has(State.depth) or not state.depth.additions:
+    if not is_deeper(state):
         return None
     runs = [(inputs, lifted_tensor) for inputs in input_sets]
     runs.append((input_sets[0], perturbed))

@@ -30,7 +30,7 @@ from graphclone.runtime.maps import Maps, RankError, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, judge, noise_floor
-from graphclone.verification.depth import DEPTH, check_depth
+from graphclone.verification.depth import DEPTH, check_depth, is_deeper
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, run_lockstep
@@ -75,7 +75,9 @@ class _FileVerification:
         """What to look at, in order."""
         steps = [Step("static", self.static)]
         if self.options.exact:
-            steps += [Step(DEPTH, self.depth), Step("float64", self.exact)]
+            if is_deeper(self.state):
+                steps.append(Step(DEPTH, self.depth))
+            steps.append(Step("float64", self.exact))
         if self.options.onnx:
             steps.append(Step(ONNX_RUNTIME, self.onnx))
         return tuple(steps)

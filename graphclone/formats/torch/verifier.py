@@ -35,7 +35,7 @@ from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
 from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, judge, noise_floor, reference
-from graphclone.verification.depth import DEPTH, check_depth
+from graphclone.verification.depth import DEPTH, check_depth, is_deeper
 from graphclone.verification.distance import Deviation
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, comparable, run_lockstep
@@ -84,7 +84,8 @@ class _ModuleVerification:
         """What to look at, in order."""
         steps = [Step(TRACE, self.trace), Step("static", self.static)]
         if self.options.exact:
-            steps.append(Step(DEPTH, self.depth))
+            if is_deeper(self.state):
+                steps.append(Step(DEPTH, self.depth))
             # What is wrong in float64 is looked at in the model's own precision, too.
             steps.append(Step("float64", self.exact, final=False))
         steps.append(Step("noise floor", self.noise))
