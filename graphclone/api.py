@@ -21,7 +21,7 @@ from graphclone.formats.torch.source import ModuleSource
 from graphclone.optimizers.optimizers import grown_optimizer
 from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.pipeline.state import Request
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.source import CheckpointSource
@@ -116,9 +116,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         raise GraphcloneError("like= says every width and depth: leave widen=, sizes=, depth= and into= out")
     source = _source(model, args, kwargs, inputs, name)
     shared = resolve_strategy(strategy, snr_db)
-    factors = factors_asked(widen, sizes, depth)
     request = Request(
-        factors,
+        widen,
         tuple(widen_io),
         shared,
         seed,

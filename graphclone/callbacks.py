@@ -21,7 +21,7 @@ from graphclone.optimizers.optimizers import grow_in_place
 from graphclone.optimizers.parameters import Parameters
 from graphclone.optimizers.schedules import check_schedule, regroup
 from graphclone.optimizers.states import Inexact, Rule
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.pipeline.state import Request
 
 
 class GrowthCallback(TrainerCallback):
@@ -70,7 +70,7 @@ class GrowthCallback(TrainerCallback):
         """
         widen, depth = self.at.get(state.global_step), self.depth.get(state.global_step)
         if widen is not None or depth is not None:
-            request = Request(factors_asked(widen, None, depth), strategy=self.strategy, seed=self.seed, depth=depth)
+            request = Request(widen, strategy=self.strategy, seed=self.seed, depth=depth)
             self._grow(request, args, kwargs["model"], kwargs["optimizer"], kwargs["lr_scheduler"])
 
     def _grow(self, request: Request, args: Any, model: Any, optimizer: Any, schedule: Any) -> None:

@@ -84,7 +84,7 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> 
 
 def _sizes(facts: Facts, graph_dims: list[Dim], factor: int, request: Request) -> dict[Axis, int]:
     """The new size asked for, by dim."""
-    widen = factor or request.widen
+    widen = factor or request.factors
     sizes: dict[Axis, int] = {}
     if not isinstance(widen, Mapping):
         all_by = fraction(widen, "widen")

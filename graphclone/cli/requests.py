@@ -8,7 +8,7 @@ from graphclone.cli.arguments import CloneArguments
 from graphclone.errors import GraphcloneError
 from graphclone.pipeline.printer import print_state
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request, State, factors_asked
+from graphclone.pipeline.state import Request, State
 
 
 def request_of(arguments: CloneArguments) -> Request:
@@ -22,7 +22,7 @@ def request_of(arguments: CloneArguments) -> Request:
     if arguments.like is not None and (arguments.widen is not None or arguments.size or arguments.depth is not None):
         raise GraphcloneError("--like says every width and depth: leave --widen, --size and --depth out")
     return Request(
-        factors_asked(arguments.widen, arguments.size, arguments.depth),
+        arguments.widen,
         arguments.widen_io,
         strategy(arguments.strategy, arguments.snr_db),
         arguments.seed,

@@ -53,12 +53,14 @@ class Depth:
         additions: the new blocks, in order.
         nodes: the name that a node of the source has now, where that is another.
         origins: the initializer of the source that each initializer is, by name; those of new blocks are none.
+        plans: what stands at every place of each stack.
     """
 
     source: Graph
     additions: tuple[Addition, ...]
     nodes: Mapping[str, str]
     origins: Mapping[str, Initializer]
+    plans: tuple[Sequence[Slot], ...]
 
 
 def deepen(graph: Graph, plans: Mapping[Stack, Sequence[Slot]], new_tensor: NewTensor) -> Depth:
@@ -79,7 +81,7 @@ def deepen(graph: Graph, plans: Mapping[Stack, Sequence[Slot]], new_tensor: NewT
         deepening.stack(stack, slots)
     _order(graph)
     origins = {i.name: own[i] for i in graph.initializers if i in own}
-    return Depth(source, tuple(deepening.additions), deepening.renamed, origins)
+    return Depth(source, tuple(deepening.additions), deepening.renamed, origins, tuple(plans.values()))
 
 
 @dataclass(eq=False)

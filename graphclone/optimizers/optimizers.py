@@ -39,8 +39,7 @@ def grown_optimizer(
     """
     own = plain(optimizer)
     result, tensors = _prepared(parameters, own, names, module, rule=rule, inexact=inexact)
-    groups = [{**group, "params": [tensors[name] for name in group["params"]]} for group in result.groups]
-    made = _made(own, groups)
+    made = _made(own, _bound(result.groups, tensors))
     _fill(made, result, tensors)
     return made
 
@@ -61,7 +60,7 @@ def grow_in_place(
     """
     own = plain(optimizer)
     result, tensors = _prepared(parameters, own, names, module, rule=rule, inexact=inexact)
-    own.param_groups[:] = [{**g, "params": [tensors[name] for name in g["params"]]} for g in result.groups]
+    own.param_groups[:] = _bound(result.groups, tensors)
     own.state.clear()
     _fill(own, result, tensors)
     return result
@@ -149,6 +148,11 @@ def _made(optimizer: Optimizer, groups: Sequence[dict[str, Any]]) -> Optimizer:
         raise GraphcloneError(f"{cls.__name__}: cannot be made over the clone: {one_line(error)}") from error
 
 
+def _bound(groups: Iterable[Mapping[str, Any]], parameters: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Groups with what stands for each of their parameters in its place."""
+    return [{**group, "params": [parameters[key] for key in group["params"]]} for group in groups]
+
+
 def _fill(optimizer: Optimizer, result: Grown, tensors: Mapping[str, torch.nn.Parameter]) -> None:
     for name, entry in result.entries.items():
         parameter = tensors[name]
@@ -191,7 +195,7 @@ def named_state(
     by_key = dict(zip(keys, names, strict=True))
     if extra := [key for key in entries if key not in by_key]:
         raise GraphcloneError(f"the state has an entry of parameter {extra[0]}, which is in none of its groups")
-    groups = [{**group, "params": [by_key[key] for key in group["params"]]} for group in groups]
+    groups = _bound(groups, by_key)
     return {by_key[key]: entry for key, entry in entries.items()}, groups
 
 
@@ -207,8 +211,8 @@ def state_dict(result: Grown, *, by_name: bool) -> dict[str, Any]:
     numbers: dict[str, int] = {}
     for name in (name for group in result.groups for name in group["params"]):
         numbers[name] = len(numbers)
-    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in result.groups]
-    return {"state": {numbers[name]: entry for name, entry in result.entries.items()}, "param_groups": groups}
+    entries = {numbers[name]: entry for name, entry in result.entries.items()}
+    return {"state": entries, "param_groups": _bound(result.groups, numbers)}
 
 
 def param_groups(
@@ -227,4 +231,4 @@ def param_groups(
     names = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     tensors = parameters_of(module, parameters, names)
     groups = [group for group, _, _ in regroup(parameters, kind, {**options, "params": names}, 0, rule)]
-    return [{**group, "params": [tensors[name] for name in group["params"]]} for group in groups]
+    return _bound(groups, tensors)

@@ -22,17 +22,12 @@ from graphclone.graph.snapshot import Snapshot
 from graphclone.rules import Rules, default_rules
 
 
-def factors_asked(widen: Widen | None, sizes: Mapping[str, int] | None, depth: Depths | None = None) -> Widen:
-    """The factors beside given sizes, or a given depth: twofold where nothing is given."""
-    return widen if widen is not None else {} if sizes or depth is not None else 2
-
-
 @dataclass(frozen=True)
 class Request:
     """What the user asked for.
 
     Attributes:
-        widen: factor, or factors by name (names may hold wildcards).
+        widen: factor, or factors by name (names may hold wildcards); None for none, or twofold where nothing is asked.
         widen_io: patterns of names of inputs and outputs that may grow.
         strategy: how copies share a contracted weight.
         seed: of the noise.
@@ -47,7 +42,7 @@ class Request:
         keep_vocab: let the vocabulary stay where that of ``like`` is another.
     """
 
-    widen: Widen = 2
+    widen: Widen | None = None
     widen_io: tuple[str, ...] = ()
     strategy: Strategy = SYMMETRIC
     seed: int = 0
@@ -59,6 +54,13 @@ class Request:
     new_from: Start = "copy"
     like: str | None = None
     keep_vocab: bool = False
+
+    @property
+    def factors(self) -> Widen:
+        """The factors beside sizes and a depth: twofold where nothing is asked."""
+        if self.widen is not None:
+            return self.widen
+        return {} if self.sizes or self.depth is not None else 2
 
     @property
     def patterns(self) -> tuple[str, ...]:

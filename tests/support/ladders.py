@@ -46,6 +46,13 @@ _TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 _ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 
+
+def _sizes(*rows: tuple[str, int, int, int, int]) -> dict[str, Fields]:
+    """Sizes by name, from the widths of states, the numbers of heads, the inner widths and the numbers of blocks."""
+    fields = ("hidden_size", "num_attention_heads", "intermediate_size", "num_hidden_layers")
+    return {name: dict(zip(fields, numbers, strict=True)) for name, *numbers in rows}
+
+
 FAMILIES = {
     "SmolLM2": Family(
         transformers.LlamaForCausalLM,
@@ -76,20 +83,12 @@ FAMILIES = {
     ),
     "Pythia": Family(
         transformers.GPTNeoXForCausalLM,
-        {
-            name: {
-                "hidden_size": hidden,
-                "num_attention_heads": heads,
-                "intermediate_size": 4 * hidden,
-                "num_hidden_layers": layers,
-            }
-            for name, hidden, heads, layers in (
-                ("70M", 512, 8, 6),
-                ("160M", 768, 12, 12),
-                ("410M", 1024, 16, 24),
-                ("1B", 2048, 8, 16),
-            )
-        },
+        _sizes(
+            ("70M", 512, 8, 2048, 6),
+            ("160M", 768, 12, 3072, 12),
+            ("410M", 1024, 16, 4096, 24),
+            ("1B", 2048, 8, 8192, 16),
+        ),
         {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 3},
         {"vocab_size": 97, **_TOKENS, "rope_parameters": {**_ROTARY, "partial_rotary_factor": 0.5}},
         {"vocab_size": 50304},
@@ -157,15 +156,10 @@ FAMILIES = {
     ),
     "ModernBERT": Family(
         transformers.ModernBertForMaskedLM,
-        {
-            name: {
-                "hidden_size": hidden,
-                "num_attention_heads": heads,
-                "intermediate_size": inner,
-                "num_hidden_layers": layers,
-            }
-            for name, hidden, heads, inner, layers in (("base", 768, 12, 1152, 22), ("large", 1024, 16, 2624, 28))
-        },
+        _sizes(
+            ("base", 768, 12, 1152, 22),
+            ("large", 1024, 16, 2624, 28),
+        ),
         {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2},
         {"vocab_size": 97, "local_attention": 8, "cls_token_id": 1, "sep_token_id": 2, **_TOKENS},
         {},
@@ -202,20 +196,12 @@ FAMILIES = {
     ),
     "ViT": Family(
         transformers.ViTForImageClassification,
-        {
-            name: {
-                "hidden_size": hidden,
-                "num_attention_heads": heads,
-                "intermediate_size": 4 * hidden,
-                "num_hidden_layers": layers,
-            }
-            for name, hidden, heads, layers in (
-                ("tiny", 192, 3, 12),
-                ("small", 384, 6, 12),
-                ("base", 768, 12, 12),
-                ("large", 1024, 16, 24),
-            )
-        },
+        _sizes(
+            ("tiny", 192, 3, 768, 12),
+            ("small", 384, 6, 1536, 12),
+            ("base", 768, 12, 3072, 12),
+            ("large", 1024, 16, 4096, 24),
+        ),
         {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 6},
         {"image_size": 15, "patch_size": 5},
         {},
@@ -238,15 +224,10 @@ FAMILIES = {
     ),
     "BERT": Family(
         transformers.BertForMaskedLM,
-        {
-            name: {
-                "hidden_size": hidden,
-                "num_attention_heads": heads,
-                "intermediate_size": 4 * hidden,
-                "num_hidden_layers": layers,
-            }
-            for name, hidden, heads, layers in (("base", 768, 12, 12), ("large", 1024, 16, 24))
-        },
+        _sizes(
+            ("base", 768, 12, 3072, 12),
+            ("large", 1024, 16, 4096, 24),
+        ),
         {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 6},
         {"vocab_size": 97, "max_position_embeddings": 64, **_TOKENS},
         {},

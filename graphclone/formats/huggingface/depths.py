@@ -7,46 +7,38 @@ from dataclasses import replace
 from itertools import chain, combinations
 from typing import Any
 
-from graphclone.analysis.depth import arranged, depths_asked
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.config_solver import Config, Field, changed, numbers
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.traces import Traces, grown_into
 from graphclone.graph.deepen import Slot
 from graphclone.graph.ir import Graph
-from graphclone.passes.canonicalize import Canonicalize
-from graphclone.passes.deepen import Deepen, towers_of
-from graphclone.pipeline.runner import run
-from graphclone.pipeline.state import Request, State
+from graphclone.pipeline.state import State
 
 
-def deepened(traces: Traces, source: Graph, request: Request) -> Config:
-    """The source's configuration with as many blocks as the request says, and all else as it was.
+def deepened(traces: Traces, source: Graph, goal: State) -> Config:
+    """The source's configuration with as many blocks as a goal has, and all else as it was.
 
     A list with an entry for every block has for a new one that of the block which it is made after.
 
     Args:
         traces: of the checkpoint's class.
         source: its graph, with its weights.
-        request: what the user wants.
+        goal: the source as the user wants it, as far as its depth.
 
     Raises:
-        GraphcloneError: blocks cannot be repeated, or no number of the configuration counts them.
+        GraphcloneError: no number of the configuration counts its blocks.
     """
     fields = traces.checkpoint.fields
-    if request.depth is None:
+    if not goal.has(State.depth):
         return fields
-    state = State(source.copy(), request)
-    run((Canonicalize(),), state)
-    asked = depths_asked(towers_of(state), request.depth, source.name)
-    plans = [(len(t.stack.blocks), arranged(t, depth, request.new_blocks)) for t, depth in asked.items()]
-    run((Deepen(),), state)
-    names = {name for i in state.graph.initializers if i.kind != "constant" for name in i.names}
+    names = {name for i in goal.graph.initializers if i.kind != "constant" for name in i.names}
+    plans = [(sum(not slot.new for slot in slots), slots) for slots in goal.depth.plans]
     problem = f"no number of {CONFIG} counts these blocks"
     for candidate in _candidates(fields, plans):
         if _names(traces, candidate) == names:
             try:
-                grown_into(traces, candidate, source, replace(request, widen={}, sizes={}))
+                grown_into(traces, candidate, source, replace(goal.request, widen={}, sizes={}))
             except GraphcloneError as error:
                 problem = str(error)
             else:

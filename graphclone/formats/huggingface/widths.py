@@ -59,7 +59,7 @@ def widened(traces: Traces, source: Graph, request: Request, progress: Progress,
     goal = State(source.copy(), request)
     run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
     progress("solving the configuration", 0, 0)
-    target = _Target(traces, goal, deepened(traces, source, request))
+    target = _Target(traces, goal, deepened(traces, source, goal))
     try:
         fields = target.solved()
     except Unfit as unfit:

@@ -18,7 +18,7 @@ from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.training import TrainingState, training_state
-from graphclone.pipeline.state import Request, factors_asked
+from graphclone.pipeline.state import Request
 from graphclone.progress import Progress, silent
 from graphclone.runtime.ranks import ALONE, Ranks
 
@@ -108,7 +108,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     if like is not None and (widen is not None or sizes or depth is not None):
         raise GraphcloneError("like= says every width and depth: leave widen=, sizes= and depth= out")
     request = Request(
-        factors_asked(widen, sizes, depth),
+        widen,
         tuple(widen_io),
         shared,
         seed,

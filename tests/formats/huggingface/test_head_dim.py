@@ -19,44 +19,19 @@ from graphclone.verification.lockstep import run_lockstep
 EXACT = 1e-12
 
 
-def llama(**changes: Any) -> Any:
-    fields = {
-        "vocab_size": 97,
-        "hidden_size": 48,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 12,
-        "intermediate_size": 80,
-        "num_hidden_layers": 2,
-    }
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**fields, **changes}))
+def maker(cls: Any, **fields: Any) -> Callable[..., Any]:
+    """Makes small models of a class, with fields changed."""
+    return lambda **changes: cls(cls.config_class(**{**fields, **changes}))
 
 
-def qwen(**changes: Any) -> Any:
-    fields = {**llama().config.to_dict(), "rope_parameters": None, **changes}
-    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**fields))
+_TEXT = {"vocab_size": 97, "hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 80, "num_hidden_layers": 2}
+_GPT = {"vocab_size": 97, "n_embd": 48, "n_head": 4, "n_layer": 2, "n_positions": 64}
 
-
-def neox(**changes: Any) -> Any:
-    fields = {
-        "vocab_size": 97,
-        "hidden_size": 48,
-        "num_attention_heads": 4,
-        "intermediate_size": 80,
-        "num_hidden_layers": 2,
-        "rotary_pct": 0.5,
-    }
-    return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**{**fields, **changes}))
-
-
-def gptj(**changes: Any) -> Any:
-    fields = {"vocab_size": 97, "n_embd": 48, "n_head": 4, "n_layer": 2, "n_positions": 64, "rotary_dim": 8}
-    return transformers.GPTJForCausalLM(transformers.GPTJConfig(**{**fields, **changes}))
-
-
-def gpt2(**changes: Any) -> Any:
-    fields = {"vocab_size": 97, "n_embd": 48, "n_head": 4, "n_layer": 2, "n_positions": 64}
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**fields, **changes}))
+llama = maker(transformers.LlamaForCausalLM, **_TEXT, num_key_value_heads=2, head_dim=12)
+qwen = maker(transformers.Qwen3ForCausalLM, **_TEXT, num_key_value_heads=2, head_dim=12)
+neox = maker(transformers.GPTNeoXForCausalLM, **_TEXT, rotary_pct=0.5)
+gptj = maker(transformers.GPTJForCausalLM, **_GPT, rotary_dim=8)
+gpt2 = maker(transformers.GPT2LMHeadModel, **_GPT)
 
 
 def rotary(theta: float = 10000.0, kind: str = "default", **more: Any) -> dict[str, Any]:
