@@ -36,10 +36,12 @@ class Arguments:
 
     Attributes:
         json: print for machines.
+        no_cache: neither read nor keep what runs find out on disk.
         debug: show the traceback of an error, and warnings.
     """
 
     json: bool
+    no_cache: bool
     debug: bool
 
 
@@ -164,6 +166,7 @@ def parser() -> argparse.ArgumentParser:
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
     command = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
     command.add_argument("--json", action="store_true", help="print JSON, for machines")
+    command.add_argument("--no-cache", action="store_true", help="neither read nor keep what runs find out on disk")
     command.add_argument("--debug", action="store_true", help="show the traceback of an error, and warnings")
     return command
 

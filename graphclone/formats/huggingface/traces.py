@@ -26,7 +26,7 @@ class Traces:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
-        self._runs: dict[str, Any] = {}
+        self._runs: dict[str, str] = {}
         self._graphs: dict[str, Graph] = {}
 
     def shapes(self, fields: Config) -> Shapes:
@@ -39,17 +39,17 @@ class Traces:
     def moves(self, before: Config, after: Config) -> bool | None:
         """Whether anything in a run has another shape; None where that cannot be seen."""
         try:
-            return bool(self._run(before) != self._run(after))
+            return self._run(before) != self._run(after)
         except Exception:  # a configuration that is refused together with others only, or code that needs data
             return None
 
-    def _run(self, fields: Config) -> Any:
+    def _run(self, fields: Config) -> str:
         key = repr(fields)
         if key not in self._runs:
             try:
-                self._runs[key] = self.checkpoint.runs(fields)
+                self._runs[key] = self.checkpoint.run(fields)
             except Exception:  # as for shapes
-                self._runs[key] = self._unchecked.runs(fields)
+                self._runs[key] = self._unchecked.run(fields)
         return self._runs[key]
 
     def graph(self, fields: Config) -> Graph:
