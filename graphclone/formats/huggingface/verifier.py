@@ -1,11 +1,13 @@
 """Whether two checkpoints compute the same, both loaded by ``from_pretrained`` as anybody would.
 
 The measure is the source's own rounding: its error against itself in a higher precision (float64, or float32 for a
-model of half precision, which needs less memory). One model is in memory at a time.
+model of half precision, which needs less memory). Each is loaded once; the source, twice as large at most, is given up
+before the clone is loaded.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -73,23 +75,27 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
-    del model
-    shaken_outputs = [_shaken_runs(checkpoint, inputs, options, seed) for seed in range(SHAKES)]
-    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
+    shaken_outputs = _shaken_runs(model, inputs)
+    if not options:
+        model.set_experts_implementation("eager")
     precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
     return SourceRuns(inputs, own, shaken_outputs, exact, options)
 
 
-def _shaken_runs(
-    checkpoint: Checkpoint, inputs: Sequence[dict[str, Any]], options: Mapping[str, Any], seed: int
-) -> list[Outputs]:
-    """What the source makes of the input sets with every weight a rounding off; one weight is copied at a time."""
-    model, _ = _loaded(checkpoint, checkpoint.folder, **options)
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        tensor.copy_(shaken(tensor, name, seed))
-    return [_run(model, feed) for feed in inputs]
+def _shaken_runs(model: Any, inputs: Sequence[dict[str, Any]]) -> list[list[Outputs]]:
+    """What the source makes of the input sets with every weight a rounding off, in several ways."""
+    moved, runs = copy.deepcopy(model), []
+    for seed in range(SHAKES):
+        for (name, tensor), (_, other) in zip(_weights(model), _weights(moved), strict=True):
+            other.copy_(shaken(tensor, name, seed))
+        runs.append([_run(moved, feed) for feed in inputs])
+    return runs
+
+
+def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
