@@ -108,6 +108,11 @@ def verify_clone() -> Iterator[Figure]:
         runs = [child(_VERIFY, str(source), str(wide)) for _ in range(3)]
         seconds, plain = (statistics.median(column) for column in zip(*runs, strict=True))
         yield Figure("verify a clone of opt-350m", seconds, "load and run both", plain)
+        sampled = [child(_SAMPLE, str(source), str(wide)) for _ in range(3)]
+        middle = {key: statistics.median(run[key] for run in sampled) for key in sampled[0]}
+        yield Figure("verify it part by part", middle["seconds"], "load and run both", plain)
+        bound = BASE_MEMORY + middle["block"]
+        yield Figure("verify it part by part, peak", middle["peak"], "600 MB and one block", bound, "MB", 1)
 
 
 _VERIFY = """
@@ -125,6 +130,26 @@ def plain():
         AutoModelForCausalLM.from_pretrained(folder).eval()(torch.arange(14).view(2, 7))
 plain()
 print(json.dumps([timed(lambda: verify_folders(*sys.argv[1:3]).raise_if_failed()), timed(plain)]))
+"""
+
+
+_SAMPLE = """
+import json, re, sys, time
+from pathlib import Path
+from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.verifier import verify_checkpoints
+from graphclone.pipeline.state import Request
+made = plan(open_checkpoint(sys.argv[1]), Request(2))
+begin = time.perf_counter()
+verify_checkpoints(made, Path(sys.argv[2]), sample=True).raise_if_failed()
+seconds = time.perf_counter() - begin
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+blocks = {}
+for entry in (entry for shard in made.shards for entry in shard.entries):
+    part = re.match(r".*?\\.\\d+\\.|.*", entry.name)[0]
+    blocks[part] = blocks.get(part, 0) + entry.nbytes
+print(json.dumps({"seconds": seconds, "peak": peak, "block": max(blocks.values())}))
 """
 
 
