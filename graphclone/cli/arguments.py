@@ -214,7 +214,13 @@ def _clone_arguments(command: _Parser) -> None:
     )
     command.add_argument("--timing", action="store_true", help="print how long each pass took")
     command.add_argument("--force", action="store_true", help="overwrite OUT")
-    command.add_argument("--no-verify", action="store_true", help="write without checking")
+    checking = command.add_mutually_exclusive_group()
+    checking.add_argument("--no-verify", action="store_true", help="write without checking")
+    checking.add_argument(
+        "--verify",
+        choices=("sample",),
+        help="of checkpoints that memory does not hold: one input, weights part by part",
+    )
     command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     command.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
     command.add_argument("--weights", metavar="DIR", help="such a folder, of the module that a function returns")
@@ -238,7 +244,6 @@ def _checkpoint_arguments(command: _Parser) -> None:
     only = command.add_argument_group("when a Hugging Face checkpoint becomes another")
     only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights, if not that of the source's")
     only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
-    only.add_argument("--verify", choices=("sample",), help="run one input, and read weights part by part")
     only.add_argument("--optimizer", metavar="FILE", help="optimizer.pt or .bin of its training, to be grown as well")
     only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
     only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
