@@ -7,6 +7,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from graphclone.verification.lockstep import run_lockstep
+from tests.support.marks import slow_but
 from tests.support.other_sizes import OTHERS
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "fresh")
@@ -15,7 +16,7 @@ STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "fresh")
 SLOW = ("Mamba2 by 3/2",)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in OTHERS])
+@pytest.mark.parametrize("name", slow_but([name for name in OTHERS if name not in SLOW], OTHERS))
 def test_every_node_is_exact(name: str) -> None:
     """Each by one strategy, in turn; ``python -m tests.ladders --others`` takes all of them by all."""
     built = OTHERS[name].build()
