@@ -22,6 +22,7 @@ import torch
 
 import graphclone as gc
 from graphclone.algebra.strategies import strategy
+from graphclone.clones.clone import Clone
 from graphclone.clones.summary import parameters
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.likeness import reach
@@ -78,9 +79,8 @@ def _climbed(step: Step) -> Iterator[tuple[str, ...]]:
                 yield kind, "refused", "", str(error).partition(": ")[2]
                 return
             clone = gc.clone(model, (), checkpoint.example_inputs, into=step.cls(large).eval(), strategy=kind, seed=1)
-            checks = {check.name: _shown(check) for check in clone.verify(sets=2).checks}
             assert report is not None
-            yield kind, checks["exact"], checks["ONNX Runtime"], _shown(report.checks[0])
+            yield kind, *_checked(clone, kind), _shown(report.checks[0])
 
 
 def _grown(growing: Growing | GrowingFile) -> Iterator[tuple[str, ...]]:
@@ -89,10 +89,15 @@ def _grown(growing: Growing | GrowingFile) -> Iterator[tuple[str, ...]]:
         for kind in STRATEGIES:
             try:
                 clone, stock = growing.clone(kind, Path(name, kind))
-                checks = {check.name: _shown(check) for check in clone.verify(provider="cpu").checks}
-                yield kind, checks["exact"], checks["ONNX Runtime"], _shown(stock.checks[0]) if stock else ""
+                yield kind, *_checked(clone, kind), _shown(stock.checks[0]) if stock else ""
             except GraphcloneError as error:
                 yield kind, "refused", "", str(error)
+
+
+def _checked(clone: Clone, kind: str) -> tuple[str, str]:
+    """What verification says in float64, and of the first strategy in ONNX Runtime, whose files take long to write."""
+    checks = {check.name: _shown(check) for check in clone.verify(sets=2, onnx=kind == STRATEGIES[0]).checks}
+    return checks["exact"], checks.get("ONNX Runtime", "")
 
 
 def _shown(check: Check) -> str:
