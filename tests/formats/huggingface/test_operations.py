@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from graphclone.formats.huggingface.operations import Operation, Recorder, differ
+from graphclone.formats.huggingface.operations import Recorder, Run
 
 Forward = Callable[["Layers", Tensor], Tensor]
 
@@ -28,14 +28,14 @@ class Layers(nn.Module):
         return self.does(self, x)
 
 
-def operations(forward: Forward, table: float = 1.0) -> list[Operation]:
+def run(forward: Forward, table: float = 1.0) -> Run:
     module = Layers(forward, table)
     mode = module.a.weight.fake_mode
     recorder = Recorder(dict(module.named_parameters()))
     mode.allow_non_fake_inputs = True
     with torch.no_grad(), mode, recorder:
         module(torch.ones(2, 4))
-    return recorder.operations
+    return recorder.run()
 
 
 def plain(m: Layers, x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def plain(m: Layers, x: Tensor) -> Tensor:
 
 
 def test_a_run_repeats_itself() -> None:
-    assert operations(plain) == operations(plain)
+    assert run(plain) == run(plain) and run(plain).whole
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_run_repeats_itself() -> None:
     ],
 )
 def test_another_weight_number_or_order_is_noted(other: Forward) -> None:
-    assert operations(other) != operations(plain)
+    assert run(other).whole != run(plain).whole
 
 
 def test_other_data_of_a_table_is_noted() -> None:
-    assert operations(plain, table=2.0) != operations(plain)
+    assert run(plain, table=2.0).whole != run(plain).whole
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,10 @@ def test_other_data_of_a_table_is_noted() -> None:
     ],
 )
 def test_what_weights_do_is_told_apart_from_constants(other: Forward, expected: bool) -> None:
-    assert differ(operations(plain), operations(other)) is expected
+    assert (run(plain).weights != run(other).weights) is expected
+
+
+def test_what_comes_from_nowhere_equals_nothing() -> None:
+    with FakeTensorMode():
+        stranger = torch.ones(4)
+    assert not run(lambda m, x: m.b(m.a(x) * stranger)).whole
