@@ -16,6 +16,7 @@ import torch
 
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.installed import installed_code
+from graphclone.formats.huggingface.operations import Run
 from graphclone.formats.torch.stored_graph import NotStorable, restored, stored
 from graphclone.graph.ir import Graph
 from graphclone.runtime import cache
@@ -46,16 +47,16 @@ class Answers:
             cache.write(key, {name: list(shape) for name, shape in shapes.items()})
         return shapes
 
-    def run(self, fields: Config, inputs: Mapping[str, Any], find: Callable[[], str]) -> str:
-        """The digest of a run of that model."""
+    def run(self, fields: Config, inputs: Mapping[str, Any], find: Callable[[], Run]) -> Run:
+        """What a run of that model does."""
         key = self._key("run", fields, inputs)
         known = cache.read(key) if key else None
-        if isinstance(known, str):
-            return known
-        digest = find()
+        if isinstance(known, list):
+            return Run(*known)
+        run = find()
         if key:
-            cache.write(key, digest)
-        return digest
+            cache.write(key, list(run))
+        return run
 
     def graph(self, fields: Config, inputs: Mapping[str, Any], name: str, find: Callable[[], Graph]) -> Graph:
         """The trace of that model, under a name of the caller's."""

@@ -8,7 +8,6 @@ they are part of what the model computes.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import logging
 import tempfile
@@ -21,7 +20,6 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface import weights
@@ -32,6 +30,7 @@ from graphclone.formats.huggingface.installed import runs_installed_code
 from graphclone.formats.huggingface.layouts import CONFIG, layout_advice, quantised, without_config, wrapped
 from graphclone.formats.huggingface.model_class import fitting_class
 from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
+from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
@@ -164,18 +163,19 @@ class Checkpoint:
             names = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
             raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", _GIVE) from refusal
 
-    def run(self, fields: Config) -> str:
-        """A digest of the operations of one run of the model with these fields, and of the shapes of their results."""
+    def run(self, fields: Config) -> Run:
+        """What one run of the model with these fields does."""
         return self.answers.run(fields, self.example_inputs, partial(self._run, fields))
 
-    def _run(self, fields: Config) -> str:
-        recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
+    def _run(self, fields: Config) -> Run:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
         with quiet_transformers(), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
+            recorder = Recorder(dict([*faked.named_parameters(), *faked.named_buffers()]))
             with mode, recorder, sizes_known(inputs) as size_tensors:
                 faked(**inputs, **size_tensors())
-        return hashlib.sha256(repr(recorder.operations).encode()).hexdigest()
+        return recorder.run()
 
     @cached_property
     def example_inputs(self) -> dict[str, Any]:
@@ -401,17 +401,3 @@ def drop_inner_outputs(graph: Graph) -> list[Output]:
     inner = [o for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))]
     graph.outputs = [output for output in graph.outputs if output not in inner]
     return inner
-
-
-class _Recorder(TorchDispatchMode):
-    """Notes every operation with the shapes of its results."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        results = result if isinstance(result, list | tuple) else [result]
-        self.operations.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
-        return result
