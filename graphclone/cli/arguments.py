@@ -203,7 +203,10 @@ def _clone_arguments(command: _Parser) -> None:
     _like_arguments(command)
     _widen_io_argument(command)
     command.add_argument(
-        "--strategy", default="symmetric", help="symmetric, diagonal, noisy- before either, or fresh: no copies"
+        "--strategy",
+        default="symmetric",
+        help="symmetric (the default), diagonal, noisy- before either, staged, blend, uneven, orthogonal, or fresh: "
+        "no copies",
     )
     command.add_argument("--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy")
     command.add_argument("--seed", type=int, default=0, help="of the noise")
