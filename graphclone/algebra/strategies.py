@@ -123,7 +123,8 @@ def _staged(n_out: int, n_in: int) -> FloatArray:
 
 def _blend(n_out: int, n_in: int) -> FloatArray:
     """Half of ``symmetric`` and half of ``diagonal``: every copy reads all others, and itself most."""
-    return (_symmetric(n_out, n_in) + _diagonal(n_out, n_in)) / 2
+    matrix: FloatArray = (_symmetric(n_out, n_in) + _diagonal(n_out, n_in)) / 2
+    return matrix
 
 
 _LEAN = 0.6
