@@ -118,7 +118,8 @@ def _staged(n_out: int, n_in: int) -> FloatArray:
     if n_out >= n_in:
         return _diagonal(n_out, n_in)
     own = (np.arange(n_in) % n_out == np.arange(n_out)[:, None]).astype(np.float64)
-    return own / own.sum(axis=1, keepdims=True)
+    matrix: FloatArray = own / own.sum(axis=1, keepdims=True)
+    return matrix
 
 
 def _blend(n_out: int, n_in: int) -> FloatArray:
