@@ -190,12 +190,12 @@ def _reduce(replicas: DistributedDataParallel) -> None:
 
     What is unpickled does so anew, with all its settings; it is to keep nothing of the others.
     """
-    state = replicas.__getstate__()  # type: ignore[no-untyped-call]
+    state = replicas.__getstate__()
     hooks = state.pop("_comm_hooks", [])
     parameters = list(replicas.module.parameters())
-    replicas.__setstate__({**state, "_module_parameters": parameters, "_comm_hooks": []})  # type: ignore[no-untyped-call]
+    replicas.__setstate__({**state, "_module_parameters": parameters, "_comm_hooks": []})
     for hook, own in hooks:
-        replicas.register_comm_hook(own, hook)  # type: ignore[no-untyped-call]
+        replicas.register_comm_hook(own, hook)
 
 
 def _replace(model: torch.nn.Module, wide: torch.nn.Module) -> None:

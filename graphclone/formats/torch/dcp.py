@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
@@ -30,7 +31,14 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner import (
+    LoadPlanner,
+    SavePlan,
+    SavePlanner,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -298,8 +306,7 @@ def load_dcp(module: nn.Module, path: Path) -> None:
         size = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
         if size != tuple(tensor.shape):
             raise GraphcloneError(f"{path}: {prefix}{name} is {size}, but the model's is {tuple(tensor.shape)}")
-    with quiet():
-        load({prefix + name: tensor for name, tensor in state.items()}, storage_reader=reader, no_dist=True)
+    reader.fill({prefix + name: tensor for name, tensor in state.items()})
 
 
 def _prefix(state: Mapping[str, Tensor], found: Mapping[str, Any], path: Path) -> str:
@@ -328,6 +335,19 @@ class Reader(FileSystemReader):
             raise
         except Exception as error:  # whatever the unpickler stumbles over
             raise GraphcloneError(f"{self.path}: not a DCP checkpoint: {first_line(error)}") from error
+
+    def fill(self, state: dict[str, Any], planner: LoadPlanner | None = None) -> None:
+        """Read the entries of a flat state dict, in place.
+
+        Raises:
+            GraphcloneError: they cannot be read.
+        """
+        try:
+            with quiet():
+                load(state, storage_reader=self, planner=planner, no_dist=True)
+        except CheckpointException as error:  # what went wrong in this process, with a traceback
+            reason = first_line(error.failures[0][0])
+            raise GraphcloneError(f"{self.path}: cannot be read: {reason}") from error
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
         path = Path(self.path) / _METADATA

@@ -19,7 +19,6 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.planner import ReadItem
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from graphclone.errors import GraphcloneError, first_line
@@ -125,12 +124,7 @@ def _from_folder(path: Path) -> Stored:
     kept = (f"{prefix}{_STATE}.", f"{prefix}{_GROUPS}.")
     wanted = {name: _empty(entry) for name, entry in described.items() if name.startswith(kept)}
     planner = _Planner()
-    try:
-        with quiet():
-            load(wanted, storage_reader=reader, planner=planner, no_dist=True)
-    except Exception as error:  # torch wraps whatever it stumbles over
-        reason = first_line(getattr(error, "failures", {}).get(0, [error])[0])
-        raise GraphcloneError(f"{path}: cannot be read as the state of an optimizer: {reason}") from error
+    reader.fill(wanted, planner)
     wanted |= planner.plain
     options = _under(wanted, f"{prefix}{_GROUPS}.")
     by_parameter = not any(re.fullmatch(rf"\d+\.{_PARAMS}", rest) for rest in options)

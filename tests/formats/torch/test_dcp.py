@@ -74,6 +74,14 @@ def test_what_is_no_checkpoint_of_the_module_is_refused(clone: gc.Clone, tmp_pat
         save_dcp(clone.state, tmp_path / "other", force=True)
 
 
+def test_a_checkpoint_that_has_been_cut_off_is_refused(clone: gc.Clone, tmp_path: Path) -> None:
+    save_dcp(clone.state, tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(GraphcloneError, match="out: cannot be read: "):
+        load_dcp(Decoder(2), tmp_path / "out")
+
+
 class Harmful:
     def __reduce__(self) -> Any:
         return os.mkdir, ("harm",)

@@ -88,7 +88,10 @@ class Harmful:
             {name: {"state": {}, "param_groups": [{"lr": 1.0, "params": []}]} for name in ("a", "b")},
             r"holds the states of several optimizers: a\., b\.",
         ),
-        ({"state": {}, "param_groups": [{"lr": Harmful(), "params": []}]}, "cannot be read as the state"),
+        (
+            {"state": {}, "param_groups": [{"lr": Harmful(), "params": []}]},
+            r"in: cannot be read: Weights only load failed",
+        ),
     ],
 )
 def test_a_folder_without_a_state(
