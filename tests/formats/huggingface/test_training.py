@@ -46,7 +46,7 @@ def test_a_trainer_goes_on_from_the_clone(run: tuple[Path, dict[int, float]], gr
     assert actual[6] != expected[6]  # it learns at its own pace
 
 
-def test_the_state_is_what_python_makes_of_it(run: tuple[Path, dict[int, float]], grown: Path) -> None:
+def test_the_state_is_what_python_makes_of_it(run: tuple[Path, dict[int, float]], grown: Path, tmp_path: Path) -> None:
     """By names that are known, and not by order: every tensor is that of the grown optimizer."""
     before, after = (torch.load(f / "optimizer.pt", weights_only=True) for f in (run[0], grown))
     assert [len(g["params"]) for g in before["param_groups"]] == [len(g["params"]) for g in after["param_groups"]]
@@ -58,6 +58,10 @@ def test_the_state_is_what_python_makes_of_it(run: tuple[Path, dict[int, float]]
     expected = clone.optimizer_state_dict(before, names=order, rule="same")
     for number, entry in expected["state"].items():
         assert all(torch.equal(value, after["state"][number][key]) for key, value in entry.items()), order[number]
+    split = clone.optimizer_state_dict(before, names=order, rule="function")
+    assert len(split["param_groups"]) > 2  # which is why a file keeps its rates
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        trainer(wide, tmp_path, 1).create_optimizer().load_state_dict(split)
 
 
 def test_schedules_and_random_states_come_along(run: tuple[Path, dict[int, float]], grown: Path) -> None:
