@@ -74,7 +74,7 @@ def _optimizer(clone: Clone, path: Path) -> dict[str, Any]:
 
     stored = read_state(path)
     try:
-        return stored.beside_a_model(stored.grown(clone.parameters))
+        return stored.beside_a_model(stored.grown(clone.parameters, stored.kind))
     except GraphcloneError as error:  # what helps there is no option here
         raise GraphcloneError(f"{path}: {error.message}") from error
 

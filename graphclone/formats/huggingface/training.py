@@ -72,8 +72,9 @@ def training_state(plan: Plan, path: Path) -> TrainingState:
     source = read_state(path)
     parameters = Parameters.of(plan.widened.state)
     try:
+        kind = source.kind
         place, names = _names(plan, source.state, parameters)
-        result = source.grown(parameters, names)
+        result = source.grown(parameters, kind, names)
         if place is not None:
             _arrange(result, _orders(plan, plan.checkpoint.with_fields(plan.fields))[place])
     except GraphcloneError as error:  # what helps there is no option here

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.formats.torch.dcp import Reader
-from graphclone.optimizers.kinds import kind_of_entries
+from graphclone.optimizers.kinds import Kind, kind_of_entries
 from graphclone.optimizers.optimizers import named_state, state_dict
 from graphclone.optimizers.parameters import Parameters
 from graphclone.optimizers.states import Grown, grown
@@ -66,11 +66,22 @@ class Stored:
     state: Mapping[str, Any]
     layout: Layout | None = None
 
-    def grown(self, parameters: Parameters, names: Sequence[str] | None = None) -> Grown:
+    @property
+    def kind(self) -> Kind:
+        """The kind of the optimizer, by what it keeps.
+
+        Raises:
+            GraphcloneError: how that grows is not known.
+        """
+        entries = (entry.items() for entry in self.state[_STATE].values())
+        return kind_of_entries({key for items in entries for key, value in items if value is not None})
+
+    def grown(self, parameters: Parameters, kind: Kind, names: Sequence[str] | None = None) -> Grown:
         """The state over the parameters of a clone, in the same groups at the same rates.
 
         Args:
             parameters: of source and clone.
+            kind: of the optimizer.
             names: of the parameters, in the order of the groups, where neither the state says them nor they are those
                 of ``named_parameters()``.
 
@@ -78,8 +89,7 @@ class Stored:
             GraphcloneError: naming the first parameter that does not fit, or whose state cannot be grown.
         """
         entries, groups = named_state(self.state, names, parameters.order)
-        kept = {key for entry in entries.values() for key, value in entry.items() if value is not None}
-        return grown(parameters, kind_of_entries(kept), entries, groups, rule="same")
+        return grown(parameters, kind, entries, groups, rule="same")
 
     def beside_a_model(self, result: Grown) -> dict[str, Any]:
         """A grown state as DCP saves it with the model that it belongs to, by names and in the layout of this one."""
@@ -109,9 +119,21 @@ def read_state(path: Path) -> Stored:
         raise GraphcloneError(f"{path}: there is no such file") from None
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise GraphcloneError(f"{path}: cannot be read as the state of an optimizer: {first_line(error)}") from error
-    if not isinstance(state, Mapping) or not {_STATE, _GROUPS} <= set(state):
-        raise GraphcloneError(f"{path}: is no state of an optimizer: it has no '{_STATE}' and '{_GROUPS}'")
-    return Stored(state)
+    return Stored(_checked(path, state))
+
+
+def _checked(path: Path, state: Any) -> Mapping[str, Any]:
+    """What has been read, if it is the state of an optimizer."""
+    whole = isinstance(state, Mapping) and isinstance(state.get(_STATE), Mapping)
+    if whole and all(isinstance(entry, Mapping) for entry in state[_STATE].values()):
+        groups = state.get(_GROUPS)
+        if isinstance(groups, list) and all(
+            isinstance(g, Mapping) and isinstance(g.get(_PARAMS), list) for g in groups
+        ):
+            return cast("Mapping[str, Any]", state)
+    raise GraphcloneError(
+        f"{path}: is no state of an optimizer, which has a '{_STATE}' of parameters and '{_GROUPS}' with '{_PARAMS}'"
+    )
 
 
 # Folders
@@ -135,7 +157,7 @@ def _from_folder(path: Path) -> Stored:
         name, _, key = rest.rpartition(".")
         entries.setdefault(int(name) if numbered else name, {})[key] = value
     within = prefix.rstrip(".").split(".") if prefix else ()
-    return Stored({_STATE: entries, _GROUPS: groups}, Layout(tuple(within), by_parameter))
+    return Stored(_checked(path, {_STATE: entries, _GROUPS: groups}), Layout(tuple(within), by_parameter))
 
 
 def _empty(entry: Any) -> Any:

@@ -75,6 +75,21 @@ def test_a_state_by_numbers(tmp_path: Path) -> None:
     assert _same(read_state(tmp_path / "in").state, optimizer.state_dict())
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"state": [], "param_groups": []},
+        {"state": {0: 1.0}, "param_groups": []},
+        {"state": {}, "param_groups": [{}]},
+        7,
+    ],
+)
+def test_a_file_with_something_else(state: Any, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(GraphcloneError, match=r"state\.pt: is no state of an optimizer, which has"):
+        read_state(tmp_path / "state.pt")
+
+
 class Harmful:
     def __reduce__(self) -> Any:
         return os.mkdir, ("harm",)
