@@ -34,7 +34,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(name, optimizer, marks=() if fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "optimizer"), _cases())
+@pytest.mark.parametrize(("name", "optimizer"), list(_cases()))
 def test_every_architecture_follows_the_source(name: str, optimizer: str) -> None:
     assert follower(name).deviation(optimizer) < TOLERANCE
 

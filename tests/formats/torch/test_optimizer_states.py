@@ -18,6 +18,7 @@ from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.optimizer_states import read_state
 from tests.support.sharded_models import Decoder, source
+from tests.support.torchrun import torchrun
 
 
 def _stepped() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -155,3 +156,10 @@ def _split(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[nn.
     if len(optimizer.param_groups) == 1:
         return [list(module.parameters())]
     return [[p for p in module.parameters() if (p.dim() > 1) == matrix] for matrix in (True, False)]
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_model_save_and_load_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from tests.support.sharded_models import source\nmodel = source\n")
+    done = torchrun(2, "tests.support.sharded_optimizers", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
