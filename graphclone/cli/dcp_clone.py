@@ -34,11 +34,12 @@ def clone(arguments: CloneArguments, source: Source) -> int:
     _refuse_options(arguments, source)
     processes, watch = ranks.current(), Watch(arguments)
     with terminal.progress(f"cloning {source.name}", shown=processes.first):
-        result, extras, optimizer = _cloned(arguments, source, watch)
+        state = Path(arguments.optimizer) if arguments.optimizer and processes.first else None
+        result, extras, beside = _cloned(arguments, source, state, watch)
         verification = None
         if not arguments.dry_run:
             verification = _verified(result, processes) if not arguments.no_verify else None
-            target, beside = Path(arguments.output), optimizer if processes.first else {}
+            target = Path(arguments.output)
             save_dcp(result.state, target, force=arguments.force, ranks=processes, extras=extras, beside=beside)
     if processes.first:
         _show(arguments, result, verification, watch.graphs)
@@ -54,10 +55,11 @@ def _refuse_options(arguments: CloneArguments, source: Source) -> None:
             raise GraphcloneError(f"--{option.replace('_', '-')} is not for DCP checkpoints")
 
 
-def _cloned(arguments: CloneArguments, source: Source, watch: Watch) -> tuple[Clone, dict[str, str], dict[str, Any]]:
-    """The clone, texts of files to be written beside it, and the state of an optimizer."""
+def _cloned(
+    arguments: CloneArguments, source: Source, state: Path | None, watch: Watch
+) -> tuple[Clone, dict[str, str], dict[str, Any]]:
+    """The clone, texts of files to be written beside it, and what the state of an optimizer has grown to."""
     request = request_of(arguments)
-    state = Path(arguments.optimizer) if arguments.optimizer else None
     if not isinstance(source, CheckpointSource):
         clone = source.clone(request, after=watch)
         return clone, {}, _optimizer(clone, state) if state else {}

@@ -10,17 +10,19 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan
 from graphclone.formats.huggingface.reader import imported, quiet_transformers
-from graphclone.formats.torch.optimizer_states import Stored, read_state
 from graphclone.optimizers.optimizers import is_by_name, state_dict
 from graphclone.optimizers.parameters import Parameters
 from graphclone.optimizers.states import Grown
+
+if TYPE_CHECKING:
+    from graphclone.formats.torch.optimizer_states import Stored
 
 _BESIDE = (
     "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state*.pth", "random_states_*.pkl", "trainer_state.json",
@@ -69,6 +71,8 @@ def training_state(plan: Plan, path: Path) -> TrainingState:
     Raises:
         GraphcloneError: it cannot be read, or belongs to another model, or cannot be grown.
     """
+    from graphclone.formats.torch.optimizer_states import read_state
+
     source = read_state(path)
     parameters = Parameters.of(plan.widened.state)
     try:
