@@ -36,10 +36,12 @@ class Arguments:
 
     Attributes:
         json: print for machines.
+        no_cache: neither read nor keep what runs find out on disk.
         debug: show the traceback of an error, and warnings.
     """
 
     json: bool
+    no_cache: bool
     debug: bool
 
 
@@ -82,6 +84,7 @@ class CloneArguments(Arguments):
     timing: bool
     force: bool
     no_verify: bool
+    verify: Literal["sample"] | None
     dry_run: bool
     provider: Literal["auto", "cpu", "cuda"]
     input: InputSizes
@@ -164,6 +167,7 @@ def parser() -> argparse.ArgumentParser:
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
     command = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
     command.add_argument("--json", action="store_true", help="print JSON, for machines")
+    command.add_argument("--no-cache", action="store_true", help="neither read nor keep what runs find out on disk")
     command.add_argument("--debug", action="store_true", help="show the traceback of an error, and warnings")
     return command
 
@@ -234,6 +238,7 @@ def _checkpoint_arguments(command: _Parser) -> None:
     only = command.add_argument_group("when a Hugging Face checkpoint becomes another")
     only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights, if not that of the source's")
     only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
+    only.add_argument("--verify", choices=("sample",), help="run one input, and read weights part by part")
     only.add_argument(
         "--optimizer", metavar="FILE", help="optimizer.pt or .bin of its training, or a DCP folder, to be grown as well"
     )

@@ -43,7 +43,7 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
                 training=training,
                 resume=arguments.resume,
                 force=arguments.force,
-                verify=not arguments.no_verify,
+                verify=not arguments.no_verify and (arguments.verify or True),
                 command=_command(arguments),
                 progress=advance,
                 ranks=processes,
