@@ -49,7 +49,7 @@ def clone(arguments: CloneArguments, source: Source) -> int:
 def _refuse_options(arguments: CloneArguments, source: Source) -> None:
     if isinstance(source, OnnxSource):
         raise GraphcloneError(f"{source.name}: an .onnx file has no state dict, so it becomes no DCP checkpoint")
-    options = ("passes", "max_shard_size", "resume")
+    options = ("passes", "max_shard_size", "verify", "resume")
     for option in (*options, "untie") if isinstance(source, CheckpointSource) else options:
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is not for DCP checkpoints")

@@ -129,3 +129,10 @@ def test_the_command_line_reads_and_writes_them(
     assert main(["clone", "mine.py:model", "--weights", "small", "-o", "two.safetensors", "--no-verify"]) == 0
     assert main(["clone", "llama", "--weights", "small", "-o", "x"]) == 2
     assert "--weights is for package.module:function" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--verify", "sample"), ("--max-shard-size", "1GB")])
+def test_options_that_mean_nothing_here_are_refused(option: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["clone", "tests.support.sharded_models:source", "-o", "x", "--format", "dcp", option, value]
+    assert main(words) == 2
+    assert f"{option} is not for DCP checkpoints" in capfd.readouterr().err
