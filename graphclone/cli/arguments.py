@@ -242,7 +242,9 @@ def _checkpoint_arguments(command: _Parser) -> None:
     only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights, if not that of the source's")
     only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights; 5GB by default")
     only.add_argument("--verify", choices=("sample",), help="run one input, and read weights part by part")
-    only.add_argument("--optimizer", metavar="FILE", help="optimizer.pt or .bin of its training, to be grown as well")
+    only.add_argument(
+        "--optimizer", metavar="FILE", help="optimizer.pt or .bin of its training, or a DCP folder, to be grown as well"
+    )
     only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
     only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
 
