@@ -108,7 +108,7 @@ def _wide(decided: Plan, parameters: Parameters, model: Any) -> Any:
     """The wider model, on the device and in the mode of the other, with the weights of the clone."""
     attention = model.config._attn_implementation
     config = decided.checkpoint.with_fields(decided.fields)
-    with torch.device(model.device):
+    with torch.device(model.device), torch.random.fork_rng():  # the run goes on with the numbers it would have drawn
         wide = type(model)._from_config(config, dtype=model.dtype, attn_implementation=attention)
     load_into(decided.widened.state, wide)
     own, source = dict(model.named_parameters(remove_duplicate=False)), parameters.source_of()

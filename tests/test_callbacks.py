@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from transformers import TrainerCallback
 
 from graphclone import callbacks
 from graphclone.callbacks import GrowthCallback
@@ -30,11 +31,24 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
     return losses(run)
 
 
+class Drawing(TrainerCallback):
+    """Notes the state of the random numbers after every step."""
+
+    def __init__(self) -> None:
+        self.states: list[torch.Tensor] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.states.append(torch.random.get_rng_state())
+
+
 def test_a_run_that_grows_twice_goes_on_as_if_it_had_not(plain: dict[int, float], tmp_path: Path) -> None:
     """Heads and hidden first, and the inner width of the feed-forward later; no loss jumps beyond rounding."""
     model = decoder()
-    run = trainer(model, tmp_path, _STEPS, callbacks=[GrowthCallback({2: 2, 4: {"layers.*.mlp": 2}})])
+    before, after = Drawing(), Drawing()
+    growth = GrowthCallback({2: 2, 4: {"layers.*.mlp": 2}})
+    run = trainer(model, tmp_path, _STEPS, callbacks=[before, growth, after])
     run.train()
+    assert all(map(torch.equal, before.states, after.states))
     config = model.config
     assert (config.hidden_size, config.num_attention_heads, config.intermediate_size) == (48, 6, 176)
     assert sum(len(group["params"]) for group in run.optimizer.param_groups) == len(list(model.parameters()))
