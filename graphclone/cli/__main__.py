@@ -21,8 +21,8 @@ from graphclone.cli.arguments import (
     RulesArguments,
     StudyArguments,
     VerifyArguments,
-    parsed,
 )
+from graphclone.cli.grammar import parsed
 from graphclone.cli.remedies import said
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.runtime import collector, ranks
