@@ -21,9 +21,9 @@ PLANS = 1
 BASE_MEMORY = 600e6
 """Bytes that any clone may take, beside twice the largest widened tensor."""
 
-_STYLE = {"tie_word_embeddings": True, "clip_qkv": None, "eos_token_id": 50279, "vocab_size": 50304}
-_SMALL = {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "num_hidden_layers": 16}
-_LARGE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 32}
+_STYLE = {"tie_word_embeddings": False, "vocab_size": 32000, "head_dim": 128}
+_SMALL = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+_LARGE = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
 
 _PLAN = """
 import json, sys, time
@@ -72,7 +72,9 @@ def plan_like() -> Iterator[Figure]:
 def hollow(folder: Path, fields: dict[str, Any]) -> Path:
     """A checkpoint whose file of weights is as long as it should be and takes no room on the disk."""
     with FakeTensorMode():
-        model: Any = new_model("CausalLM", "olmo", fields)
+        heads = fields["hidden_size"] // fields["head_dim"]
+        sizes = {**fields, "num_attention_heads": heads, "num_key_value_heads": heads}
+        model: Any = new_model("CausalLM", "llama", sizes)
     header, end = {}, 0
     for name, tensor in model.named_parameters():
         begin, end = end, end + 2 * prod(tensor.shape)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import masking_utils
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bart import modeling_bart
 
@@ -102,7 +103,13 @@ def test_a_class_with_code_of_the_program_is_not_kept(bart: Path, monkeypatch: p
         patched.setattr(modeling_bart, "eager_attention_forward", forward)
         assert open_checkpoint(bart).answers.about is None
     with monkeypatch.context() as patched:
+        patched.setattr(masking_utils, "sdpa_mask", forward)
+        assert open_checkpoint(bart).answers.about is None
+    with monkeypatch.context() as patched:
         patched.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", forward)
+        assert open_checkpoint(bart).answers.about is None
+    with monkeypatch.context() as patched:
+        patched.setattr(type(open_checkpoint(bart).config), "validate_architecture", forward, raising=False)
         assert open_checkpoint(bart).answers.about is None
     mine = type("Mine", (modeling_bart.BartForConditionalGeneration,), {})
     assert replace(open_checkpoint(bart), cls=mine).answers.about is None
