@@ -15,7 +15,7 @@ from graphclone.api import clone
 from graphclone.formats.huggingface import verifier as verify_checkpoints
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs
-from graphclone.formats.onnx.file_verifier import shaken_runs
+from graphclone.formats.onnx.runs import shaken_runs
 from graphclone.formats.torch.example import Example
 from graphclone.models.randomise import randomise
 from graphclone.runtime.sessions import Session
