@@ -15,7 +15,7 @@ import onnx_ir
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.formats.onnx.control import CONTROL, Repeated, inline_branch
-from graphclone.formats.onnx.folding import fold
+from graphclone.formats.onnx.folding import constant_tensor, fold
 from graphclone.formats.onnx.ops import Call, known_opset, missing_part
 from graphclone.formats.onnx.sequences import plain_split
 from graphclone.formats.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
@@ -319,19 +319,6 @@ def initializer_fact(tensor: Any, *, numbers: bool = False) -> Fact:
     if small and tensor.dtype != onnx_ir.DataType.STRING:
         return Fact.of(np.asarray(tensor.numpy()).reshape(shape))
     return Fact(tensor.dtype.value, (shape,) * READINGS)
-
-
-def constant_tensor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol:
-    """What a Constant holds, in whichever attribute."""
-    attribute = next((a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))), None)
-    if attribute is None:
-        raise GraphcloneError(f"{name_of(node)} (Constant) has no value")
-    if attribute.name == "value":
-        return attribute.as_tensor()
-    if attribute.name == "sparse_value":
-        raise GraphcloneError(f"{node.name}: sparse constants are not supported; store them densely")
-    dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
-    return onnx_ir.tensor(np.array(attribute.value, dtype.get(attribute.name)))
 
 
 def _filled(node: onnx_ir.Node, fact: Fact) -> onnx_ir.TensorProtocol:

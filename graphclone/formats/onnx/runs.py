@@ -17,6 +17,7 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.drawn_inputs import Feeds
 from graphclone.formats.onnx.file import load
+from graphclone.formats.onnx.folding import constant_tensor, store
 from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.runtime.arrays import Array
@@ -191,21 +192,15 @@ def _shaken(source: Path, target: Path, seed: int) -> Path:
     model = load(source)
     for graph in (*model.graphs(), *model.functions.values()):
         for node in graph:
-            if node.op_type == "Constant" and not node.domain and not _is_number(node.outputs[0]):
-                _shake_constant(node, seed)
+            held = node.op_type == "Constant" and {"value", "value_floats"} & set(node.attributes)
+            if held and not _is_number(node.outputs[0]):
+                store(node, _moved(constant_tensor(node), node.outputs[0].name or "", seed))
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None and not _is_number(value):
                 value.const_value = _moved(value.const_value, value.name or "", seed)
     write_model(model, target)
     return target
-
-
-def _shake_constant(node: onnx_ir.Node, seed: int) -> None:
-    attribute = node.attributes.get("value")
-    if attribute is not None and attribute.type is onnx_ir.AttributeType.TENSOR:
-        tensor = _moved(attribute.as_tensor(), node.outputs[0].name or "", seed)
-        node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, tensor)
 
 
 def _is_number(value: onnx_ir.Value, depth: int = 3) -> bool:

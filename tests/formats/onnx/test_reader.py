@@ -362,3 +362,21 @@ def test_a_dictionary_has_no_shape() -> None:
     text = LEARNER.replace("y = ", "labels = ai.onnx.ml.ZipMap<classlabels_int64s = [1, 2, 3, 4, 5]>(b)\ny = ")
     with pytest.raises(GraphcloneError, match=r"ZipMap\): nothing says what shape its results have"):
         graph_of(of_learners(text))
+
+
+def test_floats_that_a_constant_lists_are_weights() -> None:
+    """Float32, as other weights are; what is computed from them grows with them."""
+    text = """
+        g (float[batch, 6] x) => (float[batch, 5] y) {
+            a = MatMul(x, up)
+            listed = Constant<value_floats = [0.1, 0.2, 0.3, 0.4]>()
+            half = Constant<value_float = 0.5>()
+            bias = Mul(listed, half)
+            b = Add(a, bias)
+            c = Relu(b)
+            y = MatMul(c, down)
+        }
+    """
+    state = widened(parse(text, {"up": (6, 4), "down": (4, 5)}))
+    assert {i.name: i.value.shape for i in state.graph.initializers} == {"up": (6, 8), "listed": (8,), "down": (8, 5)}
+    assert lockstep(state).first is None
