@@ -380,3 +380,16 @@ def test_floats_that_a_constant_lists_are_weights() -> None:
     state = widened(parse(text, {"up": (6, 4), "down": (4, 5)}))
     assert {i.name: i.value.shape for i in state.graph.initializers} == {"up": (6, 8), "listed": (8,), "down": (8, 5)}
     assert lockstep(state).first is None
+
+
+def test_an_operator_that_takes_a_sequence_is_named() -> None:
+    text = """
+        g (float[batch, 6] x) => (float[batch, 5] y) {
+            a = MatMul(x, up)
+            both = SequenceConstruct(a, a)
+            c = ConcatFromSequence<axis = 1>(both)
+            y = MatMul(c, down)
+        }
+    """
+    with pytest.raises(GraphcloneError, match=r"c \(ConcatFromSequence\): takes a sequence, a map or an optional"):
+        graph_of(parse(text, {"up": (6, 4), "down": (8, 5)}))
