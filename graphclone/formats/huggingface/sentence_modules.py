@@ -134,7 +134,7 @@ def write_modules(source: Path, folder: Path, state: State) -> Iterator[str]:
         if path and path not in chain.weights:
             shutil.copytree(source / path, folder / path, dirs_exist_ok=True)
     for path, tensors in chain.weights.items():
-        (folder / path).mkdir()
+        (folder / path).mkdir(exist_ok=True)  # a run that is resumed may have got as far
         save_file(dict(tensors), folder / path / SINGLE)
     for path, config in chain.configs.items():
         (folder / path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

@@ -49,9 +49,8 @@ def verify_files(
         GraphcloneError: a file is missing or not a model, their inputs or outputs do not fit, or the source
             accepts no inputs of the types it declares.
     """
-    narrow, wide = Session(source, provider), Session(clone, provider)
-    factors = _factors(narrow.inputs, wide.inputs, "input")
-    _factors(narrow.outputs, wide.outputs, "output")
+    narrow = Session(source, provider)
+    factors = _grown_inputs(narrow, Session(clone, provider))
     drawn = DrawnInputs(narrow, bound, user_inputs=inputs, compared=compared_numbers(load(source)))
     input_sets = list(drawn.draw(sets, seed))
     runs = source_runs(source, narrow, input_sets, provider, seed)
@@ -62,6 +61,13 @@ def verify_files(
     check = check_clone(source, clone, provider, runs, measure)
     sizes = tuple(f"{shapes_of(feeds)} (seed {seed + i})" for i, feeds in enumerate(input_sets))
     return Report(clone.name, (check,), sizes)
+
+
+def _grown_inputs(narrow: Session, wide: Session) -> dict[str, tuple[int, ...]]:
+    """By how much each axis of each input grows, where the inputs and outputs of both files belong together."""
+    factors = _factors(narrow.inputs, wide.inputs, "input")
+    _factors(narrow.outputs, wide.outputs, "output")
+    return factors
 
 
 def _compared(wide: Session, run: Run, factors: Mapping[str, tuple[int, ...]]) -> Iterator[NoiseFloor]:
