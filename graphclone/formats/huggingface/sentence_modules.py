@@ -162,7 +162,10 @@ def _grown(source: Path, modules: Sequence[tuple[str, str]], state: State) -> Ch
         if path:
             if kind not in _KINDS:
                 raise NotCarriedError(f"{path}: nothing is known of a {kind} that takes wider states")
-            _KINDS[kind](chain, path, _config(source / path))
+            try:
+                _KINDS[kind](chain, path, _config(source / path))
+            except (KeyError, TypeError, ValueError) as error:
+                raise NotCarriedError(f"{path}/{CONFIG} is not that of a {kind}") from error
     if not chain.vectors.get(_EMBEDDING, states).even:
         raise NotCarriedError("the elements of a sentence's embedding are not all repeated as often")
     return chain

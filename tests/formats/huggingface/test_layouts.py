@@ -253,6 +253,11 @@ def test_a_dense_layer_behind_states_gives_what_it_gave(norm: bool, tmp_path: Pa
     ("module", "config", "reason"),
     [
         ("LayerNorm", {"dimension": 40}, "1_LayerNorm: nothing is known of a LayerNorm that takes wider states"),
+        (
+            "Pooling",
+            {"word_embedding_dimension": 40, "pooling_mode": 2},
+            "1_Pooling/config.json is not that of a Pooling",
+        ),
         ("Pooling", {"word_embedding_dimension": 41}, "1_Pooling takes a token_embeddings of 41"),
         ("Dense", {"in_features": 40, "out_features": 7}, "1_Dense takes a sentence_embedding of 40"),
     ],
