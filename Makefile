@@ -43,6 +43,7 @@ demo-llm: $(LANGUAGE_MODEL) ## grow a pretrained language model into a published
 
 ladders: install ## grow tiny models through the published sizes of ten families, by every strategy, and print the errors
 	$(BIN)/python -m tests.ladders
+	$(BIN)/python -m tests.ladders --others
 
 bench: install ## measure speed and memory
 	$(BIN)/python -m tests.bench

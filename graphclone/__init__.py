@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from graphclone.formats.torch.sharded import load_into
     from graphclone.models import build
     from graphclone.optimizers.warming import warm_moments
+    from graphclone.runtime.cache import no_cache
 
 __all__ = [
     "CannotJudgeError",
@@ -41,6 +42,7 @@ __all__ = [
     "clone_checkpoint",
     "grow_optimizer",
     "load_into",
+    "no_cache",
     "trace",
     "warm_moments",
 ]
@@ -58,6 +60,7 @@ _HOMES = {
     "clone_checkpoint": "formats.huggingface.writer",
     "grow_optimizer": "api",
     "load_into": "formats.torch.sharded",
+    "no_cache": "runtime.cache",
     "trace": "api",
     "warm_moments": "optimizers.warming",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -64,22 +64,44 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> 
     except Unfillable as problem:
         if problem.dim is None:
             raise
-        before, size = problem.dim.size, growths[problem.dim].new_size
-        name = next((dim.name for dim in dims(facts) if dim.axis is problem.dim), f"a dim of {before}")
-        if not strategy.copies:
-            raise GraphcloneError(
-                f"{name} cannot grow from {before} to {size} by what is new alone: {problem.why}; "
-                f"take a strategy that makes copies, or name the dims that are to grow"
-            ) from None
-        if size % before == 0:
-            raise GraphcloneError(
-                f"{name} cannot grow from {before} to {size}: what is beside it in the same axis grows less, and "
-                f"{problem.why}; let the whole axis grow alike"
-            ) from None
-        raise GraphcloneError(
-            f"{name} cannot grow from {before} to {size}, which is no whole multiple: {problem.why}; "
-            f"grow it to {size - size % before} or {size - size % before + before}, or name the dims that are to grow"
-        ) from None
+        raise _unfillable(facts, problem, problem.dim, growths[problem.dim].new_size, copies=strategy.copies) from None
+
+
+def _unfillable(facts: Facts, problem: Unfillable, axis: Axis, size: int, *, copies: bool) -> GraphcloneError:
+    """Why a dim cannot have the pads that a size takes, and which sizes it can have."""
+    graph_dims, before = dims(facts), axis.size
+    name = next((dim.name for dim in graph_dims if dim.axis is axis), f"a dim of {before}")
+    refusal = f"{name} cannot grow from {before} to {size}"
+    if not copies:
+        return GraphcloneError(
+            f"{refusal} by what is new alone: {problem.why}; "
+            f"take a strategy that makes copies, or name the dims that are to grow"
+        )
+    if size % before == 0:
+        return GraphcloneError(
+            f"{refusal}: what is beside it in the same axis grows less, and {problem.why}; "
+            f"let the whole axis grow alike"
+        )
+    multiple = size - size % before
+    nearest = f"leave it at {before}" if multiple == before else f"grow it to {multiple}"
+    free = ", ".join(_of_any_size(facts, graph_dims))
+    others = f"; any size can be had by {free}" if free else ""
+    return GraphcloneError(
+        f"{refusal}, which is no whole multiple: {problem.why}; {nearest} or grow it to {multiple + before}{others}"
+    )
+
+
+def _of_any_size(facts: Facts, graph_dims: list[Dim]) -> Iterator[str]:
+    """The groups of dims that can grow by a single element, and so to any size."""
+    for group, dim in {dim.group: dim for dim in reversed(graph_dims) if dim.default}.items():
+        wishes = grown(facts, {dim.axis: dim.size + 1})
+        growths, _ = settle(facts, wishes)
+        try:
+            infer_fills(facts, growths)
+        except Unfillable:
+            continue
+        if growths == wishes:
+            yield group
 
 
 def _sizes(facts: Facts, graph_dims: list[Dim], factor: int, request: Request) -> dict[Axis, int]:

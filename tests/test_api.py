@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import graphclone as gc
-from graphclone.cli.arguments import parser
+from graphclone.cli.grammar import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,7 +9,13 @@ output widened n_out times and an input widened n_in times, A has shape (n_out, 
     [ W/2  W/2 ]            [ 0  W ]
 
 The noise N sums to 0 over the copies of every input, so it never changes the function. An input whose copies are one
-more or one less than another's has a matrix of its own.
+more or one less than another's has a matrix of its own. Other ways to grow are other matrices:
+
+    blend, 2 x 2            staged, 2 x 2           uneven, 2 x 2            orthogonal, 2 x 2
+    [ 3W/4   W/4 ]          [ W  0 ]                [ 0.80 W  0.20 W ]       [   0.8 W  0.2 W ]
+    [  W/4  3W/4 ]          [ 0  W ]                [ 0.35 W  0.65 W ]       [ -W / 3   4W / 3 ]
+
+and of a single output that reads two copies, such as a head: ``staged`` takes half of each, as ``symmetric`` does.
 
 The strategy ``fresh`` makes no copies. What is added is random, but for what must be 0, or a mean, for the function to
 stay: as much of it as ``graphclone.analysis.fills`` finds.
@@ -104,6 +110,59 @@ def _diagonal(n_out: int, n_in: int) -> FloatArray:
     return np.eye(n_in)[np.arange(n_out) % n_in]
 
 
+def _staged(n_out: int, n_in: int) -> FloatArray:
+    """Networks side by side, whose outputs are averaged (Shen et al. 2022, arXiv 2203.06211, section 3.1).
+
+    An output copy reads the input copies of its own number; where there are more of these, their mean.
+    """
+    if n_out >= n_in:
+        return _diagonal(n_out, n_in)
+    own = (np.arange(n_in) % n_out == np.arange(n_out)[:, None]).astype(np.float64)
+    matrix: FloatArray = own / own.sum(axis=1, keepdims=True)
+    return matrix
+
+
+def _blend(n_out: int, n_in: int) -> FloatArray:
+    """Half of ``symmetric`` and half of ``diagonal``: every copy reads all others, and itself most."""
+    matrix: FloatArray = (_symmetric(n_out, n_in) + _diagonal(n_out, n_in)) / 2
+    return matrix
+
+
+_LEAN = 0.6
+
+
+def _uneven(n_out: int, n_in: int) -> FloatArray:
+    """Every output copy weighs the input copies differently, as in LEMON (Wang et al. 2023, arXiv 2310.07999).
+
+    There is no noise to harm what the weights have learned, and yet no exchange of copies leaves the network as it
+    is: each output copy leans towards the input copy of its own number, and less so from copy to copy.
+    """
+    lean = _LEAN * (1 - np.arange(n_out) / n_out)
+    place = np.linspace(1, -1, n_in)
+    turned = place[(np.arange(n_in)[None, :] - np.arange(n_out)[:, None]) % n_in]
+    matrix: FloatArray = (1 + lean[:, None] * turned) / n_in
+    return matrix
+
+
+_TURN = 0.25
+"""The tangent of the angle by which ``orthogonal`` turns."""
+
+
+def _orthogonal(n_out: int, n_in: int) -> FloatArray:
+    """Rows that are orthogonal, so that no output copy repeats another: those of a rotation, each made to sum to 1.
+
+    Input copies are turned into each other in pairs, one after the other.
+    """
+    turned = np.eye(n_in)
+    cosine, sine = 1 / math.hypot(1, _TURN), _TURN / math.hypot(1, _TURN)
+    for i in range(n_in - 1):
+        plane = np.eye(n_in)
+        plane[i : i + 2, i : i + 2] = [[cosine, sine], [-sine, cosine]]
+        turned = turned @ plane
+    matrix: FloatArray = (turned / turned.sum(axis=1, keepdims=True))[np.arange(n_out) % n_in]
+    return matrix
+
+
 SYMMETRIC = Strategy("symmetric", _symmetric)
 DIAGONAL = Strategy("diagonal", _diagonal)
 FRESH = Strategy("fresh", _symmetric, copies=False)
@@ -113,9 +172,13 @@ STRATEGIES: dict[str, Strategy] = {
     "diagonal": DIAGONAL,
     "noisy-symmetric": Strategy("noisy-symmetric", _symmetric, PAPER_SNR_DB),
     "noisy-diagonal": Strategy("noisy-diagonal", _diagonal, PAPER_SNR_DB),
+    "blend": Strategy("blend", _blend),
+    "staged": Strategy("staged", _staged),
+    "uneven": Strategy("uneven", _uneven),
+    "orthogonal": Strategy("orthogonal", _orthogonal),
     "fresh": FRESH,
 }
-"""The strategies of the paper, and one that makes no copies, by name."""
+"""The strategies of the paper, others that make copies, and one that makes none, by name."""
 
 
 def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:

@@ -21,8 +21,8 @@ from graphclone.cli.arguments import (
     RulesArguments,
     StudyArguments,
     VerifyArguments,
-    parsed,
 )
+from graphclone.cli.grammar import parsed
 from graphclone.cli.remedies import said
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.runtime import collector, ranks
@@ -57,7 +57,8 @@ def _run(arguments: Arguments) -> int:
     """Call what the command is done by, whose modules import torch, and so are imported now."""
     module, _, name = _COMMANDS[type(arguments)].partition(":")
     command: Callable[[Arguments], int] = getattr(importlib.import_module(module), name)
-    return command(arguments)
+    with importlib.import_module("graphclone.runtime.cache").no_cache() if arguments.no_cache else nullcontext():
+        return command(arguments)
 
 
 _COMMANDS: Mapping[type[Arguments], str] = {

@@ -32,7 +32,8 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
         check_target(Path(arguments.output), checkpoint.folder, force=arguments.force, resume=arguments.resume)
         limit = arguments.max_shard_size or MAX_SHARD_SIZE
         clone_plan = plan(checkpoint, request_of(arguments), max_shard_size=limit, progress=advance, after=watch)
-        training = training_state(clone_plan, Path(arguments.optimizer)) if arguments.optimizer else None
+        state = Path(arguments.optimizer) if arguments.optimizer and processes.first else None
+        training = training_state(clone_plan, state) if state else None
         if arguments.dry_run:
             written = Written(clone_plan, None, clone_plan.notes)
         else:
@@ -42,7 +43,7 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
                 training=training,
                 resume=arguments.resume,
                 force=arguments.force,
-                verify=not arguments.no_verify,
+                verify=not arguments.no_verify and (arguments.verify or True),
                 command=_command(arguments),
                 progress=advance,
                 ranks=processes,

@@ -78,7 +78,16 @@ def _refuse_options(arguments: CloneArguments) -> None:
         raise GraphcloneError(
             f"{arguments.output}: is written by one process; several share folders of checkpoints only"
         )
-    for option in ("dtype", "like", "keep_vocab", "max_shard_size", "optimizer", "resume", "trust_remote_code"):
+    for option in (
+        "dtype",
+        "like",
+        "keep_vocab",
+        "max_shard_size",
+        "optimizer",
+        "resume",
+        "trust_remote_code",
+        "verify",
+    ):
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is for Hugging Face checkpoints that become folders")
 

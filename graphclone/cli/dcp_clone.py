@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +17,7 @@ from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.formats.huggingface.training import training_state
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.runtime import ranks
 
@@ -34,11 +34,13 @@ def clone(arguments: CloneArguments, source: Source) -> int:
     _refuse_options(arguments, source)
     processes, watch = ranks.current(), Watch(arguments)
     with terminal.progress(f"cloning {source.name}", shown=processes.first):
-        result, extras = _cloned(arguments, source, watch)
+        state = Path(arguments.optimizer) if arguments.optimizer and processes.first else None
+        result, extras, beside = _cloned(arguments, source, state, watch)
         verification = None
         if not arguments.dry_run:
             verification = _verified(result, processes) if not arguments.no_verify else None
-            save_dcp(result.state, Path(arguments.output), force=arguments.force, ranks=processes, extras=extras)
+            target = Path(arguments.output)
+            save_dcp(result.state, target, force=arguments.force, ranks=processes, extras=extras, beside=beside)
     if processes.first:
         _show(arguments, result, verification, watch.graphs)
     return 0
@@ -47,20 +49,36 @@ def clone(arguments: CloneArguments, source: Source) -> int:
 def _refuse_options(arguments: CloneArguments, source: Source) -> None:
     if isinstance(source, OnnxSource):
         raise GraphcloneError(f"{source.name}: an .onnx file has no state dict, so it becomes no DCP checkpoint")
-    options = ("passes", "max_shard_size", "optimizer", "resume")
+    options = ("passes", "max_shard_size", "verify", "resume")
     for option in (*options, "untie") if isinstance(source, CheckpointSource) else options:
         if getattr(arguments, option):
             raise GraphcloneError(f"--{option.replace('_', '-')} is not for DCP checkpoints")
 
 
-def _cloned(arguments: CloneArguments, source: Source, watch: Watch) -> tuple[Clone, Mapping[str, str]]:
-    """The clone, and the texts of files to be written beside it: the configuration that a checkpoint has."""
+def _cloned(
+    arguments: CloneArguments, source: Source, state: Path | None, watch: Watch
+) -> tuple[Clone, dict[str, str], dict[str, Any]]:
+    """The clone, texts of files to be written beside it, and what the state of an optimizer has grown to."""
     request = request_of(arguments)
     if not isinstance(source, CheckpointSource):
-        return source.clone(request, after=watch), {}
+        clone = source.clone(request, after=watch)
+        return clone, {}, _optimizer(clone, state) if state else {}
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     planned = replace(source, dtype=dtype, trust_remote_code=arguments.trust_remote_code).planned(request, after=watch)
-    return planned.clone, {CONFIG: json.dumps(planned.config, indent=2) + "\n"}
+    training = training_state(planned.plan, state) if state else None
+    optimizer = training.source.beside_a_model(training.grown) if training else {}
+    return planned.clone, {CONFIG: json.dumps(planned.plan.config, indent=2) + "\n"}, optimizer
+
+
+def _optimizer(clone: Clone, path: Path) -> dict[str, Any]:
+    """The state of a module's optimizer, grown with it."""
+    from graphclone.formats.torch.optimizer_states import read_state
+
+    stored = read_state(path)
+    try:
+        return stored.beside_a_model(stored.grown(clone.parameters, stored.kind))
+    except GraphcloneError as error:  # what helps there is no option here
+        raise GraphcloneError(f"{path}: {error.message}") from error
 
 
 def _verified(result: Clone, processes: ranks.Ranks) -> Report | None:

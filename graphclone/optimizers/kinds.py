@@ -31,7 +31,7 @@ class Kind:
     Attributes:
         name: of its class.
         entries: what it keeps of every element of a parameter.
-        required: those that it keeps of every parameter that it has updated.
+        required: what it keeps of every parameter that it has updated.
         counters: what it keeps of a parameter as a whole, which is the same for a clone's.
         degree: its updates are |c| to this power times as large, if its epsilon is c times as large, too.
         decoupled: whether weight decay is apart from the gradient; None where a group says so.
@@ -50,20 +50,20 @@ class Kind:
 
 
 _ADAM = {"exp_avg": _MEAN, "exp_avg_sq": _SQUARE, "max_exp_avg_sq": _SQUARE}
-_MOMENTS = frozenset({"exp_avg", "exp_avg_sq"})
+_MOMENTS = frozenset({"exp_avg", "exp_avg_sq", "step"})
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("Adam", _ADAM, _MOMENTS, decoupled=None),
         Kind("AdamW", _ADAM, _MOMENTS, decoupled=True),
-        Kind("NAdam", _ADAM, _MOMENTS, frozenset({"step", "mu_product"}), decoupled=None),
-        Kind("Adamax", {"exp_avg": _MEAN, "exp_inf": Power(1)}, frozenset({"exp_avg", "exp_inf"})),
-        Kind("Adagrad", {"sum": _SQUARE}, frozenset({"sum"})),
+        Kind("NAdam", _ADAM, _MOMENTS | {"mu_product"}, frozenset({"step", "mu_product"}), decoupled=None),
+        Kind("Adamax", {"exp_avg": _MEAN, "exp_inf": Power(1)}, frozenset({"exp_avg", "exp_inf", "step"})),
+        Kind("Adagrad", {"sum": _SQUARE}, frozenset({"sum", "step"})),
         Kind(
             "RMSprop",
             {"square_avg": _SQUARE, "grad_avg": _MEAN, "momentum_buffer": Power(0, odd=True)},
-            frozenset({"square_avg"}),
+            frozenset({"square_avg", "step"}),
         ),
         Kind("SGD", {"momentum_buffer": _MEAN}, degree=1),
         Kind("Lion", {"exp_avg": _MEAN}, frozenset({"exp_avg"}), decoupled=True),

@@ -75,6 +75,7 @@ def grown(
     for name in (*named, *entries):
         if not parameters.heirs.get(name):
             raise GraphcloneError(f"the optimizer has {name}, which is no parameter of {parameters.model}")
+    _check_once(parameters, named)
     lost = [name for name in entries if name not in set(named)]
     if lost:
         raise GraphcloneError(f"the optimizer has a state of {lost[0]}, which is in none of its groups")
@@ -97,6 +98,16 @@ def grown(
         [place for _, place, _ in regrouped],
         [rate for _, _, rate in regrouped],
     )
+
+
+def _check_once(parameters: Parameters, named: Sequence[str]) -> None:
+    """Refuse groups that have a parameter twice, be it under another of its names."""
+    seen: dict[str, str] = {}
+    for name in named:
+        heir = parameters.heirs[name][0]
+        if heir in seen:
+            raise GraphcloneError(f"the optimizer has one parameter twice, as {seen[heir]} and as {name}")
+        seen[heir] = name
 
 
 def _of_clone(group: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
@@ -191,7 +202,8 @@ def regroup(
 
 def _scaled(group: Mapping[str, Any], factors: _Factors) -> dict[str, Any]:
     scales = {**dict.fromkeys(RATES, factors.rate), "weight_decay": factors.decay, "eps": factors.epsilon}
-    return {key: value * scales[key] if scales.get(key, 1.0) != 1 else value for key, value in group.items()}
+    scaled = {key: value * scales[key] if scales.get(key, 1.0) != 1 else value for key, value in group.items()}
+    return {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in scaled.items()}
 
 
 def _chosen(group: Mapping[str, Any], members: Sequence[int]) -> dict[str, Any]:

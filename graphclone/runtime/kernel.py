@@ -23,6 +23,7 @@ from torch import Tensor
 
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening, by_multiplicity
+from graphclone.runtime.memory import empty
 from graphclone.runtime.pads import regions
 from graphclone.runtime.precision import power, units
 
@@ -56,7 +57,7 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
         TypeError: when a source that is not floating point would be multiplied by a fraction, shifted or contracted.
     """
     if out is None:
-        out = torch.empty(recipe.shape, dtype=source.dtype, device=source.device)
+        out = empty(recipe.shape, source.dtype, source.device)
     _check(source, recipe, out)
     _fill_any(source, recipe, out)
     if any(layout.padded for layout in recipe.axes):

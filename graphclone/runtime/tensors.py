@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -54,10 +55,13 @@ def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
 
 def widened_tensors(state: State) -> dict[Value, torch.Tensor]:
     """The data of all the clone's initializers in their own dtype, from their recipes."""
-    recipes = _recipes(state)
+    recipes, values = _recipes(state), [initializer.value for initializer in state.graph.initializers]
+    # The largest first: whoever takes a large one last works on alone.
+    by_size = sorted(state.graph.initializers, key=lambda i: -prod(recipes[i.value].shape))
     with workers() as pool:
-        tensors = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), state.graph.initializers)
-        return dict(zip((i.value for i in state.graph.initializers), tensors, strict=True))
+        tensors = pool.map(lambda i: widen(i.read().detach(), recipes[i.value]), by_size)
+        made = dict(zip((i.value for i in by_size), tensors, strict=True))
+    return {value: made[value] for value in values}
 
 
 def state_dict(state: State) -> dict[str, torch.Tensor]:

@@ -8,14 +8,18 @@ from contextlib import contextmanager
 
 import torch
 
-WORKERS = 2
-"""How many tensors at a time; memory is the limit beyond."""
+FEWEST, MOST = 2, 8
+"""How many tensors at a time, be there ever so few or many cores; memory is the limit beyond."""
 
 
 @contextmanager
-def workers(count: int = WORKERS) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads in which torch uses one thread each; what is not begun when the block fails never is."""
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """A pool of as many threads as torch may use, with one thread of torch each.
+
+    What is not begun when the block fails never is.
+    """
     threads = torch.get_num_threads()
+    count = min(max(threads, FEWEST), MOST)
     pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield pool

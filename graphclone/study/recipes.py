@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from graphclone.algebra.strategies import STRATEGIES, FloatArray, Strategy, strategy
+from graphclone.algebra.strategies import STRATEGIES, Strategy, strategy
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
@@ -15,9 +13,6 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 """The recipe that every other is measured against: the wide model's own initialisation."""
-
-UNEVEN = "uneven"
-_LEAN = 0.6
 
 FRESH, GROWN, WARM = "fresh", "grown", "warm"
 OPTIMIZERS = (FRESH, GROWN, WARM)
@@ -30,7 +25,7 @@ class Recipe:
 
     Attributes:
         name: what reports call it.
-        strategy: ``random`` for no clone, one of ``graphclone.algebra.strategies.STRATEGIES``, or ``uneven``.
+        strategy: ``random`` for no clone, or one of ``graphclone.algebra.strategies.STRATEGIES``.
         snr_db: of a noisy strategy, in decibels; None for the strategy's own.
         learning_rate: factor of the study's learning rate.
         warmup: steps of the warm-up; None for the study's.
@@ -49,12 +44,12 @@ class Recipe:
     optimizer: str = FRESH
 
     def __post_init__(self) -> None:
-        if self.strategy not in (RANDOM, UNEVEN, *STRATEGIES):
-            names = ", ".join((RANDOM, UNEVEN, *STRATEGIES))
+        if self.strategy not in (RANDOM, *STRATEGIES):
+            names = ", ".join((RANDOM, *STRATEGIES))
             raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {names}")
         if not 0 <= self.dropout < 1:
             raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
-        if self.strategy in (RANDOM, UNEVEN) and self.snr_db is not None:
+        if not self.clones and self.snr_db is not None:
             raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
         if self.optimizer not in OPTIMIZERS:
             names = ", ".join(OPTIMIZERS)
@@ -72,20 +67,7 @@ class Recipe:
         """The strategy that clones are widened by; None for random weights."""
         if not self.clones:
             return None
-        return strategy(uneven if self.strategy == UNEVEN else self.strategy, self.snr_db)
-
-
-def uneven(n_out: int, n_in: int) -> FloatArray:
-    """Every output copy weighs the input copies differently: A of shape (n_out, n_in), rows summing to 1.
-
-    There is no noise to harm what the weights have learned, and yet no exchange of copies leaves the network as it
-    is: each output copy leans towards the input copy of its own number, and less so from copy to copy.
-    """
-    lean = _LEAN * (1 - np.arange(n_out) / n_out)
-    place = np.linspace(1, -1, n_in) if n_in > 1 else np.zeros(1)
-    turned = place[(np.arange(n_in)[None, :] - np.arange(n_out)[:, None]) % n_in]
-    matrix: FloatArray = (1 + lean[:, None] * turned) / n_in
-    return matrix
+        return strategy(self.strategy, self.snr_db)
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -93,7 +75,6 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(RANDOM),
         *(Recipe(name, name) for name in STRATEGIES),
-        Recipe(UNEVEN, UNEVEN),
         Recipe("symmetric-grown", "symmetric", optimizer=GROWN),
         Recipe("noisy-diagonal-warm", "noisy-diagonal", optimizer=WARM),
     )

@@ -7,26 +7,20 @@ write; the largest needs 12 GB.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graphclone.api import clone
 from graphclone.models import MODELS
-from graphclone.models.huggingface import new_model, token_ids
-from tests.bench import Timing, against
+from graphclone.models.huggingface import new_model
+from tests.bench import Figure, child
 
 RUNS = 5
 
@@ -58,16 +52,6 @@ print(json.dumps({"total": total, "call": call, "writing": writing, "peak": peak
 """
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One line: medians over all runs."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
-
-
 def clone_checkpoints() -> Iterator[Figure]:
     """Every family 2x with the symmetric strategy, and the smallest with noise."""
     root = os.environ.get("GRAPHCLONE_BENCH_DIR")
@@ -75,10 +59,98 @@ def clone_checkpoints() -> Iterator[Figure]:
         for name, dtype in SIZES.items():
             source = Path(folder) / name
             _save(name, dtype, source)
-            yield _measured(name, source, "symmetric", plain_write)
+            yield from _measured(name, source, "symmetric", plain_write)
             if name == "opt-350m":
-                yield _measured(name, source, "noisy-symmetric", noise, "drawing as many normal numbers")
+                yield from _measured(name, source, "noisy-symmetric", noise, "drawing as many normal numbers")
             shutil.rmtree(source)
+
+
+_PLAN = """
+import json, sys, time
+import torch, transformers.conversion_mapping, networkx
+from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.reader import open_checkpoint, quiet_transformers
+from graphclone.formats.torch.reader import trace_module
+from graphclone.formats.torch.weightless import weightless
+from graphclone.pipeline.state import Request
+def timed(work):
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+def planned():
+    return plan(open_checkpoint(sys.argv[1]), Request(2))
+checkpoint = open_checkpoint(sys.argv[1])
+with quiet_transformers():
+    module = weightless(checkpoint.blank)
+    inputs = checkpoint.example_inputs
+    exported = timed(lambda: torch.export.export(module, (), inputs, strict=False))
+print(json.dumps([timed(planned), exported]))
+"""
+
+
+def plan_again() -> Iterator[Figure]:
+    """The plan of a clone, in a new process each, with what is kept on disk and without, against one torch.export."""
+    with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
+        source, caches = Path(folder) / "source", [f"{folder}/cache-{number}" for number in range(RUNS)]
+        _save_opt(source)
+        rounds = [(child(_PLAN, str(source), cache=cache), child(_PLAN, str(source), cache=cache)) for cache in caches]
+        for name, runs in zip(("nothing kept", "traces kept"), zip(*rounds, strict=True), strict=True):
+            seconds, exported = (statistics.median(column) for column in zip(*runs, strict=True))
+            yield Figure(f"plan a 125M clone, {name}", seconds, "torch.export", exported)
+
+
+def verify_clone() -> Iterator[Figure]:
+    """Comparing a clone with its source by their stock class, against loading both and running each once."""
+    with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
+        source, wide = Path(folder) / "source", Path(folder) / "wide"
+        _save("opt-350m", torch.float32, source)
+        child(_CLONE, str(source), str(wide), "symmetric")
+        runs = [child(_VERIFY, str(source), str(wide)) for _ in range(3)]
+        seconds, plain = (statistics.median(column) for column in zip(*runs, strict=True))
+        yield Figure("verify a clone of opt-350m", seconds, "load and run both", plain)
+        sampled = [child(_SAMPLE, str(source), str(wide)) for _ in range(3)]
+        middle = {key: statistics.median(run[key] for run in sampled) for key in sampled[0]}
+        yield Figure("verify it part by part", middle["seconds"], "load and run both", plain)
+        bound = BASE_MEMORY + middle["block"]
+        yield Figure("verify it part by part, peak", middle["peak"], "600 MB and one block", bound, "MB", 1)
+
+
+_VERIFY = """
+import json, sys, time
+import torch
+from transformers import AutoModelForCausalLM
+from graphclone.formats.huggingface.verifier import verify_folders
+def timed(work):
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+@torch.no_grad()
+def plain():
+    for folder in sys.argv[1:3]:
+        AutoModelForCausalLM.from_pretrained(folder).eval()(torch.arange(14).view(2, 7))
+plain()
+print(json.dumps([timed(lambda: verify_folders(*sys.argv[1:3]).raise_if_failed()), timed(plain)]))
+"""
+
+
+_SAMPLE = """
+import json, re, sys, time
+from pathlib import Path
+from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.verifier import verify_checkpoints
+from graphclone.pipeline.state import Request
+made = plan(open_checkpoint(sys.argv[1]), Request(2))
+begin = time.perf_counter()
+verify_checkpoints(made, Path(sys.argv[2]), sample=True).raise_if_failed()
+seconds = time.perf_counter() - begin
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+blocks = {}
+for entry in (entry for shard in made.shards for entry in shard.entries):
+    part = re.match(r".*?\\.\\d+\\.|.*", entry.name)[0]
+    blocks[part] = blocks.get(part, 0) + entry.nbytes
+print(json.dumps({"seconds": seconds, "peak": peak, "block": max(blocks.values())}))
+"""
 
 
 def _save(name: str, dtype: torch.dtype, folder: Path) -> None:
@@ -91,9 +163,15 @@ def _save(name: str, dtype: torch.dtype, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def _save_opt(folder: Path) -> None:
+    sizes = {"hidden_size": 768, "word_embed_proj_dim": 768, "ffn_dim": 3072, "num_attention_heads": 12}
+    model: Any = new_model("CausalLM", "opt", {**sizes, "num_hidden_layers": 12, "max_position_embeddings": 2048})
+    model.save_pretrained(folder)
+
+
 def _measured(
-    name: str, source: Path, strategy: str, yardstick: Callable[[Path, list[int]], float], what: str = "plain write()"
-) -> Figure:
+    name: str, source: Path, strategy: str, yardstick: Callable[[Path, list[int]], float], anchor: str = "plain write()"
+) -> Iterator[Figure]:
     """Clone and yardstick in turn, so that a busy moment hits both.
 
     Each begins with nothing left to be written to the disk, and in memory that no file has just given back: a virtual
@@ -102,24 +180,21 @@ def _measured(
     out = source.parent / "out"
     runs, times = [], []
     for _ in range(RUNS):
-        command = [sys.executable, "-W", "ignore", "-c", _CLONE, str(source), str(out), strategy]
         os.sync()
-        runs.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        runs.append(child(_CLONE, str(source), str(out), strategy))
         os.sync()
         times.append(yardstick(source.parent, runs[-1]["sizes"]))
         shutil.rmtree(out)
-    total, call, writing = (
-        statistics.median(run[key] / seconds for run, seconds in zip(runs, times, strict=True))
-        for key in ("total", "call", "writing")
-    )
-    peak, largest = (statistics.median(run[key] for run in runs) for key in ("peak", "largest"))
-    size = sum(runs[0]["sizes"]) / 1e9
-    return Figure(
-        f"clone {name} 2x {strategy}, {size:.1f} GB: {total:.2f} x {what} from start to end, "
-        f"{call:.2f} x without the import of torch and transformers, "
-        f"{writing:.2f} x for the weights alone; peak {peak / 1e6:.0f} MB, "
-        f"{peak / (BASE_MEMORY + 2 * largest):.2f} of the bound"
-    )
+    middle = {
+        key: statistics.median(run[key] for run in runs) for key in ("total", "call", "writing", "peak", "largest")
+    }
+    what = f"clone {name} 2x {strategy}, {sum(runs[0]['sizes']) / 1e9:.1f} GB"
+    seconds = statistics.median(times)
+    yield Figure(f"{what}, from start to end", middle["total"], anchor, seconds)
+    yield Figure(f"{what}, imports left out", middle["call"], anchor, seconds)
+    yield Figure(f"{what}, weights alone", middle["writing"], anchor, seconds)
+    bound = BASE_MEMORY + 2 * middle["largest"]
+    yield Figure(f"{what}, peak", middle["peak"], "600 MB and two tensors", bound, "MB", 1)
 
 
 def plain_write(folder: Path, sizes: list[int]) -> float:
@@ -148,24 +223,3 @@ def noise(folder: Path, sizes: list[int]) -> float:
     seconds = time.perf_counter() - begin
     torch.set_num_threads(threads)
     return seconds
-
-
-# In memory
-
-_FIELDS = {"vocab_size": 50272, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "ffn_dim": 3072}
-
-
-def clone_in_memory() -> Iterator[Timing]:
-    """The state dict of a model widened 2x against building the wide model and overwriting its random weights."""
-    fields = {**_FIELDS, "max_position_embeddings": 2048, "word_embed_proj_dim": 768}
-    wide = fields | {name: 2 * fields[name] for name in _FIELDS if name not in ("vocab_size", "num_hidden_layers")}
-    wide["word_embed_proj_dim"] = 1536
-    made = clone(new_model("CausalLM", "opt", fields).eval(), (token_ids(2, 7, 50272),))
-    state = made.state_dict()
-    yield against(
-        "state dict of a 125M decoder, 2x", made.state_dict, "build and overwrite", partial(_overwrite, wide, state)
-    )
-
-
-def _overwrite(fields: dict[str, int], state: dict[str, torch.Tensor]) -> None:
-    new_model("CausalLM", "opt", fields).load_state_dict(state)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.saving import write_model
-from tests.bench import Timing, against
+from tests.bench import Figure, against
 
 LAYERS, WIDTH, PORT = 30, 4096, 8
 REPEATS = 3
@@ -31,7 +31,7 @@ print(time.perf_counter() - start)
 """
 
 
-def widen_file() -> Iterator[Timing]:
+def widen_file() -> Iterator[Figure]:
     """A file of 2 GB becomes one of 8 GB."""
     with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
         source, clone, plain = (Path(folder) / name for name in ("source.onnx", "clone.onnx", "plain"))
@@ -41,12 +41,13 @@ def widen_file() -> Iterator[Timing]:
             seconds = widened(source, clone)
             size = sum(file.stat().st_size for file in clone.parent.glob("clone.onnx*"))
             rounds.append((seconds, written(plain, size)))
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         work, yardstick = (statistics.median(column) for column in zip(*rounds, strict=True))
-        yield Timing(f"widen {size / 4e9:.1f} GB of ONNX 2x, peak {peak:.2f} GB", "write()", work, yardstick)
+        yield Figure(f"widen {size / 4e9:.1f} GB of ONNX 2x", work, "write()", yardstick)
+        yield Figure(f"widen {size / 4e9:.1f} GB of ONNX 2x, peak", peak, "600 MB", 600e6, "MB", 1)
 
 
-def read_long_file() -> Iterator[Timing]:
+def read_long_file() -> Iterator[Figure]:
     """A file of 20,000 operators beside one of 10,000: twice the time, if reading is linear."""
     with tempfile.TemporaryDirectory(prefix="graphclone-bench-") as folder:
         long, short = (chain(length, Path(folder) / f"{length}.onnx") for length in (20_000, 10_000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from graphclone import __version__, terminal
+from graphclone.algebra.strategies import STRATEGIES
 from graphclone.cli import commands, demo, main
 from graphclone.sources import resolve
 from tests.support.command_line import Refused, clone_args, run_json
@@ -318,7 +320,7 @@ def test_rules_and_their_patterns_are_read_in_80_columns(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "the following arguments are required: COMMAND; see graphclone --help"),
+        (["--json"], "the following arguments are required: COMMAND; see graphclone --help"),
         (["widen"], "invalid choice: 'widen'"),
         (["clone", "opt-mini"], "the following arguments are required: -o/--output; see graphclone clone --help"),
         (["inspect", "opt-mini", "--frobnicate"], "unrecognized arguments: --frobnicate"),
@@ -373,9 +375,33 @@ def test_cosines_leave_padding_out() -> None:
     assert demo._cosines(np.concatenate([states, states], 2), mask) == pytest.approx([0.5**0.5])
 
 
+def test_without_arguments_it_shows_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 0
+    assert "graphclone inspect opt-mini" in capsys.readouterr().out.partition("Three things to try:")[2]
+
+
+@pytest.mark.parametrize("command", ["", "inspect", "clone", "verify", "study", "passes", "rules"])
+def test_help_is_readable_in_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_help_names_every_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["clone", "--help"])
+    assert set(STRATEGIES) <= set(re.split(r"[\s,;]+", re.sub(r"-\s+", "-", capsys.readouterr().out)))
+
+
 def test_help_is_fast_and_imports_no_framework() -> None:
     code = (
-        "import sys\nfrom graphclone.cli.arguments import parser\nparser().format_help()\n"
+        "import sys\nfrom graphclone.cli.grammar import parser\nparser().format_help()\n"
         "print(sorted({'torch', 'onnx', 'numpy'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

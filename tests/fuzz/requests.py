@@ -16,7 +16,19 @@ WAYS = {"factor": 6, "dims": 10, "sizes": 10, "into": 2, "onnx": 0.2, "file": 0.
 """How often each way is drawn: a factor, a factor or a size per dim, into a wider instance, out to ONNX, or in."""
 
 
-STRATEGIES = {"symmetric": 3, "diagonal": 2, "noisy-symmetric": 2, "noisy-diagonal": 2, "callable": 2, "matrix": 0.5}
+STRATEGIES = {
+    "symmetric": 3,
+    "diagonal": 2,
+    "noisy-symmetric": 2,
+    "noisy-diagonal": 2,
+    "blend": 0.5,
+    "staged": 0.5,
+    "uneven": 0.5,
+    "orthogonal": 0.5,
+    "fresh": 1.5,
+    "callable": 2,
+    "matrix": 0.5,
+}
 """How often each strategy is drawn; a matrix serves few graphs."""
 
 

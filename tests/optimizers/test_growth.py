@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,16 +26,17 @@ def test_every_optimizer_follows_the_source(optimizer: str) -> None:
     assert follower("mlp").deviation(optimizer) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt", "pythia-mini", "resnet-basic"])
-@pytest.mark.parametrize("optimizer", ["AdamW", pytest.param("SGD-momentum", marks=pytest.mark.slow)])
+def _cases() -> Iterator[Any]:
+    """Every architecture with every optimizer; the slow ones have code that asks for float32, or are more of a kind."""
+    for name in ("gpt2", "opt", "pythia-mini", "resnet-basic", "llama-gqa", "experts"):
+        for optimizer in OPTIMIZERS:
+            fast = optimizer == "AdamW" and name not in ("llama-gqa", "experts")
+            yield pytest.param(name, optimizer, marks=() if fast else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "optimizer"), list(_cases()))
 def test_every_architecture_follows_the_source(name: str, optimizer: str) -> None:
     assert follower(name).deviation(optimizer) < TOLERANCE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["llama-gqa", "experts"])
-def test_architectures_whose_code_asks_for_float32_follow_the_source(name: str) -> None:
-    assert follower(name).deviation("AdamW") < TOLERANCE
 
 
 def test_the_rates_matter() -> None:
@@ -113,6 +115,39 @@ def test_groups_keep_their_options_and_are_split_where_rates_differ() -> None:
     assert all(group["foreach"] and group["amsgrad"] for group in grown.param_groups)
     same = gc.grow_optimizer(made, own, made.module(), rule="same")
     assert [(g["lr"], g["weight_decay"], g["eps"]) for g in same.param_groups] == [(1e-2, 0.1, 1e-6)] * 2
+
+
+def test_a_rate_that_is_a_tensor_is_each_optimizer_s_own() -> None:
+    """Schedules write into it."""
+    source = _source()
+    own = torch.optim.AdamW(source.module.parameters(), lr=torch.tensor(1e-2), capturable=False, foreach=False)
+    made = _widened(source, widen=2)
+    grown = gc.grow_optimizer(made, own, made.module())
+    for group in own.param_groups:
+        group["lr"].fill_(7.0)
+    assert max(float(group["lr"]) for group in grown.param_groups) == pytest.approx(1e-2)
+
+
+def test_a_state_of_another_precision_than_its_parameters_keeps_it() -> None:
+    source = _source()
+    own = _stepped(source)
+    made = _widened(source, widen=2)
+    for entry in own.state.values():
+        entry.update({key: value.float() for key, value in entry.items()})
+    grown = gc.grow_optimizer(made, own, made.module())
+    assert {value.dtype for entry in grown.state.values() for value in entry.values()} == {torch.float32}
+
+
+def test_what_has_not_been_updated_begins_as_it_would_have() -> None:
+    """A parameter without a gradient has no state, nor has its copy; one that is frozen may be in no group."""
+    source = _source()
+    source.module.norm.requires_grad_(False)
+    own = _stepped(source)
+    made = _widened(source, widen=2)
+    wide = made.module()
+    grown = gc.grow_optimizer(made, own, wide)
+    kept = {name for name, parameter in wide.named_parameters() if grown.state.get(parameter)}
+    assert kept == {"up.weight", "up.bias", "down.weight", "down.bias"}
 
 
 def test_an_optimizer_of_the_module_that_was_cloned_into() -> None:
@@ -294,6 +329,7 @@ def test_a_module_that_is_not_the_clone_is_refused() -> None:
     ("change", "text"),
     [
         (lambda entry: entry.pop("exp_avg_sq"), "the state of norm.weight has no exp_avg_sq, which AdamW keeps"),
+        (lambda entry: entry.pop("step"), "the state of norm.weight has no step, which AdamW keeps"),
         (
             lambda entry: entry.update(exp_avg=torch.zeros(3)),
             r"the state of norm.weight has exp_avg of \(3,\), but it is \(10,",
@@ -370,6 +406,14 @@ def test_a_bare_state_of_something_else_is_refused(change: Any, text: str) -> No
     change(state)
     with pytest.raises(GraphcloneError, match=text):
         _widened(source, widen=2).optimizer_state_dict(state)
+
+
+def test_a_tied_parameter_that_is_there_twice_is_refused() -> None:
+    clone = follower("opt").clone
+    name, alias = next(i.names[:2] for i in clone.graph.initializers if len(i.names) > 1)
+    state = {"state": {}, "param_groups": [{"lr": 1.0, "params": [name]}, {"lr": 1.0, "params": [alias]}]}
+    with pytest.raises(GraphcloneError, match=f"has one parameter twice, as {name} and as {alias}"):
+        clone.optimizer_state_dict(state, rule="same")
 
 
 def test_groups_for_an_optimizer_without_a_state() -> None:

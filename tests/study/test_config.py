@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from graphclone.algebra.strategies import strategy
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.study.config import read, shipped
-from graphclone.study.recipes import RANDOM, RECIPES, RECOMMENDED, Recipe, uneven
+from graphclone.study.recipes import RANDOM, RECIPES, RECOMMENDED, Recipe
 from graphclone.study.runs import jobs
 
 PLAIN = """
@@ -129,15 +127,6 @@ def test_the_shipped_studies_can_be_read(name: str) -> None:
 
 def test_the_studies_that_are_documented_are_there() -> None:
     assert set(shipped()) == {"mini", "small", "gpu"}
-
-
-@pytest.mark.parametrize(("n_out", "n_in"), [(1, 1), (1, 2), (2, 2), (3, 3), (4, 4), (2, 4), (4, 2)])
-def test_uneven_preserves_the_function_and_no_symmetry(n_out: int, n_in: int) -> None:
-    matrix = strategy(uneven).matrix(n_out, n_in)
-    assert (matrix > 0).all()
-    turns = [(a, b) for a in range(n_out) for b in range(n_in) if (a, b) != (0, 0)]
-    turned = [np.roll(matrix, turn, axis=(0, 1)) for turn in turns]
-    assert n_in == 1 or not any(np.allclose(matrix, other) for other in turned)
 
 
 def test_recipes_know_their_names() -> None:

@@ -20,7 +20,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.config_solver import Config
 from graphclone.formats.huggingface.conversion import ConvertedTensor, ModelTensor, stored_parts, unloaded
 from graphclone.formats.huggingface.layouts import CONFIG
-from graphclone.formats.huggingface.reader import Checkpoint, quiet_transformers
+from graphclone.formats.huggingface.reader import Checkpoint
 from graphclone.formats.huggingface.weights import PICKLE_NOTE, PickledTensor, StoredTensor
 from graphclone.graph.ir import Graph, Initializer
 from graphclone.pipeline.state import State
@@ -119,8 +119,7 @@ class Entries:
     @cached_property
     def _wide(self) -> Any:
         """The wider model, without weights."""
-        with quiet_transformers():
-            return self.checkpoint.on_meta(self.checkpoint.with_fields(self.fields))
+        return self.checkpoint.blank_with(self.fields)
 
     def _bundled(self, entries: Sequence[Entry]) -> Bundle:
         """Tensors that the source has in another form, in that form."""

@@ -247,20 +247,10 @@ def _without_unseen(traces: Traces, target: Config) -> tuple[Config, list[str]]:
     shapeless = [where for where in changes if shapes == _shapes(traces, changed(target, [(where, changes[where][0])]))]
     if not shapeless or shapes is None:
         return target, []
-    unseen = {where: changes[where] for where in _unseen(traces, target, changes, shapeless)}
+    unseen = {w: changes[w] for w in shapeless if _alike(traces, target, changed(target, [(w, changes[w][0])]))}
     kept = ", ".join(f"{named(where)} {old} (not {new})" for where, (old, new) in unseen.items())
     notes = [f"as in the source, since its effect is not seen on the example inputs: {kept}"] if unseen else []
     return changed(target, [(where, old) for where, (old, _) in unseen.items()]), notes
-
-
-def _unseen(
-    traces: Traces, target: Config, changes: Mapping[Field, tuple[Any, Any]], shapeless: list[Field]
-) -> Iterator[Field]:
-    """The fields without which the trace of the target is the same."""
-    if _alike(traces, target, changed(target, [(where, changes[where][0]) for where in shapeless])):
-        yield from shapeless
-    elif len(shapeless) > 1:
-        yield from (w for w in shapeless if _alike(traces, target, changed(target, [(w, changes[w][0])])))
 
 
 def _shapes(traces: Traces, fields: Config) -> Any:
@@ -271,7 +261,13 @@ def _shapes(traces: Traces, fields: Config) -> Any:
 
 
 def _alike(traces: Traces, a: Config, b: Config) -> bool:
-    """Whether the models of two configurations compute the same, to the last number in their code."""
+    """Whether the models of two configurations compute the same, to the last number in their code.
+
+    A run shows that soonest. Where it differs in constants, the graphs may still be the same once these are folded.
+    """
+    repeats = traces.repeats(a, b)
+    if repeats is not None:
+        return repeats
     try:
         ours, theirs = traces.graph(a), traces.graph(b)
         alignment = align(ours, theirs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from graphclone.clones.source import After
@@ -22,7 +23,7 @@ from graphclone.formats.huggingface.config_solver import (
 )
 from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, quiet_transformers
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs
 from graphclone.formats.huggingface.traces import Traces
 from graphclone.formats.huggingface.unreached import widen_unreached
 from graphclone.formats.huggingface.widths import widened
@@ -96,8 +97,7 @@ def plan(
         grown = widened(traces, source, request, progress, after)
     state, fields = grown.state, grown.fields
     notes += grown.notes
-    with quiet_transformers():
-        notes += widen_unreached(state, checkpoint.on_meta(checkpoint.with_fields(fields)))
+    notes += widen_unreached(state, partial(checkpoint.blank_with, fields))
     notes += _wider_outputs(state, inner)
     config = _config(checkpoint, fields)
     shards = sharded(Entries(checkpoint, fields).of(state), max_shard_size)

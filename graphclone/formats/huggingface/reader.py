@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface import weights
+from graphclone.formats.huggingface.answers import Answers
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import ModelTensor, loaded
+from graphclone.formats.huggingface.installed import runs_installed_code
 from graphclone.formats.huggingface.layouts import (
     CONFIG,
     VARIANTS,
@@ -37,6 +38,7 @@ from graphclone.formats.huggingface.layouts import (
 )
 from graphclone.formats.huggingface.model_class import fitting_class
 from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
+from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
@@ -83,6 +85,23 @@ class Checkpoint:
         return config
 
     @cached_property
+    def blank(self) -> Any:
+        """The model without any memory for its weights, not to be changed."""
+        with quiet_transformers():
+            return uncached(self.on_meta(self.config))
+
+    def blank_with(self, fields: Config) -> Any:
+        """The model with other fields, without any memory for its weights."""
+        with quiet_transformers():
+            return self.on_meta(self.with_fields(fields))
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What earlier runs found out about the class."""
+        asked = type(self).__name__, f"{self.cls.__module__}.{self.cls.__qualname__}", str(self.dtype)
+        return Answers(*asked, kept=not self.trusted and runs_installed_code(self.blank))
+
+    @cached_property
     def tensors(self) -> dict[str, ModelTensor]:
         """What is on disk for every tensor of the model; ``from_pretrained`` knows old names and forms.
 
@@ -90,7 +109,7 @@ class Checkpoint:
             GraphcloneError: tensors on disk do not make one of the model.
         """
         with quiet_transformers():
-            return loaded(self.on_meta(self.config), self.weights)
+            return loaded(self.blank, self.weights)
 
     @cached_property
     def weight_sizes(self) -> set[int]:
@@ -110,9 +129,10 @@ class Checkpoint:
 
     def shapes(self, fields: Config) -> Shapes:
         """The shape of every parameter and saved buffer of the model with these fields."""
-        with quiet_transformers():
-            module = self.on_meta(self.with_fields(fields))
-        return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        return self.answers.shapes(fields, partial(self._shapes, fields))
+
+    def _shapes(self, fields: Config) -> Shapes:
+        return {name: tuple(tensor.shape) for name, tensor in self.blank_with(fields).state_dict().items()}
 
     def on_meta(self, config: Any) -> Any:
         """The model of a configuration, without any memory for its weights."""
@@ -126,18 +146,22 @@ class Checkpoint:
         """
         key = json.dumps(fields, sort_keys=True, default=str)
         if key not in self.graphs:
-            with quiet_transformers():
-                module = uncached(self.on_meta(self.with_fields(fields)))
-                inputs = traceable(module, dict(self.example_inputs))
-                module = weightless(module)
-                with sizes_known(inputs) as size_tensors:
-                    module.forward = _with_sizes(module.forward, size_tensors) if size_tensors() else module.forward
-                    graph = self._exported(module, inputs, name)
-            graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
-            graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
-            graph.prune()
-            self.graphs[key] = graph
+            trace = partial(self._traced, fields, name)
+            self.graphs[key] = self.answers.graph(fields, self.example_inputs, name, trace)
         return self.graphs[key].copy()
+
+    def _traced(self, fields: Config, name: str) -> Graph:
+        with quiet_transformers():
+            module = uncached(self.on_meta(self.with_fields(fields)))
+            inputs = traceable(module, dict(self.example_inputs))
+            module = weightless(module)
+            with sizes_known(inputs) as size_tensors:
+                module.forward = _with_sizes(module.forward, size_tensors) if size_tensors() else module.forward
+                graph = self._exported(module, inputs, name)
+        graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
+        graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
+        graph.prune()
+        return graph
 
     def _exported(self, module: Any, inputs: dict[str, Any], name: str) -> Graph:
         try:
@@ -148,15 +172,19 @@ class Checkpoint:
             names = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
             raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", _GIVE) from refusal
 
-    def runs(self, fields: Config) -> list[Any]:
-        """The operations of one run of the model with these fields, with the shapes of their results."""
-        recorder, mode = _Recorder(), FakeTensorMode(allow_non_fake_inputs=True)
+    def run(self, fields: Config) -> Run:
+        """What one run of the model with these fields does."""
+        return self.answers.run(fields, self.example_inputs, partial(self._run, fields))
+
+    def _run(self, fields: Config) -> Run:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
         with quiet_transformers(), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
+            recorder = Recorder(dict([*faked.named_parameters(), *faked.named_buffers()]))
             with mode, recorder, sizes_known(inputs) as size_tensors:
                 faked(**inputs, **size_tensors())
-        return recorder.operations
+        return recorder.run()
 
     @cached_property
     def example_inputs(self) -> dict[str, Any]:
@@ -166,11 +194,10 @@ class Checkpoint:
             GraphcloneError: neither says enough.
         """
         with quiet_transformers():
-            module = uncached(self.on_meta(self.config))
-            maker = InputMaker(module, processor_fields(self.folder), self.dtype, self.weight_sizes)
+            maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
         if inputs is None:
-            unknown = f"it is not known what to feed as {module.main_input_name}"
+            unknown = f"it is not known what to feed as {self.blank.main_input_name}"
             raise GraphcloneError(f"{self.name}: {unknown}", _GIVE)
         return inputs
 
@@ -390,17 +417,3 @@ def drop_inner_outputs(graph: Graph) -> list[Output]:
     inner = [o for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))]
     graph.outputs = [output for output in graph.outputs if output not in inner]
     return inner
-
-
-class _Recorder(TorchDispatchMode):
-    """Notes every operation with the shapes of its results."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: list[Any] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        results = result if isinstance(result, list | tuple) else [result]
-        self.operations.append((str(func), [tuple(r.shape) for r in results if _is_tensor(r)]))
-        return result

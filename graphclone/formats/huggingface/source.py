@@ -12,10 +12,9 @@ from graphclone.clones.clone import Clone
 from graphclone.clones.source import After, traced
 from graphclone.clones.traced import Traced
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface.config_solver import Config
 from graphclone.formats.huggingface.format import checkpoint_format
 from graphclone.formats.huggingface.likeness import Reach, reach
-from graphclone.formats.huggingface.plan import plan
+from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet_transformers
 from graphclone.formats.huggingface.traces import Traces
 from graphclone.formats.huggingface.widths import computed_tables
@@ -33,11 +32,11 @@ class Planned:
 
     Attributes:
         clone: nothing of which is computed yet.
-        config: what config.json of the wider model says.
+        plan: what has been decided about it.
     """
 
     clone: Clone
-    config: Config
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,11 @@ class CheckpointSource:
         return self.planned(request, after=after).clone
 
     def planned(self, request: Request, *, after: After | None = None) -> Planned:
-        """The checkpoint widened, and the configuration that the clone has; see ``clone``."""
+        """The checkpoint widened, and what has been decided about that; see ``clone``."""
         made = plan(self.open(), request, after=after)
         clone = Clone(made.widened.state, made.widened.timings, checkpoint_format(made))
         clone.graph.notes += made.notes
-        return Planned(clone, made.config)
+        return Planned(clone, made)
 
 
 def _held_by_tables(traced: Traced) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
 from graphclone.formats.huggingface.config_solver import Config, Shapes, differences
+from graphclone.formats.huggingface.operations import Run
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs
 from graphclone.formats.torch.into import untied
 from graphclone.graph.ir import Graph
@@ -26,7 +27,7 @@ class Traces:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self._unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
-        self._runs: dict[str, Any] = {}
+        self._runs: dict[str, Run] = {}
         self._graphs: dict[str, Graph] = {}
 
     def shapes(self, fields: Config) -> Shapes:
@@ -39,17 +40,27 @@ class Traces:
     def moves(self, before: Config, after: Config) -> bool | None:
         """Whether anything in a run has another shape; None where that cannot be seen."""
         try:
-            return bool(self._run(before) != self._run(after))
+            return self._run(before).shapes != self._run(after).shapes
         except Exception:  # a configuration that is refused together with others only, or code that needs data
             return None
 
-    def _run(self, fields: Config) -> Any:
+    def repeats(self, before: Config, after: Config) -> bool | None:
+        """Whether a run is the same to the last number; None where it is not, but for what may fold into constants."""
+        try:
+            ours, theirs = self._run(before), self._run(after)
+        except Exception:  # as for moves
+            return None
+        if ours.whole and ours.whole == theirs.whole:
+            return True
+        return False if ours.weights != theirs.weights else None
+
+    def _run(self, fields: Config) -> Run:
         key = repr(fields)
         if key not in self._runs:
             try:
-                self._runs[key] = self.checkpoint.runs(fields)
+                self._runs[key] = self.checkpoint.run(fields)
             except Exception:  # as for shapes
-                self._runs[key] = self._unchecked.runs(fields)
+                self._runs[key] = self._unchecked.run(fields)
         return self._runs[key]
 
     def graph(self, fields: Config) -> Graph:

@@ -6,22 +6,23 @@ parameters into groups are tried, and the one is taken that the state's groups a
 
 from __future__ import annotations
 
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone.errors import GraphcloneError, first_line
+from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan
 from graphclone.formats.huggingface.reader import imported, quiet_transformers
-from graphclone.optimizers.kinds import kind_of_entries
-from graphclone.optimizers.optimizers import is_by_name, named_state, state_dict
+from graphclone.optimizers.optimizers import is_by_name, state_dict
 from graphclone.optimizers.parameters import Parameters
-from graphclone.optimizers.states import Grown, grown
+from graphclone.optimizers.states import Grown
+
+if TYPE_CHECKING:
+    from graphclone.formats.torch.optimizer_states import Stored
 
 _BESIDE = (
     "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state*.pth", "random_states_*.pkl", "trainer_state.json",
@@ -38,18 +39,21 @@ class TrainingState:
     """What a clone goes on from.
 
     Attributes:
-        name: of the file of the optimizer.
-        state: the optimizer's, grown.
+        name: of the file, or the folder, of the optimizer.
+        source: the optimizer's state that it has grown from.
+        grown: what that has become.
         beside: other files of the run.
     """
 
     name: str
-    state: Mapping[str, Any]
+    source: Stored
+    grown: Grown
     beside: Sequence[Path]
 
     def write(self, folder: Path) -> Iterator[str]:
         """Write it into the folder of the clone; what the user should know about it."""
-        torch.save(self.state, folder / self.name)
+        state = state_dict(self.grown, by_name=is_by_name(self.source.state))
+        self.source.write(state, folder / self.name)
         for path in self.beside:
             shutil.copyfile(path, folder / path.name)
         files = ", ".join((self.name, *(path.name for path in self.beside)))
@@ -61,43 +65,26 @@ def training_state(plan: Plan, path: Path) -> TrainingState:
 
     Args:
         plan: what has been decided about the clone.
-        path: the ``optimizer.pt`` of transformers' Trainer, or the ``optimizer.bin`` of Accelerate.
+        path: the ``optimizer.pt`` of transformers' Trainer, the ``optimizer.bin`` of Accelerate, or the folder that
+            either has from FSDP.
 
     Raises:
         GraphcloneError: it cannot be read, or belongs to another model, or cannot be grown.
     """
-    state = _loaded(path)
+    from graphclone.formats.torch.optimizer_states import read_state
+
+    source = read_state(path)
     parameters = Parameters.of(plan.widened.state)
     try:
-        kept = (key for entry in state["state"].values() for key, value in entry.items() if value is not None)
-        kind = kind_of_entries(set(kept))
-        place, names = _names(plan, state, parameters)
-        entries, groups = named_state(state, names, ())
-        result = grown(parameters, kind, entries, groups, rule="same")
+        kind = source.kind
+        place, names = _names(plan, source.state, parameters)
+        result = source.grown(parameters, kind, names)
         if place is not None:
             _arrange(result, _orders(plan, plan.checkpoint.with_fields(plan.fields))[place])
     except GraphcloneError as error:  # what helps there is no option here
         raise GraphcloneError(f"{path}: {error.message}") from error
     beside = [file for pattern in _BESIDE for file in sorted(path.parent.glob(pattern))]
-    return TrainingState(path.name, state_dict(result, by_name=is_by_name(state)), beside)
-
-
-def _loaded(path: Path) -> Mapping[str, Any]:
-    """The state in a file, of which nothing but tensors and plain values is unpickled."""
-    if path.is_dir():
-        raise GraphcloneError(
-            f"{path}: is a folder; turn a distributed checkpoint into a file first, with dcp_to_torch_save of "
-            "torch.distributed.checkpoint.format_utils"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise GraphcloneError(f"{path}: there is no such file") from None
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise GraphcloneError(f"{path}: cannot be read as the state of an optimizer: {first_line(error)}") from error
-    if not isinstance(state, Mapping) or not {"state", "param_groups"} <= set(state):
-        raise GraphcloneError(f"{path}: is no state of an optimizer: it has no 'state' and 'param_groups'")
-    return state
+    return TrainingState(path.resolve().name, source, result, beside)
 
 
 def _arrange(result: Grown, order: Order) -> None:

@@ -7,7 +7,7 @@ read. Nothing says how the rest should grow; and a part that stays as it is must
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +24,12 @@ _REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
 _SHOWN = 3
 
 
-def widen_unreached(state: State, module: Any) -> Iterator[str]:
+def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     """Set the recipes of weights that nothing in the trace reads; what the user should know about them.
 
     Args:
         state: of a clone whose recipes are made.
-        module: the model, for what its parts are.
+        build: makes the model, for what its parts are.
 
     Raises:
         GraphcloneError: nothing says how one should grow, or it may meet what grew.
@@ -48,13 +48,13 @@ def widen_unreached(state: State, module: Any) -> Iterator[str]:
             if beside is not None and (beside.source_shape, beside.shape) == (own.source_shape, own.shape):
                 state.recipes[i.value] = replace(beside, name=i.name)
             else:
-                _check(part, own, grown, module)
+                _check(part, own, grown, build)
     if parts:
         names = ", ".join([*parts][:_SHOWN]) + " and more" * (len(parts) > _SHOWN)
         yield f"not reached by the example inputs, so that what it computes is not compared: {names}"
 
 
-def _check(part: str, recipe: Widening, grown: set[int], module: Any) -> None:
+def _check(part: str, recipe: Widening, grown: set[int], build: Callable[[], Any]) -> None:
     """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
     wide = [axis.size for axis in recipe.axes if axis.size > 1]
     if not any(axis.grows for axis in recipe.axes):
@@ -64,7 +64,7 @@ def _check(part: str, recipe: Widening, grown: set[int], module: Any) -> None:
                 f"{min(meets)}, as has what grew: they may meet; {_REACH}"
             )
         return
-    owner = module.get_submodule(recipe.name.rpartition(".")[0])
+    owner = build().get_submodule(recipe.name.rpartition(".")[0])
     layer = isinstance(owner, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and len(recipe.axes) > 1
     if layer or (len(wide) > 1 and not isinstance(owner, torch.nn.Embedding)):
         raise GraphcloneError(

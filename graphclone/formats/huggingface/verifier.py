@@ -1,11 +1,13 @@
 """Whether two checkpoints compute the same, both loaded by ``from_pretrained`` as anybody would.
 
 The measure is the source's own rounding: its error against itself in a higher precision (float64, or float32 for a
-model of half precision, which needs less memory). One model is in memory at a time.
+model of half precision, which needs less memory). Each is loaded once; the source, twice as large at most, is given up
+before the clone is loaded.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +20,7 @@ import torch
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.model_inputs import media_tokens, structured
 from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet_transformers, uncached
+from graphclone.formats.huggingface.streaming import streamed
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
 
 SETS = 3
 """Input sets: the example, and others with other values."""
+
+_WHOLE, _SAMPLE = "from_pretrained", "sample"
+"""The names of the check: of models that are loaded, and of such as read their weights part by part."""
 
 _TOKENS = "input_ids"
 
@@ -73,23 +79,63 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
-    del model
-    shaken_outputs = [_shaken_runs(checkpoint, inputs, options, seed) for seed in range(SHAKES)]
-    model, _ = _loaded(checkpoint, checkpoint.folder, **_EAGER)
-    precise = torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
+    shaken_outputs = _shaken_runs(model, inputs)
+    if not options:
+        model.set_experts_implementation("eager")
+    precise = _precise(checkpoint)
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
     return SourceRuns(inputs, own, shaken_outputs, exact, options)
 
 
-def _shaken_runs(
-    checkpoint: Checkpoint, inputs: Sequence[dict[str, Any]], options: Mapping[str, Any], seed: int
-) -> list[Outputs]:
-    """What the source makes of the input sets with every weight a rounding off; one weight is copied at a time."""
-    model, _ = _loaded(checkpoint, checkpoint.folder, **options)
-    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        tensor.copy_(shaken(tensor, name, seed))
-    return [_run(model, feed) for feed in inputs]
+@torch.no_grad()
+def sample_source(checkpoint: Checkpoint) -> SourceRuns:
+    """Run the source on its example input, reading its weights part by part; see ``run_source``.
+
+    Raises:
+        GraphcloneError: it cannot be run so.
+    """
+    inputs, options = [checkpoint.example_inputs], {}
+    try:
+        own = [_streamed_run(streamed(checkpoint), feed) for feed in inputs]
+    except GraphcloneError:
+        options = _EAGER
+        own = [_streamed_run(streamed(checkpoint, eager=True), feed) for feed in inputs]
+    changes = [partial(shaken, seed=seed) for seed in range(SHAKES)]
+    moved = [[_run(streamed(checkpoint, c, eager=bool(options)), feed) for feed in inputs] for c in changes]
+    precise = _precise(checkpoint)
+    exact = [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
+    return SourceRuns(inputs, own, moved, exact, options)
+
+
+def _streamed_run(model: Any, feed: dict[str, Any]) -> Outputs:
+    """What a model makes of inputs whose weights are read part by part.
+
+    Raises:
+        GraphcloneError: a part computes with weights of another one, which were not there.
+    """
+    outputs = _run(model, feed)
+    if empty := [name for name, tensor in outputs.items() if tensor.is_meta]:
+        raise GraphcloneError(f"{empty[0]} of {type(model).__name__} is computed with weights of parts that do not run")
+    return outputs
+
+
+def _precise(checkpoint: Checkpoint) -> torch.dtype:
+    return torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
+
+
+def _shaken_runs(model: Any, inputs: Sequence[dict[str, Any]]) -> list[list[Outputs]]:
+    """What the source makes of the input sets with every weight a rounding off, in several ways."""
+    moved, runs = copy.deepcopy(model), []
+    for seed in range(SHAKES):
+        for (name, tensor), (_, other) in zip(_weights(model), _weights(moved), strict=True):
+            other.copy_(shaken(tensor, name, seed))
+        runs.append([_run(moved, feed) for feed in inputs])
+    return runs
+
+
+def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(model.named_parameters(), model.named_buffers())
 
 
 def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
@@ -113,22 +159,23 @@ def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]],
     return inputs, own
 
 
-def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None) -> Report:
+def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None, *, sample: bool = False) -> Report:
     """Load source and clone, and run both on the same inputs.
 
     Args:
         plan: of the clone.
         folder: that it lies in.
         source: what the source computes, if that is known already.
+        sample: run both on the example input alone, and read their weights part by part.
 
     Raises:
         GraphcloneError: the source cannot be loaded or run. What is wrong with the clone is in the report.
     """
-    source = source or run_source(plan.checkpoint)
+    source = source or (sample_source if sample else run_source)(plan.checkpoint)
     maps = Maps(plan.widened.state)
     values = {name: value for name, value in output_tensors(plan.widened.graph) if name in source.own[0]}
     widened = {name: partial(maps.widened, value) for name, value in values.items()}
-    return _compared(plan.checkpoint, folder, source, widened)
+    return _compared(plan.checkpoint, folder, source, widened, how=_SAMPLE if sample else _WHOLE)
 
 
 def verify_folders(source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None) -> Report:
@@ -161,28 +208,30 @@ def _compared(
     widened: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
     *,
     alike_only: bool = False,
+    how: str = _WHOLE,
 ) -> Report:
     """What the model in a folder makes of the source's inputs, held against what the source makes of them, widened.
 
     With ``alike_only`` outputs after the first are left out that have another shape: a clone may compute with them.
     """
     try:
-        model, problems = _loaded(checkpoint, folder, **source.options)
+        load = _streamed if how == _SAMPLE else _loaded
+        model, problems = load(checkpoint, folder, **source.options)
         if problems:
-            return _report(checkpoint, _failed(problems[0]), source.inputs)
+            return _report(checkpoint, _failed(how, problems[0]), source.inputs)
         with torch.no_grad():
             wide = [_run(model, feed) for feed in source.inputs]
     except GraphcloneError as refusal:
-        return _report(checkpoint, _failed(str(refusal)), source.inputs)
+        return _report(checkpoint, _failed(how, str(refusal)), source.inputs)
     if absent := [name for name in widened if name not in wide[0]]:
-        return _report(checkpoint, _failed(f"it returns no {absent[0]}"), source.inputs)
+        return _report(checkpoint, _failed(how, f"it returns no {absent[0]}"), source.inputs)
     first, *others = widened
     names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
         [_floor(name, widened[name], [run[name] for run in runs]) for name in names]
         for runs in zip(source.exact, source.own, wide, *source.shaken, strict=True)
     ]
-    return _report(checkpoint, judge("from_pretrained", measured), source.inputs)
+    return _report(checkpoint, judge(how, measured), source.inputs)
 
 
 def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
@@ -190,9 +239,9 @@ def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any
     return Report(checkpoint.name, (check,), tuple(shapes))
 
 
-def _failed(reason: str) -> Check:
+def _failed(how: str, reason: str) -> Check:
     first = Deviation("the clone", "", "", float("inf"), reason)
-    return Check("from_pretrained", False, reason, first=first)
+    return Check(how, False, reason, first=first)
 
 
 def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
@@ -224,6 +273,13 @@ def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, 
         if info.get(what)
     ]
     return uncached(model.eval()), problems
+
+
+def _streamed(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+    """The clone in a folder, which reads its weights part by part; see ``_loaded``."""
+    clone = open_checkpoint(folder, trust_remote_code=checkpoint.trusted, dtype=checkpoint.dtype)
+    with torch.no_grad():
+        return streamed(clone, eager=bool(options)), []
 
 
 def _run(model: Any, feed: dict[str, Any]) -> Outputs:

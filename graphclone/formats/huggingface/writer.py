@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from graphclone.algebra.depths import Depths, Start, Where
 from graphclone.algebra.factors import Widen
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import torch
 
     from graphclone.verification.checks import Report
+
+
+Verify: TypeAlias = bool | Literal["sample"]
+"""Whether a clone is compared with its source; on a sample if so said, with little memory."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     optimizer: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
-    verify: bool = True,
+    verify: Verify = True,
     command: str = "graphclone.clone_checkpoint",
     progress: Progress | None = None,
     after: After | None = None,
@@ -96,7 +100,8 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
             well. What lies beside it and holds for any width is copied: schedules, random states, how far the run is.
         resume: go on from the finished shards of a run that was stopped.
         force: replace a checkpoint that is there already.
-        verify: load both and compare what they compute, before the folder gets its name.
+        verify: load both and compare what they compute, before the folder gets its name. ``"sample"`` runs both on one
+            input and reads their weights part by part, for models that memory does not hold.
         command: what the model card shows.
         progress: told how far it is.
         after: called after every pass on the source's graph.
@@ -144,7 +149,7 @@ def write_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     training: TrainingState | None = None,
     resume: bool = False,
     force: bool = False,
-    verify: bool = True,
+    verify: Verify = True,
     command: str = "graphclone.clone_checkpoint",
     progress: Progress = silent,
     ranks: Ranks = ALONE,
@@ -169,7 +174,7 @@ def write_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
             ranks.gathered(None)  # once the first has done the rest
             return Written(clone_plan, None, clone_plan.notes)
         notes = [*clone_plan.notes, *_complete(clone_plan, stage, training)]
-        report = _verified(clone_plan, stage.folder, progress) if verify else None
+        report = _verified(clone_plan, stage.folder, verify, progress) if verify else None
         text = card.text(clone_plan, command=command, notes=notes, report=report)
         staging.write_text(stage.folder / staging.CARD, text)
         stage.publish(force)
@@ -193,11 +198,11 @@ def _complete(clone_plan: Plan, stage: staging.Staging, training: TrainingState 
         yield from (f"{name} holds NaNs in the source, and so it does here" for name in names)
 
 
-def _verified(clone_plan: Plan, folder: Path, progress: Progress) -> Report:
+def _verified(clone_plan: Plan, folder: Path, verify: Verify, progress: Progress) -> Report:
     from graphclone.formats.huggingface.verifier import verify_checkpoints
 
     progress("verifying", 0, 1)
-    report = verify_checkpoints(clone_plan, folder)
+    report = verify_checkpoints(clone_plan, folder, sample=verify == "sample")
     report.raise_if_failed()
     return report
 

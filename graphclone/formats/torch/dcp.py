@@ -7,9 +7,10 @@ that share the work. ``dcp.load`` puts the parts together for whatever mesh a mo
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import prod
@@ -19,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import create_default_global_save_plan
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
@@ -28,7 +31,14 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.planner import (
+    LoadPlanner,
+    SavePlan,
+    SavePlanner,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -54,7 +64,13 @@ _METADATA = ".metadata"
 
 
 def save_dcp(
-    state: State, path: Path, *, force: bool = False, ranks: Ranks = ALONE, extras: Mapping[str, str] | None = None
+    state: State,
+    path: Path,
+    *,
+    force: bool = False,
+    ranks: Ranks = ALONE,
+    extras: Mapping[str, str] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the state dict of a clone as a DCP checkpoint, under the name ``model``.
 
@@ -64,11 +80,13 @@ def save_dcp(
         force: replace a checkpoint that is there already.
         ranks: the processes that share the work; all of them call this.
         extras: texts of other files in the folder, by name.
+        beside: what else is in the state dict, under other names; the first process has it.
 
     Raises:
         GraphcloneError: the folder is in the way, or cannot be written to.
     """
     partial = path.with_name(f"{path.name}.partial")
+    others = _Others(*flatten_state_dict(dict(beside or {})))
     if ranks.first:
         _check_target(path, force)
         check_room(path, size_in_bytes(state.graph))
@@ -77,7 +95,7 @@ def save_dcp(
         raise GraphcloneError(f"{path}: the processes have different models; seed what draws their weights")
     try:
         with quiet():
-            _save(_Planner(state, ranks), _Writer(partial, state), ranks)
+            _save(_Planner(state, ranks, others), _Writer(partial, state, others), ranks)
         if ranks.first:
             for name, text in (extras or {}).items():
                 (partial / name).write_text(text)
@@ -131,8 +149,9 @@ def _save(planner: _Planner, writer: _Writer, ranks: Ranks) -> None:
 class _Writer(FileSystemWriter):
     """Stores a tied tensor once and lists it under all its names."""
 
-    def __init__(self, path: Path, state: State) -> None:
+    def __init__(self, path: Path, state: State, others: _Others) -> None:
         super().__init__(path)
+        self.others = others
         self.names = {_key(i.name): [_key(name) for name in i.names[1:]] for i in state.graph.initializers}
 
     def finish(self, metadata: Metadata, results: Any) -> None:
@@ -143,10 +162,44 @@ class _Writer(FileSystemWriter):
             replace(result, index=replace(result.index, fqn=other))
             for of_one in results
             for result in of_one
-            for other in self.names[result.index.fqn]
+            for other in self.names.get(result.index.fqn, ())
         ]
-        metadata.planner_data = {name: (PREFIX, name.removeprefix(f"{PREFIX}.")) for name in tensors}
+        models = {name: (PREFIX, name.removeprefix(f"{PREFIX}.")) for name in tensors}
+        metadata.planner_data = {**models, **self.others.places}
         super().finish(metadata, [*results, aliases])
+
+
+@dataclass(frozen=True)
+class _Others:
+    """What is written as it is.
+
+    Attributes:
+        values: by flat names.
+        places: by the same names, the keys that lead there.
+    """
+
+    values: Mapping[str, Any]
+    places: Mapping[str, tuple[str | int, ...]]
+
+    def items(self) -> Iterator[WriteItem]:
+        """What a plan says about them."""
+        for name, value in self.values.items():
+            if not isinstance(value, Tensor):
+                yield WriteItem(MetadataIndex(name), WriteItemType.BYTE_IO)
+                continue
+            whole = ChunkStorageMetadata(torch.Size([0] * value.dim()), value.size())
+            data = TensorWriteData(whole, TensorProperties.create_from_tensor(value), value.size())
+            yield WriteItem(MetadataIndex(name, whole.offsets), WriteItemType.TENSOR, tensor_data=data)
+
+    def data(self, name: str) -> Tensor | io.BytesIO:
+        """What is written of one."""
+        value = self.values[name]
+        if isinstance(value, Tensor):
+            return value.detach()
+        buffer = io.BytesIO()
+        torch.save(value, buffer)
+        buffer.seek(0)
+        return buffer
 
 
 @dataclass(frozen=True)
@@ -194,7 +247,8 @@ def _parts(initializer: Initializer, recipe: Widening) -> list[_Part]:
 class _Planner(SavePlanner):
     """Plans the parts of all tensors, shared out in turn, and computes each when it is written."""
 
-    def __init__(self, state: State, ranks: Ranks) -> None:
+    def __init__(self, state: State, ranks: Ranks, others: _Others) -> None:
+        self.others = others
         saved = [i for i in state.graph.initializers if i.kind != "constant"]
         parts = [part for i in saved for part in _parts(i, state.recipes[i.value])]
         self.parts = {part.item.index: part for part in parts[ranks.rank :: ranks.count]}
@@ -204,7 +258,7 @@ class _Planner(SavePlanner):
         """Nothing is known from the state dict, which is empty."""
 
     def create_local_plan(self) -> SavePlan:
-        return SavePlan([part.item for part in self.parts.values()])
+        return SavePlan([*(part.item for part in self.parts.values()), *self.others.items()])
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
         return create_default_global_save_plan(all_plans)
@@ -212,7 +266,9 @@ class _Planner(SavePlanner):
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         return new_plan
 
-    def resolve_data(self, write_item: WriteItem) -> Tensor:
+    def resolve_data(self, write_item: WriteItem) -> Tensor | io.BytesIO:
+        if write_item.index.fqn in self.others.values:
+            return self.others.data(write_item.index.fqn)
         part = self.parts[write_item.index]
         wanted = [np.arange(size) for size in part.recipe.shape]
         wanted[:1] = [np.arange(part.first, part.end)] if wanted else []
@@ -241,13 +297,8 @@ def load_dcp(module: nn.Module, path: Path) -> None:
     Raises:
         GraphcloneError: there is none, or it is of another model.
     """
-    reader = _Reader(path)
-    try:
-        found = reader.read_metadata().state_dict_metadata
-    except GraphcloneError:
-        raise
-    except Exception as error:  # whatever the unpickler stumbles over
-        raise GraphcloneError(f"{path}: not a DCP checkpoint: {first_line(error)}") from error
+    reader = Reader(path)
+    found = reader.described()
     state = module.state_dict()
     prefix = _prefix(state, found, path)
     for name, tensor in state.items():
@@ -255,8 +306,7 @@ def load_dcp(module: nn.Module, path: Path) -> None:
         size = tuple(entry.size) if isinstance(entry, TensorStorageMetadata) else None
         if size != tuple(tensor.shape):
             raise GraphcloneError(f"{path}: {prefix}{name} is {size}, but the model's is {tuple(tensor.shape)}")
-    with quiet():
-        load({prefix + name: tensor for name, tensor in state.items()}, storage_reader=reader, no_dist=True)
+    reader.fill({prefix + name: tensor for name, tensor in state.items()})
 
 
 def _prefix(state: Mapping[str, Tensor], found: Mapping[str, Any], path: Path) -> str:
@@ -270,8 +320,34 @@ def _prefix(state: Mapping[str, Tensor], found: Mapping[str, Any], path: Path) -
     raise GraphcloneError(f"{path}: lacks {missing}; give the checkpoint of this model")
 
 
-class _Reader(FileSystemReader):
+class Reader(FileSystemReader):
     """Reads the description of a checkpoint by an unpickler that makes nothing but what they hold."""
+
+    def described(self) -> Mapping[str, Any]:
+        """What is said of every entry, by its name.
+
+        Raises:
+            GraphcloneError: there is no checkpoint.
+        """
+        try:
+            return self.read_metadata().state_dict_metadata
+        except GraphcloneError:
+            raise
+        except Exception as error:  # whatever the unpickler stumbles over
+            raise GraphcloneError(f"{self.path}: not a DCP checkpoint: {first_line(error)}") from error
+
+    def fill(self, state: dict[str, Any], planner: LoadPlanner | None = None) -> None:
+        """Read the entries of a flat state dict, in place.
+
+        Raises:
+            GraphcloneError: they cannot be read.
+        """
+        try:
+            with quiet():
+                load(state, storage_reader=self, planner=planner, no_dist=True)
+        except CheckpointException as error:  # what went wrong in this process, with a traceback
+            reason = first_line(error.failures[0][0])
+            raise GraphcloneError(f"{self.path}: cannot be read: {reason}") from error
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
         path = Path(self.path) / _METADATA

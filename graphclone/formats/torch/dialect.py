@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from graphclone.formats.torch.canonical import ASSERTIONS, SPELLINGS
 from graphclone.graph.ir import Node, Operand, Value, evaluated, values_in
 
-_PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
+PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
 """Where the functions on sizes live that a trace may hold; any other function may do anything."""
 
 
@@ -62,7 +62,7 @@ class TorchDialect:
         target = node.target
         if isinstance(target, torch._ops.OpOverload):
             return target._schema.is_mutable or not target._schema.returns
-        return node.op != _CONDITION and getattr(target, "__module__", "") not in _PURE_MODULES
+        return node.op != _CONDITION and getattr(target, "__module__", "") not in PURE_MODULES
 
     def writes(self, node: Node) -> Collection[Value]:
         if not isinstance(node.target, torch._ops.OpOverload):

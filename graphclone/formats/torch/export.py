@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -142,7 +143,9 @@ class _Search:
         name, error = self.refused
         if any(isinstance(part, torch.jit.ScriptModule) for part in self.modules[name].modules()):
             return GraphcloneError(f"{name}: {_SCRIPTED}")
-        refusal = GraphcloneError(f"{name}: torch.export failed: {one_line(error)}; {_WAY_LEFT}")
+        unknown = re.search(r"Found <class '[\w.]*?(\w+)'> in output", str(error))
+        reason = f"torch.export failed: {one_line(error)}; {_WAY_LEFT}"
+        refusal = GraphcloneError(f"{name}: {_UNKNOWN_OUTPUT.format(unknown[1]) if unknown else reason}")
         refusal.__cause__ = error
         return refusal
 
@@ -151,6 +154,10 @@ _SCRIPTED = (
     "a TorchScript module, traced, scripted or loaded, has no Python code that torch.export could read; "
     "give the torch.nn.Module it was made from, or write it with torch.onnx.export(.., dynamo=False) and give the "
     ".onnx file"
+)
+_UNKNOWN_OUTPUT = (
+    "returns a {}, which torch.export cannot take apart into tensors; have it return tensors, or lists and dicts of "
+    "them (a model of transformers returns no cache where use_cache=False is among the inputs)"
 )
 _WAY_LEFT = "change that code, or export the model to ONNX another way and give the .onnx file"
 

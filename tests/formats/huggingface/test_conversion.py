@@ -62,7 +62,10 @@ def _hybrid() -> Any:
     return transformers.Qwen3NextForCausalLM(config)
 
 
-@pytest.mark.parametrize("make", [_latent_attention, _sinks, _cache_by_default, _hybrid])
+SLOW = [pytest.param(make, marks=pytest.mark.slow) for make in (_latent_attention, _cache_by_default, _hybrid)]
+
+
+@pytest.mark.parametrize("make", [_sinks, *SLOW])
 def test_models_with_experts_are_widened_and_verified(make: Callable[[], Any], tmp_path: Path) -> None:
     model = randomise(make().eval())
     model.save_pretrained(tmp_path / "source")

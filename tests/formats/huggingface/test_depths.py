@@ -14,6 +14,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
 from tests.support.checkpoints import loaded
+from tests.support.marks import slow_but
 
 _TEXT = {
     "vocab_size": 97,
@@ -98,7 +99,7 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(("plain", "in turn"), CASES))
 def test_a_deeper_checkpoint_computes_the_same(name: str, tmp_path: Path) -> None:
     make, depth, widen, changes = CASES[name]
     randomise(make()).save_pretrained(tmp_path / "source")

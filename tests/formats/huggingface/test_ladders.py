@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,12 @@ from graphclone.models.randomise import randomise
 from graphclone.pipeline.state import Request
 from tests.support.checkpoints import loaded
 from tests.support.ladders import REFUSED, STEPS, Step
+from tests.support.marks import slow_but
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "fresh")
 CLIMBED = [name for name in STEPS if name not in REFUSED]
-QUICK = ("Pythia 70M -> 160M", "OLMo 1B -> 7B", "Qwen3 1.7B -> 4B", "T5 v1.1 small -> base", "BERT base -> large")
+QUICK = ("Pythia 70M -> 160M", "OLMo 1B -> 7B", "Qwen3 1.7B -> 4B", "T5 v1.1 small -> base")
 """Steps that stand for the others: each a growth that no other has."""
-
-
-def marked(names: Iterable[str]) -> list[Any]:
-    """Names of steps, of which all but a few are slow together."""
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def prepared(step: Step, folder: Path) -> tuple[Path, Path]:
@@ -40,7 +35,7 @@ def prepared(step: Step, folder: Path) -> tuple[Path, Path]:
     return folder / "source", target
 
 
-@pytest.mark.parametrize("name", marked(CLIMBED))
+@pytest.mark.parametrize("name", slow_but(QUICK, CLIMBED))
 def test_a_size_grows_into_the_next(name: str, tmp_path: Path) -> None:
     """Each step by one strategy, in turn; ``python -m tests.ladders`` takes all of them by all."""
     step = STEPS[name]
@@ -56,7 +51,7 @@ def test_a_size_grows_into_the_next(name: str, tmp_path: Path) -> None:
     assert {n: t.shape for n, t in wide.state_dict().items()} == {n: t.shape for n, t in shaped.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", marked(REFUSED))
+@pytest.mark.parametrize("name", slow_but(("BERT base -> large",), REFUSED))
 def test_a_step_that_no_weights_can_take_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     source, target = prepared(STEPS[name], tmp_path)
     with pytest.raises(GraphcloneError, match=REFUSED[name]):

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import graphclone as gc
 from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.optimizer_states import Layout, read_state
 from tests.support.trainers import decoder, losses, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -43,7 +46,7 @@ def test_a_trainer_goes_on_from_the_clone(run: tuple[Path, dict[int, float]], gr
     assert actual[6] != expected[6]  # it learns at its own pace
 
 
-def test_the_state_is_what_python_makes_of_it(run: tuple[Path, dict[int, float]], grown: Path) -> None:
+def test_the_state_is_what_python_makes_of_it(run: tuple[Path, dict[int, float]], grown: Path, tmp_path: Path) -> None:
     """By names that are known, and not by order: every tensor is that of the grown optimizer."""
     before, after = (torch.load(f / "optimizer.pt", weights_only=True) for f in (run[0], grown))
     assert [len(g["params"]) for g in before["param_groups"]] == [len(g["params"]) for g in after["param_groups"]]
@@ -55,6 +58,10 @@ def test_the_state_is_what_python_makes_of_it(run: tuple[Path, dict[int, float]]
     expected = clone.optimizer_state_dict(before, names=order, rule="same")
     for number, entry in expected["state"].items():
         assert all(torch.equal(value, after["state"][number][key]) for key, value in entry.items()), order[number]
+    split = clone.optimizer_state_dict(before, names=order, rule="function")
+    assert len(split["param_groups"]) > 2  # which is why a file keeps its rates
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        trainer(wide, tmp_path, 1).create_optimizer().load_state_dict(split)
 
 
 def test_schedules_and_random_states_come_along(run: tuple[Path, dict[int, float]], grown: Path) -> None:
@@ -75,6 +82,35 @@ def test_accelerate_s_own_file(run: tuple[Path, dict[int, float]], tmp_path: Pat
     wide = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "wide", dtype=torch.float32)
     for parameter, number in zip(wide.parameters(), after["param_groups"][0]["params"], strict=True):
         assert after["state"][number]["momentum_buffer"].shape == parameter.shape
+
+
+@pytest.mark.parametrize("by_parameter", [False, True])
+def test_the_folder_that_fsdp_leaves(
+    by_parameter: bool, run: tuple[Path, dict[int, float]], grown: Path, tmp_path: Path
+) -> None:
+    """It has names where the file has numbers, and grows to the same."""
+
+    def named(folder: Path) -> dict[str, Any]:
+        """The state in the file of a checkpoint, by names."""
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        decaying = transformers.Trainer.get_decay_parameter_names(None, model)
+        groups = [{"params": [p for n, p in model.named_parameters() if (n in decaying) == d]} for d in (True, False)]
+        optimizer = torch.optim.AdamW(groups)
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        return get_optimizer_state_dict(model, optimizer)
+
+    layout = Layout(("optimizer",), by_parameter=by_parameter)
+    checkpoint.save(layout.tree(named(run[0])), checkpoint_id=tmp_path / "optimizer_0", no_dist=True)
+    (tmp_path / "scheduler.bin").write_bytes(b"s")
+    gc.clone_checkpoint(run[0], tmp_path / "fsdp", optimizer=tmp_path / "optimizer_0", verify=False)
+    stored, expected = read_state(tmp_path / "fsdp" / "optimizer_0"), named(grown)
+    assert stored.layout == layout
+    assert (tmp_path / "fsdp" / "scheduler.bin").read_bytes() == b"s"
+    assert stored.state["state"].keys() == expected["state"].keys()
+    for name, entry in expected["state"].items():
+        assert all(torch.equal(value, stored.state["state"][name][key]) for key, value in entry.items()), name
+    decays = {name: group["weight_decay"] for group in stored.state["param_groups"] for name in group["params"]}
+    assert decays == {name: group["weight_decay"] for group in expected["param_groups"] for name in group["params"]}
 
 
 def _fewer(state: dict[str, Any]) -> None:
@@ -118,7 +154,7 @@ def test_a_state_of_something_else_is_refused_before_anything_is_written(
     ("make", "text"),
     [
         (lambda path: None, "there is no such file"),
-        (lambda path: path.mkdir(), "is a folder; turn a distributed checkpoint into a file first"),
+        (lambda path: path.mkdir(), r"no DCP checkpoint, which has a file \.metadata"),
         (lambda path: path.write_bytes(b"no"), "cannot be read as the state of an optimizer"),
         (lambda path: torch.save({"state": {}, "param_groups": Path("x")}, path), "cannot be read as the state"),
     ],

@@ -16,6 +16,7 @@ from graphclone.formats.onnx.tensors import to_torch
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
 from graphclone.verification.lockstep import run_lockstep
+from tests.support.marks import slow_but
 from tests.support.onnx_zoo import feeds, model_file
 from tests.support.tracing import random_pipeline
 from tests.survey.collection import surveyed
@@ -49,7 +50,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("onnx")
 
 
-@pytest.mark.parametrize("name", FILES)
+QUICK = (
+    *("pytorch-converted/ConvTranspose2d", "pytorch-converted/Embedding", "pytorch-operator/operator_conv"),
+    *("dynamo-optimized/resnet-basic", "legacy-11/bert-mlm", "legacy-17/unet", "ort-extended/mobilenet"),
+    *("fused/gpt2-with-cache-17", "fused/llama-gqa", "cache/opt-legacy-17"),
+)
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, FILES))
 def test_files_grow_as_their_class_does_and_stay_equivalent(name: str, folder: Path) -> None:
     row = surveyed(name, folder, factor=3)
     assert not row.refused

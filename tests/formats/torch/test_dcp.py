@@ -74,6 +74,14 @@ def test_what_is_no_checkpoint_of_the_module_is_refused(clone: gc.Clone, tmp_pat
         save_dcp(clone.state, tmp_path / "other", force=True)
 
 
+def test_a_checkpoint_that_has_been_cut_off_is_refused(clone: gc.Clone, tmp_path: Path) -> None:
+    save_dcp(clone.state, tmp_path / "out")
+    for file in (tmp_path / "out").glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(GraphcloneError, match="out: cannot be read: "):
+        load_dcp(Decoder(2), tmp_path / "out")
+
+
 class Harmful:
     def __reduce__(self) -> Any:
         return os.mkdir, ("harm",)
@@ -121,3 +129,10 @@ def test_the_command_line_reads_and_writes_them(
     assert main(["clone", "mine.py:model", "--weights", "small", "-o", "two.safetensors", "--no-verify"]) == 0
     assert main(["clone", "llama", "--weights", "small", "-o", "x"]) == 2
     assert "--weights is for package.module:function" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--verify", "sample"), ("--max-shard-size", "1GB")])
+def test_options_that_mean_nothing_here_are_refused(option: str, value: str, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["clone", "tests.support.sharded_models:source", "-o", "x", "--format", "dcp", option, value]
+    assert main(words) == 2
+    assert f"{option} is not for DCP checkpoints" in capfd.readouterr().err

@@ -13,6 +13,7 @@ from graphclone.algebra.scales import exp, ratio
 from graphclone.errors import GraphcloneError
 from graphclone.verification.lockstep import run_lockstep
 from tests.support.clones import features, seeded
+from tests.support.marks import slow_but
 from tests.support.zoo import ZOO
 
 CLONED = sorted(
@@ -31,7 +32,10 @@ def first_output(module: nn.Module, args: Any, kwargs: Any) -> Tensor:
     return tensor
 
 
-@pytest.mark.parametrize("name", CLONED)
+QUICK = ("lstm", "mlp", "mobilenet", "opt-mini", "pythia-mini", "resnet-basic", "unet")
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, CLONED))
 def test_a_model_is_cloned_into_its_wider_self(name: str) -> None:
     small, big = ZOO[name].build(), ZOO[name].build(2)
     clone = gc.clone(small.module, small.args, small.kwargs, into=big.module)

@@ -91,7 +91,24 @@ def test_what_cannot_be_exported_is_refused_in_one_line() -> None:
     with pytest.raises(gc.GraphcloneError) as refusal:
         trace_module(Branch().eval(), (X,))
     assert str(refusal.value).startswith("Branch: torch.export failed: ")
+
     assert "\n" not in str(refusal.value)
+
+
+class Opaque:
+    """What torch's trees do not know."""
+
+
+class Remembering(nn.Module):
+    """Returns something beside its result."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Opaque]:
+        return x + 1, Opaque()
+
+
+def test_a_result_that_is_no_tensor_is_named() -> None:
+    with pytest.raises(gc.GraphcloneError, match=r"returns a Opaque, .* use_cache=False is among the inputs"):
+        gc.trace(Remembering(), (torch.zeros(3),))
 
 
 def test_named_outputs() -> None:

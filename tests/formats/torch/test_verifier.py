@@ -35,6 +35,7 @@ from tests.support.clones import (
     spoiled_tensors,
     zoo_clone,
 )
+from tests.support.marks import slow_but
 
 IN_ONNX = ("opt-mini", "bert-classifier", "vit", "resnet-basic", "lstm", "encoder", "unet")
 IN_TORCH = ("llama-gqa", "gemma2", "t5", "mobilenet")
@@ -56,7 +57,7 @@ def failed(report: Report) -> str:
 # What is right
 
 
-@pytest.mark.parametrize("name", IN_ONNX)
+@pytest.mark.parametrize("name", slow_but(("lstm", "opt-mini", "unet"), IN_ONNX))
 def test_a_clone_is_equivalent_in_torch_and_in_onnx_runtime(name: str) -> None:
     report = zoo_clone(name).verify()
     assert report.ok, str(report)
@@ -68,7 +69,7 @@ def test_a_clone_is_equivalent_in_torch_and_in_onnx_runtime(name: str) -> None:
     assert not report.checks[4].figures["skipped"]
 
 
-@pytest.mark.parametrize("name", IN_TORCH)
+@pytest.mark.parametrize("name", slow_but(("llama-gqa", "mobilenet"), IN_TORCH))
 def test_a_clone_is_equivalent_in_torch(name: str) -> None:
     report = zoo_clone(name, 3).verify(onnx=False)
     assert report.ok, str(report)

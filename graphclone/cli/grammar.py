@@ -1,0 +1,301 @@
+"""The grammar of the command line, and its help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from graphclone.algebra.depths import PLACES, STARTS
+from graphclone.cli.arguments import (
+    Arguments,
+    CloneArguments,
+    InspectArguments,
+    PassesArguments,
+    RulesArguments,
+    StudyArguments,
+    VerifyArguments,
+)
+from graphclone.cli.values import count, depth, patterns, shape, size, sizes, widths
+from graphclone.runtime.ranks import rank_of_environment
+from graphclone.version import __version__
+
+_DONE, _REFUSED = 0, 2
+"""Exit codes, of a command line that asks for nothing and of one that is wrong."""
+
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+_START = """
+Three things to try:
+
+  graphclone inspect opt-mini             what can grow in a small model
+  graphclone clone opt-mini -o wide.onnx  make it twice as wide, and check it
+  graphclone clone ./gpt2 -o ./gpt2-wide  the same with a checkpoint
+"""
+
+_MODEL = (
+    "an .onnx file, the folder or the hub id of a Hugging Face checkpoint, path/to/file.py:function or "
+    "package.module:function, or a name such as opt-mini"
+)
+
+_MODEL_MORE = """
+A function returns (module, args) or (module, args, kwargs).
+A wrong name lists the models that come with graphclone.
+"""
+
+
+def parsed(argv: Sequence[str] | None = None) -> Arguments:
+    """The arguments of a command line; those of the process by default. It exits where they are wrong."""
+    given = sys.argv[1:] if argv is None else argv
+    grammar = parser()
+    if not given:
+        grammar.exit(_DONE, f"{grammar.format_help()}{_START}")
+    values = vars(grammar.parse_args(given))
+    kind: type[Arguments] = values["kind"]
+    return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(*args, **kwargs)
+
+    def exit(self, status: int = _DONE, message: str | None = None) -> NoReturn:
+        if message:
+            print(message, end="", file=sys.stderr if status else sys.stdout)
+        sys.exit(status)
+
+    def error(self, message: str) -> NoReturn:
+        if rank_of_environment():  # the first of several processes says it
+            self.exit(_REFUSED)
+        self.exit(_REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = _Parser(prog="graphclone", description="Make trained networks bigger without changing what they do.")
+    top.add_argument("--version", action="version", version=f"graphclone {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _inspect_arguments(_command(commands, "inspect", "show what can grow, what holds the rest, and what it costs"))
+    clone = _command(commands, "clone", "write a bigger model that computes the same")
+    clone.usage = "graphclone clone MODEL -o OUT [options]"
+    _clone_arguments(clone)
+    _verify_arguments(_command(commands, "verify", "run two ONNX files or checkpoints and compare what they compute"))
+    _study_arguments(_command(commands, "study", "train clones and a random model alike, and compare them"))
+    _command(commands, "passes", "list the passes").set_defaults(kind=PassesArguments)
+    _rules_arguments(_command(commands, "rules", "list the operators that have rules"))
+    return top
+
+
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str) -> _Parser:
+    about = f"{summary[0].upper()}{summary[1:]}."
+    command = commands.add_parser(name, help=summary, description=about, epilog=_EXAMPLES[name])
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    command.add_argument("--no-cache", action="store_true", help="do not use or keep results of earlier runs on disk")
+    command.add_argument("--debug", action="store_true", help="print the traceback of an error, and all warnings")
+    return command
+
+
+_EXAMPLES = {
+    "inspect": f"""
+examples:
+  graphclone inspect opt-350m               what can grow, and what it costs
+  graphclone inspect opt-mini --why hidden  what it touches, and what pins it
+  graphclone inspect ./small --like ./large/config.json
+{_MODEL_MORE}""",
+    "clone": f"""
+examples:
+  graphclone clone opt-mini -o wide.onnx --widen 2
+  graphclone clone opt-mini -o wide.pt2 --widen 'hidden=2,layers.*.fc1=4'
+  graphclone clone ./gpt2 -o ./wide --size hidden=960 --depth 18
+  graphclone clone ./small -o ./grown --like ./large/config.json
+{_MODEL_MORE}""",
+    "verify": """
+examples:
+  graphclone verify source.onnx wide.onnx
+  graphclone verify ./gpt2 ./gpt2-wide
+""",
+    "study": """
+examples:
+  graphclone study mini                      two minutes, on this machine
+  graphclone study RUN.toml -o runs --jobs 2
+""",
+    "passes": None,
+    "rules": """
+examples:
+  graphclone rules --missing model.onnx
+""",
+}
+
+
+def _inspect_arguments(command: _Parser) -> None:
+    command.add_argument("model", metavar="MODEL", help=_MODEL)
+    command.add_argument("--all", action="store_true", help="show also what can never grow")
+    command.add_argument("--why", metavar="DIM", help="show what one dim touches, and the path to what pins it")
+    command.add_argument(
+        "--ranks", type=count, metavar="N", help="show what each of N processes reads, writes and holds when it doubles"
+    )
+    command.add_argument("--devices", default="H100", metavar="NAME", help="of those processes (default: H100)")
+    _like_arguments(command)
+    _widen_io_argument(command)
+    _inputs_arguments(command)
+    command.set_defaults(kind=InspectArguments)
+
+
+def _clone_arguments(command: _Parser) -> None:
+    command.add_argument("model", metavar="MODEL", help=_MODEL)
+    command.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="what to write: .onnx, .pt2 or .safetensors, or a folder for a checkpoint",
+    )
+    _size_arguments(command.add_argument_group("how big"))
+    _like_arguments(command)
+    _start_arguments(command.add_argument_group("how new weights begin"))
+    _check_arguments(command.add_argument_group("what is checked"))
+    _writing_arguments(command.add_argument_group("what is written"))
+    _inputs_arguments(command)
+    _checkpoint_arguments(command)
+    _pass_arguments(command.add_argument_group("the passes"))
+    command.set_defaults(kind=CloneArguments)
+
+
+def _size_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--widen",
+        type=widths,
+        metavar="N",
+        help="a factor, or factors by name: 2, 4/3, hidden=4/3,layers.*.mlp=2 (default: 2)",
+    )
+    group.add_argument(
+        "--size", type=sizes, default={}, metavar="NAME=N,..", help="sizes by name: hidden=960,layers.*.mlp=2560"
+    )
+    group.add_argument(
+        "--depth",
+        type=depth,
+        metavar="N",
+        help="how many blocks: 32, or encoder=8,decoder=8 (default: as many)",
+    )
+    group.add_argument("--new-blocks", choices=PLACES, default="spread", help="where new blocks go (default: spread)")
+    _widen_io_argument(group)
+    group.add_argument("--untie", action="store_true", help="give every use of a tied weight a copy of its own")
+
+
+def _start_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--strategy",
+        default="symmetric",
+        metavar="NAME",
+        help="how copies share a weight: symmetric, diagonal, noisy-symmetric, noisy-diagonal, blend, staged, uneven, "
+        "orthogonal; fresh makes none (default: symmetric)",
+    )
+    group.add_argument(
+        "--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy (default: 10)"
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    group.add_argument(
+        "--new-from",
+        choices=STARTS,
+        default="copy",
+        help="what new blocks hold (default: copy, of the one before)",
+    )
+
+
+def _check_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--no-verify", action="store_true", help="write without checking")
+    group.add_argument(
+        "--verify", choices=("sample",), help="of a checkpoint: run one input, and read weights part by part"
+    )
+    _provider_argument(group)
+
+
+def _writing_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+    group.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    group.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
+    group.add_argument("--weights", metavar="DIR", help="read such a folder as the weights of a function's module")
+
+
+def _pass_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--passes", metavar="TEXT", help="run another pipeline: canonicalize,infer-dims,..")
+    group.add_argument(
+        "--print-after", action="append", default=[], metavar="PASS", help="print the graph after a pass: infer-dims"
+    )
+    group.add_argument("--timing", action="store_true", help="print how long each pass took")
+
+
+def _like_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("a checkpoint into the shape of another")
+    only.add_argument(
+        "--like", metavar="TARGET", help="a config.json, a folder with one, or a hub id; its weights are not read"
+    )
+    only.add_argument("--keep-vocab", action="store_true", help="keep the vocabulary where TARGET has another")
+
+
+def _checkpoint_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("a checkpoint into another")
+    only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights (default: the source's)")
+    only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights: 500MB (default: 5GB)")
+    only.add_argument(
+        "--optimizer",
+        metavar="FILE",
+        help="grow its optimizer too: optimizer.pt or .bin, or a DCP folder",
+    )
+    only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
+    only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
+
+
+def _verify_arguments(command: _Parser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="an .onnx file, or the folder of a checkpoint")
+    command.add_argument("clone", metavar="CLONE", help="another of the same kind")
+    _provider_argument(command)
+    _inputs_arguments(command)
+    command.set_defaults(kind=VerifyArguments)
+
+
+def _study_arguments(command: _Parser) -> None:
+    command.add_argument("study", metavar="RUN.toml", help="a study, or the name of one that comes with graphclone")
+    command.add_argument("-o", "--output", metavar="FOLDER", help="of its runs (default: study-NAME)")
+    command.add_argument(
+        "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
+    )
+    command.add_argument("--jobs", type=count, default=1, metavar="N", help="runs at a time (default: 1)")
+    command.set_defaults(kind=StudyArguments)
+
+
+def _rules_arguments(command: _Parser) -> None:
+    command.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
+    _inputs_arguments(command)
+    command.set_defaults(kind=RulesArguments)
+
+
+def _provider_argument(command: _Parser | argparse._ArgumentGroup) -> None:
+    choices = ("auto", "cpu", "cuda")
+    command.add_argument(
+        "--provider",
+        choices=choices,
+        default="auto",
+        help="what ONNX Runtime runs on (default: a GPU if there is one)",
+    )
+
+
+def _inputs_arguments(command: _Parser) -> None:
+    only = command.add_argument_group("inputs, where an .onnx file or a checkpoint does not say enough")
+    only.add_argument(
+        "--input", action="append", type=shape, default=[], metavar="NAME=SHAPE", help="draw one: x=1x3x64x64"
+    )
+    only.add_argument("--inputs", metavar="FILE.npz", help="take arrays, by the names of inputs")
+
+
+def _widen_io_argument(command: _Parser | argparse._ArgumentGroup) -> None:
+    command.add_argument(
+        "--widen-io",
+        type=patterns,
+        default=(),
+        metavar="PATTERN,..",
+        help="let inputs and outputs grow too: 'past*,present*'",
+    )

@@ -1,0 +1,108 @@
+"""What was found out about a class is used again where nothing has changed that it depends on, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bart import modeling_bart
+
+import graphclone
+from graphclone.formats.huggingface import answers, reader
+from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.runtime import cache
+from tests.support.checkpoints import copied, planned, saved
+
+
+@pytest.fixture(scope="module")
+def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved("bart", tmp_path_factory.mktemp("answers") / "bart")
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what has been traced."""
+    names: list[str] = []
+    original = reader.trace_module
+
+    def trace_module(*args: Any, name: str, **options: Any) -> Any:
+        names.append(name)
+        return original(*args, name=name, **options)
+
+    monkeypatch.setattr(reader, "trace_module", trace_module)
+    return names
+
+
+def test_the_second_plan_traces_nothing_and_is_the_first(bart: Path, traces: list[str], tmp_path: Path) -> None:
+    first = planned(bart)
+    assert len(traces) == 2
+    second = planned(bart)
+    third = planned(copied(bart, tmp_path / "elsewhere"))
+    assert len(traces) == 2
+    assert first.fingerprint == second.fingerprint
+    assert first.config == second.config == third.config
+    assert [shard.header for shard in first.shards] == [shard.header for shard in third.shards]
+    recipes = [list(plan.widened.state.recipes.values()) for plan in (first, second)]
+    assert repr(recipes[0]) == repr(recipes[1])
+
+
+def test_another_request_uses_what_the_first_found_out(bart: Path, traces: list[str]) -> None:
+    planned(bart, 2)
+    assert planned(bart, 3).config["d_model"] == 120
+    assert len(traces) == 3  # the source's once, and one for each of the wide ones
+
+
+@pytest.mark.parametrize("changed", ["fields", "dtype", "inputs", "code", "library", "damage", "off"])
+def test_what_has_changed_is_traced_anew(
+    bart: Path, traces: list[str], changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CheckpointSource(str(bart)).trace()
+    assert len(traces) == 1
+    source = CheckpointSource(str(bart))
+    if changed == "fields":
+        folder = copied(bart, tmp_path / "changed")
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(
+            config.replace('"activation_function": "gelu"', '"activation_function": "relu"')
+        )
+        source = CheckpointSource(str(folder))
+    elif changed == "dtype":
+        source = CheckpointSource(str(bart), dtype=torch.float64)
+    elif changed == "inputs":
+        ids = torch.randint(3, 60, (2, 5))
+        source = CheckpointSource(str(bart), {"input_ids": ids, "decoder_input_ids": ids})
+    elif changed == "code":
+        monkeypatch.setattr(answers, "installed_code", lambda: "other code of transformers")
+    elif changed == "library":
+        monkeypatch.setattr(cache, "environment", lambda: ["another version"])
+    elif changed == "damage":
+        for path in cache.folder().iterdir():
+            path.write_bytes(path.read_bytes()[:-1])
+    with graphclone.no_cache() if changed == "off" else torch.enable_grad():
+        source.trace()
+    assert len(traces) == 2
+
+
+def test_a_class_with_code_of_the_program_is_not_kept(bart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_checkpoint(bart).answers.about is not None
+
+    def forward(self: Any, hidden_states: Any) -> Any:
+        return hidden_states
+
+    with monkeypatch.context() as patched:
+        patched.setattr(modeling_bart.BartEncoderLayer, "forward", forward)
+        assert open_checkpoint(bart).answers.about is None
+    with monkeypatch.context() as patched:
+        patched.setattr(modeling_bart, "eager_attention_forward", forward)
+        assert open_checkpoint(bart).answers.about is None
+    with monkeypatch.context() as patched:
+        patched.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", forward)
+        assert open_checkpoint(bart).answers.about is None
+    mine = type("Mine", (modeling_bart.BartForConditionalGeneration,), {})
+    assert replace(open_checkpoint(bart), cls=mine).answers.about is None
+    assert open_checkpoint(bart).answers.about is not None
