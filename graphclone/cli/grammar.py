@@ -206,8 +206,9 @@ def _start_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _check_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--no-verify", action="store_true", help="write without checking")
-    group.add_argument(
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--no-verify", action="store_true", help="write without checking")
+    either.add_argument(
         "--verify", choices=("sample",), help="of a checkpoint: run one input, and read weights part by part"
     )
     _provider_argument(group)

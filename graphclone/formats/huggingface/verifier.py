@@ -23,6 +23,7 @@ from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, q
 from graphclone.formats.huggingface.streaming import streamed
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
+from graphclone.runtime.threads import workers
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.verification.distance import Deviation
 from graphclone.verification.rounding import SHAKES, shaken
@@ -127,11 +128,18 @@ def _precise(checkpoint: Checkpoint) -> torch.dtype:
 def _shaken_runs(model: Any, inputs: Sequence[dict[str, Any]]) -> list[list[Outputs]]:
     """What the source makes of the input sets with every weight a rounding off, in several ways."""
     moved, runs = copy.deepcopy(model), []
+    own, others = list(_weights(model)), [tensor for _, tensor in _weights(moved)]
     for seed in range(SHAKES):
-        for (name, tensor), (_, other) in zip(_weights(model), _weights(moved), strict=True):
-            other.copy_(shaken(tensor, name, seed))
+        with workers() as pool:
+            list(pool.map(partial(_shake_into, seed), own, others))
         runs.append([_run(moved, feed) for feed in inputs])
     return runs
+
+
+@torch.no_grad()
+def _shake_into(seed: int, weight: tuple[str, torch.Tensor], other: torch.Tensor) -> None:
+    name, tensor = weight
+    other.copy_(shaken(tensor, name, seed))
 
 
 def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

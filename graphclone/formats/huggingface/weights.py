@@ -17,6 +17,7 @@ import torch
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.formats.huggingface.layouts import layout_advice
+from graphclone.runtime.memory import empty
 from graphclone.runtime.shards import DTYPES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -73,7 +74,7 @@ class StoredTensor:
         Raises:
             GraphcloneError: the file cannot be read, or has become shorter.
         """
-        data = torch.empty(self.nbytes, dtype=torch.uint8)
+        data = empty((self.nbytes,), torch.uint8, torch.device("cpu"))
         view = memoryview(data.numpy())  # type: ignore[arg-type]
         try:
             with self.file.open("rb", buffering=0) as file:

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bart import modeling_bart
 
 import graphclone
+from graphclone.cli.__main__ import main
 from graphclone.formats.huggingface import answers, reader
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.source import CheckpointSource
@@ -106,3 +107,11 @@ def test_a_class_with_code_of_the_program_is_not_kept(bart: Path, monkeypatch: p
     mine = type("Mine", (modeling_bart.BartForConditionalGeneration,), {})
     assert replace(open_checkpoint(bart), cls=mine).answers.about is None
     assert open_checkpoint(bart).answers.about is not None
+
+
+def test_the_command_line_does_without_the_cache_if_asked(bart: Path, tmp_path: Path) -> None:
+    command = ["clone", str(bart), "-o", str(tmp_path / "wide"), "--verify", "sample"]
+    assert main([*command, "--no-cache"]) == 0
+    assert not cache.folder().exists()
+    assert main([*command, "--force"]) == 0
+    assert cache.folder().exists()

@@ -297,6 +297,9 @@ def test_a_hub_id_without_a_network(tmp_path: Path, capfd: pytest.CaptureFixture
     assert error.count("\n") == 1
 
 
-def test_options_of_checkpoints_mean_nothing_elsewhere(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["clone", "opt-mini", "-o", str(tmp_path / "wide.onnx"), "--resume"]) == 2
-    assert "--resume is for Hugging Face checkpoints" in capfd.readouterr().err
+@pytest.mark.parametrize("option", [["--resume"], ["--verify", "sample"]])
+def test_options_of_checkpoints_mean_nothing_elsewhere(
+    option: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["clone", "opt-mini", "-o", str(tmp_path / "wide.onnx"), *option]) == 2
+    assert f"{option[0]} is for Hugging Face checkpoints" in capfd.readouterr().err
