@@ -152,4 +152,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "if not factor:",
         ("tests/formats/onnx/test_file_verifier.py",),
     ),
+    Mutant(
+        "verify: what moves the source at all excuses the clone",
+        "graphclone/formats/onnx/runs.py",
+        "floor.ok is False and floor.clone > moved[floor.value]",
+        "floor.ok is False and not moved[floor.value]",
+        (
+            "tests/formats/onnx/test_verifier.py::test_what_the_optimiser_does_to_the_source_is_not_held_against_the_clone",
+        ),
+    ),
 )

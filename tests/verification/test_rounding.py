@@ -15,7 +15,7 @@ from graphclone.api import clone
 from graphclone.formats.huggingface import verifier as verify_checkpoints
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs
-from graphclone.formats.onnx.file_verifier import shaken_runs
+from graphclone.formats.onnx.runs import shaken_runs
 from graphclone.formats.torch.example import Example
 from graphclone.models.randomise import randomise
 from graphclone.runtime.sessions import Session
@@ -59,6 +59,14 @@ def stored(how: str, path: Path) -> Path:
     weight = numpy_helper.from_array(drawn("w", (3, 2)), "w")
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     constant = helper.make_node("Constant", [], ["w"], value=weight)
+    if how == "list of floats":
+        flat = helper.make_node("Constant", [], ["flat"], value_floats=drawn("w", (6,)).tolist())
+        nodes = [
+            flat,
+            helper.make_node("Constant", [], ["sizes"], value_ints=[3, 2]),
+            helper.make_node("Reshape", ["flat", "sizes"], ["w"]),
+            *nodes,
+        ]
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])]
     if how in ("captured", "in a branch", "constant in a branch"):
@@ -75,7 +83,9 @@ def stored(how: str, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", ["initializer", "constant", "captured", "in a branch", "constant in a branch"])
+@pytest.mark.parametrize(
+    "how", ["initializer", "constant", "list of floats", "captured", "in a branch", "constant in a branch"]
+)
 def test_a_weight_of_a_file_moves_wherever_it_is_stored(how: str, tmp_path: Path) -> None:
     path = stored(how, tmp_path / "a.onnx")
     (feeds,) = DrawnInputs(Session(path, "cpu")).draw(1, 0)

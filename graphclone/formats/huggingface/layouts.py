@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,13 @@ class ForeignLayout:
     what: str
     advice: str
 
-    def sign(self, folder: Path) -> str | None:
-        """The first name in a folder that gives the layout away."""
-        matches = (path.name for sign in self.signs for path in sorted(folder.glob(sign)))
-        return next(matches, None)
+    def sign(self, names: Sequence[str]) -> str | None:
+        """The first of the names in a folder that gives the layout away."""
+        return next((name for sign in self.signs for name in sorted(fnmatch.filter(names, sign))), None)
 
+
+VARIANTS = ("model.*.safetensors", "model-*.*.safetensors", "pytorch_model.*.bin", "pytorch_model-*.*.bin")
+"""Names of weights that ``from_pretrained`` reads only where a variant of that name is asked for."""
 
 _SAVE = "and save it with save_pretrained"
 
@@ -69,6 +72,11 @@ LAYOUTS = (
         "take the files for transformers, or convert it with transformers' script for the model",
     ),
     ForeignLayout(
+        VARIANTS,
+        "weights of a variant, which nothing reads unless it is asked for",
+        f"load it with from_pretrained(FOLDER, variant=..), {_SAVE}",
+    ),
+    ForeignLayout(
         ("tf_model*.h5", "flax_model*.msgpack", "model.ckpt.index", "saved_model.pb"),
         "weights of TensorFlow or Flax",
         f"load it in a version of transformers that still reads them (from_tf, from_flax), {_SAVE}",
@@ -86,8 +94,13 @@ def layout_advice(path: Path) -> str | None:
     """What a folder, or a file of a model, is and what to do with it; None where nothing gives it away."""
     if path.is_file():
         return next((f"{path}: {it.what}; {it.advice}" for it in LAYOUTS if any(map(path.match, it.signs))), None)
-    matches = ((layout, name) for layout in LAYOUTS if (name := layout.sign(path)) is not None)
-    return next((f"{path}: {layout.what} ({name}); {layout.advice}" for layout, name in matches), None)
+    return advice_by_names(str(path), [inner.name for inner in path.iterdir()])
+
+
+def advice_by_names(where: str, names: Sequence[str]) -> str | None:
+    """What a folder is in which files of these names lie, and what to do; None where no name gives it away."""
+    matches = ((layout, name) for layout in LAYOUTS if (name := layout.sign(names)) is not None)
+    return next((f"{where}: {layout.what} ({name}); {layout.advice}" for layout, name in matches), None)
 
 
 def without_config(folder: Path) -> str:

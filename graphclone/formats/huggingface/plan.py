@@ -46,7 +46,6 @@ class Plan:
         widened: the widened graph, whose source tensors are on disk.
         fields: the configuration of the wider model, as a dict.
         config: what config.json of the wider model says.
-        width: of the model's states in source and clone; 0 where the configuration knows of none.
         shards: the files of weights: tensors in the order of the model, under the names and in the form of the source.
         fingerprint: of all that decides the bytes of the shards.
         notes: what the user should know.
@@ -56,7 +55,6 @@ class Plan:
     widened: Traced
     fields: Config
     config: Config
-    width: tuple[int, int]
     shards: Sequence[Shard]
     fingerprint: str
     notes: list[str] = field(default_factory=list)
@@ -104,7 +102,7 @@ def plan(
     config = _config(checkpoint, fields)
     shards = sharded(Entries(checkpoint, fields).of(state), max_shard_size)
     mark = fingerprint(shards, config, request.strategy)
-    return Plan(checkpoint, grown.model, fields, config, _width(checkpoint, fields), shards, mark, notes)
+    return Plan(checkpoint, grown.model, fields, config, shards, mark, notes)
 
 
 def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
@@ -122,13 +120,6 @@ def _config(checkpoint: Checkpoint, fields: Config) -> Config:
     loaded = checkpoint.understood(config)
     derived = {where: new for where, (_, new) in differences(loaded, fields).items() if where[-1] != "dtype"}
     return {**_with(config, checkpoint.fields, derived), "architectures": [checkpoint.cls.__name__]}
-
-
-def _width(checkpoint: Checkpoint, fields: Config) -> tuple[int, int]:
-    """The width of a model's states, and that of the model with other fields."""
-    configs = (checkpoint.config, checkpoint.with_fields(fields))
-    before, after = (int(getattr(config.get_text_config(), "hidden_size", 0) or 0) for config in configs)
-    return before, after
 
 
 def _with(raw: Config, defaults: Config, changes: Mapping[Field, Any]) -> Config:

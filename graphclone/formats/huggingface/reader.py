@@ -27,10 +27,19 @@ from graphclone.formats.huggingface.answers import Answers
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import ModelTensor, loaded
 from graphclone.formats.huggingface.installed import runs_installed_code
-from graphclone.formats.huggingface.layouts import CONFIG, layout_advice, quantised, without_config, wrapped
+from graphclone.formats.huggingface.layouts import (
+    CONFIG,
+    VARIANTS,
+    advice_by_names,
+    layout_advice,
+    quantised,
+    without_config,
+    wrapped,
+)
 from graphclone.formats.huggingface.model_class import fitting_class
 from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
 from graphclone.formats.huggingface.operations import Recorder, Run
+from graphclone.formats.huggingface.sentence_modules import module_folders
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
@@ -245,11 +254,18 @@ def _downloaded(name: str) -> Path:
 
     advice = "give the folder of a checkpoint, or a hub id where there is a network"
     small = ["*.json", "*.model", "*.txt", "*.jinja", "LICENSE*", "README.md", "*.py"]
-    download = partial(huggingface_hub.snapshot_download, name, ignore_patterns=["*/*"])
+    download = partial(huggingface_hub.snapshot_download, name)
+    beside = partial(download, ignore_patterns=["*/*", *VARIANTS])
     try:
-        folder = Path(download(allow_patterns=[*small, "*.safetensors"]))
+        folder = Path(beside(allow_patterns=[*small, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):  # many repositories have both
-            folder = Path(download(allow_patterns=["*.bin"]))
+            folder = Path(beside(allow_patterns=["*.bin"]))
+        if folders := module_folders(folder):
+            folder = Path(download(allow_patterns=[f"{inner}/*" for inner in folders]))
+        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+            names = huggingface_hub.list_repo_files(name, revision=folder.name)
+            if (said := advice_by_names(name, names)) is not None:
+                raise GraphcloneError(said)
     except HFValidationError:
         raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
     except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy, StoppedError
 from graphclone.formats.huggingface.layouts import CONFIG
+from graphclone.formats.huggingface.sentence_modules import MODULES, module_folders
 from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE
 from graphclone.runtime.ranks import ALONE, Ranks
 from graphclone.runtime.shards import Shard, write_shards
@@ -28,8 +29,6 @@ _RECORDS = "graphclone-progress*.json"
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ckpt", ".ot", ".tflite"}
 _OWN = {CONFIG, CARD, RECORD, SINGLE, INDEX, PICKLE, PICKLE_INDEX, f"{PICKLE}.index.json", ".gitattributes"}
-
-_MODULES = "modules.json"
 
 _NOT_OF_THE_CLONE = (
     "adapter_config.json", "trainer_state.json", "latest", "params.json", "*.index.json", "optimizer*", "scheduler*",
@@ -253,59 +252,26 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
-def copied(source: Path, folder: Path, width: tuple[int, int], *, code: bool) -> list[str]:
-    """Copy what lies beside the weights and still belongs to them: tokenizer, generation config, licence, modules.
+def copied(source: Path, folder: Path, *, code: bool) -> list[str]:
+    """Copy what lies beside the weights and still belongs to them: tokenizer, generation config, licence.
 
     Args:
         source: folder of the source.
         folder: of the clone.
-        width: of the model's states, before and after.
         code: whether code is copied.
 
     Returns:
         Names of what a user may miss.
     """
-    modules = _modules(source, width)
+    modules = {MODULES, *module_folders(source)}  # written by themselves
     left_out = []
     for path in sorted(source.iterdir()):
-        if path.is_dir():
-            left_out += [path.name] if not path.name.startswith(".") and path.name not in modules else []
-        elif path.name in _OWN:
+        if path.name in _OWN or path.name in modules:
             continue
-        elif any(map(path.match, _NOT_OF_THE_CLONE)) or (path.name == _MODULES and not modules):
+        if path.is_dir():
+            left_out += [path.name] if not path.name.startswith(".") else []
+        elif any(map(path.match, _NOT_OF_THE_CLONE)):
             left_out.append(path.name)
         elif path.suffix not in _WEIGHTS and (code or path.suffix != ".py"):
             shutil.copyfile(path, folder / path.name)
-    for name in modules:
-        if name:
-            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
-            for path in (folder / name).rglob(CONFIG):
-                _widen_config(path, width)
     return left_out
-
-
-def _modules(source: Path, width: tuple[int, int]) -> set[str]:
-    """The folders of the modules that sentence-transformers runs a model with, the model's own ("") among them.
-
-    None where one of them is not there, or has weights for states of the width before.
-    """
-    try:
-        folders = {str(module["path"]) for module in json.loads((source / _MODULES).read_bytes())}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-    inner = [source / name for name in sorted(folders - {""})]
-    whole = all(name == Path(name).name and name != ".." for name in folders) and all(path.is_dir() for path in inner)
-    if not whole or (width[0] != width[1] and any(f.suffix in _WEIGHTS for p in inner for f in p.rglob("*"))):
-        return set()
-    return folders | {""}
-
-
-def _widen_config(path: Path, width: tuple[int, int]) -> None:
-    """The dimensions in the configuration of a module that are the width of the model's states grow with it."""
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError:
-        return
-    if isinstance(fields, dict):
-        wider = {k: width[1] if k.endswith("dimension") and v == width[0] else v for k, v in fields.items()}
-        write_text(path, json.dumps(wider, indent=2) + "\n")

@@ -17,6 +17,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import card, staging
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.sentence_modules import write_modules
 from graphclone.formats.huggingface.training import TrainingState, training_state
 from graphclone.pipeline.state import Request
 from graphclone.progress import Progress, silent
@@ -184,7 +185,8 @@ def write_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
 def _complete(clone_plan: Plan, stage: staging.Staging, training: TrainingState | None) -> Iterator[str]:
     """Write everything beside the shards; what the user should know about it."""
     checkpoint = clone_plan.checkpoint
-    left_out = staging.copied(checkpoint.folder, stage.folder, clone_plan.width, code=checkpoint.trusted)
+    left_out = staging.copied(checkpoint.folder, stage.folder, code=checkpoint.trusted)
+    yield from write_modules(checkpoint.folder, stage.folder, clone_plan.widened.state)
     staging.write_index(stage.folder, clone_plan.shards)
     staging.write_config(stage.folder, clone_plan.config)
     if training is not None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+import numpy as np
 import onnx_graphsurgeon
 import onnx_ir
 import onnxruntime
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from graphclone.errors import GraphcloneError
 from graphclone.runtime.arrays import Array
 
 _SIZE_TYPES = (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64, onnx_ir.DataType.BOOL)
@@ -43,6 +45,27 @@ def fold(model: onnx_ir.Model) -> Mapping[str, Array]:
         G_LOGGER.severity = severity
 
 
+def constant_tensor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol:
+    """What a Constant holds, in whichever attribute."""
+    attribute = next((a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))), None)
+    if attribute is None:
+        raise GraphcloneError(f"{node.name or node.outputs[0].name} (Constant) has no value")
+    if attribute.name == "value":
+        return attribute.as_tensor()
+    if attribute.name == "sparse_value":
+        raise GraphcloneError(
+            f"{node.name or node.outputs[0].name}: sparse constants are not supported; store them densely"
+        )
+    dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
+    return onnx_ir.tensor(np.array(attribute.value, dtype.get(attribute.name)))
+
+
+def store(node: onnx_ir.Node, tensor: onnx_ir.TensorProtocol) -> None:
+    """Let a Constant hold a tensor, in whichever attribute it held another."""
+    node.attributes.clear()
+    node.attributes["value"] = onnx_ir.Attr("value", onnx_ir.AttributeType.TENSOR, tensor)
+
+
 def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
     """A copy whose weights are inputs."""
     copy = model.clone()
@@ -54,6 +77,9 @@ def _without_weights(model: onnx_ir.Model) -> onnx_ir.Model:
             if not value.is_graph_input():
                 value.shape, value.dtype = onnx_ir.Shape(tensor.shape.numpy()), tensor.dtype
                 graph.inputs.append(value)
+    for node in graph:  # graphsurgeon takes a list of floats for float64
+        if node.op_type == "Constant" and {"value_float", "value_floats"} & set(node.attributes):
+            store(node, constant_tensor(node))
     for node in [node for node in graph if _may_be_weight(node) or _is_part_of_shape(node)]:
         port = onnx_ir.Value(name=node.outputs[0].name, type=node.outputs[0].type)
         onnx_ir.convenience.replace_all_uses_with(node.outputs[0], port)

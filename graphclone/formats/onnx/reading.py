@@ -15,9 +15,9 @@ import onnx_ir
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.assignments import Assignment, assignments, symbol_of
 from graphclone.formats.onnx.control import CONTROL, Repeated, inline_branch
-from graphclone.formats.onnx.folding import fold
+from graphclone.formats.onnx.folding import constant_tensor, fold
 from graphclone.formats.onnx.ops import Call, known_opset, missing_part
-from graphclone.formats.onnx.sequences import plain_split
+from graphclone.formats.onnx.sequences import plain_concats, plain_split
 from graphclone.formats.onnx.sizes import LARGE, READINGS, Fact, ReadingError, Sizes
 from graphclone.runtime.arrays import Array
 
@@ -154,8 +154,8 @@ class _ModelReader:
                 raise GraphcloneError(f"{self.name}: {name_of(node)} ({node.op_type}) has no {what}")
             if (branch := self.decided(node)) is not None:
                 pending += inline_branch(node, branch)[::-1]
-            elif (split := self.plain(node)) is not None:
-                pending.append(split)
+            elif nodes := self.plain(node):
+                pending += nodes[::-1]
             elif node.op_type in CONTROL and not node.domain:
                 self.control(node)
             else:
@@ -180,13 +180,15 @@ class _ModelReader:
             return None
         return node.attributes["then_branch" if condition.item() else "else_branch"].as_graph()
 
-    def plain(self, node: onnx_ir.Node) -> onnx_ir.Node | None:
-        """The Split that a SplitToSequence amounts to."""
+    def plain(self, node: onnx_ir.Node) -> list[onnx_ir.Node]:
+        """The nodes without a sequence that one amounts to which makes a sequence; none where there are no such."""
+        if not node.domain and node.op_type == "SequenceConstruct":
+            return plain_concats(node)
         if node.domain or node.op_type != "SplitToSequence" or node.inputs[0] is None:
-            return None
+            return []
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
         sizes = {shape[axis] for shape in self.facts[node.inputs[0]].shapes or ()}
-        return next(iter(plain_split(node, sizes.pop() if len(sizes) == 1 else None, self.elements)), None)
+        return plain_split(node, sizes.pop() if len(sizes) == 1 else None, self.elements)
 
     def fact(self, value: onnx_ir.Value) -> Fact:
         """The fact about a value, also about an initializer that has come in since the graph was begun."""
@@ -319,19 +321,6 @@ def initializer_fact(tensor: Any, *, numbers: bool = False) -> Fact:
     if small and tensor.dtype != onnx_ir.DataType.STRING:
         return Fact.of(np.asarray(tensor.numpy()).reshape(shape))
     return Fact(tensor.dtype.value, (shape,) * READINGS)
-
-
-def constant_tensor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol:
-    """What a Constant holds, in whichever attribute."""
-    attribute = next((a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))), None)
-    if attribute is None:
-        raise GraphcloneError(f"{name_of(node)} (Constant) has no value")
-    if attribute.name == "value":
-        return attribute.as_tensor()
-    if attribute.name == "sparse_value":
-        raise GraphcloneError(f"{node.name}: sparse constants are not supported; store them densely")
-    dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
-    return onnx_ir.tensor(np.array(attribute.value, dtype.get(attribute.name)))
 
 
 def _filled(node: onnx_ir.Node, fact: Fact) -> onnx_ir.TensorProtocol:

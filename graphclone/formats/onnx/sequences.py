@@ -1,4 +1,4 @@
-"""Splits that exporters write as a sequence and picks from it, as the plain splits that they are."""
+"""Splits and concatenations that exporters write by way of a sequence, as the plain ones that they are."""
 
 from __future__ import annotations
 
@@ -40,6 +40,32 @@ def plain_split(node: onnx_ir.Node, size: int | None, lookup: Lookup) -> list[on
     return [split]
 
 
+def plain_concats(node: onnx_ir.Node) -> list[onnx_ir.Node]:
+    """Put Concats in place of a SequenceConstruct of which all that is made is concatenations.
+
+    Args:
+        node: the SequenceConstruct.
+
+    Returns:
+        What is computed in its place; nothing where more is made of it.
+    """
+    (sequence,) = node.outputs
+    uses = [use.node for use in sequence.uses()]
+    if (
+        not uses
+        or sequence.is_graph_output()
+        or any(use.op_type != "ConcatFromSequence" or use.domain or use.graph is not node.graph for use in uses)
+    ):
+        return []
+    assert isinstance(node.graph, onnx_ir.Graph)
+    replacements = [_concat(node.graph, node, use) for use in uses]
+    for use, nodes in zip(uses, replacements, strict=True):
+        node.graph.insert_before(node, nodes)
+        _take(use, nodes[-1].outputs[0])
+    node.graph.remove(node, safe=True)
+    return [new for nodes in replacements for new in nodes]
+
+
 def _sizes(node: onnx_ir.Node, size: int | None, lookup: Lookup) -> list[int] | None:
     """The sizes of all parts; None where they are not constant."""
     if size is None or (len(node.inputs) < 2 and not _flag(node, "keepdims", 1)):
@@ -71,15 +97,36 @@ def _split(graph: onnx_ir.Graph, node: onnx_ir.Node, sizes: list[int]) -> onnx_i
         return onnx_ir.node(
             "Split", [node.inputs[0]], {"axis": axis, "split": sizes}, num_outputs=len(sizes), name=node.name
         )
-    tensor = onnx_ir.tensor(np.array(sizes, np.int64), name=f"{node.outputs[0].name}_sizes")
-    value = onnx_ir.Value(name=tensor.name, shape=onnx_ir.Shape([len(sizes)]), const_value=tensor)
-    value.dtype = onnx_ir.DataType.INT64
-    graph.register_initializer(value)
+    value = _numbers(graph, sizes, f"{node.outputs[0].name}_sizes")
     return onnx_ir.node("Split", [node.inputs[0], value], {"axis": axis}, num_outputs=len(sizes), name=node.name)
 
 
+def _numbers(graph: onnx_ir.Graph, numbers: list[int], name: str) -> onnx_ir.Value:
+    """A new initializer of integers."""
+    tensor = onnx_ir.tensor(np.array(numbers, np.int64), name=name)
+    value = onnx_ir.Value(name=name, shape=onnx_ir.Shape([len(numbers)]), const_value=tensor)
+    value.dtype = onnx_ir.DataType.INT64
+    graph.register_initializer(value)
+    return value
+
+
+def _concat(graph: onnx_ir.Graph, node: onnx_ir.Node, use: onnx_ir.Node) -> list[onnx_ir.Node]:
+    """The nodes of a concatenation of what goes into a sequence, along an axis that is new if it says so."""
+    axis, name = _flag(use, "axis", 0), use.outputs[0].name
+    parts, nodes = list(node.inputs), []
+    if _flag(use, "new_axis", 0):
+        attributes, axes = {"axes": [axis]}, []
+        if graph.opset_imports.get("", 13) >= 13:
+            attributes, axes = {}, [_numbers(graph, [axis], f"{name}_axes")]
+        nodes = [onnx_ir.node("Unsqueeze", [part, *axes], attributes) for part in parts]
+        for number, new in enumerate(nodes):
+            new.outputs[0].name = f"{name}_{number}"
+        parts = [new.outputs[0] for new in nodes]
+    return [*nodes, onnx_ir.node("Concat", parts, {"axis": axis}, name=use.name)]
+
+
 def _take(pick: onnx_ir.Node, part: onnx_ir.Value) -> None:
-    """Let a part be what a pick from the sequence was, under its name."""
+    """Let a plain value be what was computed from the sequence, under its name."""
     (result,) = pick.outputs
     name = result.name
     part.type, part.shape = result.type or part.type, result.shape or part.shape

@@ -126,8 +126,10 @@ class Sizes:
             declarations: what the file says about its outputs, for where nothing else is known.
 
         Raises:
-            ReadingError: the operands do not fit together, or nothing says what shape a result has.
+            ReadingError: the operands do not fit together or are no tensors, or nothing says what shape a result has.
         """
+        if any(operand is not None and not operand.dtype for operand in operands):
+            raise ReadingError(f"{name} ({call.op}): takes a sequence, a map or an optional, which are not understood")
         evaluated = self._evaluated(call, operands)
         if evaluated is not None:
             return evaluated

@@ -18,9 +18,9 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.compared import compared_numbers
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
-from graphclone.formats.onnx.file_verifier import rounding_floor, shaken_runs, shapes_of
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.reading import read_facts
+from graphclone.formats.onnx.runs import Run, check_clone, output, rounding_floor, shapes_of, source_runs
 from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.onnx.writer import to_model
@@ -29,7 +29,7 @@ from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensor
 from graphclone.runtime.maps import Maps, RankError, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, noise_floor
 from graphclone.verification.depth import DEPTH, check_depth, is_deeper
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
@@ -108,20 +108,14 @@ class _FileVerification:
 
 
 @dataclass(frozen=True)
-class FileSample:
+class FileSample(Run):
     """What ONNX Runtime makes of the source on one input set.
 
     Attributes:
-        feeds: the input set.
-        inputs: the same as tensors, in the order of the graph's inputs.
-        own: the outputs.
-        shaken_outputs: the outputs with weights that are a rounding off, several times.
+        inputs: the input set as tensors, in the order of the graph's inputs.
     """
 
-    feeds: Feeds
     inputs: Sequence[torch.Tensor]
-    own: Feeds
-    shaken_outputs: Sequence[Feeds]
 
 
 class Reference:
@@ -170,11 +164,10 @@ def file_samples(
     compared = compared_numbers(origin.model)
     drawn = DrawnInputs(source, known_sizes=known_sizes, user_inputs=user_inputs, holds=holds, compared=compared)
     input_sets = list(drawn.draw(sets, seed))
-    with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-        shaken_outputs = shaken_runs(origin.path, Path(folder) / "shaken.onnx", input_sets, provider, seed)
+    runs = source_runs(origin.path, source, input_sets, provider, seed)
     return [
-        FileSample(feeds, [to_torch(feeds[name]) for name in names], source.run(feeds), others)
-        for feeds, others in zip(input_sets, shaken_outputs, strict=True)
+        FileSample(run.feeds, run.own, run.shaken_outputs, [to_torch(run.feeds[name]) for name in names])
+        for run in runs
     ]
 
 
@@ -254,7 +247,7 @@ def _roundings(state: State, samples: Sequence[FileSample]) -> dict[str, float]:
     """What rounding makes of every output, at most: on one input set it may happen to make nothing."""
     names = [name for name, _ in output_tensors(state.graph)]
     return {
-        name: max(error(_of(s.own, name), _of(other, name)) for s in samples for other in s.shaken_outputs)
+        name: max(error(output(s.own, name), output(other, name)) for s in samples for other in s.shaken_outputs)
         for name in names
     }
 
@@ -281,7 +274,10 @@ def _departure(state: State, results: Feeds, truth: Sequence[torch.Tensor], roun
     """The first output that is farther from its truth than rounding explains."""
     for (name, _), exact in zip(output_tensors(state.graph), truth, strict=True):
         measured = noise_floor(
-            name, (_of(results, name), _of(results, name)), (_of(results, name), exact), to_torch(results[name]).dtype
+            name,
+            (output(results, name), output(results, name)),
+            (output(results, name), exact),
+            to_torch(results[name]).dtype,
         )
         floor = replace(measured, source=roundings[name])
         if floor.allows(REFERENCE_SLACK) is False:
@@ -290,67 +286,19 @@ def _departure(state: State, results: Feeds, truth: Sequence[torch.Tensor], roun
     return ""
 
 
-def _of(outputs: Feeds, name: str) -> torch.Tensor:
-    return lifted(to_torch(outputs[name]))
-
-
 def check_outputs(
     state: State, samples: Sequence[FileSample], truths: Truths | None, provider: Provider, onnx: bool | Path
 ) -> Check:
     """Compare the outputs on every input set with what rounding makes of the source's."""
+    source = state.graph.origin_as(Origin).path
+
+    def measure(wide: Session, samples: Sequence[FileSample]) -> list[list[NoiseFloor]]:
+        known: Sequence[Sequence[torch.Tensor] | None] = truths or [None] * len(samples)
+        return [list(_compared(state, wide, sample, truth)) for sample, truth in zip(samples, known, strict=True)]
+
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         path = onnx if isinstance(onnx, Path) else _written(state, Path(folder) / "clone.onnx")
-        device = ""
-        try:
-            wide = Session(path, provider)
-            device = wide.provider
-            check = _judged(state, wide, samples, truths)
-        except GraphcloneError as refusal:
-            first = Deviation("the clone", "", "", float("inf"), str(refusal))
-            return Check(ONNX_RUNTIME, False, str(first), {"provider": device}, first=first)
-        if check.ok is False:
-            check = _without_optimiser(state, path, samples, check) or check
-    return replace(check, summary=f"{wide.provider}: {check.summary}")
-
-
-def _judged(state: State, wide: Session, samples: Sequence[FileSample], truths: Truths | None) -> Check:
-    measured = [
-        list(_compared(state, wide, sample, None if truths is None else truths[i])) for i, sample in enumerate(samples)
-    ]
-    return judge(ONNX_RUNTIME, measured, provider=wide.provider)
-
-
-def _without_optimiser(state: State, path: Path, samples: Sequence[FileSample], check: Check) -> Check | None:
-    """The check anew with the operators of the file, where what is put in place of them moves the source as far.
-
-    Products of integers in place of floats may saturate, and round elsewhere: the source is off then, and where it
-    rounds to integers by whole steps. A clone that is off by no more, and right with the operators of the file, is not
-    to blame. None where that is not so.
-    """
-    source = state.graph.origin_as(Origin).path
-    feeds = [sample.feeds for sample in samples]
-    try:
-        session, wide = (Session(model, "cpu", optimised=False) for model in (source, path))
-        with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
-            shaken_outputs = shaken_runs(source, Path(folder) / "shaken.onnx", feeds, "cpu", 0, optimised=False)
-        plain = [
-            replace(sample, own=session.run(sample.feeds), shaken_outputs=others)
-            for sample, others in zip(samples, shaken_outputs, strict=True)
-        ]
-        anew = _judged(state, wide, plain, None)
-    except GraphcloneError:  # there are operators that only the optimiser makes runnable
-        return None
-    moved = {
-        floor.value: max(
-            error(_of(a.own, floor.value), _of(b.own, floor.value)) for a, b in zip(samples, plain, strict=True)
-        )
-        for floor in check.outputs
-    }
-    if not anew.ok or any(floor.ok is False and floor.clone > moved[floor.value] for floor in check.outputs):
-        return None
-    return replace(
-        anew, summary=f"without its optimiser, which moves the source by {max(moved.values()):.1e}: {anew.summary}"
-    )
+        return check_clone(source, path, provider, samples, measure)
 
 
 def _compared(
@@ -361,8 +309,8 @@ def _compared(
     clone_outputs = wide.run({value.name: to_array(tensor) for value, tensor in widened})
     maps = Maps(state, sample.inputs)
     for index, (name, value) in enumerate(output_tensors(state.graph)):
-        expected, actual = _of(sample.own, name), to_torch(clone_outputs[name])
+        expected, actual = output(sample.own, name), to_torch(clone_outputs[name])
         truth = expected if truths is None else truths[index]
-        shaken_outputs = [_of(other, name) for other in sample.shaken_outputs]
+        shaken_outputs = [output(other, name) for other in sample.shaken_outputs]
         clone = (maps.widened(value, truth), lifted(actual))
         yield rounding_floor(name, truth, [expected, *shaken_outputs], clone, actual.dtype)

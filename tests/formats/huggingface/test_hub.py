@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -82,3 +83,26 @@ def test_pickled_weights_are_downloaded_where_there_are_no_others(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert "pytorch_model.bin" in hub.sent
     assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_weights_of_a_variant_are_named_and_not_downloaded(tmp_path: Path) -> None:
+    source = saved("gpt2", tmp_path / "source")
+    (source / "model.safetensors").rename(source / "model.fp16.safetensors")
+    with serving({"some/model": source}) as hub:
+        done = command(hub, tmp_path / "cache", "inspect", "some/model")
+    assert done.returncode == 2
+    assert "some/model: weights of a variant" in done.stderr and "(model.fp16.safetensors)" in done.stderr
+    assert "model.fp16.safetensors" not in hub.sent
+
+
+def test_the_modules_of_a_sentence_encoder_are_downloaded(tmp_path: Path) -> None:
+    source = saved("bert-headless", tmp_path / "source")
+    kind = "sentence_transformers.models.Pooling"
+    (source / "modules.json").write_text(json.dumps([{"path": "1_Pooling", "type": kind}]))
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 40}')
+    with serving({"some/model": source}) as hub:
+        io = ("--widen-io", "last_hidden_state,pooler_output")
+        done = command(hub, tmp_path / "cache", "clone", "some/model", "-o", str(tmp_path / "out"), "--no-verify", *io)
+    assert done.returncode == 0, done.stderr
+    assert '"word_embedding_dimension": 80' in (tmp_path / "out" / "1_Pooling" / "config.json").read_text()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.reader import open_checkpoint
+from graphclone.formats.huggingface.sentence_modules import Repeats
 from graphclone.formats.huggingface.weights import open_weights
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from tests.support.checkpoints import contents, copied, saved
@@ -68,6 +70,7 @@ def refused(capfd: pytest.CaptureFixture[str]) -> Refused:
         ("latest_checkpointed_iteration.txt", "m: a Megatron checkpoint.*convert it"),
         ("zero_to_fp32.py", "m: a DeepSpeed checkpoint.*zero_to_fp32.py"),
         ("consolidated.safetensors", "m: in the layout of its makers.*convert it"),
+        ("model.fp16.safetensors", r"m: weights of a variant.*\(model.fp16.safetensors\); .*variant=.*save_pretrained"),
         ("tf_model.h5", "m: weights of TensorFlow or Flax.*save_pretrained"),
         ("inner/config.json", "m: no config.json, but there is one in inner; give that folder"),
         ("notes.txt", "m: no config.json, so it is no Hugging Face checkpoint"),
@@ -93,7 +96,7 @@ def test_a_folder_that_is_no_checkpoint_is_named(
         clone_checkpoint("m", "out")
 
 
-@pytest.mark.parametrize("file", ["consolidated.safetensors", "tf_model.h5", "m.gguf"])
+@pytest.mark.parametrize("file", ["consolidated.safetensors", "tf_model.h5", "m.gguf", "model.fp16.safetensors"])
 def test_a_configuration_beside_weights_of_others(file: str, copy: Path, tmp_path: Path, refused: Refused) -> None:
     (copy / "model.safetensors").rename(copy / file)
     assert f"({file})" in refused("clone", copy, "-o", tmp_path / "out")
@@ -166,24 +169,123 @@ def test_python_is_as_silent_as_the_command_line(tmp_path: Path, capfd: pytest.C
 # What a clone takes along
 
 
-def test_a_sentence_encoder_stays_whole(tmp_path: Path) -> None:
-    source = saved("bert-headless", tmp_path / "source")
-    (source / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}]))
-    for name in ("1_Pooling", "2_Normalize"):
-        (source / name).mkdir()
-    (source / "1_Pooling" / "config.json").write_text(
-        '{"word_embedding_dimension": 40, "pooling_mode_mean_tokens": true}'
+def test_a_variant_beside_the_weights_is_not_read(copy: Path, tmp_path: Path) -> None:
+    (copy / "model.fp16.safetensors").write_bytes(b"the same weights, rounded")
+    clone_checkpoint(copy, tmp_path / "out", verify=False)
+    assert "model.fp16.safetensors" not in contents(tmp_path / "out")
+
+
+STATES = ("last_hidden_state", "pooler_output")
+
+
+def encoder(folder: Path, *modules: tuple[str, dict[str, Any]]) -> Path:
+    """A sentence encoder of states 40 wide, with the modules of these classes and configurations behind it."""
+    source = saved("bert-headless", folder / "source")
+    listed = [{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}]
+    for number, (kind, config) in enumerate(modules, 1):
+        path = f"{number}_{kind}"
+        (source / path).mkdir()
+        (source / path / "config.json").write_text(json.dumps(config))
+        listed.append({"idx": number, "path": path, "type": f"sentence_transformers.models.{kind}"})
+    (source / "modules.json").write_text(json.dumps(listed))
+    return source
+
+
+def layer(folder: Path, outputs: int, inputs: int, name: str = "linear") -> torch.nn.Linear:
+    """A dense layer, its weights written to a folder."""
+    torch.manual_seed(0)
+    made = torch.nn.Linear(inputs, outputs)
+    save_file({f"{name}.{key}": tensor for key, tensor in made.state_dict().items()}, folder / "model.safetensors")
+    return made
+
+
+def stored(folder: Path) -> tuple[dict[str, Any], torch.nn.Linear]:
+    """The configuration and the layer in the folder of a dense module."""
+    tensors = load_file(folder / "model.safetensors")
+    made = torch.nn.Linear(*reversed(tensors["linear.weight"].shape))
+    made.load_state_dict({name.removeprefix("linear."): tensor for name, tensor in tensors.items()})
+    return json.loads((folder / "config.json").read_text()), made
+
+
+def states_of(folder: Path) -> torch.Tensor:
+    """What the model in a folder makes of a sentence."""
+    states: torch.Tensor = (
+        transformers.AutoModel.from_pretrained(folder).eval()(torch.arange(9)[None]).last_hidden_state
     )
-    out, io = tmp_path / "out", ("last_hidden_state", "pooler_output")
-    written = clone_checkpoint(source, out, widen_io=io, verify=False)
-    pooling = json.loads((out / "1_Pooling" / "config.json").read_text())
-    assert pooling == {"word_embedding_dimension": 80, "pooling_mode_mean_tokens": True}
-    assert (out / "modules.json").exists() and (out / "2_Normalize").is_dir()
+    return states
+
+
+MEAN = {"word_embedding_dimension": 40, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+
+
+def test_a_sentence_encoder_stays_whole(tmp_path: Path) -> None:
+    source, out = encoder(tmp_path, ("Pooling", MEAN), ("Normalize", {})), tmp_path / "out"
+    written = clone_checkpoint(source, out, widen_io=STATES, verify=False)
+    assert json.loads((out / "1_Pooling" / "config.json").read_text()) == MEAN | {"word_embedding_dimension": 80}
+    assert (out / "modules.json").read_bytes() == (source / "modules.json").read_bytes()
+    assert (out / "2_Normalize").is_dir()
     assert not any(note.startswith("not copied") for note in written.notes)
-    (source / "2_Normalize" / "model.safetensors").write_bytes(b"a layer for the old width")
-    written = clone_checkpoint(source, tmp_path / "other", widen_io=io, verify=False)
-    assert "not copied: 1_Pooling, 2_Normalize, modules.json" in written.notes
-    assert not {"modules.json", "1_Pooling"} & {path.name for path in (tmp_path / "other").iterdir()}
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_dense_layer_behind_states_gives_what_it_gave(norm: bool, tmp_path: Path) -> None:
+    """Of the states pooled in two ways, normed or not; a second layer stays as it is."""
+    dense = {"in_features": 80, "out_features": 7, "bias": True, "activation_function": "torch.nn.Identity"}
+    modules = [("Pooling", {"embedding_dimension": 40, "pooling_mode": ["cls", "mean"]})]
+    modules += [("Normalize", {})] * norm + [("Dense", dense), ("Dense", dense | {"in_features": 7})]
+    source, out = encoder(tmp_path, *modules), tmp_path / "out"
+    first, second = (f"{2 + norm + place}_Dense" for place in range(2))
+    small = layer(source / first, 7, 80)
+    layer(source / second, 7, 7)
+    written = clone_checkpoint(source, out, widen_io=STATES, verify=False)
+    assert not any(note.startswith("not copied") for note in written.notes)
+    config, wide = stored(out / first)
+    assert config == dense | {"in_features": 160}
+    assert contents(out / second) == contents(source / second)
+    states = [states_of(folder) for folder in (source, out)]
+    pooled = [torch.cat([state[:, 0], state.mean(1)], -1) for state in states]
+    if norm:
+        pooled = [torch.nn.functional.normalize(vector) for vector in pooled]
+    torch.testing.assert_close(wide(pooled[1]), small(pooled[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "config", "reason"),
+    [
+        ("LayerNorm", {"dimension": 40}, "1_LayerNorm: nothing is known of a LayerNorm that takes wider states"),
+        (
+            "Pooling",
+            {"word_embedding_dimension": 40, "pooling_mode": 2},
+            "1_Pooling/config.json is not that of a Pooling",
+        ),
+        ("Pooling", {"word_embedding_dimension": 41}, "1_Pooling takes a token_embeddings of 41"),
+        ("Dense", {"in_features": 40, "out_features": 7}, "1_Dense takes a sentence_embedding of 40"),
+    ],
+)
+def test_modules_that_cannot_follow_stay_behind(
+    module: str, config: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    source, out = encoder(tmp_path, (module, config)), tmp_path / "out"
+    written = clone_checkpoint(source, out, widen_io=STATES, verify=False)
+    (note,) = (note for note in written.notes if note.startswith("not copied"))
+    assert note.startswith(f"not copied: 1_{module}, modules.json: {reason}")
+    assert not {"modules.json", f"1_{module}"} & {path.name for path in out.iterdir()}
+
+
+def test_columns_weigh_copies_that_are_not_equal_in_number() -> None:
+    states = Repeats(3, np.array([0, 1, 2, 0, 1]))
+    assert not states.even
+    x, weight = torch.randn(4, 6), torch.randn(5, 6)
+    pooled = states.times(2)
+    torch.testing.assert_close(x[:, pooled.index] @ pooled.columns(weight).T, x @ weight.T)
+
+
+def test_states_that_the_class_does_not_return_are_not_known(llama: Path, copy: Path, tmp_path: Path) -> None:
+    (copy / "1_Pooling").mkdir()
+    (copy / "modules.json").write_text('[{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]')
+    written = clone_checkpoint(copy, tmp_path / "out", verify=False)
+    reason = "its class does not return the states; widen what AutoModel saves, with last_hidden_state"
+    assert f"not copied: 1_Pooling, modules.json: {reason}" in written.notes
 
 
 def test_files_of_weights_that_stay_behind_stay_behind(copy: Path, tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Node, Value
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import run
-from graphclone.pipeline.state import State
+from graphclone.pipeline.state import Request, State
+from graphclone.runtime.interpreter import outputs
+from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.lockstep import run_lockstep
 from tests.support.onnx_graphs import (
     SUMMED_BEFORE,
     SUMMED_BEFORE_WEIGHTS,
+    drawn,
     graph_of,
     inputs_of,
     lockstep,
@@ -362,3 +366,63 @@ def test_a_dictionary_has_no_shape() -> None:
     text = LEARNER.replace("y = ", "labels = ai.onnx.ml.ZipMap<classlabels_int64s = [1, 2, 3, 4, 5]>(b)\ny = ")
     with pytest.raises(GraphcloneError, match=r"ZipMap\): nothing says what shape its results have"):
         graph_of(of_learners(text))
+
+
+def test_floats_that_a_constant_lists_are_weights() -> None:
+    """Float32, as other weights are; what is computed from them grows with them."""
+    text = """
+        g (float[batch, 6] x) => (float[batch, 5] y) {
+            a = MatMul(x, up)
+            listed = Constant<value_floats = [0.1, 0.2, 0.3, 0.4]>()
+            half = Constant<value_float = 0.5>()
+            bias = Mul(listed, half)
+            b = Add(a, bias)
+            c = Relu(b)
+            y = MatMul(c, down)
+        }
+    """
+    state = widened(parse(text, {"up": (6, 4), "down": (4, 5)}))
+    assert {i.name: i.value.shape for i in state.graph.initializers} == {"up": (6, 8), "listed": (8,), "down": (8, 5)}
+    assert lockstep(state).first is None
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize(("axis", "new_axis"), [(1, 0), (-1, 0), (1, 1), (-1, 1)])
+def test_a_sequence_that_is_put_together_is_a_concatenation(axis: int, new_axis: int, opset: int) -> None:
+    """As stack and cat of lists are exported."""
+    size = "2, 4" if axis > 0 else "4, 2"
+    text = f"""
+        g (float[batch, 6] x) => (float[batch, {size if new_axis else 8}] y) {{
+            a = MatMul(x, first)
+            b = MatMul(x, second)
+            both = SequenceConstruct(a, b)
+            y = ConcatFromSequence<axis = {axis}, new_axis = {new_axis}>(both)
+        }}
+    """
+    model = parse(text, {"first": (6, 4), "second": (6, 4)}, opset=opset)
+    expected = ReferenceEvaluator(model).run(None, {"x": drawn("x", (3, 6))})[0]
+    state = widened(model, Request(2, widen_io=("y",)))
+    assert not any("Sequence" in node.op for node in state.graph.nodes)
+    assert {i.name: i.value.shape for i in state.graph.initializers if i.value.is_float} == {
+        "first": (6, 8),
+        "second": (6, 8),
+    }
+    assert lockstep(state).first is None
+    (y,) = outputs(
+        state.model, Lazy(state.model, lifted_tensor), [torch.as_tensor(drawn("x", (3, 6))).double()], lift=True
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_operator_that_takes_a_sequence_is_named() -> None:
+    text = """
+        g (float[batch, 6] x) => (float[batch, 5] y) {
+            a = MatMul(x, up)
+            both = SequenceConstruct(a, a)
+            one = SequenceErase(both)
+            c = ConcatFromSequence<axis = 1>(one)
+            y = MatMul(c, down)
+        }
+    """
+    with pytest.raises(GraphcloneError, match=r"one \(SequenceErase\): takes a sequence, a map or an optional"):
+        graph_of(parse(text, {"up": (6, 4), "down": (4, 5)}))

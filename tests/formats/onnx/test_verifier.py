@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from graphclone.api import clone
-from graphclone.formats.onnx import file_verifier, verifier
+from graphclone.formats.onnx import file_verifier, runs, verifier
 from graphclone.pipeline.state import Request
 from graphclone.runtime.sessions import Provider, Session
 from graphclone.verification.checks import Report
@@ -81,8 +81,8 @@ def test_rounding_that_happens_to_make_nothing_is_measured_on_another_input_set(
     state = widened(parse("g (float[2] x) => (float[2] y) { y = Mul(x, w) }", {"w": (2,)}), Request(1))
     off = np.float32(1e-6)
     own = {"y": np.full(2, 1e-4, np.float32)}
-    steady = verifier.FileSample({}, [], own, [own, own])
-    shaken = verifier.FileSample({}, [], own, [own, {"y": own["y"] + off / 10}])
+    steady = verifier.FileSample({}, own, [own, own], [])
+    shaken = verifier.FileSample({}, own, [own, {"y": own["y"] + off / 10}], [])
     truth = [torch.full((2,), 1e-4 + float(off), dtype=torch.float64)]
     assert verifier._departure(state, own, truth, verifier._roundings(state, [steady]))
     assert not verifier._departure(state, own, truth, verifier._roundings(state, [steady, shaken]))
@@ -262,16 +262,29 @@ class Optimised(Session):
     [(1.0, 1.5, 0.0, True), (1.0, 2.5, 0.0, False), (0.0, 0.5, 0.0, False), (1.0, 1.5, 0.1, False)],
     ids=["no more than the source's", "more than the source's", "of the clone alone", "of its own operators as well"],
 )
+@pytest.mark.parametrize("file_to_file", [False, True], ids=["a clone", "two files"])
 def test_what_the_optimiser_does_to_the_source_is_not_held_against_the_clone(
-    of_source: float, of_clone: float, of_operators: float, ok: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    of_source: float,
+    of_clone: float,
+    of_operators: float,
+    ok: bool,
+    file_to_file: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where it puts products of integers in place of floats, and these saturate."""
-    made = clone(save(parse(LAYERS, LAYERS_WEIGHTS), tmp_path / "a.onnx"))
+    source = save(parse(LAYERS, LAYERS_WEIGHTS), tmp_path / "a.onnx")
+    made = clone(source)
+    made.save_onnx(tmp_path / "clone.onnx")
     for name, moved in (("of_source", of_source), ("of_clone", of_clone), ("of_operators", of_operators)):
         monkeypatch.setattr(Optimised, name, moved)
-    monkeypatch.setattr(verifier, "Session", Optimised)
-    monkeypatch.setattr(file_verifier, "Session", Optimised)
-    check = made.verify(provider="cpu", exact=False).check("ONNX Runtime")
+    for module in (verifier, file_verifier, runs):
+        monkeypatch.setattr(module, "Session", Optimised)
+    if file_to_file:
+        report = file_verifier.verify_files(source, tmp_path / "clone.onnx", "cpu")
+    else:
+        report = made.verify(provider="cpu", exact=False)
+    check = report.check("ONNX Runtime")
     assert check is not None
     assert check.ok is ok
     assert ("without its optimiser, which moves the source by 1.0e+00: error" in check.summary) is ok
