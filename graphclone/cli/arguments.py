@@ -59,6 +59,7 @@ class InspectArguments(Arguments):
     inputs: str | None
     ranks: int | None
     devices: str
+    html: str | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class CloneArguments(Arguments):
     trust_remote_code: bool
     format: Literal["dcp"] | None
     weights: str | None
+    html: str | None
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("--why", metavar="DIM", help="what one dim touches, and which way its pin came")
     command.add_argument("--ranks", type=_count, metavar="N", help="what each of N processes does to double the model")
     command.add_argument("--devices", default="H100", metavar="NAME", help="of the processes; H100 by default")
+    command.add_argument("--html", metavar="FILE", help="write a page to look at, one file that needs nothing else")
     _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)
@@ -216,6 +219,7 @@ def _clone_arguments(command: _Parser) -> None:
     command.add_argument("--force", action="store_true", help="overwrite OUT")
     command.add_argument("--no-verify", action="store_true", help="write without checking")
     command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+    command.add_argument("--html", metavar="FILE", help="write a page about the clone beside it, with its verification")
     command.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
     command.add_argument("--weights", metavar="DIR", help="such a folder, of the module that a function returns")
     _provider_argument(command)

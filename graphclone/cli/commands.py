@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone import inspection, terminal
+from graphclone import report as pages
 from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments, InspectArguments, PassesArguments, RulesArguments, VerifyArguments
 from graphclone.cli.reach_command import inspect_reach
@@ -29,6 +30,8 @@ def inspect(arguments: InspectArguments) -> int:
         known = ", ".join(inspection.DEVICES)
         raise GraphcloneError(f"--devices: nothing is known of {arguments.devices!r}; there are {known}")
     source = resolve(arguments.model, user_inputs(arguments))
+    if arguments.html is not None:
+        _check_page(arguments)
     if arguments.like is not None:
         return inspect_reach(arguments, source, arguments.like)
     with terminal.progress(f"tracing {source.name}"):
@@ -38,11 +41,21 @@ def inspect(arguments: InspectArguments) -> int:
     if arguments.why is not None:
         return _explain(traced, arguments, arguments.why)
     findings = inspection.inspect(traced)
+    if arguments.html is not None:
+        with terminal.progress("drawing"):
+            pages.write(pages.page_of(traced), Path(arguments.html))
     if arguments.json:
         terminal.show_json(findings.to_dict())
     else:
         report.show_inspection(findings, everything=arguments.all)
     return 0
+
+
+def _check_page(arguments: InspectArguments) -> None:
+    for option in ("like", "ranks", "why"):
+        if getattr(arguments, option) is not None:
+            raise GraphcloneError(f"--html draws the whole model: leave --{option} out")
+    pages.check_target(Path(str(arguments.html)))
 
 
 def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
