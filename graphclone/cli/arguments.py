@@ -60,6 +60,7 @@ class InspectArguments(Arguments):
     ranks: int | None
     devices: str
     html: str | None
+    node_data: str | None
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("--ranks", type=_count, metavar="N", help="what each of N processes does to double the model")
     command.add_argument("--devices", default="H100", metavar="NAME", help="of the processes; H100 by default")
     command.add_argument("--html", metavar="FILE", help="write a page to look at, one file that needs nothing else")
+    command.add_argument("--node-data", metavar="FILE", help="write the dims for Model Explorer, as .json")
     _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)

@@ -30,8 +30,7 @@ def inspect(arguments: InspectArguments) -> int:
         known = ", ".join(inspection.DEVICES)
         raise GraphcloneError(f"--devices: nothing is known of {arguments.devices!r}; there are {known}")
     source = resolve(arguments.model, user_inputs(arguments))
-    if arguments.html is not None:
-        _check_page(arguments)
+    _check_pages(arguments)
     if arguments.like is not None:
         return inspect_reach(arguments, source, arguments.like)
     with terminal.progress(f"tracing {source.name}"):
@@ -41,9 +40,7 @@ def inspect(arguments: InspectArguments) -> int:
     if arguments.why is not None:
         return _explain(traced, arguments, arguments.why)
     findings = inspection.inspect(traced)
-    if arguments.html is not None:
-        with terminal.progress("drawing"):
-            pages.write(pages.page_of(traced), Path(arguments.html))
+    _write_pages(arguments, traced)
     if arguments.json:
         terminal.show_json(findings.to_dict())
     else:
@@ -51,11 +48,28 @@ def inspect(arguments: InspectArguments) -> int:
     return 0
 
 
-def _check_page(arguments: InspectArguments) -> None:
+def _check_pages(arguments: InspectArguments) -> None:
+    """Refuse files that cannot be written, or would not show what else is asked for, before any work is done."""
+    named = {"--html": arguments.html, "--node-data": arguments.node_data}
+    asked = next((option for option, path in named.items() if path is not None), None)
     for option in ("like", "ranks", "why"):
-        if getattr(arguments, option) is not None:
-            raise GraphcloneError(f"--html draws the whole model: leave --{option} out")
-    pages.check_target(Path(str(arguments.html)))
+        if asked is not None and getattr(arguments, option) is not None:
+            raise GraphcloneError(f"{asked} shows the whole model: leave --{option} out")
+    if arguments.html is not None:
+        pages.check_target(Path(arguments.html))
+    if arguments.node_data is not None and Path(arguments.node_data).suffix != ".json":
+        raise GraphcloneError(f"{arguments.node_data}: node data is a .json file; give it that suffix")
+
+
+def _write_pages(arguments: InspectArguments, traced: Traced) -> None:
+    if arguments.html is None and arguments.node_data is None:
+        return
+    with terminal.progress("drawing"):
+        page = pages.page_of(traced)
+        if arguments.html is not None:
+            pages.write(page, Path(arguments.html))
+        if arguments.node_data is not None:
+            pages.write_node_data(page, Path(arguments.node_data))
 
 
 def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:

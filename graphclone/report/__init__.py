@@ -2,5 +2,6 @@
 
 from graphclone.report.build import page_of, page_of_clone
 from graphclone.report.html import check_target, render, write
+from graphclone.report.node_data import node_data, write_node_data
 
-__all__ = ["check_target", "page_of", "page_of_clone", "render", "write"]
+__all__ = ["check_target", "node_data", "page_of", "page_of_clone", "render", "write", "write_node_data"]

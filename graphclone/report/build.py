@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def page_of(traced: Traced) -> Page:
     """The page of a model that nothing has been done to."""
-    return _page(traced, traced, traced.graph)
+    return _page(traced, traced, traced.graph, costs.sizes(traced.graph))
 
 
 def page_of_clone(
@@ -47,9 +47,10 @@ def page_of_clone(
     """
     state = clone.state
     source = State(state.source.copy(), Request(widen_io=state.request.widen_io), state.rules)
-    page = _page(clone, Traced(source, run(analysis(), source)), state.model)
     before, after = costs.sizes(state.model), costs.sizes(state.graph)
-    part = costs.part_of(after)
+    names = {**costs.sizes(source.graph), **before, **after}
+    page = _page(clone, Traced(source, run(analysis(), source)), state.model, names)
+    part = costs.part_of(names)
     cloned = Cloned(
         command=command,
         strategy=state.request.strategy.name,
@@ -64,21 +65,22 @@ def page_of_clone(
     return replace(page, clone=cloned)
 
 
-def _page(shown: Traced, source: Traced, model: Graph) -> Page:
+def _page(shown: Traced, source: Traced, model: Graph, names: Iterable[str]) -> Page:
     """The page of a model, or of its clone.
 
     Args:
         shown: what the tree is drawn of.
         source: the same before anything was widened.
-        model: whose parameters are counted.
+        model: the user's own.
+        names: of all parameters that are counted.
     """
     found = inspect(source)
-    shorts = [_short(group.name) for group in shown.dims]
+    shorts = _shorts([group.name for group in shown.dims])
     numbers = {dim.axis: number for number, group in enumerate(shown.dims) for dim in group.dims}
     model_tree = tree.tree(shown.state, Layouts(shown.state, numbers, shorts))
-    bands = tree.spans(model_tree)
+    bands = {number: span for number, span in tree.spans(model_tree).items() if found.dims[number].matters}
     columns = tree.lanes(bands)
-    part = costs.part_of(costs.sizes(source.graph))
+    part = costs.part_of(names)
     parts = tuple(dict.fromkeys(part.values()))
     rows = zip(shown.dims, source.dims, found.dims, shorts, strict=True)
     return Page(
@@ -119,7 +121,17 @@ def _new_sizes(state: State, group: Group) -> tuple[int, ...]:
     return tuple(dict.fromkeys(state.growth_of(state.facts.axes.find(dim.axis)).new_size for dim in group.dims))
 
 
-def _short(name: str) -> str:
-    """The last word of a name, with the word before it where the last is a number."""
-    words = [word for word in re.split(r"[./]", name) if word not in ("", "*")] or [name]
-    return words[-1] if not words[-1].isdigit() or len(words) == 1 else ".".join(words[-2:])
+def _shorts(names: Sequence[str]) -> list[str]:
+    """So many last words of every name as tell it apart from the others, stars left out."""
+    words = [[word for word in re.split(r"[./]", name) if word not in ("", "*")] or [name] for name in names]
+
+    def ending(at: int, count: int) -> str:
+        return ".".join(words[at][-count:])
+
+    result = []
+    for at, own in enumerate(words):
+        counts = range(1, len(own) + 1)
+        apart = (n for n in counts if all(ending(at, n) != ending(b, n) for b in range(len(words)) if b != at))
+        count = next(apart, len(own))
+        result.append(ending(at, count))
+    return result

@@ -16,6 +16,8 @@ from graphclone.errors import GraphcloneError
 from graphclone.report.page import Page
 from graphclone.runtime.files import written
 
+_PACKAGE = "plotly"
+
 _SCRIPT = "plotly/package_data/plotly.min.js"
 
 
@@ -73,7 +75,7 @@ def render(page: Page) -> str:
 def _charts() -> str:
     """The JavaScript of plotly, without loading the Python around it."""
     try:
-        path = distribution("plotly").locate_file(_SCRIPT)
+        path = distribution(_PACKAGE).locate_file(_SCRIPT)
         return Path(str(path)).read_text(encoding="utf-8")
     except (PackageNotFoundError, FileNotFoundError):
         raise GraphcloneError("a page needs plotly, which is not there: pip install 'graphclone[report]'") from None

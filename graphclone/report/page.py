@@ -115,7 +115,7 @@ class DimGroup:
 
     Attributes:
         name: with layer numbers starred.
-        short: the last word of it, for where there is little room.
+        short: the last words of it that tell it apart, for where there is little room.
         size: of each in the source.
         new_sizes: of them in the clone, each once; the source's where nothing was cloned.
         count: how many there are.
@@ -126,9 +126,9 @@ class DimGroup:
         parameters: names of what has the first of them.
         doubled: the parameters of the whole model if this group alone were twice as wide; None where it cannot be.
         matters: whether it can grow, or could if an operator were understood or an input or output grew.
-        lane: the column in which its band is drawn.
-        first: the first row that has it.
-        last: the last.
+        lane: the column in which its band is drawn, if it matters.
+        first: the first row of the band.
+        last: the last; before the first where there is no band.
     """
 
     name: str

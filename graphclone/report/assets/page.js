@@ -52,11 +52,16 @@ function dimButton(at) {
 
 const grows = (dim) => dim.pinned ? `pinned: ${dim.pinned}` : dim.default ? "by default" : "when named";
 const head = [["dim"], ["size", true], ...(clone ? [["new size", true]] : []), ["dims", true], ["grows"], ["parameters if doubled alone", true]];
-table("dims", head, data.dims.map((dim, at) => [
-  dimButton(at), number(dim.size), ...(clone ? [dim.new_sizes.map(number).join(", ")] : []), number(dim.count),
-  element("span", { className: dim.pinned ? "no" : "yes", textContent: grows(dim) }),
-  dim.doubled === null ? "" : `${number(dim.doubled)} (${percent(dim.doubled, sum(data.choices[0].costs[0].parameters))})`,
-]));
+function showDims() {
+  const rows = data.dims.map((dim, at) => [dim, at]).filter(([dim]) => dim.matters || $("never").checked);
+  table("dims", head, rows.map(([dim, at]) => [
+    dimButton(at), number(dim.size), ...(clone ? [dim.new_sizes.map(number).join(", ")] : []), number(dim.count),
+    element("span", { className: dim.pinned ? "no" : "yes", textContent: grows(dim) }),
+    dim.doubled === null ? "" : `${number(dim.doubled)} (${percent(dim.doubled, sum(data.choices[0].costs[0].parameters))})`,
+  ]));
+}
+$("never").addEventListener("change", () => { showDims(); refresh(); });
+showDims();
 if (data.refusals.length) {
   $("refusals").append(element("h3", { textContent: "In the way" }), list("ul", data.refusals.map(([node, op, reason]) => `${node} (${op}): ${reason}`)));
 }
@@ -64,16 +69,17 @@ if (data.refusals.length) {
 // What it costs
 
 const what = $("what"), factor = $("factor");
-data.choices.forEach((choice, at) => what.append(element("option", { value: at, textContent: choice.name || "all that grows by default" })));
+const choices = clone ? [{ name: "this clone", costs: [{ factor: null, parameters: clone.after }] }, ...data.choices] : data.choices;
+choices.forEach((choice, at) => what.append(element("option", { value: at, textContent: choice.name || "all that grows by default" })));
 function offerFactors() {
-  const { costs } = data.choices[what.value];
-  Object.assign(factor, { min: 0, max: costs.length - 1, step: 1 });
-  factor.value = costs.findIndex((cost) => cost.factor === 2);
+  const { costs } = choices[what.value];
+  Object.assign(factor, { min: 0, max: costs.length - 1, step: 1, disabled: costs.length === 1 });
+  factor.value = Math.max(costs.findIndex((cost) => cost.factor === 2), 0);
 }
 offerFactors();
-const costNow = () => data.choices[what.value].costs[factor.value];
+const costNow = () => choices[what.value].costs[factor.value];
 const barParts = () => {
-  const cost = costNow(), before = data.choices[0].costs[0].parameters;
+  const cost = costNow(), before = cost.factor === null ? clone.before : data.choices[0].costs[0].parameters;
   return { names: data.parts, before, after: cost.parameters.length ? cost.parameters : null, cost };
 };
 const drawBars = chart("bars", () => {
@@ -85,8 +91,8 @@ const drawBars = chart("bars", () => {
 });
 function cost() {
   const { names, before, after, cost } = barParts();
-  const times = `×${cost.factor}`;
-  $("count").textContent = after ? `${times}: ${number(sum(after))} parameters (${(sum(after) / sum(before)).toFixed(2)} times)` : `${times} cannot be had: ${cost.refusal}`;
+  const times = cost.factor === null ? "" : `×${cost.factor}: `;
+  $("count").textContent = after ? `${times}${number(sum(after))} parameters (${(sum(after) / sum(before)).toFixed(2)} times)` : `${times}cannot be had: ${cost.refusal}`;
   factor.setAttribute("aria-valuetext", $("count").textContent);
   table("bars-table", [["part"], ["before", true], ["after", true]], names.map((name, at) => [name, number(before[at]), after ? number(after[at]) : ""]));
   drawBars();
