@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from graphclone.cli import main
-from graphclone.report import html, render, write
+from graphclone.report import html, node_data, render, write
 from graphclone.report.page import Page
+from tests.report.models import model
 from tests.support.browser import MISSING, Browser, browser
 from tests.support.command_line import Refused
 
 needs_plotly = pytest.mark.skipif(find_spec("plotly") is None, reason="plotly is not installed")
 needs_browser = pytest.mark.skipif(MISSING is not None, reason=f"{MISSING} is not installed")
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 
 MOST_BYTES = 8_000_000
 
@@ -71,28 +76,57 @@ def test_the_commands_write_pages(folder: Path, capfd: pytest.CaptureFixture[str
     assert (folder / "before.html").is_file()
 
 
+@needs_plotly
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    module, args = model()
+    exec(compile(block, str(DOCS), "exec", dont_inherit=True), {"model": module, "args": args})
+    assert {path.name for path in tmp_path.iterdir()} == {"before.html", "after.html"}
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", DOCS.read_text())
+    assert [t for t in targets if not t.startswith("https://") and not (DOCS.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("image", sorted(DOCS.with_suffix("").glob("*.png")), ids=lambda path: path.stem)
+def test_images_are_small(image: Path) -> None:
+    assert image.stat().st_size < 200_000
+
+
+def test_node_data_has_every_operation_with_a_dim(folder: Path, page: Page) -> None:
+    assert main(["inspect", "my_models:mlp", "--node-data", "dims.json"]) == 0
+    results = json.loads((folder / "dims.json").read_text())["results"]
+    assert {"linear", "relu", "linear_1"} <= set(results)
+    assert results["linear"]["value"] == "[2, 0=14]" and results["linear"]["bgColor"].startswith("#")
+    assert node_data(page)["results"].keys() >= {"linear", "scaled_dot_product_attention_3"}
+
+
+def test_node_data_that_cannot_be_written(folder: Path, refused: Refused) -> None:
+    assert ".json file" in refused("inspect", "my_models:mlp", "--node-data", "dims.txt")
+    assert "leave --ranks out" in refused("inspect", "my_models:mlp", "--node-data", "dims.json", "--ranks", "2")
+
+
 # In a browser
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[Browser]:
+def shown(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """The page of a model, opened from disk; every test leaves it as it was."""
+    yield from _opened(page, tmp_path_factory.mktemp("model") / "page.html")
+
+
+@pytest.fixture(scope="module")
+def shown_clone(clone_page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    yield from _opened(clone_page, tmp_path_factory.mktemp("clone") / "page.html")
+
+
+def _opened(page: Page, path: Path) -> Iterator[Browser]:
+    write(page, path)
     with browser() as found:
+        found.open(path)
         yield found
-
-
-@pytest.fixture
-def shown(opened: Browser, page: Page, tmp_path: Path) -> Browser:
-    """The page of a model, opened from disk."""
-    write(page, tmp_path / "page.html")
-    opened.open(tmp_path / "page.html")
-    return opened
-
-
-@pytest.fixture
-def shown_clone(opened: Browser, clone_page: Page, tmp_path: Path) -> Browser:
-    write(clone_page, tmp_path / "page.html")
-    opened.open(tmp_path / "page.html")
-    return opened
 
 
 def _chip(page: Page, name: str) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 MISSING = next((name for name in ("chromium", "chromedriver") if shutil.which(name) is None), None)
 """What is not installed of what a browser takes; None where all is there."""
@@ -37,8 +38,11 @@ class Browser:
         """What the driver answers."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)
-        with _DIRECT.open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        try:
+            with _DIRECT.open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except HTTPError as error:
+            raise AssertionError(json.load(error)["value"]["message"]) from None
 
     def open(self, page: Path) -> None:
         """Open a file from disk."""
