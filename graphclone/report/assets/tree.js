@@ -91,6 +91,8 @@ function row(item, depth, className, dims, ...content) {
   return made;
 }
 
+const openers = new Map(); // part, operation or initializer -> function that opens it and gives its first row
+
 function operationRows(operation, depth) {
   const label = element("span", { className: "op", tabIndex: 0, textContent: short(operation.op) });
   const rule = operation.rule ? ` · rule: ${operation.rule}` : "";
@@ -102,14 +104,14 @@ function operationRows(operation, depth) {
   for (const tensor of operation.reads) {
     const label = element("code", { tabIndex: 0, textContent: tensor.name.split(".").slice(-2).join(".") });
     label.dataset.hint = hintOf(tensor);
-    rows.push(row(operation, depth + 1, "weight", new Set(dimsOfTensor(tensor)), label, shape(tensor)));
+    const made = row(operation, depth + 1, "weight", new Set(dimsOfTensor(tensor)), label, shape(tensor));
+    openers.set(tensor, () => made);
+    rows.push(made);
   }
   rows[0].dataset.name = operation.name;
   if (!dimsOf(operation).size) rows.forEach((made) => made.classList.add("bare"));
   return rows;
 }
-
-const openers = new Map(); // item -> function that opens it and gives its first row
 
 function partRows(part, depth, container) {
   const count = part.twins.length + 1;
@@ -218,7 +220,7 @@ function* everything(item, above) {
     for (const twin of item.twins) yield* everything(twin, [...above, item]);
   } else {
     yield { kind: item.op === "input" ? "input" : "operation", name: item.name, way: here };
-    for (const tensor of item.reads) yield { kind: tensor.kind, name: tensor.name, way: here };
+    for (const tensor of item.reads) yield { kind: tensor.kind, name: tensor.name, way: [...here, tensor] };
   }
 }
 
