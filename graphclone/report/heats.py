@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -38,7 +39,7 @@ def heats(state: State) -> Iterator[Heat]:
     named: dict[str, Initializer] = {}
     for initializer in state.graph.initializers:
         recipe = recipes[initializer.value]
-        if initializer.kind == "parameter" and len(recipe.axes) >= 2 and not recipe.identity and recipe.axes:
+        if initializer.kind == "parameter" and len(recipe.axes) >= 2 and not recipe.identity:
             named.setdefault(re.sub(r"\d+", "*", initializer.name), initializer)
     ordered = sorted(named.values(), key=lambda initializer: not recipes[initializer.value].contracted)
     for initializer in ordered[:MOST_WEIGHTS]:
@@ -79,10 +80,13 @@ def _first(layout: Layout) -> IntArray:
     return np.flatnonzero(layout.index_map == 0)[:1]
 
 
-def _numbers(block: torch.Tensor) -> tuple[tuple[float, ...], ...]:
-    """The rows of a block, rounded to what a colour can tell; further axes at their first index."""
+def _numbers(block: torch.Tensor) -> tuple[tuple[float | None, ...], ...]:
+    """The rows of a block, rounded to what a colour can tell, None where not finite; further axes at their first."""
     matrix = block.detach().double().reshape(*block.shape[:2], -1)[:, :, 0]
-    return tuple(tuple(float(f"{number:.{_DIGITS}g}") for number in row) for row in matrix.tolist())
+    return tuple(
+        tuple(float(f"{number:.{_DIGITS}g}") if math.isfinite(number) else None for number in row)
+        for row in matrix.tolist()
+    )
 
 
 def _edges(layout: Layout, indices: IntArray) -> tuple[int, ...]:

@@ -184,7 +184,7 @@ class Heat:
         name: of the parameter.
         shape: in the source.
         new_shape: in the clone.
-        before: rows of the source.
+        before: rows of the source; None where a number is not finite.
         after: rows of the clone that repeat those.
         row_edges: rows of ``after`` at which another copy begins.
         column_edges: columns at which one does.
@@ -194,8 +194,8 @@ class Heat:
     name: str
     shape: tuple[int, ...]
     new_shape: tuple[int, ...]
-    before: tuple[tuple[float, ...], ...]
-    after: tuple[tuple[float, ...], ...]
+    before: tuple[tuple[float | None, ...], ...]
+    after: tuple[tuple[float | None, ...], ...]
     row_edges: tuple[int, ...]
     column_edges: tuple[int, ...]
     whole: bool

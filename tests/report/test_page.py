@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import graphclone as gc
 from graphclone.clones.clone import Clone
@@ -111,6 +112,16 @@ def test_a_weight_before_and_after(clone_page: Page, clone: Clone) -> None:
     assert (down.row_edges, down.column_edges, down.whole) == ((12,), (20,), True)
 
 
+def test_numbers_that_are_not_finite_are_left_out() -> None:
+    module, args = model()
+    with torch.no_grad():
+        module.head.weight[0, 0] = math.inf
+    clone = page_of_clone(gc.clone(module, args, widen=2), "", None).clone
+    assert clone is not None
+    head = next(heat for heat in clone.heats if heat.name == "head.weight")
+    assert head.before[0][0] is None and head.after[0][12] is None and head.before[0][1] is not None
+
+
 def test_every_value_has_an_error(clone_page: Page) -> None:
     assert clone_page.clone is not None and clone_page.clone.verification is not None
     exact = next(check for check in clone_page.clone.verification["checks"] if check["name"] == "exact")
@@ -137,4 +148,3 @@ def test_new_blocks_are_marked() -> None:
 def test_it_becomes_json(page: Page, clone_page: Page) -> None:
     for each in (page, clone_page):
         assert json.loads(json.dumps(each.to_dict(), allow_nan=False))["model"] == each.model
-    assert not any(math.isnan(number) for heat in clone_page.clone.heats for row in heat.after for number in row)
