@@ -177,6 +177,13 @@ class TestInABrowser:
         assert "no whole number" in shown.text("#count")
         assert shown.complaints() == []
 
+    def test_operations_without_a_dim_are_shown_on_request(self, shown: Browser) -> None:
+        visible = "return [...document.querySelectorAll('.bare')].filter((row) => row.offsetParent).length"
+        assert shown.count(".bare") > 0 and shown.run(visible) == 0
+        shown.click("#all")
+        assert shown.run(visible) == shown.count(".bare")
+        shown.click("#all")
+
     def test_layers_unfold(self, shown: Browser) -> None:
         rows = {}
         for _ in range(2):

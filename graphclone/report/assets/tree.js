@@ -109,7 +109,7 @@ function operationRows(operation, depth) {
     rows.push(made);
   }
   rows[0].dataset.name = operation.name;
-  if (!dimsOf(operation).size) rows.forEach((made) => made.classList.add("bare"));
+  if (operation.op !== "input" && !dimsOf(operation).size) rows.forEach((made) => made.classList.add("bare"));
   return rows;
 }
 
