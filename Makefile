@@ -74,7 +74,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,study,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,report,study,test]'
 	@touch $@
 
 # Only the files of the package are of use here, not what it depends on.

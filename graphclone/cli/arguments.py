@@ -42,6 +42,8 @@ class InspectArguments(Arguments):
     inputs: str | None
     ranks: int | None
     devices: str
+    html: str | None
+    node_data: str | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class CloneArguments(Arguments):
     trust_remote_code: bool
     format: Literal["dcp"] | None
     weights: str | None
+    html: str | None
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
+from graphclone import report as pages
 from graphclone import terminal
 from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments
-from graphclone.cli.requests import Watch, request_of
+from graphclone.cli.requests import Watch, command_line, request_of
 from graphclone.clones import summary
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, plan
@@ -44,41 +43,18 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
                 resume=arguments.resume,
                 force=arguments.force,
                 verify=not arguments.no_verify and (arguments.verify or True),
-                command=_command(arguments),
+                command=command_line(arguments),
                 progress=advance,
                 ranks=processes,
             )
+    if processes.first and arguments.html is not None:
+        page = pages.page_of_clone(
+            clone_plan.widened, command_line(arguments), written.verification, clone_plan.changes
+        )
+        pages.write(page, Path(arguments.html))
     if processes.first:
         _show(arguments, written, watch.graphs)
     return 0
-
-
-def _command(arguments: CloneArguments) -> str:
-    """The command line that makes the clone again, without options that do not change what is written."""
-    words = ["graphclone", "clone", arguments.model, "-o", arguments.output]
-    for option, numbers in (
-        ("--widen", arguments.widen),
-        ("--size", arguments.size or None),
-        ("--depth", arguments.depth),
-    ):
-        if isinstance(numbers, Mapping):
-            words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
-        elif numbers is not None:
-            words += [option, str(numbers)]
-    words += ["--like", arguments.like] if arguments.like else []
-    words += ["--keep-vocab"] if arguments.keep_vocab else []
-    if arguments.depth is not None or arguments.like:
-        words += ["--new-blocks", arguments.new_blocks, "--new-from", arguments.new_from]
-    words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
-    words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
-    words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
-    words += ["--dtype", arguments.dtype] if arguments.dtype else []
-    words += ["--inputs", arguments.inputs] if arguments.inputs else []
-    for name, sizes in arguments.input:
-        words += ["--input", f"{name}={'x'.join(map(str, sizes))}"]
-    words += ["--optimizer", arguments.optimizer] if arguments.optimizer else []
-    words += ["--trust-remote-code"] if arguments.trust_remote_code else []
-    return shlex.join(words)
 
 
 def _show(arguments: CloneArguments, written: Written, graphs: dict[str, str]) -> None:

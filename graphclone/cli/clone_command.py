@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from graphclone import report as pages
 from graphclone import terminal
 from graphclone.cli import checkpoint_clone, dcp_clone, report
 from graphclone.cli.arguments import CloneArguments
 from graphclone.cli.commands import user_inputs
-from graphclone.cli.requests import Watch, request_of
+from graphclone.cli.requests import Watch, command_line, request_of
 from graphclone.clones import saving, summary
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.formats.huggingface.source import CheckpointSource
@@ -42,6 +43,8 @@ def clone(arguments: CloneArguments) -> int:
         if not isinstance(source, FunctionSource):
             raise GraphcloneError("--weights is for package.module:function, which gives the module they belong to")
         source = replace(source, weights=Path(arguments.weights))
+    if arguments.html is not None:
+        _check_page(arguments)
     if arguments.format == "dcp":
         return dcp_clone.clone(arguments, source)
     if isinstance(source, CheckpointSource):
@@ -68,8 +71,20 @@ def clone(arguments: CloneArguments) -> int:
         with terminal.progress(f"writing {target.name}"):
             _write(result, stage)
         verification = None if arguments.no_verify else _verified(result, stage, arguments)
+    if arguments.html is not None:
+        pages.write(pages.page_of_clone(result, command_line(arguments), verification), Path(arguments.html))
     _show(arguments, result, verification, watch.graphs)
     return 0
+
+
+def _check_page(arguments: CloneArguments) -> None:
+    if arguments.dry_run:
+        raise GraphcloneError(
+            "--dry-run writes nothing, so leave --html out; inspect draws a model before it is cloned"
+        )
+    if arguments.format is not None:
+        raise GraphcloneError("--html: a clone in many processes' files has no page; write another form")
+    pages.check_target(Path(str(arguments.html)))
 
 
 def _refuse_options(arguments: CloneArguments) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone import inspection, terminal
+from graphclone import report as pages
 from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments, InspectArguments, PassesArguments, RulesArguments, VerifyArguments
 from graphclone.cli.reach_command import inspect_reach
@@ -29,6 +30,7 @@ def inspect(arguments: InspectArguments) -> int:
         known = ", ".join(inspection.DEVICES)
         raise GraphcloneError(f"--devices: nothing is known of {arguments.devices!r}; there are {known}")
     source = resolve(arguments.model, user_inputs(arguments))
+    _check_pages(arguments)
     if arguments.like is not None:
         return inspect_reach(arguments, source, arguments.like)
     with terminal.progress(f"tracing {source.name}"):
@@ -38,11 +40,36 @@ def inspect(arguments: InspectArguments) -> int:
     if arguments.why is not None:
         return _explain(traced, arguments, arguments.why)
     findings = inspection.inspect(traced)
+    _write_pages(arguments, traced)
     if arguments.json:
         terminal.show_json(findings.to_dict())
     else:
         report.show_inspection(findings, everything=arguments.all)
     return 0
+
+
+def _check_pages(arguments: InspectArguments) -> None:
+    """Refuse files that cannot be written, or would not show what else is asked for, before any work is done."""
+    named = {"--html": arguments.html, "--node-data": arguments.node_data}
+    asked = next((option for option, path in named.items() if path is not None), None)
+    for option in ("like", "ranks", "why"):
+        if asked is not None and getattr(arguments, option) is not None:
+            raise GraphcloneError(f"{asked} shows the whole model: leave --{option} out")
+    if arguments.html is not None:
+        pages.check_target(Path(arguments.html))
+    if arguments.node_data is not None and Path(arguments.node_data).suffix != ".json":
+        raise GraphcloneError(f"{arguments.node_data}: node data is a .json file; give it that suffix")
+
+
+def _write_pages(arguments: InspectArguments, traced: Traced) -> None:
+    if arguments.html is None and arguments.node_data is None:
+        return
+    with terminal.progress("drawing"):
+        page = pages.page_of(traced)
+        if arguments.html is not None:
+            pages.write(page, Path(arguments.html))
+        if arguments.node_data is not None:
+            pages.write_node_data(page, Path(arguments.node_data))
 
 
 def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:

@@ -138,6 +138,8 @@ def _inspect_arguments(command: _Parser) -> None:
         "--ranks", type=count, metavar="N", help="show what each of N processes reads, writes and holds when it doubles"
     )
     command.add_argument("--devices", default="H100", metavar="NAME", help="of those processes (default: H100)")
+    command.add_argument("--html", metavar="FILE", help="write a page to look at: page.html")
+    command.add_argument("--node-data", metavar="FILE", help="write the dims for Model Explorer: dims.json")
     _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)
@@ -217,6 +219,7 @@ def _check_arguments(group: argparse._ArgumentGroup) -> None:
 def _writing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     group.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    group.add_argument("--html", metavar="FILE", help="write a page about the clone, too: page.html")
     group.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
     group.add_argument("--weights", metavar="DIR", help="read such a folder as the weights of a function's module")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+
 from graphclone import inspection
 from graphclone.algebra.strategies import strategy
 from graphclone.cli.arguments import CloneArguments
@@ -34,6 +37,37 @@ def request_of(arguments: CloneArguments) -> Request:
         like=arguments.like,
         keep_vocab=arguments.keep_vocab,
     )
+
+
+def command_line(arguments: CloneArguments) -> str:
+    """The command line that makes the clone again, without options that do not change what is written."""
+    words = ["graphclone", "clone", arguments.model, "-o", arguments.output]
+    for option, numbers in (
+        ("--widen", arguments.widen),
+        ("--size", arguments.size or None),
+        ("--depth", arguments.depth),
+    ):
+        if isinstance(numbers, Mapping):
+            words += [option, ",".join(f"{name}={number}" for name, number in numbers.items())]
+        elif numbers is not None:
+            words += [option, str(numbers)]
+    words += ["--like", arguments.like] if arguments.like else []
+    words += ["--keep-vocab"] if arguments.keep_vocab else []
+    if arguments.depth is not None or arguments.like:
+        words += ["--new-blocks", arguments.new_blocks, "--new-from", arguments.new_from]
+    words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]
+    words += ["--widen-io", ",".join(arguments.widen_io)] if arguments.widen_io else []
+    words += ["--snr-db", f"{arguments.snr_db:g}"] if arguments.snr_db is not None else []
+    words += ["--dtype", arguments.dtype] if arguments.dtype else []
+    words += ["--inputs", arguments.inputs] if arguments.inputs else []
+    for name, sizes in arguments.input:
+        words += ["--input", f"{name}={'x'.join(map(str, sizes))}"]
+    words += ["--optimizer", arguments.optimizer] if arguments.optimizer else []
+    words += ["--trust-remote-code"] if arguments.trust_remote_code else []
+    words += ["--untie"] if arguments.untie else []
+    words += ["--passes", arguments.passes] if arguments.passes else []
+    words += ["--weights", arguments.weights] if arguments.weights else []
+    return shlex.join(words)
 
 
 class Watch:

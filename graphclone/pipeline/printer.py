@@ -35,10 +35,12 @@ def print_graph(graph: Graph) -> str:
 
 def print_state(state: State) -> str:
     """The graph of a pipeline's state as text, with everything the passes so far have found out."""
-    return "\n".join(_Printer(state).lines()) + "\n"
+    return "\n".join(Printer(state).lines()) + "\n"
 
 
-class _Printer:
+class Printer:
+    """Writes the values of a state as text; a symbol or a dim without a name has one number throughout."""
+
     def __init__(self, state: State) -> None:
         self.state = state
         self.recipes: Mapping[Value, Widening] = state.recipes if state.has(State.recipes) else {}
@@ -85,10 +87,13 @@ class _Printer:
     def typed(self, value: Value) -> str:
         if value.shape is None:
             return f"{value.name}: number"
-        axes = ", ".join(self.axis(value, i, size) for i, size in enumerate(value.shape))
-        return f"{value.name}: {value.dtype}[{axes}]"
+        return f"{value.name}: {value.dtype}[{', '.join(self.axes(value))}]"
 
     # Axes
+
+    def axes(self, value: Value) -> list[str]:
+        """The layout of every axis of a tensor."""
+        return [self.axis(value, index, size) for index, size in enumerate(value.shape or ())]
 
     def axis(self, value: Value, index: int, size: int) -> str:
         axes = self.facts.of.get(value) if self.facts is not None else None

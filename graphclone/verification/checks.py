@@ -22,6 +22,9 @@ FLOOR_ULPS = 8.0
 
 EQUIVALENT = "equivalent"
 
+EXACT = "exact"
+"""The name of the check that compares every value in float64."""
+
 ONNX_RUNTIME = "ONNX Runtime"
 """The name of the check that runs both in it."""
 
@@ -145,6 +148,7 @@ class Check:
         outputs: errors of the outputs, where they were measured against rounding.
         first: the first value that is wrong, in graph order.
         open: whether the verdict stays open for it: the source itself could not be measured.
+        values: the name and the greatest relative error of every value, in graph order, where all were compared.
     """
 
     name: str
@@ -154,6 +158,7 @@ class Check:
     outputs: tuple[NoiseFloor, ...] = ()
     first: Deviation | None = None
     open: bool = False
+    values: tuple[tuple[str, float], ...] = ()
 
     @property
     def worst(self) -> NoiseFloor | None:

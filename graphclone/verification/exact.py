@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import torch
 
 from graphclone.graph.ir import Initializer
 from graphclone.runtime.interpreter import lifted
-from graphclone.verification.checks import Check
+from graphclone.verification.checks import EXACT, Check
 from graphclone.verification.lockstep import Lockstep
 
 _PERTURBATION = 0.1
@@ -24,10 +25,18 @@ def exact_check(locksteps: Sequence[Lockstep]) -> Check:
     unmeasured = [name for name in locksteps[0].unmeasured if all(name in run.unmeasured for run in locksteps)]
     if unmeasured and first is None:
         reason = f"{unmeasured[0]}: the source has no finite element there, in float64"
-        return Check("exact", None, f"not checked: {reason}", {**figures, "reason": reason})
+        return Check(EXACT, None, f"not checked: {reason}", {**figures, "reason": reason})
     measured = f"outputs to {output:.1e}, all {values} values to {worst:.1e}, relative, in float64"
     summary = str(first) if first else f"{measured}; {len(locksteps)} runs"
-    return Check("exact", first is None, summary, figures, first=first)
+    return Check(EXACT, first is None, summary, figures, first=first, values=_worst(locksteps))
+
+
+def _worst(locksteps: Sequence[Lockstep]) -> tuple[tuple[str, float], ...]:
+    """The greatest error of every value over all runs."""
+    worst: dict[str, float] = {}
+    for name, error in (row for run in locksteps for row in run.errors):
+        worst[name] = max(worst.get(name, 0.0), math.inf if math.isnan(error) else error)
+    return tuple(worst.items())
 
 
 def perturbed(initializer: Initializer) -> torch.Tensor:

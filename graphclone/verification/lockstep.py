@@ -37,6 +37,7 @@ class Lockstep:
         values: how many values were compared.
         first: the first value, in graph order, that breaks the invariant.
         unmeasured: the outputs of which no element is finite, so that nothing is known about them.
+        errors: the name and the relative error of every value that was compared, in graph order.
     """
 
     worst: float
@@ -44,6 +45,7 @@ class Lockstep:
     values: int
     first: Deviation | None
     unmeasured: tuple[str, ...] = ()
+    errors: tuple[tuple[str, float], ...] = ()
 
 
 def run_lockstep(
@@ -85,6 +87,7 @@ class _Comparison:
         self.values = 0
         self.first: Deviation | None = None
         self.unmeasured: list[str] = []
+        self.errors: list[tuple[str, float]] = []
 
     def run(self, source: Graph, tensors: Mapping[Value, torch.Tensor], inputs: Sequence[Any]) -> Lockstep:
         output_values = [value for _, value in output_tensors(source)]
@@ -97,7 +100,8 @@ class _Comparison:
             pass
         outputs = [values[v] if v in values else tensors[v] for v in output_values]
         error = self._output_error(outputs)
-        return Lockstep(self.worst, error, self.values, self.first, tuple(self.unmeasured))
+        unmeasured, errors = tuple(self.unmeasured), tuple(self.errors)
+        return Lockstep(self.worst, error, self.values, self.first, unmeasured, errors)
 
     def _step(self, node: Node, computed: Mapping[Value, Any]) -> None:
         """Compare one node, unless the clone has failed before."""
@@ -105,7 +109,9 @@ class _Comparison:
             for (value, a), b in zip(computed.items(), results, strict=True):
                 if comparable(self.state, self.by_name.get(value.name), a):
                     self.values += bool(measured_elements(a))
-                    self._note(self._deviation(match, self.by_name[value.name], a, b))
+                    deviation = self._deviation(match, self.by_name[value.name], a, b)
+                    self.errors.append((value.name, deviation.error))
+                    self._note(deviation)
 
     def _clone_until(self, target: Node | None) -> Iterator[tuple[Node, list[Any]]]:
         """Run the clone up to the node of the source's name, past nodes of its own, and yield it."""

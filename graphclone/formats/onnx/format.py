@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from graphclone.clones.clone import Format
 from graphclone.clones.saving import save_safetensors
+from graphclone.formats.onnx.metadata import annotate
 from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.writer import to_model
 
@@ -42,4 +43,6 @@ def save_file(clone: Clone, path: Path) -> None:
     Raises:
         GraphcloneError: the file cannot be written.
     """
-    write_model(to_model(clone.state), path)
+    model = to_model(clone.state)
+    annotate(model, clone.state)
+    write_model(model, path)

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 
 from graphclone.errors import GraphcloneError, causes, one_line
+from graphclone.formats.onnx.metadata import annotate
 from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import export
@@ -36,7 +37,9 @@ def save_as_onnx(state: State, example: Example, path: Path) -> None:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
     args, kwargs = clone_examples(state, example)
-    write_model(to_onnx(state.graph, module_of(state, example), args, kwargs), path)
+    model = to_onnx(state.graph, module_of(state, example), args, kwargs)
+    annotate(model, state)
+    write_model(model, path)
 
 
 def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
