@@ -45,6 +45,9 @@ _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv", "FusedConv"}
 _POOLINGS = {"AveragePool", "MaxPool", "LpPool"}
 """Operators that slide a window, which must fit: that of a pooling may be larger by less than it moves on."""
 
+_RECURRENCES = {"RNN": (5,), "GRU": (5,), "LSTM": (5, 6)}
+"""Operators with states, and which operands these are at first."""
+
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 
 _UNKNOWN_SIZES = (7919, 7927, 7933)
@@ -161,6 +164,8 @@ class Sizes:
         if call.op in _CONVOLUTIONS | _POOLINGS and results and infos[0]:
             single = infer(call.without("strides"), infos) if call.op in _CONVOLUTIONS else None
             _check_windows(f"{name} ({call.op})", infos[0], (single or results)[0])
+        if not call.domain and call.op in _RECURRENCES:
+            _check_states(f"{name} ({call.op})", call, infos)
         return results
 
     def _combined(self, name: str, op: str, results: Sequence[TensorInfo]) -> Fact:
@@ -267,6 +272,16 @@ def _check_windows(name: str, operand: TensorInfo, result: TensorInfo) -> None:
     nothing = any(size is not None and size < 1 for size in result.shape or ())
     if nothing and 0 not in (operand.shape or ()):
         raise ReadingError(f"{name}: nothing is left of its operand")
+
+
+def _check_states(name: str, call: Call, infos: Sequence[TensorInfo | None]) -> None:
+    """Refuse states of another batch than the sequence's, which onnx infers without a word; it does not run."""
+    sequence, *states = (infos[i] if i < len(infos) else None for i in (0, *_RECURRENCES[call.op]))
+    axis = 0 if call.integers().get("layout") else 1
+    shapes = [info.shape for info in (sequence, *states) if info is not None and info.shape is not None]
+    batches = {size for shape in shapes for size in shape[axis : axis + 1] if size is not None}
+    if len(batches) > 1:
+        raise ReadingError(f"{name}: batches of {' and '.join(map(str, sorted(batches)))} meet")
 
 
 def _computable(call: Call, operands: Sequence[Fact | None]) -> bool:

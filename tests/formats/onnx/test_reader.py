@@ -426,3 +426,23 @@ def test_an_operator_that_takes_a_sequence_is_named() -> None:
     """
     with pytest.raises(GraphcloneError, match=r"one \(SequenceErase\): takes a sequence, a map or an optional"):
         graph_of(parse(text, {"up": (6, 4), "down": (4, 5)}))
+
+
+STATES = """
+    g (float[batch, length] x, float[1, streams, 8] state) => (float[1, streams, 8] next) {
+        channel = Unsqueeze(x, one)
+        c = Conv<strides = [16]>(channel, kernel)
+        sequence = Transpose<perm = [2, 0, 1]>(c)
+        y, next = GRU<hidden_size = 8>(sequence, W, R, , , state)
+    }
+"""
+STATE_WEIGHTS = {"kernel": (6, 1, 32), "W": (1, 24, 6), "R": (1, 24, 8), "one": np.array([1], np.int64)}
+
+
+def test_states_have_the_batch_of_the_sequence() -> None:
+    """Sizes are tried until they do, whatever the file calls them; onnx infers shapes without a word."""
+    graph = graph_of(parse(STATES, STATE_WEIGHTS))
+    x, state = (value.shape for value in graph.inputs)
+    assert x is not None and state is not None
+    assert x[0] == state[1] and x[1] >= 32
+    assert any("batches of" in note for note in graph.notes)
