@@ -30,14 +30,14 @@ _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _START = """
 Three things to try:
 
-  graphclone inspect opt-mini             what can grow in a small model
-  graphclone clone opt-mini -o wide.onnx  make it twice as wide, and check it
-  graphclone clone ./gpt2 -o ./gpt2-wide  the same with a checkpoint
+  graphclone inspect model.onnx             what can grow, and what it costs
+  graphclone clone ./folder -o ./wide       make a checkpoint twice as wide
+  graphclone study mini                     train a clone, and see what it gains
 """
 
 _MODEL = (
     "an .onnx file, the folder or the hub id of a Hugging Face checkpoint, path/to/file.py:function or "
-    "package.module:function, or a name such as opt-mini"
+    "package.module:function, or a name in models/"
 )
 
 _MODEL_MORE = """
@@ -101,21 +101,21 @@ def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: 
 _EXAMPLES = {
     "inspect": f"""
 examples:
-  graphclone inspect opt-350m               what can grow, and what it costs
-  graphclone inspect opt-mini --why hidden  what it touches, and what pins it
+  graphclone inspect model.onnx             what can grow, and what it costs
+  graphclone inspect ./folder --why hidden  what it touches, and what pins it
   graphclone inspect ./small --like ./large/config.json
 {_MODEL_MORE}""",
     "clone": f"""
 examples:
-  graphclone clone opt-mini -o wide.onnx --widen 2
-  graphclone clone opt-mini -o wide.pt2 --widen 'hidden=2,layers.*.fc1=4'
-  graphclone clone ./gpt2 -o ./wide --size hidden=960 --depth 18
+  graphclone clone model.onnx -o wide.onnx --widen 2
+  graphclone clone model.py:make -o wide.pt2 --widen 'hidden=2,layers.*.mlp=4'
+  graphclone clone ./folder -o ./wide --size hidden=960 --depth 18
   graphclone clone ./small -o ./grown --like ./large/config.json
 {_MODEL_MORE}""",
     "verify": """
 examples:
   graphclone verify source.onnx wide.onnx
-  graphclone verify ./gpt2 ./gpt2-wide
+  graphclone verify ./folder ./wide
 """,
     "study": """
 examples:

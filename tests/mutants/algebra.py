@@ -198,8 +198,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "strategies: the diagonal goes in blocks",
         "graphclone/algebra/strategies.py",
-        "np.arange(n_out) % n_in",
-        "np.arange(n_out) * n_in // n_out",
+        "return np.eye(n_in)[np.arange(n_out) % n_in]",
+        "return np.eye(n_in)[np.arange(n_out) * n_in // n_out]",
         _STRATEGIES,
     ),
     Mutant(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,8 +100,10 @@ def test_node_data_has_every_operation_with_a_dim(folder: Path, page: Page) -> N
     assert main(["inspect", "my_models:mlp", "--node-data", "dims.json"]) == 0
     results = json.loads((folder / "dims.json").read_text())["results"]
     assert {"linear", "relu", "linear_1"} <= set(results)
-    assert results["linear"]["value"] == "[2, 0=14]" and results["linear"]["bgColor"].startswith("#")
-    assert node_data(page)["results"].keys() >= {"linear", "scaled_dot_product_attention_3"}
+    assert results["linear"]["value"] == "[2, 14]" and results["linear"]["bgColor"].startswith("#")
+    of_page: Any = node_data(page)["results"]
+    assert of_page.keys() >= {"linear", "scaled_dot_product_attention_3"}
+    assert "hidden=" in of_page["embedding"]["value"]
 
 
 def test_node_data_that_cannot_be_written(folder: Path, refused: Refused) -> None:
