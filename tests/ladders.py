@@ -35,6 +35,7 @@ from graphclone.pipeline.state import Request
 from graphclone.verification.checks import Check
 from tests.support.ladders import STEPS, Step
 from tests.support.other_sizes import FILES, OTHERS, Growing, GrowingFile
+from tests.support.zoo import logits_alone
 
 STRATEGIES = ("symmetric", "diagonal", "noisy-symmetric", "fresh")
 
@@ -78,7 +79,11 @@ def _climbed(step: Step) -> Iterator[tuple[str, ...]]:
             except GraphcloneError as error:
                 yield kind, "refused", "", str(error).partition(": ")[2]
                 return
-            clone = gc.clone(model, (), checkpoint.example_inputs, into=step.cls(large).eval(), strategy=kind, seed=1)
+            big = step.cls(large).eval()
+            for module in (model, big) if small.is_encoder_decoder else ():
+                module._forward_hooks.clear()
+                logits_alone(module)
+            clone = gc.clone(model, (), checkpoint.example_inputs, into=big, strategy=kind, seed=1)
             assert report is not None
             yield kind, *_checked(clone, kind), _shown(report.checks[0])
 

@@ -23,7 +23,7 @@ from graphclone.models.huggingface import token_ids
 from graphclone.models.randomise import randomise
 from graphclone.verification.checks import Report
 from tests.support.onnx_zoo import GROUPS, model_file
-from tests.support.zoo import ZOO
+from tests.support.zoo import ZOO, logits_alone
 
 _SMALL = {"vocab_size": 61, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "num_hidden_layers": 2}
 _GROUPED = {**_SMALL, "hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 8, "num_key_value_heads": 4}
@@ -79,6 +79,7 @@ def _text(cls: Any, **fields: Any) -> Built:
     inputs: dict[str, Any] = {"input_ids": token_ids(2, 7, 61), "use_cache": False}
     if module.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = token_ids(2, 9, 61)
+        logits_alone(module)
     return Built(randomise(module).eval(), (), inputs)
 
 

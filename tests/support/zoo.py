@@ -89,8 +89,13 @@ def _mini(name: str) -> Source:
     return _hugging_face(name, "CausalLM", mini.model_type, {"input_ids": ids}, **mini.fields)
 
 
+def logits_alone(module: nn.Module) -> nn.Module:
+    """A model of transformers that returns its logits only, and no hidden state, which would hold a width."""
+    module.register_forward_hook(lambda module, args, output: output.logits)
+    return module
+
+
 def _t5(n: int) -> nn.Module:
-    """Its output would hold the encoder's last hidden state, a width; the hook leaves the logits alone."""
     fields = {
         "vocab_size": _VOCABULARY,
         "d_model": 40,
@@ -101,9 +106,7 @@ def _t5(n: int) -> nn.Module:
         "relative_attention_num_buckets": 12,
         "relative_attention_max_distance": 16,
     }
-    module = new_model("Seq2SeqLM", "t5", widened(fields, n))
-    module.register_forward_hook(lambda module, args, output: output.logits)
-    return module
+    return logits_alone(new_model("Seq2SeqLM", "t5", widened(fields, n)))
 
 
 _DECODER = {
