@@ -15,10 +15,10 @@ order of appearance, so the text depends on nothing but the graph.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 
-from graphclone.algebra.axes import Axis, Kind
+from graphclone.algebra.axes import Axes, Axis, Kind
 from graphclone.algebra.growth import Growth
 from graphclone.algebra.recipes import Widening
 from graphclone.analysis.dims import dims
@@ -102,27 +102,15 @@ class Printer:
         return f"{self.symbol(value.dynamic[index])}={size}" if index in value.dynamic else str(size)
 
     def layout(self, axis: Axis) -> str:
-        names, sizes = self.terms(axis)
+        names, sizes = terms(self.state.facts.axes, axis, self.leaf)
         return f"{names}={sizes}" if names else sizes
-
-    def terms(self, axis: Axis, inside: Kind = Kind.CONCAT) -> tuple[str, str]:
-        """The names and the sizes of an axis, in parentheses where it is a concat inside a product."""
-        axes = self.state.facts.axes
-        axis = axes.find(axis)
-        if axis.kind is Kind.DIM:
-            return self.leaf(axis)
-        sign = "*" if axis.kind is Kind.PRODUCT else "+"
-        parts = axes.factors(axis) if axis.kind is Kind.PRODUCT else axes.segments(axis)
-        names, sizes = zip(*(self.terms(part, axis.kind) for part in parts), strict=True)
-        form = "({})" if inside is Kind.PRODUCT else "{}"
-        return form.format(sign.join(names)), form.format(sign.join(sizes))
 
     def leaf(self, axis: Axis) -> tuple[str, str]:
         if axis.pin is not None:
             return str(axis.size), str(axis.size)
         if axis not in self.names:
             self.names[axis] = next(self.letters)
-        return self.names[axis], _grown(axis.size, self.state.growth_of(axis))
+        return self.names[axis], grown(self.state.growth_of(axis))
 
     def symbol(self, expression: str) -> str:
         """A symbolic size with its symbols numbered in order of appearance."""
@@ -130,12 +118,34 @@ class Printer:
         return _SYMBOL.sub(lambda match: symbols.setdefault(match[0], f"s{len(symbols)}"), expression)
 
 
-def _grown(size: int, growth: Growth) -> str:
+def terms(
+    axes: Axes, axis: Axis, leaf: Callable[[Axis], tuple[str, str]], inside: Kind = Kind.CONCAT
+) -> tuple[str, str]:
+    """The names and the sizes of an axis, in parentheses where it is a concat inside a product.
+
+    Args:
+        axes: that it is one of.
+        axis: to be written.
+        leaf: the name and the size of an indivisible part.
+        inside: what it is a part of.
+    """
+    axis = axes.find(axis)
+    if axis.kind is Kind.DIM:
+        return leaf(axis)
+    sign = "*" if axis.kind is Kind.PRODUCT else "+"
+    parts = axes.factors(axis) if axis.kind is Kind.PRODUCT else axes.segments(axis)
+    names, sizes = zip(*(terms(axes, part, leaf, axis.kind) for part in parts), strict=True)
+    form = "({})" if inside is Kind.PRODUCT else "{}"
+    return form.format(sign.join(names)), form.format(sign.join(sizes))
+
+
+def grown(growth: Growth) -> str:
+    """The size of a dim and how it grows: ``12``, ``12x2`` for whole copies, ``12xx2`` interleaved, ``12>16`` else."""
     if not growth.grows:
-        return str(size)
+        return str(growth.size)
     if not growth.whole:
-        return f"{size}>{growth.new_size}"
-    return f"{size}x{growth.factor}" if growth.kind == "tile" else f"{size}xx{growth.factor}"
+        return f"{growth.size}>{growth.new_size}"
+    return f"{growth.size}x{growth.factor}" if growth.kind == "tile" else f"{growth.size}xx{growth.factor}"
 
 
 def _letters() -> Iterator[str]:

@@ -8,6 +8,8 @@ libraries that do so bring tables and servers along. The tree, its bands and the
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from html import escape
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
@@ -61,9 +63,9 @@ def render(page: Page) -> str:
     data = json.dumps(page.to_dict(), separators=(",", ":"), allow_nan=False)
     text = parts.pop("page.html")
     slots = {
-        "title": _text(page.model),
+        "title": escape(page.model, quote=False),
         "style": parts["page.css"],
-        "charts": _charts(),
+        "charts": _charts().read_text(encoding="utf-8"),
         "script": parts["tree.js"] + parts["page.js"],
         "data": data.replace("<", "\\u003c"),
     }
@@ -72,14 +74,10 @@ def render(page: Page) -> str:
     return head + "".join(slots[name] + tail for name, tail in pieces)
 
 
-def _charts() -> str:
-    """The JavaScript of plotly, without loading the Python around it."""
-    try:
-        path = distribution(_PACKAGE).locate_file(_SCRIPT)
-        return Path(str(path)).read_text(encoding="utf-8")
-    except (PackageNotFoundError, FileNotFoundError):
-        raise GraphcloneError("a page needs plotly, which is not there: pip install 'graphclone[report]'") from None
-
-
-def _text(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _charts() -> Path:
+    """Where the JavaScript of plotly is; the Python around it is not loaded."""
+    with suppress(PackageNotFoundError):
+        path = Path(str(distribution(_PACKAGE).locate_file(_SCRIPT)))
+        if path.is_file():
+            return path
+    raise GraphcloneError("a page needs plotly, which is not there: pip install 'graphclone[report]'")

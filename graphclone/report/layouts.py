@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphclone.algebra.axes import Axis, Kind
-from graphclone.algebra.growth import Growth
+from graphclone.algebra.axes import Axis
 from graphclone.graph.ir import Value
+from graphclone.pipeline.printer import grown, terms
 from graphclone.pipeline.state import State
 from graphclone.report.page import NO_DIM, AxisLayout, Leaf
 
@@ -31,29 +31,14 @@ class Layouts:
         return tuple(self._axis(axis) for axis in self.state.facts.of.get(value, ()))
 
     def _axis(self, axis: Axis) -> AxisLayout:
-        names, sizes = self._terms(axis)
+        names, sizes = terms(self.axes, axis, self._named)
         text = f"{names}={sizes}" if any(character.isalpha() for character in names) else sizes
         return AxisLayout(text, tuple(self._leaf(leaf) for leaf in self.axes.leaves(axis)))
 
     def _leaf(self, leaf: Axis) -> Leaf:
         return Leaf(self.numbers.get(leaf, NO_DIM), leaf.size, self.state.growth_of(leaf).new_size)
 
-    def _terms(self, axis: Axis, *, inside: bool = False) -> tuple[str, str]:
-        """The names and the sizes of an axis; a concat inside a product stands in parentheses."""
-        axis = self.axes.find(axis)
-        if axis.kind is Kind.DIM:
-            number = self.numbers.get(axis)
-            size = grown(self.state.growth_of(axis))
-            return (self.shorts[number] if number is not None else str(axis.size)), size
-        is_product = axis.kind is Kind.PRODUCT
-        parts = self.axes.factors(axis) if is_product else self.axes.segments(axis)
-        terms = [self._terms(part, inside=is_product) for part in parts]
-        sign, form = ("*" if is_product else "+"), ("({})" if inside and not is_product else "{}")
-        return form.format(sign.join(name for name, _ in terms)), form.format(sign.join(size for _, size in terms))
-
-
-def grown(growth: Growth) -> str:
-    """The size of a dim and how it grows: ``12``, ``12x2`` for whole copies, ``12>16`` else."""
-    if not growth.grows:
-        return str(growth.size)
-    return f"{growth.size}x{growth.factor}" if growth.whole else f"{growth.size}>{growth.new_size}"
+    def _named(self, leaf: Axis) -> tuple[str, str]:
+        """The short name of a dim and its size."""
+        number = self.numbers.get(leaf)
+        return self.shorts[number] if number is not None else str(leaf.size), grown(self.state.growth_of(leaf))

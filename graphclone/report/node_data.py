@@ -7,11 +7,10 @@ tensor that it computes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-from graphclone.report.page import Operation, Page, Part
-from graphclone.report.tree import touched
+from graphclone.report.page import Page
+from graphclone.report.tree import dims_of, operations
 from graphclone.runtime.files import written
 
 _COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2")
@@ -27,10 +26,8 @@ def node_data(page: Page) -> dict[str, object]:
         page: of a model or a clone.
     """
     results: dict[str, dict[str, str]] = {}
-    for operation in _all(page.tree):
-        numbers = sorted(
-            {leaf.dim for out in operation.outputs for axis in out.axes for leaf in axis.leaves} & touched(operation)
-        )
+    for operation in operations(page.tree, unfolded=True):
+        numbers = sorted(dims_of(operation.outputs))
         if not numbers:
             continue
         texts = (f"[{', '.join(axis.text for axis in output.axes)}]" for output in operation.outputs)
@@ -49,14 +46,3 @@ def write_node_data(page: Page, path: Path) -> None:
     """
     with written(path) as stage:
         stage.write_text(json.dumps(node_data(page), indent=1) + "\n", encoding="utf-8")
-
-
-def _all(part: Part) -> Iterator[Operation]:
-    """Every operation, those of folded layers too."""
-    for item in part.items:
-        if isinstance(item, Operation):
-            yield item
-        else:
-            yield from _all(item)
-    for twin in part.twins:
-        yield from _all(twin)

@@ -180,18 +180,24 @@ def spans(part: Part) -> Mapping[int, tuple[int, int]]:
     return found
 
 
-def operations(part: Part) -> Iterator[Operation]:
-    """The operations in a part, those of its twins left out."""
+def operations(part: Part, *, unfolded: bool = False) -> Iterator[Operation]:
+    """The operations in a part, those of its twins left out unless layers are to be unfolded."""
     for item in part.items:
         if isinstance(item, Operation):
             yield item
         else:
-            yield from operations(item)
+            yield from operations(item, unfolded=unfolded)
+    for twin in part.twins if unfolded else ():
+        yield from operations(twin, unfolded=True)
 
 
 def touched(operation: Operation) -> set[int]:
     """The numbers of the dims of an operation."""
-    tensors = (*operation.outputs, *operation.reads)
+    return dims_of((*operation.outputs, *operation.reads))
+
+
+def dims_of(tensors: Iterable[Tensor]) -> set[int]:
+    """The numbers of the dims that tensors have."""
     return {leaf.dim for tensor in tensors for axis in tensor.axes for leaf in axis.leaves} - {NO_DIM}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from typing import Any
@@ -40,6 +41,12 @@ def data_of(initializer: Initializer) -> torch.Tensor | None:
     """The data of an initializer, not to be written into; None where the model was traced without weights."""
     tensor: torch.Tensor = initializer.read()
     return None if tensor.is_meta or isinstance(tensor, FakeTensor) else tensor.detach()
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """A digest of a tensor's data, which tells tensors of one dtype and shape apart."""
+    data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()
 
 
 def lifted_tensor(initializer: Initializer) -> torch.Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import graphclone as gc
@@ -12,7 +10,9 @@ from graphclone.clones.traced import Traced
 from graphclone.report import page_of, page_of_clone
 from graphclone.report.page import Page
 from tests.report.models import model
-from tests.support.command_line import Refused, prepare, refusal
+from tests.support.command_line import folder, refused
+
+__all__ = ["clone", "clone_page", "folder", "page", "refused", "traced"]
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +33,3 @@ def page(traced: Traced) -> Page:
 @pytest.fixture(scope="session")
 def clone_page(clone: Clone) -> Page:
     return page_of_clone(clone, "graphclone clone m -o n --widen 2", clone.verify(onnx=False))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that commands are run in, with files of models."""
-    return prepare(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str], folder: Path) -> Refused:
-    """Runs a command that must fail; what it says."""
-    return refusal(capfd, folder)

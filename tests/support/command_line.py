@@ -180,3 +180,15 @@ def run_json(capfd: pytest.CaptureFixture[str], *argv: str) -> Any:
 
 def clone_args(model: str = "my_models:mlp", out: str = "wide.safetensors", *more: str) -> list[str]:
     return ["clone", model, "-o", out, *more]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that commands are run in, with files of models."""
+    return prepare(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str], folder: Path) -> Refused:
+    """Runs a command that must fail; what it says."""
+    return refusal(capfd, folder)

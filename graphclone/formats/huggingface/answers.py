@@ -7,10 +7,9 @@ known. What a request makes of them is worked out anew every time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +19,9 @@ from graphclone.formats.huggingface.operations import Run
 from graphclone.formats.torch.stored_graph import NotStorable, restored, stored
 from graphclone.graph.ir import Graph
 from graphclone.runtime import cache
+from graphclone.runtime.tensors import digest
+
+T = TypeVar("T")
 
 _PATH = "_name_or_path"
 """Where a configuration was read from, which no model looks at."""
@@ -38,37 +40,31 @@ class Answers:
 
     def shapes(self, fields: Config, find: Callable[[], Shapes]) -> Shapes:
         """The shape of every parameter of the model with these fields."""
-        key = self._key("shapes", fields)
-        known = cache.read(key) if key else None
-        if isinstance(known, dict):
-            return {name: tuple(shape) for name, shape in known.items()}
-        shapes = find()
-        if key:
-            cache.write(key, {name: list(shape) for name, shape in shapes.items()})
-        return shapes
+
+        def restore(plain: Any) -> Shapes:
+            return {name: tuple(shape) for name, shape in plain.items()}
+
+        return self._kept(self._key("shapes", fields), find, dict, restore)
 
     def run(self, fields: Config, inputs: Mapping[str, Any], find: Callable[[], Run]) -> Run:
         """What a run of that model does."""
-        key = self._key("run", fields, inputs)
-        known = cache.read(key) if key else None
-        if isinstance(known, list):
-            return Run(*known)
-        run = find()
-        if key:
-            cache.write(key, list(run))
-        return run
+        return self._kept(self._key("run", fields, inputs), find, list, lambda plain: Run(*plain))
 
     def graph(self, fields: Config, inputs: Mapping[str, Any], name: str, find: Callable[[], Graph]) -> Graph:
         """The trace of that model, under a name of the caller's."""
-        key = self._key("graph", fields, inputs)
+        return self._kept(self._key("graph", fields, inputs), find, stored, lambda plain: restored(plain, name))
+
+    @staticmethod
+    def _kept(key: str | None, find: Callable[[], T], store: Callable[[T], Any], restore: Callable[[Any], T]) -> T:
+        """An answer from the disk, or one that is found now and kept; without a key it is only found."""
         if key and (plain := cache.read(key)) is not None:
-            with suppress(NotStorable):
-                return restored(plain, name)
-        graph = find()
+            with suppress(NotStorable, TypeError, AttributeError):  # what is not as it was written is as good as none
+                return restore(plain)
+        answer = find()
         if key:
             with suppress(NotStorable):  # it may have something that has no name
-                cache.write(key, stored(graph))
-        return graph
+                cache.write(key, store(answer))
+        return answer
 
     def _key(self, kind: str, fields: Config, inputs: Mapping[str, Any] | None = None) -> str | None:
         if self.about is None:
@@ -85,5 +81,4 @@ def _described(value: Any) -> Any:
     """An input with all that a trace may depend on."""
     if not isinstance(value, torch.Tensor):
         return [type(value).__name__, value]
-    data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-    return [str(value.dtype), list(value.shape), list(value.stride()), hashlib.sha256(data).hexdigest()]
+    return [str(value.dtype), list(value.shape), list(value.stride()), digest(value)]

@@ -12,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphclone.runtime.tensors import digest
+
 
 class Run(NamedTuple):
     """Digests of one run.
@@ -96,8 +98,7 @@ class Recorder(TorchDispatchMode):
         if isinstance(leaf, FakeTensor):
             return self._known.get(id(leaf), _Unknown())
         with unset_fake_temporarily():
-            data = leaf.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return leaf.dtype, tuple(leaf.shape), hashlib.sha256(data).hexdigest()
+            return leaf.dtype, tuple(leaf.shape), digest(leaf)
 
     def run(self) -> Run:
         """What has been noted."""
