@@ -199,7 +199,7 @@ class TestInABrowser:
     @pytest.mark.parametrize("width", [375, 1440])
     def test_nothing_sticks_out(self, shown_clone: Browser, width: int) -> None:
         shown_clone.resize(width, 900)
-        assert shown_clone.run("return document.documentElement.scrollWidth") <= width
+        assert shown_clone.soon(f"return document.documentElement.scrollWidth <= {width}")
         assert shown_clone.complaints() == []
 
     def test_a_clone_has_its_charts(self, shown_clone: Browser) -> None:

@@ -18,6 +18,9 @@ from urllib.error import HTTPError
 MISSING = next((name for name in ("chromium", "chromedriver") if shutil.which(name) is None), None)
 """What is not installed of what a browser takes; None where all is there."""
 
+_PATIENCE = 5.0
+"""Seconds until what is to happen soon has happened."""
+
 _KEY = "element-6066-11e4-a52e-4f735466cecf"
 """What the standard calls an element by."""
 
@@ -69,6 +72,13 @@ class Browser:
         found = self._find(selector)
         self.ask("POST", f"/element/{found}/clear", {})
         self.ask("POST", f"/element/{found}/value", {"text": text})
+
+    def soon(self, script: str) -> bool:
+        """Whether a script says so within some seconds: charts are drawn anew a while after the window has changed."""
+        end = time.monotonic() + _PATIENCE
+        while not (said := bool(self.run(script))) and time.monotonic() < end:
+            time.sleep(0.05)
+        return said
 
     def resize(self, width: int, height: int) -> None:
         """Give the page a size, as a telephone has it, or a screen."""
