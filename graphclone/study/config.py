@@ -83,11 +83,13 @@ class Base:
         name: what reports call it.
         steps: 0 takes the model as it is, which makes sense for a checkpoint.
         learning_rate: at its peak; None for that of the study.
+        final: what the cosine ends at, as a share of the peak; 1 keeps the rate up, and None is that of the study.
     """
 
     name: str
     steps: int
     learning_rate: float | None = None
+    final: float | None = None
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ def jobs(study: Study, recipe: str = RECOMMENDED) -> list[Job]:
 
 
 def _of_base(training: Training, base: Base) -> Training:
-    rate = training.learning_rate if base.learning_rate is None else base.learning_rate
-    return replace(training, steps=base.steps, learning_rate=rate)
+    own = {"learning_rate": base.learning_rate, "final": base.final}
+    return replace(training, steps=base.steps, **{key: value for key, value in own.items() if value is not None})
 
 
 def _adjusted(training: Training, recipe: Recipe) -> Training:
