@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from graphclone.errors import GraphcloneError
+from graphclone.extras import MissingExtraError
 from graphclone.report.page import Page
 from graphclone.runtime.files import written
 
@@ -80,4 +81,4 @@ def _charts() -> Path:
         path = Path(str(distribution(_PACKAGE).locate_file(_SCRIPT)))
         if path.is_file():
             return path
-    raise GraphcloneError("a page needs plotly, which is not there: pip install 'graphclone[report]'")
+    raise MissingExtraError("a page", _PACKAGE, "report")
