@@ -15,8 +15,9 @@ import pytest
 
 from graphclone.errors import GraphcloneError
 from graphclone.study import plots, tables
+from graphclone.study.markdown import files
 from graphclone.study.measures import comparisons, read_runs
-from graphclone.study.tables import files, report, write_report
+from graphclone.study.tables import report, write_report
 
 STEPS = 1000
 
