@@ -25,7 +25,7 @@ class Data:
     """What is learned.
 
     Attributes:
-        source: ``stdlib``, a folder of text files, or a token file; see ``graphclone.study.corpus``.
+        source: the name of a corpus, a folder of text files, or a token file; see ``graphclone.study.corpus``.
         context: tokens of a sequence.
         validation: sequences of every evaluation, at most.
     """
