@@ -264,6 +264,7 @@ def _verify_arguments(command: _Parser) -> None:
 def _study_arguments(command: _Parser) -> None:
     command.add_argument("study", metavar="RUN.toml", help="a study, or the name of one that comes with graphclone")
     command.add_argument("-o", "--output", metavar="FOLDER", help="of its runs (default: study-NAME)")
+    command.add_argument("--html", metavar="FILE", help="write a page with curves to look at, too: page.html")
     command.add_argument(
         "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
     )

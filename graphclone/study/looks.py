@@ -22,6 +22,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 """When the colours are used up they come again with the next of these."""
 
+POINTS = 80
+"""A line is drawn through at most this many evaluations, so that files stay small."""
+
 GREY = "#555555"
 """Of what is no clone."""
 
@@ -61,3 +64,10 @@ def saved(figure: Figure, path: Path) -> Path:
     with written(path) as target:
         target.write_text(_FINER.sub(r"\1", text.getvalue()), encoding="utf-8")
     return path
+
+
+def thinned_places(count: int) -> list[int]:
+    """At most ``POINTS`` of so many places, evenly, with the first and the last."""
+    if count <= POINTS:
+        return list(range(count))
+    return [round(at * (count - 1) / (POINTS - 1)) for at in range(POINTS)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphclone.study.curve_tables import PLOT
-from graphclone.study.looks import GREY, STYLE, Look, looks_of, saved
+from graphclone.study.looks import GREY, STYLE, Look, looks_of, saved, thinned_places
 from graphclone.study.measures import Run, RunGroup, final_loss
 from graphclone.study.recipes import RANDOM
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from graphclone.study.curves import CurveGroup
-
-POINTS = 80
-"""A line is drawn through at most this many evaluations, so that files stay small."""
 
 COSINES = {"swap_cosine": "swap cosine", "row_cosine": "row cosine"}
 """The measures that have a panel below the losses, and its label."""
@@ -149,9 +146,7 @@ def apart(places: Sequence[float], gap: float) -> list[float]:
 
 def thinned(line: Line) -> Line:
     """At most ``POINTS`` of the points, evenly, with the first and the last."""
-    if len(line) <= POINTS:
-        return line
-    return [line[round(at * (len(line) - 1) / (POINTS - 1))] for at in range(POINTS)]
+    return [line[at] for at in thinned_places(len(line))]
 
 
 def over_seeds(runs: Sequence[Run], name: str) -> Line:

@@ -156,7 +156,7 @@ def test_budgets_are_not_mixed_with_runs_of_the_studys_own_steps() -> None:
 # --- Reports ---
 
 
-def _written(folder: Path, runs: list[Run]) -> Path:
+def saved_runs(folder: Path, runs: list[Run]) -> Path:
     for run in runs:
         place = folder / "runs" / run.name
         place.mkdir(parents=True)
@@ -168,7 +168,7 @@ def _written(folder: Path, runs: list[Run]) -> Path:
 
 
 def test_a_report_says_how_much_sooner_at_which_gap(tmp_path: Path) -> None:
-    text = report(_written(tmp_path, family((0, 1))))
+    text = report(saved_runs(tmp_path, family((0, 1))))
     assert "| diagonal | times as soon |" in text
     assert "4.00 (4.00..4.00)" in text
     assert "small, 2x, base short" in text
@@ -188,7 +188,7 @@ def test_a_study_without_budgets_has_no_such_part() -> None:
 
 
 def test_the_page_of_budgets_is_the_same_bytes_again_and_small(tmp_path: Path) -> None:
-    folder = _written(tmp_path, family((0, 1)))
+    folder = saved_runs(tmp_path, family((0, 1)))
     write_report(folder)
     path = folder / "plots" / "budgets.svg"
     first = path.read_bytes()
@@ -200,5 +200,5 @@ def test_the_page_of_budgets_is_the_same_bytes_again_and_small(tmp_path: Path) -
 
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    runs = read_runs(_written(tmp_path, family()))
+    runs = read_runs(saved_runs(tmp_path, family()))
     assert {run.budget for run in runs} == {None, 250, 500, 1000, 2000, 4000}
