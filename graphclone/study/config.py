@@ -61,6 +61,17 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Downstream:
+    """Tasks made of the validation text, on which every model is scored when it is trained; see ``study.tasks``.
+
+    Attributes:
+        items: of every task; 0 for no scores.
+    """
+
+    items: int = 0
+
+
+@dataclass(frozen=True)
 class Model:
     """A model to start from.
 
@@ -167,6 +178,7 @@ class Study:
         data: what is learned.
         training: of the wide models, and of the base models where they do not differ.
         recipe: recipes of one's own.
+        downstream: tasks to score models on.
     """
 
     model: tuple[Model, ...]
@@ -175,6 +187,7 @@ class Study:
     data: Data = Data()
     training: Training = Training()
     recipe: tuple[Recipe, ...] = ()
+    downstream: Downstream = Downstream()
 
     def __post_init__(self) -> None:
         for what in ("model", "base", "compare"):
@@ -191,6 +204,7 @@ class Study:
             _check_least(f"[training] {name}", getattr(self.training, name), 1)
         for name in ("context", "validation"):
             _check_least(f"[data] {name}", getattr(self.data, name), 1)
+        _check_least("[downstream] items", self.downstream.items, 0)
         for base in self.base:
             _check_least(f"[[base]] {base.name}: steps", base.steps, 0)
             _check_known(f"[[base]] {base.name}: measured_from", (base.measured_from or base.name,), self.bases)

@@ -91,6 +91,7 @@ class Run:
         measured_from: label of the base whose last loss gaps are measured from, where it is not that one's.
         budget: its steps, where a study gives its recipe several; see ``graphclone.study.curves``.
         rate: factor of its recipe's learning rate, where a study tries several.
+        scores: accuracy and its standard error by downstream task; see ``graphclone.study.tasks``.
         evaluations: ascending by step.
     """
 
@@ -113,6 +114,7 @@ class Run:
     measured_from: str | None = None
     budget: int | None = None
     rate: float = 1.0
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = field(default=(), repr=False)
 
     @property
@@ -214,6 +216,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "str | None": (str, type(None)),
     "float | None": (int, float, type(None)),
+    "Mapping[str, Sequence[float]]": (dict,),
 }
 """What JSON may hold for a field, by the field's annotation."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -198,7 +199,31 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
         weights = train(
             module, lesson, folder, lambda tensors: measure(tensors.items(), widenings), progress, optimizer
         )
-        _finish(job, folder, weights, record)
+        _finish(job, folder, weights, {**record, **_scored(module, corpus, place)})
+
+
+def _scored(module: torch.nn.Module, corpus: Corpus, place: Place) -> dict[str, Any]:
+    """What a trained model scores on the tasks of a study, for its record.
+
+    Raises:
+        GraphcloneError: there are several processes, as each has a part of the model only; or lm_eval is missing.
+    """
+    from accelerate import PartialState
+
+    from graphclone.study.downstream import score_module
+    from graphclone.study.tasks import write_tasks
+
+    count, context = place.study.downstream.items, place.study.data.context
+    if not count:
+        return {}
+    if PartialState().num_processes > 1:
+        raise GraphcloneError("[downstream]: models are scored in one process; run the study without accelerate launch")
+    if not corpus.text:
+        raise GraphcloneError("[downstream]: tasks are made of text, and this corpus holds tokens; leave it out")
+    with tempfile.TemporaryDirectory(dir=place.folder) as folder:
+        names = write_tasks(corpus.validation.tobytes(), Path(folder), context=context, count=count)
+        found = score_module(module, Path(folder), names, context) if names else {}
+    return {"scores": {name: [score.accuracy, score.error] for name, score in found.items()}}
 
 
 def _start(
