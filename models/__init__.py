@@ -23,7 +23,7 @@ def build(name: str) -> Built:
 
     Raises:
         GraphcloneError: there is no such model.
-        ImportError: transformers is not installed.
+        MissingExtraError: transformers is not installed.
     """
     if name not in MODELS:
         raise GraphcloneError(f"no model is called {name!r}: choose one of {', '.join(MODELS)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from graphclone.errors import GraphcloneError
+from graphclone.extras import MissingExtraError
 from graphclone.report.page import Page
 from graphclone.runtime.files import written
 
@@ -107,4 +108,4 @@ def _charts() -> Path:
         path = Path(str(distribution(_PACKAGE).locate_file(_SCRIPT)))
         if path.is_file():
             return path
-    raise GraphcloneError("a page needs plotly, which is not there: pip install 'graphclone[report]'")
+    raise MissingExtraError("a page", _PACKAGE, "report")

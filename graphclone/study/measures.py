@@ -229,7 +229,7 @@ def _entry(cls: type[Any], entries: Mapping[str, Any], where: str) -> dict[str, 
         if kinds is None:
             continue
         if item.name not in entries:
-            if item.default is MISSING:
+            if item.default is MISSING and item.default_factory is MISSING:
                 raise GraphcloneError(f"{where}: '{item.name}' is missing; remove the run's folder to do it again")
             continue
         value = entries[item.name]

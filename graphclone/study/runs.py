@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_file
 
 from graphclone.errors import GraphcloneError
@@ -337,9 +337,12 @@ def _locked(folder: Path) -> Iterator[None]:
     if not PartialState().is_main_process:
         yield
         return
-    with (folder / "lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GraphcloneError(f"{folder}: another process is at this run; wait for it") from None
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise GraphcloneError(f"{folder}: another process is at this run; wait for it") from None
+    try:
         yield
+    finally:
+        lock.release()
