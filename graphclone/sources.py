@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 _WHAT = (
-    "an .onnx file, a name in models/, package.module:function or file.py:function that returns (module, args), "
-    "or a Hugging Face checkpoint: its folder or hub id"
+    "an .onnx file, package.module:function or file.py:function that returns (module, args), "
+    "a Hugging Face checkpoint (its folder or hub id), or the name of a model that comes with graphclone"
 )
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -81,6 +81,8 @@ def _no_model(path: Path) -> str:
 
     if (path.parent / CONFIG).is_file() and layout_advice(path) is None:
         return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"
+    if path.suffix == ".py":
+        return f"{path}: names no function; give {path}:FUNCTION, which returns (module, args)"
     return layout_advice(path) or f"{path}: not a model; give {_WHAT}"
 
 
