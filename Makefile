@@ -9,7 +9,7 @@ SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all lint format coverage demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
+.PHONY: help install test test-all lint format coverage docs demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ format: install ## fix what ruff can fix, and format
 
 coverage: install ## run the tests and show the lines that none of them reaches
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov
+
+docs: install ## build the documentation site into build/site
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
 	$(BIN)/python -m graphclone.cli.demo
@@ -74,7 +77,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,report,study,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs,hf,report,study,test]'
 	@touch $@
 
 # Only the files of the package are of use here, not what it depends on.

@@ -119,7 +119,13 @@ class Inspection:
 
 
 def inspect(traced: Traced) -> Inspection:
-    """Look at a traced model."""
+    """Find out what can grow, what it costs, and what is in the way.
+
+    Examples:
+        >>> found = inspect(gc.trace(model, (x,)))
+        >>> found.parameters, found.doubled
+        (44, 86)
+    """
     facts = traced.state.facts
     free = [dim for group in traced.dims for dim in group.dims if dim.default]
     doubled, _ = settle(facts, {dim.axis: Growth(dim.size, DOUBLE) for dim in free})
@@ -358,10 +364,14 @@ class Explanation:
 
 
 def explain(traced: Traced, pattern: str) -> list[Explanation]:
-    """The dims a name means, each with what it touches and what pins it.
+    """Explain the dims that a name or pattern means: what each touches, and what pins it.
 
     Raises:
         GraphcloneError: there is no such dim.
+
+    Examples:
+        >>> explain(gc.trace(model, (x,)), "0")[0].parameters
+        ('0.weight', '0.bias', '2.weight')
     """
     from graphclone.analysis.flow import why_pinned
 
@@ -404,7 +414,12 @@ class MissingRule:
 
 
 def missing_rules(traced: Traced) -> list[MissingRule]:
-    """The ops of a model that have no rule, the commonest first."""
+    """The ops of a model that have no rule, the commonest first.
+
+    Examples:
+        >>> missing_rules(gc.trace(model, (x,)))
+        []
+    """
     lacking = [
         node
         for node in traced.graph.nodes

@@ -39,7 +39,11 @@ class Request:
         new_blocks: where new ones go.
         new_from: what they start from.
         like: a configuration, by its file, its folder or a hub id, whose widths are taken in place of all these.
-        keep_vocab: let the vocabulary stay where that of ``like`` is another.
+        keep_vocab: keep the source's vocabulary if ``like`` has another one.
+
+    Examples:
+        >>> Request(sizes={"hidden": 960}).patterns
+        ('hidden',)
     """
 
     widen: Widen | None = None
@@ -200,6 +204,11 @@ class State:
         widths: set by ``choose-widths`` or ``match-widths``.
         scales: set by ``balance-scales``.
         recipes: how every initializer is widened; set by ``widen-initializers``.
+
+    Examples:
+        >>> state = clone.state
+        >>> [dim.new_size for dim in state.growths.values()]
+        [12]
     """
 
     graph: Graph

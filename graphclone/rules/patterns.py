@@ -21,6 +21,10 @@ be missing is added. ``Site.states`` gives the terms operands, and states what f
 ``o?``                an operand or a result that may be missing
 ``[b h m]``           an operand that may lack the first of these axes, which are broadcast then
 ====================  ==================================================================================
+
+Examples:
+    >>> parse("... i, o i + o? -> ... o").names
+    ['...', 'i', 'o']
 """
 
 from __future__ import annotations
