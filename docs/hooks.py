@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,7 +71,7 @@ def _rows(group: argparse._ArgumentGroup) -> Iterator[str]:
             continue
         names = ", ".join(f"`{name}`" for name in action.option_strings)
         value = _value(action)
-        text = ((action.help or "") % {**vars(action), "prog": "graphclone"}).replace("|", "\\|")
+        text = re.sub(r"([*_|<>\[\]])", r"\\\1", (action.help or "") % {**vars(action), "prog": "graphclone"})
         yield f"| {' '.join(part for part in (names, f'`{value}`' if value else '') if part)} | {text} |"
 
 

@@ -17,8 +17,8 @@ more or one less than another's has a matrix of its own. Other ways to grow are 
 
 and of a single output that reads two copies, such as a head: ``staged`` takes half of each, as ``symmetric`` does.
 
-The strategy ``fresh`` makes no copies. What is added is random, but for what must be 0, or a mean, for the function to
-stay: as much of it as ``graphclone.analysis.fills`` finds.
+The strategy ``fresh`` makes no copies. New entries are random, except those that must be 0 or a mean to keep the
+function. ``graphclone.analysis.fills`` finds these.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Strategy:
 
     @property
     def uniform(self) -> bool:
-        """Whether A is 1 / n_in everywhere, so that no output copy differs from another but for noise."""
+        """Whether A is 1 / n_in everywhere. Output copies then differ in noise only."""
         return self.rule is _symmetric
 
     def matrix(self, n_out: int, n_in: int) -> FloatArray:

@@ -268,7 +268,7 @@ def _common(names: Sequence[str]) -> str:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A table whose source reads well, too; columns are flush right but for those on the left."""
+    """A table whose source is readable, too. Columns are flush right, except the ``left`` first ones."""
     lines = [list(headings), *(list(row) for row in rows)]
     widths = [max(3, *(len(line[at]) for line in lines)) for at in range(len(headings))]
     rule = ["-" * width if at in left else "-" * (width - 1) + ":" for at, width in enumerate(widths)]

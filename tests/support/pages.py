@@ -187,9 +187,8 @@ def _printed(call: Callable[[], object], *, errors: bool = False) -> str:
 
 
 def comparable(text: str) -> list[str]:
-    """The lines of an output without what differs from machine to machine, and without lines of tables."""
-    lines = [" ".join(_DECIMAL.sub("#", line).replace("─", " ").split()) for line in text.splitlines()]
-    return [line for line in lines if line]
+    """The words of an output, without what differs from machine to machine and without the lines of tables."""
+    return _DECIMAL.sub("#", text).replace("─", " ").split()
 
 
 @contextlib.contextmanager
