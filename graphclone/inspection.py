@@ -32,12 +32,12 @@ class Row:
 
     Attributes:
         name: of the group, by which it is widened.
-        size: of each of its dims in the source.
-        count: how many dims it has.
+        size: the size of each of its dims in the source.
+        count: the number of its dims.
         default: whether it grows when only a factor is asked for.
-        pinned: what keeps it from growing, if anything does.
-        freed_by: inputs and outputs that would let it grow if they grew as well.
-        parameters: of the whole model if this group alone were twice as wide; None where it cannot be.
+        pinned: the reason why it cannot grow, if there is one.
+        freed_by: inputs and outputs that would let it grow if they grew, too.
+        parameters: the parameter count of the whole model if this group alone were twice as wide; None if it cannot be.
         matters: whether it is free, or pinned by an input, an output or a node that no rule understands.
     """
 
@@ -95,13 +95,13 @@ class Inspection:
 
     Attributes:
         model: its name.
-        parameters: how many numbers its parameters hold.
-        doubled: how many they would hold with every dim that grows by default twice as wide.
-        nodes: how many operations it has.
-        dims: one row per group.
-        stacks: of blocks.
-        refusals: nodes in the way.
-        notes: on how the model was traced.
+        parameters: its parameter count.
+        doubled: its parameter count if each dim that grows by default were twice as wide.
+        nodes: the number of its operations.
+        dims: one row for each group of dims.
+        stacks: one row for each stack of blocks.
+        refusals: nodes that no rule understands.
+        notes: notes on how the model was traced.
     """
 
     model: str

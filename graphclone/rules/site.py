@@ -387,8 +387,7 @@ class Site(Reader):
     ) -> None:
         """A product of powers of scales, of what means shrink by, and of the copies a contraction sums over, is 1."""
         means = tuple((c, axis, None) for c, axis in _fractions(averages or {}))
-        balance = Balance(self.node, None, _fractions(terms), (), (), means, contraction, mendable)
-        self._balance(balance)
+        self._balance(Balance(self.node, None, _fractions(terms), (), (), means, contraction, mendable))
 
     def same_scale(self, *values: Scaled) -> None:
         """All have one scale; the first result among them takes it."""
@@ -421,8 +420,6 @@ class Site(Reader):
     def _balance(self, balance: Balance) -> None:
         self.facts.balances.setdefault(self.node, []).append(balance)
 
-    # The audit
-
     def unread(self) -> Iterator[str]:
         """Operands that could matter and that the rule did not look at."""
         for name, operand in self.node.operands.items():
@@ -453,8 +450,9 @@ class Stated:
 def says(pattern: str) -> Callable[[Callable[[Site, str], None]], Stated]:
     """Make a rule of a function that states this pattern, and more besides.
 
-    >>> says("... -> ...")(lambda s, pattern: s.states(pattern, "x")).pattern
-    '... -> ...'
+    Examples:
+        >>> says("... -> ...")(lambda s, pattern: s.states(pattern, "x")).pattern
+        '... -> ...'
     """
     return partial(Stated, pattern)
 
@@ -462,8 +460,9 @@ def says(pattern: str) -> Callable[[Callable[[Site, str], None]], Stated]:
 def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Stated:
     """A rule that is one pattern; see ``Site.states``.
 
-    >>> stated("... i, o i + o? -> ... o", "input", "weight", "bias").pattern
-    '... i, o i + o? -> ... o'
+    Examples:
+        >>> stated("... i, o i + o? -> ... o", "input", "weight", "bias").pattern
+        '... i, o i + o? -> ... o'
     """
 
     def rule(s: Site, pattern: str) -> None:

@@ -142,13 +142,13 @@ class Check:
 
     Attributes:
         name: ``static``, ``exact``, ``noise floor`` or ``ONNX Runtime``.
-        ok: whether they agree; None where the check could not be made.
-        summary: what was measured, or why it was not.
-        figures: what was measured, for machines.
-        outputs: errors of the outputs, where they were measured against rounding.
-        first: the first value that is wrong, in graph order.
-        open: whether the verdict stays open for it: the source itself could not be measured.
-        values: the name and the greatest relative error of every value, in graph order, where all were compared.
+        ok: whether they agree; None if the check could not be made.
+        summary: what was measured, or why nothing was.
+        figures: the same for programs.
+        outputs: the errors of the outputs, if they were measured against rounding.
+        first: the first wrong value, in graph order.
+        open: whether this check leaves the verdict open, because the source itself could not be measured.
+        values: the name and the greatest relative error of every value, in graph order, if all were compared.
     """
 
     name: str

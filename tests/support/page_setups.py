@@ -19,7 +19,7 @@ _SMALL = {
 }  # fmt: skip
 
 _LARGE = {
-    "hidden_size": 40, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6,
+    "hidden_size": 36, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6,
     "num_key_value_heads": 3,
 }  # fmt: skip
 
