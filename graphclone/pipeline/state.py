@@ -27,8 +27,8 @@ class Request:
     """What the user asked for.
 
     Attributes:
-        widen: a factor, or a dict of factors by name, which may hold wildcards. None means no factor; if nothing else is
-            asked for either, it means 2.
+        widen: a factor, or a dict of factors by name, which may hold wildcards. None means no factor, or 2 if nothing
+            else is asked for.
         widen_io: patterns of names. Inputs and outputs that match one may grow.
         strategy: how copies share a contracted weight.
         seed: of the noise.
