@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from torch.nn.parallel import DistributedDataParallel
-from transformers import TrainerCallback
 
 from graphclone.algebra.depths import Depths
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.extras import MissingExtraError
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint, quiet_transformers
 from graphclone.formats.torch.into import load_into
@@ -28,6 +26,13 @@ from graphclone.optimizers.parameters import Parameters
 from graphclone.optimizers.schedules import check_schedule, regroup
 from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.state import Request
+
+try:
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise MissingExtraError("a callback", "transformers.Trainer", "study", error) from error
 
 
 class GrowthCallback(TrainerCallback):

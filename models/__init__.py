@@ -29,7 +29,7 @@ def build(name: str) -> Built:
 
     Raises:
         GraphcloneError: there is no such model.
-        ImportError: transformers is not installed.
+        MissingExtraError: transformers is not installed.
 
     Examples:
         >>> built = gc.build("pythia-mini")

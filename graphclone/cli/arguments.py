@@ -100,6 +100,7 @@ class StudyArguments(Arguments):
     """The arguments of ``graphclone study``; see its help."""
 
     study: str
+    html: str | None
     output: str | None
     recipe: str | None
     jobs: int

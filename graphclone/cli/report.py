@@ -55,8 +55,8 @@ def _dims_table(rows: Iterable[Row], total: int) -> Table:
     for heading in ("size", "dims"):
         grid.add_column(heading, justify="right")
     grid.add_column("grows")
-    grid.add_column("parameters if doubled", justify="right")
-    grid.add_column("why not")
+    grid.add_column("parameters\nif doubled", justify="right")
+    grid.add_column("why not", overflow="fold")
     for row in rows:
         grid.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total), _why_not(row))
     return grid
@@ -164,10 +164,10 @@ def show_timings(timings: Sequence[Timing]) -> None:
 
 def show_passes(rows: Iterable[dict[str, Any]]) -> None:
     """Every pass with its options and what it does."""
-    grid = table("pass", "options", "requires", "ensures", "what it does")
+    grid = table("pass", "what it does", "requires", "ensures")
     for row in rows:
-        options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
-        grid.add_row(row["name"], options, ", ".join(row["requires"]), ", ".join(row["ensures"]), row["summary"])
+        options = "".join(f"\n  {name}={value}" for name, value in row["options"].items())
+        grid.add_row(row["name"] + options, row["summary"], "\n".join(row["requires"]), "\n".join(row["ensures"]))
     console().print(grid)
 
 

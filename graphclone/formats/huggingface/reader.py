@@ -22,6 +22,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
+from graphclone.extras import required
 from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.answers import Answers
 from graphclone.formats.huggingface.config_solver import Config, Shapes
@@ -249,7 +250,7 @@ def open_checkpoint(
 
 def _downloaded(name: str) -> Path:
     """The folder that a hub id has been downloaded to."""
-    import huggingface_hub
+    huggingface_hub = required("huggingface_hub", "hf", "a hub id")
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     advice = "give the folder of a checkpoint, or a hub id where there is a network"
@@ -334,13 +335,9 @@ def imported() -> Any:
     """The transformers library.
 
     Raises:
-        GraphcloneError: it is not installed.
+        MissingExtraError: it is not installed.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise GraphcloneError("Hugging Face checkpoints need transformers: pip install graphclone[hf]") from error
-    return transformers
+    return required("transformers", "hf", "a Hugging Face checkpoint")
 
 
 def _named(dtype: torch.dtype) -> str:
