@@ -23,13 +23,18 @@ def on_files(files: Files, config: Any) -> Files:
 def command_line() -> str:
     """The reference of the command line, in Markdown."""
     top = parser()
-    parts = [_HEAD, f"```text\n{top.format_usage()}```\n"]
+    parts = [_HEAD, *_parts(top)]
     for name, command in _commands(top).items():
-        parts.append(f"\n## {name}\n\n{command.description}\n\n```text\n{command.format_usage()}```\n")
-        parts += map(_group, command._action_groups)
-        if command.epilog:
-            parts.append(f"\n```text\n{command.epilog.strip()}\n```\n")
+        parts += [f"\n## {name}\n\n{command.description}\n", *_parts(command)]
     return "\n".join(parts) + _TAIL
+
+
+def _parts(command: argparse.ArgumentParser) -> Iterator[str]:
+    """How a command is used, its options, and examples."""
+    yield f"```text\n{command.format_usage()}```\n"
+    yield from map(_group, command._action_groups)
+    if command.epilog:
+        yield f"\n```text\n{command.epilog.strip()}\n```\n"
 
 
 _HEAD = """# Command line
@@ -59,7 +64,7 @@ def _group(group: argparse._ArgumentGroup) -> str:
     if not rows:
         return ""
     title = {"options": "Options", "positional arguments": "Arguments"}.get(group.title or "", group.title or "")
-    return "\n".join([f"\n### {title[:1].upper()}{title[1:]} {{ data-toc-label='{title}' }}\n", _TABLE, *rows, ""])
+    return "\n".join([f"\n### {title[:1].upper()}{title[1:]}\n", _TABLE, *rows, ""])
 
 
 _TABLE = "| option | what it does |\n|---|---|"
@@ -67,7 +72,7 @@ _TABLE = "| option | what it does |\n|---|---|"
 
 def _rows(group: argparse._ArgumentGroup) -> Iterator[str]:
     for action in group._group_actions:
-        if action.help == argparse.SUPPRESS:
+        if action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
             continue
         names = ", ".join(f"`{name}`" for name in action.option_strings)
         value = _value(action)

@@ -185,7 +185,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     commands = (tmp_path / "reference" / "command-line" / "index.html").read_text()
-    actions = [action for command in _commands().values() for action in command._actions]
+    actions = [action for command in (parser(), *_commands().values()) for action in command._actions]
     assert {option for action in actions for option in action.option_strings if option not in commands} == set()
     assert "fonts.googleapis" not in (tmp_path / "index.html").read_text()
 
