@@ -11,7 +11,7 @@ SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all test-oldest release lint format coverage demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
+.PHONY: help install test test-all test-oldest release lint format coverage docs demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ format: install ## fix what ruff can fix, and format
 
 coverage: install ## run the tests and show the lines that none of them reaches
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov
+
+docs: install ## build the documentation site into build/site
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
 	$(BIN)/python -m graphclone.cli.demo
@@ -87,7 +90,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,report,study,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs,hf,report,study,test]'
 	@touch $@
 
 $(RELEASE_TOOLS): $(STAMP)

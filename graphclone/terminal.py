@@ -44,7 +44,7 @@ def table(*headings: str, title: str | None = None) -> Table:
 def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
     """A bar with the time, on the standard error, while something takes long; only on a terminal, if it is to be shown.
 
-    It moves to and fro until it is told how far things are.
+    It moves to and fro until the first report.
     """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars

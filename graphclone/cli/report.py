@@ -40,7 +40,8 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
 def _depth(stack: StackRow) -> str:
     """A stack of blocks, and whether there can be more of them, in words."""
     kinds = f" of {stack.kinds} kinds" if stack.kinds > 1 else ""
-    what = f"{stack.name}={stack.count}: {stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
+    option = f"{stack.name}={stack.count}" if stack.name else str(stack.count)
+    what = f"{option}: {stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
     return f"{what}, or more of them" if not stack.obstacle else f"{what}, and no more: {stack.obstacle}"
 
 

@@ -46,6 +46,10 @@ def write(page: Page, path: Path) -> None:
 
     Raises:
         GraphcloneError: as ``check_target`` does, or the file cannot be written.
+
+    Examples:
+        >>> from graphclone.report import page_of
+        >>> write(page_of(gc.trace(model, (x,))), folder.with_name("page.html"))
     """
     _write(render(page), path)
 

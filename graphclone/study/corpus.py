@@ -274,7 +274,7 @@ def _scan(path: Path, tokens: np.memmap[Any, np.dtype[Any]]) -> tuple[str, int]:
         low, greatest = int(chunk.min()), max(greatest, int(chunk.max()))
         if low < 0 or greatest >= _MAX_VOCABULARY:
             wrong = low if low < 0 else greatest
-            raise GraphcloneError(f"{path} holds the token {wrong}: tokens are 0 to {_MAX_VOCABULARY - 1}")
+            raise GraphcloneError(f"{path} holds the token {wrong}, but tokens are 0 to {_MAX_VOCABULARY - 1}")
     return digest.hexdigest(), greatest + 1
 
 

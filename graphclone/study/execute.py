@@ -48,7 +48,7 @@ def run_study(
         recipe: what is compared with random weights where a comparison names no recipes.
         at_once: how many runs to do at a time, each in a process with its share of the threads.
         command: what the record says.
-        progress: told how far each run is.
+        progress: a callback that is told how many steps of each run are done.
 
     Returns:
         The path of the report.
@@ -134,7 +134,7 @@ def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, at_
 
 
 _queue: Any = None
-"""Where a process of the pool tells how far it is."""
+"""The queue in which a process of the pool reports its progress."""
 
 
 def _begin(queue: Any, threads: int) -> None:

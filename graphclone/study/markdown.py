@@ -27,7 +27,7 @@ def _common(names: Sequence[str]) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A table whose source reads well, too; columns are flush right but for those on the left."""
+    """A table whose source is readable, too. Columns are flush right, except those named in ``left``."""
     lines = [list(headings), *(list(row) for row in rows)]
     widths = [max(3, *(len(line[at]) for line in lines)) for at in range(len(headings))]
     rule = ["-" * width if at in left else "-" * (width - 1) + ":" for at, width in enumerate(widths)]

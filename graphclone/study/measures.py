@@ -177,7 +177,7 @@ def _evaluations(path: Path, steps: int) -> tuple[Evaluation, ...]:
 
 
 def _whole(line: str) -> bool:
-    """Whether a line was written to its end, but for the newline."""
+    """Whether a line was written to its end. The newline may be missing."""
     try:
         json.loads(line)
     except ValueError:

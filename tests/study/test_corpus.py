@@ -343,7 +343,7 @@ def _cut_off(path: Path) -> None:
         ("empty.npy", lambda path: np.save(path, np.array([], np.int64)), "empty.npy"),
         ("one.npy", lambda path: np.save(path, np.array([1])), "holds 1 tokens: that is too few"),
         ("negative.npy", lambda path: np.save(path, np.array([5, -100, 7])), "holds the token -100"),
-        ("great.npy", lambda path: np.save(path, np.array([5, 2**31 - 1])), "holds the token 2147483647: tokens are 0"),
+        ("great.npy", lambda path: np.save(path, np.array([5, 2**31 - 1])), "the token 2147483647, but tokens are 0"),
         ("nothing.bin", Path.touch, "cannot read tokens from .*nothing.bin"),
         ("odd.bin", lambda path: path.write_bytes(b"abc"), "cannot read tokens from .*odd.bin"),
         ("one.bin", lambda path: path.write_bytes(b"ab"), "holds 1 tokens"),

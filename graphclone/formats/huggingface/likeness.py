@@ -224,7 +224,7 @@ def _downloaded(text: str) -> Path:
 
 
 def _wanted(checkpoint: Checkpoint, target: Config) -> Config:
-    """The target's configuration, but for what says who the source is."""
+    """The target's configuration, with the source's own labels, tokens and dtype."""
     general = set(imported().PretrainedConfig().to_dict())
     changes = {}
     for where, values in differences(checkpoint.fields, target).items():

@@ -268,7 +268,7 @@ def _downloaded(name: str) -> Path:
             if (said := advice_by_names(name, names)) is not None:
                 raise GraphcloneError(said)
     except HFValidationError:
-        raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
+        raise GraphcloneError(f"{name}: no such folder, and not a hub id; {advice}") from None
     except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
         reason = first_line(error)
         raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
@@ -326,7 +326,7 @@ def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, An
 
     reference = next((item for item in remote.values() if str(item).rpartition(".")[2] == name), None)
     if reference is None:
-        raise GraphcloneError(f"{folder}: transformers has no {name}, nor does the code that comes with it")
+        raise GraphcloneError(f"{folder}: neither transformers nor the code of the checkpoint has {name}")
     config = imported().AutoConfig.from_pretrained(folder, trust_remote_code=True)
     return config, get_class_from_dynamic_module(reference, folder)
 
