@@ -28,6 +28,9 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (".onnx", ".py", ".pt", ".pth", ".pt2", ".bin", ".safetensors", ".gguf")
 """Suffixes that no hub id has."""
 
+_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
+"""Suffixes of files that hold weights, and no code to run them with."""
+
 
 def resolve(text: str, inputs: UserInputs | None = None) -> Source:
     """The source that the MODEL of a command line means. Nothing of it is read before it is used.
@@ -79,11 +82,16 @@ def _checkpoint(path: Path, inputs: UserInputs) -> Source:
 def _no_model(path: Path) -> str:
     from graphclone.formats.huggingface.layouts import CONFIG, layout_advice
 
-    if (path.parent / CONFIG).is_file() and layout_advice(path) is None:
+    if (advice := layout_advice(path)) is not None:
+        return advice
+    if (path.parent / CONFIG).is_file():
         return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"
     if path.suffix == ".py":
         return f"{path}: names no function; give {path}:FUNCTION, which returns (module, args)"
-    return layout_advice(path) or f"{path}: not a model; give {_WHAT}"
+    if path.suffix in _WEIGHTS:
+        hint = "give file.py:FUNCTION, which builds the module, loads them and returns (module, args)"
+        return f"{path}: weights alone are no model; {hint}"
+    return f"{path}: not a model; give {_WHAT}"
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:

@@ -102,6 +102,8 @@ def test_what_is_no_model(command: str, model: str, message: str, refused: Refus
 def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> None:
     Path("model.onnx").touch()
     assert "model.onnx: " in refused("inspect", "model.onnx")
+    Path("weights.pt").touch()
+    assert "weights.pt: weights alone are no model; give file.py:FUNCTION" in refused("inspect", "weights.pt")
     (folder / "hub").mkdir()
     assert "hub: is empty; give the folder of a Hugging Face checkpoint" in refused("inspect", "hub")
 
