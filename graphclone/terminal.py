@@ -37,7 +37,7 @@ def show_text(text: str) -> None:
 def table(*headings: str, title: str | None = None) -> Table:
     """A table without vertical lines. Words of its first columns that are too long are broken, never cut off."""
     columns = [Column(heading, overflow="fold") for heading in headings]
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from graphclone.clones.summary import clone_rows, new_blocks, parameters
@@ -27,6 +28,7 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
     out.print(f"{inspection.model}: {inspection.nodes} operations, {total} parameters")
     rows = [row for row in inspection.dims if everything or row.matters]
     out.print(_dims_table(rows, inspection.parameters))
+    _show_pins(out, rows)
     if hidden := len(inspection.dims) - len(rows):
         out.print(f"{hidden} more cannot grow (rows looked up by number, windows and such): --all shows them")
     factor = inspection.doubled / max(inspection.parameters, 1)
@@ -57,10 +59,21 @@ def _dims_table(rows: Iterable[Row], total: int) -> Table:
         grid.add_column(heading, justify="right")
     grid.add_column("grows")
     grid.add_column("parameters\nif doubled", justify="right")
-    grid.add_column("why not", overflow="fold")
     for row in rows:
-        grid.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total), _why_not(row))
+        grid.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total))
     return grid
+
+
+def _show_pins(out: Console, rows: Iterable[Row]) -> None:
+    """Why dims cannot grow, each reason once. A column beside the others would be too narrow for that."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.pinned is not None:
+            names.setdefault(_why_not(row), []).append(row.name)
+    if names:
+        out.print("cannot grow:")
+    for reason, same in names.items():
+        out.print(Padding.indent(f"{', '.join(same)}: {reason}", 2))
 
 
 def _grows(row: Row) -> str:
@@ -76,6 +89,7 @@ def _cost(row: Row, total: int) -> str:
 
 
 def _why_not(row: Row) -> str:
+    """The reason why a dim is pinned, and the option that would free it."""
     if not row.freed_by:
         return row.pinned or ""
     return f"{row.pinned}; --widen-io {','.join(row.freed_by)} frees it"
