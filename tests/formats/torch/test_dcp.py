@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed import checkpoint
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 import graphclone as gc
 from graphclone.cli.__main__ import main
@@ -99,6 +100,33 @@ def test_nothing_harmful_is_unpickled(what: object, tmp_path: Path, monkeypatch:
     with pytest.raises(GraphcloneError, match=r"would import .*os\.system, which no description needs"):
         load_dcp(Decoder(), tmp_path)
     assert not (tmp_path / "harm").exists()
+
+
+def as_an_attribute(member: Any, _: int) -> Any:
+    """How Python 3.11.0 to 3.11.3 pickle a member of an enumeration."""
+    return getattr, (type(member), member.name)
+
+
+def test_a_checkpoint_that_another_python_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = source()
+    with monkeypatch.context() as patch:
+        patch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", as_an_attribute)
+        checkpoint.save(model.state_dict(), checkpoint_id=tmp_path, no_dist=True)
+    assert b"getattr" in (tmp_path / ".metadata").read_bytes()
+    module = Decoder()
+    load_dcp(module, tmp_path)
+    assert equal(module, model.state_dict())
+
+
+@pytest.mark.parametrize("read", [(Metadata, "__init__"), (_MEM_FORMAT_ENCODING, "__init__"), (torch.Size, "numel")])
+def test_no_other_attribute_is_read(read: tuple[Any, str], tmp_path: Path) -> None:
+    class Read:
+        def __reduce__(self) -> Any:
+            return getattr, read
+
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(Read()))
+    with pytest.raises(GraphcloneError, match=r"would read the attribute .*, which no description needs"):
+        load_dcp(Decoder(), tmp_path)
 
 
 def test_a_function_takes_its_weights_from_a_checkpoint(tmp_path: Path) -> None:
