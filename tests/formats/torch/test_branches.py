@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from packaging.version import Version
 from torch import Tensor, nn
 
 import graphclone as gc
@@ -60,12 +59,6 @@ MIDDLES: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
 }
 
 
-sizes_stay_free = pytest.mark.skipif(
-    Version(torch.__version__).release < (2, 12), reason="before, torch.cond fixes the sizes of what it is given"
-)
-
-
-@sizes_stay_free
 @pytest.mark.parametrize("name", MIDDLES)
 def test_both_branches_grow(name: str) -> None:
     model = Model(MIDDLES[name]).eval()
@@ -80,7 +73,6 @@ def test_both_branches_grow(name: str) -> None:
         torch.testing.assert_close(wide(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@sizes_stay_free
 def test_a_branch_is_computed_only_if_it_is_wanted() -> None:
     wide = gc.clone(Model(MIDDLES["nested"]).eval(), (torch.randn(4, 5),)).module()
     outside = [str(node.target) for node in wide.graph.nodes if node.op == "call_function"]
