@@ -35,10 +35,6 @@ def test_every_public_name_is_there() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", gc.__version__)
 
 
-def test_the_version_is_that_of_the_package() -> None:
-    assert f'version = "{gc.__version__}"' in (ROOT / "pyproject.toml").read_text()
-
-
 def test_no_other_name_is_there() -> None:
     with pytest.raises(AttributeError, match="module 'graphclone' has no attribute 'widen'"):
         _ = gc.widen  # type: ignore[attr-defined]

@@ -70,6 +70,13 @@ def test_without_study(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> Non
     assert refused("study", "mini") == message
 
 
+def test_without_eval(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "lm_eval")
+    Path("checkpoint/task.yaml").touch()
+    message = "graphclone: a score needs lm_eval, which is not installed: pip install 'graphclone[eval]'\n"
+    assert refused("score", "checkpoint", "--tasks", "checkpoint") == message
+
+
 def test_a_callback_without_study(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "accelerate")
     monkeypatch.delitem(sys.modules, "graphclone.callbacks", raising=False)

@@ -90,6 +90,7 @@ def test_a_wheel_is_used_from_the_command_line(installed: Path, tmp_path: Path) 
     assert (tmp_path / "wide.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_wheel_is_used_from_python(installed: Path, tmp_path: Path) -> None:
     """Modules, data files and public names are those of the wheel."""
     code = """

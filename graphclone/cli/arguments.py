@@ -107,6 +107,14 @@ class StudyArguments(Arguments):
 
 
 @dataclass(frozen=True)
+class ScoreArguments(Arguments):
+    """The arguments of ``graphclone score``; see its help."""
+
+    checkpoint: Sequence[str]
+    tasks: str
+
+
+@dataclass(frozen=True)
 class PassesArguments(Arguments):
     """The arguments of ``graphclone passes``; see its help."""
 

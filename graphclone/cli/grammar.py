@@ -15,6 +15,7 @@ from graphclone.cli.arguments import (
     InspectArguments,
     PassesArguments,
     RulesArguments,
+    ScoreArguments,
     StudyArguments,
     VerifyArguments,
 )
@@ -107,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     _clone_arguments(clone)
     _verify_arguments(_command(commands, "verify", "run two ONNX files or checkpoints and compare what they compute"))
     _study_arguments(_command(commands, "study", "train clones and a random model alike, and compare them"))
+    _score_arguments(_command(commands, "score", "score checkpoints on downstream tasks of your own"))
     _command(commands, "passes", "list the passes").set_defaults(kind=PassesArguments)
     _rules_arguments(_command(commands, "rules", "list the operators that have rules"))
     return top
@@ -144,6 +146,10 @@ examples:
 examples:
   graphclone study mini                      two minutes, on this machine
   graphclone study RUN.toml -o runs --jobs 2
+""",
+    "score": """
+examples:
+  graphclone score ./folder ./wide --tasks ./tasks
 """,
     "passes": None,
     "rules": """
@@ -327,6 +333,17 @@ def _study_arguments(command: _Parser) -> None:
         "--jobs", type=count, default=1, metavar="N", help="how many runs train at a time: 2 (default: 1)"
     )
     command.set_defaults(kind=StudyArguments)
+
+
+def _score_arguments(command: _Parser) -> None:
+    command.add_argument("checkpoint", nargs="+", metavar="DIR", help="the folder of a checkpoint with its tokenizer")
+    command.add_argument(
+        "--tasks",
+        required=True,
+        metavar="FOLDER",
+        help="tasks as lm-evaluation-harness reads them, a .yaml file each: ./tasks",
+    )
+    command.set_defaults(kind=ScoreArguments)
 
 
 def _rules_arguments(command: _Parser) -> None:

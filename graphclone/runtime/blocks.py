@@ -8,7 +8,6 @@ noise alone depends on all of it, which the processes that share a tensor find o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,8 +23,8 @@ from graphclone.algebra.growth import PAD, Fill, IntArray, Layout
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.graph.ir import Initializer, Stored
 from graphclone.runtime import kernel
-from graphclone.runtime.pads import Region, regions
-from graphclone.runtime.precision import power
+from graphclone.runtime.pads import Region, random_numbers, regions
+from graphclone.runtime.precision import power, root_mean_square
 from graphclone.runtime.shards import BLOCK, Rows
 
 Wanted: TypeAlias = Sequence[IntArray]
@@ -351,12 +350,12 @@ def _covered(data: Tensor, recipe: Widening) -> Iterator[tuple[Region, list[IntA
 def _randomise(
     region: Region, data: Tensor, recipe: Widening, wanted: Wanted, out: Tensor, covered: Sequence[IntArray]
 ) -> None:
-    size = recipe.scale * math.sqrt(power(data) / max(1, data.numel()))
+    size = recipe.scale * root_mean_square(data)
     inner = len(covered[0]) // max(1, region.out.shape[0])
     for start, part in kernel.chunks(region.out, 0):
         rows = covered[0][start * inner : (start + len(part)) * inner]
         if _meet(rows, wanted[0]):
-            numbers = torch.empty(part.shape).normal_(generator=kernel.chunk_generator(recipe, start)).mul_(size)
+            numbers = random_numbers(recipe, start, part.shape).mul_(size)
             there = [rows, *covered[1:]]
             _place(out, wanted, numbers.reshape([*map(len, there)]), there)
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.memory import empty
-from graphclone.runtime.pads import regions
-from graphclone.runtime.precision import power, units
+from graphclone.runtime.pads import random_numbers, regions
+from graphclone.runtime.precision import power, root_mean_square, units
 
 CHUNK = 1 << 15
 """Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that
@@ -90,8 +90,6 @@ def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
 def _fill(source: Tensor, recipe: Widening, out: Tensor) -> None:
     if recipe.shift:  # rounded once, at full precision, before it is spread
         source = (source.double() * recipe.scale + recipe.shift).to(source.dtype)
-    for axis, layout in enumerate(recipe.axes):
-        _clear_pads(out, axis, layout.index_map, recipe.shift)
     for share in _shares(source, recipe, out):
         write(share.out, share.source, 1.0 if recipe.shift else share.factor)
 
@@ -319,17 +317,16 @@ def _index(indices: IntArray, like: Tensor) -> Tensor:
     return torch.from_numpy(indices).to(like.device)
 
 
-def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray, value: float = 0.0) -> None:
+def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray) -> None:
     pads = np.flatnonzero(index_map == PAD)
     if len(pads):
-        tensor.index_fill_(axis, _index(pads, tensor), value)
+        tensor.index_fill_(axis, _index(pads, tensor), 0.0)
 
 
 # --- Pads ---
 
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
-    """Writes over the zeros that pads hold so far."""
     for number, region in enumerate(regions(source, recipe, out)):
         if region.fill is Fill.FREE:
             _randomise(region.out, source, numbered(recipe, number))
@@ -345,10 +342,10 @@ def numbered(recipe: Widening, number: int) -> Widening:
 
 
 def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
-    """Normal numbers of the source's own root mean square."""
-    size = recipe.scale * math.sqrt(power(source) / max(1, source.numel()))
+    """Random numbers of the source's own root mean square."""
+    size = recipe.scale * root_mean_square(source)
     for start, part in chunks(out, 0):
-        part.copy_(torch.empty(part.shape).normal_(generator=chunk_generator(recipe, start)).mul_(size))
+        part.copy_(random_numbers(recipe, start, part.shape).mul_(size))
 
 
 # --- Noise ---

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,3 +71,26 @@ def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], 
             segment = out.narrow(at, new, part.new_size), source.narrow(at, old, part.size)
             yield from _regions(*segment, (*axes[:at], (axis, part), *axes[at + 1 :]), at)
             new, old = new + part.new_size, old + part.size
+
+
+def random_numbers(recipe: Widening, start: int, shape: Sequence[int]) -> Tensor:
+    """The numbers in one chunk of free pads, in float32, of root mean square 1.
+
+    They are independent and uniform, as those that torch's own layers begin with. A layer adds up so many that its
+    outputs are as good as normal, and drawing them takes half as long. Each is an odd number of 16 bits, so that their
+    mean is 0 and none is. They come from Philox (Salmon et al. 2011), which counts: a chunk is the same whatever was
+    drawn before it, and no two have a number of the sequence in common.
+
+    Args:
+        recipe: whose seed and name say which numbers these are.
+        start: where the chunk begins.
+        shape: of the chunk.
+    """
+    count = prod(shape)
+    words = np.random.Philox(key=recipe.noise_seed, counter=start << 64).random_raw(-(-count // 4))
+    odd = torch.from_numpy(words.view(np.int16)[:count] | np.int16(1))
+    return odd.to(torch.float32).mul_(1 / _SPREAD).view(*shape)
+
+
+_SPREAD = math.sqrt(((1 << 30) - 1) / 3)
+"""The root mean square of all odd numbers of 16 bits, signs included."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,11 @@ def power(tensor: Tensor) -> float:
     """The sum of the squares, in float64, added up in an order that no thread count changes."""
     parts = torch.split(tensor.reshape(-1), _PART)
     return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)
+
+
+def root_mean_square(tensor: Tensor) -> float:
+    """How large numbers are, on the average; 0 where there are none."""
+    return math.sqrt(power(tensor) / max(1, tensor.numel()))
 
 
 def units(largest: Tensor, dtype: torch.dtype) -> Tensor:

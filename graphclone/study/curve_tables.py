@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from graphclone.study.curves import GAPS, CurveGroup, Ratio
@@ -84,3 +86,30 @@ def _mean(losses: Iterable[float | None]) -> str:
     if mean is None:
         return ""
     return f"{mean.mean:.3f}" + (f" ± {mean.deviation:.3f}" if mean.deviation is not None else "")
+
+
+def downstream(runs: Sequence[Run]) -> list[str]:
+    """The section on downstream tasks, in Markdown; none where no run was scored."""
+    scored: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.scores and run.finished:
+            base = run.base_label or ""
+            scored[run.model, f"{run.factor}x", base, run.recipe or "base", f"{run.steps:,}"].append(run)
+    if not scored:
+        return []
+    tasks = list(dict.fromkeys(name for same in scored.values() for run in same for name in run.scores))
+    rows = [[*place, str(len(same)), *(_accuracy(same, task) for task in tasks)] for place, same in scored.items()]
+    text = (
+        "Accuracy on tasks made of the validation text, which are choices by likelihood: of four, but two for *lines*. "
+        "± is the standard error of one model's score; a mean over seeds where there are several."
+    )
+    headings = ["model", "growth", "base", "recipe", "steps", "seeds", *tasks]
+    return ["## Downstream", text, table(headings, sorted(rows), left=(0, 2, 3))]
+
+
+def _accuracy(runs: Sequence[Run], task: str) -> str:
+    found = [run.scores[task] for run in runs if task in run.scores]
+    if not found:
+        return ""
+    accuracy, error = (statistics.fmean(values) for values in zip(*found, strict=True))
+    return f"{accuracy:.3f} ± {error:.3f}"

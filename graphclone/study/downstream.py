@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.extras import required
 from graphclone.study.models import logits
 
-if TYPE_CHECKING:
-    from lm_eval.api.model import TemplateLM
-
 _BATCH = 64
+
+_ERRORS = 1
+"""What the harness must be told to give standard errors at all; those of means are computed, not drawn."""
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _METRIC, _ERROR = "acc,none", "acc_stderr,none"
@@ -68,11 +70,10 @@ def score_checkpoint(checkpoint: str, folder: Path, names: Sequence[str]) -> dic
     Raises:
         GraphcloneError: lm_eval is not installed, or the checkpoint or a task cannot be read.
     """
-    _installed()
-    from lm_eval.models.huggingface import HFLM
-
+    harness = _harness("lm_eval.models.huggingface")
     try:
-        model = HFLM(pretrained=checkpoint, batch_size=_BATCH)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = harness.HFLM(pretrained=checkpoint, batch_size=_BATCH, device=device)
     except Exception as error:  # whatever a class of transformers raises about a checkpoint of the user's
         raise GraphcloneError(f"{checkpoint}: cannot be loaded for scoring: {first_line(error)}") from error
     return _scores(model, folder, names or task_names(folder))
@@ -90,23 +91,18 @@ def task_names(folder: Path) -> list[str]:
     return names
 
 
-def _installed() -> None:
-    try:
-        import lm_eval  # noqa: F401
-    except ImportError as error:
-        raise GraphcloneError("scores need lm_eval, which is not there: pip install 'graphclone[eval]'") from error
+def _harness(module: str) -> Any:
+    required("lm_eval", "eval", "a score")
+    return importlib.import_module(module)
 
 
 def _scores(model: Any, folder: Path, names: Sequence[str]) -> dict[str, Score]:
-    _installed()
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
+    harness, tasks = _harness("lm_eval"), _harness("lm_eval.tasks")
     with _quiet():
         try:
-            manager = TaskManager(include_path=str(folder), include_defaults=False)
-            found: Mapping[str, Any] = simple_evaluate(
-                model, tasks=list(names), task_manager=manager, log_samples=False, bootstrap_iters=0
+            manager = tasks.TaskManager(include_path=str(folder), include_defaults=False)
+            found: Mapping[str, Any] = harness.simple_evaluate(
+                model, tasks=list(names), task_manager=manager, log_samples=False, bootstrap_iters=_ERRORS
             )
         except Exception as error:  # of a task that somebody else wrote
             raise GraphcloneError(f"{folder}: tasks cannot be scored: {first_line(error)}") from error
@@ -136,12 +132,11 @@ def _quiet() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _of_bytes(module: torch.nn.Module, context: int) -> TemplateLM:
+def _of_bytes(module: torch.nn.Module, context: int) -> Any:
     """What the harness asks for likelihoods; a class of its own, as its base is imported only when it is needed."""
-    _installed()
-    from lm_eval.api.model import TemplateLM
+    base = _harness("lm_eval.api.model").TemplateLM
 
-    class OfBytes(TemplateLM):
+    class OfBytes(base):  # type: ignore[misc, valid-type]
         @property
         def eot_token_id(self) -> int:
             return 0  # what parts two documents of a corpus

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from graphclone.errors import GraphcloneError
 from graphclone.runtime.files import written
-from graphclone.study.curve_tables import results_by_gap
+from graphclone.study.curve_tables import downstream, results_by_gap
 from graphclone.study.curves import curves
 from graphclone.study.markdown import files, table
 from graphclone.study.measures import (
@@ -99,6 +99,7 @@ def _markdown(runs: Sequence[Run], plots: Mapping[str, str] | None) -> str:
     sections += ["## Results", _LEGEND] if groups else []
     sections += ["No plots were drawn: matplotlib is not installed."] if plots is None else []
     sections += [_results(each, names, plots or {}) for each in groups]
+    sections += downstream(runs)
     sections += [_unfinished(runs)] if any(not run.finished for run in runs) else []
     return "\n\n".join(sections) + "\n"
 

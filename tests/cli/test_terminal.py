@@ -80,7 +80,7 @@ def test_no_color(no_color: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_command_and_option_is_completed(shell: str) -> None:
     script = completion(parser(), shell)
-    for word in ("inspect", "clone", "verify", "study", "passes", "rules", "widen-io", "new-blocks", "spread"):
+    for word in ("inspect", "clone", "verify", "study", "score", "passes", "rules", "widen-io", "new-blocks", "spread"):
         assert word in script
 
 

@@ -48,13 +48,37 @@ def test_rows_of_zero_stay_zero_where_columns_are_free(weight: torch.Tensor) -> 
     assert wide[:ROWS, COLUMNS:].all()
 
 
+def free_columns(source: torch.Tensor, count: int, name: str = "w", seed: int = 3) -> torch.Tensor:
+    """What the kernel puts where anything may be."""
+    axes = (rigid(len(source)), padded(source.shape[1], source.shape[1] + count, Fill.FREE))
+    return widen(source, Widening(name, axes, (1,), seed=seed))[:, source.shape[1] :]
+
+
 def test_free_columns_are_as_large_as_the_source_and_drawn_from_the_seed() -> None:
     source = torch.randn(200, 100) * 0.02
-    recipe = Widening("w", (rigid(200), padded(100, 180, Fill.FREE)), (1,), seed=3)
-    columns = widen(source, recipe)[:, 100:]
-    assert 0.019 < float(columns.std()) < 0.021
-    assert torch.equal(columns, widen(source, recipe)[:, 100:])
-    assert not torch.equal(columns, widen(source, replace(recipe, seed=4))[:, 100:])
+    columns = free_columns(source, 80)
+    assert 0.0198 < float(columns.std()) < 0.0202
+    assert abs(float(columns.mean())) < 5 * 0.02 / 16000**0.5
+    assert columns.all()
+    assert torch.equal(columns, free_columns(source, 80))
+    assert not torch.equal(columns, free_columns(source, 80, seed=4))
+    assert not torch.equal(columns, free_columns(source, 80, name="v"))
+
+
+def test_free_columns_are_like_independent_normal_ones_for_what_a_layer_computes() -> None:
+    """Neither rows nor columns nor neighbours go together, and sums over them are normal to the fourth moment."""
+    rows, count = 2000, 200
+    columns = free_columns(torch.randn(rows, count + 1), count).double()
+    singular = torch.linalg.svdvals(columns / columns.std() / rows**0.5)
+    expected = (count / rows) ** 0.5  # Marchenko and Pastur's edges are 1 - that and 1 + that
+    assert 1 - 1.1 * expected < singular.min() and singular.max() < 1 + 1.1 * expected
+    assert torch.unique(columns, dim=0).shape == columns.shape
+    flat = (columns / columns.std()).reshape(-1)
+    shifted = [float((flat[:-lag] * flat[lag:]).mean()) for lag in (1, 2, 3, 4, 16, count, 1 << 15)]
+    assert max(map(abs, shifted)) < 5 / len(flat) ** 0.5
+    sums = columns @ torch.randn(count, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kurtosis = float((sums / sums.std(0)).pow(4).mean())
+    assert 2.9 < kurtosis < 3.1
 
 
 def test_pads_of_one_factor_and_of_one_segment() -> None:
