@@ -41,7 +41,7 @@ def test_no_other_name_is_there() -> None:
 
 
 def test_the_signature_can_be_read() -> None:
-    assert "Widen a model without changing what it computes" in (gc.clone.__doc__ or "")
+    assert "Make a model bigger without changing what it computes" in (gc.clone.__doc__ or "")
 
 
 # Refusals
