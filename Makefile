@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RELEASE_TOOLS := $(VENV)/.release-tools
+OLDEST := build/oldest
 WEIGHTS := $(VENV)/.weights
 LANGUAGE_MODEL := $(VENV)/.language-model
 WORKERS ?= auto
@@ -9,10 +11,10 @@ SECONDS ?= 600
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all lint format coverage demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
+.PHONY: help install test test-all test-oldest release lint format coverage docs demo demo-llm ladders bench survey survey-collection survey-wild fuzz mutants study-mini clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP) ## create .venv and install graphclone with its tools, pinned by constraints.txt
 
@@ -21,6 +23,17 @@ test: lint ## lint, then run the tests, but for those that are slow
 
 test-all: lint ## lint, then run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+test-oldest: $(RELEASE_TOOLS) ## run the tests, but for the slow ones, on the oldest versions of what graphclone needs
+	$(BIN)/uv venv --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --python $(OLDEST) --resolution lowest-direct -e '.[hf,report,study,test]'
+	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
+
+release: $(RELEASE_TOOLS) ## build a wheel and an sdist into dist, and check them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist
 
 lint: install ## check style, formatting, types and layers
 	$(BIN)/ruff check
@@ -34,6 +47,9 @@ format: install ## fix what ruff can fix, and format
 
 coverage: install ## run the tests and show the lines that none of them reaches
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal --cov
+
+docs: install ## build the documentation site into build/site
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 demo: $(WEIGHTS) ## widen a pretrained model and show that it computes the same
 	$(BIN)/python -m graphclone.cli.demo
@@ -74,7 +90,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[hf,report,study,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs,hf,report,study,test]'
+	@touch $@
+
+$(RELEASE_TOOLS): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[release]'
 	@touch $@
 
 # Only the files of the package are of use here, not what it depends on.

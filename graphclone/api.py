@@ -40,16 +40,24 @@ def trace(
     """Trace a model and find its dims, without widening anything.
 
     Args:
-        model: in the mode it is to be traced in (eval, as a rule); or the path of an ``.onnx`` file, or the folder of
-            a Hugging Face checkpoint.
-        args: positional example inputs.
-        kwargs: keyword example inputs.
-        widen_io: patterns of names of inputs and outputs that may grow.
-        inputs: of an ``.onnx`` file, by name: arrays, or sizes, that it accepts; they are found by trying otherwise.
-        name: what the model is called in messages and reports; its class or file otherwise.
+        model: a module, in the mode in which it is to be traced (eval, as a rule); or the path of an ``.onnx`` file; or
+            the folder of a Hugging Face checkpoint.
+        args: the positional example inputs of a module.
+        kwargs: the keyword example inputs of a module.
+        widen_io: patterns of names, such as ``"past*"``. Inputs and outputs that match one may grow.
+        inputs: of an ``.onnx`` file or a checkpoint, by name: arrays, or tuples of sizes. If they are not given,
+            graphclone finds inputs that the model accepts.
+        name: what messages and reports call the model. By default it is the class or the file.
+
+    Returns:
+        The traced model. Its ``dims`` are groups of dims, each with a name, a size and what pins it.
 
     Raises:
-        GraphcloneError: torch.export refuses the model, or the file cannot be read.
+        GraphcloneError: ``torch.export`` refuses the model, or the file cannot be read.
+
+    Examples:
+        >>> [(group.name, group.size) for group in gc.trace(model, (x,)).dims if group.pin is None]
+        [('0', 6)]
     """
     _check(None, widen_io)
     return _source(model, args, kwargs, inputs, name).trace(widen_io)
@@ -78,42 +86,61 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     after: After | None = None,
     name: str | None = None,
 ) -> Clone:
-    """Widen a model without changing what it computes (HyperCloning, arXiv 2409.12903).
+    """Make a model bigger without changing what it computes (HyperCloning, arXiv 2409.12903).
+
+    Nothing is computed before it is asked for: the clone holds a recipe for each weight.
 
     Args:
-        model: the source, which is left as it is; or the path of an ``.onnx`` file or the folder of a Hugging Face
-            checkpoint, which take ``inputs`` instead.
-        args: positional example inputs to trace it with.
-        kwargs: keyword example inputs.
-        widen: a factor for every dim that grows by default, or a factor per dim or group (``trace(..).dims``), such as
-            2, 1.5 or ``"4/3"``; 2 if neither it nor ``sizes`` nor ``depth`` is given.
-        sizes: a new size per dim or group.
-        depth: how many blocks there are to be, as in ``32``, or by the names of stacks, as in ``{"encoder": 32}``.
-        new_blocks: where new ones go: ``spread`` evenly among those of the source, all at the ``end``, or at the
-            ``start``.
-        new_from: what they start from: a ``copy`` of the block before, or ``random`` numbers as large as its own. What
-            closes them, so that they change nothing, is 0 in either case.
-        like: for a checkpoint, the shape to take in place of all these: a config.json, a folder with one, or a hub id.
-        keep_vocab: keep the source's vocabulary where ``like`` has another.
-        widen_io: patterns of names of inputs and outputs that may grow.
-        strategy: a name, a matrix, a callable or a ``Strategy``; see ``graphclone.algebra.strategies``.
-        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
-        seed: of the noise.
+        model: the source, which stays as it is: a module; or the path of an ``.onnx`` file; or the folder of a Hugging
+            Face checkpoint.
+        args: the positional example inputs to trace a module with.
+        kwargs: the keyword example inputs.
+        widen: a factor for each dim that grows by default; or a dict of factors by the name of a dim or group, as
+            ``trace(..).dims`` has them. A factor is a number such as 2 or 1.5, or a text such as ``"4/3"``. If
+            ``widen``, ``sizes`` and ``depth`` are all left out, it is 2.
+        sizes: a dict of new sizes by the name of a dim or group.
+        depth: how many blocks the clone has: a number, or a dict of numbers by the name of a stack, as in
+            ``{"encoder": 32}``.
+        new_blocks: where new blocks go: ``spread`` evenly among those of the source, all at the ``end``, or all at
+            the ``start``.
+        new_from: what a new block begins as: a ``copy`` of the block before it, or ``random`` numbers as large as that
+            block's. In either case its closing weights are 0, so that it changes nothing yet.
+        like: for a checkpoint, the shape to take in place of ``widen``, ``sizes``, ``depth`` and ``into``: a
+            config.json, a folder with one, or a hub id.
+        keep_vocab: keep the source's vocabulary if ``like`` has another one.
+        widen_io: patterns of names, such as ``"past*"``. Inputs and outputs that match one may grow, as ``[x, x]``.
+        strategy: how the copies of an input share a weight: a name in ``graphclone.algebra.strategies.STRATEGIES``, a
+            ``Strategy``, a matrix of shape (output copies, input copies) whose rows sum to 1, or a function
+            ``(output copies, input copies) -> matrix``.
+        snr_db: the level of the noise of a noisy strategy: the power of the weight over that of the noise, in decibels.
+        seed: of the noise, and of all other random weights.
         untie: give a weight that is both looked up and contracted one copy for each use.
-        into: a wider instance of the same code, whose widths are taken in place of ``widen``. Its weights are
-            overwritten with the clone's, unless it is on the meta device: then ``Clone.tensors()`` streams them.
-        inputs: of an ``.onnx`` file, by name: arrays, or sizes, that it accepts; they are found by trying otherwise.
-        passes: the pipeline, if not the default.
-        after: called after every pass.
-        name: what the model is called in messages and reports; its class or file otherwise.
+        into: a wider or deeper instance of the same code. Its widths and depth are taken in place of ``widen``, and its
+            weights are overwritten with the clone's. If it is on the meta device it stays as it is, and
+            ``Clone.tensors()`` streams the weights.
+        inputs: of an ``.onnx`` file or a checkpoint, by name: arrays, or tuples of sizes. If they are not given,
+            graphclone finds inputs that the model accepts.
+        passes: the pipeline, if it is not the default one.
+        after: a function that is called after each pass, with the pass and the state.
+        name: what messages and reports call the model. By default it is the class or the file.
+
+    Returns:
+        The clone: ``module()``, ``state_dict()``, ``save(path)`` and ``verify()`` say what to do with it.
 
     Raises:
-        GraphcloneError: the model cannot be traced, or not widened as asked.
+        GraphcloneError: the model cannot be traced, or cannot grow as asked.
+
+    Examples:
+        >>> wide = gc.clone(model, (x,), widen=2)
+        >>> wide.state_dict()["0.weight"].shape
+        torch.Size([12, 4])
+        >>> torch.allclose(wide.module()(x), model(x), atol=1e-6)
+        True
     """
     _check(sizes, widen_io)
     _check_depth(depth, new_blocks, new_from)
     if like is not None and (widen is not None or sizes or depth is not None or into is not None):
-        raise GraphcloneError("like= says every width and depth: leave widen=, sizes=, depth= and into= out")
+        raise GraphcloneError("like= already says every width and depth: leave out widen=, sizes=, depth= and into=")
     source = _source(model, args, kwargs, inputs, name)
     shared = resolve_strategy(strategy, snr_db)
     request = Request(
@@ -144,28 +171,36 @@ def grow_optimizer(
     *,
     inexact: Inexact = "refuse",
 ) -> torch.optim.Optimizer:
-    """An optimizer over a clone that goes on where the source's is.
+    """Make an optimizer for a clone that goes on where the source's optimizer is.
 
-    It is of the same class, with the same options. The clone's gradients are multiples of the source's, and so all that
-    is kept of them follows. Pads, whose gradients the source never had, begin with a first moment of 0 and the second
-    moment of an average element.
+    The new optimizer has the class and options of the old one. The gradients of a clone are multiples of the source's,
+    so everything that an optimizer keeps of gradients can be computed. Pads, whose gradients the source never had,
+    begin with a first moment of 0 and a second moment of average size.
 
-    Where the n copies of an input all take the source's steps, the function moves n times as far. So
-    ``rule="function"`` splits groups into such as have a learning rate, weight decay and epsilon of their own, and
-    training goes on as the source's would have. Under ``same`` groups and rates stay as they are, and it learns faster
-    than that. A gradient norm that is clipped is the clone's own under either.
+    If n copies of an input all take the source's steps, the function moves n times as far. ``rule="function"`` corrects
+    this: it splits parameter groups and gives each group its own learning rate, weight decay and epsilon, so that
+    training goes on as the source's would have. ``rule="same"`` keeps groups and rates, and the clone learns faster
+    than the source would have. Under either rule a clipped gradient norm is that of the clone.
 
     Args:
-        clone: of ``graphclone.clone``, whose source is the module that the optimizer was made for.
-        optimizer: of the source, of a class in ``graphclone.optimizers.kinds``; it is left as it is.
+        clone: what ``graphclone.clone`` made of the module that the optimizer was made for.
+        optimizer: the source's. It stays as it is. ``graphclone.optimizers.kinds`` lists the classes that can grow.
         module: ``clone.module()``, or the module that was cloned ``into``.
-        rule: how the rates follow.
-        inexact: what becomes of the state of a parameter whose gradient is no multiple of the source's, since there is
-            noise, or copies are not treated alike: the call is refused, or it begins ``fresh``; see ``warm_moments``.
+        rule: how rates follow: ``function`` or ``same``.
+        inexact: what to do about a parameter whose gradient is no multiple of the source's, because of noise or because
+            copies are not treated alike. ``refuse`` raises an error; ``fresh`` lets the parameter begin without a
+            state, which ``warm_moments`` can then measure.
 
     Raises:
-        GraphcloneError: the optimizer is of another class or of another module, or a state cannot be grown, naming the
-            first parameter that does not fit.
+        GraphcloneError: the optimizer is of another class or of another module; or a state cannot grow. The error names
+            the first such parameter.
+
+    Examples:
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        >>> wide = clone.module()
+        >>> grown = gc.grow_optimizer(clone, optimizer, wide)
+        >>> sorted({group["lr"] for group in grown.param_groups})
+        [0.0005, 0.001]
     """
     return grown_optimizer(clone.parameters, optimizer, clone.parameters.names, module, rule=rule, inexact=inexact)
 
@@ -177,7 +212,7 @@ def _source(
     inputs: UserInputs | None,
     name: str | None,
 ) -> ModuleSource | OnnxSource | CheckpointSource:
-    """The source that a model is, once arguments that can mean nothing are refused."""
+    """Find out what kind of source a model is, and refuse arguments that make no sense."""
     if isinstance(args, torch.Tensor):
         raise GraphcloneError("args: a tensor; give a tuple of the example inputs, such as (x,)")
     if isinstance(model, torch.nn.Module):
@@ -198,7 +233,7 @@ def _source(
 
 
 def _check_depth(depth: object, new_blocks: object, new_from: object) -> None:
-    """Refuse a depth that can mean nothing."""
+    """Refuse a depth that makes no sense."""
     if depth is not None and not isinstance(depth, int | Mapping):
         raise GraphcloneError(f"depth={depth!r}: give a whole number of blocks, or a dict of them by stack")
     for name, value, choices in (("new_blocks", new_blocks, PLACES), ("new_from", new_from, STARTS)):
@@ -207,7 +242,7 @@ def _check_depth(depth: object, new_blocks: object, new_from: object) -> None:
 
 
 def _check(sizes: object, widen_io: object) -> None:
-    """Refuse what can mean nothing."""
+    """Refuse sizes and patterns that make no sense."""
     if sizes is not None and not isinstance(sizes, Mapping):
         raise GraphcloneError(f"sizes={sizes!r}: give a dict of sizes by dim, such as {{'hidden': 960}}")
     if isinstance(widen_io, str):

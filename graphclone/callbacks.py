@@ -1,4 +1,4 @@
-"""Callbacks for the trainers of others: models that grow in the middle of a run."""
+"""A callback for transformers' Trainer: the model grows in the middle of a run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
 from torch.nn.parallel import DistributedDataParallel
-from transformers import TrainerCallback
 
 from graphclone.algebra.depths import Depths
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
 from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.errors import GraphcloneError, first_line
+from graphclone.extras import MissingExtraError
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint, quiet_transformers
 from graphclone.formats.torch.into import load_into
@@ -29,27 +27,39 @@ from graphclone.optimizers.schedules import check_schedule, regroup
 from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.state import Request
 
+try:
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise MissingExtraError("a callback", "transformers.Trainer", "study", error) from error
+
 
 class GrowthCallback(TrainerCallback):
     """Widens and deepens the model of a ``transformers.Trainer`` after given steps, with its optimizer and schedule.
 
-    The model stays the same object, as others hold it; what it is made of is replaced. Processes that each hold a whole
-    model, under ``DistributedDataParallel``, grow alike; what shares a model out among them is refused. The first
-    writes the model into the run's folder for a while, where all read it.
+    The model stays the same object, since others hold it; its parts are replaced. Under ``DistributedDataParallel``
+    each process holds a whole model, and all of them grow alike. FSDP, DeepSpeed and Megatron are refused. The first
+    process writes the model into the run's folder for a moment, where all processes read it.
 
-        Trainer(.., callbacks=[GrowthCallback({1000: 2, 3000: {"hidden": 2}})])
-
-    A state saved after a growth under ``rule="function"`` has more groups than ``Trainer`` makes, so that only ``same``
-    lets another run resume from it.
+    A checkpoint that is saved after a growth under ``rule="function"`` has more parameter groups than ``Trainer``
+    makes. Another run can resume from it only under ``rule="same"``.
 
     Args:
-        at: by how much to widen, by the number of optimizer steps done before; a factor, or factors by dim.
-        depth: how many blocks there are to be, by the number of steps; as for ``graphclone.clone``.
+        at: a dict from the number of optimizer steps done to how much to widen then: a factor, or a dict of factors by
+            dim.
+        depth: a dict from the number of steps to the number of blocks from then on; as for ``graphclone.clone``.
         rule: how the rates follow; see ``graphclone.grow_optimizer``.
         strategy: as for ``graphclone.clone``.
-        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        snr_db: the level of the noise of a noisy strategy, in decibels.
         seed: of the noise.
-        inexact: what becomes of the state of a parameter whose gradient is no multiple of what it was.
+        inexact: what to do about a parameter whose gradient is no multiple of the source's; see
+            ``graphclone.grow_optimizer``.
+
+    Examples:
+        >>> growth = GrowthCallback({1000: 2, 3000: {"hidden": 2}}, depth={2000: 24})
+        >>> sorted(growth.at)
+        [1000, 3000]
     """
 
     def __init__(
@@ -71,10 +81,10 @@ class GrowthCallback(TrainerCallback):
         self.inexact: Inexact = inexact
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Grow, if it is time.
+        """Grow, if a growth is due after this step.
 
         Raises:
-            GraphcloneError: the model cannot be widened so, or its optimizer or schedule not go on; nothing changes.
+            GraphcloneError: the model cannot grow so, or its optimizer or schedule cannot go on. Nothing changes.
         """
         widen, depth = self.at.get(state.global_step), self.depth.get(state.global_step)
         if widen is not None or depth is not None:

@@ -1,4 +1,4 @@
-"""What can go wrong, in the words the user sees."""
+"""The exceptions of graphclone, with the messages that users see."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 @dataclass(frozen=True)
 class Remedy:
-    """A parameter that helps. Whoever talks to people says it in their words: an option of the command line, say.
+    """A parameter that would help. The command line shows it as an option.
 
     Attributes:
-        parameter: of the function that was called.
+        parameter: its name, as in the function that was called.
         effect: what it does.
-        value: that it is given; None if it is to be left out.
+        value: the value to give it; None if it should be left out.
     """
 
     parameter: str
@@ -48,11 +48,16 @@ class Remedy:
 
 
 class GraphcloneError(Exception):
-    """Bad input, usage, or something unsupported: one line saying what, where, and what to do. Exit code 2.
+    """Bad input, wrong usage, or something unsupported. One line says what, where, and what to do. Exit code 2.
 
     Attributes:
         message: the line.
-        remedy: what to do, where it is a parameter that helps.
+        remedy: a parameter that would help, if there is one.
+
+    Examples:
+        >>> gc.clone(model, (x,), widen=0.5)
+        Traceback (most recent call last):
+        graphclone.errors.GraphcloneError: widen=0.5: a factor is a number such as 2, 1.5 or 4/3, and at least 1
     """
 
     def __init__(self, message: str = "", remedy: Remedy | None = None) -> None:
@@ -69,24 +74,36 @@ class StrategyError(GraphcloneError, ValueError):
 
 
 class NotEquivalentError(GraphcloneError):
-    """The clone was not found to compute what the source computes. Exit code 1."""
+    """The clone does not compute what the source computes, or this could not be shown. Exit code 1.
+
+    Examples:
+        >>> report = clone.verify(onnx=False, sets=1)
+        >>> report.raise_if_failed()  # raises NotEquivalentError if a check has failed
+        >>> report.ok
+        True
+    """
 
 
 class CannotJudgeError(NotEquivalentError):
-    """Whether the clone computes what the source computes could not be found out, for the source's own sake."""
+    """The clone could not be judged, because the source itself could not be measured. Exit code 1.
+
+    Examples:
+        >>> issubclass(gc.CannotJudgeError, gc.NotEquivalentError)
+        True
+    """
 
 
 class StoppedError(GraphcloneError):
-    """Another of the processes that share the work has failed, and says why."""
+    """Another process of the same job has failed. That process prints the reason."""
 
 
 class InvariantError(AssertionError):
-    """The graph broke its own rules: a defect of a pass, never of the input."""
+    """The graph breaks its own rules. This is a defect of a pass, never of the input."""
 
 
 class RuleError(InvariantError):
-    """A rule broke down at a node: a defect of the rule, which refuses what it cannot state, whatever the input."""
+    """A rule raised an unexpected error at a node. This is a defect of the rule, never of the input."""
 
 
 class PipelineError(GraphcloneError, InvariantError):
-    """A pass was to run on a state that is not what it requires. Exit code 2, for passes may be the user's."""
+    """A pass was run on a state that lacks what the pass requires. Exit code 2, since a pass may be the user's own."""

@@ -32,12 +32,12 @@ class Row:
 
     Attributes:
         name: of the group, by which it is widened.
-        size: of each of its dims in the source.
-        count: how many dims it has.
+        size: the size of each of its dims in the source.
+        count: the number of its dims.
         default: whether it grows when only a factor is asked for.
-        pinned: what keeps it from growing, if anything does.
-        freed_by: inputs and outputs that would let it grow if they grew as well.
-        parameters: of the whole model if this group alone were twice as wide; None where it cannot be.
+        pinned: the reason why it cannot grow, if there is one.
+        freed_by: inputs and outputs that would let it grow if they grew, too.
+        parameters: the parameter count of the whole model if this group alone were twice as wide; None if it cannot be.
         matters: whether it is free, or pinned by an input, an output or a node that no rule understands.
     """
 
@@ -95,13 +95,13 @@ class Inspection:
 
     Attributes:
         model: its name.
-        parameters: how many numbers its parameters hold.
-        doubled: how many they would hold with every dim that grows by default twice as wide.
-        nodes: how many operations it has.
-        dims: one row per group.
-        stacks: of blocks.
-        refusals: nodes in the way.
-        notes: on how the model was traced.
+        parameters: its parameter count.
+        doubled: its parameter count if each dim that grows by default were twice as wide.
+        nodes: the number of its operations.
+        dims: one row for each group of dims.
+        stacks: one row for each stack of blocks.
+        refusals: nodes that no rule understands.
+        notes: notes on how the model was traced.
     """
 
     model: str
@@ -119,7 +119,13 @@ class Inspection:
 
 
 def inspect(traced: Traced) -> Inspection:
-    """Look at a traced model."""
+    """Find out what can grow, what it costs, and what is in the way.
+
+    Examples:
+        >>> found = inspect(gc.trace(model, (x,)))
+        >>> found.parameters, found.doubled
+        (44, 86)
+    """
     facts = traced.state.facts
     free = [dim for group in traced.dims for dim in group.dims if dim.default]
     doubled, _ = settle(facts, {dim.axis: Growth(dim.size, DOUBLE) for dim in free})
@@ -358,10 +364,14 @@ class Explanation:
 
 
 def explain(traced: Traced, pattern: str) -> list[Explanation]:
-    """The dims a name means, each with what it touches and what pins it.
+    """Explain the dims that a name or pattern means: what each touches, and what pins it.
 
     Raises:
         GraphcloneError: there is no such dim.
+
+    Examples:
+        >>> explain(gc.trace(model, (x,)), "0")[0].parameters
+        ('0.weight', '0.bias', '2.weight')
     """
     from graphclone.analysis.flow import why_pinned
 
@@ -404,7 +414,12 @@ class MissingRule:
 
 
 def missing_rules(traced: Traced) -> list[MissingRule]:
-    """The ops of a model that have no rule, the commonest first."""
+    """The ops of a model that have no rule, the commonest first.
+
+    Examples:
+        >>> missing_rules(gc.trace(model, (x,)))
+        []
+    """
     lacking = [
         node
         for node in traced.graph.nodes

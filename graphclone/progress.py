@@ -1,12 +1,12 @@
-"""How long work tells how far it is."""
+"""The callback type by which long tasks report progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are done, and how many there are."""
+"""A function that is called with the name of a task, the number of steps done, and the number of steps in all."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
 
 _WHAT = (
-    "an .onnx file, a name in models/, package.module:function or file.py:function that returns (module, args), "
-    "or a Hugging Face checkpoint: its folder or hub id"
+    "an .onnx file, package.module:function or file.py:function that returns (module, args), "
+    "a Hugging Face checkpoint (its folder or hub id), or the name of a model that comes with graphclone"
 )
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 _FILES = (".onnx", ".py", ".pt", ".pth", ".pt2", ".bin", ".safetensors", ".gguf")
 """Suffixes that no hub id has."""
+
+_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
+"""Suffixes of files that hold weights, and no code to run them with."""
 
 
 def resolve(text: str, inputs: UserInputs | None = None) -> Source:
@@ -79,9 +82,16 @@ def _checkpoint(path: Path, inputs: UserInputs) -> Source:
 def _no_model(path: Path) -> str:
     from graphclone.formats.huggingface.layouts import CONFIG, layout_advice
 
-    if (path.parent / CONFIG).is_file() and layout_advice(path) is None:
+    if (advice := layout_advice(path)) is not None:
+        return advice
+    if (path.parent / CONFIG).is_file():
         return f"{path}: a file of a Hugging Face checkpoint; give its folder, {path.parent}"
-    return layout_advice(path) or f"{path}: not a model; give {_WHAT}"
+    if path.suffix == ".py":
+        return f"{path}: names no function; give {path}:FUNCTION, which returns (module, args)"
+    if path.suffix in _WEIGHTS:
+        hint = "give file.py:FUNCTION, which builds the module, loads them and returns (module, args)"
+        return f"{path}: weights alone are no model; {hint}"
+    return f"{path}: not a model; give {_WHAT}"
 
 
 def _suggestion(text: str, names: Mapping[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from graphclone.progress import Progress
 
@@ -18,8 +19,9 @@ _PIPE_WIDTH = 160
 
 
 def console() -> Console:
-    """The standard output, as wide as the terminal or wide enough for files and pipes."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    """The standard output, as wide as the terminal or ``COLUMNS`` says, or wide enough for files and pipes."""
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(highlight=False, markup=False, width=None if known else _PIPE_WIDTH)
 
 
 def show_json(value: object) -> None:
@@ -33,15 +35,16 @@ def show_text(text: str) -> None:
 
 
 def table(*headings: str, title: str | None = None) -> Table:
-    """A table without vertical lines."""
-    return Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    """A table without vertical lines. Words of its first columns that are too long are broken, never cut off."""
+    columns = [Column(heading, overflow="fold") for heading in headings]
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 @contextmanager
 def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
     """A bar with the time, on the standard error, while something takes long; only on a terminal, if it is to be shown.
 
-    It moves to and fro until it is told how far things are.
+    It moves to and fro until the first report.
     """
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars

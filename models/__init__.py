@@ -19,11 +19,22 @@ MODELS: Mapping[str, CausalLM] = MappingProxyType({**opt.MODELS, **pythia.MODELS
 
 
 def build(name: str) -> Built:
-    """The model of that name in eval mode, with example inputs.
+    """Build a model that comes with graphclone, with random weights, in eval mode.
+
+    Args:
+        name: a key of ``graphclone.models.MODELS``, such as ``"pythia-mini"``.
+
+    Returns:
+        The module, with example inputs.
 
     Raises:
         GraphcloneError: there is no such model.
-        ImportError: transformers is not installed.
+        MissingExtraError: transformers is not installed.
+
+    Examples:
+        >>> built = gc.build("pythia-mini")
+        >>> built.module(**built.kwargs)[0].shape
+        torch.Size([2, 7, 127])
     """
     if name not in MODELS:
         raise GraphcloneError(f"no model is called {name!r}: choose one of {', '.join(MODELS)}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from graphclone.extras import required
 
 _DEFAULTS: dict[str, Any] = {"attn_implementation": "sdpa", "use_cache": False}
 
@@ -21,9 +22,9 @@ def new_model(task: str, model_type: str, fields: Mapping[str, Any]) -> nn.Modul
         fields: its configuration, where it differs from the default.
 
     Raises:
-        ImportError: transformers is not installed.
+        MissingExtraError: transformers is not installed.
     """
-    transformers = _transformers()
+    transformers = required("transformers", "hf", "this model")
     config = transformers.AutoConfig.for_model(model_type, **{**_DEFAULTS, **fields})
     module: nn.Module = getattr(transformers, f"AutoModelFor{task}").from_config(config)
     return module
@@ -32,10 +33,3 @@ def new_model(task: str, model_type: str, fields: Mapping[str, Any]) -> nn.Modul
 def token_ids(batch: int, sequence: int, vocabulary: int) -> torch.Tensor:
     """Token ids of shape (batch, sequence), int64, spread over the vocabulary."""
     return (31 * torch.arange(batch * sequence) + 5).remainder(vocabulary).view(batch, sequence)
-
-
-def _transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ImportError("this model needs transformers: pip install graphclone[hf]") from error

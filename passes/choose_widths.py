@@ -180,7 +180,7 @@ def _is_hidden(facts: Facts, dim: Dim) -> bool:
 
 
 def _matching(graph_dims: list[Dim], pattern: str) -> list[Dim]:
-    """The dims a name means, of which at least one must be free."""
+    """The dims that a name means. At least one of them must be free."""
     matching = [dim for dim in graph_dims if dim.matches(pattern)]
     if not matching:
         names = list(dict.fromkeys(dim.group for dim in graph_dims))

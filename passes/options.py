@@ -19,7 +19,7 @@ _NAMES: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "
 
 
 def split(text: str) -> list[str]:
-    """The parts of a text between commas, but for commas in quotes, braces and brackets; empty parts are dropped."""
+    """Split a text at its commas. Commas in quotes, braces and brackets do not count, and empty parts are dropped."""
     parts, depth = [""], 0
     for token in _TOKEN.findall(text):
         depth += (token in ("{", "[")) - (token in ("}", "]"))

@@ -136,7 +136,7 @@ def _table_scale(state: State, table: Initializer, wide: Initializer) -> Express
 
 
 def factor_between(old: torch.Tensor, new: torch.Tensor) -> Expression | None:
-    """The logarithm of the number that makes one table the other, but for rounding; None where there is none."""
+    """The logarithm of the number that makes one table the other, up to rounding; None if there is none."""
     if torch.equal(old, new) or (old.is_floating_point() and torch.equal(old.nan_to_num(), new.nan_to_num())):
         return {}
     if not old.is_floating_point() or not old.numel() or old.shape != new.shape:

@@ -14,6 +14,6 @@ Where = Literal["spread", "end", "start"]
 PLACES: tuple[Where, ...] = get_args(Where)
 
 Start = Literal["copy", "random"]
-"""What new blocks start from, but for what closes them: the block that each is made after, or random numbers."""
+"""What new blocks start from: a copy of the block before, or random numbers. Closing weights are 0 in either case."""
 
 STARTS: tuple[Start, ...] = get_args(Start)

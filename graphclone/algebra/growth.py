@@ -46,6 +46,17 @@ class Growth:
         extra: how many source indices, the first ones, have one copy more (0 1 2 0 1 2 0).
         pads: how many new indices at the end repeat none.
         fill: what an initializer holds at its pads.
+
+    Examples:
+        >>> Growth(3, 2).index_map()
+        array([0, 1, 2, 0, 1, 2])
+        >>> Growth.between(3, 5).index_map()
+        array([0, 1, 2, 0, 1])
+        >>> Growth.between(3, 5, padded=True).index_map()
+        array([ 0,  1,  2, -1, -1])
+
+    Raises:
+        ValueError: the factor is below 1, or there is an entry that is no source index.
     """
 
     size: int
@@ -71,13 +82,13 @@ class Growth:
 
     @classmethod
     def between(cls, size: int, new_size: int, kind: Kind = "tile", *, padded: bool = False) -> Growth:
-        """The map from a size to one that is at least as large: whole copies, and what is left over.
+        """The map from a size to a size that is at least as large: whole copies, and the places that are left over.
 
         Args:
             size: of the source dim.
-            new_size: of the new one.
+            new_size: of the new dim.
             kind: ``tile`` or ``interleave``.
-            padded: whether what is left over repeats nothing; else the first source indices have one copy more.
+            padded: whether the places that are left over repeat nothing. If not, they repeat the first source indices.
 
         Raises:
             ValueError: the new size is smaller.

@@ -51,7 +51,7 @@ def exp(expression: Mapping[Hashable, Fraction]) -> float:
 
 
 def ratio(old: float, new: float) -> Expression:
-    """The logarithm of the ratio of two numbers, of the root of a simple fraction if it is one but for rounding."""
+    """The logarithm of the ratio of two numbers. Up to rounding, roots of simple fractions are recognised."""
     quotient = new / old
     for power in _POWERS:
         raised = quotient**power

@@ -17,8 +17,8 @@ more or one less than another's has a matrix of its own. Other ways to grow are 
 
 and of a single output that reads two copies, such as a head: ``staged`` takes half of each, as ``symmetric`` does.
 
-The strategy ``fresh`` makes no copies. What is added is random, but for what must be 0, or a mean, for the function to
-stay: as much of it as ``graphclone.analysis.fills`` finds.
+The strategy ``fresh`` makes no copies. New entries are random, except those that must be 0 or a mean to keep the
+function. ``graphclone.analysis.fills`` finds these.
 """
 
 from __future__ import annotations
@@ -46,16 +46,26 @@ _ROW_SUM_TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class Strategy:
-    """One point of the affine space of exact widenings (HyperCloning, section 3).
+    """A way in which the copies of an input share a weight: ``W' = A (x) W + N`` (HyperCloning, section 3).
 
     Attributes:
         name: what reports call it.
-        rule: gives A for ``(n_out, n_in)``; not asked where n_in is 1, for one column can only hold ones.
-        snr_db: power of A (x) W over that of N, in decibels; None for no noise.
-        copies: whether what is added repeats what is there; else it is new.
+        rule: a function ``(n_out, n_in) -> A``, a matrix of shape (n_out, n_in) whose rows sum to 1. It is not called
+            for n_in = 1, since a single column can only hold ones.
+        snr_db: the power of A (x) W over that of N, in decibels; None for no noise.
+        copies: whether new indices repeat source indices. If not, each is a pad.
 
     Raises:
-        StrategyError: when ``snr_db`` is not finite.
+        StrategyError: ``snr_db`` is not finite.
+
+    Examples:
+        >>> import numpy as np
+        >>> first = gc.Strategy("first", lambda n_out, n_in: np.eye(n_in)[np.zeros(n_out, dtype=int)])
+        >>> first.matrix(2, 2)
+        array([[1., 0.],
+               [1., 0.]])
+        >>> torch.allclose(gc.clone(model, (x,), strategy=first).module()(x), model(x), atol=1e-6)
+        True
     """
 
     name: str
@@ -69,7 +79,7 @@ class Strategy:
 
     @property
     def uniform(self) -> bool:
-        """Whether A is 1 / n_in everywhere, so that no output copy differs from another but for noise."""
+        """Whether A is 1 / n_in everywhere. Output copies then differ in noise only."""
         return self.rule is _symmetric
 
     def matrix(self, n_out: int, n_in: int) -> FloatArray:

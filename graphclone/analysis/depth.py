@@ -135,7 +135,7 @@ def aligned_blocks(source: Graph, target: Graph, where: Where = "spread") -> dic
 def _aligned(stack: Stack, ours: Sequence[object], theirs: Sequence[object], where: Where) -> list[Slot]:
     matched = _matched(ours, theirs, [*_ideal(len(ours), len(theirs), where)])
     if matched is None:
-        raise GraphcloneError(f"{stack.name}: the blocks of the source are not among those of the target, in order")
+        raise GraphcloneError(f"{stack.name}: the target does not have the blocks of the source in their order")
     block_at = {place: block for block, place in enumerate(matched)}
     before = list(accumulate((block_at.get(place, -1) for place in range(len(theirs))), max))
     slots: list[Slot] = []
@@ -145,7 +145,9 @@ def _aligned(stack: Stack, ours: Sequence[object], theirs: Sequence[object], whe
             continue
         alike = [block for block, own in enumerate(ours) if own == form]
         if not alike:
-            raise GraphcloneError(f"{stack.name}: block {stack.first + place} of the target is like none of the source")
+            raise GraphcloneError(
+                f"{stack.name}: block {stack.first + place} of the target is unlike all blocks of the source"
+            )
         slots.append(Slot(max((b for b in alike if b <= before[place]), default=alike[0]), new=True))
     return slots
 

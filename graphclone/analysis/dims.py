@@ -336,7 +336,7 @@ def _common(modules: list[str]) -> str:
 
 
 def _starred(name: str) -> str:
-    """The name with the numbers of modules starred, but for a first or last one, which is no layer's."""
+    """The name with the numbers of modules starred. A first or last number stays, since it is no layer's."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 

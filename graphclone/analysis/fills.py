@@ -306,7 +306,7 @@ class Inference:
         return [Place(value, index, dim) for index, axis in enumerate(axes) if self.has(axis, dim)]
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
-        """Where an operand has the dim, but for axes that the node contracts."""
+        """Where an operand has the dim. Axes that the node contracts do not count."""
         contracted: set[int] = set()
         for contraction in self.contractions.get(node, ()):
             if any(self.has(axis, dim) for axis in contraction.axes):

@@ -54,7 +54,7 @@ def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
 
 
 def components(facts: Facts) -> list[list[tuple[str, int]]]:
-    """Which axes of which values hang together, largest component first."""
+    """Components of axes that hang together, the largest first."""
     graph = flow_graph(facts)
     parts = [
         [pair for n in part for pair in graph.nodes[n].get("values", [])] for part in nx.connected_components(graph)

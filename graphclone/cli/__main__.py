@@ -1,4 +1,4 @@
-"""The command line: inspect, clone, verify, study, passes, rules.
+"""The command line: inspect, clone, verify, study, score, passes, rules.
 
 Exit codes: 0 done, 1 not equivalent, 2 bad input, usage or something unsupported, 130 interrupted.
 """
@@ -19,6 +19,7 @@ from graphclone.cli.arguments import (
     InspectArguments,
     PassesArguments,
     RulesArguments,
+    ScoreArguments,
     StudyArguments,
     VerifyArguments,
 )
@@ -65,6 +66,7 @@ _COMMANDS: Mapping[type[Arguments], str] = {
     InspectArguments: "graphclone.cli.commands:inspect",
     CloneArguments: "graphclone.cli.clone_command:clone",
     VerifyArguments: "graphclone.cli.commands:verify",
+    ScoreArguments: "graphclone.cli.score_command:score",
     StudyArguments: "graphclone.cli.study_command:study",
     PassesArguments: "graphclone.cli.commands:list_passes",
     RulesArguments: "graphclone.cli.commands:list_rules",

@@ -100,9 +100,18 @@ class StudyArguments(Arguments):
     """The arguments of ``graphclone study``; see its help."""
 
     study: str
+    html: str | None
     output: str | None
     recipe: str | None
     jobs: int
+
+
+@dataclass(frozen=True)
+class ScoreArguments(Arguments):
+    """The arguments of ``graphclone score``; see its help."""
+
+    checkpoint: Sequence[str]
+    tasks: str
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the commands of the command line do, but for cloning. Each takes its arguments and returns the exit code."""
+"""The commands of the command line, except ``clone``. Each takes its arguments and returns the exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inspect(arguments: InspectArguments) -> int:
     """Show what can grow, what holds the rest, and what it costs."""
     if arguments.devices not in inspection.DEVICES:
         known = ", ".join(inspection.DEVICES)
-        raise GraphcloneError(f"--devices: nothing is known of {arguments.devices!r}; there are {known}")
+        raise GraphcloneError(f"--devices: {arguments.devices!r} is not known; choose one of {known}")
     source = resolve(arguments.model, user_inputs(arguments))
     _check_pages(arguments)
     if arguments.like is not None:

@@ -15,9 +15,11 @@ from graphclone.cli.arguments import (
     InspectArguments,
     PassesArguments,
     RulesArguments,
+    ScoreArguments,
     StudyArguments,
     VerifyArguments,
 )
+from graphclone.cli.completion import SHELLS, completion
 from graphclone.cli.values import count, depth, patterns, shape, size, sizes, widths
 from graphclone.runtime.ranks import rank_of_environment
 from graphclone.version import __version__
@@ -33,11 +35,15 @@ Three things to try:
   graphclone inspect model.onnx             what can grow, and what it costs
   graphclone clone ./folder -o ./wide       make a checkpoint twice as wide
   graphclone study mini                     train a clone, and see what it gains
+
+To complete commands and options with the TAB key, in this session of a shell:
+
+  eval "$(graphclone --completion bash)"
 """
 
 _MODEL = (
     "an .onnx file, the folder or the hub id of a Hugging Face checkpoint, path/to/file.py:function or "
-    "package.module:function, or a name in models/"
+    "package.module:function, or the name of a model that comes with graphclone"
 )
 
 _MODEL_MORE = """
@@ -51,7 +57,7 @@ def parsed(argv: Sequence[str] | None = None) -> Arguments:
     given = sys.argv[1:] if argv is None else argv
     grammar = parser()
     if not given:
-        grammar.exit(_DONE, f"{grammar.format_help()}{_START}")
+        grammar.exit(_DONE, grammar.format_help())
     values = vars(grammar.parse_args(given))
     kind: type[Arguments] = values["kind"]
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
@@ -73,10 +79,28 @@ class _Parser(argparse.ArgumentParser):
         self.exit(_REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
 
 
+class _PrintCompletion(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: object,  # noqa: ARG002
+        values: object,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        parser.exit(_DONE, f"{completion(parser, str(values))}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = _Parser(prog="graphclone", description="Make trained networks bigger without changing what they do.")
+    about = "Make trained networks bigger without changing what they do."
+    top = _Parser(prog="graphclone", description=about, epilog=_START)
     top.add_argument("--version", action="version", version=f"graphclone {__version__}")
+    top.add_argument(
+        "--completion",
+        action=_PrintCompletion,
+        choices=SHELLS,
+        help="print a script by which a shell completes commands, options and paths",
+    )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _inspect_arguments(_command(commands, "inspect", "show what can grow, what holds the rest, and what it costs"))
     clone = _command(commands, "clone", "write a bigger model that computes the same")
@@ -84,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     _clone_arguments(clone)
     _verify_arguments(_command(commands, "verify", "run two ONNX files or checkpoints and compare what they compute"))
     _study_arguments(_command(commands, "study", "train clones and a random model alike, and compare them"))
+    _score_arguments(_command(commands, "score", "score checkpoints on downstream tasks of your own"))
     _command(commands, "passes", "list the passes").set_defaults(kind=PassesArguments)
     _rules_arguments(_command(commands, "rules", "list the operators that have rules"))
     return top
@@ -122,6 +147,10 @@ examples:
   graphclone study mini                      two minutes, on this machine
   graphclone study RUN.toml -o runs --jobs 2
 """,
+    "score": """
+examples:
+  graphclone score ./folder ./wide --tasks ./tasks
+""",
     "passes": None,
     "rules": """
 examples:
@@ -132,13 +161,21 @@ examples:
 
 def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL", help=_MODEL)
-    command.add_argument("--all", action="store_true", help="show also what can never grow")
-    command.add_argument("--why", metavar="DIM", help="show what one dim touches, and the path to what pins it")
+    command.add_argument("--all", action="store_true", help="show what can never grow, too")
+    command.add_argument("--why", metavar="DIM", help="show what one dim touches, and the path to what pins it: hidden")
     command.add_argument(
-        "--ranks", type=count, metavar="N", help="show what each of N processes reads, writes and holds when it doubles"
+        "--ranks",
+        type=count,
+        metavar="N",
+        help="show what each of N processes reads, writes and holds when the model doubles: 8",
     )
-    command.add_argument("--devices", default="H100", metavar="NAME", help="of those processes (default: H100)")
-    command.add_argument("--html", metavar="FILE", help="write a page to look at: page.html")
+    command.add_argument(
+        "--devices",
+        default="H100",
+        metavar="NAME",
+        help="the GPU of each of them: A100, H100, H200 or B200 (default: H100)",
+    )
+    command.add_argument("--html", metavar="FILE", help="write a page to look at in a browser: page.html")
     command.add_argument("--node-data", metavar="FILE", help="write the dims for Model Explorer: dims.json")
     _like_arguments(command)
     _widen_io_argument(command)
@@ -180,7 +217,7 @@ def _size_arguments(group: argparse._ArgumentGroup) -> None:
         "--depth",
         type=depth,
         metavar="N",
-        help="how many blocks: 32, or encoder=8,decoder=8 (default: as many)",
+        help="how many blocks: 32, or encoder=8,decoder=8 (default: as many as there are)",
     )
     group.add_argument("--new-blocks", choices=PLACES, default="spread", help="where new blocks go (default: spread)")
     _widen_io_argument(group)
@@ -196,14 +233,17 @@ def _start_arguments(group: argparse._ArgumentGroup) -> None:
         "orthogonal; fresh makes none (default: symmetric)",
     )
     group.add_argument(
-        "--snr-db", type=float, metavar="DB", help="signal-to-noise ratio of a noisy strategy (default: 10)"
+        "--snr-db",
+        type=float,
+        metavar="DB",
+        help="signal-to-noise ratio of a noisy strategy, in decibels: 20 (default: 10)",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is random: 1 (default: 0)")
     group.add_argument(
         "--new-from",
         choices=STARTS,
         default="copy",
-        help="what new blocks hold (default: copy, of the one before)",
+        help="what new blocks hold: a copy of the block before, or random weights (default: copy)",
     )
 
 
@@ -211,7 +251,9 @@ def _check_arguments(group: argparse._ArgumentGroup) -> None:
     either = group.add_mutually_exclusive_group()
     either.add_argument("--no-verify", action="store_true", help="write without checking")
     either.add_argument(
-        "--verify", choices=("sample",), help="of a checkpoint: run one input, and read weights part by part"
+        "--verify",
+        choices=("sample",),
+        help="check a checkpoint that memory does not hold: sample runs one input, and reads weights part by part",
     )
     _provider_argument(group)
 
@@ -219,13 +261,23 @@ def _check_arguments(group: argparse._ArgumentGroup) -> None:
 def _writing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     group.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    group.add_argument("--html", metavar="FILE", help="write a page about the clone, too: page.html")
-    group.add_argument("--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint")
-    group.add_argument("--weights", metavar="DIR", help="read such a folder as the weights of a function's module")
+    group.add_argument(
+        "--html", metavar="FILE", help="write a page about the clone, to look at in a browser: page.html"
+    )
+    group.add_argument(
+        "--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint (default: what OUT ends in)"
+    )
+    group.add_argument(
+        "--weights", metavar="DIR", help="read such a folder as the weights of a function's module: ./weights"
+    )
 
 
 def _pass_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--passes", metavar="TEXT", help="run another pipeline: canonicalize,infer-dims,..")
+    group.add_argument(
+        "--passes",
+        metavar="TEXT",
+        help="run these passes instead of those that graphclone passes lists: canonicalize,infer-dims,..",
+    )
     group.add_argument(
         "--print-after", action="append", default=[], metavar="PASS", help="print the graph after a pass: infer-dims"
     )
@@ -237,17 +289,24 @@ def _like_arguments(command: _Parser) -> None:
     only.add_argument(
         "--like", metavar="TARGET", help="a config.json, a folder with one, or a hub id; its weights are not read"
     )
-    only.add_argument("--keep-vocab", action="store_true", help="keep the vocabulary where TARGET has another")
+    only.add_argument("--keep-vocab", action="store_true", help="keep the source's vocabulary where TARGET has another")
 
 
 def _checkpoint_arguments(command: _Parser) -> None:
     only = command.add_argument_group("a checkpoint into another")
-    only.add_argument("--dtype", choices=_DTYPES, help="of the clone's weights (default: the source's)")
-    only.add_argument("--max-shard-size", type=size, metavar="SIZE", help="of a file of weights: 500MB (default: 5GB)")
+    only.add_argument(
+        "--dtype", choices=_DTYPES, help="number format of the clone's weights: bfloat16 (default: the source's)"
+    )
+    only.add_argument(
+        "--max-shard-size",
+        type=size,
+        metavar="SIZE",
+        help="the most that one file of weights holds: 500MB (default: 5GB)",
+    )
     only.add_argument(
         "--optimizer",
         metavar="FILE",
-        help="grow its optimizer too: optimizer.pt or .bin, or a DCP folder",
+        help="grow the state of an optimizer, too: optimizer.pt or .bin, or a DCP folder",
     )
     only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
     only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
@@ -263,16 +322,34 @@ def _verify_arguments(command: _Parser) -> None:
 
 def _study_arguments(command: _Parser) -> None:
     command.add_argument("study", metavar="RUN.toml", help="a study, or the name of one that comes with graphclone")
-    command.add_argument("-o", "--output", metavar="FOLDER", help="of its runs (default: study-NAME)")
+    command.add_argument("-o", "--output", metavar="FOLDER", help="where its runs go: ./runs (default: study-NAME)")
+    command.add_argument("--html", metavar="FILE", help="write a page with curves to look at, too: page.html")
     command.add_argument(
-        "--recipe", metavar="NAME", help="what to compare with random weights where RUN.toml does not say"
+        "--recipe",
+        metavar="NAME",
+        help="how the clones begin, where RUN.toml does not say: symmetric (default: the recommended recipe)",
     )
-    command.add_argument("--jobs", type=count, default=1, metavar="N", help="runs at a time (default: 1)")
+    command.add_argument(
+        "--jobs", type=count, default=1, metavar="N", help="how many runs train at a time: 2 (default: 1)"
+    )
     command.set_defaults(kind=StudyArguments)
 
 
+def _score_arguments(command: _Parser) -> None:
+    command.add_argument("checkpoint", nargs="+", metavar="DIR", help="the folder of a checkpoint with its tokenizer")
+    command.add_argument(
+        "--tasks",
+        required=True,
+        metavar="FOLDER",
+        help="tasks as lm-evaluation-harness reads them, a .yaml file each: ./tasks",
+    )
+    command.set_defaults(kind=ScoreArguments)
+
+
 def _rules_arguments(command: _Parser) -> None:
-    command.add_argument("--missing", metavar="MODEL", help="list the operators of a model that have none")
+    command.add_argument(
+        "--missing", metavar="MODEL", help="list the operators of a model that have no rule: model.onnx"
+    )
     _inputs_arguments(command)
     command.set_defaults(kind=RulesArguments)
 
@@ -290,9 +367,16 @@ def _provider_argument(command: _Parser | argparse._ArgumentGroup) -> None:
 def _inputs_arguments(command: _Parser) -> None:
     only = command.add_argument_group("inputs, where an .onnx file or a checkpoint does not say enough")
     only.add_argument(
-        "--input", action="append", type=shape, default=[], metavar="NAME=SHAPE", help="draw one: x=1x3x64x64"
+        "--input",
+        action="append",
+        type=shape,
+        default=[],
+        metavar="NAME=SHAPE",
+        help="draw random values for an input of this shape: x=1x3x64x64",
     )
-    only.add_argument("--inputs", metavar="FILE.npz", help="take arrays, by the names of inputs")
+    only.add_argument(
+        "--inputs", metavar="FILE.npz", help="take arrays from a file, by the names of inputs: inputs.npz"
+    )
 
 
 def _widen_io_argument(command: _Parser | argparse._ArgumentGroup) -> None:

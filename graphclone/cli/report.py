@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from graphclone.clones.summary import clone_rows, new_blocks, parameters
@@ -27,6 +28,7 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
     out.print(f"{inspection.model}: {inspection.nodes} operations, {total} parameters")
     rows = [row for row in inspection.dims if everything or row.matters]
     out.print(_dims_table(rows, inspection.parameters))
+    _show_pins(out, rows)
     if hidden := len(inspection.dims) - len(rows):
         out.print(f"{hidden} more cannot grow (rows looked up by number, windows and such): --all shows them")
     factor = inspection.doubled / max(inspection.parameters, 1)
@@ -40,7 +42,8 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
 def _depth(stack: StackRow) -> str:
     """A stack of blocks, and whether there can be more of them, in words."""
     kinds = f" of {stack.kinds} kinds" if stack.kinds > 1 else ""
-    what = f"{stack.name}={stack.count}: {stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
+    option = f"{stack.name}={stack.count}" if stack.name else str(stack.count)
+    what = f"{option}: {stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
     return f"{what}, or more of them" if not stack.obstacle else f"{what}, and no more: {stack.obstacle}"
 
 
@@ -55,11 +58,22 @@ def _dims_table(rows: Iterable[Row], total: int) -> Table:
     for heading in ("size", "dims"):
         grid.add_column(heading, justify="right")
     grid.add_column("grows")
-    grid.add_column("parameters if doubled", justify="right")
-    grid.add_column("why not")
+    grid.add_column("parameters\nif doubled", justify="right")
     for row in rows:
-        grid.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total), _why_not(row))
+        grid.add_row(row.name, str(row.size), str(row.count), _grows(row), _cost(row, total))
     return grid
+
+
+def _show_pins(out: Console, rows: Iterable[Row]) -> None:
+    """Why dims cannot grow, each reason once. A column beside the others would be too narrow for that."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.pinned is not None:
+            names.setdefault(_why_not(row), []).append(row.name)
+    if names:
+        out.print("cannot grow:")
+    for reason, same in names.items():
+        out.print(Padding.indent(f"{', '.join(same)}: {reason}", 2))
 
 
 def _grows(row: Row) -> str:
@@ -75,6 +89,7 @@ def _cost(row: Row, total: int) -> str:
 
 
 def _why_not(row: Row) -> str:
+    """The reason why a dim is pinned, and the option that would free it."""
     if not row.freed_by:
         return row.pinned or ""
     return f"{row.pinned}; --widen-io {','.join(row.freed_by)} frees it"
@@ -164,10 +179,10 @@ def show_timings(timings: Sequence[Timing]) -> None:
 
 def show_passes(rows: Iterable[dict[str, Any]]) -> None:
     """Every pass with its options and what it does."""
-    grid = table("pass", "options", "requires", "ensures", "what it does")
+    grid = table("pass", "what it does", "requires", "ensures")
     for row in rows:
-        options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
-        grid.add_row(row["name"], options, ", ".join(row["requires"]), ", ".join(row["ensures"]), row["summary"])
+        options = "".join(f"\n  {name}={value}" for name, value in row["options"].items())
+        grid.add_row(row["name"] + options, row["summary"], "\n".join(row["requires"]), "\n".join(row["ensures"]))
     console().print(grid)
 
 

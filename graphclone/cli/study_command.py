@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from graphclone import report as pages
 from graphclone import terminal
 from graphclone.cli.arguments import StudyArguments
 from graphclone.study.config import read
 from graphclone.study.execute import StudyProgress, run_study
+from graphclone.study.measures import read_runs
+from graphclone.study.page import page_of_study
 from graphclone.study.recipes import RECOMMENDED
 
 
@@ -20,12 +23,16 @@ def study(arguments: StudyArguments) -> int:
     definition = read(arguments.study)
     recipe = arguments.recipe or RECOMMENDED
     folder = Path(arguments.output or f"study-{Path(arguments.study).stem}")
+    if arguments.html is not None:
+        pages.check_target(Path(arguments.html))
     words = ["graphclone", "study", arguments.study]  # the record lies in the folder, wherever that is moved
     words += ["--recipe", recipe] if arguments.recipe else []
     with _bars(sys.stderr.isatty()) as tell:
         path = run_study(
             definition, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell
         )
+    if arguments.html is not None:
+        pages.write_study(f"Study {Path(arguments.study).stem}", page_of_study(read_runs(folder)), Path(arguments.html))
     if arguments.json:
         terminal.show_json({"folder": str(folder), "report": str(path)})
     else:

@@ -75,12 +75,18 @@ class Format:
 @final
 @dataclass(frozen=True, repr=False)
 class Clone(Traced):
-    """A widened model. Nothing is computed before it is asked for.
+    """A bigger model that computes what its source computes. Nothing is computed before it is asked for.
 
     Attributes:
         state: the widened graph, with the source's graph as ``state.source``.
-        timings: of the passes.
-        format: what it is written and verified by.
+        timings: how long each pass took, in seconds.
+        format: how a clone of this kind of source is written and verified.
+
+    Examples:
+        >>> clone.module()(x).shape
+        torch.Size([3, 2])
+        >>> clone.verify(onnx=False).verdict
+        'equivalent'
     """
 
     format: Format
@@ -90,11 +96,11 @@ class Clone(Traced):
         return factors(self.state, group)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The widened tensors under the source's names; tied ones share their storage."""
+        """The widened tensors under the source's names. Tied tensors share their storage."""
         return state_dict(self.state)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The entries of ``state_dict()`` one by one, each made when it is asked for and held by nobody else."""
+        """The entries of ``state_dict()``, one at a time. Each is made when it is asked for, and then forgotten."""
         lazy = lazily_widened(self.state, lambda initializer: initializer.read().detach())
         for initializer in self.graph.initializers:
             if initializer.kind != "constant":
@@ -102,13 +108,13 @@ class Clone(Traced):
                 yield from ((name, tensor) for name in initializer.names)
 
     def module(self) -> torch.fx.GraphModule:
-        """The widened model as a trainable module in eval mode, called as the source is.
+        """The widened model as a trainable module in eval mode. It is called as the source is.
 
-        It refuses inputs that the trace does not hold for (``InputError``, a ``ValueError``). Where the code asks
-        whether a size is 1, the source is run once on such inputs, to see whether it does.
+        The module raises ``InputError``, a ``ValueError``, for inputs that the trace does not hold for. If the code
+        asks whether a size is 1, the source is run once on inputs of that size, to see whether they work.
 
         Raises:
-            GraphcloneError: it is the clone of no module.
+            GraphcloneError: the source is not a module.
         """
         if self.format.module is None:
             raise GraphcloneError(f"{self.graph.name}: a clone of {self.format.source} has no torch module; save it")
@@ -116,7 +122,7 @@ class Clone(Traced):
 
     @cached_property
     def parameters(self) -> Parameters:
-        """How the gradients of its parameters, and their sizes, follow from the source's."""
+        """How the gradients and the shapes of its parameters follow from the source's."""
         return Parameters.of(self.state)
 
     def optimizer_state_dict(
@@ -128,22 +134,23 @@ class Clone(Traced):
         rule: Rule = "function",
         inexact: Inexact = "refuse",
     ) -> dict[str, Any]:
-        """The state of an optimizer of the source, grown to one over the clone's parameters.
+        """The state of an optimizer of the source, grown to the clone's parameters.
 
         Args:
-            state: what ``state_dict()`` of the optimizer gives, or one by names as distributed checkpoints have it.
-            optimizer: its class, or the name of that.
-            names: of the parameters, in the order of the optimizer's groups, where the state does not say them; if
-                they are not given, those of the source in the order of ``named_parameters()``.
+            state: what ``state_dict()`` of the optimizer gives; or a state by names, as distributed checkpoints have
+                it.
+            optimizer: the class of the optimizer, or its name.
+            names: the names of the parameters in the order of the optimizer's groups, if the state does not have them.
+                By default they are the source's, in the order of ``named_parameters()``.
             rule: ``function`` splits groups, so that the function moves as the source's does; ``same`` keeps groups,
                 rates and weight decays. See ``graphclone.grow_optimizer``.
             inexact: as for ``graphclone.grow_optimizer``.
 
         Returns:
-            A state in the form of the one given; numbers of parameters count them in the order of its groups.
+            A state in the form of the one given. Parameters are numbered in the order of its groups.
 
         Raises:
-            GraphcloneError: naming the first parameter that does not fit, or whose state cannot be grown.
+            GraphcloneError: a parameter does not fit, or its state cannot grow. The error names the first one.
         """
         entries, groups = named_state(state, names, self.parameters.order)
         result = grown(self.parameters, kind_of(optimizer), entries, groups, rule=rule, inexact=inexact)
@@ -160,22 +167,24 @@ class Clone(Traced):
         """The trainable parameters of the clone in groups, for an optimizer that begins without a state.
 
         Args:
-            module: ``module()``, or the module cloned into.
+            module: ``module()``, or the module that was cloned ``into``.
             optimizer: the class that the groups are for, or its name.
-            rule: ``function`` gives every group the rates at which the function moves as the source's does; ``same``
+            rule: ``function`` gives each group the rates at which the function moves as the source's does; ``same``
                 leaves the options as they are. See ``graphclone.grow_optimizer``.
-            options: of the source's optimizer, such as ``lr``, ``weight_decay`` and ``eps``.
+            options: the options of the source's optimizer, such as ``lr``, ``weight_decay`` and ``eps``.
 
         Raises:
-            GraphcloneError: the module is not the clone's, or no one rate suits a parameter.
+            GraphcloneError: the module is not the clone's, or no single rate suits a parameter.
         """
         return param_groups(self.parameters, module, kind_of(optimizer), options, rule)
 
     def save(self, path: str | Path) -> None:
-        """Write the widened model in the form that the suffix says: ``.onnx``, ``.pt2``, ``.safetensors``, a folder.
+        """Write the widened model. The suffix of the path says as what:
 
-        ``.pt2`` is an exported program; ``.onnx`` has its weights in ``<name>.data`` beside it where they are too many
-        for one file; ``.safetensors`` is the state dict. A checkpoint becomes a folder.
+        - ``.pt2``: an exported program, as ``torch.export.load`` reads it.
+        - ``.onnx``: an ONNX file. Weights of more than 1.9 GB together go to ``<name>.data`` beside it.
+        - ``.safetensors``: the state dict.
+        - no suffix: the folder of a checkpoint.
 
         Raises:
             GraphcloneError: a clone of this source has no such form, or the path cannot be written to.
@@ -204,16 +213,19 @@ class Clone(Traced):
         """Check that source and clone compute the same.
 
         Args:
-            provider: what ONNX Runtime runs on; ``auto`` is CUDA where there is a GPU.
-            onnx: whether to run both in ONNX Runtime, or the file that the clone has been written to.
+            provider: what ONNX Runtime runs on: ``cpu``, ``cuda``, or ``auto``, which is CUDA if there is a GPU.
+            onnx: whether to run both in ONNX Runtime; or the path of the file that the clone was written to.
             exact: whether to compare all values in float64.
-            sets: how many input sets, the example included.
-            seed: of the random ones.
-            tensors: the data of the clone's initializers where they are not those of its recipes.
-            progress: told how far it is.
+            sets: the number of input sets. The example inputs are one of them.
+            seed: of the random input sets.
+            tensors: the data of the clone's weights, if they are not what its recipes give.
+            progress: a callback that is told how many steps are done.
+
+        Returns:
+            The report, with one check for each comparison. A wrong clone is no error: the report says so.
 
         Raises:
-            GraphcloneError: the source cannot be run, for one because it was traced without weights, or ``provider``
-                is not there. What is wrong with the clone is in the report.
+            GraphcloneError: the source cannot be run, for example because it was traced without weights; or the
+                ``provider`` is not installed.
         """
         return self.format.verifier(self, Options(provider, onnx, exact, sets, seed, tensors, progress))

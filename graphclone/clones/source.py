@@ -72,6 +72,6 @@ class Source(Protocol):
             after: told of every pass.
 
         Raises:
-            GraphcloneError: it cannot be read or traced, or not widened as asked.
+            GraphcloneError: it cannot be read, cannot be traced, or cannot grow as asked.
         """
         ...

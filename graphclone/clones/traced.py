@@ -1,4 +1,4 @@
-"""A traced model, and what is known about its dims."""
+"""A traced model and its dims."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ class Traced:
     """A traced model and what is known about its dims.
 
     Attributes:
-        state: the graph and the facts.
-        timings: of the passes.
+        state: the graph, and the facts that the rules found out about it.
+        timings: how long each pass took, in seconds.
+
+    Examples:
+        >>> for group in gc.trace(model, (x,)).dims:
+        ...     print(group.name, group.size, group.pin or "can grow")
+        0 6 can grow
+        0.in 4 the input keeps its shape (input)
+        2 2 the output keeps its shape (output)
     """
 
     state: State
@@ -34,5 +41,5 @@ class Traced:
 
     @cached_property
     def dims(self) -> list[Group]:
-        """Its dims, grouped by what they are called but for layer numbers."""
+        """Its dims in groups. The names of the dims of a group differ in layer numbers only."""
         return groups(dims(self.state.facts))

@@ -84,7 +84,7 @@ class Flow:
         return cuts
 
     def path(self, start: Vertex) -> list[Vertex]:
-        """A vertex, and all cuts behind it, but for the end."""
+        """A vertex and all cuts behind it, without the end."""
         path = [start]
         while (cut := self.next_cut[path[-1]]) not in (None, self.end):
             path.append(cut)

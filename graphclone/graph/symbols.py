@@ -17,7 +17,7 @@ SIGNALS = (160, 256, 512, 1024, 1536, 4096, 16000)
 
 
 def sums(symbols: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Which symbol may stand for the sum of which two others, those that appear last first; some dozens at most."""
+    """Symbols that may stand for the sum of two others, those that appear last first; a few dozen at most."""
 
     def all_of_them() -> Iterator[tuple[str, str, str]]:
         for whole in reversed(symbols):

@@ -80,7 +80,9 @@ def kind_of(optimizer: str | type) -> Kind:
     """
     name = optimizer if isinstance(optimizer, str) else optimizer.__name__
     if name not in KINDS:
-        raise GraphcloneError(f"{name}: how the state of this optimizer grows is not known; take {', '.join(KINDS)}")
+        raise GraphcloneError(
+            f"{name}: graphclone does not know how the state of this optimizer grows; use one of {', '.join(KINDS)}"
+        )
     return KINDS[name]
 
 

@@ -182,7 +182,7 @@ def named_state(
         entries, groups = dict(state["state"]), [dict(group) for group in state["param_groups"]]
         keys = [key for group in groups for key in group["params"]]
     except (KeyError, TypeError, ValueError):
-        raise GraphcloneError("the state is none of an optimizer: it has no 'state' and 'param_groups'") from None
+        raise GraphcloneError("this is not the state of an optimizer: it has no 'state' and 'param_groups'") from None
     if is_by_name(state):
         return entries, groups
     if names is None and all("param_names" in group for group in groups):

@@ -127,7 +127,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 
 
 def _check_entry(kind: Kind, name: str, entry: Mapping[str, Any], expected: tuple[int, ...]) -> None:
-    """Refuse the state of a parameter that is not what the optimizer keeps, or not of the parameter's shape."""
+    """Refuse a state that has other entries than the optimizer keeps, or other shapes than the parameter."""
     for key in sorted(kind.required):
         if key not in entry:
             raise GraphcloneError(f"the state of {name} has no {key}, which {kind.name} keeps of every parameter")

@@ -15,20 +15,25 @@ from graphclone.optimizers.optimizers import plain
 def warm_moments(optimizer: Any, losses: Iterable[torch.Tensor]) -> int:
     """Let an optimizer see the gradients of some batches at rate 0, so that its first step knows how large they are.
 
-    Only parameters that have no state yet are measured; those that have one are left as they are, and no parameter
-    moves. Batch norm's running statistics, which training mode updates, are the caller's to keep.
-
-        graphclone.warm_moments(optimizer, (model(**batch).loss for batch in batches))
+    Only parameters without a state are measured. No parameter moves, and a state that is there stays as it is. In
+    training mode batch norm updates its running statistics: to restore them is up to the caller.
 
     Args:
-        optimizer: over the clone's parameters.
-        losses: one scalar per batch; each is computed once the one before is done with. Some 30 do.
+        optimizer: of the clone's parameters.
+        losses: an iterable with one scalar for each batch, best a generator, so that one loss is computed at a time. 30
+            batches are enough.
 
     Returns:
-        How many losses there were.
+        The number of losses.
 
     Raises:
-        GraphcloneError: there was none, or one that is no finite number.
+        GraphcloneError: there is no loss, or one is not finite.
+
+    Examples:
+        >>> wide = clone.module()
+        >>> optimizer = torch.optim.AdamW(wide.parameters(), lr=1e-3)
+        >>> gc.warm_moments(optimizer, (wide(torch.randn(3, 4)).square().mean() for _ in range(5)))
+        5
     """
     own = plain(optimizer)
     cold = {p for group in own.param_groups for p in group["params"] if not own.state.get(p)}

@@ -18,7 +18,17 @@ class Pass(Protocol):
     """A step of the pipeline: a frozen dataclass whose fields are its options.
 
     ``requires`` and ``ensures`` name conditions (see ``graphclone.pipeline.conditions``). The runner tests what a pass
-    requires before it runs, and what it ensures once it has.
+    requires before the pass runs, and what it ensures afterwards.
+
+    Attributes:
+        name: in kebab-case, as pipelines are written.
+        requires: the conditions that must hold before.
+        ensures: the conditions that hold afterwards.
+
+    Examples:
+        >>> from graphclone.passes import default_pipeline
+        >>> [step.name for step in default_pipeline()][:3]
+        ['canonicalize', 'deepen', 'infer-dims']
     """
 
     name: ClassVar[str]
@@ -26,7 +36,7 @@ class Pass(Protocol):
     ensures: ClassVar[frozenset[str]]
 
     def __call__(self, state: State) -> bool:
-        """Do it. Whether anything changed."""
+        """Run on a state, and return whether anything changed."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a pipeline works on: the request, and a state in which every pass leaves what it found out for later ones."""
+"""The request, and the state in which each pass leaves what it found out for later passes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ class Request:
     """What the user asked for.
 
     Attributes:
-        widen: factor, or factors by name (names may hold wildcards); None for none, or twofold where nothing is asked.
-        widen_io: patterns of names of inputs and outputs that may grow.
+        widen: a factor, or a dict of factors by name, which may hold wildcards. None means no factor, or 2 if nothing
+            else is asked for.
+        widen_io: patterns of names. Inputs and outputs that match one may grow.
         strategy: how copies share a contracted weight.
         seed: of the noise.
         untie: give a weight that is both looked up and contracted one copy for each use.
-        kind: whether dims are tiled (as in the paper) or interleaved.
+        kind: whether dims are tiled, as in the paper, or interleaved.
         sizes: new sizes by name, beside ``widen``.
-        depth: how many blocks there are to be, in the one stack that there is, or by the names of stacks; None for as
-            many as there are.
-        new_blocks: where new ones go.
-        new_from: what they start from.
-        like: a configuration, by its file, its folder or a hub id, whose widths are taken in place of all these.
-        keep_vocab: let the vocabulary stay where that of ``like`` is another.
+        depth: the number of blocks, or a dict of numbers by stack. None keeps the number.
+        new_blocks: where new blocks go.
+        new_from: what new blocks begin as.
+        like: a configuration whose widths are taken in place of all these: its file, its folder or a hub id.
+        keep_vocab: keep the source's vocabulary if ``like`` has another one.
+
+    Examples:
+        >>> Request(sizes={"hidden": 960}).patterns
+        ('hidden',)
     """
 
     widen: Widen | None = None
@@ -57,14 +61,14 @@ class Request:
 
     @property
     def factors(self) -> Widen:
-        """The factors beside sizes and a depth: twofold where nothing is asked."""
+        """The factors: 2 if neither factors nor sizes nor a depth are asked for."""
         if self.widen is not None:
             return self.widen
         return {} if self.sizes or self.depth is not None else 2
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The names of dims, or patterns, by which it says what is to grow; none where all are that can."""
+        """The names and patterns of dims that are asked for; none if every dim that can is to grow."""
         return (*(self.widen if isinstance(self.widen, Mapping) else ()), *self.sizes)
 
 
@@ -200,6 +204,11 @@ class State:
         widths: set by ``choose-widths`` or ``match-widths``.
         scales: set by ``balance-scales``.
         recipes: how every initializer is widened; set by ``widen-initializers``.
+
+    Examples:
+        >>> state = clone.state
+        >>> [dim.new_size for dim in state.growths.values()]
+        [12]
     """
 
     graph: Graph

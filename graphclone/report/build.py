@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def page_of(traced: Traced) -> Page:
-    """The page of a model that nothing has been done to."""
+    """The page of a model before it grows.
+
+    Examples:
+        >>> page_of(gc.trace(model, (x,))).to_dict()["model"]
+        'Sequential'
+    """
     return _page(traced, traced, traced.graph, costs.sizes(traced.graph))
 
 
@@ -40,10 +45,15 @@ def page_of_clone(
     """The page of a clone.
 
     Args:
-        clone: after the whole pipeline.
-        command: that makes it again.
-        verification: of it, if there was one.
-        config: old and new values of what changed in its configuration.
+        clone: the clone.
+        command: the command that makes it again.
+        verification: the report, if the clone was verified.
+        config: by field of its configuration, the old and the new value.
+
+    Examples:
+        >>> page = page_of_clone(clone, "made by hand", clone.verify(onnx=False))
+        >>> page.clone.strategy
+        'symmetric'
     """
     state = clone.state
     source = State(state.source.copy(), Request(widen_io=state.request.widen_io), state.rules)

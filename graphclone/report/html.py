@@ -8,13 +8,16 @@ libraries that do so bring tables and servers along. The tree, its bands and the
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from graphclone.errors import GraphcloneError
+from graphclone.extras import MissingExtraError
 from graphclone.report.page import Page
 from graphclone.runtime.files import written
 
@@ -39,36 +42,65 @@ def check_target(path: Path) -> None:
 
 
 def write(page: Page, path: Path) -> None:
-    """Write a page, whole or not at all; a page that is there already is replaced.
+    """Write the page of a model or a clone, whole or not at all; one that is there already is replaced.
 
     Raises:
         GraphcloneError: as ``check_target`` does, or the file cannot be written.
+
+    Examples:
+        >>> from graphclone.report import page_of
+        >>> write(page_of(gc.trace(model, (x,))), folder.with_name("page.html"))
     """
-    check_target(path)
-    text = render(page)
-    with written(path) as stage:
-        stage.write_text(text, encoding="utf-8")
+    _write(render(page), path)
+
+
+def write_study(title: str, data: Mapping[str, Any], path: Path) -> None:
+    """Write the page of a study, as ``write`` does.
+
+    Args:
+        title: of the page.
+        data: what ``graphclone.study.page`` gives.
+        path: of the file.
+
+    Raises:
+        GraphcloneError: as for ``write``.
+    """
+    _write(_rendered("study.html", ["common.js", "study.js"], title, data), path)
 
 
 def render(page: Page) -> str:
-    """The page as text.
+    """The page of a model or a clone as text.
 
     Raises:
         GraphcloneError: plotly is not installed.
     """
-    assets = files("graphclone.report") / "assets"
-    parts = {
-        name: (assets / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "tree.js", "page.js")
-    }
-    data = json.dumps(page.to_dict(), separators=(",", ":"), allow_nan=False)
-    text = parts.pop("page.html")
+    return _rendered("model.html", ["common.js", "tree.js", "model.js"], page.model, page.to_dict())
+
+
+def _write(text: str, path: Path) -> None:
+    check_target(path)
+    with written(path) as stage:
+        stage.write_text(text, encoding="utf-8")
+
+
+def _rendered(body: str, scripts: Sequence[str], title: str, data: Mapping[str, Any]) -> str:
+    """A page from its assets; the slots of the body are filled as those of the frame are."""
     slots = {
-        "title": escape(page.model, quote=False),
-        "style": parts["page.css"],
+        "title": escape(title, quote=False),
+        "style": _asset("page.css"),
         "charts": _charts().read_text(encoding="utf-8"),
-        "script": parts["tree.js"] + parts["page.js"],
-        "data": data.replace("<", "\\u003c"),
+        "script": "".join(_asset(name) for name in scripts),
+        "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     }
+    slots["body"] = _filled(_asset(body), slots)
+    return _filled(_asset("frame.html"), slots)
+
+
+def _asset(name: str) -> str:
+    return (files("graphclone.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _filled(text: str, slots: Mapping[str, str]) -> str:
     head, *rest = text.split("{{")
     pieces = (piece.split("}}", 1) for piece in rest)
     return head + "".join(slots[name] + tail for name, tail in pieces)
@@ -80,4 +112,4 @@ def _charts() -> Path:
         path = Path(str(distribution(_PACKAGE).locate_file(_SCRIPT)))
         if path.is_file():
             return path
-    raise GraphcloneError("a page needs plotly, which is not there: pip install 'graphclone[report]'")
+    raise MissingExtraError("a page", _PACKAGE, "report")

@@ -1,4 +1,4 @@
-"""ONNX Runtime's own operators but for attention: fused, normalising and quantized ones."""
+"""ONNX Runtime's own operators, except attention: fused, normalising and quantized ones."""
 
 from __future__ import annotations
 

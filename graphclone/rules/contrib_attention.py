@@ -126,7 +126,7 @@ def _caches(s: Site, k: _Heads, v: _Heads, key: Value, value: Value) -> Axis:
             s.equal_all(s.axes(results[present]), [axes.batch, axes.heads, length, axes.width])
             s.scale(results[present], {source: 1})
     if 3 in results:
-        raise Cannot("what is paid to every key is returned")
+        raise Cannot("it returns its attention weights")
     return length
 
 

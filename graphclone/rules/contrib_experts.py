@@ -1,4 +1,4 @@
-"""ONNX Runtime's mixtures of experts: two or three layers for each expert, of which some are chosen for every token."""
+"""ONNX Runtime's mixtures of experts. Each expert has two or three layers, and each token chooses some experts."""
 
 from __future__ import annotations
 

@@ -1,26 +1,31 @@
 """Patterns: what an operator does to axes, in one line, as in einops.
 
-``... i, o i + o? -> ... o`` is a linear layer: ``x`` has axes ``... i``, the weight ``o i``, and a bias ``o`` that may
-be missing is added. ``Site.states`` gives the terms operands, and states what follows from the line:
+``... i, o i + o? -> ... o`` is a linear layer. The input has the axes ``... i``, and the weight has ``o i``. A bias
+``o`` is added; it may be missing. ``Site.states`` says which operands the terms stand for. The line states this:
 
-- Axes of one name are equal. One of size 1 is broadcast: it says nothing.
-- A result is a sum (``+``) of products (``,``) of operands, whose scales follow. What stands in a product and not in
-  the result is summed over.
-- Behind ``|`` stand operands in which the result is not linear. A pattern that begins with it says nothing of scales.
+- Axes of one name are equal. An axis of size 1 is broadcast, so it says nothing.
+- A result is a sum (``+``) of products (``,``) of operands, and its scale follows from theirs. An axis that stands in a
+  product and not in the result is summed over.
+- Operands behind ``|`` are those in which the result is not linear. A pattern that begins with ``|`` says nothing about
+  scales.
 
-====================  ==================================================================================
-``o``                 an axis
-``...``               any number of axes, which are aligned from the right
-``x..``               a run of axes, of which every term has the same number
-``(h d)``             one axis that is the product of others, row-major
-``(q + k + v)``       one axis that is others side by side; ``(h d + h d)`` is a concat of products
-``2``                 an axis of that size, which it keeps
-``!t``                an axis that keeps its size
-``~n``                an axis over which something is averaged: all its indices must be repeated equally often
-``#``                 a number in place of a tensor, which may be rescaled; 1 where it is missing
-``o?``                an operand or a result that may be missing
-``[b h m]``           an operand that may lack the first of these axes, which are broadcast then
-====================  ==================================================================================
+| in a pattern | what it means |
+| --- | --- |
+| ``o`` | an axis |
+| ``...`` | any number of axes, which are aligned from the right |
+| ``x..`` | a run of axes, as long in every term |
+| ``(h d)`` | one axis that is the product of others, row-major |
+| ``(q + k + v)`` | one axis that is others side by side; ``(h d + h d)`` is a concat of products |
+| ``2`` | an axis of that size, which it keeps |
+| ``!t`` | an axis that keeps its size |
+| ``~n`` | an axis over which something is averaged: all its indices must be repeated equally often |
+| ``#`` | a number in place of a tensor, which may be rescaled; 1 where it is missing |
+| ``o?`` | an operand or a result that may be missing |
+| ``[b h m]`` | an operand that may lack the first of these axes, which are broadcast then |
+
+Examples:
+    >>> parse("... i, o i + o? -> ... o").names
+    ['...', 'i', 'o']
 """
 
 from __future__ import annotations

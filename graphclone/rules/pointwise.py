@@ -162,7 +162,7 @@ def add(s: Site) -> None:
 
 
 def subtract(s: Site) -> None:
-    """As ``add``, but for the sign."""
+    """As ``add``, with the other sign."""
     add(s)
     s.facts.added.pop(s.out, None)
     s.facts.differences.add(s.node)

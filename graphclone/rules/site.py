@@ -56,8 +56,11 @@ class AxisTuple(tuple[Axis, ...]):
 class Site(Reader):
     """One node, its operands and results, and where a rule's statements go.
 
-    Reading an operand marks it as understood. A number that no rule read is a number nobody understood, and
-    pins the node.
+    To read an operand marks it as understood. A number that no rule reads was understood by nobody, and pins the node.
+
+    Examples:
+        >>> def scaled_sum(s: Site) -> None:  # alpha x + y
+        ...     s.states("#, ... + ... -> ...", "alpha", "x", "y")
     """
 
     def __init__(self, node: Node, facts: Facts, names: Mapping[str, str] | None = None) -> None:
@@ -245,7 +248,7 @@ class Site(Reader):
         why: str = "",
         **hints: Hint,
     ) -> Binding:
-        """State a pattern, a line such as ``... i, o i + o? -> ... o``; see ``graphclone.rules.patterns``.
+        """State a pattern, such as ``... i, o i + o? -> ... o``, and return the axes that its names stand for.
 
         Args:
             pattern: what the operator does.
@@ -254,9 +257,6 @@ class Site(Reader):
             hints: what the rule says of names. A number is the size of an axis, or the length of a run; a negative one
                 counts from the end of the first tensor that has the run. The name of an operand says that it is the
                 size of an axis, which it follows.
-
-        Returns:
-            the axes that the names in the pattern stand for.
 
         Raises:
             PatternError: the pattern is malformed, or the operands are not as many as its terms.
@@ -387,8 +387,7 @@ class Site(Reader):
     ) -> None:
         """A product of powers of scales, of what means shrink by, and of the copies a contraction sums over, is 1."""
         means = tuple((c, axis, None) for c, axis in _fractions(averages or {}))
-        balance = Balance(self.node, None, _fractions(terms), (), (), means, contraction, mendable)
-        self._balance(balance)
+        self._balance(Balance(self.node, None, _fractions(terms), (), (), means, contraction, mendable))
 
     def same_scale(self, *values: Scaled) -> None:
         """All have one scale; the first result among them takes it."""
@@ -421,8 +420,6 @@ class Site(Reader):
     def _balance(self, balance: Balance) -> None:
         self.facts.balances.setdefault(self.node, []).append(balance)
 
-    # The audit
-
     def unread(self) -> Iterator[str]:
         """Operands that could matter and that the rule did not look at."""
         for name, operand in self.node.operands.items():
@@ -431,23 +428,14 @@ class Site(Reader):
 
 
 def paired(a: Sequence[_A], b: Sequence[_B], things: str = "axes") -> list[tuple[_A, _B]]:
-    """Two lists of equal length, side by side.
-
-    Raises:
-        Cannot: they are of different lengths.
-    """
+    """Two lists side by side. ``Cannot`` is raised where their lengths differ."""
     if len(a) != len(b):
         raise Cannot(f"{len(a)} {things} where {len(b)} were expected")
     return list(zip(a, b, strict=True))
 
 
 class Stated:
-    """A rule that states one pattern, which can be shown.
-
-    Args:
-        pattern: which the rule is given, to be stated in one place.
-        body: the rule.
-    """
+    """A rule made of a pattern, which can be shown, and of a body that states it."""
 
     def __init__(self, pattern: str, body: Callable[[Site, str], None]) -> None:
         parse(pattern)
@@ -460,12 +448,22 @@ class Stated:
 
 
 def says(pattern: str) -> Callable[[Callable[[Site, str], None]], Stated]:
-    """Make a rule of a function that states this pattern, and more besides."""
+    """Make a rule of a function that states this pattern, and more besides.
+
+    Examples:
+        >>> says("... -> ...")(lambda s, pattern: s.states(pattern, "x")).pattern
+        '... -> ...'
+    """
     return partial(Stated, pattern)
 
 
 def stated(pattern: str, *operands: str, why: str = "", **hints: Hint) -> Stated:
-    """A rule that is one pattern; see ``Site.states``."""
+    """A rule that is one pattern; see ``Site.states``.
+
+    Examples:
+        >>> stated("... i, o i + o? -> ... o", "input", "weight", "bias").pattern
+        '... i, o i + o? -> ... o'
+    """
 
     def rule(s: Site, pattern: str) -> None:
         s.states(pattern, *operands, why=why, **hints)

@@ -26,4 +26,4 @@ def load_arrays(path: Path) -> dict[str, Array]:
     except (OSError, ValueError, TypeError, BadZipFile) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
         hint = "write it with numpy.savez(path, name=array)"
-        raise GraphcloneError(f"{path}: no .npz file of arrays: {reason}; {hint}") from error
+        raise GraphcloneError(f"{path}: not an .npz file of arrays: {reason}; {hint}") from error

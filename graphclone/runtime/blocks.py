@@ -355,7 +355,7 @@ def _randomise(
     for start, part in kernel.chunks(region.out, 0):
         rows = covered[0][start * inner : (start + len(part)) * inner]
         if _meet(rows, wanted[0]):
-            numbers = random_numbers(recipe, start, part.shape).mul_(size)
+            numbers = random_numbers(recipe, start, part.shape, size)
             there = [rows, *covered[1:]]
             _place(out, wanted, numbers.reshape([*map(len, there)]), there)
 

@@ -39,7 +39,12 @@ _refusals: list[None] = []
 
 @contextmanager
 def no_cache() -> Iterator[None]:
-    """Neither read nor write the cache on disk within a block, or within a function that this decorates."""
+    """Neither read nor write the cache on disk within a ``with`` block, or within a function that this decorates.
+
+    Examples:
+        >>> with gc.no_cache():
+        ...     traced = gc.trace(model, (x,))
+    """
     _refusals.append(None)
     try:
         yield

@@ -217,7 +217,7 @@ def _optional(graph: Graph) -> set[Node]:
 
 
 def _needed(node: Node) -> Iterator[Value]:
-    """What a node reads, but for the branches of a condition, one of which is enough."""
+    """What a node reads, without the branches of a condition, since one branch is enough."""
     branches = _BRANCHES if node.op in _CONDITIONS else ()
     return values_in([operand for name, operand in node.operands.items() if name not in branches])
 

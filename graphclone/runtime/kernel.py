@@ -345,7 +345,7 @@ def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
     """Random numbers of the source's own root mean square."""
     size = recipe.scale * root_mean_square(source)
     for start, part in chunks(out, 0):
-        part.copy_(random_numbers(recipe, start, part.shape).mul_(size))
+        part.copy_(random_numbers(recipe, start, part.shape, size))
 
 
 # --- Noise ---

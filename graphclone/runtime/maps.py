@@ -74,7 +74,7 @@ class Maps:
         return growth if size == growth.size else replace(growth, size=size)
 
     def widened(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-        """What the source computes for a value, as the clone should, but for its scale.
+        """What the source computes for a value, laid out as in the clone, without the clone's scale.
 
         Args:
             value: of the clone.
@@ -108,7 +108,7 @@ class Maps:
         return filled(self.state, value, index, pads, self._growth)
 
     def compared(self, value: Value, tensor: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
-        """The elements of a value of the clone but for those at pads that may hold anything.
+        """The elements of a value of the clone, without those at pads that may hold anything.
 
         Args:
             value: of the clone.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,24 +75,42 @@ def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], 
             new, old = new + part.new_size, old + part.size
 
 
-def random_numbers(recipe: Widening, start: int, shape: Sequence[int]) -> Tensor:
-    """The numbers in one chunk of free pads, in float32, of root mean square 1.
+def random_numbers(recipe: Widening, start: int, shape: Sequence[int], size: float) -> Tensor:
+    """The numbers in one chunk of free pads, in float32.
 
     They are independent and uniform, as those that torch's own layers begin with. A layer adds up so many that its
-    outputs are as good as normal, and drawing them takes half as long. Each is an odd number of 16 bits, so that their
-    mean is 0 and none is. They come from Philox (Salmon et al. 2011), which counts: a chunk is the same whatever was
-    drawn before it, and no two have a number of the sequence in common.
+    outputs are as good as normal, and drawing them takes less than half as long. Each is an odd number of 16 bits, so
+    that their mean is 0 and none is. They come from Philox (Salmon et al. 2011), which counts: a chunk is the same
+    whatever was drawn before it, and no two have a number of the sequence in common.
 
     Args:
         recipe: whose seed and name say which numbers these are.
         start: where the chunk begins.
         shape: of the chunk.
+        size: their root mean square.
     """
     count = prod(shape)
-    words = np.random.Philox(key=recipe.noise_seed, counter=start << 64).random_raw(-(-count // 4))
+    words = _counters.at(recipe.noise_seed, start).random_raw(-(-count // 4))
     odd = torch.from_numpy(words.view(np.int16)[:count] | np.int16(1))
-    return odd.to(torch.float32).mul_(1 / _SPREAD).view(*shape)
+    return odd.to(torch.float32).mul_(size / _SPREAD).view(*shape)
 
+
+class _Counters(threading.local):
+    """The generator of each thread: to make one takes as long as to draw ten thousand numbers, to set one does not."""
+
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(key=0)
+        self._state = self._philox.state
+
+    def at(self, key: int, place: int) -> np.random.Philox:
+        """What ``numpy.random.Philox(key=key, counter=place << 64)`` is."""
+        words = {"counter": np.array([0, place, 0, 0], np.uint64), "key": np.array([key, 0], np.uint64)}
+        state: Any = {**self._state, "state": words}
+        self._philox.state = state
+        return self._philox
+
+
+_counters = _Counters()
 
 _SPREAD = math.sqrt(((1 << 30) - 1) / 3)
 """The root mean square of all odd numbers of 16 bits, signs included."""

@@ -92,7 +92,9 @@ class Session:
         self._session = _load(model, _providers(provider), retry=provider == "auto", optimised=optimised)
         self.provider = str(self._session.get_providers()[0])
         if provider == "cuda" and self.provider != _CUDA:
-            raise NoProviderError(f"ONNX Runtime fell back to {self.provider}; are CUDA and cuDNN installed?")
+            raise NoProviderError(
+                f"ONNX Runtime fell back to {self.provider}; pip install 'graphclone[cuda]' brings CUDA and cuDNN"
+            )
         self.inputs = tuple(_port(node) for node in self._session.get_inputs())
         self.outputs = tuple(_port(node) for node in self._session.get_outputs())
 

@@ -66,7 +66,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @runtime_checkable
 class Rows(Stored, Protocol):
-    """Data of which a part can be read alone."""
+    """Data that can be read in parts."""
 
     def rows(self, first: int, end: int) -> Stored:
         """The part between two indices of its first axis."""
@@ -208,7 +208,7 @@ class Shard:
 
 
 def sharded(entries: Sequence[Entry | Bundle], max_bytes: int) -> list[Shard]:
-    """Tensors gathered into files of at most so many bytes of data, but for a tensor that is larger by itself."""
+    """Gather tensors into files of at most so many bytes of data. A larger tensor gets a file of its own."""
     groups: list[list[Entry | Bundle]] = [[]]
     size = 0
     for entry in entries:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -24,7 +25,7 @@ class Data:
     """What is learned.
 
     Attributes:
-        source: ``stdlib``, a folder of text files, or a token file; see ``graphclone.study.corpus``.
+        source: the name of a corpus, a folder of text files, or a token file; see ``graphclone.study.corpus``.
         context: tokens of a sequence.
         validation: sequences of every evaluation, at most.
     """
@@ -60,6 +61,17 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Downstream:
+    """Tasks made of the validation text, on which every model is scored when it is trained; see ``study.tasks``.
+
+    Attributes:
+        items: of every task; 0 for no scores.
+    """
+
+    items: int = 0
+
+
+@dataclass(frozen=True)
 class Model:
     """A model to start from.
 
@@ -84,12 +96,15 @@ class Base:
         steps: 0 takes the model as it is, which makes sense for a checkpoint.
         learning_rate: at its peak; None for that of the study.
         final: what the cosine ends at, as a share of the peak; 1 keeps the rate up, and None is that of the study.
+        measured_from: the name of the base whose last loss gaps are measured from, where it is not this one's: that of
+            a base whose rate is kept up says little, as the first steps at a lower rate would lower it.
     """
 
     name: str
     steps: int
     learning_rate: float | None = None
     final: float | None = None
+    measured_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,8 @@ class Comparison:
         bases: by name; all if empty.
         factors: by how much the models grow.
         seeds: of weights, data order and noise.
+        budgets: steps of the wide models, each a run with a whole schedule of its own; those of the study if empty.
+        rates: factors of each recipe's learning rate.
     """
 
     recipes: tuple[str, ...] = ()
@@ -109,6 +126,45 @@ class Comparison:
     bases: tuple[str, ...] = ()
     factors: tuple[int, ...] = (2,)
     seeds: tuple[int, ...] = (0,)
+    budgets: tuple[int, ...] = ()
+    rates: tuple[float, ...] = (1.0,)
+
+    def check(self) -> None:
+        """Refuse numbers that mean nothing.
+
+        Raises:
+            GraphcloneError: naming the first of them.
+        """
+        for factor in self.factors:
+            _check_least("[[compare]] factors", factor, 2)
+        for budget in self.budgets:
+            _check_least("[[compare]] budgets", budget, 1)
+        for rate in self.rates:
+            if not rate > 0:
+                raise GraphcloneError(f"[[compare]] rates = {rate}: must be above 0")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a grid: a wide model to be trained.
+
+    Attributes:
+        model: that is widened.
+        base: how it is trained before.
+        factor: by how much it grows.
+        recipe: how the wide model starts.
+        seed: of weights, data order and noise.
+        budget: steps; None for those of the study.
+        rate: factor of the recipe's learning rate.
+    """
+
+    model: Model
+    base: Base
+    factor: int
+    recipe: Recipe
+    seed: int
+    budget: int | None = None
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +178,7 @@ class Study:
         data: what is learned.
         training: of the wide models, and of the base models where they do not differ.
         recipe: recipes of one's own.
+        downstream: tasks to score models on.
     """
 
     model: tuple[Model, ...]
@@ -130,6 +187,7 @@ class Study:
     data: Data = Data()
     training: Training = Training()
     recipe: tuple[Recipe, ...] = ()
+    downstream: Downstream = Downstream()
 
     def __post_init__(self) -> None:
         for what in ("model", "base", "compare"):
@@ -141,14 +199,15 @@ class Study:
             _check_known("models", comparison.models, self.models)
             _check_known("bases", comparison.bases, self.bases)
             _check_known("recipes", comparison.recipes, self.recipes)
-            for factor in comparison.factors:
-                _check_least("[[compare]] factors", factor, 2)
+            comparison.check()
         for name in ("steps", "batch", "evaluate"):
             _check_least(f"[training] {name}", getattr(self.training, name), 1)
         for name in ("context", "validation"):
             _check_least(f"[data] {name}", getattr(self.data, name), 1)
+        _check_least("[downstream] items", self.downstream.items, 0)
         for base in self.base:
             _check_least(f"[[base]] {base.name}: steps", base.steps, 0)
+            _check_known(f"[[base]] {base.name}: measured_from", (base.measured_from or base.name,), self.bases)
 
     @cached_property
     def models(self) -> dict[str, Model]:
@@ -165,20 +224,23 @@ class Study:
         """The recipes of graphclone and the study's own, by name."""
         return {**RECIPES, **{recipe.name: recipe for recipe in self.recipe}}
 
-    def cells(self, recipe: str = RECOMMENDED) -> Iterator[tuple[Model, Base, int, Recipe, int]]:
-        """Model, base, factor, recipe and seed of every run of a wide model.
+    def cells(self, recipe: str = RECOMMENDED) -> Iterator[Cell]:
+        """Every wide model of the study, in the order of its grids; some more than once.
+
+        Random weights at the study's own steps and rate are part of every grid, as all others are measured against
+        them.
 
         Args:
             recipe: what is compared with random weights where a comparison names no recipes.
         """
         _check_known("recipe", (recipe,), self.recipes)
-        for comparison in self.compare:
-            for model in comparison.models or self.models:
-                for factor in comparison.factors:
-                    for seed in comparison.seeds:
-                        for base in comparison.bases or self.bases:
-                            for name in dict.fromkeys((RANDOM, *(comparison.recipes or (recipe,)))):
-                                yield self.models[model], self.bases[base], factor, self.recipes[name], seed
+        for grid in self.compare:
+            models, bases = grid.models or tuple(self.models), grid.bases or tuple(self.bases)
+            for model, factor, seed, base in product(models, grid.factors, grid.seeds, bases):
+                place = (self.models[model], self.bases[base], factor)
+                yield Cell(*place, self.recipes[RANDOM], seed)
+                for name, budget, rate in product(grid.recipes or (recipe,), grid.budgets or (None,), grid.rates):
+                    yield Cell(*place, self.recipes[name], seed, budget, rate)
 
 
 def _check_known(where: str, names: tuple[str, ...], choices: Mapping[str, Any]) -> None:

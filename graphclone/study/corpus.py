@@ -3,6 +3,8 @@
 A source is one of
 
 - ``stdlib``: the sources of the running Python's own standard library, eight megabytes that everyone has;
+- ``site-packages``: the Python sources of the packages beside the running Python, of the same kind and many times more;
+- ``debian-english``: the English documentation in packages of Debian; see ``graphclone.study.debian``;
 - a folder of text files, or one text file, of any size;
 - tokens in a file: ``.npy``, one-dimensional whole numbers, or ``.bin``, raw little-endian uint16 without a header.
 
@@ -18,6 +20,7 @@ import json
 import os
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,11 +34,13 @@ from numpy.typing import NDArray
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.runtime.files import written
+from graphclone.study import debian
 
 Tokens = NDArray[np.integer[Any]]
 _Texts = Callable[[], Iterator[tuple[str, Path]]]
 
-STDLIB = "stdlib"
+STDLIB, SITE_PACKAGES, DEBIAN_ENGLISH = "stdlib", "site-packages", "debian-english"
+_NAMED = (STDLIB, SITE_PACKAGES, DEBIAN_ENGLISH)
 TRAIN, VALIDATION, CARD = "train.npy", "validation.npy", "corpus.json"
 
 _TOKEN_FILES = {".npy", ".bin"}
@@ -163,7 +168,7 @@ def prepare(source: str, folder: Path) -> Corpus:
     empty files, and files with a byte 0 in their first 8 KiB.
 
     Args:
-        source: ``stdlib``, a folder of text, a text file, or a token file.
+        source: a name, a folder of text, a text file, or a token file; see above.
         folder: for ``train.npy``, ``validation.npy`` and ``corpus.json``; of a token file, only the last.
 
     Raises:
@@ -176,7 +181,7 @@ def prepare(source: str, folder: Path) -> Corpus:
             f"{folder} holds the corpus of {card.source!r}, not of {source!r}: give another folder, or delete this one"
         )
     path = Path(source).expanduser()
-    if source != STDLIB and path.suffix in _TOKEN_FILES and not path.is_dir():
+    if source not in _NAMED and path.suffix in _TOKEN_FILES and not path.is_dir():
         return _token_file(source, path, folder, card)
     if not card:
         card = _copy_text(source, path, folder)
@@ -269,7 +274,7 @@ def _scan(path: Path, tokens: np.memmap[Any, np.dtype[Any]]) -> tuple[str, int]:
         low, greatest = int(chunk.min()), max(greatest, int(chunk.max()))
         if low < 0 or greatest >= _MAX_VOCABULARY:
             wrong = low if low < 0 else greatest
-            raise GraphcloneError(f"{path} holds the token {wrong}: tokens are 0 to {_MAX_VOCABULARY - 1}")
+            raise GraphcloneError(f"{path} holds the token {wrong}, but tokens are 0 to {_MAX_VOCABULARY - 1}")
     return digest.hexdigest(), greatest + 1
 
 
@@ -277,7 +282,18 @@ def _scan(path: Path, tokens: np.memmap[Any, np.dtype[Any]]) -> tuple[str, int]:
 
 
 def _copy_text(source: str, path: Path, folder: Path) -> _Card:
+    if source == DEBIAN_ENGLISH:
+        _make_folder(folder)
+        with tempfile.TemporaryDirectory(dir=folder) as unpacked:
+            debian.unpack(Path(unpacked))
+            description = f"English of Debian's {', '.join(debian.PACKAGES)}"
+            return _written(source, partial(_visible, Path(unpacked)), description, folder)
     texts, description = _texts(source, path, folder)
+    return _written(source, texts, description, folder)
+
+
+def _written(source: str, texts: _Texts, description: str, folder: Path) -> _Card:
+    """Write tokens and card of a corpus."""
     few = list(islice(texts(), 2))
     if not few:
         raise GraphcloneError(
@@ -301,11 +317,14 @@ def _texts(source: str, path: Path, folder: Path) -> tuple[_Texts, str]:
     if source == STDLIB:
         python = ".".join(map(str, sys.version_info[:3]))
         return partial(_stdlib, Path(sysconfig.get_path("stdlib"))), f"the standard library of Python {python}"
+    if source == SITE_PACKAGES:
+        return partial(_site_packages, Path(sysconfig.get_path("purelib"))), "the packages beside Python"
     if path.is_file():
         return partial(_only, path), path.name
     if not path.is_dir():
         raise GraphcloneError(
-            f"there is no {source!r}: a corpus is {STDLIB}, a folder of text, a text file, or tokens as .npy or .bin"
+            f"there is no {source!r}: a corpus is {', '.join(_NAMED)}, a folder of text, a text file, "
+            "or tokens as .npy or .bin"
         )
     if folder.resolve().is_relative_to(path.resolve()):
         raise GraphcloneError(f"{folder} lies in {source!r}, which is to be read: give a folder outside it")
@@ -330,6 +349,10 @@ def _stdlib(root: Path) -> Iterator[tuple[str, Path]]:
         return top.removesuffix(".py") in modules and not _NO_SOURCES.intersection(rest)
 
     return ((name, path) for name, path in _walk(root, belongs) if name.endswith(".py"))
+
+
+def _site_packages(root: Path) -> Iterator[tuple[str, Path]]:
+    return ((name, path) for name, path in _visible(root) if name.endswith(".py"))
 
 
 def _walk(root: Path, belongs: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:

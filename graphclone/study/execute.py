@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError
+from graphclone.extras import required
 from graphclone.study.config import Study
 from graphclone.study.recipes import GROWN, RECOMMENDED
 from graphclone.study.runs import Job, Place, do
@@ -47,7 +48,7 @@ def run_study(
         recipe: what is compared with random weights where a comparison names no recipes.
         at_once: how many runs to do at a time, each in a process with its share of the threads.
         command: what the record says.
-        progress: told how far each run is.
+        progress: a callback that is told how many steps of each run are done.
 
     Returns:
         The path of the report.
@@ -55,7 +56,7 @@ def run_study(
     Raises:
         GraphcloneError: a model cannot be built, widened or trained, or the folder is another study's.
     """
-    _check_installed()
+    required("accelerate", "study", "a study")
     place = Place(Path(folder), study, command)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
@@ -93,13 +94,6 @@ def _is_main() -> bool:
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)
-
-
-def _check_installed() -> None:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise GraphcloneError("a study needs accelerate: pip install graphclone[study]") from error
 
 
 # Several at a time
@@ -140,7 +134,7 @@ def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, at_
 
 
 _queue: Any = None
-"""Where a process of the pool tells how far it is."""
+"""The queue in which a process of the pool reports its progress."""
 
 
 def _begin(queue: Any, threads: int) -> None:

@@ -73,7 +73,7 @@ class Run:
 
     Attributes:
         name: of the run, and of its folder.
-        kind: ``base`` or ``wide``.
+        kind: ``base``, ``wide``, or ``control`` for a base that was trained on.
         model: label of the architecture.
         factor: how much wider than the base; 1 for a base.
         seed: of weights, noise and data order.
@@ -88,6 +88,10 @@ class Run:
         recipe: how a wide model got its first weights; None for a base.
         base: name of the run a clone was made from.
         base_label: of how that base was trained; None where the run depends on no base.
+        measured_from: label of the base whose last loss gaps are measured from, where it is not that one's.
+        budget: its steps, where a study gives its recipe several; see ``graphclone.study.curves``.
+        rate: factor of its recipe's learning rate, where a study tries several.
+        scores: accuracy and its standard error by downstream task; see ``graphclone.study.tasks``.
         evaluations: ascending by step.
     """
 
@@ -107,6 +111,10 @@ class Run:
     recipe: str | None = None
     base: str | None = None
     base_label: str | None = None
+    measured_from: str | None = None
+    budget: int | None = None
+    rate: float = 1.0
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = field(default=(), repr=False)
 
     @property
@@ -169,7 +177,7 @@ def _evaluations(path: Path, steps: int) -> tuple[Evaluation, ...]:
 
 
 def _whole(line: str) -> bool:
-    """Whether a line was written to its end, but for the newline."""
+    """Whether a line was written to its end. The newline may be missing."""
     try:
         json.loads(line)
     except ValueError:
@@ -203,10 +211,12 @@ def _parsed(text: str, where: str) -> Mapping[str, Any]:
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
+    "int | None": (int, type(None)),
     "float": (int, float),
     "str": (str,),
     "str | None": (str, type(None)),
     "float | None": (int, float, type(None)),
+    "Mapping[str, Sequence[float]]": (dict,),
 }
 """What JSON may hold for a field, by the field's annotation."""
 
@@ -219,7 +229,7 @@ def _entry(cls: type[Any], entries: Mapping[str, Any], where: str) -> dict[str, 
         if kinds is None:
             continue
         if item.name not in entries:
-            if item.default is MISSING:
+            if item.default is MISSING and item.default_factory is MISSING:
                 raise GraphcloneError(f"{where}: '{item.name}' is missing; remove the run's folder to do it again")
             continue
         value = entries[item.name]
@@ -449,9 +459,10 @@ class RunGroup:
 def comparisons(runs: Iterable[Run]) -> list[RunGroup]:
     """What can be compared among the finished runs, by model, factor and label of the base.
 
-    A random run that depends on no base is part of every comparison of its model and factor.
+    A random run that depends on no base is part of every comparison of its model and factor. Runs with a budget or a
+    rate of their own are compared elsewhere, in ``graphclone.study.curves``.
     """
-    finished = [run for run in runs if run.finished]
+    finished = [run for run in runs if run.finished and run.kind != "control" and run.budget is None and run.rate == 1]
     wide = [run for run in finished if run.kind == "wide"]
     places = {(run.model, run.factor, run.base_label) for run in wide}
     labelled = {(model, factor) for model, factor, label in places if label is not None}

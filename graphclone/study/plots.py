@@ -5,65 +5,39 @@ matplotlib is imported when something is drawn; it draws into files only, whatev
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from io import StringIO
-from itertools import cycle
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.runtime.files import written
-from graphclone.study.measures import Run, RunGroup, final_loss, in_order
+from graphclone.study.curve_tables import PLOT
+from graphclone.study.looks import GREY, STYLE, Look, looks_of, saved, thinned_places
+from graphclone.study.measures import Run, RunGroup, final_loss
 from graphclone.study.recipes import RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Colours for all eyes (Okabe and Ito 2008), without their yellow, which is too light for lines on white."""
-
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-"""When the colours are used up they come again with the next of these."""
-
-POINTS = 80
-"""A line is drawn through at most this many evaluations, so that files stay small."""
+    from graphclone.study.curves import CurveGroup
 
 COSINES = {"swap_cosine": "swap cosine", "row_cosine": "row cosine"}
 """The measures that have a panel below the losses, and its label."""
 
-_FINER = re.compile(r"(\d\.\d\d)\d+")
-"""Decimals that no eye can see, and that are half of a file."""
-
-_GREY = "#555555"
 _GAP = 0.046
 """Between labels beside the losses, in heights of that panel."""
-
-_STYLE: dict[Any, Any] = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 9,
-    "grid.color": "#e6e6e6",
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "none",  # text as text: small, and found by a search
-    "svg.hashsalt": "graphclone",
-}
 
 Line = list[tuple[int, float, float, float]]
 """Step, then mean, least and greatest over seeds."""
 
-Look = tuple[str, "str | tuple[float, tuple[float, ...]]"]
-"""The colour and the dashes of a line."""
 
-
-def draw(groups: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
-    """Draw each comparison into ``<slug>.svg``: the losses, and how far apart the copies are.
+def draw(groups: Sequence[RunGroup], budgets: Sequence[CurveGroup], folder: Path) -> dict[str, Path]:
+    """Draw each comparison into ``<slug>.svg``, and all budgets on one page, ``budgets.svg``.
 
     Args:
-        groups: all of a study, so that a recipe looks the same in each.
+        groups: all of a study, so that a recipe looks the same in each: losses, and how far apart the copies are.
+        budgets: where budgets end, and how much sooner; nothing is drawn where there are none.
         folder: that exists.
 
     Returns:
@@ -74,24 +48,15 @@ def draw(groups: Sequence[RunGroup], folder: Path) -> dict[str, Path]:
     """
     from matplotlib import rc_context
 
-    looks = _looks(groups)
-    files = {}
-    for each in groups:
-        path = folder / f"{each.slug}.svg"
-        text = StringIO()
-        with rc_context(_STYLE):
-            _figure(each, looks).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        with written(path) as target:
-            target.write_text(_FINER.sub(r"\1", text.getvalue()), encoding="utf-8")
-        files[each.slug] = path
-    return files
+    from graphclone.study.curve_plots import page
 
-
-def _looks(groups: Sequence[RunGroup]) -> dict[str, Look]:
-    """How each recipe is drawn, the same in all plots of a study."""
-    recipes = in_order({recipe for each in groups for recipe in each.recipes} - {RANDOM})
-    pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
-    return {RANDOM: ("black", "-"), **dict(zip(recipes, cycle(pairs), strict=False))}
+    looks = looks_of(
+        {*(name for each in groups for name in each.recipes), *(name for b in budgets for name in b.recipes)}
+    )
+    with rc_context(STYLE):
+        figures = {each.slug: _figure(each, looks) for each in groups}
+        figures |= {PLOT: page(budgets, looks)} if budgets else {}
+        return {slug: saved(figure, folder / f"{slug}.svg") for slug, figure in figures.items()}
 
 
 def _figure(group: RunGroup, looks: Mapping[str, Look]) -> Figure:
@@ -122,8 +87,8 @@ def _losses(axes: Axes, group: RunGroup, looks: Mapping[str, Look]) -> None:
     base_losses = [final_loss(run) for run in group.bases]
     for losses, what, dashes in ((random_losses, "random's last", ":"), (base_losses, "base's last", "--")):
         if losses:
-            axes.axhline(statistics.fmean(losses), color=_GREY, linestyle=dashes, linewidth=1)
-            ends.append((statistics.fmean(losses), what, (_GREY, dashes)))
+            axes.axhline(statistics.fmean(losses), color=GREY, linestyle=dashes, linewidth=1)
+            ends.append((statistics.fmean(losses), what, (GREY, dashes)))
     _zoom(axes, group, base_losses)
     _name(axes, ends)
 
@@ -143,7 +108,7 @@ def _zoom(axes: Axes, group: RunGroup, base_losses: Sequence[float]) -> None:
 
 def _cosine(axes: Axes, group: RunGroup, name: str, looks: Mapping[str, Look]) -> None:
     axes.set_ylabel(COSINES[name])
-    axes.axhline(1, color=_GREY, linewidth=0.6)
+    axes.axhline(1, color=GREY, linewidth=0.6)
     for recipe, runs in group.recipes.items():
         _plot(axes, over_seeds(runs, name), looks[recipe])
 
@@ -181,9 +146,7 @@ def apart(places: Sequence[float], gap: float) -> list[float]:
 
 def thinned(line: Line) -> Line:
     """At most ``POINTS`` of the points, evenly, with the first and the last."""
-    if len(line) <= POINTS:
-        return line
-    return [line[round(at * (len(line) - 1) / (POINTS - 1))] for at in range(POINTS)]
+    return [line[at] for at in thinned_places(len(line))]
 
 
 def over_seeds(runs: Sequence[Run], name: str) -> Line:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 RANDOM = "random"
 """The recipe that every other is measured against: the wide model's own initialisation."""
 
+CONTINUED = "continued"
+"""The control of all growing: the base itself, trained on under the schedule that a clone gets."""
+
 FRESH, GROWN, WARM = "fresh", "grown", "warm"
 OPTIMIZERS = (FRESH, GROWN, WARM)
 """What a clone's optimizer begins with: nothing, the state of the base's, or what it measures at rate 0."""
@@ -25,7 +28,8 @@ class Recipe:
 
     Attributes:
         name: what reports call it.
-        strategy: ``random`` for no clone, or one of ``graphclone.algebra.strategies.STRATEGIES``.
+        strategy: one of ``graphclone.algebra.strategies.STRATEGIES``; ``random`` for no clone, ``continued`` for the
+            base as it is.
         snr_db: of a noisy strategy, in decibels; None for the strategy's own.
         learning_rate: factor of the study's learning rate.
         warmup: steps of the warm-up; None for the study's.
@@ -44,8 +48,8 @@ class Recipe:
     optimizer: str = FRESH
 
     def __post_init__(self) -> None:
-        if self.strategy not in (RANDOM, *STRATEGIES):
-            names = ", ".join((RANDOM, *STRATEGIES))
+        if self.strategy not in (RANDOM, CONTINUED, *STRATEGIES):
+            names = ", ".join((RANDOM, CONTINUED, *STRATEGIES))
             raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {names}")
         if not 0 <= self.dropout < 1:
             raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
@@ -55,16 +59,16 @@ class Recipe:
             names = ", ".join(OPTIMIZERS)
             raise GraphcloneError(f"recipe {self.name}: unknown optimizer {self.optimizer!r}; choose one of {names}")
         if self.optimizer == GROWN and not self.clones:
-            raise GraphcloneError(f"recipe {self.name}: random weights have no optimizer to be grown; choose {FRESH}")
+            raise GraphcloneError(f"recipe {self.name}: only a clone has an optimizer that was grown; choose {FRESH}")
         self.strategy_of_clones()
 
     @property
     def clones(self) -> bool:
-        """Whether it starts from the base model at all."""
-        return self.strategy != RANDOM
+        """Whether the wide model starts from the base."""
+        return self.strategy not in (RANDOM, CONTINUED)
 
     def strategy_of_clones(self) -> Strategy | None:
-        """The strategy that clones are widened by; None for random weights."""
+        """The strategy that clones are widened by; None where nothing is cloned."""
         if not self.clones:
             return None
         return strategy(self.strategy, self.snr_db)
@@ -74,6 +78,7 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(RANDOM),
+        Recipe(CONTINUED, CONTINUED),
         *(Recipe(name, name) for name in STRATEGIES),
         Recipe("symmetric-grown", "symmetric", optimizer=GROWN),
         Recipe("noisy-diagonal-warm", "noisy-diagonal", optimizer=WARM),

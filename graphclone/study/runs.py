@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_file
 
 from graphclone.errors import GraphcloneError
 from graphclone.progress import Progress, silent
 from graphclone.runtime.files import written
-from graphclone.study.config import Base, Model, Study, Training
+from graphclone.study.config import Base, Cell, Model, Study, Training
 from graphclone.study.corpus import Corpus, prepare
 from graphclone.study.models import Family
-from graphclone.study.recipes import FRESH, GROWN, RECOMMENDED, WARM, Recipe
+from graphclone.study.recipes import CONTINUED, FRESH, GROWN, RANDOM, RECOMMENDED, WARM, Recipe
 from graphclone.study.symmetry import measure, recipes_of
 from graphclone.study.training import OPTIMIZER, Lesson, adamw, forget_states, keep_optimizer, train
 
@@ -48,6 +49,8 @@ class Job:
         seed: of weights, order of the data, and noise.
         training: how it is trained.
         needs: the job that trains what is cloned.
+        budget: its steps, where they are not the study's.
+        rate: factor of its recipe's learning rate.
     """
 
     model: Model
@@ -57,6 +60,8 @@ class Job:
     seed: int
     training: Training
     needs: Job | None = None
+    budget: int | None = None
+    rate: float = 1.0
 
     @property
     def name(self) -> str:
@@ -64,6 +69,8 @@ class Job:
         parts = [self.model.name, f"{self.factor}x"]
         parts += [self.base.name] if self.base else []
         parts += [self.recipe.name] if self.recipe else ["base"]
+        parts += [f"b{self.budget}"] if self.budget is not None else []
+        parts += [f"r{self.rate:g}"] if self.rate != 1 else []
         return "-".join((*parts, f"s{self.seed}"))
 
 
@@ -75,24 +82,31 @@ def jobs(study: Study, recipe: str = RECOMMENDED) -> list[Job]:
         recipe: what is compared with random weights where a grid names no recipes.
     """
     by_name: dict[str, Job] = {}
-    for model, base, factor, chosen, seed in study.cells(recipe):
-        first = Job(model, base, 1, None, seed, _of_base(study.training, base))
-        training = _adjusted(study.training, chosen)
-        job = Job(model, base, factor, chosen, seed, training, first)
-        if not chosen.clones:
-            job = replace(job, base=None, needs=None)
-        by_name |= {first.name: first, job.name: job}
+    for cell in study.cells(recipe):
+        first = Job(cell.model, cell.base, 1, None, cell.seed, _of_base(study.training, cell.base))
+        by_name |= {job.name: job for job in (first, _of_cell(study.training, cell, first))}
     return list(by_name.values())
 
 
+def _of_cell(training: Training, cell: Cell, base: Job) -> Job:
+    """The job of one place of a grid."""
+    recipe = cell.recipe
+    own = replace(
+        training,
+        steps=training.steps if cell.budget is None else cell.budget,
+        learning_rate=training.learning_rate * recipe.learning_rate * cell.rate,
+        warmup=training.warmup if recipe.warmup is None else recipe.warmup,
+    )
+    job = Job(cell.model, cell.base, cell.factor, recipe, cell.seed, own, base, cell.budget, cell.rate)
+    if recipe.strategy == RANDOM:
+        return replace(job, base=None, needs=None)
+    return job if recipe.clones else replace(job, factor=1)
+
+
 def _of_base(training: Training, base: Base) -> Training:
-    own = {"learning_rate": base.learning_rate, "final": base.final}
-    return replace(training, steps=base.steps, **{key: value for key, value in own.items() if value is not None})
-
-
-def _adjusted(training: Training, recipe: Recipe) -> Training:
-    warmup = training.warmup if recipe.warmup is None else recipe.warmup
-    return replace(training, learning_rate=training.learning_rate * recipe.learning_rate, warmup=warmup)
+    rate = training.learning_rate if base.learning_rate is None else base.learning_rate
+    final = training.final if base.final is None else base.final
+    return replace(training, steps=base.steps, learning_rate=rate, final=final)
 
 
 # Doing it
@@ -185,19 +199,44 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
         weights = train(
             module, lesson, folder, lambda tensors: measure(tensors.items(), widenings), progress, optimizer
         )
-        _finish(job, folder, weights, record)
+        _finish(job, folder, weights, {**record, **_scored(module, corpus, place)})
+
+
+def _scored(module: torch.nn.Module, corpus: Corpus, place: Place) -> dict[str, Any]:
+    """What a trained model scores on the tasks of a study, for its record.
+
+    Raises:
+        GraphcloneError: there are several processes, as each has a part of the model only; or lm_eval is missing.
+    """
+    from accelerate import PartialState
+
+    from graphclone.study.downstream import score_module
+    from graphclone.study.tasks import write_tasks
+
+    count, context = place.study.downstream.items, place.study.data.context
+    if not count:
+        return {}
+    if PartialState().num_processes > 1:
+        raise GraphcloneError("[downstream]: models are scored in one process; run the study without accelerate launch")
+    if not corpus.text:
+        raise GraphcloneError("[downstream]: tasks are made of text, and this corpus holds tokens; leave it out")
+    with tempfile.TemporaryDirectory(dir=place.folder) as folder:
+        names = write_tasks(corpus.validation.tobytes(), Path(folder), context=context, count=count)
+        found = score_module(module, Path(folder), names, context) if names else {}
+    return {"scores": {name: [score.accuracy, score.error] for name, score in found.items()}}
 
 
 def _start(
     job: Job, family: Family, place: Place
 ) -> tuple[torch.nn.Module, dict[str, Widening], torch.optim.Optimizer | None]:
     """The model before its first step, how its weights were widened if it is a clone, and an optimizer that goes on."""
-    if job.recipe is None or not job.recipe.clones:
-        return family.build(job.factor, job.seed), {}, None
     base = job.needs
-    assert base is not None
+    if job.recipe is None or base is None:
+        return family.build(job.factor, job.seed), {}, None
     small = family.build(1, job.seed)
     load_model(small, place.of(base) / WEIGHTS)
+    if not job.recipe.clones:
+        return small, {}, None
     wide, clone = family.clone(small, job.factor, job.recipe, job.seed)
     optimizer = _grown(clone, small, wide, base, place) if job.recipe.optimizer == GROWN else None
     return wide, recipes_of(clone), optimizer
@@ -255,7 +294,7 @@ def _described(job: Job) -> dict[str, Any]:
     base = job.needs
     return {
         "name": job.name,
-        "kind": "wide" if job.recipe else "base",
+        "kind": _kind(job),
         "model": job.model.name,
         "source": job.model.source,
         "fields": dict(job.model.fields),
@@ -269,8 +308,17 @@ def _described(job: Job) -> dict[str, Any]:
         "base_label": job.base.name if job.base else None,
         "seed": job.seed,
         **({"optimizer": job.recipe.optimizer} if job.recipe and job.recipe.optimizer != FRESH else {}),
+        **({"measured_from": job.base.measured_from} if job.base and job.base.measured_from else {}),
+        **({"budget": job.budget} if job.budget is not None else {}),
+        **({"rate": job.rate} if job.rate != 1 else {}),
         **{key: getattr(job.training, key) for key in Training.__dataclass_fields__},
     }
+
+
+def _kind(job: Job) -> str:
+    if job.recipe is None:
+        return "base"
+    return "control" if job.recipe.strategy == CONTINUED else "wide"
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
@@ -289,9 +337,12 @@ def _locked(folder: Path) -> Iterator[None]:
     if not PartialState().is_main_process:
         yield
         return
-    with (folder / "lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GraphcloneError(f"{folder}: another process is at this run; wait for it") from None
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise GraphcloneError(f"{folder}: another process is at this run; wait for it") from None
+    try:
         yield
+    finally:
+        lock.release()

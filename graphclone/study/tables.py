@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from itertools import takewhile
 from math import isfinite
 from pathlib import Path
 
 from graphclone.errors import GraphcloneError
 from graphclone.runtime.files import written
+from graphclone.study.curve_tables import downstream, results_by_gap
+from graphclone.study.curves import curves
+from graphclone.study.markdown import files, table
 from graphclone.study.measures import (
     MARGIN,
     Run,
@@ -70,33 +71,35 @@ def write_report(folder: Path) -> Path:
     """
     runs = read_runs(folder)
     path = folder / "report.md"
-    text = _markdown(runs, _drawn(comparisons(runs), folder))
+    text = _markdown(runs, _drawn(runs, folder))
     with written(path) as target:
         target.write_text(text, encoding="utf-8")
     return path
 
 
-def _drawn(groups: Sequence[RunGroup], folder: Path) -> dict[str, str] | None:
-    """Where the plot of each comparison is, from the folder, by its slug; None where nothing can draw."""
+def _drawn(runs: Sequence[Run], folder: Path) -> dict[str, str] | None:
+    """Where each plot is, from the folder, by the slug of what it shows; None where nothing can draw."""
     if find_spec("matplotlib") is None:
         return None
     from graphclone.study.plots import draw
 
-    plots = folder / "plots"
+    groups, plots = comparisons(runs), folder / "plots"
     try:
         plots.mkdir(exist_ok=True)
     except OSError as error:
         raise GraphcloneError(f"cannot write to {plots}: {error.strerror or error}") from error
-    return {slug: path.relative_to(folder).as_posix() for slug, path in draw(groups, plots).items()}
+    return {slug: path.relative_to(folder).as_posix() for slug, path in draw(groups, curves(runs), plots).items()}
 
 
 def _markdown(runs: Sequence[Run], plots: Mapping[str, str] | None) -> str:
     names = [run.name for run in runs]
     groups = comparisons(runs)
     sections = ["# Study", _what_was_run(runs)]
+    sections += results_by_gap(curves(runs), names, plots or {})
     sections += ["## Results", _LEGEND] if groups else []
     sections += ["No plots were drawn: matplotlib is not installed."] if plots is None else []
     sections += [_results(each, names, plots or {}) for each in groups]
+    sections += downstream(runs)
     sections += [_unfinished(runs)] if any(not run.finished for run in runs) else []
     return "\n\n".join(sections) + "\n"
 
@@ -116,7 +119,7 @@ def _what_was_run(runs: Sequence[Run]) -> str:
     if len(digests) > 1:
         lines[0] += ". Losses on different corpora cannot be compared, and no speedup is taken between them."
     lines += ["", *(f"    {command}" for command in commands)]
-    return "## What was run\n\n" + "\n".join(lines) + "\n\n" + _table(headings, sorted(rows), left=(0, 1, 9, 11))
+    return "## What was run\n\n" + "\n".join(lines) + "\n\n" + table(headings, sorted(rows), left=(0, 1, 9, 11))
 
 
 def _recipes(runs: Sequence[Run]) -> str:
@@ -139,7 +142,7 @@ def _unfinished(runs: Sequence[Run]) -> str:
         loss = f"{run.evaluations[-1].loss:.3f}" if run.evaluations else ""
         rows.append([f"`{run.name}`", f"{step:,}", f"{run.steps:,}", f"{100 * step / run.steps:.0f}%", loss])
     text = "These runs are not done, and no number above comes from them."
-    return f"## Unfinished\n\n{text}\n\n" + _table("run,step,of,done,loss".split(","), rows, left=(0,))
+    return f"## Unfinished\n\n{text}\n\n" + table("run,step,of,done,loss".split(","), rows, left=(0,))
 
 
 # --- Results ---
@@ -166,7 +169,7 @@ def _results(group: RunGroup, names: Sequence[str], plots: Mapping[str, str]) ->
     rows = [_base_row(group, names)] if group.bases else []
     rows += [_row(group, recipe, names, marks) for recipe in group.recipes]
     title = f"### {group.model}, {group.factor}x{base}"
-    parts = [title, _table(_HEADINGS, rows, left=(0, len(_HEADINGS) - 1)), marks.notes]
+    parts = [title, table(_HEADINGS, rows, left=(0, len(_HEADINGS) - 1)), marks.notes]
     if group.slug in plots:
         parts.append(f"![Loss and symmetry of {title[4:]}]({plots[group.slug]})")
     return "\n\n".join(part for part in parts if part)
@@ -245,35 +248,3 @@ def _dips(runs: Sequence[Run], marks: _Marks) -> list[str]:
 def _mean(values: Iterable[float | None]) -> str:
     mean = spread(values)
     return f"{mean.mean:.3f}" if mean else ""
-
-
-# --- Markdown ---
-
-
-def files(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The folders of some runs, as one pattern that no other run of the study matches, or one by one."""
-    run_names = [run.name for run in runs]
-    prefix = _common(run_names)
-    suffix = _common([name[len(prefix) :][::-1] for name in run_names])[::-1]
-    pattern = f"{prefix}*{suffix}"
-    if len(run_names) > 1 and sum(fnmatchcase(name, pattern) for name in names) == len(run_names):
-        return f"`runs/{pattern}`"
-    return " ".join(f"`runs/{name}`" for name in run_names)
-
-
-def _common(names: Sequence[str]) -> str:
-    """The longest beginning that all names have."""
-    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in alike)
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """A table whose source reads well, too; columns are flush right but for those on the left."""
-    lines = [list(headings), *(list(row) for row in rows)]
-    widths = [max(3, *(len(line[at]) for line in lines)) for at in range(len(headings))]
-    rule = ["-" * width if at in left else "-" * (width - 1) + ":" for at, width in enumerate(widths)]
-    aligned = [
-        [cell.ljust(widths[at]) if at in left else cell.rjust(widths[at]) for at, cell in enumerate(line)]
-        for line in [lines[0], rule, *lines[1:]]
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in aligned)

@@ -142,13 +142,13 @@ class Check:
 
     Attributes:
         name: ``static``, ``exact``, ``noise floor`` or ``ONNX Runtime``.
-        ok: whether they agree; None where the check could not be made.
-        summary: what was measured, or why it was not.
-        figures: what was measured, for machines.
-        outputs: errors of the outputs, where they were measured against rounding.
-        first: the first value that is wrong, in graph order.
-        open: whether the verdict stays open for it: the source itself could not be measured.
-        values: the name and the greatest relative error of every value, in graph order, where all were compared.
+        ok: whether they agree; None if the check could not be made.
+        summary: what was measured, or why nothing was.
+        figures: the same for programs.
+        outputs: the errors of the outputs, if they were measured against rounding.
+        first: the first wrong value, in graph order.
+        open: whether this check leaves the verdict open, because the source itself could not be measured.
+        values: the name and the greatest relative error of every value, in graph order, if all were compared.
     """
 
     name: str
@@ -210,9 +210,14 @@ class Report:
     """The result of a verification.
 
     Attributes:
-        model: what was verified.
-        checks: in the order in which they were made.
-        inputs: the input sets they were made on.
+        model: the name of the model.
+        checks: one for each comparison, in the order in which they were made.
+        inputs: the input sets that they were made on.
+
+    Examples:
+        >>> report = clone.verify(onnx=False)
+        >>> [check.name for check in report.checks]
+        ['trace', 'static', 'exact', 'noise floor']
     """
 
     model: str
@@ -221,12 +226,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every check that could be made was passed, one was made at least, and none leaves it open."""
+        """Whether each check that could be made has passed, one at least was made, and none leaves the verdict open."""
         return self.verdict == EQUIVALENT
 
     @property
     def verdict(self) -> str:
-        """The verdict in words: equivalent, not equivalent, or that it cannot be judged."""
+        """The verdict in words: ``equivalent``, ``NOT EQUIVALENT`` or ``cannot be judged``."""
         if any(check.ok is False for check in self.checks):
             return "NOT EQUIVALENT"
         compared = (check for check in self.checks if check.name not in _OF_ONE_SIDE)
@@ -255,11 +260,11 @@ class Report:
         return next((check for check in self.checks if check.name == name), None)
 
     def raise_if_failed(self) -> None:
-        """Do nothing if all is well.
+        """Raise an error if the clone is wrong, or could not be judged.
 
         Raises:
-            NotEquivalentError: naming the first tensor that is wrong and the rule behind it.
-            CannotJudgeError: naming the check that the source itself did not let be made.
+            NotEquivalentError: a check has failed. The error names the first wrong tensor and the rule behind it.
+            CannotJudgeError: the source itself could not be measured. The error names the check.
         """
         if self.ok:
             return

@@ -36,7 +36,7 @@ class Lockstep:
         output: greatest relative error of any output.
         values: how many values were compared.
         first: the first value, in graph order, that breaks the invariant.
-        unmeasured: the outputs of which no element is finite, so that nothing is known about them.
+        unmeasured: outputs without a finite element, about which nothing can be said.
         errors: the name and the relative error of every value that was compared, in graph order.
     """
 

@@ -1,4 +1,4 @@
-"""A verification: steps, one after the other, each of which makes a check. Every format has steps of its own."""
+"""A verification is a list of steps. Each step makes one check. Every format has its own steps."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ def test_blocks_meet_those_that_do_the_same(ours: str, theirs: str, where: Any, 
 @pytest.mark.parametrize(
     ("ours", "theirs", "message"),
     [
-        ("ab", "aaa", "layers: the blocks of the source are not among those of the target, in order"),
-        ("aa", "aca", "layers: block 1 of the target is like none of the source"),
+        ("ab", "aaa", "layers: the target does not have the blocks of the source in their order"),
+        ("aa", "aca", "layers: block 1 of the target is unlike all blocks of the source"),
     ],
 )
 def test_a_target_of_other_blocks_is_refused(ours: str, theirs: str, message: str) -> None:

@@ -75,7 +75,7 @@ def test_inspect_says_what_each_process_does(ranks: int, capfd: pytest.CaptureFi
     assert main(["inspect", "my_models:mlp", "--ranks", str(ranks)]) == 0
     assert f"over {ranks} processes with an H100 each" in " ".join(capfd.readouterr().out.split())
     assert main(["inspect", "my_models:mlp", "--ranks", "2", "--devices", "abacus"]) == 2
-    assert "--devices: nothing is known of 'abacus'; there are A100, H100" in capfd.readouterr().err
+    assert "--devices: 'abacus' is not known; choose one of A100, H100" in capfd.readouterr().err
 
 
 def test_windows_are_shown_only_if_asked_for(capfd: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,12 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("missing.onnx", "missing.onnx: no such file; give an .onnx file, a name in models/"),
+        ("missing.onnx", "missing.onnx: no such file; give an .onnx file, package.module:function"),
         ("missing.py:build", "missing.py: no such file"),
         ("folder/missing", "folder/missing: no such folder, and the hub gives none"),
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
-        ("my_models.py", "my_models.py: not a model; give an .onnx file, a name in models/"),
+        ("my_models.py", "my_models.py: names no function; give my_models.py:FUNCTION, which returns (module, args)"),
         ("missing_module:build", "missing_module: no such module; run from the directory it is in"),
         ("my_broken:build", "my_broken: cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("my_broken.py:build", "my_broken.py: cannot be imported: ModuleNotFoundError"),
@@ -102,6 +102,8 @@ def test_what_is_no_model(command: str, model: str, message: str, refused: Refus
 def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> None:
     Path("model.onnx").touch()
     assert "model.onnx: " in refused("inspect", "model.onnx")
+    Path("weights.pt").touch()
+    assert "weights.pt: weights alone are no model; give file.py:FUNCTION" in refused("inspect", "weights.pt")
     (folder / "hub").mkdir()
     assert "hub: is empty; give the folder of a Hugging Face checkpoint" in refused("inspect", "hub")
 

@@ -79,7 +79,7 @@ def test_unknown_name() -> None:
 
 def test_missing_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match=r"pip install graphclone\[hf\]"):
+    with pytest.raises(ImportError, match=r"pip install 'graphclone\[hf\]'"):
         build("opt-mini")
 
 

@@ -305,7 +305,8 @@ def test_another_optimizer_is_refused_by_name() -> None:
     source = _source()
     made = _widened(source, widen=2)
     with pytest.raises(
-        GraphcloneError, match=r"^Adadelta: how the state of this optimizer grows is not known; take Adam"
+        GraphcloneError,
+        match=r"^Adadelta: graphclone does not know how the state of this optimizer grows; use one of Adam",
     ):
         gc.grow_optimizer(made, torch.optim.Adadelta(source.module.parameters()), made.module())
 
@@ -395,7 +396,7 @@ def test_a_state_by_names_stays_one_by_names() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda state: state.pop("state"), "none of an optimizer"),
+        (lambda state: state.pop("state"), "not the state of an optimizer"),
         (lambda state: state["param_groups"][0]["params"].pop(), "down.bias is the first without one"),
         (lambda state: state["state"].update({9: {}}), "an entry of parameter 9"),
     ],

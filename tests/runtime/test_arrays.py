@@ -32,6 +32,6 @@ def test_a_file_that_holds_no_arrays_is_refused(make: Callable[[Path], object], 
     path = tmp_path / "inputs.npz"
     make(path)
     with pytest.raises(
-        GraphcloneError, match=rf"inputs.npz: no .npz file of arrays: .*{reason}.*; write it with numpy"
+        GraphcloneError, match=rf"inputs.npz: not an .npz file of arrays: .*{reason}.*; write it with numpy"
     ):
         load_arrays(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from graphclone.algebra.growth import Concat, Fill, Growth, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.runtime.kernel import widen
+from graphclone.runtime.pads import random_numbers
 
 ROWS, COLUMNS = 4, 3
 
@@ -79,6 +81,16 @@ def test_free_columns_are_like_independent_normal_ones_for_what_a_layer_computes
     sums = columns @ torch.randn(count, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kurtosis = float((sums / sums.std(0)).pow(4).mean())
     assert 2.9 < kurtosis < 3.1
+
+
+def test_a_chunk_is_the_same_whatever_was_drawn_before_it() -> None:
+    recipe = Widening("w", (rigid(ROWS),), seed=7)
+    words = np.random.Philox(key=recipe.noise_seed, counter=[0, 5, 0, 0]).random_raw(8).view(np.int16) | np.int16(1)
+    for before in (0, 1, 5):
+        random_numbers(recipe, before, (3, 11), 1.0)
+        found = random_numbers(recipe, 5, (4, 8), 0.5)
+        scale = 0.5 / float(np.sqrt(((1 << 30) - 1) / 3))
+        torch.testing.assert_close(found, torch.from_numpy(words.astype(np.float32)).view(4, 8) * scale)
 
 
 def test_pads_of_one_factor_and_of_one_segment() -> None:

@@ -70,10 +70,35 @@ def test_overlapping_grids_run_once(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == 3 + 2 * (3 + 2)
 
 
+def test_budgets_and_rates_are_runs_of_their_own(tmp_path: Path) -> None:
+    own = '[[recipe]]\nname = "gentle"\nstrategy = "diagonal"\nlearning_rate = 0.5\n'
+    grid = '[[compare]]\nmodels = ["a"]\nbases = ["short"]\nrecipes = ["gentle", "continued", "random"]\n'
+    study = _read(tmp_path, PLAIN + own + grid + "budgets = [20, 40]\nrates = [1, 0.25]\n")
+    found = {job.name: job for job in jobs(study)}
+    several = ("b20", "b20-r0.25", "b40", "b40-r0.25")
+    wide = [
+        f"a-{name}-{budget}-s0" for name in ("2x-short-gentle", "1x-short-continued", "2x-random") for budget in several
+    ]
+    assert list(found) == ["a-1x-short-base-s0", "a-2x-random-s0", *wide]
+    gentle, control = found["a-2x-short-gentle-b40-r0.25-s0"], found["a-1x-short-continued-b20-s0"]
+    assert (gentle.training.steps, gentle.training.learning_rate) == (40, 2e-3 * 0.5 * 0.25)
+    assert (control.factor, control.needs) == (1, found["a-1x-short-base-s0"])
+
+
+def test_a_base_may_keep_its_rate_up(tmp_path: Path) -> None:
+    own = '[[base]]\nname = "open"\nsteps = 7\nfinal = 1\nmeasured_from = "short"\n'
+    found = {job.name: job for job in jobs(_read(tmp_path, PLAIN + own))}
+    assert found["a-1x-open-base-s0"].training.final == 1
+    assert found["a-1x-short-base-s0"].training.final == 0.1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "model is missing"),
+        (PLAIN + "[[compare]]\nbudgets = [0]\n", r"budgets = 0: must be at least 1"),
+        (PLAIN + "[[compare]]\nrates = [0]\n", r"rates = 0.0: must be above 0"),
+        (PLAIN + "[[base]]\nname = 'x'\nsteps = 1\nmeasured_from = 'y'\n", "measured_from: there is no 'y'"),
         ("model = []\nbase = []\n", r"no \[\[model\]\]"),
         (PLAIN + "[traning]\n", "unknown key 'traning'"),
         (PLAIN + "[[compare]]\nrecipe = []\n", r"compare\[0\]: unknown key 'recipe'"),
@@ -126,7 +151,7 @@ def test_the_shipped_studies_can_be_read(name: str) -> None:
 
 
 def test_the_studies_that_are_documented_are_there() -> None:
-    assert set(shipped()) == {"mini", "small", "gpu"}
+    assert set(shipped()) == {"mini", "small", "curves", "gpu"}
 
 
 def test_recipes_know_their_names() -> None:

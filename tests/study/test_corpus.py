@@ -343,12 +343,16 @@ def _cut_off(path: Path) -> None:
         ("empty.npy", lambda path: np.save(path, np.array([], np.int64)), "empty.npy"),
         ("one.npy", lambda path: np.save(path, np.array([1])), "holds 1 tokens: that is too few"),
         ("negative.npy", lambda path: np.save(path, np.array([5, -100, 7])), "holds the token -100"),
-        ("great.npy", lambda path: np.save(path, np.array([5, 2**31 - 1])), "holds the token 2147483647: tokens are 0"),
+        ("great.npy", lambda path: np.save(path, np.array([5, 2**31 - 1])), "the token 2147483647, but tokens are 0"),
         ("nothing.bin", Path.touch, "cannot read tokens from .*nothing.bin"),
         ("odd.bin", lambda path: path.write_bytes(b"abc"), "cannot read tokens from .*odd.bin"),
         ("one.bin", lambda path: path.write_bytes(b"ab"), "holds 1 tokens"),
         ("missing.npy", lambda path: None, "cannot read tokens from .*missing.npy: No such file"),
-        ("missing.txt", lambda path: None, "there is no .*missing.txt'?: a corpus is stdlib, a folder"),
+        (
+            "missing.txt",
+            lambda path: None,
+            "there is no .*missing.txt'?: a corpus is stdlib, site-packages, debian-english, a folder",
+        ),
         ("folder", Path.mkdir, "there is no text in"),
         ("empty.txt", Path.touch, "there is no text in"),
         ("data.zip", lambda path: path.write_bytes(b"PK\0"), "there is no text in"),
@@ -361,6 +365,17 @@ def test_a_bad_source_is_refused(tmp_path: Path, name: str, make: Callable[[Path
         prepare(str(tmp_path / name), tmp_path / "corpus")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "corpus" / "corpus.json").exists()
+
+
+def test_the_packages_beside_python_give_their_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one/a.py", "one/b.py", "two/c.py", "two/notes.txt", ".hidden/d.py"):
+        path = tmp_path / "site" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"value = {name!r}\n")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: {"purelib": str(tmp_path / "site")}[name])
+    corpus = prepare("site-packages", tmp_path / "corpus")
+    assert "3 files" in corpus.description
+    assert len(corpus.train) + len(corpus.validation) == 3 * len("value = 'one/a.py'\n") + 1
 
 
 @pytest.mark.parametrize("source", ["b", "stdlib", "tokens.npy"])

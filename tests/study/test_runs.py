@@ -81,6 +81,26 @@ def test_every_run_learns_and_the_clone_begins_where_its_base_ends(tmp_path: Pat
     assert left == {"metrics.jsonl", "run.json", "tensorboard", "lock"}
 
 
+def test_the_control_begins_where_its_base_ends_and_sees_what_a_clone_sees(tmp_path: Path, data: str) -> None:
+    toml = tmp_path / "run.toml"
+    grid = 'recipes = ["mine", "continued"]\nbudgets = [4, 8]\n'
+    text = TOML.format(data=data, steps=4).replace("dropout = 0.1\ndropout_steps = 5\n", "")
+    toml.write_text(text.replace('recipes = ["mine"]\n', grid))
+    run_study(read(str(toml)), tmp_path / "out")
+    found = _metrics(tmp_path / "out")
+    base, clone = found["tiny-1x-brief-base-s0"], found["tiny-2x-brief-mine-b8-s0"]
+    for budget in (4, 8):
+        control = found[f"tiny-1x-brief-continued-b{budget}-s0"]
+        assert control[0]["loss"] == base[-1]["loss"]
+        assert [line["step"] for line in control] == list(range(0, budget + 1, 4))
+    # the first batches are the same: while the rate is low, a clone and its base have nearly the same losses on them
+    assert control[1]["train_loss"] == pytest.approx(clone[1]["train_loss"], rel=0.02)
+    assert control[1]["train_loss"] != pytest.approx(base[1]["train_loss"], rel=0.02)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| continued " in text
+    assert "| continued, equal compute" in text
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_with_the_same_curve(tmp_path: Path, data: str) -> None:
     toml = tmp_path / "run.toml"

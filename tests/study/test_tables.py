@@ -14,9 +14,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from graphclone.errors import GraphcloneError
-from graphclone.study import plots, tables
+from graphclone.study import looks, plots, tables
+from graphclone.study.markdown import files
 from graphclone.study.measures import comparisons, read_runs
-from graphclone.study.tables import files, report, write_report
+from graphclone.study.tables import report, write_report
 
 STEPS = 1000
 
@@ -324,7 +325,7 @@ def test_a_line_is_the_mean_over_seeds_with_its_range(tmp_path: Path) -> None:
 def test_a_thinned_line_keeps_its_ends() -> None:
     line = [(step, 1.0, 1.0, 1.0) for step in range(1000)]
     thin = plots.thinned(line)
-    assert (len(thin), thin[0], thin[-1]) == (plots.POINTS, line[0], line[-1])
+    assert (len(thin), thin[0], thin[-1]) == (looks.POINTS, line[0], line[-1])
     assert plots.thinned(line[:50]) == line[:50]
 
 

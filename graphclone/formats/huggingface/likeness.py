@@ -15,6 +15,7 @@ from typing import Any
 
 from graphclone.clones.source import After
 from graphclone.errors import GraphcloneError, Remedy, first_line
+from graphclone.extras import required
 from graphclone.formats.huggingface.config_solver import Config, Field, changed, differences, named
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.reader import Checkpoint, imported
@@ -212,7 +213,7 @@ def _read(text: str) -> Config:
 
 def _downloaded(text: str) -> Path:
     """The configuration of a hub id, and nothing else of it."""
-    import huggingface_hub
+    huggingface_hub = required("huggingface_hub", "hf", "a hub id")
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
@@ -223,7 +224,7 @@ def _downloaded(text: str) -> Path:
 
 
 def _wanted(checkpoint: Checkpoint, target: Config) -> Config:
-    """The target's configuration, but for what says who the source is."""
+    """The target's configuration, with the source's own labels, tokens and dtype."""
     general = set(imported().PretrainedConfig().to_dict())
     changes = {}
     for where, values in differences(checkpoint.fields, target).items():

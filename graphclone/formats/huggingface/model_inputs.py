@@ -180,7 +180,7 @@ class InputMaker:
         if array.dtype.kind == "f":
             return torch.from_numpy(array.astype(np.float64)).to(self.dtype)
         if array.dtype.kind not in "iub":
-            raise GraphcloneError(f"inputs: {name} is of {array.dtype}; give numbers")
+            raise GraphcloneError(f"inputs: {name} has dtype {array.dtype}; give numbers")
         return torch.from_numpy(array.astype(bool if array.dtype.kind == "b" else np.int64))
 
     def _drawn(self, name: str, sizes: tuple[int, ...]) -> torch.Tensor:
@@ -216,7 +216,7 @@ class InputMaker:
         return weightless(self.module, self.mode)
 
     def run(self, function: Any, inputs: NamedInputs) -> Any:
-        """A call with fake tensors, but for those whose numbers are sizes."""
+        """A call with fake tensors. Tensors whose numbers are sizes stay real."""
         arguments = dict(inputs)
         with torch.no_grad(), self.mode, sizes_known(arguments) as size_tensors:
             return function(**arguments, **size_tensors())

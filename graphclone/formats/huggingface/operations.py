@@ -67,7 +67,7 @@ class _Result(NamedTuple):
 
 
 class _Unknown(NamedTuple):
-    """An operand of which nobody knows where it comes from."""
+    """An operand of unknown origin."""
 
 
 class Recorder(TorchDispatchMode):

@@ -79,8 +79,8 @@ def plan(
     Args:
         checkpoint: the source.
         request: what the user wants.
-        max_shard_size: bytes of tensors in a file, at most, but for a tensor that is larger by itself.
-        progress: told how far it is.
+        max_shard_size: the most bytes of tensors in one file. A larger tensor gets a file of its own.
+        progress: a callback that is told how many steps are done.
         after: called after every pass on the source's graph.
 
     Raises:

@@ -22,6 +22,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
+from graphclone.extras import required
 from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.answers import Answers
 from graphclone.formats.huggingface.config_solver import Config, Shapes
@@ -249,7 +250,7 @@ def open_checkpoint(
 
 def _downloaded(name: str) -> Path:
     """The folder that a hub id has been downloaded to."""
-    import huggingface_hub
+    huggingface_hub = required("huggingface_hub", "hf", "a hub id")
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     advice = "give the folder of a checkpoint, or a hub id where there is a network"
@@ -267,7 +268,7 @@ def _downloaded(name: str) -> Path:
             if (said := advice_by_names(name, names)) is not None:
                 raise GraphcloneError(said)
     except HFValidationError:
-        raise GraphcloneError(f"{name}: no such folder, and no hub id; {advice}") from None
+        raise GraphcloneError(f"{name}: no such folder, and not a hub id; {advice}") from None
     except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
         reason = first_line(error)
         raise GraphcloneError(f"{name}: no such folder, and the hub gives none: {reason}; {advice}") from error
@@ -325,7 +326,7 @@ def _remote(folder: Path, name: str, remote: Mapping[str, str]) -> tuple[Any, An
 
     reference = next((item for item in remote.values() if str(item).rpartition(".")[2] == name), None)
     if reference is None:
-        raise GraphcloneError(f"{folder}: transformers has no {name}, nor does the code that comes with it")
+        raise GraphcloneError(f"{folder}: neither transformers nor the code of the checkpoint has {name}")
     config = imported().AutoConfig.from_pretrained(folder, trust_remote_code=True)
     return config, get_class_from_dynamic_module(reference, folder)
 
@@ -334,13 +335,9 @@ def imported() -> Any:
     """The transformers library.
 
     Raises:
-        GraphcloneError: it is not installed.
+        MissingExtraError: it is not installed.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise GraphcloneError("Hugging Face checkpoints need transformers: pip install graphclone[hf]") from error
-    return transformers
+    return required("transformers", "hf", "a Hugging Face checkpoint")
 
 
 def _named(dtype: torch.dtype) -> str:

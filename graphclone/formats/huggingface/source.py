@@ -31,7 +31,7 @@ class Planned:
     """The clone of a checkpoint.
 
     Attributes:
-        clone: nothing of which is computed yet.
+        clone: the clone. Nothing of it is computed yet.
         plan: what has been decided about it.
     """
 
@@ -58,7 +58,7 @@ class CheckpointSource:
     trust_remote_code: bool = False
 
     def open(self) -> Checkpoint:
-        """The checkpoint, of which nothing but its configuration is read.
+        """The checkpoint. Only its configuration is read.
 
         Raises:
             GraphcloneError: there is none, or it is of a kind that cannot be read.

@@ -131,7 +131,7 @@ def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> No
     if target.exists() and not force:
         raise GraphcloneError(f"{target}: exists already", Remedy("force", "overwrites it"))
     if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir() if target.is_dir() else [target]):
-        raise GraphcloneError(f"{target}: exists and is no checkpoint, which is never overwritten; write elsewhere")
+        raise GraphcloneError(f"{target}: exists and is not a checkpoint, so it is not overwritten; write elsewhere")
     if resume and not _partial(target).exists():
         raise GraphcloneError(f"{target}: there is nothing to resume", _ANEW)
 

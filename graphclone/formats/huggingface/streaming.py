@@ -81,7 +81,7 @@ def _names(model: Any, checkpoint: Checkpoint) -> dict[tuple[torch.nn.Module, st
     known = {name for names in alike.values() for name in names}
     used = {p.name for name, tensor in checkpoint.tensors.items() if name in known for p in stored_parts(tensor)}
     if unused := sorted(set(checkpoint.weights) - used):
-        raise GraphcloneError(f"{checkpoint.folder}: {unused[0]} is no part of the model")
+        raise GraphcloneError(f"{checkpoint.folder}: {unused[0]} is not part of the model")
     return {place: (alike[key][0], str(stored[key])) for place, key in places.items()}
 
 

@@ -28,7 +28,7 @@ _BESIDE = (
     "scheduler.pt", "scheduler.bin", "scaler.pt", "rng_state*.pth", "random_states_*.pkl", "trainer_state.json",
     "sampler*.bin", "dl_state_dict*.bin",
 )  # fmt: skip
-"""Files of a run that hold for any width: schedules, random states, how far it is."""
+"""Files of a run that hold for any width: schedules, random states, the number of steps."""
 
 Order = Sequence[Sequence[str]]
 """The names of the parameters of every group."""
@@ -95,7 +95,7 @@ def _arrange(result: Grown, order: Order) -> None:
     """
     for group, names in zip(result.groups, order, strict=True):
         if strays := set(names) ^ set(group["params"]):
-            raise GraphcloneError(f"the groups of the wider model are others: {min(strays)} is in one of them only")
+            raise GraphcloneError(f"the wider model has other groups: {min(strays)} is in only one of the two")
         group["params"] = list(names)
 
 

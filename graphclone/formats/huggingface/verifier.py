@@ -117,7 +117,7 @@ def _streamed_run(model: Any, feed: dict[str, Any]) -> Outputs:
     """
     outputs = _run(model, feed)
     if empty := [name for name, tensor in outputs.items() if tensor.is_meta]:
-        raise GraphcloneError(f"{empty[0]} of {type(model).__name__} is computed with weights of parts that do not run")
+        raise GraphcloneError(f"{empty[0]} of {type(model).__name__} is computed from weights of parts that do not run")
     return outputs
 
 

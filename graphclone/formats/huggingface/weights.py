@@ -221,6 +221,6 @@ def _pickled(path: Path) -> Iterator[PickledTensor]:
         reason = first_line(error)
         raise GraphcloneError(f"{path}: refused by torch.load(weights_only=True): {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise GraphcloneError(f"{path}: holds something else than tensors; convert it to safetensors")
+        raise GraphcloneError(f"{path}: holds more than tensors; convert it to safetensors")
     for name, tensor in tensors.items():
         yield PickledTensor(path, name, tensor.detach())

@@ -50,7 +50,7 @@ def widened(traces: Traces, source: Graph, request: Request, progress: Progress,
         traces: of the checkpoint's class.
         source: its graph, with its weights.
         request: what the user wants.
-        progress: told how far it is.
+        progress: a callback that is told how many steps are done.
         after: called after every pass on the source's graph.
 
     Raises:

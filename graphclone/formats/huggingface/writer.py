@@ -75,44 +75,53 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     progress: Progress | None = None,
     after: After | None = None,
 ) -> Written:
-    """Write a wider checkpoint, which ``from_pretrained`` loads and which computes what the source computes.
+    """Write a bigger checkpoint that ``from_pretrained`` loads and that computes what the source computes.
 
     Args:
-        source: folder of the checkpoint, or its hub id.
-        output: folder to be written.
-        widen: a factor, or factors by dim; as for ``clone``.
-        sizes: new sizes by dim.
-        depth: a number of blocks, or numbers by the names of stacks; as for ``clone``, and so are the next two.
-        new_blocks: where new blocks go.
-        new_from: what new blocks start from.
+        source: the folder of a checkpoint, or a hub id.
+        output: the folder to write.
+        widen: a factor, or a dict of factors by dim; as for ``clone``.
+        sizes: a dict of new sizes by dim; as for ``clone``.
+        depth: a number of blocks, or a dict of numbers by stack; as for ``clone``.
+        new_blocks: where new blocks go: ``spread``, ``end`` or ``start``; as for ``clone``.
+        new_from: what new blocks begin as: ``copy`` or ``random``; as for ``clone``.
         like: a published shape to take in place of these: a config.json, a folder with one, or a hub id.
-        keep_vocab: keep the source's vocabulary where ``like`` has another.
+        keep_vocab: keep the source's vocabulary if ``like`` has another one.
         widen_io: patterns of names of outputs that may grow.
         strategy: as for ``clone``.
-        snr_db: signal-to-noise ratio of a noisy strategy, in decibels.
+        snr_db: the level of the noise of a noisy strategy, in decibels.
         seed: of the noise.
-        dtype: of the clone's weights, if not that of the source's.
-        max_shard_size: bytes of tensors in a file, at most.
-        inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
-            that values are drawn for.
+        dtype: of the clone's weights. By default it is the source's.
+        max_shard_size: the most bytes of tensors in one file.
+        inputs: everything that the model is fed, by name, if graphclone can make no inputs for it: tensors, arrays, or
+            tuples of sizes for which values are drawn.
         trust_remote_code: let code that comes with the checkpoint run.
-        optimizer: the file in which transformers' Trainer or Accelerate keeps the state of an optimizer, to be grown as
-            well. What lies beside it and holds for any width is copied: schedules, random states, how far the run is.
-        resume: go on from the finished shards of a run that was stopped.
-        force: replace a checkpoint that is there already.
-        verify: load both and compare what they compute, before the folder gets its name. ``"sample"`` runs both on one
-            input and reads their weights part by part, for models that memory does not hold.
-        command: what the model card shows.
-        progress: told how far it is.
-        after: called after every pass on the source's graph.
+        optimizer: the file in which transformers' Trainer or Accelerate keeps the state of an optimizer. The state
+            grows, too. Files beside it that hold for any width are copied: the schedule, random states, the number of
+            steps.
+        resume: go on from the finished files of a run that was stopped.
+        force: replace a checkpoint that is already there.
+        verify: whether to load both and compare what they compute before the folder gets its name. ``"sample"`` runs
+            both on one input and reads their weights part by part, for models that do not fit into memory.
+        command: the command that the model card shows.
+        progress: a callback that is told how many steps are done.
+        after: a function that is called after each pass, with the pass and the state.
+
+    Returns:
+        What was written: the plan, the report of the verification, and notes for the user.
 
     Raises:
-        NotEquivalentError: the clone does not compute the same; nothing is left behind.
-        GraphcloneError: the source cannot be read or widened as asked, or the output not written.
+        NotEquivalentError: the clone does not compute the same. Nothing is left behind.
+        GraphcloneError: the source cannot be read, cannot grow as asked, or the output cannot be written.
+
+    Examples:
+        >>> written = gc.clone_checkpoint(folder, folder.with_name("wide"), widen=2, verify=False)
+        >>> sorted(path.name for path in folder.with_name("wide").glob("*.json"))
+        ['config.json', 'generation_config.json']
     """
     shared = resolve_strategy(strategy, snr_db)
     if like is not None and (widen is not None or sizes or depth is not None):
-        raise GraphcloneError("like= says every width and depth: leave widen=, sizes= and depth= out")
+        raise GraphcloneError("like= already says every width and depth: leave out widen=, sizes= and depth=")
     request = Request(
         widen,
         tuple(widen_io),

@@ -1,4 +1,4 @@
-"""Inputs for an ONNX file of which nothing is known but what it declares, and what the user says.
+"""Inputs for an ONNX file, made from what the file declares and from what the user says.
 
 Sizes and values are tried until ONNX Runtime accepts them and every output has a finite element; failing that, until
 it accepts them.
@@ -293,5 +293,5 @@ def _checked(session: Session, name: str, item: Array | Sequence[int]) -> Array 
         return shape
     kinds = ("f", "iu", "b")
     if not any(array.dtype.kind in kind and port.dtype.kind in kind for kind in kinds):
-        raise GraphcloneError(f"inputs: {name} is of {port.dtype} in the model, not {array.dtype}")
+        raise GraphcloneError(f"inputs: {name} has dtype {port.dtype} in the model, not {array.dtype}")
     return array.astype(port.dtype)

@@ -71,7 +71,7 @@ def _grown_inputs(narrow: Session, wide: Session) -> dict[str, tuple[int, ...]]:
 
 
 def _compared(wide: Session, run: Run, factors: Mapping[str, tuple[int, ...]]) -> Iterator[NoiseFloor]:
-    """The errors of all outputs on one input set, each of which may have grown by whole factors."""
+    """The errors of all outputs on one input set. An output may have grown by whole factors."""
     feeds = _tiled(run.feeds, factors)
     try:
         outputs = wide.run(feeds)

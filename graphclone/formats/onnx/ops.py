@@ -97,7 +97,7 @@ def known_opset(domain: str, op: str, opset: int) -> int:
 
 
 def is_contrib(domain: str, op: str) -> bool:
-    """Whether an operator is ONNX Runtime's own, a few of which it has in the default domain."""
+    """Whether an operator is ONNX Runtime's own. It has a few of them in the default domain."""
     return domain not in ("", "ai.onnx") or op == "SimplifiedLayerNormalization"
 
 
@@ -242,7 +242,7 @@ def infer(call: Call, operands: Sequence[TensorInfo | None]) -> list[TensorInfo]
 
 
 _LIKE_FIRST = ("GroupNormalization", "MeanVarianceNormalization")
-"""Operators that look like their first operand, of which onnx infers nothing."""
+"""Operators whose result looks like their first operand. onnx infers nothing about them."""
 
 _INFERRED_SINCE = {"GreaterOrEqual": 16, "LessOrEqual": 16}
 """The first opset in which onnx infers something of an operator that means the same in those before."""

@@ -29,7 +29,7 @@ _REINTERPRETED = {
 
 
 _UNPACKED = {"int4": torch.int8, "int2": torch.int8, "uint4": torch.uint8, "uint2": torch.uint8}
-"""Types of which several share a byte, with what one is read as."""
+"""Types that share a byte with others, and the type that one of them is read as."""
 
 
 def dtype_name(dtype: onnx_ir.DataType) -> str:

@@ -127,7 +127,7 @@ def _check_target(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise GraphcloneError(f"{path}: exists already", Remedy("force", "overwrites it"))
     if path.exists() and not (path / _METADATA).is_file():
-        raise GraphcloneError(f"{path}: exists and is no DCP checkpoint, which is never overwritten; write elsewhere")
+        raise GraphcloneError(f"{path}: exists and is not a DCP checkpoint, so it is not overwritten; write elsewhere")
 
 
 def _save(planner: _Planner, writer: _Writer, ranks: Ranks) -> None:
@@ -352,7 +352,7 @@ class Reader(FileSystemReader):
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:
         path = Path(self.path) / _METADATA
         if not path.is_file():
-            raise GraphcloneError(f"{self.path}: no DCP checkpoint, which has a file {_METADATA}")
+            raise GraphcloneError(f"{self.path}: not a DCP checkpoint, since it has no file {_METADATA}")
         with path.open("rb") as file:
             metadata = _Unpickler(file).load()
         if not isinstance(metadata, Metadata):

@@ -122,7 +122,7 @@ class _Runs:
             return None
 
     def misexported(self, sample: Sample, own: Sequence[torch.Tensor]) -> str | None:
-        """Which output of the exported source is not what torch computes, even but for rounding, and by how much."""
+        """The output of the exported source that differs from torch by more than rounding, and by how much."""
         for (name, _), exact, ours, exported in zip(
             output_tensors(self.state.graph), sample.exact, sample.own, own, strict=True
         ):

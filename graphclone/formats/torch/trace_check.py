@@ -73,7 +73,7 @@ def _wrong(value: str, error: float, detail: str) -> Check:
 def _differs_later(source: Graph, example: Example, sample: Sample) -> str | None:
     """What is wrong with a second call, if a first one changes what the model computes, and its trace does not know.
 
-    A counter in Python, say, is a number in the trace.
+    For example, a counter in Python is a number in the trace.
     """
     assert example.model is not None
     module = run_module(example.model, source, example, sample.inputs.tensors, calls=2)

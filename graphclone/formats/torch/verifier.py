@@ -54,7 +54,7 @@ def verify(clone: Clone, options: Options, example: Example) -> Report:
         example: the module and its example inputs.
 
     Raises:
-        GraphcloneError: the source cannot be run, for one because it was traced without weights, or the provider is
+        GraphcloneError: the source cannot be run, for example because it was traced without weights, or the provider is
             not there. What is wrong with the clone is in the report.
     """
     _check_weights(clone.graph)

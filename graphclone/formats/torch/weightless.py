@@ -31,7 +31,7 @@ def weightless(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> t
 def fill_tables(module: Any) -> None:
     """Let a module of transformers fill the buffers that are not saved, as it does when it is loaded.
 
-    They are part of what it computes (rotary frequencies, say), and on the meta device they hold nothing.
+    They are part of what it computes, as rotary frequencies are, and on the meta device they hold nothing.
     """
     listing = getattr(module, "named_non_persistent_buffers", None)
     empty = [(name, table) for name, table in listing() if table.is_meta] if listing else []

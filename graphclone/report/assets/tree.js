@@ -1,15 +1,4 @@
-"use strict";
 // The model as rows: bands to the left, modules and operations to the right. Modules are filled when they are opened.
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-const number = (value) => value.toLocaleString("en");
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 // Colours go round in steps of the golden angle, so that dims next to each other never look alike.
 const hue = (dim) => Math.round(210 + dim * 137.508) % 360;

@@ -186,7 +186,7 @@ def test_a_clone_that_fails_verification_is_removed(
 
 @pytest.mark.parametrize(
     ("force", "message"),
-    [(False, "exists already; force=True"), (True, "is no checkpoint, which is never overwritten")],
+    [(False, "exists already; force=True"), (True, "is not a checkpoint, so it is not overwritten")],
 )
 def test_what_is_no_checkpoint_is_never_replaced(force: bool, message: str, plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -248,7 +248,7 @@ def test_sizes_stay_where_the_model_takes_no_others(tmp_path: Path) -> None:
         ({"input_idz": np.arange(14).reshape(2, 7)}, "inputs: Qwen2VL.* has no input 'input_idz'; it has input_ids, "),
         ({"input_ids": (2, 7), "pixel": (2, 3)}, "inputs: Qwen2VL.* has no input 'pixel'; it has input_ids, "),
         ({"input_ids": torch.ones(2, 7), "x": torch.ones(2)}, "has no input 'x'"),
-        ({"input_ids": np.array([["a", "b"]])}, "inputs: input_ids is of <U1; give numbers"),
+        ({"input_ids": np.array([["a", "b"]])}, "inputs: input_ids has dtype <U1; give numbers"),
         ({"input_ids": (2, 7), "image_grid_thw": (2, 3)}, "the numbers of image_grid_thw are sizes, .* give an array"),
     ],
 )

@@ -154,7 +154,7 @@ def test_a_state_of_something_else_is_refused_before_anything_is_written(
     ("make", "text"),
     [
         (lambda path: None, "there is no such file"),
-        (lambda path: path.mkdir(), r"no DCP checkpoint, which has a file \.metadata"),
+        (lambda path: path.mkdir(), r"not a DCP checkpoint, since it has no file \.metadata"),
         (lambda path: path.write_bytes(b"no"), "cannot be read as the state of an optimizer"),
         (lambda path: torch.save({"state": {}, "param_groups": Path("x")}, path), "cannot be read as the state"),
     ],

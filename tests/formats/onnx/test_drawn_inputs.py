@@ -385,7 +385,7 @@ def test_sizes_that_are_said_are_the_only_ones(tmp_path: Path) -> None:
         ({"z": (1,)}, "the model has no input 'z'; it has x"),
         ({"x": (2, 3, 48)}, "x is nx3xhxw in the model, not 2x3x48"),
         ({"x": (2, 4, 48, 80)}, "x is nx3xhxw in the model, not 2x4x48x80"),
-        ({"x": np.zeros((2, 3, 48, 80), np.int64)}, "x is of float32 in the model, not int64"),
+        ({"x": np.zeros((2, 3, 48, 80), np.int64)}, "x has dtype float32 in the model, not int64"),
     ],
 )
 def test_what_fits_no_input_is_refused(given: UserInputs, message: str, tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_the_command_line_takes_sizes_and_arrays(tmp_path: Path, capfd: pytest.C
     assert main(["clone", path, "-o", wide, "--force", "--inputs", arrays, "--provider", "cpu"]) == 0
     capfd.readouterr()
     assert main(["clone", path, "-o", wide, "--force", "--inputs", path]) == 2
-    assert "a.onnx: no .npz file of arrays: " in capfd.readouterr().err
+    assert "a.onnx: not an .npz file of arrays: " in capfd.readouterr().err
     assert main(["inspect", "opt-mini", "--input", "x=1"]) == 2
     assert "opt-mini: it takes no inputs, which are for .onnx files and checkpoints;" in capfd.readouterr().err
     with pytest.raises(SystemExit) as left:

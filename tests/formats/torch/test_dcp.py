@@ -65,12 +65,12 @@ def test_what_is_no_checkpoint_of_the_module_is_refused(clone: gc.Clone, tmp_pat
         load_dcp(Decoder(), tmp_path / "out")
     with pytest.raises(GraphcloneError, match=r"out: lacks blocks\.2\.norm\.weight; give the checkpoint of this model"):
         load_dcp(Decoder(2, blocks=3), tmp_path / "out")
-    with pytest.raises(GraphcloneError, match=r"no DCP checkpoint, which has a file \.metadata"):
+    with pytest.raises(GraphcloneError, match=r"not a DCP checkpoint, since it has no file \.metadata"):
         load_dcp(Decoder(), tmp_path)
     with pytest.raises(GraphcloneError, match=r"out: exists already; force=True overwrites it"):
         save_dcp(clone.state, tmp_path / "out")
     (tmp_path / "other").mkdir()
-    with pytest.raises(GraphcloneError, match=r"exists and is no DCP checkpoint, which is never overwritten"):
+    with pytest.raises(GraphcloneError, match=r"exists and is not a DCP checkpoint, so it is not overwritten"):
         save_dcp(clone.state, tmp_path / "other", force=True)
 
 

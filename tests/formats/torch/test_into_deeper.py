@@ -69,8 +69,8 @@ def test_new_blocks_may_be_random_and_come_last() -> None:
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ("sss", "layers: the blocks of the source are not among those of the target, in order"),
-        ("tst", "layers: block 1 of the target is like none of the source"),
+        ("sss", "layers: the target does not have the blocks of the source in their order"),
+        ("tst", "layers: block 1 of the target is unlike all blocks of the source"),
     ],
 )
 def test_blocks_of_other_kinds_are_refused(kinds: str, message: str) -> None:
