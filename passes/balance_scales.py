@@ -18,7 +18,7 @@ from fractions import Fraction
 from math import isfinite
 from typing import ClassVar
 
-from graphclone.algebra.axes import Axis
+from graphclone.algebra.axes import Axis, Kind
 from graphclone.algebra.growth import Fill
 from graphclone.algebra.scales import Expression, Infeasible, System, add, exp, log
 from graphclone.analysis.facts import Balance, Facts, Literal, Scaled
@@ -192,13 +192,24 @@ class _Solver:
             old, new = layout.size, layout.new_size
             add(total, log(Fraction((new - 1) * old, (old - 1) * new)), coefficient)
         for coefficient, axis, averaged in balance.averages:
-            layout = self.state.layout(axis)
-            if layout.padded and not self._holds_mean(averaged, axis):
-                add(total, self.multiplicity(axis), coefficient)
-                add(total, log(Fraction(layout.size, layout.new_size)), coefficient)
+            add(total, self.thinned(axis, averaged), coefficient)
         if balance.contraction is not None and not self.facts.absorbed(balance.contraction):
             for axis in balance.contraction.axes:
                 add(total, self.multiplicity(axis), 1)
+        return total
+
+    def thinned(self, axis: Axis, averaged: Value | None) -> Expression:
+        """The factor that pads of 0 bring to an average over an axis, each factor of it by itself."""
+        axis = self.facts.axes.find(axis)
+        total: Expression = {}
+        if axis.kind is Kind.PRODUCT:
+            for part in axis.parts:
+                add(total, self.thinned(part, averaged), 1)
+            return total
+        layout = self.state.layout(axis)
+        if layout.padded and not self._holds_mean(averaged, axis):
+            add(total, self.multiplicity(axis), 1)
+            add(total, log(Fraction(layout.size, layout.new_size)), 1)
         return total
 
     def _holds_mean(self, averaged: Value | None, axis: Axis) -> bool:

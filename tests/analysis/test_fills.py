@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.algebra.growth import Kind
+from graphclone.algebra.growth import Fill, Kind
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.source import ModuleSource
@@ -147,6 +147,32 @@ def test_what_cannot_bear_them_is_named(reduction: Callable[[Tensor], Tensor], r
     with pytest.raises(GraphcloneError) as refusal:
         widened(Reduced(reduction), embed=WIDER)
     assert reason in str(refusal.value)
+
+
+class GatedHeads(nn.Module):
+    """The average over heads, each of which is multiplied by a gate, and over what is in a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.values, self.gates = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 8), nn.Linear(WIDTH, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        heads = self.values(x).unflatten(-1, (2, 4)) * self.gates(x).unsqueeze(-1)
+        return heads.flatten(-2).mean(-1)
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "fresh"])
+def test_of_an_average_over_two_dims_one_holds_0_and_the_other_its_mean(kind: str) -> None:
+    module, ids = randomise(GatedHeads()).eval(), torch.randint(0, 7, (2, 3))
+    both = [dim for group in gc.trace(module, (ids,)).dims for dim in group.dims if dim.size in (2, 4)]
+    sizes = {dim.name: dim.size + 1 for dim in both}
+    clone = gc.clone(module, (ids,), sizes=sizes, strategy=kind)
+    assert sorted(growth.pads for growth in clone.state.growths.values()) == [1, 1]
+    fills = {place.dim.size: fill for place, fill in clone.state.widths.fills.items() if place.value.name == "mul"}
+    assert fills == {2: Fill.ZERO, 4: Fill.MEAN}
+    assert exact(clone) < 1e-12
+    torch.testing.assert_close(clone.module()(ids), module(ids))
 
 
 def test_a_dim_that_nothing_averages_over_is_repeated_unevenly() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,17 @@ class Growing:
 
 @dataclass(frozen=True)
 class GrowingFile:
-    """An ONNX file of the tests' collection, by its name there, and how it grows."""
+    """An ONNX file of the tests' collection, by its name there, and by which factor it grows."""
 
     name: str
     widen: str
 
     def clone(self, strategy: str, folder: Path) -> tuple[Clone, None]:
-        """A clone of the file."""
-        return gc.clone(model_file(self.name, folder), widen=self.widen, strategy=strategy, seed=1), None
+        """A clone of the file, in which all dims grow that the factor gives a whole size."""
+        path, factor = model_file(self.name, folder), Fraction(self.widen)
+        offered = [dim for group in gc.trace(path).dims if group.default for dim in group.dims]
+        widen = {dim.name: self.widen for dim in offered if (dim.size * factor).denominator == 1}
+        return gc.clone(path, widen=widen, strategy=strategy, seed=1), None
 
 
 def _text(cls: Any, **fields: Any) -> Built:
