@@ -242,8 +242,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel: pads are not shifted",
         "graphclone/runtime/kernel.py",
-        "_clear_pads(out, axis, layout.index_map, recipe.shift)",
-        "_clear_pads(out, axis, layout.index_map)",
+        "            region.out.fill_(recipe.shift)",
+        "            region.out.fill_(0.0)",
         _kernel("test_pads_are_shifted_and_not_scaled"),
     ),
     Mutant(

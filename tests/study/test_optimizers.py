@@ -49,6 +49,7 @@ def test_clones_go_on_with_the_optimizer_of_their_base_or_one_that_has_looked_ar
     assert "symmetric-grown" in report.read_text()
 
 
+@pytest.mark.slow
 def test_a_base_whose_optimizer_was_not_kept_is_trained_anew(tmp_path: Path, data: str) -> None:
     run_study(study(data, recipes=("symmetric",)), tmp_path)
     kept = tmp_path / "runs" / "tiny-1x-brief-base-s0" / "optimizer.bin"
@@ -76,7 +77,7 @@ def test_a_base_that_was_not_trained_has_no_optimizer(tmp_path: Path, data: str)
     ("strategy", "optimizer", "text"),
     [
         ("symmetric", "old", "recipe x: unknown optimizer 'old'; choose one of fresh, grown, warm"),
-        ("random", "grown", "recipe x: random weights have no optimizer to be grown; choose fresh"),
+        ("random", "grown", "recipe x: only a clone has an optimizer that was grown; choose fresh"),
     ],
 )
 def test_an_optimizer_that_there_is_not(strategy: str, optimizer: str, text: str) -> None:

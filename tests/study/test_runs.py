@@ -178,6 +178,7 @@ def test_what_is_finished_is_not_done_again(tmp_path: Path, data: str) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_base_whose_weights_were_not_kept_is_trained_again(tmp_path: Path, data: str) -> None:
     run_study(study(data), tmp_path)
     before = _metrics(tmp_path)
@@ -237,6 +238,7 @@ def test_models_of_the_library_grow_by_their_configuration(tmp_path: Path, data:
     assert wide["vocab_size"] == 256
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_cloned_as_it_is(tmp_path: Path, data: str) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     torch.manual_seed(5)

@@ -110,7 +110,7 @@ def test_the_library_takes_folders_and_targets(source: Path, tmp_path: Path) -> 
     linear = torch.nn.Linear(3, 5)
     with pytest.raises(GraphcloneError, match="is for Hugging Face checkpoints"):
         gc.clone(linear, (torch.ones(2, 3),), like=target(tmp_path))
-    with pytest.raises(GraphcloneError, match="like= says every width and depth"):
+    with pytest.raises(GraphcloneError, match="like= already says every width and depth"):
         gc.clone(source, like=target(tmp_path), widen=2)
 
 
