@@ -51,7 +51,7 @@ class GrowthCallback(TrainerCallback):
         depth: a dict from the number of steps to the number of blocks from then on; as for ``graphclone.clone``.
         rule: how the rates follow; see ``graphclone.grow_optimizer``.
         strategy: as for ``graphclone.clone``.
-        snr_db: the level of the noise of a noisy strategy, in decibels.
+        snr_db: the signal-to-noise ratio of a noisy strategy, in decibels.
         seed: of the noise.
         inexact: what to do about a parameter whose gradient is no multiple of the source's; see
             ``graphclone.grow_optimizer``.

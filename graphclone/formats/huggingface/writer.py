@@ -89,7 +89,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         keep_vocab: keep the source's vocabulary if ``like`` has another one.
         widen_io: patterns of names of outputs that may grow.
         strategy: as for ``clone``.
-        snr_db: the level of the noise of a noisy strategy, in decibels.
+        snr_db: the signal-to-noise ratio of a noisy strategy, in decibels.
         seed: of the noise.
         dtype: of the clone's weights. By default it is the source's.
         max_shard_size: the most bytes of tensors in one file.
