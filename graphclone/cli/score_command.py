@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from graphclone import terminal
 from graphclone.cli.arguments import ScoreArguments
 from graphclone.errors import GraphcloneError
-from graphclone.study.downstream import Score, score_checkpoint, task_names
+from graphclone.study.downstream import score_checkpoint, task_names
 
 
 def score(arguments: ScoreArguments) -> int:
@@ -21,7 +22,8 @@ def score(arguments: ScoreArguments) -> int:
     names = task_names(folder)
     found = {checkpoint: score_checkpoint(checkpoint, folder, names) for checkpoint in arguments.checkpoint}
     if arguments.json:
-        terminal.show_json({checkpoint: _plain(scores) for checkpoint, scores in found.items()})
+        plain = {of: {name: asdict(score) for name, score in scores.items()} for of, scores in found.items()}
+        terminal.show_json(plain)
         return 0
     grid = terminal.table("checkpoint")
     for name in names:
@@ -30,7 +32,3 @@ def score(arguments: ScoreArguments) -> int:
         grid.add_row(checkpoint, *(f"{scores[name].accuracy:.3f} ± {scores[name].error:.3f}" for name in names))
     terminal.console().print(grid)
     return 0
-
-
-def _plain(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
-    return {name: {"accuracy": score.accuracy, "error": score.error} for name, score in scores.items()}

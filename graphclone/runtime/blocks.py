@@ -23,8 +23,8 @@ from graphclone.algebra.growth import PAD, Fill, IntArray, Layout
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.graph.ir import Initializer, Stored
 from graphclone.runtime import kernel
-from graphclone.runtime.pads import Region, random_numbers, regions
-from graphclone.runtime.precision import power, root_mean_square
+from graphclone.runtime.pads import Region, free_size, random_numbers, regions
+from graphclone.runtime.precision import power
 from graphclone.runtime.shards import BLOCK, Rows
 
 Wanted: TypeAlias = Sequence[IntArray]
@@ -324,9 +324,11 @@ def _fill_pads(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, to
     if all(region.fill is Fill.ZERO for region in regions(next(nothing), recipe, next(nothing))):
         return
     data = source.whole()
-    for number, (region, covered) in enumerate(_covered(data, recipe)):
+    found = list(_covered(data, recipe))
+    size = free_size(data, recipe, [region for region, _ in found])
+    for number, (region, covered) in enumerate(found):
         if region.fill is Fill.FREE:
-            _randomise(region, data, kernel.numbered(recipe, number), wanted, out, covered)
+            _randomise(region, kernel.numbered(recipe, number), size, wanted, out, covered)
         elif region.fill is Fill.MEAN:
             _repeat_mean(region, recipe, wanted, out, covered, together)
         else:
@@ -348,9 +350,8 @@ def _covered(data: Tensor, recipe: Widening) -> Iterator[tuple[Region, list[IntA
 
 
 def _randomise(
-    region: Region, data: Tensor, recipe: Widening, wanted: Wanted, out: Tensor, covered: Sequence[IntArray]
+    region: Region, recipe: Widening, size: float, wanted: Wanted, out: Tensor, covered: Sequence[IntArray]
 ) -> None:
-    size = recipe.scale * root_mean_square(data)
     inner = len(covered[0]) // max(1, region.out.shape[0])
     for start, part in kernel.chunks(region.out, 0):
         rows = covered[0][start * inner : (start + len(part)) * inner]

@@ -24,8 +24,8 @@ from torch import Tensor
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.memory import empty
-from graphclone.runtime.pads import random_numbers, regions
-from graphclone.runtime.precision import power, root_mean_square, units
+from graphclone.runtime.pads import free_size, random_numbers, regions
+from graphclone.runtime.precision import power, units
 
 CHUNK = 1 << 15
 """Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that
@@ -327,9 +327,11 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray) -> None:
 
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
-    for number, region in enumerate(regions(source, recipe, out)):
+    found = regions(source, recipe, out)
+    size = free_size(source, recipe, found)
+    for number, region in enumerate(found):
         if region.fill is Fill.FREE:
-            _randomise(region.out, source, numbered(recipe, number))
+            _randomise(region.out, numbered(recipe, number), size)
         elif region.fill is Fill.MEAN:
             widen(*region.mean(recipe), region.out)  # which may have pads of other dims
         else:
@@ -341,9 +343,7 @@ def numbered(recipe: Widening, number: int) -> Widening:
     return replace(recipe, name=f"{recipe.name}[{number}]")
 
 
-def _randomise(out: Tensor, source: Tensor, recipe: Widening) -> None:
-    """Random numbers of the source's own root mean square."""
-    size = recipe.scale * root_mean_square(source)
+def _randomise(out: Tensor, recipe: Widening, size: float) -> None:
     for start, part in chunks(out, 0):
         part.copy_(random_numbers(recipe, start, part.shape, size))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graphclone.algebra.growth import Concat, Fill, Growth, Layout, Leaf, Product
 from graphclone.algebra.recipes import Widening
+from graphclone.runtime.precision import root_mean_square
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], 
             segment = out.narrow(at, new, part.new_size), source.narrow(at, old, part.size)
             yield from _regions(*segment, (*axes[:at], (axis, part), *axes[at + 1 :]), at)
             new, old = new + part.new_size, old + part.size
+
+
+def free_size(source: Tensor, recipe: Widening, found: Sequence[Region]) -> float:
+    """The root mean square of random pads: the source's own, which takes a pass to find; 0 if none are free."""
+    is_free = any(region.fill is Fill.FREE for region in found)
+    return recipe.scale * root_mean_square(source) if is_free else 0.0
 
 
 def random_numbers(recipe: Widening, start: int, shape: Sequence[int], size: float) -> Tensor:

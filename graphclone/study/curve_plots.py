@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from graphclone.study.curves import PAPER, CurveGroup, deepest_gap
+from graphclone.study.curves import PAPER, CurveGroup
 from graphclone.study.looks import GREY, Look
 from graphclone.study.measures import Run, final_loss, spread
 from graphclone.study.recipes import RANDOM
@@ -14,9 +14,6 @@ from graphclone.study.recipes import RANDOM
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_POINTS = 60
-"""Gaps at which a ratio is drawn."""
 
 
 def page(groups: Sequence[CurveGroup], looks: Mapping[str, Look]) -> Figure:
@@ -71,10 +68,9 @@ def _place(run: Run, group: CurveGroup, recipe: str, *, with_compute: bool) -> f
 
 def _ratios(axes: Axes, group: CurveGroup, looks: Mapping[str, Look]) -> None:
     """The ratio against the gap; what is only known to be greater is left out, as it would bend the line."""
-    gaps = [max(deepest_gap(group), 0.01) * at / _POINTS for at in range(1, _POINTS + 1)]
     for recipe in group.clones:
         points = []
-        for gap in gaps:
+        for gap in group.gaps:
             found = [group.ratio(recipe, seed, gap) for seed in group.recipes[recipe]]
             values = [ratio.value for ratio in found if ratio and not ratio.least]
             if len(values) == len(found):

@@ -83,9 +83,7 @@ def _rates(runs: Iterable[Run]) -> str:
 
 def _mean(losses: Iterable[float | None]) -> str:
     mean = spread(losses)
-    if mean is None:
-        return ""
-    return f"{mean.mean:.3f}" + (f" ± {mean.deviation:.3f}" if mean.deviation is not None else "")
+    return "" if mean is None else str(mean)
 
 
 def downstream(runs: Sequence[Run]) -> list[str]:

@@ -12,6 +12,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 from graphclone.study.measures import Run, final_loss, in_order
@@ -22,6 +23,9 @@ PAPER = (2.2, 3.0, 4.0)
 
 GAPS = (0.03, 0.05, 0.07, 0.10, 0.13, 0.20)
 """Nats per token below the base's last loss at which reports compare."""
+
+_POINTS, _LEAST_GAP = 60, 0.01
+"""Gaps at which a line is drawn, and the least that the last of them is."""
 
 Ends = Sequence[tuple[int, float]]
 """Budgets in steps, ascending, and the loss at which a run of each ends."""
@@ -83,6 +87,18 @@ class CurveGroup:
         """Its recipes but for random weights and the base trained on."""
         return [recipe for recipe in self.recipes if recipe not in (RANDOM, CONTINUED)]
 
+    @cached_property
+    def gaps(self) -> list[float]:
+        """Gaps at which a line is drawn, up to where the best run of any clone ends."""
+        losses = [(seed, loss) for recipe, seed in self.places for _, loss in self.ends(recipe, seed)]
+        deepest = max((final_loss(self.bases[seed]) - loss for seed, loss in losses), default=0.0)
+        return [max(deepest, _LEAST_GAP) * at / _POINTS for at in range(1, _POINTS + 1)]
+
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Every clone and every seed of it."""
+        return [(recipe, seed) for recipe in self.clones for seed in self.recipes[recipe]]
+
     def ends(self, recipe: str, seed: int) -> Ends:
         """Where the runs of a recipe end, but for those that diverged."""
         ends = [(run.steps, final_loss(run)) for run in self.recipes.get(recipe, {}).get(seed, ())]
@@ -117,15 +133,6 @@ class CurveGroup:
             return None
         larger = clones[0].parameters / controls[0].parameters if equal_compute else 1.0
         return interpolated(self.ends(CONTINUED, seed), steps * larger)
-
-
-def deepest_gap(group: CurveGroup) -> float:
-    """How far the best run of any clone ends below its base, in nats per token; below 0 where none does."""
-    places = [(recipe, seed) for recipe in group.clones for seed in group.recipes[recipe]]
-    return max(
-        (final_loss(group.bases[seed]) - loss for recipe, seed in places for _, loss in group.ends(recipe, seed)),
-        default=0.0,
-    )
 
 
 # --- Numbers ---
@@ -179,11 +186,7 @@ def curves(runs: Iterable[Run]) -> list[CurveGroup]:
     finished = [run for run in runs if run.finished]
     places = {(run.model, run.factor, run.base_label) for run in finished if run.kind == "wide" and run.base_label}
     groups = [_group(finished, *place) for place in sorted(places, key=str) if place[2] is not None]
-    return [group for group in groups if any(len(group.ends(name, seed)) > 1 for name, seed in _pairs(group))]
-
-
-def _pairs(group: CurveGroup) -> list[tuple[str, int]]:
-    return [(name, seed) for name in group.clones for seed in group.recipes[name]]
+    return [group for group in groups if any(len(group.ends(name, seed)) > 1 for name, seed in group.places)]
 
 
 def _group(finished: Sequence[Run], model: str, factor: int, label: str) -> CurveGroup:

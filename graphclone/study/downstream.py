@@ -65,7 +65,7 @@ def score_checkpoint(checkpoint: str, folder: Path, names: Sequence[str]) -> dic
     Args:
         checkpoint: its folder.
         folder: of the tasks, a YAML file each as lm-evaluation-harness reads it.
-        names: of the tasks; those of the folder if there are none.
+        names: of the tasks.
 
     Raises:
         GraphcloneError: lm_eval is not installed, or the checkpoint or a task cannot be read.
@@ -76,7 +76,7 @@ def score_checkpoint(checkpoint: str, folder: Path, names: Sequence[str]) -> dic
         model = harness.HFLM(pretrained=checkpoint, batch_size=_BATCH, device=device)
     except Exception as error:  # whatever a class of transformers raises about a checkpoint of the user's
         raise GraphcloneError(f"{checkpoint}: cannot be loaded for scoring: {first_line(error)}") from error
-    return _scores(model, folder, names or task_names(folder))
+    return _scores(model, folder, names)
 
 
 def task_names(folder: Path) -> list[str]:

@@ -407,6 +407,10 @@ class Spread:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """The mean, and the deviation where there is one."""
+        return f"{self.mean:.3f}" + (f" ± {self.deviation:.3f}" if self.deviation is not None else "")
+
 
 def spread(values: Iterable[float | None]) -> Spread | None:
     """The mean of the values that are there, None where there are none."""

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from graphclone.study.curves import PAPER, CurveGroup, curves, deepest_gap
+from graphclone.study.curves import PAPER, CurveGroup, curves
 from graphclone.study.looks import thinned_places
 from graphclone.study.measures import Run, final_loss
 from graphclone.version import __version__
-
-_GAPS = 60
-"""At how many gaps a ratio is given."""
 
 _DIGITS = 6
 
@@ -67,14 +64,12 @@ def _run(run: Run, base: Run | None) -> dict[str, Any]:
 
 def _ratios(group: CurveGroup) -> list[dict[str, Any]]:
     """A line for every clone and seed; what is only known to be greater is left out."""
-    gaps = [max(deepest_gap(group), 0.0) * at / _GAPS for at in range(1, _GAPS + 1)]
     lines = []
-    for recipe in group.clones:
-        for seed in group.recipes[recipe]:
-            found = [(gap, group.ratio(recipe, seed, gap)) for gap in gaps]
-            points = [[_short(gap), _short(ratio.value)] for gap, ratio in found if ratio and not ratio.least]
-            place = {"title": group.title, "model": group.model, "recipe": recipe, "seed": seed}
-            lines += [{**place, "points": points}] if points else []
+    for recipe, seed in group.places:
+        found = [(gap, group.ratio(recipe, seed, gap)) for gap in group.gaps]
+        points = [[_short(gap), _short(ratio.value)] for gap, ratio in found if ratio and not ratio.least]
+        place = {"title": group.title, "model": group.model, "recipe": recipe, "seed": seed}
+        lines += [{**place, "points": points}] if points else []
     return lines
 
 

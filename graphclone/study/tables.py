@@ -12,7 +12,7 @@ from pathlib import Path
 from graphclone.errors import GraphcloneError
 from graphclone.runtime.files import written
 from graphclone.study.curve_tables import downstream, results_by_gap
-from graphclone.study.curves import curves
+from graphclone.study.curves import CurveGroup, curves
 from graphclone.study.markdown import files, table
 from graphclone.study.measures import (
     MARGIN,
@@ -60,7 +60,8 @@ def report(folder: Path) -> str:
     Raises:
         GraphcloneError: the folder holds no runs, or a file of one is damaged.
     """
-    return _markdown(read_runs(folder), {})
+    runs = read_runs(folder)
+    return _markdown(runs, comparisons(runs), curves(runs), {})
 
 
 def write_report(folder: Path) -> Path:
@@ -71,31 +72,36 @@ def write_report(folder: Path) -> Path:
     """
     runs = read_runs(folder)
     path = folder / "report.md"
-    text = _markdown(runs, _drawn(runs, folder))
+    groups, budgets = comparisons(runs), curves(runs)
+    text = _markdown(runs, groups, budgets, _drawn(groups, budgets, folder))
     with written(path) as target:
         target.write_text(text, encoding="utf-8")
     return path
 
 
-def _drawn(runs: Sequence[Run], folder: Path) -> dict[str, str] | None:
+def _drawn(groups: Sequence[RunGroup], budgets: Sequence[CurveGroup], folder: Path) -> dict[str, str] | None:
     """Where each plot is, from the folder, by the slug of what it shows; None where nothing can draw."""
     if find_spec("matplotlib") is None:
         return None
     from graphclone.study.plots import draw
 
-    groups, plots = comparisons(runs), folder / "plots"
+    plots = folder / "plots"
     try:
         plots.mkdir(exist_ok=True)
     except OSError as error:
         raise GraphcloneError(f"cannot write to {plots}: {error.strerror or error}") from error
-    return {slug: path.relative_to(folder).as_posix() for slug, path in draw(groups, curves(runs), plots).items()}
+    return {slug: path.relative_to(folder).as_posix() for slug, path in draw(groups, budgets, plots).items()}
 
 
-def _markdown(runs: Sequence[Run], plots: Mapping[str, str] | None) -> str:
+def _markdown(
+    runs: Sequence[Run],
+    groups: Sequence[RunGroup],
+    budgets: Sequence[CurveGroup],
+    plots: Mapping[str, str] | None,
+) -> str:
     names = [run.name for run in runs]
-    groups = comparisons(runs)
     sections = ["# Study", _what_was_run(runs)]
-    sections += results_by_gap(curves(runs), names, plots or {})
+    sections += results_by_gap(budgets, names, plots or {})
     sections += ["## Results", _LEGEND] if groups else []
     sections += ["No plots were drawn: matplotlib is not installed."] if plots is None else []
     sections += [_results(each, names, plots or {}) for each in groups]
@@ -194,9 +200,11 @@ def _ends(runs: Sequence[Run]) -> list[str]:
     """The final loss and what was learnt."""
     loss = spread(final_loss(run) for run in runs)
     assert loss is not None, "a comparison has no empty recipe"
-    text = f"{loss.mean:.3f}" + (f" ± {loss.deviation:.3f}" if loss.deviation is not None else "")
     ends = [run.evaluations[-1] for run in runs]
-    return [text if isfinite(loss.mean) else "diverged", *(_mean(getattr(e, name) for e in ends) for name in _LEARNT)]
+    return [
+        str(loss) if isfinite(loss.mean) else "diverged",
+        *(_mean(getattr(e, name) for e in ends) for name in _LEARNT),
+    ]
 
 
 def _ratio(gain: Speedup) -> float | None:

@@ -54,8 +54,8 @@ const drawRatio = chart("ratio", () => {
 
 const drawEnds = chart("ends", () => {
   const ended = shown(runs).filter((run) => run.finished && run.kind !== "base");
-  const keys = distinct(ended.map((run) => JSON.stringify([run.model, run.factor, run.base, run.recipe, run.rate, run.seed])));
-  const groups = keys.map((key) => ended.filter((run) => JSON.stringify([run.model, run.factor, run.base, run.recipe, run.rate, run.seed]) === key).sort((a, b) => a.steps - b.steps));
+  const keyOf = (run) => JSON.stringify([run.model, run.factor, run.base, run.recipe, run.rate, run.seed]);
+  const groups = distinct(ended.map(keyOf)).map((key) => ended.filter((run) => keyOf(run) === key).sort((a, b) => a.steps - b.steps));
   const traces = lines(groups.map((group) => ({ ...group[0], group })), ({ group }) => ({
     mode: "lines+markers", x: group.map((run) => place(run, run.steps, $("budget").value)), y: group.map((run) => run.last),
     text: group.map((run) => `${run.name}<br>${number(run.steps)} steps at ${run.rate}: ${run.last.toFixed(4)}`), hovertemplate: "%{text}<extra></extra>",
