@@ -24,7 +24,7 @@ from torch import Tensor
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.memory import empty
-from graphclone.runtime.pads import free_size, random_numbers, regions
+from graphclone.runtime.pads import chunk_length, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power, units
 
 CHUNK = 1 << 15
@@ -328,7 +328,8 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray) -> None:
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
     found = regions(source, recipe, out)
-    size = free_size(source, recipe, found)
+    is_free = any(region.fill is Fill.FREE for region in found)
+    size = recipe.scale * sampled_size(lambda first, end: source[first:end], source.shape) if is_free else 0.0
     for number, region in enumerate(found):
         if region.fill is Fill.FREE:
             _randomise(region.out, numbered(recipe, number), size)
@@ -344,8 +345,9 @@ def numbered(recipe: Widening, number: int) -> Widening:
 
 
 def _randomise(out: Tensor, recipe: Widening, size: float) -> None:
-    for start, part in chunks(out, 0):
-        part.copy_(random_numbers(recipe, start, part.shape, size))
+    length = chunk_length(out)
+    for number, part in enumerate(out.split(length)):
+        part.copy_(random_numbers(recipe, number * length, part.shape, size))
 
 
 # --- Noise ---
