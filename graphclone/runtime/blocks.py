@@ -109,7 +109,7 @@ def widen_block(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
     axis = kernel.first_irregular(recipe)
     if axis is not None:
         _fill_sorted(source, recipe, wanted, out, axis, together)
-    elif recipe.contracted and recipe.strategy.snr_db is not None:
+    elif recipe.contracted and recipe.strategy.noisy:
         _fill_noisy(source, recipe, wanted, out, together)
     else:
         _fill(source, recipe, wanted, out)
