@@ -18,6 +18,8 @@ from graphclone.errors import GraphcloneError, first_line
 from graphclone.models import MODELS
 from graphclone.models.huggingface import new_model
 from graphclone.sources import function, is_function
+from graphclone.study.initialisations import INITIALISATIONS
+from graphclone.study.symmetry import recipes_of
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
@@ -63,7 +65,7 @@ class Family:
         return module.train()
 
     def clone(self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int) -> tuple[torch.nn.Module, Clone]:
-        """The wide model with the weights of the small one, and how they were widened.
+        """The wide model with the weights of the small one, and how they were widened; see ``initialisations``.
 
         Raises:
             GraphcloneError: the model cannot be widened so.
@@ -74,6 +76,8 @@ class Family:
         assert strategy is not None
         tokens = torch.arange(_BATCH * _SEQUENCE).view(_BATCH, _SEQUENCE) % self.vocabulary
         widening = clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=self.model.name)
+        if (begin := INITIALISATIONS.get(recipe.strategy)) is not None:
+            wide.load_state_dict(begin(wide.state_dict(), recipes_of(widening)))
         return wide.train(), widening
 
     def _user(self, factor: int) -> Callable[[], torch.nn.Module]:

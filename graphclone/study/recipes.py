@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphclone.algebra.strategies import STRATEGIES, Strategy, strategy
+from graphclone.algebra.strategies import STRATEGIES, SYMMETRIC, Strategy, strategy
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ RANDOM = "random"
 
 CONTINUED = "continued"
 """The control of all growing: the base itself, trained on under the schedule that a clone gets."""
+
+INEXACT = ("inexact-aki",)
+"""Ways of others to begin a wide model, which are no clones; see ``graphclone.study.initialisations``."""
 
 FRESH, GROWN, WARM = "fresh", "grown", "warm"
 OPTIMIZERS = (FRESH, GROWN, WARM)
@@ -29,7 +32,7 @@ class Recipe:
     Attributes:
         name: what reports call it.
         strategy: one of ``graphclone.algebra.strategies.STRATEGIES``; ``random`` for no clone, ``continued`` for the
-            base as it is.
+            base as it is, or one of ``INEXACT``, which change what the model computes.
         snr_db: of a noisy strategy, in decibels; None for the strategy's own.
         learning_rate: factor of the study's learning rate.
         warmup: steps of the warm-up; None for the study's.
@@ -48,17 +51,18 @@ class Recipe:
     optimizer: str = FRESH
 
     def __post_init__(self) -> None:
-        if self.strategy not in (RANDOM, CONTINUED, *STRATEGIES):
-            names = ", ".join((RANDOM, CONTINUED, *STRATEGIES))
+        name, known = self.strategy.partition(":")[0], (RANDOM, CONTINUED, *STRATEGIES, *INEXACT)
+        if name not in known:
+            names = ", ".join(known)
             raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {names}")
         if not 0 <= self.dropout < 1:
             raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
-        if not self.clones and self.snr_db is not None:
+        if (not self.clones or self.strategy in INEXACT) and self.snr_db is not None:
             raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
         if self.optimizer not in OPTIMIZERS:
             names = ", ".join(OPTIMIZERS)
             raise GraphcloneError(f"recipe {self.name}: unknown optimizer {self.optimizer!r}; choose one of {names}")
-        if self.optimizer == GROWN and not self.clones:
+        if self.optimizer == GROWN and (not self.clones or self.strategy in INEXACT):
             raise GraphcloneError(f"recipe {self.name}: only a clone has an optimizer that was grown; choose {FRESH}")
         self.strategy_of_clones()
 
@@ -71,7 +75,7 @@ class Recipe:
         """The strategy that clones are widened by; None where nothing is cloned."""
         if not self.clones:
             return None
-        return strategy(self.strategy, self.snr_db)
+        return SYMMETRIC if self.strategy in INEXACT else strategy(self.strategy, self.snr_db)
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -79,7 +83,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(RANDOM),
         Recipe(CONTINUED, CONTINUED),
-        *(Recipe(name, name) for name in STRATEGIES),
+        *(Recipe(name, name) for name in (*STRATEGIES, *INEXACT)),
         Recipe("symmetric-grown", "symmetric", optimizer=GROWN),
         Recipe("noisy-diagonal-warm", "noisy-diagonal", optimizer=WARM),
     )

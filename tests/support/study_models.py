@@ -31,6 +31,12 @@ def tiny(widen: int, hidden: int = 12) -> tuple[nn.Module, tuple[Any, ...]]:
     return Tiny(256, hidden * widen, 20 * widen), (torch.zeros(2, 7, dtype=torch.int64),)
 
 
+def stacked(widen: int) -> nn.Module:
+    """Two blocks of one kind."""
+    blocks = [nn.Sequential(nn.Linear(12 * widen, 12 * widen), nn.GELU()) for _ in range(2)]
+    return nn.Sequential(nn.Embedding(256, 12 * widen), *blocks, nn.Linear(12 * widen, 256))
+
+
 def narrow(hidden: int = 12) -> nn.Module:
     return Tiny(256, hidden, 20)
 
