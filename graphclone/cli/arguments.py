@@ -90,6 +90,7 @@ class VerifyArguments(Arguments):
 
     source: str
     clone: str
+    sample: bool
     provider: Literal["auto", "cpu", "cuda"]
     input: InputSizes
     inputs: str | None

@@ -119,8 +119,10 @@ def _compared(arguments: VerifyArguments) -> Report:
     texts, inputs = (arguments.source, arguments.clone), user_inputs(arguments)
     sources = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in sources):
-        return verify_folders(*texts, inputs=inputs)
+        return verify_folders(*texts, inputs=inputs, sample=arguments.sample)
     source, wide = map(_onnx, texts)
+    if arguments.sample:
+        raise GraphcloneError("--sample reads the weights of checkpoints; ONNX files are read whole: leave it out")
     return verify_files(source, wide, arguments.provider, inputs=inputs)
 
 

@@ -140,7 +140,7 @@ examples:
     "verify": """
 examples:
   graphclone verify source.onnx wide.onnx
-  graphclone verify ./folder ./wide
+  graphclone verify ./folder ./wide --sample
 """,
     "study": """
 examples:
@@ -316,6 +316,9 @@ def _checkpoint_arguments(command: _Parser) -> None:
 def _verify_arguments(command: _Parser) -> None:
     command.add_argument("source", metavar="SOURCE", help="an .onnx file, or the folder of a checkpoint")
     command.add_argument("clone", metavar="CLONE", help="another of the same kind")
+    command.add_argument(
+        "--sample", action="store_true", help="run checkpoints on one input, and read their weights part by part"
+    )
     _provider_argument(command)
     _inputs_arguments(command)
     command.set_defaults(kind=VerifyArguments)

@@ -1,16 +1,20 @@
 """Models whose weights stay on disk: each part reads its own when it runs, and gives them up when it has run.
 
 The code is the class's own. What is in memory at a time is the weights of one part, a linear layer or a table as a
-rule, so that a model can be run that nothing could hold.
+rule, so that a model can be run that nothing could hold. Where a part computes with the weights of another one, as
+``torch.nn.MultiheadAttention`` does with those of its last layer, they are read for each operator that takes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial, wraps
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.conversion import ModelTensor, stored_parts
@@ -50,6 +54,7 @@ def streamed(
             table.copy_(change(table, name))
     if precise is not None:
         model.to(precise)
+    absent: dict[int, Callable[[], torch.Tensor]] = {}
     for module in model.modules():
         empty = {
             leaf: tensor
@@ -61,7 +66,41 @@ def streamed(
             part = _Part(module, empty, {leaf: names[module, leaf] for leaf in empty}, checkpoint.tensors, change)
             module.register_forward_pre_hook(part.read)
             module.register_forward_hook(part.give_up, always_call=True)
+            absent |= {id(tensor): partial(part.weight, leaf) for leaf, tensor in empty.items()}
+    model.forward = _reading(model.forward, absent)
     return model
+
+
+def _reading(forward: Callable[..., Any], absent: Mapping[int, Callable[[], torch.Tensor]]) -> Callable[..., Any]:
+    @wraps(forward)
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        with _ReadOnUse(absent):
+            return forward(*args, **kwargs)
+
+    return reading
+
+
+class _ReadOnUse(TorchFunctionMode):
+    """Gives an operator the weights of a part that is not running; by identity of what stands for them."""
+
+    def __init__(self, absent: Mapping[int, Callable[[], torch.Tensor]]) -> None:
+        super().__init__()
+        self.absent = absent
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _DEVICE and id(args[0]) in self.absent:
+            return torch.device("cpu")
+        if getattr(func, "__name__", "") != "__get__" or func in _VIEWS:  # to know a shape takes no weights
+            args, kwargs = tree_map_only(torch.Tensor, self._read, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _read(self, tensor: torch.Tensor) -> torch.Tensor:
+        read = self.absent.get(id(tensor))
+        return tensor if read is None else read()
+
+
+_DEVICE: Any = torch.Tensor.device.__get__
+_VIEWS: Any = [getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "data")]
 
 
 def _names(model: Any, checkpoint: Checkpoint) -> dict[tuple[torch.nn.Module, str], tuple[str, str]]:
@@ -104,9 +143,13 @@ class _Part:
     change: Change
 
     def read(self, *_: Any) -> None:
-        for leaf, like in self.empty.items():
-            name, stored = self.names[leaf]
-            self._put(leaf, self.change(self.tensors[stored].read(), name).to(like.dtype))
+        for leaf in self.empty:
+            self._put(leaf, self.weight(leaf))
+
+    def weight(self, leaf: str) -> torch.Tensor:
+        """One of its tensors, as the model computes with it."""
+        name, stored = self.names[leaf]
+        return self.change(self.tensors[stored].read(), name).to(self.empty[leaf].dtype)
 
     def give_up(self, *_: Any) -> None:
         for leaf, like in self.empty.items():

@@ -186,13 +186,16 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
     return _compared(plan.checkpoint, folder, source, widened, how=_SAMPLE if sample else _WHOLE)
 
 
-def verify_folders(source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None) -> Report:
+def verify_folders(
+    source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None, *, sample: bool = False
+) -> Report:
     """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
 
     Args:
         source: one of them.
         clone: the other.
         inputs: what to feed both instead; as for ``clone_checkpoint``.
+        sample: run both on the example input alone, and read their weights part by part.
 
     Raises:
         GraphcloneError: one cannot be read, or the first not run.
@@ -201,8 +204,9 @@ def verify_folders(source: str | Path, clone: str | Path, inputs: Mapping[str, A
     checkpoint = open_checkpoint(source, inputs=inputs)
     if checkpoint.dtype != wide.dtype:
         checkpoint = open_checkpoint(source, inputs=inputs, dtype=wide.dtype)
-    runs = run_source(checkpoint)
-    return _compared(checkpoint, wide.folder, runs, dict.fromkeys(runs.own[0], _as_it_is), alike_only=True)
+    runs = (sample_source if sample else run_source)(checkpoint)
+    widened, how = dict.fromkeys(runs.own[0], _as_it_is), _SAMPLE if sample else _WHOLE
+    return _compared(checkpoint, wide.folder, runs, widened, alike_only=True, how=how)
 
 
 def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:

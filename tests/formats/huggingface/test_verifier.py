@@ -14,6 +14,14 @@ from graphclone.formats.huggingface.verifier import run_source, verify_folders
 from tests.support.checkpoints import saved
 
 
+def test_two_folders_are_compared_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved("olmo-mini", tmp_path / "olmo")
+    monkeypatch.setattr(verifier, "_loaded", None)  # nothing is loaded whole
+    report = verify_folders(folder, folder, sample=True)
+    assert report.ok
+    assert [check.name for check in report.checks] == ["sample"]
+
+
 @pytest.mark.parametrize("name", ["bart", "mixtral"])
 def test_source_and_clone_are_loaded_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(name, tmp_path / name)
