@@ -1,4 +1,4 @@
-"""What inference learns about a graph: the axes of every value, and everything the rules stated about nodes."""
+"""The facts that inference learns about a graph: the axes of every value, and all that rules stated about nodes."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def lp_norm(s: Site, pattern: str) -> None:
 
 
 def mean_variance_norm(s: Site) -> None:
-    """What keeps it from dividing by 0 is fixed."""
+    """Its epsilon, which keeps it from dividing by 0, is fixed."""
     x = s.tensor("X")
     over = s.axis_list("axes", x.rank, (0, 2, 3))
     before, _ = reduced([axis in over for axis in range(x.rank)], "~")

@@ -418,7 +418,7 @@ def chunk_of_noise(recipe: Widening, out: Tensor, along: int, start: int) -> Ten
 
 
 def chunk_generator(recipe: Widening, start: int) -> torch.Generator:
-    """What draws one chunk, whatever was drawn before it: so that any part of the whole can be made anywhere."""
+    """The generator of one chunk, whatever was drawn before it, so that any part can be made anywhere."""
     return torch.Generator().manual_seed(recipe.noise_seed + start)
 
 

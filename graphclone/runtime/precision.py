@@ -1,4 +1,4 @@
-"""How large the numbers of a tensor are, and how finely its dtype tells them apart."""
+"""Precision: the size of a tensor's numbers, and how finely its dtype tells them apart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def power(tensor: Tensor) -> float:
 
 
 def root_mean_square(tensor: Tensor) -> float:
-    """How large numbers are, on the average; 0 where there are none."""
+    """The root mean square of numbers; 0 where there are none."""
     return math.sqrt(power(tensor) / max(1, tensor.numel()))
 
 

@@ -79,7 +79,7 @@ class CurveGroup:
 
     @property
     def title(self) -> str:
-        """What a report calls it."""
+        """Its title in a report."""
         return f"{self.model}, {self.factor}x, base {self.base_label}"
 
     @property
@@ -100,7 +100,7 @@ class CurveGroup:
         return [(recipe, seed) for recipe in self.clones for seed in self.recipes[recipe]]
 
     def ends(self, recipe: str, seed: int) -> Ends:
-        """Where the runs of a recipe end, but for those that diverged."""
+        """The steps and final losses of a recipe's runs, without those that diverged."""
         ends = [(run.steps, final_loss(run)) for run in self.recipes.get(recipe, {}).get(seed, ())]
         return [(steps, loss) for steps, loss in ends if math.isfinite(loss)]
 

@@ -343,7 +343,7 @@ def speedup(random: Run, clone: Run, base: Run | None) -> Speedup:
 
 
 def noise(run: Run) -> float:
-    """How far the later half of a run's losses is off its smoothed curve, root mean square, in nats per token."""
+    """The deviation of the later half of a run's losses from its smoothed curve: root mean square, nats per token."""
     half = len(run.curve) // 2
     squares = [
         (loss - smooth) ** 2
@@ -355,7 +355,7 @@ def noise(run: Run) -> float:
 
 @dataclass(frozen=True)
 class Dip:
-    """What a clone forgets before it learns.
+    """The rise of a clone's loss before it falls.
 
     Attributes:
         rise: of the loss above what it begins with, in nats per token; 0 if it never rises.
@@ -445,7 +445,7 @@ class RunGroup:
 
     @property
     def slug(self) -> str:
-        """What files about the group are called."""
+        """The stem of the names of files about the group."""
         parts = (self.model, f"{self.factor}x", self.base_label)
         return "-".join(part for part in parts if part is not None)
 
