@@ -117,7 +117,7 @@ def explained(explanation: Explanation) -> str:
 def show_share(model: str, share: Share) -> None:
     """Show what the busiest of several processes reads, writes and holds, and how long that takes."""
     device, (storage, link, memory) = share.device, share.seconds
-    grid = table("", title=f"{model}, twice as wide, over {share.ranks} processes with an {device.name} each; computed")
+    grid = table("", title=f"{model}, twice as wide, over {share.ranks} processes, one {device.name} each; computed")
     for heading in ("GB", "seconds"):
         grid.add_column(heading, justify="right")
     grid.add_column("at")
@@ -134,7 +134,7 @@ def show_share(model: str, share: Share) -> None:
 
 
 def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:
-    """Show how a clone was verified and where it was written, or how large it would be."""
+    """The closing lines: how a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
         return f"{arguments.output} would be {size / 1e9:.3g} GB; nothing was written"
     return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
