@@ -260,7 +260,7 @@ class Inference:
         return {value for value in values if value not in weighed}
 
     def difference_from_mean(self, place: Place) -> Place | None:
-        """Of ``x - mean(x)``, the place in x; it is 0 where x holds the mean."""
+        """The place of x in ``x - mean(x)``, which is 0 where x holds the mean."""
         summands = self.facts.summands.get(place.value, ())
         if place.value.producer not in self.facts.differences or len(summands) != 2:
             return None

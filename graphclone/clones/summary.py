@@ -51,7 +51,7 @@ def new_blocks(clone: Traced) -> list[str]:
 
 
 def described(growth: Growth) -> str:
-    """How a dim grows, in words: copies of the source, and pads that hold none."""
+    """The growth of a dim, in words: copies of the source, and pads that hold none."""
     counts = sorted({int(count) for count in Leaf(growth).multiplicity})
     copies = f"{' or '.join(map(str, counts))} {'copy' if counts == [1] else 'copies'}"
     pads = growth.new_size - int(Leaf(growth).multiplicity.sum())

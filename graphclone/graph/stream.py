@@ -18,7 +18,7 @@ Vertex = int
 
 
 class Flow:
-    """Which vertex reads which, for some of what a graph returns.
+    """The flow between vertices, for some of the outputs of a graph.
 
     Attributes:
         graph: whose inputs and nodes are the vertices.

@@ -287,7 +287,7 @@ def crossing(curve: Curve, level: float) -> float | None:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How much sooner a clone is where the random wide model ends.
+    """The speedup of a clone: how much sooner it is where the random wide model ends.
 
     Attributes:
         level: the loss at which the random wide model ends, in nats per token.
@@ -461,7 +461,7 @@ class RunGroup:
 
 
 def comparisons(runs: Iterable[Run]) -> list[RunGroup]:
-    """What can be compared among the finished runs, by model, factor and label of the base.
+    """Group the finished runs by model, factor and label of the base.
 
     A random run that depends on no base is part of every comparison of its model and factor. Runs with a budget or a
     rate of their own are compared elsewhere, in ``graphclone.study.curves``.

@@ -189,7 +189,7 @@ class Checkpoint:
 
     @cached_property
     def example_inputs(self) -> dict[str, Any]:
-        """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
+        """Inputs for the model: the user's, or those that its signature and its configuration ask for.
 
         Raises:
             GraphcloneError: neither says enough.
