@@ -211,7 +211,7 @@ def _by_seed(runs: Iterable[Run]) -> dict[int, list[Run]]:
 
 
 def at_best_rates(runs: Iterable[Run]) -> list[Run]:
-    """Keep the runs at one rate for each budget of a recipe: that of the lowest mean loss over the seeds that tried most.
+    """Keep one rate for each budget of a recipe: that of the lowest mean loss over the seeds that tried most.
 
     The rate is chosen where all were tried and kept for the other seeds, so that no seed takes the best of more tries.
     """
