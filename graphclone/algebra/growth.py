@@ -126,6 +126,8 @@ class Growth:
 
     def pad_slices(self) -> list[slice]:
         """The runs of pads among the new indices."""
+        if self.kind != "explicit":
+            return [slice(self.new_size - self.pads, self.new_size)] if self.pads else []
         places = np.flatnonzero(self.index_map() == PAD)
         if len(places) > 1 and len(steps := np.unique(np.diff(places))) == 1:
             return [slice(int(places[0]), int(places[-1]) + 1, int(steps[0]))]

@@ -11,11 +11,12 @@ output widened n_out times and an input widened n_in times, A has shape (n_out, 
 The noise N sums to 0 over the copies of every input, so it never changes the function. An input whose copies are one
 more or one less than another's has a matrix of its own. Other ways to grow are other matrices:
 
-    blend, 2 x 2            staged, 2 x 2           uneven, 2 x 2            orthogonal, 2 x 2
+    blend, 2 x 2            staged, 2 x 2           lemon, 2 x 2             orthogonal, 2 x 2
     [ 3W/4   W/4 ]          [ W  0 ]                [ 0.80 W  0.20 W ]       [   0.8 W  0.2 W ]
     [  W/4  3W/4 ]          [ 0  W ]                [ 0.35 W  0.65 W ]       [ -W / 3   4W / 3 ]
 
 and of a single output that reads two copies, such as a head: ``staged`` takes half of each, as ``symmetric`` does.
+Noise may be as loud as the weight has it, or as the number of inputs has it, and of a low rank.
 
 The strategy ``fresh`` makes no copies. New entries are random, except those that must be 0 or a mean to keep the
 function. ``graphclone.analysis.fills`` finds these.
@@ -41,6 +42,15 @@ StrategyLike: TypeAlias = "str | Strategy | Rule | npt.ArrayLike"
 PAPER_SNR_DB = 10.0
 """The paper's signal-to-noise ratio of the noisy strategies, in decibels."""
 
+_NET2NET_SNR_DB = 40.0
+"""Net2Net adds but a little noise, so that copies part (Chen et al. 2015, arXiv 1511.05641, section 2.3)."""
+
+_RANK = 8
+"""The rank of ``low-rank`` noise, usual for adapters (LoRA, Hu et al. 2021, arXiv 2106.09685, table 6)."""
+
+_SPREAD = 0.5
+"""The spread of ``mup-noise``: half of what a layer is initialised with."""
+
 _ROW_SUM_TOLERANCE = 1e-12
 
 
@@ -52,11 +62,14 @@ class Strategy:
         name: what reports call it.
         rule: a function ``(n_out, n_in) -> A``, a matrix of shape (n_out, n_in) whose rows sum to 1. It is not called
             for n_in = 1, since a single column can only hold ones.
-        snr_db: the power of A (x) W over that of N, in decibels; None for no noise.
+        snr_db: the power of A (x) W over that of N, in decibels; None for noise of another level, or none.
         copies: whether new indices repeat source indices. If not, each is a pad.
+        spread: the root mean square of N times the square root of the inputs that an output of the clone adds up; None
+            for noise of another level, or none. A layer initialised at random has a spread of about 1.
+        rank: of N, as a matrix whose rows are the places along one replicated axis; None for independent entries.
 
     Raises:
-        StrategyError: ``snr_db`` is not finite.
+        StrategyError: ``snr_db`` or ``spread`` is not finite, there are both, or ``rank`` is not above 0.
 
     Examples:
         >>> import numpy as np
@@ -72,10 +85,21 @@ class Strategy:
     rule: Rule
     snr_db: float | None = None
     copies: bool = True
+    spread: float | None = None
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         if self.snr_db is not None and not math.isfinite(self.snr_db):
             raise StrategyError(f"snr_db must be a finite number of decibels, got {self.snr_db}")
+        if self.spread is not None and (self.snr_db is not None or not math.isfinite(self.spread)):
+            raise StrategyError(f"spread must be a finite number, and alone: got {self.spread}, snr_db {self.snr_db}")
+        if self.rank is not None and self.rank < 1:
+            raise StrategyError(f"the rank of noise must be at least 1, got {self.rank}")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is an N."""
+        return self.snr_db is not None or self.spread is not None
 
     @property
     def uniform(self) -> bool:
@@ -132,17 +156,34 @@ def _staged(n_out: int, n_in: int) -> FloatArray:
     return matrix
 
 
-def _blend(n_out: int, n_in: int) -> FloatArray:
-    """Half of ``symmetric`` and half of ``diagonal``: every copy reads all others, and itself most."""
-    matrix: FloatArray = (_symmetric(n_out, n_in) + _diagonal(n_out, n_in)) / 2
-    return matrix
+@dataclass(frozen=True)
+class _Blend:
+    """So much of ``symmetric``, and the rest of ``diagonal``: every copy reads all others, and itself most."""
+
+    share: float
+
+    def __call__(self, n_out: int, n_in: int) -> FloatArray:
+        matrix: FloatArray = self.share * _symmetric(n_out, n_in) + (1 - self.share) * _diagonal(n_out, n_in)
+        return matrix
+
+
+@dataclass(frozen=True)
+class _Circulant:
+    """So much of the input copy of the same number, and the rest of the one after it."""
+
+    own: float
+
+    def __call__(self, n_out: int, n_in: int) -> FloatArray:
+        after = np.roll(np.eye(n_in), 1, axis=1)[np.arange(n_out) % n_in]
+        matrix: FloatArray = self.own * _diagonal(n_out, n_in) + (1 - self.own) * after
+        return matrix
 
 
 _LEAN = 0.6
 
 
-def _uneven(n_out: int, n_in: int) -> FloatArray:
-    """Every output copy weighs the input copies differently, as in LEMON (Wang et al. 2023, arXiv 2310.07999).
+def _lemon(n_out: int, n_in: int) -> FloatArray:
+    """Every output copy weighs the input copies differently (LEMON, Wang et al. 2023, arXiv 2310.07999).
 
     There is no noise to harm what the weights have learned, and yet no exchange of copies leaves the network as it
     is: each output copy leans towards the input copy of its own number, and less so from copy to copy.
@@ -182,13 +223,20 @@ STRATEGIES: dict[str, Strategy] = {
     "diagonal": DIAGONAL,
     "noisy-symmetric": Strategy("noisy-symmetric", _symmetric, PAPER_SNR_DB),
     "noisy-diagonal": Strategy("noisy-diagonal", _diagonal, PAPER_SNR_DB),
-    "blend": Strategy("blend", _blend),
+    "net2net": Strategy("net2net", _symmetric, _NET2NET_SNR_DB),
+    "low-rank": Strategy("low-rank", _symmetric, PAPER_SNR_DB, rank=_RANK),
+    "mup-noise": Strategy("mup-noise", _symmetric, spread=_SPREAD),
     "staged": Strategy("staged", _staged),
-    "uneven": Strategy("uneven", _uneven),
+    "blend": Strategy("blend", _Blend(0.5)),
+    "circulant": Strategy("circulant", _Circulant(0.75)),
+    "lemon": Strategy("lemon", _lemon),
     "orthogonal": Strategy("orthogonal", _orthogonal),
     "fresh": FRESH,
 }
 """The strategies of the paper, others that make copies, and one that makes none, by name."""
+
+_TAKING: dict[str, Callable[[float], Rule]] = {"blend": _Blend, "circulant": _Circulant}
+"""What takes a number after its name, as ``blend:0.3`` does: the share of ``symmetric``, or of the own copy."""
 
 
 def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
@@ -200,8 +248,8 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
         snr_db: noise of that signal-to-noise ratio, instead of the strategy's own.
 
     Raises:
-        StrategyError: for an unknown name, noise asked of a noiseless name, an ``snr_db`` that is not finite, or
-            a matrix that is not 2-D, not finite, or has a row that does not sum to 1.
+        StrategyError: for an unknown name, a number where a name takes none, noise asked of a noiseless name, an
+            ``snr_db`` that is not finite, or a matrix that is not 2-D, not finite, or has a row that does not sum to 1.
     """
     chosen = _resolve(spec)
     if snr_db is None:
@@ -209,19 +257,34 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
     if chosen in (SYMMETRIC, DIAGONAL, FRESH):
         noisy = f"noisy-{chosen.name}" if chosen.copies else "noisy-symmetric"
         raise StrategyError(f"strategy '{chosen.name}' has no noise, so snr_db does not apply: use '{noisy}'")
-    return replace(chosen, snr_db=float(snr_db))
+    return replace(chosen, snr_db=float(snr_db), spread=None)
 
 
 def _resolve(spec: StrategyLike) -> Strategy:
     if isinstance(spec, Strategy):
         return spec
     if isinstance(spec, str):
-        if spec not in STRATEGIES:
-            raise StrategyError(f"unknown strategy '{spec}': choose one of {', '.join(STRATEGIES)}")
-        return STRATEGIES[spec]
+        return _named(spec)
     if callable(spec):
         return Strategy(getattr(spec, "__name__", "custom"), spec)
     return Strategy("custom", _fixed(spec))
+
+
+def _named(spec: str) -> Strategy:
+    name, colon, text = spec.partition(":")
+    if name not in STRATEGIES:
+        raise StrategyError(f"unknown strategy '{spec}': choose one of {', '.join(STRATEGIES)}")
+    if not colon:
+        return STRATEGIES[name]
+    if name not in _TAKING:
+        raise StrategyError(f"strategy '{name}' takes no number, as in '{spec}': {' and '.join(_TAKING)} do")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise StrategyError(f"strategy '{spec}': '{text}' is not a number; write, say, {name}:0.3")
+    return Strategy(spec, _TAKING[name](number))
 
 
 def _fixed(spec: npt.ArrayLike) -> _Fixed:

@@ -229,8 +229,9 @@ def _start_arguments(group: argparse._ArgumentGroup) -> None:
         "--strategy",
         default="symmetric",
         metavar="NAME",
-        help="how copies share a weight: symmetric, diagonal, noisy-symmetric, noisy-diagonal, blend, staged, uneven, "
-        "orthogonal; fresh makes none (default: symmetric)",
+        help="how copies share a weight: symmetric, diagonal, noisy-symmetric, noisy-diagonal, net2net, low-rank, "
+        "mup-noise, staged, blend, circulant, lemon, orthogonal; fresh makes none. Two take a number: blend:0.3, "
+        "circulant:0.8 (default: symmetric)",
     )
     group.add_argument(
         "--snr-db",

@@ -135,7 +135,7 @@ class _Backward:
 
     def run(self) -> None:
         """Find what every value has, the last first."""
-        alike = self.strategy.uniform and self.strategy.snr_db is None
+        alike = self.strategy.uniform and not self.strategy.noisy
         for output in self.state.graph.outputs:
             for value in values_in(output.operand):
                 self.spreads.setdefault(value, {})
@@ -225,7 +225,7 @@ class _Backward:
         Raises:
             _Doubt: its copies have no shares.
         """
-        if self.strategy.snr_db is not None:
+        if self.strategy.noisy:
             raise _Doubt(f"{contraction.node.name} reads its copies through noise")
         if self.strategy.uniform:
             return {}

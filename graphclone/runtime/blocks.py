@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from itertools import product
 from math import prod
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from graphclone.algebra.growth import PAD, Fill, IntArray, Layout
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.graph.ir import Initializer, Stored
 from graphclone.runtime import kernel
-from graphclone.runtime.pads import Region, free_size, random_numbers, regions
+from graphclone.runtime.pads import Region, chunk_length, has_fill, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power
-from graphclone.runtime.shards import BLOCK, Rows
+
+BLOCK = 16 << 20
+"""Bytes of a block of widened rows."""
 
 Wanted: TypeAlias = Sequence[IntArray]
 """The new indices of every axis that a block has, ascending."""
@@ -39,6 +41,15 @@ def alone(function: Callable[[int], float], count: int) -> Sequence[float]:
     return [function(i) for i in range(count)]
 
 
+@runtime_checkable
+class Rows(Stored, Protocol):
+    """Data that can be read in parts."""
+
+    def rows(self, first: int, end: int) -> Stored:
+        """The part between two indices of its first axis."""
+        ...
+
+
 class Source:
     """An initializer of the source, read in parts where that can be.
 
@@ -50,6 +61,7 @@ class Source:
     def __init__(self, stored: Stored) -> None:
         self.stored = stored
         self.nbytes = 0
+        self._in_parts = stored if isinstance(stored, Rows) else None
         self._whole: Tensor | None = None
 
     def whole(self) -> Tensor:
@@ -60,9 +72,14 @@ class Source:
 
     def rows(self, first: int, end: int) -> Tensor:
         """A part of its first axis, which is not kept."""
-        if self._whole is None and isinstance(self.stored, Rows):
-            return self._read(self.stored.rows(first, end))
+        if self._whole is None and self._in_parts is not None:
+            return self._read(self._in_parts.rows(first, end))
         return self.whole()[first:end]
+
+    @cached_property
+    def size(self) -> float:
+        """How large its numbers are; see ``pads.sampled_size``."""
+        return sampled_size(self.rows, self.stored.shape)
 
     def _read(self, stored: Stored) -> Tensor:
         tensor: Tensor = stored.read().detach()
@@ -92,7 +109,7 @@ def widen_block(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
     axis = kernel.first_irregular(recipe)
     if axis is not None:
         _fill_sorted(source, recipe, wanted, out, axis, together)
-    elif recipe.contracted and recipe.strategy.snr_db is not None:
+    elif recipe.contracted and recipe.strategy.noisy:
         _fill_noisy(source, recipe, wanted, out, together)
     else:
         _fill(source, recipe, wanted, out)
@@ -141,12 +158,13 @@ def stored(initializer: Initializer) -> Stored:
 
 def _fill(source: Source, recipe: Widening, wanted: Wanted, out: Tensor) -> None:
     """Some rows at a time, so that few of the source's are in memory at once."""
-    if any(layout.padded for layout in recipe.axes):
-        out.fill_(recipe.shift)
     if not out.numel():
         return
     step = max(1, BLOCK * len(wanted[0]) // out.nbytes)
-    columns = [_pieces(layout, indices) for layout, indices in zip(recipe.axes[1:], wanted[1:], strict=True)]
+    columns = [
+        _all_pieces(layout) if len(indices) == layout.new_size else _pieces(layout, indices)
+        for layout, indices in zip(recipe.axes[1:], wanted[1:], strict=True)
+    ]
     factor = _factors(recipe)
     for start in range(0, len(wanted[0]), step):
         part = out[start : start + step]
@@ -192,6 +210,12 @@ def _pieces(layout: Layout, wanted: IntArray) -> list[_Piece]:
         else:
             pieces += [_Piece(_slice(new), _slice(olds), int(copy), int(count)) for new, olds in runs]
     return pieces
+
+
+@lru_cache(maxsize=64)
+def _all_pieces(layout: Layout) -> list[_Piece]:
+    """The pieces of a whole axis, which all blocks of rows of a tensor ask for, and many tensors have."""
+    return _pieces(layout, np.arange(layout.new_size))
 
 
 def _runs(new: IntArray, old: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
@@ -292,43 +316,50 @@ def _fill_noisy(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
 
 def _meet(covered: IntArray, wanted: IntArray) -> bool:
     """Whether two ascending lists have an index in common."""
-    if not len(covered):
-        return False
-    first, end = np.searchsorted(wanted, (covered[0], covered[-1] + 1))
-    return bool(np.isin(wanted[first:end], covered).any())
+    return bool(len(_places(_common(covered, wanted)[0])))
 
 
 def _place(out: Tensor, wanted: Wanted, part: Tensor, covered: Sequence[IntArray]) -> None:
     """Copy what a part of the whole, which covers these indices, has of a block."""
-    here, there = [], []
-    for indices, having in zip(wanted, covered, strict=True):
-        places = np.searchsorted(having, indices).clip(0, max(0, len(having) - 1))
-        hits = np.flatnonzero(having[places] == indices) if len(having) else np.empty(0, np.int64)
-        here.append(hits)
-        there.append(places[hits])
-    if not all(map(len, here)):
+    common = [_common(indices, having) for indices, having in zip(wanted, covered, strict=True)]
+    here, there = [first for first, _ in common], [second for _, second in common]
+    if not all(len(_places(places)) for places in here):
         return
-    if all(indices[-1] - indices[0] == len(indices) - 1 for indices in (*here, *there)):
-        out[tuple(map(_slice, here))] = part[tuple(map(_slice, there))].to(out.device, out.dtype)
+    if all(isinstance(places, slice) for places in (*here, *there)):
+        out[tuple(here)] = part[tuple(there)].to(out.device, out.dtype)
     else:
-        taken = part[tuple(map(torch.from_numpy, np.ix_(*there)))]
-        out[tuple(torch.from_numpy(at).to(out.device) for at in np.ix_(*here))] = taken.to(out.device, out.dtype)
+        taken = part[tuple(map(torch.from_numpy, np.ix_(*map(_places, there))))]
+        at = tuple(map(torch.from_numpy, np.ix_(*map(_places, here))))
+        out[tuple(places.to(out.device) for places in at)] = taken.to(out.device, out.dtype)
+
+
+def _common(one: IntArray, other: IntArray) -> tuple[slice | IntArray, slice | IntArray]:
+    """Where each of two ascending lists has what both have, by slices where both are without gaps."""
+    if not len(one) or not len(other):
+        return slice(0, 0), slice(0, 0)
+    if one[-1] - one[0] == len(one) - 1 and other[-1] - other[0] == len(other) - 1:
+        first, end = max(int(one[0]), int(other[0])), min(int(one[-1]), int(other[-1])) + 1
+        end = max(first, end)
+        return slice(first - int(one[0]), end - int(one[0])), slice(first - int(other[0]), end - int(other[0]))
+    places = np.searchsorted(other, one).clip(0, len(other) - 1)
+    hits = np.flatnonzero(other[places] == one)
+    return hits, places[hits]
+
+
+def _places(part: slice | IntArray) -> range | IntArray:
+    return range(part.start, part.stop) if isinstance(part, slice) else part
 
 
 # --- Pads ---
 
 
 def _fill_pads(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, together: Map) -> None:
-    """Write over the zeros that pads hold so far, region by region as the kernel does."""
-    nothing = (torch.empty(shape, device="meta") for shape in (recipe.source_shape, recipe.shape))
-    if all(region.fill is Fill.ZERO for region in regions(next(nothing), recipe, next(nothing))):
-        return
-    data = source.whole()
-    found = list(_covered(data, recipe))
-    size = free_size(data, recipe, [region for region, _ in found])
-    for number, (region, covered) in enumerate(found):
+    """Write pads region by region as the kernel does."""
+    is_read = has_fill(recipe, Fill.MEAN)
+    data = source.whole() if is_read else torch.empty(recipe.source_shape, device="meta")
+    for number, (region, covered) in enumerate(_covered(data, recipe)):
         if region.fill is Fill.FREE:
-            _randomise(region, kernel.numbered(recipe, number), size, wanted, out, covered)
+            _randomise(region, kernel.numbered(recipe, number), recipe.scale * source.size, wanted, out, covered)
         elif region.fill is Fill.MEAN:
             _repeat_mean(region, recipe, wanted, out, covered, together)
         else:
@@ -352,13 +383,15 @@ def _covered(data: Tensor, recipe: Widening) -> Iterator[tuple[Region, list[IntA
 def _randomise(
     region: Region, recipe: Widening, size: float, wanted: Wanted, out: Tensor, covered: Sequence[IntArray]
 ) -> None:
-    inner = len(covered[0]) // max(1, region.out.shape[0])
-    for start, part in kernel.chunks(region.out, 0):
-        rows = covered[0][start * inner : (start + len(part)) * inner]
-        if _meet(rows, wanted[0]):
-            numbers = random_numbers(recipe, start, part.shape, size)
-            there = [rows, *covered[1:]]
-            _place(out, wanted, numbers.reshape([*map(len, there)]), there)
+    rows, length = region.out.shape[0], chunk_length(region.out)
+    inner = len(covered[0]) // max(1, rows)
+    first, end = np.searchsorted(covered[0], (wanted[0][0], wanted[0][-1] + 1)) if out.numel() else (0, 0)
+    for start in range(first // inner // length * length, -(-end // inner), length):
+        chunk = slice(start, min(start + length, rows))
+        having = [covered[0][chunk.start * inner : chunk.stop * inner], *covered[1:]]
+        if _meet(having[0], wanted[0]):
+            numbers = random_numbers(recipe, start, [chunk.stop - start, *region.out.shape[1:]], size)
+            _place(out, wanted, numbers.reshape([*map(len, having)]), having)
 
 
 def _repeat_mean(

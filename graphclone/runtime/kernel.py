@@ -24,7 +24,7 @@ from torch import Tensor
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.memory import empty
-from graphclone.runtime.pads import free_size, random_numbers, regions
+from graphclone.runtime.pads import chunk_length, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power, units
 
 CHUNK = 1 << 15
@@ -81,7 +81,7 @@ def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
     axis = first_irregular(recipe)
     if axis is not None:
         _fill_sorted(source, recipe, out, axis)
-    elif recipe.contracted and recipe.strategy.snr_db is not None:
+    elif recipe.contracted and recipe.strategy.noisy:
         _fill_noisy(source, recipe, out)
     else:
         _fill(source, recipe, out)
@@ -328,7 +328,8 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray) -> None:
 
 def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
     found = regions(source, recipe, out)
-    size = free_size(source, recipe, found)
+    is_free = any(region.fill is Fill.FREE for region in found)
+    size = recipe.scale * sampled_size(lambda first, end: source[first:end], source.shape) if is_free else 0.0
     for number, region in enumerate(found):
         if region.fill is Fill.FREE:
             _randomise(region.out, numbered(recipe, number), size)
@@ -344,8 +345,9 @@ def numbered(recipe: Widening, number: int) -> Widening:
 
 
 def _randomise(out: Tensor, recipe: Widening, size: float) -> None:
-    for start, part in chunks(out, 0):
-        part.copy_(random_numbers(recipe, start, part.shape, size))
+    length = chunk_length(out)
+    for number, part in enumerate(out.split(length)):
+        part.copy_(random_numbers(recipe, number * length, part.shape, size))
 
 
 # --- Noise ---
@@ -385,10 +387,17 @@ def add(out: Tensor, source: Tensor, factor: float) -> None:
 
 
 def gain(energy: float, source: Tensor, recipe: Widening, out: Tensor) -> float:
-    """``sqrt(|B|^2 / |Z|^2 * 10^(-dB / 10))``, B being the columns that have copies; 0 for no noise."""
-    duplicated = (share for share in _shares(source, recipe, out) if share.columns > 1)
-    signal = sum(share.power for share in duplicated)
-    return math.sqrt(signal / energy * 10 ** (-(recipe.strategy.snr_db or 0.0) / 10)) if energy else 0.0
+    """What noise Z is multiplied by, B being the columns that have copies: Z is 0 elsewhere.
+
+    That is ``sqrt(|B|^2 / |Z|^2 * 10^(-dB / 10))``, or ``spread / sqrt(inputs)`` over the root mean square of Z.
+    """
+    duplicated = [share for share in _shares(source, recipe, out) if share.columns > 1]
+    if recipe.strategy.spread is not None:
+        inputs = prod(recipe.shape[axis] for axis in recipe.contracted)
+        wanted = recipe.strategy.spread**2 / max(1, inputs) * sum(share.out.numel() for share in duplicated)
+    else:
+        wanted = sum(share.power for share in duplicated) * 10 ** (-(recipe.strategy.snr_db or 0.0) / 10)
+    return math.sqrt(wanted / energy) if energy else 0.0
 
 
 def _lay_noise(recipe: Widening, out: Tensor, along: int) -> float:
@@ -408,13 +417,27 @@ def chunk_of_noise(recipe: Widening, out: Tensor, along: int, start: int) -> Ten
     """The noise of the chunk that begins there; of ``out``, which may be on the meta device, shape and dtype count."""
     part = next(chunks(out, along, start))[1]
     dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
-    noise = torch.empty(part.shape, dtype=dtype).normal_(generator=chunk_generator(recipe, start))
+    noise = _normal(recipe, along, start, torch.empty(part.shape, dtype=dtype))
     maps = _chunk_maps(recipe, along, start, part)
     for axis, layout in enumerate(recipe.axes):
         if layout.padded:
             _clear_pads(noise, axis, maps[axis])
     _subtract_means(noise, recipe)
     return noise
+
+
+def _normal(recipe: Widening, along: int, start: int, noise: Tensor) -> Tensor:
+    """Normal numbers that are independent, or of a low rank: the sum of so many products of two independent ones."""
+    generator, rank = chunk_generator(recipe, start), recipe.strategy.rank
+    if rank is None:
+        return noise.normal_(generator=generator)
+    shared = chunk_generator(replace(recipe, name=f"{recipe.name}[columns]"), 0)
+    noise.zero_()
+    for _ in range(rank):  # product by product: a matrix product is not rounded alike by every number of threads
+        column = torch.empty([noise.shape[along], *[1] * (noise.dim() - 1)], dtype=noise.dtype)
+        row = torch.empty([1 if a == along else size for a, size in enumerate(noise.shape)], dtype=noise.dtype)
+        noise.addcmul_(column.normal_(generator=generator).movedim(0, along), row.normal_(generator=shared))
+    return noise.div_(math.sqrt(rank))
 
 
 def chunk_generator(recipe: Widening, start: int) -> torch.Generator:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,19 +74,47 @@ def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], 
             new, old = new + part.new_size, old + part.size
 
 
-def free_size(source: Tensor, recipe: Widening, found: Sequence[Region]) -> float:
-    """The root mean square of random pads: the source's own, which takes a pass to find; 0 if none are free."""
-    is_free = any(region.fill is Fill.FREE for region in found)
-    return recipe.scale * root_mean_square(source) if is_free else 0.0
+def has_fill(recipe: Widening, fill: Fill) -> bool:
+    """Whether some pads of a recipe hold that."""
+    source, out = (torch.empty(shape, device="meta") for shape in (recipe.source_shape, recipe.shape))
+    return any(region.fill is fill for region in regions(source, recipe, out))
+
+
+def sampled_size(rows: Callable[[int, int], Tensor], shape: Sequence[int]) -> float:
+    """The root mean square of some rows of a source, which is how large random pads beside it are, but for the scale.
+
+    Args:
+        rows: gives the part of the source between two indices of its first axis.
+        shape: of the source.
+    """
+    count, inner = shape[0], max(1, prod(shape[1:]))
+    length = max(1, min(count, _SAMPLE // inner // _SAMPLE_PARTS))
+    if count <= length * _SAMPLE_PARTS:
+        return root_mean_square([rows(0, count)])
+    starts = ((count - length) * part // (_SAMPLE_PARTS - 1) for part in range(_SAMPLE_PARTS))
+    return root_mean_square([rows(start, start + length) for start in starts])
+
+
+_SAMPLE, _SAMPLE_PARTS = 1 << 16, 6
+"""About how many numbers of a source are looked at to learn how large they are, and in how many places."""
+
+
+CHUNK = 1 << 17
+"""Random numbers that are drawn at once, if a row is no longer. Part of what a seed means, so never change it."""
+
+
+def chunk_length(out: Tensor) -> int:
+    """How many rows of a region are drawn at once."""
+    return max(1, CHUNK * out.shape[0] // max(1, out.numel()))
 
 
 def random_numbers(recipe: Widening, start: int, shape: Sequence[int], size: float) -> Tensor:
     """The numbers in one chunk of free pads, in float32.
 
     They are independent and uniform, as those that torch's own layers begin with. A layer adds up so many that its
-    outputs are as good as normal, and drawing them takes less than half as long. Each is an odd number of 16 bits, so
-    that their mean is 0 and none is. They come from Philox (Salmon et al. 2011), which counts: a chunk is the same
-    whatever was drawn before it, and no two have a number of the sequence in common.
+    outputs are as good as normal, and drawing them takes a tenth of the time. Each is an odd number of 16 bits, so that
+    their mean is 0 and none is. They come from SFC64 (Doty-Humphrey's PractRand), which is made anew for each chunk
+    from the seed of the recipe and the place of the chunk: a chunk is the same whatever was drawn before it.
 
     Args:
         recipe: whose seed and name say which numbers these are.
@@ -97,27 +123,10 @@ def random_numbers(recipe: Widening, start: int, shape: Sequence[int], size: flo
         size: their root mean square.
     """
     count = prod(shape)
-    words = _counters.at(recipe.noise_seed, start).random_raw(-(-count // 4))
-    odd = torch.from_numpy(words.view(np.int16)[:count] | np.int16(1))
-    return odd.to(torch.float32).mul_(size / _SPREAD).view(*shape)
+    words = np.random.SFC64([recipe.noise_seed, start]).random_raw(-(-count // 4))
+    odd = words.view(np.int16)[:count] | np.int16(1)
+    return torch.from_numpy(np.multiply(odd, np.float32(size / _SPREAD), dtype=np.float32)).view(*shape)
 
-
-class _Counters(threading.local):
-    """The generator of each thread: to make one takes as long as to draw ten thousand numbers, to set one does not."""
-
-    def __init__(self) -> None:
-        self._philox = np.random.Philox(key=0)
-        self._state = self._philox.state
-
-    def at(self, key: int, place: int) -> np.random.Philox:
-        """What ``numpy.random.Philox(key=key, counter=place << 64)`` is."""
-        words = {"counter": np.array([0, place, 0, 0], np.uint64), "key": np.array([key, 0], np.uint64)}
-        state: Any = {**self._state, "state": words}
-        self._philox.state = state
-        return self._philox
-
-
-_counters = _Counters()
 
 _SPREAD = math.sqrt(((1 << 30) - 1) / 3)
 """The root mean square of all odd numbers of 16 bits, signs included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ def power(tensor: Tensor) -> float:
     return sum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts)
 
 
-def root_mean_square(tensor: Tensor) -> float:
-    """The root mean square of numbers; 0 where there are none."""
-    return math.sqrt(power(tensor) / max(1, tensor.numel()))
+def root_mean_square(parts: Sequence[Tensor]) -> float:
+    """The root mean square of the numbers of all parts; 0 where there are none."""
+    return math.sqrt(sum(map(power, parts)) / max(1, sum(part.numel() for part in parts)))
 
 
 def units(largest: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,10 +1,11 @@
 """Write widened tensors into safetensors files, without ever holding many of them.
 
-The header of a file says where each tensor begins, so it is written first, and tensors then in any order. Where all
-copies of a row are equal the source is read, widened and written a block of rows at a time, and no tensor is ever held
-whole; elsewhere a tensor is widened in one piece, and a budget keeps what is held at once within twice the largest.
-All threads write into one file, each at places of its own. The system lets but one at a time into the file, which takes
-a sixth of the time that writing into a map of it takes, where every page is a fault.
+The header of a file says where each tensor begins, so it is written first, and tensors then in any order. Where some
+rows of the result take no more than some of the source, a tensor is read, widened and written a block of rows at a
+time, and never held whole. Noise and means take all of the source: there a tensor is widened in one piece, and a budget
+keeps what is held at once within twice the largest. All threads write into one file, each at places of its own. The
+system lets but one at a time into the file, which takes a sixth of the time that writing into a map of it takes, where
+every page is a fault.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from graphclone.algebra.growth import rigid
+from graphclone.algebra.growth import Fill, rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.graph.ir import Stored
-from graphclone.runtime.kernel import widen
+from graphclone.runtime.blocks import BLOCK, Rows, Source, widen_block
+from graphclone.runtime.kernel import first_irregular, widen
+from graphclone.runtime.memory import empty
+from graphclone.runtime.pads import has_fill
 from graphclone.runtime.threads import workers
-
-BLOCK = 8 << 20
-"""Bytes of a block of widened rows, and of what a thread writes at once."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -62,15 +63,6 @@ _DTYPE_NAMES = {
 _ALIGNMENT = 8
 
 Bytes = npt.NDArray[np.uint8]
-
-
-@runtime_checkable
-class Rows(Stored, Protocol):
-    """Data that can be read in parts."""
-
-    def rows(self, first: int, end: int) -> Stored:
-        """The part between two indices of its first axis."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -315,6 +307,8 @@ class _Task:
             copies = _equal_rows(self.entry.recipe)
             if copies is not None:
                 return self.by_rows(self.entry.source, self.entry.recipe, copies)
+            if _streams(self.entry.recipe):
+                return self.by_blocks(self.entry.source, self.entry.recipe)
         with self.budget.holding(self.entry.held):
             return self.whole()
 
@@ -344,6 +338,20 @@ class _Task:
             has_nans = has_nans or _has_nan(part)
         return has_nans
 
+    def by_blocks(self, stored: Rows, recipe: Widening) -> bool:
+        """Widen blocks of the new rows, each from the old ones that it takes."""
+        source, rows = _Watched(stored), recipe.shape[0]
+        row_bytes = self.entry.nbytes // rows
+        step = max(1, BLOCK // row_bytes)
+        held = empty((min(step, rows), *recipe.shape[1:]), stored.dtype, torch.device("cpu"))
+        wanted = [np.arange(size) for size in recipe.shape]
+        for first in range(0, rows, step):
+            wanted[0] = np.arange(first, min(first + step, rows))
+            block = held[: len(wanted[0])]
+            widen_block(source, recipe, wanted, block)
+            self.write(_bytes(block), first * row_bytes)
+        return source.has_nans
+
     def write(self, data: Bytes, at: int) -> None:
         for first in range(0, len(data), BLOCK):
             part = data[first : first + BLOCK]
@@ -354,7 +362,7 @@ class _Task:
 def _equal_rows(recipe: Widening) -> int | None:
     """How often the rows of the result repeat as a whole, or None where they do not."""
     contracted = bool(recipe.contracted)
-    if not recipe.axes or (contracted and (recipe.strategy.snr_db is not None or not recipe.strategy.uniform)):
+    if not recipe.axes or (contracted and (recipe.strategy.noisy or not recipe.strategy.uniform)):
         return None
     layout = recipe.axes[0]
     if any(axis.padded for axis in recipe.axes):
@@ -364,6 +372,25 @@ def _equal_rows(recipe: Widening) -> int | None:
     if not np.array_equal(layout.index_map, np.arange(layout.new_size) % layout.size):
         return None
     return layout.new_size // layout.size
+
+
+def _streams(recipe: Widening) -> bool:
+    """Whether some rows of the result take no more than some rows of the source."""
+    noisy = bool(recipe.contracted) and recipe.strategy.noisy
+    whole = noisy or first_irregular(recipe) is not None or has_fill(recipe, Fill.MEAN)
+    return bool(recipe.axes) and bool(prod(recipe.shape)) and not whole
+
+
+class _Watched(Source):
+    """A source that remembers whether a part of it held NaNs."""
+
+    has_nans = False
+
+    def rows(self, first: int, end: int) -> torch.Tensor:
+        """A part of its first axis."""
+        part = super().rows(first, end)
+        self.has_nans = self.has_nans or _has_nan(part)
+        return part
 
 
 def _has_nan(tensor: torch.Tensor) -> bool:

@@ -37,8 +37,32 @@ def test_matrices_of_other_ways_to_grow() -> None:
     assert strategy("staged").matrix(1, 2).tolist() == [[0.5, 0.5]]
     assert strategy("staged").matrix(2, 3).tolist() == [[0.5, 0, 0.5], [0, 1, 0]]
     assert strategy("blend").matrix(2, 2).tolist() == [[0.75, 0.25], [0.25, 0.75]]
-    np.testing.assert_allclose(strategy("uneven").matrix(2, 2), [[0.8, 0.2], [0.35, 0.65]])
+    np.testing.assert_allclose(strategy("lemon").matrix(2, 2), [[0.8, 0.2], [0.35, 0.65]])
     np.testing.assert_allclose(strategy("orthogonal").matrix(2, 2), [[0.8, 0.2], [-1 / 3, 4 / 3]])
+
+
+def test_some_names_take_a_number() -> None:
+    assert strategy("blend:1").matrix(2, 2).tolist() == strategy("symmetric").matrix(2, 2).tolist()
+    assert strategy("blend:0").matrix(3, 2).tolist() == strategy("diagonal").matrix(3, 2).tolist()
+    assert strategy("circulant:0.5").matrix(3, 3).tolist() == [[0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]]
+    assert strategy("circulant:2").matrix(1, 2).tolist() == [[2, -1]]
+    assert strategy("blend:0.3").name == "blend:0.3" != strategy("blend").name
+    for spec, message in (
+        ("lemon:0.3", "'lemon' takes no number.*blend and circulant do"),
+        ("blend:", "'' is not a number"),
+        ("blend:nan", "'nan' is not a number; write, say, blend:0.3"),
+        ("mixed:0.3", r"unknown strategy 'mixed:0.3'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            strategy(spec)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"spread": 1.0, "snr_db": 3.0}, {"spread": float("inf")}, {"rank": 0, "snr_db": 3.0}]
+)
+def test_noise_of_no_level_is_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"spread must be a finite number|the rank of noise must be at least 1"):
+        Strategy("own", lambda n_out, n_in: np.full((n_out, n_in), 1 / n_in), **fields)  # type: ignore[arg-type]
 
 
 @given(copies)
@@ -50,8 +74,8 @@ def test_orthogonal_rows_are(n: int) -> None:
 
 
 @given(st.integers(2, 6))
-def test_no_exchange_of_uneven_copies_leaves_a_network_as_it_is(n: int) -> None:
-    matrix = strategy("uneven").matrix(n, n)
+def test_no_exchange_of_copies_leaves_a_network_as_it_is(n: int) -> None:
+    matrix = strategy("lemon").matrix(n, n)
     for order in permutations(range(n)):
         if order != tuple(range(n)):
             assert not np.allclose(matrix[np.ix_(order, order)], matrix)
@@ -59,7 +83,9 @@ def test_no_exchange_of_uneven_copies_leaves_a_network_as_it_is(n: int) -> None:
 
 def test_noise_is_that_of_the_paper_unless_asked() -> None:
     levels = {name: strategy(name).snr_db for name in STRATEGIES if strategy(name).snr_db is not None}
-    assert levels == {"noisy-symmetric": 10.0, "noisy-diagonal": 10.0}
+    assert levels == {"noisy-symmetric": 10.0, "noisy-diagonal": 10.0, "net2net": 40.0, "low-rank": 10.0}
+    assert [name for name in STRATEGIES if strategy(name).noisy] == [*levels, "mup-noise"]
+    assert strategy("mup-noise", 20).spread is None
     assert strategy("staged", 20).snr_db == 20.0
     assert strategy("noisy-diagonal", 3).snr_db == 3.0
     assert strategy("noisy-diagonal", 3).name == "noisy-diagonal"
@@ -67,7 +93,14 @@ def test_noise_is_that_of_the_paper_unless_asked() -> None:
 
 
 def test_uniform_says_whether_all_copies_are_alike() -> None:
-    assert [name for name in STRATEGIES if strategy(name).uniform] == ["symmetric", "noisy-symmetric", "fresh"]
+    assert [name for name in STRATEGIES if strategy(name).uniform] == [
+        "symmetric",
+        "noisy-symmetric",
+        "net2net",
+        "low-rank",
+        "mup-noise",
+        "fresh",
+    ]
     assert not strategy(np.full((2, 2), 0.5)).uniform
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graphclone.algebra.growth import Concat, Fill, Growth, IntArray, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.algebra.strategies import strategy
-from graphclone.runtime import blocks, kernel
+from graphclone.runtime import blocks, kernel, pads
 from graphclone.runtime.blocks import Source, widen_block
 from graphclone.runtime.kernel import widen
 from tests.runtime.test_kernel import NOISELESS, NOISY, numbers, recipes
@@ -79,6 +79,7 @@ def test_a_block_is_that_part_of_the_whole(
     with (
         patch.object(kernel, "MAX_SLICES", max_slices),
         patch.object(kernel, "CHUNK", chunk),
+        patch.object(pads, "CHUNK", chunk),
         patch.object(blocks, "BLOCK", block),
     ):
         check(recipe, wanted, dtype)
@@ -96,7 +97,7 @@ def test_a_block_has_the_pads_of_the_whole(name: str, dtype: torch.dtype, rows: 
         size = recipe.shape
         for first, end in ((3, 9), (11, size[0]), (5, 5)):
             wanted = [np.arange(first, end), np.arange(2, size[1] - 3)]
-            with patch.object(kernel, "CHUNK", 40):
+            with patch.object(kernel, "CHUNK", 40), patch.object(pads, "CHUNK", 40):
                 check(recipe, wanted, dtype)
 
 

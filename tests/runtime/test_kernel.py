@@ -39,6 +39,7 @@ def skewed(n_out: int, n_in: int) -> FloatArray:
 
 NOISELESS = [STRATEGIES["symmetric"], STRATEGIES["diagonal"], strategy(skewed)]
 NOISY = [STRATEGIES["noisy-symmetric"], STRATEGIES["noisy-diagonal"], strategy(skewed, 3.0)]
+NOISY += [STRATEGIES["low-rank"], Strategy("spread", skewed, spread=0.7, rank=2)]
 
 
 @st.composite
@@ -157,16 +158,32 @@ def test_noise_is_at_the_asked_level_on_duplicated_columns_only(recipe: Widening
     source = numbers(recipe)
     with patch.object(kernel, "MAX_SLICES", max_slices), patch.object(kernel, "CHUNK", chunk):
         wide = widen(source, recipe)
-    quiet = widen(source, replace(recipe, strategy=replace(recipe.strategy, snr_db=None)))
+    quiet = widen(source, replace(recipe, strategy=replace(recipe.strategy, snr_db=None, spread=None)))
     duplicated = torch.zeros(recipe.shape, dtype=torch.bool)
     for new in product(*map(range, recipe.shape)) if recipe.contracted else ():
         old = [entries_of(layout)[index][0] for layout, index in zip(recipe.axes, new, strict=True)]
         copies = math.prod(counts_of(recipe.axes[axis])[old[axis]] for axis in recipe.contracted if old[axis] != PAD)
         duplicated[new] = PAD not in old and copies > 1
     assert torch.equal(wide[~duplicated], quiet[~duplicated])
-    if quiet[duplicated].any():
+    if recipe.strategy.spread is not None and duplicated.any():
+        inputs = math.prod(recipe.shape[axis] for axis in recipe.contracted)
+        root = float((wide - quiet)[duplicated].square().mean().sqrt())
+        assert root == pytest.approx(recipe.strategy.spread / inputs**0.5)
+    elif quiet[duplicated].any():
         found = decibels(quiet[duplicated], (wide - quiet)[duplicated])
         assert found == pytest.approx(recipe.strategy.snr_db, abs=1e-6)
+
+
+@pytest.mark.parametrize("along", [0, 1])
+def test_noise_of_a_low_rank_has_that_rank(along: int) -> None:
+    grown, other = Leaf(Growth(40, 2)), Leaf(Growth(60, 2))
+    axes = (other, grown) if along == 0 else (grown, other)
+    recipe = Widening("w", axes, (1 - along,), replace(STRATEGIES["low-rank"], rank=3), seed=4)
+    with patch.object(kernel, "CHUNK", 500):
+        source = torch.randn(recipe.source_shape, dtype=torch.float64)
+        noise = widen(source, recipe) - widen(source, replace(recipe, strategy=STRATEGIES["symmetric"]))
+    assert torch.linalg.matrix_rank(noise) == 3
+    assert float(noise.abs().mean()) > 0
 
 
 @pytest.mark.parametrize("chosen", NOISELESS + NOISY, ids=lambda chosen: chosen.name)

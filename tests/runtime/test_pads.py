@@ -85,12 +85,19 @@ def test_free_columns_are_like_independent_normal_ones_for_what_a_layer_computes
 
 def test_a_chunk_is_the_same_whatever_was_drawn_before_it() -> None:
     recipe = Widening("w", (rigid(ROWS),), seed=7)
-    words = np.random.Philox(key=recipe.noise_seed, counter=[0, 5, 0, 0]).random_raw(8).view(np.int16) | np.int16(1)
+    words = np.random.SFC64([recipe.noise_seed, 5]).random_raw(8).view(np.int16) | np.int16(1)
     for before in (0, 1, 5):
         random_numbers(recipe, before, (3, 11), 1.0)
         found = random_numbers(recipe, 5, (4, 8), 0.5)
         scale = 0.5 / float(np.sqrt(((1 << 30) - 1) / 3))
         torch.testing.assert_close(found, torch.from_numpy(words.astype(np.float32)).view(4, 8) * scale)
+
+
+@pytest.mark.parametrize("rows", [1, 17, 5000])
+def test_random_pads_are_as_large_as_a_source_whose_rows_are_not_alike(rows: int) -> None:
+    source = torch.randn(rows, 300) * torch.linspace(0.5, 1.5, rows)[:, None]
+    size = float(free_columns(source, 80).std())
+    assert 0.9 < size / float(source.pow(2).mean().sqrt()) < 1.1
 
 
 def test_pads_of_one_factor_and_of_one_segment() -> None:

@@ -177,4 +177,4 @@ def fingerprint(shards: Sequence[Shard], config: Config, strategy: Strategy) -> 
 
 def _described(strategy: Strategy) -> list[Any]:
     """What tells strategies apart from one run to the next; a user's function by its name."""
-    return [strategy.name, strategy.snr_db, getattr(strategy.rule, "rows", None)]
+    return [strategy.name, strategy.snr_db, strategy.spread, strategy.rank, getattr(strategy.rule, "rows", None)]

@@ -114,7 +114,14 @@ def _digest(state: State) -> str:
     digest = hashlib.sha256()
     for initializer in state.graph.initializers:
         recipe = state.recipes[initializer.value]
-        how = (recipe.axes, recipe.contracted, recipe.strategy.name, recipe.strategy.snr_db, recipe.seed)
+        how = (
+            recipe.axes,
+            recipe.contracted,
+            recipe.strategy.name,
+            recipe.strategy.snr_db,
+            recipe.strategy.spread,
+            recipe.seed,
+        )
         digest.update(repr((recipe.name, *how, recipe.scale, recipe.shift)).encode())
         if isinstance(initializer.tensor, Tensor):
             flat = initializer.tensor.detach().cpu().contiguous().view(-1)
