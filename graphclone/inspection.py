@@ -1,4 +1,4 @@
-"""What ``inspect`` finds out: the dims of a model, what each would cost to widen, and what is in the way."""
+"""Inspection: the dims of a model, what each would cost to widen, and what is in the way."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def inspect(traced: Traced) -> Inspection:
 
 
 def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) -> int:
-    """How many numbers the parameters hold once the given dims have grown."""
+    """The number of parameters once the given dims have grown."""
     chosen = growths or {}
 
     def growth_of(axis: Axis) -> Growth:
@@ -164,7 +164,7 @@ def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) 
 
 @dataclass(frozen=True)
 class Device:
-    """What a model is trained on, as its maker describes it.
+    """A device to train on, as its maker describes it.
 
     Attributes:
         name: of the device.
@@ -199,7 +199,7 @@ _TRAINING = 12
 
 @dataclass(frozen=True)
 class Share:
-    """What the busiest of several processes does to make a clone twice as wide, computed from shapes.
+    """The work of the busiest of several processes that make a clone twice as wide, computed from shapes.
 
     Every tensor is cut along its first axis, as FSDP2 does it.
 
@@ -227,7 +227,7 @@ class Share:
 
 
 def share(traced: Traced, ranks: int, device: Device) -> Share:
-    """What each of so many processes has to do, if the model doubles in every dim that grows by default."""
+    """Compute the work of each of so many processes, if the model doubles in every dim that grows by default."""
     facts = traced.state.facts
     free = {dim.axis: Growth(dim.size, DOUBLE) for group in traced.dims for dim in group.dims if dim.default}
     chosen, _ = settle(facts, free)
@@ -254,7 +254,7 @@ def share(traced: Traced, ranks: int, device: Device) -> Share:
 
 
 def itemsize(dtype: str) -> int:
-    """How many bytes a number of a dtype takes."""
+    """The size of a number of a dtype, in bytes."""
     digits = re.search(r"\d+", dtype)
     return int(digits[0]) // 8 if digits else 1
 
@@ -346,7 +346,7 @@ def refuse_pinned(state: State, request: Request) -> None:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one dim is, and why it cannot grow.
+    """The explanation of one dim: what it touches, and why it cannot grow.
 
     Attributes:
         name: of the dim.

@@ -10,11 +10,9 @@ from torch import nn
 
 from graphclone.extras import required
 
-_DEFAULTS: dict[str, Any] = {"attn_implementation": "sdpa", "use_cache": False}
-
 
 def new_model(task: str, model_type: str, fields: Mapping[str, Any]) -> nn.Module:
-    """A freshly initialised model with fused attention and no key/value cache.
+    """A freshly initialised model with no key/value cache, and with fused attention where transformers has it.
 
     Args:
         task: the head, as in ``AutoModelFor<task>``.
@@ -25,7 +23,7 @@ def new_model(task: str, model_type: str, fields: Mapping[str, Any]) -> nn.Modul
         MissingExtraError: transformers is not installed.
     """
     transformers = required("transformers", "hf", "this model")
-    config = transformers.AutoConfig.for_model(model_type, **{**_DEFAULTS, **fields})
+    config = transformers.AutoConfig.for_model(model_type, **{"use_cache": False, **fields})
     module: nn.Module = getattr(transformers, f"AutoModelFor{task}").from_config(config)
     return module
 

@@ -1,4 +1,4 @@
-"""What a source model comes as, and how it is written down."""
+"""The form of a source model, and how it is written down."""
 
 from __future__ import annotations
 

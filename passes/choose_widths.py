@@ -49,7 +49,7 @@ class ChooseWidths:
 
 
 def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> Fills:
-    """What is held at the pads of all dims.
+    """The fills at the pads of all dims.
 
     Args:
         facts: of the graph.

@@ -119,7 +119,7 @@ def _greatest(initializer: Initializer) -> int | None:
 
 
 def freeing(pin: Why | None) -> Remedy | None:
-    """What frees a dim where the user has it in hand: an input or output keeps its shape unless it is let grow."""
+    """The remedy that frees a dim: an input or output keeps its shape unless it is let grow."""
     if pin is None or pin.kind is not Cause.BOUNDARY:
         return None
     return Remedy("widen_io", "lets it grow", [pin.node])

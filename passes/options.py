@@ -115,7 +115,7 @@ def write(value: Any) -> str:
 
 
 def describe(hint: Any) -> str:
-    """What a value of the hinted type is, in words."""
+    """The description of a value of the hinted type, in words."""
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(describe(part) for part in get_args(hint))
     if get_origin(hint) is Literal:

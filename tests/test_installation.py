@@ -146,11 +146,26 @@ def test_every_library_that_is_imported_is_declared() -> None:
 
 def test_what_the_tests_run_with_is_allowed() -> None:
     """Every version in constraints.txt is one that pyproject.toml takes."""
-    lines = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
-    pinned = {_normal(name): Version(version) for name, _, version in (line.partition("==") for line in lines)}
+    pinned = _pinned()
     found = [requirement for requirement in _requirements() if _normal(requirement.name) in pinned]
     assert len(found) > 20
     assert not [str(one) for one in found if pinned[_normal(one.name)] not in one.specifier]
+
+
+def test_what_make_installs_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    installed = re.findall(r"-e '\.\[(.+)\]'", (ROOT / "Makefile").read_text())
+    extras = {extra for extras in installed for extra in extras.split(",")}
+    assert {"test", "release"} <= extras
+    needs = (project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras))
+    names = {_normal(Requirement(text).name) for texts in needs for text in texts} - {"graphclone"}
+    assert names <= {*_pinned()}
+
+
+def _pinned() -> dict[str, Version]:
+    """The versions in constraints.txt."""
+    lines = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
+    return {_normal(name): Version(version) for name, _, version in (line.partition("==") for line in lines)}
 
 
 def _normal(name: str) -> str:

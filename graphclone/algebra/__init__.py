@@ -1,1 +1,1 @@
-"""What widening is, in sizes and factors alone: axes, growth maps, scales, strategies and recipes."""
+"""The algebra of widening, in sizes and factors alone: axes, growth maps, scales, strategies and recipes."""

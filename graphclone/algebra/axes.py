@@ -29,7 +29,7 @@ from graphclone.algebra import growth
 
 
 class Kind(Enum):
-    """What an axis is known to be made of."""
+    """The kinds of things that an axis can be made of."""
 
     DIM = "dim"
     PRODUCT = "product"
@@ -37,7 +37,7 @@ class Kind(Enum):
 
 
 class Cause(Enum):
-    """What kind of thing caused a reason."""
+    """The kinds of things that can cause a reason."""
 
     RULE = "what an operator means, or that nobody knows it"
     BOUNDARY = "an input or an output, which keeps its shape unless the user lets it grow"

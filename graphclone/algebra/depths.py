@@ -1,4 +1,4 @@
-"""How more blocks are asked for: how many, where, and what they start from."""
+"""Requests for more blocks: how many, where, and what they start from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many times as large: factors as people write them, and the fractions that they are."""
+"""Growth factors: as people write them, and as exact fractions."""
 
 from __future__ import annotations
 

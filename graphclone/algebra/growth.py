@@ -1,4 +1,4 @@
-"""How an axis grows: the growth map of one dim, and of an axis made of several.
+"""Growth maps: of one dim, and of an axis made of several dims.
 
 A growth map ``g: [0, new) -> [0, old)`` says which source index every new index repeats (HyperCloning,
 arXiv 2409.12903, section 3, where it is ``g(i) = i mod old``). An axis is a tree of dims: a ``Leaf`` grows by
@@ -26,7 +26,7 @@ PAD = -1
 
 
 class Fill(Enum):
-    """What a tensor holds where the growth map of an axis has pads."""
+    """The content of a tensor at the pads of an axis's growth map."""
 
     ZERO = "0"
     MEAN = "the mean over the dim"
@@ -125,7 +125,7 @@ class Growth:
         return self.explicit(self.size, np.where(index == PAD, np.arange(len(index)) % self.size, index))
 
     def pad_slices(self) -> list[slice]:
-        """Where the pads are among the new indices."""
+        """The runs of pads among the new indices."""
         if self.kind != "explicit":
             return [slice(self.new_size - self.pads, self.new_size)] if self.pads else []
         places = np.flatnonzero(self.index_map() == PAD)
@@ -168,12 +168,12 @@ class Layout:
 
     @cached_property
     def copies(self) -> IntArray:
-        """Which copy of its source index every new index is, counted leaf by leaf, shape (new_size,)."""
+        """The number of the copy that each new index is of its source index, leaf by leaf, shape (new_size,)."""
         raise NotImplementedError
 
     @cached_property
     def multiplicity(self) -> IntArray:
-        """How often every source index is repeated, shape (size,)."""
+        """The number of copies of each source index, shape (size,)."""
         index = self.index_map
         return np.bincount(index[index != PAD], minlength=self.size).astype(np.int64)
 

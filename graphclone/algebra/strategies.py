@@ -1,4 +1,4 @@
-"""How the copies of an input share one weight: the A of ``W' = A (x) W + N``, and how loud N is.
+"""Strategies: how the copies of an input share one weight, the A of ``W' = A (x) W + N``, and how loud N is.
 
 A parameter contracted over an axis must satisfy, for every output index and every source index k, "the
 weights of all copies of k sum to the source's weight" (HyperCloning, arXiv 2409.12903, section 3). For an

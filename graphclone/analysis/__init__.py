@@ -1,1 +1,1 @@
-"""What the rules say about a graph: facts, dims, and how they flow."""
+"""The analysis of a graph by its rules: facts, dims, and how dims flow."""

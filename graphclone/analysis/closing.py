@@ -1,4 +1,4 @@
-"""What to close of a block, so that it gives its stream out as it came in.
+"""The parameters to close in a block, so that it gives its stream out as it came in.
 
 A block adds to its stream: ``x + f(x)``, once or several times. It computes the identity if every summand but the
 stream is 0, and it is if the parameters are that it is *linear* in: the closing ones. To find them is to walk back from
@@ -37,7 +37,7 @@ class Unclosable(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Closing:
-    """What closes a block.
+    """The parameters that close a block.
 
     Attributes:
         block: of a stack.

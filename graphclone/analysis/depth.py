@@ -1,4 +1,4 @@
-"""How deep a stack is to be, and which block stands where in it then."""
+"""The new depth of each stack, and which block then stands at each place."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _check(tower: Tower, number: object) -> None:
 
 
 def arranged(tower: Tower, depth: int, where: Where) -> list[Slot]:
-    """What stands at every place of a stack that is made deeper.
+    """The blocks of a stack that is made deeper, in order.
 
     A new block is made after the one before it, or the nearest that can be. Where kinds of blocks take turns whole
     turns are added, if that gives the depth.
@@ -108,7 +108,7 @@ def _closable(tower: Tower, block: int) -> int:
 
 
 def aligned_blocks(source: Graph, target: Graph, where: Where = "spread") -> dict[Stack, list[Slot]]:
-    """What stands at every place of the stacks of which a target has more blocks, each by its name.
+    """The blocks of each stack of which a target has more, in order, by the name of the stack.
 
     Blocks keep their order, and every block of the source meets one of the target that runs the same operators; what is
     left over in the target is new. Of all ways to do that it is the one nearest to where new blocks are to go.

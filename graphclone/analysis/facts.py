@@ -1,4 +1,4 @@
-"""What inference learns about a graph: the axes of every value, and everything the rules stated about nodes."""
+"""The facts that inference learns about a graph: the axes of every value, and all that rules stated about nodes."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ class Facts:
         return tuple(sorted(origin[axis] for axis in axes if origin[axis] >= 0))  # new axes of size 1 do not count
 
     def source(self, value: Value) -> Value:
-        """What a value shows, seen through all views."""
+        """The value that a view shows, seen through all views."""
         while value in self.views:
             value = self.views[value][0]
         return value

@@ -1,4 +1,4 @@
-"""What tensors hold at the pads of the dims that grow by no whole number.
+"""The fills: what tensors hold at the pads of dims that grow by no whole number.
 
 A dim that is averaged over cannot be repeated unevenly, but it can have pads: new indices that repeat nothing and hold
 what does not count. An RMS norm wants 0 there, and a LayerNorm the mean, which it takes off again. So a *demand* for a
@@ -201,7 +201,7 @@ class Inference:
                 raise Unfillable(_name(place.value), f"{place.value.name} would have to hold 0 and the mean at once")
 
     def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
-        """What must hold something so that a value holds a fill."""
+        """The demands on other values that make a value hold a fill."""
         value, node = place.value, place.value.producer
         if not value.is_float or value.dtype.startswith("complex"):
             raise Unfillable(_name(value), f"{value.name} holds no floating-point numbers")
@@ -223,7 +223,7 @@ class Inference:
         raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
 
     def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> tuple[Place, Fill] | None:
-        """What one summand takes to hold its part of a fill; None if it does anyway."""
+        """The demand that makes one summand hold its part of a fill; None if it holds it anyway."""
         carriers = [p for factor in summand.factors for p in self.carriers(node, factor, place.dim)]
         if any(self.carriers(node, divisor, place.dim) for divisor in summand.divisors):
             raise Unfillable(node.name, f"{node.op} divides by it")
@@ -260,7 +260,7 @@ class Inference:
         return {value for value in values if value not in weighed}
 
     def difference_from_mean(self, place: Place) -> Place | None:
-        """Of ``x - mean(x)``, the place in x; it is 0 where x holds the mean."""
+        """The place of x in ``x - mean(x)``, which is 0 where x holds the mean."""
         summands = self.facts.summands.get(place.value, ())
         if place.value.producer not in self.facts.differences or len(summands) != 2:
             return None
@@ -301,12 +301,12 @@ class Inference:
         return axis.kind is Kind.CONCAT or any(self.has_segments(part) for part in axis.parts)
 
     def places(self, value: Value, dim: Axis) -> list[Place]:
-        """Where a tensor has the dim."""
+        """The axes of a tensor that have the dim."""
         axes = self.facts.of.get(value, ())
         return [Place(value, index, dim) for index, axis in enumerate(axes) if self.has(axis, dim)]
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
-        """Where an operand has the dim. Axes that the node contracts do not count."""
+        """The axes of an operand that have the dim. Axes that the node contracts do not count."""
         contracted: set[int] = set()
         for contraction in self.contractions.get(node, ()):
             if any(self.has(axis, dim) for axis in contraction.axes):

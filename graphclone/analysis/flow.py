@@ -1,4 +1,4 @@
-"""How dims flow through a graph: what connects them, and which way a pin came.
+"""The flow of dims through a graph: what connects them, and the path of a pin.
 
 The graph of all axes and the equations between them, as networkx, built only when somebody asks why.
 """
@@ -43,7 +43,7 @@ def path(facts: Facts, a: Axis, b: Axis) -> list[Why]:
 
 
 def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
-    """How the pin of a dim reached its first parameter, nearest node first, the pin itself last."""
+    """The path of a dim's pin to its first parameter, nearest node first, the pin itself last."""
     if dim.pin is None:
         return []
     starts = list(_axes_with(facts, dim))

@@ -1,4 +1,4 @@
-"""What growths require of each other: tied factors grow alike, and what is summed over is repeated evenly.
+"""The requirements between growths: tied factors grow alike, and what is summed over is repeated evenly.
 
 Sums of integers must stay within the integers.
 """

@@ -1,4 +1,4 @@
-"""What a command is called with; ``graphclone.cli.grammar`` reads it."""
+"""The arguments of each command; ``graphclone.cli.grammar`` reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ InputSizes = Sequence[tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Arguments:
-    """What every command is called with.
+    """The arguments that every command has.
 
     Attributes:
         json: print for machines.

@@ -82,7 +82,7 @@ def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
 
 
 def user_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments | RulesArguments) -> UserInputs:
-    """What the user says about inputs: sizes, and arrays, which say more."""
+    """The user's inputs: sizes, and arrays, which take precedence."""
     if arguments.inputs is None:
         return dict(arguments.input)
     from graphclone.runtime.arrays import load_arrays

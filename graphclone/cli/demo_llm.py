@@ -52,7 +52,7 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Speech:
-    """What a model says.
+    """The answers of a model.
 
     Attributes:
         logits: of the text, shape (tokens, vocabulary).

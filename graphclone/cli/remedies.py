@@ -1,4 +1,4 @@
-"""What went wrong, with what to do about it in the words of the command line."""
+"""Error messages with their remedies, in the words of the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _INPUTS = "--input NAME=SHAPE or --inputs FILE.npz"
 
 
 def said(error: BaseException) -> str:
-    """What an error says; a parameter that helps is an option here."""
+    """The message of an error, with its remedy as an option of the command line."""
     remedy: Remedy | None = getattr(error, "remedy", None)
     if remedy is None:
         return str(error)

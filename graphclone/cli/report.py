@@ -48,7 +48,7 @@ def _depth(stack: StackRow) -> str:
 
 
 def show_notes(notes: Iterable[str]) -> None:
-    """What the user should know of how a model was traced."""
+    """Show the notes of a trace: what the user should know of how a model was traced."""
     for note in notes:
         show_text(f"note: {note}")
 
@@ -105,7 +105,7 @@ def _show_refusals(out: Console, inspection: Inspection) -> None:
 
 
 def explained(explanation: Explanation) -> str:
-    """What a dim touches and what pins it, in a few lines."""
+    """The explanation of a dim, in a few lines: what it touches and what pins it."""
     lines = [f"{explanation.name} ({explanation.size}) is an axis of"]
     lines += [f"  {name}" for name in explanation.parameters]
     if explanation.pinned is None:
@@ -115,9 +115,9 @@ def explained(explanation: Explanation) -> str:
 
 
 def show_share(model: str, share: Share) -> None:
-    """What the busiest of several processes reads, writes and holds, and how long that takes."""
+    """Show what the busiest of several processes reads, writes and holds, and how long that takes."""
     device, (storage, link, memory) = share.device, share.seconds
-    grid = table("", title=f"{model}, twice as wide, over {share.ranks} processes with an {device.name} each; computed")
+    grid = table("", title=f"{model}, twice as wide, over {share.ranks} processes, one {device.name} each; computed")
     for heading in ("GB", "seconds"):
         grid.add_column(heading, justify="right")
     grid.add_column("at")
@@ -134,7 +134,7 @@ def show_share(model: str, share: Share) -> None:
 
 
 def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:
-    """How a clone was verified and where it was written, or how large it would be."""
+    """The closing lines: how a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
         return f"{arguments.output} would be {size / 1e9:.3g} GB; nothing was written"
     return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
@@ -168,7 +168,7 @@ def _listed(value: Any) -> str:
 
 
 def show_timings(timings: Sequence[Timing]) -> None:
-    """How long every pass took."""
+    """Show how long every pass took."""
     grid = table("pass")
     grid.add_column("ms", justify="right")
     grid.add_column("changed")

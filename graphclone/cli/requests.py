@@ -1,4 +1,4 @@
-"""What ``graphclone clone`` asks of a pipeline, and what it watches while that runs."""
+"""The request that ``graphclone clone`` makes of a pipeline, and what it watches while that runs."""
 
 from __future__ import annotations
 

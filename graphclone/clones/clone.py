@@ -46,7 +46,7 @@ It raises ``GraphcloneError`` where the source cannot be run. What is wrong with
 
 @dataclass(frozen=True)
 class Format:
-    """What can be done with the clones of one kind of source.
+    """The abilities of the clones of one kind of source.
 
     Attributes:
         source: what they are clones of, with its article.
@@ -122,7 +122,7 @@ class Clone(Traced):
 
     @cached_property
     def parameters(self) -> Parameters:
-        """How the gradients and the shapes of its parameters follow from the source's."""
+        """The parameters of the clone: how their gradients and shapes follow from the source's."""
         return Parameters.of(self.state)
 
     def optimizer_state_dict(

@@ -1,4 +1,4 @@
-"""What writers of clones have in common: room on the disk, and the state dict as a safetensors file."""
+"""Functions that writers of clones share: room on the disk, and the state dict as a safetensors file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_room(path: Path, size: int) -> None:
 
 
 def size_in_bytes(graph: Graph) -> int:
-    """How many bytes all initializers of a graph take."""
+    """The size of all initializers of a graph, in bytes."""
     return sum(
         prod(initializer.value.shape or ()) * initializer.tensor.dtype.itemsize for initializer in graph.initializers
     )

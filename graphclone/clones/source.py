@@ -1,4 +1,4 @@
-"""What a source of clones is, whatever its format."""
+"""The interface of every source of clones, whatever its format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def traced(graph: Graph, widen_io: Sequence[str]) -> Traced:
 def widened(
     graph: Graph, request: Request, passes: Sequence[Pass] | None, after: After | None
 ) -> tuple[State, Sequence[Timing]]:
-    """What a pipeline, the default one if none is given, makes of a graph.
+    """Run a pipeline on a graph, the default one if none is given.
 
     Raises:
         GraphcloneError: the graph cannot be widened as asked.
@@ -49,7 +49,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The name by which the user knows the source."""
         ...
 
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:

@@ -1,4 +1,4 @@
-"""What a clone is, in numbers."""
+"""A clone in numbers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def new_blocks(clone: Traced) -> list[str]:
 
 
 def described(growth: Growth) -> str:
-    """How a dim grows, in words: copies of the source, and pads that hold none."""
+    """The growth of a dim, in words: copies of the source, and pads that hold none."""
     counts = sorted({int(count) for count in Leaf(growth).multiplicity})
     copies = f"{' or '.join(map(str, counts))} {'copy' if counts == [1] else 'copies'}"
     pads = growth.new_size - int(Leaf(growth).multiplicity.sum())
@@ -61,7 +61,7 @@ def described(growth: Growth) -> str:
 def clone_record(
     clone: Traced, output: str, notes: Sequence[str], graphs: Mapping[str, str], verification: Report | None
 ) -> dict[str, Any]:
-    """What is reported of a clone and where it was written, as a tree of plain values."""
+    """The record of a clone and of where it was written, as a tree of plain values."""
     before, after = parameters(clone)
     return {
         "output": output,
@@ -78,7 +78,7 @@ def clone_record(
 
 
 def parameters(clone: Traced) -> tuple[int, int]:
-    """How many numbers the parameters of source and clone hold."""
+    """The number of parameters of source and clone."""
     source, wide = (
         sum(prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter")
         for graph in (clone.state.model, clone.graph)

@@ -1,1 +1,1 @@
-"""What is read and written: one folder per format."""
+"""Formats that are read and written: one folder per format."""

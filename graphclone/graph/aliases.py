@@ -1,4 +1,4 @@
-"""Which values share memory that is written into."""
+"""Values that share memory which is written into."""
 
 from __future__ import annotations
 

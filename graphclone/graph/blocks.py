@@ -308,7 +308,7 @@ def _known_by_kind(stack: Stack, graph: Graph) -> Stack:
 
 
 def forms(stack: Stack, graph: Graph, *, exact: bool) -> list[object]:
-    """What every block of a stack does, so that equal forms mean equal operators put together equally.
+    """The form of each block of a stack: equal forms mean equal operators, put together equally.
 
     What is read from outside is known by the order in which the stack reads it first.
 

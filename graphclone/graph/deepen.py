@@ -14,7 +14,7 @@ from graphclone.graph.names import fresh
 
 
 class Slot(NamedTuple):
-    """What stands at one place of a deeper stack.
+    """The block at one place of a deeper stack.
 
     Attributes:
         block: a block of the source, by its place there.
@@ -46,7 +46,7 @@ class Addition:
 
 @dataclass(frozen=True, eq=False)
 class Depth:
-    """What a graph was before blocks were put into it, and what is where now.
+    """The record of a deepening: the graph before it, and the block at each place now.
 
     Attributes:
         source: the graph as it was.

@@ -1,4 +1,4 @@
-"""What every graph must obey, as code: run between passes in tests.
+"""The invariants of every graph, as code: run between passes in tests.
 
 A graph is a list of values that are defined once each, and before they are read:
 

@@ -59,12 +59,12 @@ class Value:
         return len(self.shape or ())
 
     def size(self, axis: int) -> int:
-        """Of one axis, which may be counted from the end."""
+        """The size of one axis, which may be counted from the end."""
         return (self.shape or ())[axis]
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return prod(self.shape or ())
 
     @property
@@ -145,7 +145,7 @@ class Stored(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """What a tensor read from it has."""
+        """The dtype of a tensor that is read from it."""
         ...
 
     def read(self) -> Any:
@@ -180,7 +180,7 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Output:
-    """What the graph returns at one position: a value or a literal, under the name the user knows."""
+    """One output of the graph: a value or a literal, under the name that the user knows."""
 
     name: str
     operand: Operand
@@ -192,7 +192,7 @@ Respelled = tuple[str, dict[str, Operand]]
 
 @dataclass(frozen=True)
 class Spelling:
-    """How nodes of some op are to be spelled so that rules understand them.
+    """A respelling of nodes of one operator, so that rules understand them.
 
     Attributes:
         of: the canonical spelling of a node; None where it has that one.
@@ -204,7 +204,7 @@ class Spelling:
 
 
 class Dialect(Protocol):
-    """What a graph's own vocabulary must know how to do.
+    """The abilities that a graph's own vocabulary must have.
 
     Attributes:
         name: of the vocabulary.
@@ -289,7 +289,7 @@ class Graph:
         return f"Graph({self.name}, {len(self.nodes)} nodes)"
 
     def origin_as(self, kind: type[_Origin]) -> _Origin:
-        """What the graph was read from, which is of the given type.
+        """The origin of the graph, which is of the given type.
 
         Raises:
             InvariantError: it is not.
@@ -384,7 +384,7 @@ def substitute(operand: Operand, values: Mapping[Value, Operand]) -> Operand:
 
 
 def evaluated(operand: Operand, results: Mapping[Value, Any]) -> Any:
-    """What an operand is when its node is run: for values what has been computed, for literals what they stand for."""
+    """The runtime value of an operand: the result of a value, or what a literal stands for."""
     if isinstance(operand, list | tuple):
         return [evaluated(item, results) for item in operand]
     if isinstance(operand, Opaque):

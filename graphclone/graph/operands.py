@@ -25,7 +25,7 @@ class Reader:
         self.node = node
 
     def own_name(self, name: str) -> str:
-        """What the node calls the operand."""
+        """The node's own name for the operand."""
         return name
 
     def has(self, name: str) -> bool:
@@ -144,10 +144,10 @@ class Reader:
         return axis % rank
 
     def refusal(self, name: str, fault: str) -> Exception:
-        """What is raised where an operand is not what it is taken for."""
+        """The exception for an operand that is not what it is taken for."""
         return OperandError(self.complaint(name, fault))
 
     def complaint(self, name: str, fault: str) -> str:
-        """What is wrong with an operand, in the node's own words."""
+        """The complaint about an operand, in the node's own words."""
         own = self.own_name(name)
         return f"its {own} {fault}" if own in self.node.operands else f"it has no {own}"

@@ -1,4 +1,4 @@
-"""What a graph says at one moment, to tell later whether it still says that."""
+"""Snapshots of a graph, to tell later whether it has changed."""
 
 from __future__ import annotations
 

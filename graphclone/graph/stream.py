@@ -1,4 +1,4 @@
-"""How tensors flow through a graph, and where all that comes of one passes through another: the cuts of a stream.
+"""Streams: how tensors flow through a graph, and its cuts, which all that comes of one tensor passes.
 
 A value is a cut behind another if every way from there to what the graph returns leads through it: its nearest one is
 its *immediate post-dominator*. From the embeddings of a model that adds to a stream, cut after cut, its blocks lie
@@ -18,7 +18,7 @@ Vertex = int
 
 
 class Flow:
-    """Which vertex reads which, for some of what a graph returns.
+    """The flow between vertices, for some of the outputs of a graph.
 
     Attributes:
         graph: whose inputs and nodes are the vertices.

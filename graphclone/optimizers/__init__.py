@@ -1,1 +1,1 @@
-"""What an optimizer knows about the parameters of the source, grown to those of the clone."""
+"""Optimizers: their state for the source's parameters, grown to the clone's."""

@@ -1,4 +1,4 @@
-"""What optimizers keep of the gradients that they have seen, and how their updates follow from the next one."""
+"""Kinds of optimizers: what they keep of gradients, and how their updates follow from the next one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from graphclone.errors import GraphcloneError
 
 
 class Power(NamedTuple):
-    """How a number that is kept follows from gradients that are all c times as large.
+    """The power of c by which a kept number grows if all gradients are c times as large.
 
     Attributes:
         degree: it is |c| to this power times as large.

@@ -1,4 +1,4 @@
-"""Which parameters of a clone have come from which of its source's, and how their gradients and sizes follow."""
+"""The parameters of a clone, those of its source that they come from, and how gradients and sizes follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the gradient of every widened parameter follows from that of the source's.
+"""Shares: how the gradient of every widened parameter follows from that of the source's.
 
 A clone computes what its source computes whatever value a tensor T takes, T' being its copies. So what all copies do
 to the loss together is what T does to it: of ``dL/dT'[i'] = c[i'] dL/dT[g(i')]`` the shares c of the copies of an index
@@ -57,7 +57,7 @@ class Share:
 
     @property
     def held(self) -> tuple[BoolArray, ...]:
-        """Of every axis, which new indices are copies, and no pads."""
+        """The new indices of each axis that are copies, and no pads."""
         return tuple(vector != 0 for vector in self.size)
 
     @property
@@ -67,7 +67,7 @@ class Share:
 
     @property
     def size_factor(self) -> float:
-        """How large the copies are, the greatest if they differ."""
+        """The factor by which copies differ from the source in size, the greatest if there are several."""
         return self.scale * _greatest(self.size)
 
     @property

@@ -1,4 +1,4 @@
-"""What the names mean by which passes say what they require and ensure: each is a test of the state.
+"""The conditions that passes require and ensure: each name is a test of the state.
 
 A condition holds or it does not, whoever says what: a pass that changes the graph behind the back of the facts, or the
 facts behind that of the widths, is found out as soon as a later pass requires them. A name that is not here belongs to

@@ -1,4 +1,4 @@
-"""What every state must obey between passes, beside what its graph must: run between passes in tests."""
+"""The invariants of every state, beside those of its graph: run between passes in tests."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Printer:
         return f"{initializer.kind} {self.typed(value)}{aliases}{self.recipe(value)}"
 
     def recipe(self, value: Value) -> str:
-        """How an initializer is widened, where that is more than replicating it."""
+        """The recipe of an initializer, where it is more than replication."""
         recipe = self.recipes.get(value)
         if recipe is None:
             return ""

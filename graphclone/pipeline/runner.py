@@ -1,4 +1,4 @@
-"""How passes are run: a pass is a frozen dataclass, a pipeline is a tuple of passes."""
+"""The runner of passes: a pass is a frozen dataclass, a pipeline is a tuple of passes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a pass took, and whether it changed anything."""
+    """The time that a pass took, and whether it changed anything."""
 
     name: str
     seconds: float

@@ -24,7 +24,7 @@ from graphclone.rules import Rules, default_rules
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """The user's request.
 
     Attributes:
         widen: a factor, or a dict of factors by name, which may hold wildcards. None means no factor, or 2 if nothing
@@ -77,7 +77,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What ``infer-dims`` finds out.
+    """The result of ``infer-dims``.
 
     Attributes:
         facts: what the rules say about the graph.
@@ -97,7 +97,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Widths:
-    """What ``choose-widths`` decides, or ``match-widths`` reads off a wide model.
+    """The result of ``choose-widths``, or of ``match-widths``, which reads it off a wide model.
 
     Attributes:
         growths: the growth of every dim that grows.
@@ -129,13 +129,13 @@ class Mend:
 
     @property
     def name(self) -> str:
-        """Of the node that multiplies."""
+        """The name of the node that multiplies."""
         return f"{self.value.name}_rescaled_for_{self.node.name}"
 
 
 @dataclass(frozen=True)
 class Scales:
-    """What ``balance-scales`` solves for.
+    """The result of ``balance-scales``.
 
     Attributes:
         factors: of every parameter and literal.
@@ -192,7 +192,7 @@ class Stage(Generic[_Result]):
 
 @dataclass
 class State:
-    """What passes read and write.
+    """The state that passes read and write.
 
     Attributes:
         graph: the source first, the clone at the end.
@@ -228,7 +228,7 @@ class State:
 
     @property
     def facts(self) -> Facts:
-        """What the rules say about the graph."""
+        """The facts that the rules state about the graph."""
         return self.analysis.facts
 
     @property
@@ -252,7 +252,7 @@ class State:
         return growth or Growth(axis.size)
 
     def fill_of(self, value: Value, index: int, dim: Axis) -> Fill:
-        """What is demanded of a value at the pads of a dim in one of its axes."""
+        """The fill that is demanded of a value at the pads of a dim in one of its axes."""
         return self.widths.fills.get(Place(value, index, dim), Fill.FREE)
 
     def layout(self, axis: Axis) -> Layout:

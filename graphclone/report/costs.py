@@ -1,4 +1,4 @@
-"""What growing costs: parameters by part of the model, for a row of factors."""
+"""The cost of growing: parameters by part of the model, for a row of factors."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def by_part(counts: Mapping[str, int], parts: Sequence[str], part: Mapping[str, 
 
 
 def sizes(graph: Graph) -> dict[str, int]:
-    """How many numbers every parameter of a graph holds."""
+    """The number of elements of each parameter of a graph."""
     return {i.name: prod(i.value.shape or ()) for i in graph.initializers if i.kind == "parameter"}
 
 
 def choices(traced: Traced, parts: Sequence[str], part: Mapping[str, str]) -> tuple[Choice, ...]:
-    """What each factor costs, for all dims that grow by default and for every group that can grow.
+    """The cost of each factor, for all dims that grow by default and for every group that can grow.
 
     The pass that chooses widths decides, so a factor that a clone would be refused is refused here, in its words.
 

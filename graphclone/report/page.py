@@ -1,4 +1,4 @@
-"""What a page shows, as plain data: dataclasses that become JSON as they are.
+"""The content of a page as plain data: dataclasses that become JSON as they are.
 
 Nothing here knows HTML; whoever wants another page, or a figure of a paper, reads the same data.
 """
@@ -150,7 +150,7 @@ class DimGroup:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one factor makes of the number of parameters.
+    """The number of parameters at one factor.
 
     Attributes:
         factor: as a number.
@@ -165,7 +165,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Choice:
-    """What can be chosen to grow.
+    """A group of dims that can be chosen to grow.
 
     Attributes:
         name: of a group of dims, or empty for all that grow by default.
@@ -203,7 +203,7 @@ class Heat:
 
 @dataclass(frozen=True)
 class Cloned:
-    """What a page about a clone has besides.
+    """The additional content of a page about a clone.
 
     Attributes:
         command: that makes the clone again.

@@ -144,7 +144,7 @@ def _together(alike: list[Part]) -> Iterator[Part]:
 
 
 def signature(item: Item) -> Hashable:
-    """What an item is, without names and places. Layers of one kind are equal in it."""
+    """The signature of an item, without names and places. Layers of one kind are equal in it."""
     if isinstance(item, Operation):
         tensors = tuple((tensor.kind, tensor.axes, tensor.scale) for tensor in (*item.outputs, *item.reads))
         return item.op, tensors, len(item.shares)

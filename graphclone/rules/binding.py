@@ -1,4 +1,4 @@
-"""What the names in a pattern stand for at one node: the axes of its tensors."""
+"""The binding of a pattern's names at one node: to the axes of its tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cannot(Exception):
 
 
 class Speaker(Protocol):
-    """What reads operands by name and states equations."""
+    """A reader of operands by name that states equations."""
 
     @property
     def system(self) -> Axes: ...

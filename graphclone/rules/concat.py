@@ -68,7 +68,7 @@ def split_dynamic(s: Site, pattern: str) -> None:
 
 
 def split_at(s: Site) -> None:
-    """As ``split``, with the places of the cuts given, each counting the parts before it."""
+    """Like ``split``, with the places of the cuts given, each counting the parts before it."""
     x, cuts = s.tensor("self"), s.integers("indices")
     axis = s.axis("dim", x.rank, 0)
     sizes = [s.axes(out)[axis].size for out in s.node.outputs]

@@ -78,7 +78,7 @@ def columns_to_image(s: Site, pattern: str) -> None:
 
 
 def onnx_convolution(s: Site, *, channels_last: bool = False) -> None:
-    """As ``convolution``, but that each axis of places on which windows stand still passes."""
+    """Like ``convolution``, but each axis of places on which windows stand still passes."""
     _convolve(s.renamed(_ONNX_NAMES), _moving(s, s.tensor("W")), channels_last=channels_last)
 
 

@@ -23,7 +23,7 @@ def constant(value: float | None) -> Rule:
 
 
 def constant_like(value: float | None) -> Rule:
-    """As ``constant``, in the shape of another tensor, whose layout it takes."""
+    """Like ``constant``, in the shape of another tensor, whose layout it takes."""
 
     def rule(s: Site) -> None:
         x = s.tensor("self")

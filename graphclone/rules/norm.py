@@ -115,7 +115,7 @@ def lp_norm(s: Site, pattern: str) -> None:
 
 
 def mean_variance_norm(s: Site) -> None:
-    """What keeps it from dividing by 0 is fixed."""
+    """Its epsilon, which keeps it from dividing by 0, is fixed."""
     x = s.tensor("X")
     over = s.axis_list("axes", x.rank, (0, 2, 3))
     before, _ = reduced([axis in over for axis in range(x.rank)], "~")
@@ -193,7 +193,7 @@ def rescale(s: Site, x: Value, over: Sequence[Axis] = ()) -> None:
 
 
 def gather(s: Site, x: Value, over: Sequence[Axis]) -> None:
-    """What is normalised, or added to what is, may have pads along these axes: of the mean if that is taken off."""
+    """Allow pads along these axes of a tensor that is normalised: of the mean if that is taken off, else of 0."""
     centred = not s.node.op.endswith(_WITHOUT_MEAN)
     s.gathers(over, x, Fill.MEAN if centred else Fill.ZERO, centred=centred)
 

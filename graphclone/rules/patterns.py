@@ -71,7 +71,7 @@ ELLIPSIS = Name("...", None)
 
 @dataclass(frozen=True)
 class Term:
-    """What a pattern says of one operand or result.
+    """A term of a pattern: what it says of one operand or result.
 
     Attributes:
         axes: in order; of a number there are none.
@@ -86,11 +86,11 @@ class Term:
     short: bool = False
 
     def count(self, runs: Mapping[str, int]) -> int:
-        """How many axes it has without runs of unknown length."""
+        """The number of axes, without runs of unknown length."""
         return sum(runs.get(axis.text, 0) if is_run(axis) else 1 for axis in self.axes)
 
     def spread(self, rank: int, runs: Mapping[str, int]) -> tuple[Atom, ...] | None:
-        """What each axis of a tensor is, given how long runs are; None if the tensor has more axes, or fewer."""
+        """The meaning of each axis of a tensor, given the lengths of runs; None if the number of axes does not fit."""
         rest = rank - self.count(runs)
         if (rest < 0 and not self.short) or (rest > 0 and ELLIPSIS not in self.axes):
             return None
@@ -136,7 +136,7 @@ def is_run(atom: Atom) -> TypeGuard[Name]:
 
 
 def measured(terms: Collection[tuple[Term, int]], runs: Mapping[str, int]) -> dict[str, int]:
-    """How long every run is, given terms with the ranks of their tensors, and the lengths of some runs."""
+    """The length of each run, given terms with the ranks of their tensors, and the lengths of some runs."""
     lengths = dict(runs)
     for _ in terms:
         for term, rank in terms:

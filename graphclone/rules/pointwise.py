@@ -31,19 +31,19 @@ def elementwise(s: Site) -> None:
 
 
 def vanishing(s: Site) -> None:
-    """As ``elementwise``; f(0) = 0."""
+    """Like ``elementwise``; f(0) = 0."""
     elementwise(s)
     s.facts.vanishing.add(s.node)
 
 
 def jump(s: Site) -> None:
-    """As ``elementwise``; its result jumps, which a rounding error may make it do."""
+    """Like ``elementwise``; a rounding error may make its result jump."""
     elementwise(s)
     s.facts.jumps.add(s.node)
 
 
 def equality(s: Site) -> None:
-    """As ``jump``. A stored table that others are compared with numbers what they may be, as rows of a table do."""
+    """Like ``jump``. A stored table that others are compared with keeps its size, like the rows of a table."""
     jump(s)
     for value in s.tensors:
         if _is_stored(value):
@@ -61,7 +61,7 @@ def _is_stored(value: Value) -> bool:
 
 
 def bounded_by(s: Site) -> None:
-    """As ``elementwise``, each element being one of an operand's."""
+    """Like ``elementwise``; each element is one of an operand's."""
     elementwise(s)
     s.picks(s.out, *s.tensors)
 
@@ -162,7 +162,7 @@ def add(s: Site) -> None:
 
 
 def subtract(s: Site) -> None:
-    """As ``add``, with the other sign."""
+    """Like ``add``, with the other sign."""
     add(s)
     s.facts.added.pop(s.out, None)
     s.facts.differences.add(s.node)

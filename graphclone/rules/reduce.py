@@ -235,7 +235,7 @@ def likelihood(s: Site, pattern: str) -> None:
 
 @says("| n !c d.., n d.., c?")
 def cross_entropy(s: Site, pattern: str) -> None:
-    """As ``likelihood``, of a softmax, whose logarithm is another result."""
+    """Like ``likelihood``, of a softmax, whose logarithm is another result."""
     x = s.tensor("scores")
     s.ignores("ignore_index")
     s.states(pattern, x, "labels", "weights", why=_CLASSES)

@@ -177,7 +177,7 @@ class Site(Reader):
         self.system.uniform(axis, self.why(text))
 
     def gathers(self, axes: Sequence[Axis], value: Value, *fills: Fill, centred: bool = False) -> None:
-        """What is averaged or summed over these axes may have pads there, if they hold one of the fills.
+        """Allow pads along axes that are averaged or summed over, if they hold one of the fills.
 
         Args:
             axes: of the value.

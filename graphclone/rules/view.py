@@ -26,7 +26,7 @@ def _regrouped(s: Site, x: Value) -> None:
 
 
 def reshape_as(s: Site) -> None:
-    """As reshape; the other operand gives sizes, and nothing of its layout: the two must grow alike."""
+    """Like reshape; the other operand gives sizes, and nothing of its layout: the two must grow alike."""
     x, other = s.tensor("self"), s.tensor("other")
     s.equal_all(s.axes(other), s.axes(s.out))
     s.irrelevant(other)
@@ -147,7 +147,7 @@ def expand(s: Site) -> None:
 
 
 def expand_as(s: Site) -> None:
-    """As expand; the other operand gives the sizes, so the result grows as it does."""
+    """Like expand; the other operand gives the sizes, so the result grows as it does."""
     x, other = s.tensor("self"), s.tensor("other")
     s.broadcast(x, other)
     s.irrelevant(other)
@@ -241,7 +241,7 @@ def channel_shuffle(s: Site, pattern: str) -> None:
 
 
 def onnx_reshape(s: Site) -> None:
-    """As reshape; a 0 stands for the size that the axis at that position had."""
+    """Like reshape; a 0 stands for the size that the axis at that position had."""
     x, zero_copies = s.tensor("data"), not s.flag("allowzero")
     for i, size in enumerate(s.sizes("shape")):
         if size == 0 and zero_copies:

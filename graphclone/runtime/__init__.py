@@ -1,1 +1,1 @@
-"""What computes: the widening kernel, maps of tensors, the interpreter, sessions of ONNX Runtime, whole files."""
+"""The parts that compute: the widening kernel, maps of tensors, the interpreter, ONNX Runtime, whole files."""

@@ -53,7 +53,7 @@ def no_cache() -> Iterator[None]:
 
 
 def folder() -> Path:
-    """Where answers lie: ``graphclone`` in ``XDG_CACHE_HOME``, which is ``~/.cache`` where it is not set."""
+    """The folder of answers: ``graphclone`` in ``XDG_CACHE_HOME``, which is ``~/.cache`` where it is not set."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "graphclone"
 

@@ -441,7 +441,7 @@ def _normal(recipe: Widening, along: int, start: int, noise: Tensor) -> Tensor:
 
 
 def chunk_generator(recipe: Widening, start: int) -> torch.Generator:
-    """What draws one chunk, whatever was drawn before it: so that any part of the whole can be made anywhere."""
+    """The generator of one chunk, whatever was drawn before it, so that any part can be made anywhere."""
     return torch.Generator().manual_seed(recipe.noise_seed + start)
 
 

@@ -61,7 +61,7 @@ class Rounds:
         return count() if most is None else range(int(most))
 
     def begin(self) -> list[Any] | None:
-        """What the next round begins with; None after the last.
+        """The state that the next round begins with; None after the last.
 
         These are its number and that there is one, where the loop counts, then its states and slices.
         """
@@ -89,7 +89,7 @@ class Rounds:
         self.goes_on = _holds(operands)
 
     def results(self) -> list[Any]:
-        """What the loop returns: the last states, and what its rounds left side by side.
+        """The results of the loop: the last states, and what its rounds left, side by side.
 
         Raises:
             ValueError: there was no round, so that nothing says what shapes it leaves.

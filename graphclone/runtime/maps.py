@@ -74,7 +74,7 @@ class Maps:
         return growth if size == growth.size else replace(growth, size=size)
 
     def widened(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-        """What the source computes for a value, laid out as in the clone, without the clone's scale.
+        """The source's result for a value, laid out as in the clone, without the clone's scale.
 
         Args:
             value: of the clone.
@@ -124,7 +124,7 @@ class Maps:
         return wide
 
     def rescaled(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-        """What the source computes for a value, exactly as the clone should; see ``widened``."""
+        """The source's result for a value, exactly as the clone should have it; see ``widened``."""
         wide = self.widened(value, tensor)
         scale, shift = self.state.scales.values.get(value, 1.0), self.state.scales.shifts.get(value, 0.0)
         if (scale, shift) == (1.0, 0.0):

@@ -72,7 +72,7 @@ def original(tensor: Any) -> Any:
 
 
 def made(tensor: Any) -> tuple[Any, ...]:
-    """What tells a new tensor apart from others like the same one; nothing for one of the source."""
+    """The key that tells a new tensor from others like the same one; empty for a tensor of the source."""
     if isinstance(tensor, Filled):
         return ("filled", tensor.number)
     return ("drawn", tensor.name, tensor.seed) if isinstance(tensor, Drawn) else ()

@@ -1,4 +1,4 @@
-"""Where the growth maps of a recipe have pads, and what to write there."""
+"""The pads of a recipe: where its growth maps have them, and what to write there."""
 
 from __future__ import annotations
 

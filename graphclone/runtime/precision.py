@@ -1,4 +1,4 @@
-"""How large the numbers of a tensor are, and how finely its dtype tells them apart."""
+"""Precision: the size of a tensor's numbers, and how finely its dtype tells them apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def power(tensor: Tensor) -> float:
 
 
 def root_mean_square(parts: Sequence[Tensor]) -> float:
-    """How large numbers are, on the average over all parts; 0 where there are none."""
+    """The root mean square of the numbers of all parts; 0 where there are none."""
     return math.sqrt(sum(map(power, parts)) / max(1, sum(part.numel() for part in parts)))
 
 

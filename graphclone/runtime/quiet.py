@@ -1,4 +1,4 @@
-"""What the libraries below have to say while they work: nothing. What goes wrong is raised."""
+"""Silence for the libraries below while they work. What goes wrong is raised."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Ranks:
         return self.rank == 0
 
     def gathered(self, value: Any) -> list[Any]:
-        """What every process gives, in order of their ranks; all of them call this, equally often.
+        """The values of all processes, in order of rank. Every process must call this, equally often.
 
         Args:
             value: of types that JSON has.
@@ -122,5 +122,5 @@ def current() -> Ranks:
 
 
 def rank_of_environment() -> int:
-    """Which of the processes of ``torchrun`` this is, without asking anybody."""
+    """The rank of this process under ``torchrun``, read from its environment."""
     return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0

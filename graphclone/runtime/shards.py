@@ -138,7 +138,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """What messages call it: by the first of its tensors."""
+        """The name that messages use: that of its first tensor."""
         return self.entries[0].name
 
     @property

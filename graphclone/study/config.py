@@ -1,4 +1,4 @@
-"""What a study is: the RUN.toml of the command line, checked field by field."""
+"""The configuration of a study: the RUN.toml of the command line, checked field by field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Data:
-    """What is learned.
+    """The data that a model learns from.
 
     Attributes:
         source: the name of a corpus, a folder of text files, or a token file; see ``graphclone.study.corpus``.
@@ -37,7 +37,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """How it is learned: AdamW, a linear warm-up, then a cosine; gradients are clipped.
+    """The training of a study: AdamW, a linear warm-up, then a cosine; gradients are clipped.
 
     Attributes:
         steps: optimizer steps.
@@ -89,7 +89,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Base:
-    """How the base model is trained before it is cloned, where that differs from the wide ones.
+    """The training of the base model before it is cloned, where that differs from the wide ones.
 
     Attributes:
         name: what reports call it.

@@ -1,4 +1,4 @@
-"""What the networks of a study train on: tokens on disk, mapped into memory, never held there.
+"""The corpus of a study: tokens on disk, mapped into memory, never held there.
 
 A source is one of
 

@@ -1,4 +1,4 @@
-"""How much sooner a clone is, as a function of what is asked for: one number means nothing without the other.
+"""Curves of the ratio against the gap: how much sooner a clone is depends on how far it has to come.
 
 A run that stops in the middle of its schedule says little about a shorter one, as a loss falls most while the rate
 does. So every budget of steps is a run of its own with a whole schedule, and both sides are taken at the best of the
@@ -46,7 +46,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as soon a clone is.
+    """The ratio by which a clone is sooner than random weights.
 
     Attributes:
         value: the random model's budget over the clone's.
@@ -79,7 +79,7 @@ class CurveGroup:
 
     @property
     def title(self) -> str:
-        """What a report calls it."""
+        """Its title in a report."""
         return f"{self.model}, {self.factor}x, base {self.base_label}"
 
     @property
@@ -100,12 +100,12 @@ class CurveGroup:
         return [(recipe, seed) for recipe in self.clones for seed in self.recipes[recipe]]
 
     def ends(self, recipe: str, seed: int) -> Ends:
-        """Where the runs of a recipe end, but for those that diverged."""
+        """The steps and final losses of a recipe's runs, without those that diverged."""
         ends = [(run.steps, final_loss(run)) for run in self.recipes.get(recipe, {}).get(seed, ())]
         return [(steps, loss) for steps, loss in ends if math.isfinite(loss)]
 
     def ratio(self, recipe: str, seed: int, gap: float) -> Ratio | None:
-        """How many times as soon as random weights a recipe is so far below the base; None where nothing says."""
+        """The ratio by which a recipe is this far below the base sooner than random weights; None if unknown."""
         level = final_loss(self.bases[seed]) - gap
         return ratio(self.ends(RANDOM, seed), self.ends(recipe, seed), level)
 
@@ -120,7 +120,7 @@ class CurveGroup:
         return Ratio(plain.value * spent / (spent + self.compute[seed]), plain.least)
 
     def control(self, recipe: str, seed: int, steps: int, *, equal_compute: bool) -> float | None:
-        """Where the base ends that was trained on for as long as a clone; None where no such budgets were run.
+        """The final loss of a base that trained on for as long as a clone; None where no such budgets were run.
 
         Args:
             recipe: of the clone.
@@ -182,7 +182,7 @@ def interpolated(ends: Ends, steps: float) -> float | None:
 
 
 def curves(runs: Iterable[Run]) -> list[CurveGroup]:
-    """What can be compared among the finished runs of several budgets, by model, factor and label of the base."""
+    """Group the finished runs of several budgets by model, factor and label of the base."""
     finished = [run for run in runs if run.finished]
     places = {(run.model, run.factor, run.base_label) for run in finished if run.kind == "wide" and run.base_label}
     groups = [_group(finished, *place) for place in sorted(places, key=str) if place[2] is not None]
@@ -211,7 +211,7 @@ def _by_seed(runs: Iterable[Run]) -> dict[int, list[Run]]:
 
 
 def at_best_rates(runs: Iterable[Run]) -> list[Run]:
-    """Of every budget of a recipe the runs at one rate: that of the lowest mean loss over the seeds that tried most.
+    """Keep one rate for each budget of a recipe: that of the lowest mean loss over the seeds that tried most.
 
     The rate is chosen where all were tried and kept for the other seeds, so that no seed takes the best of more tries.
     """

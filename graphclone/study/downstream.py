@@ -29,7 +29,7 @@ _METRIC, _ERROR = "acc,none", "acc_stderr,none"
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on one task.
+    """The score of a model on one task.
 
     Attributes:
         accuracy: in [0, 1].

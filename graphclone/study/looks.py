@@ -1,4 +1,4 @@
-"""How the plots of a study look: colours by recipe, and small SVG files that are the same bytes for the same runs."""
+"""The looks of a study's plots: colours by recipe, and small SVG files, the same bytes for the same runs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Look = tuple[str, "str | tuple[float, tuple[float, ...]]"]
 
 
 def looks_of(recipes: Iterable[str]) -> dict[str, Look]:
-    """How each recipe is drawn, the same in all plots of a study."""
+    """The style of each recipe, the same in all plots of a study."""
     pairs = [(colour, dash) for dash in DASHES for colour in COLOURS]
     clones = in_order(set(recipes) - {RANDOM, CONTINUED})
     return {RANDOM: ("black", "-"), CONTINUED: (GREY, "-."), **dict(zip(clones, cycle(pairs), strict=False))}

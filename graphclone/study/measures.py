@@ -287,7 +287,7 @@ def crossing(curve: Curve, level: float) -> float | None:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How much sooner a clone is where the random wide model ends.
+    """The speedup of a clone: how much sooner it is where the random wide model ends.
 
     Attributes:
         level: the loss at which the random wide model ends, in nats per token.
@@ -343,7 +343,7 @@ def speedup(random: Run, clone: Run, base: Run | None) -> Speedup:
 
 
 def noise(run: Run) -> float:
-    """How far the later half of a run's losses is off its smoothed curve, root mean square, in nats per token."""
+    """The deviation of the later half of a run's losses from its smoothed curve: root mean square, nats per token."""
     half = len(run.curve) // 2
     squares = [
         (loss - smooth) ** 2
@@ -355,7 +355,7 @@ def noise(run: Run) -> float:
 
 @dataclass(frozen=True)
 class Dip:
-    """What a clone forgets before it learns.
+    """The rise of a clone's loss before it falls.
 
     Attributes:
         rise: of the loss above what it begins with, in nats per token; 0 if it never rises.
@@ -445,7 +445,7 @@ class RunGroup:
 
     @property
     def slug(self) -> str:
-        """What files about the group are called."""
+        """The stem of the names of files about the group."""
         parts = (self.model, f"{self.factor}x", self.base_label)
         return "-".join(part for part in parts if part is not None)
 
@@ -461,7 +461,7 @@ class RunGroup:
 
 
 def comparisons(runs: Iterable[Run]) -> list[RunGroup]:
-    """What can be compared among the finished runs, by model, factor and label of the base.
+    """Group the finished runs by model, factor and label of the base.
 
     A random run that depends on no base is part of every comparison of its model and factor. Runs with a budget or a
     rate of their own are compared elsewhere, in ``graphclone.study.curves``.

@@ -159,7 +159,7 @@ def _from_config(fields: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def logits(module: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """What a model predicts for the token after each, shape (batch, sequence, vocabulary).
+    """The logits of the token after each, shape (batch, sequence, vocabulary).
 
     Args:
         module: returns a tensor, something with ``.logits``, or a tuple or dict that begins with them.

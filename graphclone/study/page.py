@@ -1,4 +1,4 @@
-"""What the page of a study shows, as plain data: every run with its curve, and how much sooner at which gap."""
+"""The page of a study as plain data: every run with its curve, and the ratio at each gap."""
 
 from __future__ import annotations
 

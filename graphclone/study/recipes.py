@@ -1,4 +1,4 @@
-"""How a wide model starts: from random weights, or as a clone, and with what care in its first steps."""
+"""Recipes: how a wide model starts, from random weights or as a clone, and with what care in its first steps."""
 
 from __future__ import annotations
 

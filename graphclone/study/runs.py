@@ -65,7 +65,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What the run and its folder are called."""
+        """The name of the run and of its folder."""
         parts = [self.model.name, f"{self.factor}x"]
         parts += [self.base.name] if self.base else []
         parts += [self.recipe.name] if self.recipe else ["base"]
@@ -114,7 +114,7 @@ def _of_base(training: Training, base: Base) -> Training:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study is done.
+    """The folder of a study.
 
     Attributes:
         folder: of all its runs.
@@ -153,7 +153,7 @@ class Place:
         return bool(record.get("finished"))
 
     def described(self, job: Job) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
+        """The settings that must be the same for a run to go on."""
         data = self.study.data
         return {**_described(job), "context": data.context, "validation": data.validation}
 

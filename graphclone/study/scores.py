@@ -1,4 +1,4 @@
-"""How well a network predicts, beside its loss: counts of right predictions, of tokens and of things in source code.
+"""Scores beside the loss: counts of right predictions, of tokens and of things in source code.
 
 Every prediction is the likeliest next token given all true tokens before it.
 """
@@ -30,7 +30,7 @@ _WORD = _bytes_of(f"{string.ascii_letters}{string.digits}_")
 
 
 class Tally(NamedTuple):
-    """How many were right, and how many there were."""
+    """The number of right predictions, and of all."""
 
     hits: int = 0
     total: int = 0
@@ -41,7 +41,7 @@ _NOTHING = Tally()
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted in some windows; counts of several batches or processes add up with ``+``.
+    """The counts of some windows; counts of several batches or processes add up with ``+``.
 
     Attributes:
         accuracy: tokens.
@@ -64,7 +64,7 @@ class Counts:
 
     @classmethod
     def from_tensor(cls, numbers: torch.Tensor) -> Counts:
-        """What `as_tensor` made, on any device."""
+        """Read counts from the tensor that `as_tensor` made, on any device."""
         return cls(*(Tally(int(hits), int(total)) for hits, total in numbers.reshape(-1, 2).tolist()))
 
     def rates(self) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""How far apart the copies in a widened model's weights are, and how much of its weights is in use.
+"""Symmetry: how far apart the copies in a widened model's weights are, and how much of the weights is in use.
 
 Copies that are equal compute the same forever and double the cost for nothing, so training has to drive them
 apart. Three cosines say whether it does. For a weight of a clone twice as wide, ``W' = [[a, b], [c, d]]``:

@@ -34,7 +34,7 @@ Measure = Callable[[Mapping[str, torch.Tensor]], dict[str, float | None]]
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one model goes through.
+    """The course of one model's training.
 
     Attributes:
         corpus: what is learned.

@@ -1,1 +1,1 @@
-"""How source and clone are compared, whatever the format."""
+"""The comparison of source and clone, whatever the format."""

@@ -1,4 +1,4 @@
-"""What a verification found: one check per way of looking, and the report that holds them."""
+"""The results of a verification: one check per way of looking, and the report that holds them."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def error(expected: torch.Tensor, actual: torch.Tensor) -> float:
 
 
 def reference(exact: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """What to hold a clone against: the source in float64, or its own result where that overflows and float64 not."""
+    """The reference for a clone: the source in float64, or its own result where that overflows and float64 not."""
     return own.to(exact) if error(exact, own) == math.inf else exact
 
 

@@ -1,4 +1,4 @@
-"""How far two tensors are from each other."""
+"""Distances between two tensors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Deviation:
 
 
 def measured_elements(expected: torch.Tensor) -> int:
-    """How many elements say something about what is compared with them: the finite ones. NaN equals nothing."""
+    """The number of elements that a comparison can use: the finite ones. NaN equals nothing."""
     if expected.is_floating_point() and expected.numel() and isfinite(_greatest(expected)):  # much quicker
         return expected.numel()
     return int(expected.isfinite().sum())

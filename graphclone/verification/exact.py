@@ -1,4 +1,4 @@
-"""What comparing every value in float64 amounts to, and other weights to do it with."""
+"""The comparison of every value in float64, and other weights to do it with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much rounding matters to a model: it is run again, several times, with weights that are a rounding off.
+"""The effect of rounding on a model: it is run again, several times, with weights that are a rounding off.
 
 One run may be lucky: where values nearly cancel, as in what a mask leaves of padding, errors differ tenfold. Modules,
 files and checkpoints are all measured so: what is moved, how often, and by how much is said here alone.

@@ -16,7 +16,7 @@ from graphclone.verification.checks import Check, Report
 
 @dataclass(frozen=True)
 class Options:
-    """How a clone is to be verified: the arguments of ``Clone.verify``, which says what they mean."""
+    """The options of a verification: the arguments of ``Clone.verify``, which says what they mean."""
 
     provider: Provider
     onnx: bool | Path

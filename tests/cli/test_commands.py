@@ -73,7 +73,7 @@ def test_inspect_says_what_each_process_does(ranks: int, capfd: pytest.CaptureFi
     assert found["fits"]
     assert found["seconds"] == pytest.approx([found["read"] / 2e9, found["read"] / 64e9, found["written"] / 4.8e12])
     assert main(["inspect", "my_models:mlp", "--ranks", str(ranks)]) == 0
-    assert f"over {ranks} processes with an H100 each" in " ".join(capfd.readouterr().out.split())
+    assert f"over {ranks} processes, one H100 each" in " ".join(capfd.readouterr().out.split())
     assert main(["inspect", "my_models:mlp", "--ranks", "2", "--devices", "abacus"]) == 2
     assert "--devices: 'abacus' is not known; choose one of A100, H100" in capfd.readouterr().err
 

@@ -15,6 +15,7 @@ from graphclone.cli import main
 from graphclone.report import html, node_data, render, write
 from graphclone.report.page import Page
 from tests.report.models import model
+from tests.report.screenshots import SCREENSHOTS
 from tests.support.browser import MISSING, Browser, browser
 from tests.support.command_line import Refused
 
@@ -94,6 +95,10 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 @pytest.mark.parametrize("image", sorted(DOCS.with_suffix("").glob("*.png")), ids=lambda path: path.stem)
 def test_images_are_small(image: Path) -> None:
     assert image.stat().st_size < 200_000
+
+
+def test_every_image_can_be_taken_again() -> None:
+    assert {image.stem for image in DOCS.with_suffix("").glob("*.png")} == {*SCREENSHOTS}
 
 
 def test_node_data_has_every_operation_with_a_dim(folder: Path, page: Page) -> None:

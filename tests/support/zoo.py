@@ -137,7 +137,7 @@ _BERT_INPUTS = {
     "token_type_ids": _TOKENS % 3,
     "attention_mask": torch.tensor([[1] * _SEQUENCE, [1] * (_SEQUENCE - 3) + [0] * 3]),
 }
-_RESNET = {"attn_implementation": "eager", "embedding_size": 6, "depths": [1, 2], "num_labels": _LABELS}
+_RESNET = {"embedding_size": 6, "depths": [1, 2], "num_labels": _LABELS}
 
 
 # Models of plain torch.

@@ -1,4 +1,4 @@
-"""What is found out about a class of transformers, kept from one run to the next.
+"""Answers about a class of transformers, kept from one run to the next.
 
 Traces, shapes and runs follow from the class, the configuration and the inputs, and from nothing in the weights. They
 are kept where the class is one of transformers as it is installed, and only there: what other code depends on is not
@@ -47,7 +47,7 @@ class Answers:
         return self._kept(self._key("shapes", fields), find, dict, restore)
 
     def run(self, fields: Config, inputs: Mapping[str, Any], find: Callable[[], Run]) -> Run:
-        """What a run of that model does."""
+        """The operations of one run of that model."""
         return self._kept(self._key("run", fields, inputs), find, list, lambda plain: Run(*plain))
 
     def graph(self, fields: Config, inputs: Mapping[str, Any], name: str, find: Callable[[], Graph]) -> Graph:

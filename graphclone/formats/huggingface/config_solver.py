@@ -46,7 +46,7 @@ class Unfit(GraphcloneError):
 
 @dataclass(frozen=True)
 class ModelProbe:
-    """What the solver may ask of the code that a configuration is for.
+    """The questions that the solver may ask of the code that a configuration is for.
 
     Attributes:
         shapes: the shapes of the model that a configuration makes, be it one whose numbers do not agree; raises
@@ -87,7 +87,7 @@ class Lever:
         return [(where, int(value * ratio)) for where, value in zip(self.fields, self.values, strict=True)]
 
     def predicted(self, axis: tuple[str, int], size: int, ratio: Fraction) -> Fraction:
-        """What an axis of a size becomes if the lever alone is moved by a ratio."""
+        """The new size of an axis if the lever alone is moved by a ratio."""
         probed = self.effects.get(axis, size)
         power = next((p for p in (1, 2, 3) if probed == size * self.probe**p), None)
         if power is not None:

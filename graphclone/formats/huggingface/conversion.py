@@ -21,7 +21,7 @@ DiskTensor = StoredTensor | PickledTensor
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What makes some tensors of a model from others on disk.
+    """An operation that makes some tensors of a model from others on disk.
 
     Attributes:
         module: the model, without weights.
@@ -77,7 +77,7 @@ class ConvertedTensor:
 
     @property
     def parts(self) -> tuple[DiskTensor, ...]:
-        """What it is made of on disk."""
+        """The tensors on disk that it is made of."""
         return tuple(part for part, _ in self.conversion.parts)
 
     @property
@@ -134,7 +134,7 @@ def stored_parts(source: Any) -> tuple[DiskTensor, ...]:
 
 
 def unloaded(module: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What ``save_pretrained`` makes of tensors of a model, by the names they have on disk."""
+    """The tensors that ``save_pretrained`` would write for tensors of a model, by their names on disk."""
     from transformers import core_model_loading
 
     return _tensors(core_model_loading.revert_weight_conversion(module, dict(tensors)))

@@ -1,4 +1,4 @@
-"""What clones of checkpoints are written and verified by."""
+"""The format of checkpoints: what writes and verifies their clones."""
 
 from __future__ import annotations
 

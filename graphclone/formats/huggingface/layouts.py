@@ -91,20 +91,20 @@ LAYOUTS = (
 
 
 def layout_advice(path: Path) -> str | None:
-    """What a folder, or a file of a model, is and what to do with it; None where nothing gives it away."""
+    """The kind of a folder or a model's file, and what to do with it; None where nothing gives it away."""
     if path.is_file():
         return next((f"{path}: {it.what}; {it.advice}" for it in LAYOUTS if any(map(path.match, it.signs))), None)
     return advice_by_names(str(path), [inner.name for inner in path.iterdir()])
 
 
 def advice_by_names(where: str, names: Sequence[str]) -> str | None:
-    """What a folder is in which files of these names lie, and what to do; None where no name gives it away."""
+    """The kind of a folder that holds files of these names, and what to do; None where no name gives it away."""
     matches = ((layout, name) for layout in LAYOUTS if (name := layout.sign(names)) is not None)
     return next((f"{where}: {layout.what} ({name}); {layout.advice}" for layout, name in matches), None)
 
 
 def without_config(folder: Path) -> str:
-    """What a folder is in which no configuration lies."""
+    """The kind of a folder that holds no configuration."""
     inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
     if (description := layout_advice(folder)) is not None:
         return description
@@ -122,7 +122,7 @@ _WRAPPERS = {
 
 
 def wrapped(names: Iterable[str]) -> str | None:
-    """What put all names of weights under another, and what to do; None where nothing did."""
+    """The wrapper that put a prefix before all names of weights, and what to do; None where there is none."""
     all_names = list(names)
     for prefix, (wrapper, inner) in _WRAPPERS.items():
         if all_names and all(name.startswith(prefix) for name in all_names):

@@ -57,7 +57,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a source can grow towards a target.
+    """The extent to which a source can grow towards a target.
 
     Attributes:
         grown: into the target, or into what is nearest to it; None where nothing could be told.
@@ -98,7 +98,7 @@ def likened(traces: Traces, source: Graph, request: Request, after: After | None
 
 
 def reach(traces: Traces, source: Graph, request: Request, after: After | None = None) -> Reach:
-    """How far a source can grow towards ``request.like``, and what is in the way of the rest.
+    """Find how far a source can grow towards ``request.like``, and what is in the way of the rest.
 
     Raises:
         GraphcloneError: there is no such target, or it is of another kind of model.

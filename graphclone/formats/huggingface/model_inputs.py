@@ -1,4 +1,4 @@
-"""What to feed a model of transformers: made from its signature, its configuration and the files of its processors.
+"""Inputs for a model of transformers, from its signature, its configuration and the files of its processors.
 
 Inputs go by the names that all models of transformers give them. One name may stand for several forms (a picture, its
 crops with their sizes, its patches with their grid): the first with which the model runs is taken. Where features of
@@ -61,7 +61,7 @@ _LIMIT, _KNOWN = "CONSTANT_NUMEL_LIMIT", 1 << 16
 
 
 def processor_fields(folder: Path) -> dict[str, Any]:
-    """What the files of the processors in a folder say; nothing where there are none that can be read."""
+    """The fields in the files of the processors in a folder; none where no such file can be read."""
     fields: dict[str, Any] = {}
     for name in _PROCESSORS:
         try:
@@ -222,7 +222,7 @@ class InputMaker:
             return function(**arguments, **size_tensors())
 
     def count(self, kind: str, form: NamedInputs) -> int:
-        """How many tokens of a text the features of one kind take the place of.
+        """The number of tokens of a text that the features of one kind replace.
 
         Raises:
             Exception: whatever the model raises at inputs of another form.
@@ -262,7 +262,7 @@ class InputMaker:
         return ids.view(sizes)
 
     def vocabulary(self) -> int:
-        """How many tokens there are; not every class says which of its tables is that of the tokens."""
+        """The number of tokens; not every class says which of its tables is that of the tokens."""
         config = self.module.config
         try:
             table = self.module.get_input_embeddings()

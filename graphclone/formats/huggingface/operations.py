@@ -1,4 +1,4 @@
-"""What a module does in one run, operation by operation, without computing anything."""
+"""The operations of a module in one run, recorded without computing anything."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Recorder(TorchDispatchMode):
             return leaf.dtype, tuple(leaf.shape), digest(leaf)
 
     def run(self) -> Run:
-        """What has been noted."""
+        """The operations that have been recorded."""
         known = not any(isinstance(operand, _Unknown) for o in self._operations for operand in o.operands)
         return Run(
             shapes=_digest((o.name, o.shapes) for o in self._operations),

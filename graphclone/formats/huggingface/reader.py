@@ -98,13 +98,13 @@ class Checkpoint:
 
     @cached_property
     def answers(self) -> Answers:
-        """What earlier runs found out about the class."""
+        """The answers that earlier runs found about the class."""
         asked = type(self).__name__, f"{self.cls.__module__}.{self.cls.__qualname__}", str(self.dtype)
         return Answers(*asked, kept=not self.trusted and runs_installed_code(self.blank))
 
     @cached_property
     def tensors(self) -> dict[str, ModelTensor]:
-        """What is on disk for every tensor of the model; ``from_pretrained`` knows old names and forms.
+        """The stored tensor for each tensor of the model; ``from_pretrained`` knows old names and forms.
 
         Raises:
             GraphcloneError: tensors on disk do not make one of the model.
@@ -174,7 +174,7 @@ class Checkpoint:
             raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", _GIVE) from refusal
 
     def run(self, fields: Config) -> Run:
-        """What one run of the model with these fields does."""
+        """The operations of one run of the model with these fields."""
         return self.answers.run(fields, self.example_inputs, partial(self._run, fields))
 
     def _run(self, fields: Config) -> Run:
@@ -189,7 +189,7 @@ class Checkpoint:
 
     @cached_property
     def example_inputs(self) -> dict[str, Any]:
-        """What to feed the model: the user's inputs, or such as its signature and its configuration ask for.
+        """Inputs for the model: the user's, or those that its signature and its configuration ask for.
 
         Raises:
             GraphcloneError: neither says enough.

@@ -37,7 +37,7 @@ class NotCarriedError(Exception):
 
 @dataclass(frozen=True)
 class Repeats:
-    """How a vector of the clone repeats that of the source.
+    """The way in which a vector of the clone repeats that of the source.
 
     Attributes:
         size: of the vector in the source.
@@ -60,7 +60,7 @@ class Repeats:
 
     @property
     def counts(self) -> IntArray:
-        """How often every element is repeated, shape (size,)."""
+        """The number of copies of each element, shape (size,)."""
         return np.bincount(self.index, minlength=self.size).astype(np.int64)
 
     @property

@@ -88,7 +88,7 @@ class CheckpointSource:
         return model
 
     def reach(self, like: str, *, keep_vocab: bool = False) -> Reach:
-        """How far the model can grow towards a published shape; its weights are not read.
+        """Find how far the model can grow towards a published shape. Its weights are not read.
 
         Args:
             like: a config.json, a folder with one, or a hub id.

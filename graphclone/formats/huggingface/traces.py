@@ -1,4 +1,4 @@
-"""What a checkpoint's class makes of a configuration: shapes, runs and traces, each asked for once."""
+"""Shapes, runs and traces of a checkpoint's class for each configuration, each asked for once."""
 
 from __future__ import annotations
 

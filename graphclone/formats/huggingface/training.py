@@ -36,7 +36,7 @@ Order = Sequence[Sequence[str]]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a clone goes on from.
+    """The state of a training run that a clone goes on from.
 
     Attributes:
         name: of the file, or the folder, of the optimizer.

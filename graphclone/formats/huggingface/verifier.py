@@ -44,7 +44,7 @@ Outputs = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class SourceRuns:
-    """What the source computes, to hold clones against.
+    """The results of the source, to hold clones against.
 
     Attributes:
         inputs: what it was fed.

@@ -51,12 +51,12 @@ class StoredTensor:
 
     @property
     def parts(self) -> tuple[StoredTensor]:
-        """What it is made of on disk."""
+        """The tensors on disk that it is made of."""
         return (self,)
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of the file it takes."""
+        """Its size in the file, in bytes."""
         return prod(self.shape) * (self.file_dtype or self.dtype).itemsize
 
     def to(self, dtype: torch.dtype) -> StoredTensor:
@@ -99,7 +99,7 @@ class PickledTensor:
 
     @property
     def parts(self) -> tuple[PickledTensor]:
-        """What it is made of on disk."""
+        """The tensors on disk that it is made of."""
         return (self,)
 
     @property

@@ -93,7 +93,7 @@ def tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
 
 
 def declared_bytes(tensor: TensorProto) -> int:
-    """How many bytes the declared shape takes, packed. Strings have no size."""
+    """The size of the declared shape in bytes, packed. Strings have no size."""
     bits = prod(map(int, tensor.dims)) * onnx_ir.DataType(tensor.data_type).bitwidth
     return (bits + 7) // 8
 

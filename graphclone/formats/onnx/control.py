@@ -44,7 +44,7 @@ def _all_bodies(node: onnx_ir.Node) -> Iterator[onnx_ir.Graph]:
 
 @dataclass(frozen=True)
 class Repeated:
-    """What goes into the body of a Loop or a Scan, and what comes out.
+    """The inputs and outputs of the body of a Loop or a Scan.
 
     Attributes:
         body: the graph.
@@ -66,7 +66,7 @@ class Repeated:
 
     @classmethod
     def of(cls, node: onnx_ir.Node) -> Repeated:
-        """What goes into the body of a Loop or a Scan node, and what comes out."""
+        """Find the inputs and outputs of the body of a Loop or a Scan node."""
         return _loop(node) if node.op_type == "Loop" else _scan(node)
 
 

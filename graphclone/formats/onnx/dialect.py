@@ -57,7 +57,7 @@ class LiteralType:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a node is in its file.
+    """The place of a node in its file.
 
     Attributes:
         domain: of the operator; empty for ONNX's own.

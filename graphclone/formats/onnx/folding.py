@@ -46,7 +46,7 @@ def fold(model: onnx_ir.Model) -> Mapping[str, Array]:
 
 
 def constant_tensor(node: onnx_ir.Node) -> onnx_ir.TensorProtocol:
-    """What a Constant holds, in whichever attribute."""
+    """The tensor that a Constant holds, in whichever attribute."""
     attribute = next((a for a in node.attributes.values() if a.name.startswith(("value", "sparse_value"))), None)
     if attribute is None:
         raise GraphcloneError(f"{node.name or node.outputs[0].name} (Constant) has no value")

@@ -1,4 +1,4 @@
-"""What clones of ONNX files are written and verified by."""
+"""The format of ONNX files: what writes and verifies their clones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What viewers of ONNX files show beside a weight: its dims, its size in the source, and how often it was repeated."""
+"""Metadata of weights for viewers of ONNX files: dims, the size in the source, and the number of copies."""
 
 from __future__ import annotations
 

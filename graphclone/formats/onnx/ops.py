@@ -71,7 +71,7 @@ def schema(domain: str, op: str, opset: int) -> Schema:
 
 
 def missing_part(call: Call) -> str:
-    """What an operator cannot do without that is not given: an input or an attribute. Empty if nothing is.
+    """The required input or attribute of an operator that is not given. Empty if none is missing.
 
     An operator without a schema lacks nothing.
     """
@@ -217,7 +217,7 @@ def _evaluator(call: Call) -> Any:
 
 @dataclass
 class TensorInfo:
-    """What is known about an operand or a result: its type, its shape, and its elements if they are few.
+    """The known type, shape and, if they are few, elements of an operand or a result.
 
     Attributes:
         dtype: one of ``onnx.TensorProto``'s types; 0 for what is no tensor.
@@ -273,7 +273,7 @@ def _type(info: TensorInfo) -> onnx.TypeProto:
 
 
 def info_of_type(type_: onnx.TypeProto) -> TensorInfo:
-    """What a declared type says."""
+    """The information in a declared type."""
     if not type_.HasField("tensor_type"):
         return TensorInfo(0, None)
     tensor = type_.tensor_type

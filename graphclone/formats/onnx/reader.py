@@ -78,7 +78,7 @@ _NUMBERS = (
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """What an ONNX graph was read from.
+    """The file that an ONNX graph was read from.
 
     Attributes:
         path: of the file.

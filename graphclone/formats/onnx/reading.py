@@ -278,7 +278,7 @@ class _ModelReader:
 
 
 def name_of(node: onnx_ir.Node) -> str:
-    """What a node is called: by its first result, or its operator, where it has no name."""
+    """The name of a node: that of its first result, or of its operator, where it has none."""
     return node.name or next((output.name for output in node.outputs if output.name), node.op_type)
 
 

@@ -32,7 +32,7 @@ _FLOATS = tuple(onnx_ir.DataType[name] for name in ("FLOAT", "DOUBLE", "FLOAT16"
 
 @dataclass(frozen=True)
 class Run:
-    """What ONNX Runtime makes of the source on one input set.
+    """The results of the source in ONNX Runtime on one input set.
 
     Attributes:
         feeds: the input set.
@@ -169,7 +169,7 @@ def source_runs(
 def shaken_runs(
     source: Path, target: Path, input_sets: Sequence[Feeds], provider: Provider, seed: int, *, optimised: bool = True
 ) -> list[list[Feeds]]:
-    """What a model gives for every input set with every weight a rounding error off, in several ways.
+    """Run a model on every input set with every weight a rounding error off, in several ways.
 
     Args:
         source: the model.

@@ -1,4 +1,4 @@
-"""What can be known about an ONNX graph without running it: shapes, and the elements of small integer tensors.
+"""Facts about an ONNX graph that is not run: shapes, and the elements of small integer tensors.
 
 The graph is read several times, each time with other sizes of its dynamic axes. An axis that has one size in all
 readings is static. The elements of shape computations are evaluated with their sizes filled in, and every element
@@ -60,7 +60,7 @@ class ReadingError(Exception):
 
 @dataclass(eq=False)
 class Fact:
-    """What is known about one value.
+    """The known facts about one value.
 
     Attributes:
         dtype: one of onnx's tensor types; 0 for what is no tensor.

@@ -33,7 +33,7 @@ _UNPACKED = {"int4": torch.int8, "int2": torch.int8, "uint4": torch.uint8, "uint
 
 
 def dtype_name(dtype: onnx_ir.DataType) -> str:
-    """What torch calls an element type; ONNX's own name, in small letters, where torch has none."""
+    """The name of an element type in torch; ONNX's own, in small letters, where torch has none."""
     return _TORCH_NAMES.get(dtype, dtype.name.lower())
 
 
@@ -86,7 +86,7 @@ class OnnxTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it is read as; strings, which are never widened, count as bytes."""
+        """The dtype that it is read as. Strings, which are never widened, count as bytes."""
         name = dtype_name(self.source.dtype)
         if name in _UNPACKED:
             return _UNPACKED[name]

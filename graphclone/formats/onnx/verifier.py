@@ -109,7 +109,7 @@ class _FileVerification:
 
 @dataclass(frozen=True)
 class FileSample(Run):
-    """What ONNX Runtime makes of the source on one input set.
+    """The results of the source in ONNX Runtime on one input set.
 
     Attributes:
         inputs: the input set as tensors, in the order of the graph's inputs.
@@ -119,7 +119,7 @@ class FileSample(Run):
 
 
 class Reference:
-    """What the source returns in float64, remembered by input set: to compute it takes long."""
+    """The results of the source in float64, kept by input set, since they take long to compute."""
 
     def __init__(self, state: State) -> None:
         self.state = state

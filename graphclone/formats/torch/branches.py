@@ -1,4 +1,4 @@
-"""What of a graph belongs into the branches of a condition, where it is computed only if it is wanted.
+"""The nodes that belong into the branches of a condition, where they run only if they are wanted.
 
 In a graph the bodies of branches lie among all other nodes. A branch can hold every node before its condition that
 nobody else reads, unless something is written between the two, which it might read or be.
@@ -28,7 +28,7 @@ class Body:
 
     @property
     def captured(self) -> list[Value]:
-        """What it reads of the graph around it."""
+        """The values that it reads from the graph around it."""
         inside = {value for node in self.nodes for value in node.outputs}
         reads = [*(value for node in self.nodes for value in node.inputs), *values_in(self.results)]
         return [value for value in dict.fromkeys(reads) if value not in inside]

@@ -332,7 +332,7 @@ class Reader(FileSystemReader):
     """Reads the description of a checkpoint by an unpickler that makes nothing but what they hold."""
 
     def described(self) -> Mapping[str, Any]:
-        """What is said of every entry, by its name.
+        """The description of each entry, by its name.
 
         Raises:
             GraphcloneError: there is no checkpoint.

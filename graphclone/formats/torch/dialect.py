@@ -70,7 +70,7 @@ class TorchDialect:
         return list(_annotated(node, written=True))
 
     def aliases(self, node: Node) -> Collection[Value]:
-        """What the schema says may be shared, as it depends on strides, and what is shared though it says nothing."""
+        """Operands that the result may share memory with: by the schema, and those that it does not declare."""
         if not isinstance(node.target, torch._ops.OpOverload):
             return list(_tensors(node))
         return {*_annotated(node), *_shared(node)}

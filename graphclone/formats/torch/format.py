@@ -1,4 +1,4 @@
-"""What clones of torch modules are written and verified by."""
+"""The format of torch modules: what writes and verifies their clones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What inputs a trace holds for: the sizes that it fixed, the conditions on the others, and values that are part of it.
+"""Guards of a trace: the sizes that it fixed, conditions on the others, and values that are part of it.
 
 torch.export traces one way through the code. Where the code asks for a size, it notes what it found as a guard, and the
 trace is the model only where all guards hold. One question leaves no guard: whether a size is 0 or 1, since
@@ -44,7 +44,7 @@ class InputError(GraphcloneError, ValueError):
 
 @dataclass(frozen=True)
 class Condition:
-    """What the sizes of the inputs must satisfy.
+    """A condition on the sizes of the inputs.
 
     Attributes:
         text: a Python expression over the inputs by name, such as ``x.shape[0] > 3``.
@@ -56,7 +56,7 @@ class Condition:
 
     @property
     def cause(self) -> str:
-        """What in the code makes it so."""
+        """The reason for the condition, in the code."""
         return f"the code asks whether {self.asked}" if self.asked else _DEPENDS
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Guards:
-    """What inputs a trace holds for.
+    """The inputs that a trace holds for.
 
     Attributes:
         names: of all inputs, in order, with those that are no tensors.
@@ -226,7 +226,7 @@ def decisions() -> Iterator[list[Decision]]:
 
 
 def guards_of(program: ExportedProgram, questions: Sequence[Decision] = ()) -> Guards:
-    """What inputs a program holds for.
+    """Find the inputs that a program holds for.
 
     Args:
         program: as torch.export made it, its guards still with it.

@@ -36,7 +36,7 @@ _OPTIMIZER = "optimizer"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a folder holds a state.
+    """The layout of a state in a folder.
 
     Attributes:
         within: the keys of the larger state dict that lead to it.

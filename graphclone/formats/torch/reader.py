@@ -273,7 +273,7 @@ class _ProgramImporter:
 
 
 def literal(value: Any) -> Operand:
-    """What is no tensor, as an operand: a dtype, a device and their like are opaque."""
+    """An operand that is no tensor; a dtype, a device and their like are opaque."""
     if value is None or isinstance(value, int | float | complex | str):
         return value
     return [literal(item) for item in value] if isinstance(value, list | tuple) else Opaque(value)

@@ -23,7 +23,7 @@ from graphclone.verification.rounding import SHAKES, shaken
 
 @dataclass(frozen=True)
 class Sample:
-    """What the source gives for one input set.
+    """The results of the source for one input set.
 
     Attributes:
         inputs: of the source.
@@ -84,7 +84,7 @@ def holds(graph: Graph, example: Example, inputs: InputSet) -> bool:
 
 
 def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
-    """What the source gives for inputs.
+    """Run the source on inputs.
 
     Raises:
         ExecutionError: the trace cannot be run on them.

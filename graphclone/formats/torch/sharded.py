@@ -25,7 +25,7 @@ from graphclone.runtime.blocks import Map, Source, alone, stored, widen_block
 
 @dataclass(frozen=True)
 class Loaded:
-    """How much this process has read and written.
+    """The bytes that this process has read and written.
 
     Attributes:
         read: bytes of the source's tensors; a tensor that was read twice counts twice.

@@ -186,7 +186,7 @@ def _read_operand(plain: Plain, values: Sequence[Value]) -> Operand:
 
 
 def target(op: str) -> Any:
-    """What runs a node of an operator, by the name that rules know it by.
+    """The function that runs an operator, by the name that rules know.
 
     Raises:
         NotStorable: the name is of something else, or of nothing that is there.

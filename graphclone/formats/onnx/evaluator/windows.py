@@ -18,7 +18,7 @@ from graphclone.formats.onnx.evaluator.own import Array, Index
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows lie along the last axes of an operand; one number per axis.
+    """The places of windows along the last axes of an operand; one number per axis.
 
     Attributes:
         sizes: of the operand.
