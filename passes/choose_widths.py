@@ -49,8 +49,8 @@ class ChooseWidths:
 
 
 def _settled(
-    facts: Facts, wishes: Mapping[Axis, Growth]
-) -> tuple[Mapping[Axis, Growth], dict[Axis, Growth], dict[Axis, Why]]:
+    facts: Facts, wishes: dict[Axis, Growth]
+) -> tuple[dict[Axis, Growth], dict[Axis, Growth], dict[Axis, Why]]:
     """The wishes, what of them is possible, and for every dim that is held back the reason.
 
     Parts of what is averaged over that would have more copies than others have pads instead, if these can be borne.
