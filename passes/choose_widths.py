@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
@@ -16,7 +16,7 @@ from graphclone.algebra.strategies import Strategy
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.fills import Fills, Unfillable, infer_fills
-from graphclone.analysis.settling import grown, settle
+from graphclone.analysis.settling import evened, grown, settle
 from graphclone.errors import GraphcloneError
 from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import Request, State, Widths
@@ -40,21 +40,44 @@ class ChooseWidths:
         request = state.request
         sizes = _sizes(state.facts, graph_dims, self.factor, request)
         wishes = grown(state.facts, sizes, request.kind, copies=request.strategy.copies)
-        growths, reasons = settle(state.facts, wishes)
+        wishes, growths, reasons = _settled(state.facts, wishes)
         _refuse_held(graph_dims, request, wishes, growths, reasons)
         if not any(growth.grows for growth in growths.values()) and any(growth.grows for growth in wishes.values()):
             raise GraphcloneError(f"nothing can grow: {next(iter(reasons.values()))}")
-        state.widths = Widths(growths, fills=padded(state.facts, growths, request.strategy))
+        state.widths = Widths(growths, fills=padded(state.facts, growths, request.strategy, graph_dims))
         return bool(growths)
 
 
-def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> Fills:
+def _settled(
+    facts: Facts, wishes: dict[Axis, Growth]
+) -> tuple[dict[Axis, Growth], dict[Axis, Growth], dict[Axis, Why]]:
+    """The wishes, what of them is possible, and for every dim that is held back the reason.
+
+    Parts of what is averaged over that would have more copies than others have pads instead, if these can be borne.
+    """
+    growths, reasons = settle(facts, wishes)
+    instead = evened(facts, wishes) if reasons else wishes
+    if instead != wishes:
+        with_pads = instead, *settle(facts, instead)
+        try:
+            infer_fills(facts, with_pads[1])
+        except Unfillable:
+            pass
+        else:
+            return with_pads
+    return wishes, growths, reasons
+
+
+def padded(
+    facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy, offered: Sequence[Dim] | None = None
+) -> Fills:
     """The fills at the pads of all dims.
 
     Args:
         facts: of the graph.
         growths: of the dims that grow.
         strategy: by which they grow.
+        offered: all dims, where a refusal may advise which others to ask for; None where every size is given.
 
     Raises:
         GraphcloneError: something in the graph cannot bear them.
@@ -64,12 +87,15 @@ def padded(facts: Facts, growths: Mapping[Axis, Growth], strategy: Strategy) -> 
     except Unfillable as problem:
         if problem.dim is None:
             raise
-        raise _unfillable(facts, problem, problem.dim, growths[problem.dim].new_size, copies=strategy.copies) from None
+        size = growths[problem.dim].new_size
+        raise _unfillable(facts, problem, problem.dim, size, offered, copies=strategy.copies) from None
 
 
-def _unfillable(facts: Facts, problem: Unfillable, axis: Axis, size: int, *, copies: bool) -> GraphcloneError:
+def _unfillable(
+    facts: Facts, problem: Unfillable, axis: Axis, size: int, offered: Sequence[Dim] | None, *, copies: bool
+) -> GraphcloneError:
     """Why a dim cannot have the pads that a size takes, and which sizes it can have."""
-    graph_dims, before = dims(facts), axis.size
+    before, graph_dims = axis.size, dims(facts) if offered is None else offered
     name = next((dim.name for dim in graph_dims if dim.axis is axis), f"a dim of {before}")
     refusal = f"{name} cannot grow from {before} to {size}"
     if not copies:
@@ -84,16 +110,16 @@ def _unfillable(facts: Facts, problem: Unfillable, axis: Axis, size: int, *, cop
         )
     multiple = size - size % before
     nearest = f"leave it at {before}" if multiple == before else f"grow it to {multiple}"
-    free = ", ".join(_of_any_size(facts, graph_dims))
+    free = ", ".join(_of_any_size(facts, offered or ()))
     others = f"; any size can be had by {free}" if free else ""
     return GraphcloneError(
         f"{refusal}, which is no whole multiple: {problem.why}; {nearest} or grow it to {multiple + before}{others}"
     )
 
 
-def _of_any_size(facts: Facts, graph_dims: list[Dim]) -> Iterator[str]:
+def _of_any_size(facts: Facts, offered: Sequence[Dim]) -> Iterator[str]:
     """The groups of dims that can grow by a single element, and so to any size."""
-    for group, dim in {dim.group: dim for dim in reversed(graph_dims) if dim.default}.items():
+    for group, dim in {dim.group: dim for dim in reversed(offered) if dim.default}.items():
         wishes = grown(facts, {dim.axis: dim.size + 1})
         growths, _ = settle(facts, wishes)
         try:

@@ -185,7 +185,9 @@ class Facts:
         extremes: values that are the greatest or least elements over some axes.
         differences: nodes whose result is a constant where their two operands are equal.
         tables: values whose first axis is looked up by number.
+        outlines: operands of which a node reads nothing but the shape or the type.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
+        distinct: axes that must keep unequal sizes, by which a node tells what it is to compute.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
 
@@ -211,8 +213,10 @@ class Facts:
     extremes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)
     differences: set[Node] = field(default_factory=set)
     tables: set[Value] = field(default_factory=set)
+    outlines: set[tuple[Node, Value]] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
+    distinct: list[tuple[Axis, Axis, Why]] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)
 
     def is_scaled(self, value: Value) -> bool:

@@ -127,7 +127,8 @@ class Inference:
         """Whether some result lacks the dim, which an operand has, neither summed up by a contraction nor left out."""
         if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
             return False
-        carried = any(self.carriers(node, value, dim) for value in node.inputs)
+        felt = (value for value in node.inputs if (node, value) not in self.facts.outlines)
+        carried = any(self.carriers(node, value, dim) for value in felt)
         lacking = (value for value in node.outputs if value.is_tensor and not self.places(value, dim))
         return carried and any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
 

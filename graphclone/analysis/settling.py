@@ -1,6 +1,6 @@
 """The requirements between growths: tied factors grow alike, and what is summed over is repeated evenly.
 
-Sums of integers must stay within the integers.
+Sums of integers must stay within the integers, and sizes that tell a node what to compute must stay apart.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _fewer(axes: Axes, axis: Axis, growths: Mapping[Axis, Growth]) -> Iterator[t
 
 
 def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Growth], dict[Axis, Why]]:
-    """Lower the growth of dims until all ties, uniform axes and sums of integers are respected.
+    """Lower the growth of dims until all ties, uniform axes, sums of integers and distinct sizes are respected.
 
     Args:
         facts: of the graph.
@@ -76,6 +76,7 @@ def settle(facts: Facts, wishes: Mapping[Axis, Growth]) -> tuple[dict[Axis, Grow
         _settle_ties(facts.axes, growths, reasons)
         or _settle_uniforms(facts.axes, growths, reasons)
         or _settle_integers(facts, growths, reasons)
+        or _settle_distinct(facts, growths, reasons)
     ):
         pass
     return growths, reasons
@@ -125,6 +126,14 @@ def _settle_integers(facts: Facts, growths: dict[Axis, Growth], reasons: dict[Ax
             why = Why(total.node.name, "a sum over more integers might not fit into 32 bits")
             leaves = [leaf for axis in total.axes for leaf in facts.axes.leaves(axis)]
             changed |= _hold(growths, reasons, leaves, why)
+    return changed
+
+
+def _settle_distinct(facts: Facts, growths: dict[Axis, Growth], reasons: dict[Axis, Why]) -> bool:
+    changed = False
+    for a, b, why in facts.distinct:
+        if _layout(facts.axes, a, growths).new_size == _layout(facts.axes, b, growths).new_size:
+            changed |= _hold(growths, reasons, [*facts.axes.leaves(a), *facts.axes.leaves(b)], why)
     return changed
 
 

@@ -41,7 +41,10 @@ def inspect_reach(arguments: InspectArguments, source: Source, like: str) -> int
 def _changes(source: CheckpointSource, found: Reach) -> dict[str, tuple[Any, Any]]:
     if found.grown is None:
         return {}
-    return {named(where): values for where, values in differences(source.open().fields, found.grown.fields).items()}
+    return {
+        named(where): values
+        for where, values in differences(source.open(weightless=True).fields, found.grown.fields).items()
+    }
 
 
 def _record(like: str, found: Reach, changes: dict[str, tuple[Any, Any]]) -> dict[str, Any]:

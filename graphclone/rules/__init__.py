@@ -113,6 +113,7 @@ def _forget(node: Node, facts: Facts) -> None:
     facts.sums[:] = [total for total in facts.sums if total.node is not node]
     facts.follows[:] = [follow for follow in facts.follows if follow.node is not node]
     facts.gatherings[:] = [gathering for gathering in facts.gatherings if gathering.node is not node]
+    facts.distinct[:] = [pair for pair in facts.distinct if pair[2].node != node.name]
     facts.vanishing.discard(node)
     for output in node.outputs:
         facts.summands.pop(output, None)
@@ -125,6 +126,7 @@ def _forget(node: Node, facts: Facts) -> None:
         facts.moved.discard(output)
         facts.regrouped.pop(output, None)
     facts.tables.difference_update(node.inputs)
+    facts.outlines.difference_update((node, value) for value in node.inputs)
 
 
 def _write_back(site: Site) -> None:

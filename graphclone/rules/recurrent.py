@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphclone.algebra.axes import Axis
+from graphclone.algebra.axes import Axis, Why
 from graphclone.graph.ir import Value
 from graphclone.rules.binding import Binding
 from graphclone.rules.site import Cannot, Rule, Site, paired
@@ -26,6 +26,9 @@ def layers(gates: int) -> Rule:
         output, hidden = _states(s, states)
         if per_cell == plain:
             s.equal(output, hidden)
+        else:
+            why = Why(s.node.name, "of one size with another state, which would mean that nothing is projected")
+            s.facts.distinct.append((output, hidden, why))
         s.facts.vanishing.add(s.node)
         for first in range(0, len(params), per_cell * directions):
             for cell in range(first, first + per_cell * directions, per_cell):

@@ -404,6 +404,7 @@ class Site(Reader):
     def irrelevant(self, value: Value) -> None:
         """The scale of an operand says nothing, as only its shape or its type is looked at."""
         self.unscaled.add(value)
+        self.facts.outlines.add((self.node, value))
 
     def unbalanced(self) -> Iterator[Value]:
         """Operands that no scale equation of the node mentions, though it has some: they are taken as non-linear."""

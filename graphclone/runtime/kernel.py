@@ -24,6 +24,7 @@ from torch import Tensor
 from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layout, Leaf, Product, rigid
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.memory import empty
+from graphclone.runtime.noise import normal
 from graphclone.runtime.pads import chunk_length, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power, units
 
@@ -417,32 +418,12 @@ def chunk_of_noise(recipe: Widening, out: Tensor, along: int, start: int) -> Ten
     """The noise of the chunk that begins there; of ``out``, which may be on the meta device, shape and dtype count."""
     part = next(chunks(out, along, start))[1]
     dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
-    noise = _normal(recipe, along, start, torch.empty(part.shape, dtype=dtype))
-    maps = _chunk_maps(recipe, along, start, part)
-    for axis, layout in enumerate(recipe.axes):
+    noise = normal(recipe, along, start, torch.empty(part.shape, dtype=dtype))
+    for axis, (layout, index_map) in enumerate(zip(recipe.axes, _chunk_maps(recipe, along, start, part), strict=True)):
         if layout.padded:
-            _clear_pads(noise, axis, maps[axis])
+            _clear_pads(noise, axis, index_map)
     _subtract_means(noise, recipe)
     return noise
-
-
-def _normal(recipe: Widening, along: int, start: int, noise: Tensor) -> Tensor:
-    """Normal numbers that are independent, or of a low rank: the sum of so many products of two independent ones."""
-    generator, rank = chunk_generator(recipe, start), recipe.strategy.rank
-    if rank is None:
-        return noise.normal_(generator=generator)
-    shared = chunk_generator(replace(recipe, name=f"{recipe.name}[columns]"), 0)
-    noise.zero_()
-    for _ in range(rank):  # product by product: a matrix product is not rounded alike by every number of threads
-        column = torch.empty([noise.shape[along], *[1] * (noise.dim() - 1)], dtype=noise.dtype)
-        row = torch.empty([1 if a == along else size for a, size in enumerate(noise.shape)], dtype=noise.dtype)
-        noise.addcmul_(column.normal_(generator=generator).movedim(0, along), row.normal_(generator=shared))
-    return noise.div_(math.sqrt(rank))
-
-
-def chunk_generator(recipe: Widening, start: int) -> torch.Generator:
-    """The generator of one chunk, whatever was drawn before it, so that any part can be made anywhere."""
-    return torch.Generator().manual_seed(recipe.noise_seed + start)
 
 
 def _subtract_means(noise: Tensor, recipe: Widening) -> None:

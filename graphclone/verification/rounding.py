@@ -35,27 +35,28 @@ def is_weight(tensor: torch.Tensor) -> bool:
     return any(bool((part != part.round()).any()) for part in tensor.reshape(-1).split(_AT_ONCE))
 
 
-def shake(tensor: torch.Tensor, name: str, seed: int) -> None:
+def shake(tensor: torch.Tensor, name: str, seed: int, precision: torch.dtype | None = None) -> None:
     """Move every element of a weight by up to ``ULPS`` units in its last place; what is finite stays finite.
 
     Args:
         tensor: changed in place; contiguous.
         name: of the weight; each is moved in a way of its own.
         seed: of the run.
+        precision: that the model computes in, if not in that of its weights.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
     limits = torch.finfo(tensor.dtype)
     precise = torch.float64 if limits.bits >= 32 else torch.float32
-    reach = ULPS * limits.eps
+    reach = ULPS * torch.finfo(precision or tensor.dtype).eps
     for part in tensor.view(-1).split(_CACHED):
         factor = torch.rand(part.shape, generator=generator, dtype=precise).mul_(2 * reach).add_(1 - reach)
         moved = factor.to(part.device).mul_(part).clamp_(limits.min, limits.max)
         part.copy_(torch.where(part.isfinite(), moved.to(part.dtype), part))
 
 
-def shaken(tensor: torch.Tensor, name: str, seed: int) -> torch.Tensor:
-    """A copy of a stored tensor, moved if it is a weight."""
+def shaken(tensor: torch.Tensor, name: str, seed: int, precision: torch.dtype | None = None) -> torch.Tensor:
+    """A copy of a stored tensor, moved if it is a weight; see ``shake``."""
     copy = tensor.detach().clone(memory_format=torch.contiguous_format)
     if is_weight(copy):
-        shake(copy, name, seed)
+        shake(copy, name, seed, precision)
     return copy

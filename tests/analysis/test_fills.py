@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -50,10 +51,12 @@ NORMS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 class Stream(nn.Module):
     """A stream of states that two blocks read through a norm and add to."""
 
-    def __init__(self, norm: Callable[[], Callable[[Tensor], Tensor]], *, after: bool = False) -> None:
+    def __init__(
+        self, norm: Callable[[], Callable[[Tensor], Tensor]], *, after: bool = False, width: int = WIDTH
+    ) -> None:
         super().__init__()
-        self.embed, self.head = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 5)
-        self.up, self.down = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+        self.embed, self.head = nn.Embedding(7, width), nn.Linear(width, 5)
+        self.up, self.down = nn.Linear(width, 9), nn.Linear(9, width)
         self.norms = [norm() for _ in range(2)]
         self.modules_of_norms = nn.ModuleList(n for n in self.norms if isinstance(n, nn.Module))
         self.after = after
@@ -103,6 +106,12 @@ def test_a_stream_that_is_normed_after_the_sum_is_refused_with_the_node(name: st
     assert "leave it at 12 or grow it to 24; any size can be had by up" in str(refusal.value)
 
 
+def test_a_width_that_another_model_gives_advises_no_others() -> None:
+    narrow, wide = (Stream(partial(nn.LayerNorm, width), after=True, width=width) for width in (WIDTH, WIDER))
+    with pytest.raises(GraphcloneError, match=r"leave it at 12 or grow it to 24$"):
+        gc.clone(randomise(narrow).eval(), (torch.randint(0, 7, (2, 3)),), into=wide.eval())
+
+
 def test_an_rms_norm_after_the_sum_keeps_zeros() -> None:
     assert exact(widened(Stream(NORMS["RMSNorm"], after=True))) < 1e-12
 
@@ -128,6 +137,7 @@ class Reduced(nn.Module):
         lambda x: torch.linalg.vector_norm(x, dim=-1),
         lambda x: x.var(-1, correction=0),
         lambda x: x @ x.transpose(-1, -2),
+        lambda x: x.new_ones(x.shape[:2]) + x.square().sum(-1),
     ],
 )
 def test_reductions_bear_pads(reduction: Callable[[Tensor], Tensor]) -> None:

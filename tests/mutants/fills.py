@@ -6,6 +6,7 @@ from tests.mutants import Mutant
 
 _FILLS = ("tests/analysis/test_fills.py",)
 _RULES = ("tests/rules/test_rules.py::test_rule_at_any_size",)
+_WIDTHS = ("tests/passes/test_widths_and_scales.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -140,6 +141,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "        self.writes.check(value)\n",
         "",
         _RULES,
+    ),
+    Mutant(
+        "fills: what lends its shape is taken together",
+        "graphclone/analysis/fills.py",
+        "felt = (value for value in node.inputs if (node, value) not in self.facts.outlines)",
+        "felt = node.inputs",
+        _FILLS,
+    ),
+    Mutant(
+        "settling: sizes that tell a node what to compute may become equal",
+        "graphclone/analysis/settling.py",
+        "        or _settle_distinct(facts, growths, reasons)\n",
+        "",
+        _WIDTHS,
+    ),
+    Mutant(
+        "widths: parts of an average that have more copies than others have no pads",
+        "passes/choose_widths.py",
+        "instead = evened(facts, wishes) if reasons else wishes",
+        "instead = wishes",
+        _WIDTHS,
     ),
     Mutant(
         "settling: what is new alone makes copies",

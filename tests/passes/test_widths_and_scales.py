@@ -354,21 +354,48 @@ def test_inputs_and_outputs_grow_on_request() -> None:
     assert made.state_dict()["weight"].shape == (12, 4)
 
 
+class Projected(nn.Module):
+    """A recurrence that gives on a projection of its state: by the sizes of its states alone it knows that it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrence, self.last = nn.LSTM(5, 8, proj_size=6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.recurrence(x)[0])
+
+
+def test_a_projection_does_not_grow_to_the_size_of_what_it_projects() -> None:
+    module, x = Projected().eval(), torch.randn(4, 2, 5)
+    name = next(group.name for group in gc.trace(module, (x,)).dims if group.size == 6)
+    for size, hidden in ((7, 8), (12, 16), (8, 9)):
+        wide = gc.clone(module, (x,), sizes={name: size, "hidden": hidden}).module()
+        torch.testing.assert_close(wide(x), module(x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(gc.GraphcloneError, match=f"{name} cannot grow from 6 to 8: of one size with another state"):
+        gc.clone(module, (x,), sizes={name: 8})
+
+
+class TwoParts(nn.Module):
+    """A norm over two hidden states side by side."""
+
+    def __init__(self, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.a, self.b, self.norm, self.out = nn.Linear(5, 8), nn.Linear(5, 6), norm(14), nn.Linear(14, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.norm(torch.cat([self.a(x), self.b(x)], -1)))
+
+
+@pytest.mark.parametrize("sizes", [{"a": 16}, {"a": 24, "b": 6}, {"a": 16, "b": 18}, {"a": 11, "b": 18}])
+def test_a_part_that_would_have_more_copies_than_another_has_pads(sizes: dict[str, int]) -> None:
+    model, inputs = randomise(TwoParts(nn.RMSNorm)).eval(), (torch.randn(3, 5),)
+    made = gc.clone(model, inputs, sizes=sizes)
+    assert {name: made.state_dict()[f"{name}.weight"].shape[0] for name in sizes} == sizes
+    assert_exact(made, inputs)
+
+
 def test_a_request_that_another_dim_holds_back_is_refused() -> None:
-    class TwoParts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.norm, self.out = (
-                nn.Linear(5, 8),
-                nn.Linear(5, 6),
-                nn.LayerNorm(14),
-                nn.Linear(14, 3),
-            )
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.out(self.norm(torch.cat([self.a(x), self.b(x)], -1)))
-
-    model, inputs = TwoParts().eval(), (torch.randn(3, 5),)
+    model, inputs = TwoParts(nn.LayerNorm).eval(), (torch.randn(3, 5),)
     with pytest.raises(
         gc.GraphcloneError, match="a cannot grow from 8 to 16: normalised over an axis whose parts would be repeated"
     ):

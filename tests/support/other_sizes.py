@@ -99,7 +99,8 @@ def _wide(name: str, times: int) -> Callable[[], Built]:
     return partial(ZOO[name].build, times)
 
 
-_grouped = partial(_text, transformers.LlamaForCausalLM, **_GROUPED, head_dim=8)
+_grouped = partial(_text, transformers.LlamaForCausalLM, **{**_GROUPED, "hidden_size": 48}, head_dim=8)
+"""The class wants a width that is a multiple of the number of heads: that of 8 and of the 12 which these grow to."""
 
 OTHERS: Mapping[str, Growing] = {
     "ResNet by 5/4": Growing(partial(_resnet, "basic"), "5/4"),

@@ -116,7 +116,8 @@ def reach(traces: Traces, source: Graph, request: Request, after: After | None =
     while True:
         attempt = search.attempt(target)
         if isinstance(attempt, Grown):
-            return Reach(Grown(attempt.fields, attempt.state, attempt.timings, [*attempt.notes, *notes]), obstacles)
+            notes = [*attempt.notes, *notes, *checkpoint.notes]
+            return Reach(Grown(attempt.fields, attempt.state, attempt.timings, notes), obstacles)
         culprits = search.culprits(target)
         if not culprits:
             return Reach(None, [*obstacles, Obstacle({}, attempt)])

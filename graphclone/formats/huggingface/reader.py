@@ -117,6 +117,11 @@ class Checkpoint:
         """Every size that a weight of the source has, which no example input should have."""
         return {size for shape in self.shapes(self.fields).values() for size in shape}
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about what is read: whether its weights are there."""
+        return [] if self.weights else ["no weights are here: this is what the configuration alone says"]
+
     def with_fields(self, fields: Config) -> Any:
         """The configuration object of other fields."""
         return type(self.config).from_dict(copy.deepcopy(fields))
@@ -212,6 +217,7 @@ def open_checkpoint(
     trust_remote_code: bool = False,
     inputs: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
+    weightless: bool = False,
 ) -> Checkpoint:
     """The checkpoint in a folder, or of a hub id; its weights are not read yet.
 
@@ -221,6 +227,7 @@ def open_checkpoint(
         inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
             that values are drawn for.
         dtype: that its floats are read in, if not those they are stored in.
+        weightless: be content with a configuration, and download nothing else.
 
     Raises:
         GraphcloneError: it is not there, damaged, or of a kind that cannot be read.
@@ -229,13 +236,13 @@ def open_checkpoint(
     if folder.is_file():
         raise GraphcloneError(layout_advice(folder) or f"{text}: a file; give the folder of a checkpoint")
     if not folder.is_dir():
-        folder = _downloaded(str(text))
+        folder = _downloaded(str(text), weightless)
     raw = _read_config(folder / CONFIG)
     if quantised(raw):
         raise GraphcloneError(
             f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"
         )
-    tensors = weights.open_weights(folder)
+    tensors = {} if weightless and not weights.are_in(folder) else weights.open_weights(folder)
     if (fault := wrapped(tensors)) is not None:
         raise GraphcloneError(f"{text}: {fault}")
     if dtype is None:
@@ -248,7 +255,7 @@ def open_checkpoint(
     return Checkpoint(str(text), folder, raw, config, cls, dtype, tensors, dict(inputs or {}), trusted)
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, weightless: bool) -> Path:
     """The folder that a hub id has been downloaded to."""
     huggingface_hub = required("huggingface_hub", "hf", "a hub id")
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -258,7 +265,9 @@ def _downloaded(name: str) -> Path:
     download = partial(huggingface_hub.snapshot_download, name)
     beside = partial(download, ignore_patterns=["*/*", *VARIANTS])
     try:
-        folder = Path(beside(allow_patterns=[*small, "*.safetensors"]))
+        folder = Path(beside(allow_patterns=[*small, *([] if weightless else ["*.safetensors"])]))
+        if weightless and (folder / CONFIG).exists():
+            return folder
         if not any(folder.glob("*.safetensors")):  # many repositories have both
             folder = Path(beside(allow_patterns=["*.bin"]))
         if folders := module_folders(folder):

@@ -57,14 +57,21 @@ class CheckpointSource:
     dtype: torch.dtype | None = None
     trust_remote_code: bool = False
 
-    def open(self) -> Checkpoint:
+    def open(self, *, weightless: bool = False) -> Checkpoint:
         """The checkpoint. Only its configuration is read.
+
+        Args:
+            weightless: whether its weights may be missing.
 
         Raises:
             GraphcloneError: there is none, or it is of a kind that cannot be read.
         """
         return open_checkpoint(
-            self.name, trust_remote_code=self.trust_remote_code, inputs=self.inputs, dtype=self.dtype
+            self.name,
+            trust_remote_code=self.trust_remote_code,
+            inputs=self.inputs,
+            dtype=self.dtype,
+            weightless=weightless,
         )
 
     def in_memory(self) -> FunctionSource:
@@ -79,12 +86,12 @@ class CheckpointSource:
         return FunctionSource(self.name, make)
 
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:
-        """The model traced without its weights; see ``Source.trace``."""
-        checkpoint = self.open()
+        """The model traced without its weights, which need not be there; see ``Source.trace``."""
+        checkpoint = self.open(weightless=True)
         graph = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(graph)
         model = traced(graph, widen_io)
-        graph.notes += _held_by_tables(model)
+        graph.notes += [*_held_by_tables(model), *checkpoint.notes]
         return model
 
     def reach(self, like: str, *, keep_vocab: bool = False) -> Reach:
@@ -97,7 +104,7 @@ class CheckpointSource:
         Raises:
             GraphcloneError: there is no such target, it is for another kind of model, or the source cannot be read.
         """
-        checkpoint = self.open()
+        checkpoint = self.open(weightless=True)
         source = checkpoint.traced(checkpoint.fields, self.name)
         drop_inner_outputs(source)
         return reach(Traces(checkpoint), source, Request(like=like, keep_vocab=keep_vocab))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.model_inputs import media_tokens, structured
@@ -52,6 +53,7 @@ class SourceRuns:
         shaken: its outputs with weights that are a rounding off, in several ways.
         exact: its outputs in a higher precision.
         options: that it had to be loaded with to be run.
+        precision: the coarsest that it computes in, where that is not the one of its weights.
     """
 
     inputs: Sequence[dict[str, Any]]
@@ -59,6 +61,7 @@ class SourceRuns:
     shaken: Sequence[Sequence[Outputs]]
     exact: Sequence[Outputs]
     options: Mapping[str, Any] = field(default_factory=dict)
+    precision: torch.dtype | None = None
 
 
 _EAGER = {"experts_implementation": "eager"}
@@ -80,13 +83,14 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
-    shaken_outputs = _shaken_runs(model, inputs)
+    precision = _coarsest(checkpoint, model, inputs[0])
+    shaken_outputs = _shaken_runs(model, inputs, precision)
     if not options:
         model.set_experts_implementation("eager")
     precise = _precise(checkpoint)
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, shaken_outputs, exact, options)
+    return SourceRuns(inputs, own, shaken_outputs, exact, options, precision)
 
 
 @torch.no_grad()
@@ -102,11 +106,12 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     except GraphcloneError:
         options = _EAGER
         own = [_streamed_run(streamed(checkpoint, eager=True), feed) for feed in inputs]
-    changes = [partial(shaken, seed=seed) for seed in range(SHAKES)]
+    precision = _coarsest(checkpoint, streamed(checkpoint, eager=bool(options)), inputs[0])
+    changes = [partial(shaken, seed=seed, precision=precision) for seed in range(SHAKES)]
     moved = [[_run(streamed(checkpoint, c, eager=bool(options)), feed) for feed in inputs] for c in changes]
     precise = _precise(checkpoint)
     exact = [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, moved, exact, options)
+    return SourceRuns(inputs, own, moved, exact, options, precision)
 
 
 def _streamed_run(model: Any, feed: dict[str, Any]) -> Outputs:
@@ -125,21 +130,55 @@ def _precise(checkpoint: Checkpoint) -> torch.dtype:
     return torch.float32 if checkpoint.dtype.itemsize < 4 else torch.float64
 
 
-def _shaken_runs(model: Any, inputs: Sequence[dict[str, Any]]) -> list[list[Outputs]]:
+class _Casts(TorchDispatchMode):
+    """Notes the coarsest precision that something of another one is cast to."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.coarsest: torch.dtype | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        cast = func is torch.ops.aten._to_copy.default and args[0].is_floating_point() and result.is_floating_point()
+        if cast and _unit(args[0].dtype) < _unit(result.dtype) > _unit(self.coarsest or args[0].dtype):
+            self.coarsest = result.dtype
+        return result
+
+
+def _unit(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps
+
+
+def _coarsest(checkpoint: Checkpoint, model: Any, feed: dict[str, Any]) -> torch.dtype | None:
+    """The precision that a model of float64 casts to on its way, if it does; its rounding is that of the model.
+
+    A model of another precision shows this rounding when it is run in a higher one.
+    """
+    if checkpoint.dtype is not torch.float64:
+        return None
+    casts = _Casts()
+    with casts:
+        _run(model, feed)
+    return casts.coarsest
+
+
+def _shaken_runs(model: Any, inputs: Sequence[dict[str, Any]], precision: torch.dtype | None) -> list[list[Outputs]]:
     """What the source makes of the input sets with every weight a rounding off, in several ways."""
     moved, runs = copy.deepcopy(model), []
     own, others = list(_weights(model)), [tensor for _, tensor in _weights(moved)]
     for seed in range(SHAKES):
         with workers() as pool:
-            list(pool.map(partial(_shake_into, seed), own, others))
+            list(pool.map(partial(_shake_into, seed, precision), own, others))
         runs.append([_run(moved, feed) for feed in inputs])
     return runs
 
 
 @torch.no_grad()
-def _shake_into(seed: int, weight: tuple[str, torch.Tensor], other: torch.Tensor) -> None:
+def _shake_into(
+    seed: int, precision: torch.dtype | None, weight: tuple[str, torch.Tensor], other: torch.Tensor
+) -> None:
     name, tensor = weight
-    other.copy_(shaken(tensor, name, seed))
+    other.copy_(shaken(tensor, name, seed, precision))
 
 
 def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -240,7 +279,7 @@ def _compared(
     first, *others = widened
     names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
-        [_floor(name, widened[name], [run[name] for run in runs]) for name in names]
+        [_floor(name, widened[name], [run[name] for run in runs], source.precision) for name in names]
         for runs in zip(source.exact, source.own, wide, *source.shaken, strict=True)
     ]
     return _report(checkpoint, judge(how, measured), source.inputs)
@@ -256,11 +295,16 @@ def _failed(how: str, reason: str) -> Check:
     return Check(how, False, reason, first=first)
 
 
-def _floor(name: str, widened: Callable[[torch.Tensor], torch.Tensor], runs: Sequence[torch.Tensor]) -> NoiseFloor:
+def _floor(
+    name: str,
+    widened: Callable[[torch.Tensor], torch.Tensor],
+    runs: Sequence[torch.Tensor],
+    precision: torch.dtype | None,
+) -> NoiseFloor:
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
     exact, own, wide, *shaken_outputs = runs
     truth = exact.to(torch.float64)
-    floor = noise_floor(name, (truth, own), (widened(truth), wide))
+    floor = noise_floor(name, (truth, own), (widened(truth), wide), precision)
     return replace(floor, source=max(floor.source, *(error(truth, other) for other in shaken_outputs)))
 
 

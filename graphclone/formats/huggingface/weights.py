@@ -22,6 +22,7 @@ from graphclone.runtime.shards import DTYPES
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+_FILES = (SINGLE, INDEX, PICKLE, PICKLE_INDEX)
 
 _MAX_HEADER = 100_000_000
 """Bytes of the longest header; safetensors itself takes no longer one."""
@@ -128,19 +129,19 @@ def converted(tensors: Weights, dtype: torch.dtype) -> Weights:
     return {name: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor for name, tensor in tensors.items()}
 
 
+def are_in(folder: Path) -> bool:
+    """Whether a folder holds weights, or something that is to be made into a checkpoint first."""
+    return any((folder / name).exists() for name in _FILES) or layout_advice(folder) is not None
+
+
 def open_weights(folder: Path) -> Weights:
     """The tensors of a checkpoint by name; none is read.
 
     Raises:
         GraphcloneError: there are none, or files are missing, damaged, or not what the index says.
     """
-    readers: dict[str, _Reader] = {
-        SINGLE: safetensors_of,
-        INDEX: _indexed,
-        PICKLE: _pickled,
-        PICKLE_INDEX: _indexed,
-    }
-    for name, read in readers.items():
+    readers: tuple[_Reader, ...] = (safetensors_of, _indexed, _pickled, _indexed)
+    for name, read in zip(_FILES, readers, strict=True):
         if (path := folder / name).exists():
             return {tensor.name: tensor for tensor in read(path)}
     raise GraphcloneError(layout_advice(folder) or f"{folder}: no weights; expected {SINGLE}, {INDEX} or {PICKLE}")

@@ -65,6 +65,14 @@ def test_a_hub_id_is_downloaded_once_and_widened(hub: Hub, source: Path, tmp_pat
     torch.testing.assert_close(wide(tokens).logits, model(tokens).logits, rtol=0, atol=1e-4)
 
 
+def test_to_inspect_a_hub_id_no_weights_are_downloaded(hub: Hub, tmp_path: Path) -> None:
+    done = command(hub, tmp_path / "cache", "inspect", "some/model")
+    assert done.returncode == 0, done.stderr
+    assert "no weights are here" in done.stdout
+    assert "config.json" in hub.sent
+    assert not [name for name in hub.sent if name.endswith((".safetensors", ".bin", ".h5"))]
+
+
 def test_a_repository_that_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
     done = command(hub, tmp_path / "cache", "clone", "no/model", "-o", str(tmp_path / "out"))
     assert done.returncode == 2
@@ -89,7 +97,7 @@ def test_weights_of_a_variant_are_named_and_not_downloaded(tmp_path: Path) -> No
     source = saved("gpt2", tmp_path / "source")
     (source / "model.safetensors").rename(source / "model.fp16.safetensors")
     with serving({"some/model": source}) as hub:
-        done = command(hub, tmp_path / "cache", "inspect", "some/model")
+        done = command(hub, tmp_path / "cache", "clone", "some/model", "-o", str(tmp_path / "out"))
     assert done.returncode == 2
     assert "some/model: weights of a variant" in done.stderr and "(model.fp16.safetensors)" in done.stderr
     assert "model.fp16.safetensors" not in hub.sent

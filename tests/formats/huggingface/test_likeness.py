@@ -147,6 +147,26 @@ def test_inspect_shows_what_can_be_reached(source: Path, tmp_path: Path, capfd: 
     assert "hidden_act is silu in the source and relu in the target" in captured.err
 
 
+def test_a_configuration_alone_can_be_inspected(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alone, large = tmp_path / "alone", target(tmp_path)
+    alone.mkdir()
+    (alone / "config.json").write_text((source / "config.json").read_text())
+    for said in ([], ["--like", str(large)]):
+        shown = {}
+        for folder in (source, alone):
+            assert main(["inspect", str(folder), *said, "--json"]) == 0
+            shown[folder] = json.loads(capfd.readouterr().out)
+        notes = {folder: found.pop("notes") for folder, found in shown.items()}
+        assert set(notes[alone]) - set(notes[source]) == {
+            "no weights are here: this is what the configuration alone says"
+        }
+        assert {**shown[alone], "model": ""} == {**shown[source], "model": ""}
+    assert main(["clone", str(alone), "-o", str(tmp_path / "wide")]) == 2
+    assert "no weights; expected model.safetensors" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

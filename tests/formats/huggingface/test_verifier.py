@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from graphclone.formats.huggingface import verifier
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import run_source, verify_folders
+from graphclone.formats.huggingface.writer import clone_checkpoint
 from tests.support.checkpoints import saved
 
 
@@ -44,3 +46,15 @@ def test_runs_differ_as_their_precisions_do(tmp_path: Path) -> None:
     off = [(run["logits"].double() - exact["logits"]).abs().max() for run in (own, *(runs[0] for runs in runs.shaken))]
     assert all(0 < float(error) < 1e-4 for error in off)
     assert len({float(error) for error in off}) == len(off)
+
+
+def test_a_class_that_casts_on_its_way_rounds_as_what_it_casts_to(tmp_path: Path) -> None:
+    """In float64 a source shows no rounding of its own, and the clone's is that of the norms, which cast to float32."""
+    folder = saved("llama-gqa", tmp_path / "llama")
+    written = clone_checkpoint(folder, tmp_path / "wide", dtype=torch.float64)
+    assert written.verification is not None and written.verification.ok
+    weights = load_file(tmp_path / "wide" / "model.safetensors")
+    name = next(name for name in weights if name.endswith("down_proj.weight"))
+    weights[name][0] *= 1 + 1e-2
+    save_file(weights, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
+    assert not verify_folders(folder, tmp_path / "wide").ok
