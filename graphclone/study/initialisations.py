@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def aki(tensors: Tensors, recipes: Mapping[str, Widening]) -> dict[str, Tensor]:
-    """The advanced knowledge of bert2BERT: new outputs come from the block above (Chen et al. 2022, arXiv 2110.07143).
+    """Advanced knowledge: new outputs come from the block above (Chen et al. 2022, arXiv 2110.07143, section 3.3).
 
     The first copy of every output is what a symmetric clone has, so are all that the last block has, and what lies in
     no block.
