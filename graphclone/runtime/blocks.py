@@ -78,7 +78,7 @@ class Source:
 
     @cached_property
     def size(self) -> float:
-        """How large its numbers are; see ``pads.sampled_size``."""
+        """The size of its numbers; see ``pads.sampled_size``."""
         return sampled_size(self.rows, self.stored.shape)
 
     def _read(self, stored: Stored) -> Tensor:

@@ -388,7 +388,7 @@ def add(out: Tensor, source: Tensor, factor: float) -> None:
 
 
 def gain(energy: float, source: Tensor, recipe: Widening, out: Tensor) -> float:
-    """What noise Z is multiplied by, B being the columns that have copies: Z is 0 elsewhere.
+    """The factor of noise Z, B being the columns that have copies: Z is 0 elsewhere.
 
     That is ``sqrt(|B|^2 / |Z|^2 * 10^(-dB / 10))``, or ``spread / sqrt(inputs)`` over the root mean square of Z.
     """

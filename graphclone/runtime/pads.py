@@ -104,7 +104,7 @@ CHUNK = 1 << 17
 
 
 def chunk_length(out: Tensor) -> int:
-    """How many rows of a region are drawn at once."""
+    """The number of rows of a region that are drawn at once."""
     return max(1, CHUNK * out.shape[0] // max(1, out.numel()))
 
 
