@@ -155,13 +155,26 @@ def steps_to(ends: Ends, level: float) -> Reach | None:
     return None
 
 
+def falling(ends: Ends) -> Ends:
+    """The budgets that end below all smaller ones. Any other was not run at its best rate, and says nothing."""
+    lowest, kept = math.inf, []
+    for steps, loss in ends:
+        if loss < lowest:
+            kept.append((steps, loss))
+            lowest = loss
+    return kept
+
+
 def ratio(random: Ends, clone: Ends, level: float) -> Ratio | None:
     """The budget at which random weights end at a level over the one at which a clone does.
+
+    Only budgets that end below all smaller ones count; see ``falling``.
 
     Returns:
         None where the clone never ends there, or where even the least budget of random weights does: fewer steps may
         be enough for them, and then the ratio would be less than what could be said.
     """
+    random, clone = falling(random), falling(clone)
     sooner, later = steps_to(clone, level), steps_to(random, level)
     if sooner is None or not random or (later is not None and later.bound):
         return None

@@ -73,6 +73,11 @@ def test_where_only_the_clone_arrives_the_ratio_is_at_least_that_of_the_greatest
     assert (found.value, found.least) == (2.0, True)
 
 
+def test_a_greater_budget_at_too_high_a_rate_says_nothing_of_when_random_weights_arrive() -> None:
+    ends = [*RANDOM_ENDS[:2], (4 * RANDOM_ENDS[1][0], 3.0)]
+    assert ratio(ends, CLONE_ENDS, 1.2) == ratio(RANDOM_ENDS[:2], CLONE_ENDS, 1.2)
+
+
 def test_where_the_least_budget_of_random_weights_is_enough_nothing_is_said() -> None:
     assert ratio(RANDOM_ENDS, CLONE_ENDS, 2.0) is None
     assert ratio(RANDOM_ENDS, [(300, 2.1)], 2.05) is None
