@@ -151,10 +151,11 @@ def test_weights_of_a_checkpoint_move_from_where_they_are_stored(
     model.save_pretrained(tmp_path / "source")
     found: dict[tuple[str, int], torch.Tensor] = {}
 
-    def recorded(tensor: torch.Tensor, name: str, seed: int) -> torch.Tensor:
+    def recorded(tensor: torch.Tensor, name: str, seed: int, precision: torch.dtype | None) -> torch.Tensor:
         assert (name, seed) not in found
+        assert precision is None  # rotary tables are of float32 as it is
         found[name, seed] = tensor.detach().clone()
-        return shaken(tensor, name, seed)
+        return shaken(tensor, name, seed, precision)
 
     monkeypatch.setattr(verify_checkpoints, "shaken", recorded)
     runs = verify_checkpoints.run_source(open_checkpoint(tmp_path / "source"))
