@@ -73,6 +73,11 @@ class Widening:
         return self.scale == 1.0 and self.shift == 0.0 and not any(layout.grows for layout in self.axes)
 
     @property
+    def noisy(self) -> bool:
+        """Whether noise is added: by the strategy, where something is contracted."""
+        return bool(self.contracted) and self.strategy.noisy
+
+    @property
     def noise_seed(self) -> int:
         """The seed of this initializer's own noise, whatever is widened before it."""
         return noise_seed(self.seed, self.name)

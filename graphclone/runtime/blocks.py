@@ -109,7 +109,7 @@ def widen_block(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
     axis = kernel.first_irregular(recipe)
     if axis is not None:
         _fill_sorted(source, recipe, wanted, out, axis, together)
-    elif recipe.contracted and recipe.strategy.noisy:
+    elif recipe.noisy:
         _fill_noisy(source, recipe, wanted, out, together)
     else:
         _fill(source, recipe, wanted, out)
@@ -275,8 +275,7 @@ def _apply(
     if all(isinstance(piece.new, slice) for piece in pieces):
         write(out[tuple(piece.new for piece in pieces)], source, factor)
         return
-    places = np.ix_(*(_indices(piece.new, size) for piece, size in zip(pieces, out.shape, strict=True)))
-    at = tuple(torch.from_numpy(indices).to(out.device) for indices in places)
+    at = tuple(indices.to(out.device) for indices in _crossed([piece.new for piece in pieces], out.shape))
     part = out[at]
     write(part, source, factor)
     out[at] = part
@@ -316,38 +315,41 @@ def _fill_noisy(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
 
 def _meet(covered: IntArray, wanted: IntArray) -> bool:
     """Whether two ascending lists have an index in common."""
-    return bool(len(_places(_common(covered, wanted)[0])))
+    return _common(covered, wanted) is not None
 
 
 def _place(out: Tensor, wanted: Wanted, part: Tensor, covered: Sequence[IntArray]) -> None:
     """Copy what a part of the whole, which covers these indices, has of a block."""
-    common = [_common(indices, having) for indices, having in zip(wanted, covered, strict=True)]
-    here, there = [first for first, _ in common], [second for _, second in common]
-    if not all(len(_places(places)) for places in here):
-        return
+    here, there = [], []
+    for indices, having in zip(wanted, covered, strict=True):
+        common = _common(indices, having)
+        if common is None:
+            return
+        here.append(common[0])
+        there.append(common[1])
     if all(isinstance(places, slice) for places in (*here, *there)):
         out[tuple(here)] = part[tuple(there)].to(out.device, out.dtype)
     else:
-        taken = part[tuple(map(torch.from_numpy, np.ix_(*map(_places, there))))]
-        at = tuple(map(torch.from_numpy, np.ix_(*map(_places, here))))
-        out[tuple(places.to(out.device) for places in at)] = taken.to(out.device, out.dtype)
+        taken = part[_crossed(there, part.shape)]
+        out[tuple(at.to(out.device) for at in _crossed(here, out.shape))] = taken.to(out.device, out.dtype)
 
 
-def _common(one: IntArray, other: IntArray) -> tuple[slice | IntArray, slice | IntArray]:
-    """Where each of two ascending lists has what both have, by slices where both are without gaps."""
+def _common(one: IntArray, other: IntArray) -> tuple[slice | IntArray, slice | IntArray] | None:
+    """Where each of two ascending lists has what both have, by slices where both are without gaps; None for nothing."""
     if not len(one) or not len(other):
-        return slice(0, 0), slice(0, 0)
+        return None
     if one[-1] - one[0] == len(one) - 1 and other[-1] - other[0] == len(other) - 1:
-        first, end = max(int(one[0]), int(other[0])), min(int(one[-1]), int(other[-1])) + 1
-        end = max(first, end)
-        return slice(first - int(one[0]), end - int(one[0])), slice(first - int(other[0]), end - int(other[0]))
+        first, end = max(one[0], other[0]), min(one[-1], other[-1]) + 1
+        return (slice(first - one[0], end - one[0]), slice(first - other[0], end - other[0])) if first < end else None
     places = np.searchsorted(other, one).clip(0, len(other) - 1)
     hits = np.flatnonzero(other[places] == one)
-    return hits, places[hits]
+    return (hits, places[hits]) if len(hits) else None
 
 
-def _places(part: slice | IntArray) -> range | IntArray:
-    return range(part.start, part.stop) if isinstance(part, slice) else part
+def _crossed(parts: Sequence[slice | IntArray], shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """The indices of all axes, each broadcast over the others."""
+    indices = (_indices(part, size) for part, size in zip(parts, shape, strict=True))
+    return tuple(map(torch.from_numpy, np.ix_(*indices)))
 
 
 # --- Pads ---

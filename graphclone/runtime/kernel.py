@@ -82,7 +82,7 @@ def _fill_any(source: Tensor, recipe: Widening, out: Tensor) -> None:
     axis = first_irregular(recipe)
     if axis is not None:
         _fill_sorted(source, recipe, out, axis)
-    elif recipe.contracted and recipe.strategy.noisy:
+    elif recipe.noisy:
         _fill_noisy(source, recipe, out)
     else:
         _fill(source, recipe, out)

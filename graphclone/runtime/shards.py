@@ -361,8 +361,7 @@ class _Task:
 
 def _equal_rows(recipe: Widening) -> int | None:
     """How often the rows of the result repeat as a whole, or None where they do not."""
-    contracted = bool(recipe.contracted)
-    if not recipe.axes or (contracted and (recipe.strategy.noisy or not recipe.strategy.uniform)):
+    if not recipe.axes or recipe.noisy or (recipe.contracted and not recipe.strategy.uniform):
         return None
     layout = recipe.axes[0]
     if any(axis.padded for axis in recipe.axes):
@@ -376,8 +375,7 @@ def _equal_rows(recipe: Widening) -> int | None:
 
 def _streams(recipe: Widening) -> bool:
     """Whether some rows of the result take no more than some rows of the source."""
-    noisy = bool(recipe.contracted) and recipe.strategy.noisy
-    whole = noisy or first_irregular(recipe) is not None or has_fill(recipe, Fill.MEAN)
+    whole = recipe.noisy or first_irregular(recipe) is not None or has_fill(recipe, Fill.MEAN)
     return bool(recipe.axes) and bool(prod(recipe.shape)) and not whole
 
 

@@ -141,11 +141,13 @@ class CurveGroup:
 def steps_to(ends: Ends, level: float) -> Reach | None:
     """The least budget that ends at a level or below, between two budgets on the line over the logarithm of steps.
 
+    Only budgets that end below all smaller ones count; see ``falling``.
+
     Returns:
         None where no budget ends so low.
     """
     before: tuple[int, float] | None = None
-    for steps, loss in ends:
+    for steps, loss in falling(ends):
         if loss <= level:
             if before is None:
                 return Reach(float(steps), bound=True)
@@ -168,18 +170,15 @@ def falling(ends: Ends) -> Ends:
 def ratio(random: Ends, clone: Ends, level: float) -> Ratio | None:
     """The budget at which random weights end at a level over the one at which a clone does.
 
-    Only budgets that end below all smaller ones count; see ``falling``.
-
     Returns:
         None where the clone never ends there, or where even the least budget of random weights does: fewer steps may
         be enough for them, and then the ratio would be less than what could be said.
     """
-    random, clone = falling(random), falling(clone)
     sooner, later = steps_to(clone, level), steps_to(random, level)
     if sooner is None or not random or (later is not None and later.bound):
         return None
     if later is None:
-        return Ratio(random[-1][0] / sooner.steps, least=True)
+        return Ratio(falling(random)[-1][0] / sooner.steps, least=True)
     return Ratio(later.steps / sooner.steps, least=sooner.bound)
 
 

@@ -57,12 +57,13 @@ class Recipe:
             raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {names}")
         if not 0 <= self.dropout < 1:
             raise GraphcloneError(f"recipe {self.name}: dropout is a probability below 1, got {self.dropout}")
-        if (not self.clones or self.strategy in INEXACT) and self.snr_db is not None:
+        is_clone = self.clones and self.strategy not in INEXACT
+        if not is_clone and self.snr_db is not None:
             raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
         if self.optimizer not in OPTIMIZERS:
             names = ", ".join(OPTIMIZERS)
             raise GraphcloneError(f"recipe {self.name}: unknown optimizer {self.optimizer!r}; choose one of {names}")
-        if self.optimizer == GROWN and (not self.clones or self.strategy in INEXACT):
+        if self.optimizer == GROWN and not is_clone:
             raise GraphcloneError(f"recipe {self.name}: only a clone has an optimizer that was grown; choose {FRESH}")
         self.strategy_of_clones()
 
