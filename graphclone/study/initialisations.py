@@ -7,33 +7,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from graphclone.algebra.axes import Axis
+from graphclone.algebra.growth import PAD, Layout
 from graphclone.algebra.recipes import Widening
+from graphclone.clones.clone import Clone
+from graphclone.graph.ir import Initializer
+from graphclone.study.symmetry import recipes_of
 
 Tensors = Mapping[str, Tensor]
+
+_LEARNING_STEPS, _LEARNING_RATE, _SPREAD = 100, 3e-3, 0.02
+"""Steps in which growth is learned, Adam's rate, and the size of the noise that tells copies apart before them."""
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 """A part of a name that is a number: that of a block in a list of blocks."""
 
 
-def aki(tensors: Tensors, recipes: Mapping[str, Widening]) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Beginning:
+    """What an initialisation may draw on.
+
+    Attributes:
+        clone: the symmetric clone of the base.
+        small: the base's tensors, by name.
+        wide: those of the clone, by name.
+        loss: of the wide model, in nats per token, with the tensors given, on the training batch of a number.
+        seed: of what is random.
+    """
+
+    clone: Clone
+    small: Tensors
+    wide: Tensors
+    loss: Callable[[Tensors, int], Tensor]
+    seed: int = 0
+
+
+def aki(beginning: Beginning) -> dict[str, Tensor]:
     """Advanced knowledge: new outputs come from the block above (Chen et al. 2022, arXiv 2110.07143, section 3.3).
 
     The first copy of every output is what a symmetric clone has, so are all that the last block has, and what lies in
     no block.
 
-    Args:
-        tensors: of a symmetric clone, by name.
-        recipes: how they were widened, by name.
-
     Returns:
         The tensors to begin with, by name.
     """
-    begun = {}
+    begun, recipes, tensors = {}, recipes_of(beginning.clone), beginning.wide
     for name, tensor in tensors.items():
         above = _above(name)
         recipe = recipes.get(name)
@@ -59,5 +83,73 @@ def _is_new(recipe: Widening) -> Tensor:
     return is_new
 
 
-INITIALISATIONS: Mapping[str, Callable[[Tensors, Mapping[str, Widening]], dict[str, Tensor]]] = {"inexact-aki": aki}
+def ligo(beginning: Beginning) -> dict[str, Tensor]:
+    """Learned growth in width: W' = B W C, with B and C trained by the loss (Wang et al. 2023, arXiv 2303.00980).
+
+    Every dim has one matrix B, shape (new size, size), for weights that give it, and one C, shape (size, new size), for
+    weights that sum over it; all blocks share them. They begin as what makes the symmetric clone, with a little noise,
+    and take 100 steps of Adam.
+
+    Returns:
+        The tensors to begin with, by name.
+    """
+    operators = _Operators(beginning)
+    optimizer = torch.optim.Adam(operators.matrices.values(), _LEARNING_RATE)
+    for step in range(_LEARNING_STEPS):
+        optimizer.zero_grad()
+        beginning.loss(operators.grown(), step).backward()
+        optimizer.step()
+    return {name: tensor.detach() for name, tensor in operators.grown().items()}
+
+
+class _Operators:
+    """The matrices of learned growth.
+
+    Attributes:
+        matrices: shape (new size, size), by axis and by whether it is summed over.
+    """
+
+    def __init__(self, beginning: Beginning) -> None:
+        state = beginning.clone.state
+        self._beginning = beginning
+        self._recipes = state.recipes
+        self._facts = state.facts
+        self._grown = [i for i in beginning.clone.graph.initializers if i.kind == "parameter"]
+        self.matrices: dict[tuple[Axis, bool], Tensor] = {}
+        generator = torch.Generator().manual_seed(beginning.seed)
+        for initializer in self._grown:
+            layouts = self._recipes[initializer.value].axes
+            for key, layout in zip(self._keys(initializer), layouts, strict=True):
+                if layout.grows and key not in self.matrices:
+                    matrix = _duplication(layout, averages=key[1])
+                    noise = _SPREAD * torch.randn(matrix.shape, generator=generator)
+                    self.matrices[key] = (matrix + noise).requires_grad_()
+
+    def grown(self) -> dict[str, Tensor]:
+        """Every tensor of the wide model, by name."""
+        begun = dict(self._beginning.wide)
+        for initializer in self._grown:
+            recipe = self._recipes[initializer.value]
+            tensor = self._beginning.small[initializer.names[0]]
+            for axis, key in enumerate(self._keys(initializer)):
+                if key in self.matrices:
+                    tensor = torch.tensordot(self.matrices[key], tensor, ([1], [axis])).movedim(0, axis)
+            begun |= dict.fromkeys(initializer.names, tensor * recipe.scale + recipe.shift)
+        return begun
+
+    def _keys(self, initializer: Initializer) -> list[tuple[Axis, bool]]:
+        contracted = self._recipes[initializer.value].contracted
+        axes = self._facts.of[initializer.value]
+        return [(self._facts.axes.find(axis), index in contracted) for index, axis in enumerate(axes)]
+
+
+def _duplication(layout: Layout, *, averages: bool) -> Tensor:
+    """What copies the indices of an axis, or shares each among its copies; shape (new size, size)."""
+    index_map = torch.from_numpy(np.ascontiguousarray(layout.index_map))
+    matrix = (index_map[:, None] == torch.arange(layout.size)).float()
+    assert PAD not in layout.index_map, "a study's factors are whole numbers"
+    return matrix / matrix.sum(0) if averages else matrix
+
+
+INITIALISATIONS: Mapping[str, Callable[[Beginning], dict[str, Tensor]]] = {"inexact-aki": aki, "inexact-ligo": ligo}
 """What each of ``graphclone.study.recipes.INEXACT`` makes of a symmetric clone."""

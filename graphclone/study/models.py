@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.models import MODELS
 from graphclone.models.huggingface import new_model
 from graphclone.sources import function, is_function
-from graphclone.study.initialisations import INITIALISATIONS
-from graphclone.study.symmetry import recipes_of
+from graphclone.study.initialisations import INITIALISATIONS, Beginning
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
@@ -64,8 +65,17 @@ class Family:
         self._check(module)
         return module.train()
 
-    def clone(self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int) -> tuple[torch.nn.Module, Clone]:
+    def clone(
+        self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int, batch: Callable[[int], torch.Tensor]
+    ) -> tuple[torch.nn.Module, Clone]:
         """The wide model with the weights of the small one, and how they were widened; see ``initialisations``.
+
+        Args:
+            small: the base.
+            factor: by how much it grows.
+            recipe: how.
+            seed: of what is random.
+            batch: tokens to learn growth from, by number, shape (batch, context + 1).
 
         Raises:
             GraphcloneError: the model cannot be widened so.
@@ -77,7 +87,8 @@ class Family:
         tokens = torch.arange(_BATCH * _SEQUENCE).view(_BATCH, _SEQUENCE) % self.vocabulary
         widening = clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=self.model.name)
         if (begin := INITIALISATIONS.get(recipe.strategy)) is not None:
-            wide.load_state_dict(begin(wide.state_dict(), recipes_of(widening)))
+            loss = partial(_loss, wide, batch)
+            wide.load_state_dict(begin(Beginning(widening, small.state_dict(), wide.state_dict(), loss, seed)))
         return wide.train(), widening
 
     def _user(self, factor: int) -> Callable[[], torch.nn.Module]:
@@ -158,7 +169,18 @@ def _from_config(fields: Mapping[str, Any]) -> torch.nn.Module:
     return new_model("CausalLM", fields["model_type"], {k: v for k, v in fields.items() if k != "model_type"})
 
 
-def logits(module: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def _loss(
+    module: torch.nn.Module, batch: Callable[[int], torch.Tensor], tensors: Mapping[str, torch.Tensor], number: int
+) -> torch.Tensor:
+    """Nats per token of a module with these tensors, on the batch of a number."""
+    tokens = batch(number)
+    # tied weights are all among the tensors, under each of their names
+    call = partial(functional_call, module, dict(tensors), tie_weights=False)
+    predictions = logits(lambda inputs: call(args=(inputs,)), tokens[:, :-1])
+    return F.cross_entropy(predictions.flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def logits(module: Callable[[torch.Tensor], Any], tokens: torch.Tensor) -> torch.Tensor:
     """The logits of the token after each, shape (batch, sequence, vocabulary).
 
     Args:

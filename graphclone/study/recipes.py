@@ -17,7 +17,7 @@ RANDOM = "random"
 CONTINUED = "continued"
 """The control of all growing: the base itself, trained on under the schedule that a clone gets."""
 
-INEXACT = ("inexact-aki",)
+INEXACT = ("inexact-aki", "inexact-ligo")
 """Ways of others to begin a wide model, which are no clones; see ``graphclone.study.initialisations``."""
 
 FRESH, GROWN, WARM = "fresh", "grown", "warm"

@@ -177,7 +177,7 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
         with PartialState().main_process_first():  # the others find the corpus and the configuration ready
             corpus = place.corpus()
             family = Family(job.model, corpus.vocabulary, study.data.context, place.folder / "models")
-            module, widenings, optimizer = _start(job, family, place)
+            module, widenings, optimizer = _start(job, family, place, corpus)
         recipe = job.recipe or Recipe("base")
         record = {
             **place.described(job),
@@ -227,7 +227,7 @@ def _scored(module: torch.nn.Module, corpus: Corpus, place: Place) -> dict[str, 
 
 
 def _start(
-    job: Job, family: Family, place: Place
+    job: Job, family: Family, place: Place, corpus: Corpus
 ) -> tuple[torch.nn.Module, dict[str, Widening], torch.optim.Optimizer | None]:
     """The model before its first step, how its weights were widened if it is a clone, and an optimizer that goes on."""
     base = job.needs
@@ -237,7 +237,13 @@ def _start(
     load_model(small, place.of(base) / WEIGHTS)
     if not job.recipe.clones:
         return small, {}, None
-    wide, clone = family.clone(small, job.factor, job.recipe, job.seed)
+
+    def batch(number: int) -> torch.Tensor:
+        """Of those that training does not come to."""
+        step = job.training.steps + number
+        return corpus.batch(step, job.training.batch, place.study.data.context, job.seed + _WIDE_DATA)
+
+    wide, clone = family.clone(small, job.factor, job.recipe, job.seed, batch)
     optimizer = _grown(clone, small, wide, base, place) if job.recipe.optimizer == GROWN else None
     return wide, recipes_of(clone), optimizer
 

@@ -24,8 +24,12 @@ ROUNDS = 3
 SLACK = 200e6
 """Bytes that a clone in memory may take beside source and clone."""
 
-SHAPES = {"125M": (768, 12), "350M": (1024, 24)}
-"""Width and layers of decoders; what the largest needs, source and clone, is 7 GB."""
+SHAPES = {"125M": (768, 12, "float32"), "350M": (1024, 24, "float32"), "1.3B": (2048, 24, "bfloat16")}
+"""Width, layers and dtype of decoders; what the largest needs, source and clone, is 13 GB."""
+
+_HOST = 14 << 30
+"""Bytes that a process touches before anything is measured: a virtual machine is given memory by its host when a page
+is touched for the first time ever, which would count against whoever comes first."""
 
 _SETUP = """
 import json, re, sys, time
@@ -33,6 +37,7 @@ import torch
 from graphclone.api import clone
 from graphclone.models.huggingface import new_model, token_ids
 width, layers = int(sys.argv[1]), int(sys.argv[2])
+torch.set_default_dtype(getattr(torch, sys.argv[3]))
 def fields(factor):
     return {"vocab_size": 50272, "hidden_size": factor * width, "word_embed_proj_dim": factor * width,
             "ffn_dim": factor * 4 * width, "num_attention_heads": factor * width // 64, "num_hidden_layers": layers,
@@ -56,12 +61,14 @@ measured(lambda: clone(source, (token_ids(2, 7, 50272),), widen=2).state_dict())
 
 _KEPT = f"""{_SETUP}
 import transformers.conversion_mapping, graphclone.formats.huggingface.source
-folder = sys.argv[3]
+folder = sys.argv[4]
 source.save_pretrained(folder)
 clone(folder, widen=2)
 before = status("VmRSS")
 measured(lambda: clone(folder, widen=2).state_dict())
 """
+
+_TOUCH = "import sys, torch; torch.empty(int(sys.argv[1]), dtype=torch.uint8).fill_(1); print(0)"
 
 _REFERENCE = f"""{_SETUP}
 @torch.no_grad()
@@ -78,6 +85,7 @@ measured(built)
 
 def clone_in_memory() -> Iterator[Figure]:
     """The state dict of a decoder twice as wide, with and without a trace that is kept, against the reference."""
+    child(_TOUCH, str(_HOST))
     for name, shape in SHAPES.items():
         sizes = [str(size) for size in shape]
         rounds = []
