@@ -51,6 +51,6 @@ def _layout(state: State, value: Value, index: int) -> Layout:
 
     def growth_of(leaf: Axis) -> Growth:
         growth, fill = state.growth_of(leaf), state.fill_of(value, index, leaf)
-        return replace(growth, fill=fill) if is_new or fill is not Fill.FREE else growth.unpadded()
+        return replace(growth, fill=fill) if is_new or fill != Fill.FREE else growth.unpadded()
 
     return state.facts.axes.layout(axis, growth_of)

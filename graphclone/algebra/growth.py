@@ -9,11 +9,10 @@ follows the tree and never the axis as a whole: tiling both halves of a concaten
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from math import prod
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +24,35 @@ PAD = -1
 """The entry of an explicit growth map whose new index repeats no source index."""
 
 
-class Fill(Enum):
-    """The content of a tensor at the pads of an axis's growth map."""
+@dataclass(frozen=True)
+class Fill:
+    """The content of a tensor at the pads of an axis's growth map.
 
-    ZERO = "0"
-    MEAN = "the mean over the dim"
-    FREE = "anything"
+    Attributes:
+        text: in words.
+        weights: the initializers, each a vector over the dim, by which elements are multiplied before their mean is
+            taken; empty but for a mean.
+    """
+
+    text: str
+    weights: tuple[Any, ...] = ()
+
+    ZERO: ClassVar[Fill]
+    ONE: ClassVar[Fill]
+    MEAN: ClassVar[Fill]
+    FREE: ClassVar[Fill]
+
+    def weighted(self, *weights: Any) -> Fill:
+        """The mean that is also weighted by these initializers."""
+        return replace(self, weights=(*self.weights, *weights))
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean, be it weighted or not."""
+        return self.text == Fill.MEAN.text
+
+
+Fill.ZERO, Fill.ONE, Fill.MEAN, Fill.FREE = map(Fill, ("0", "1", "the mean over the dim", "anything"))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ fill starts where a sum or an average reads a value, and is passed back to what 
 
 - a sum holds 0 if each of its summands does, a product if one of its factors does;
 - what is linear holds the mean of its result if its operand holds the mean of its own;
+- a product with a parameter, a vector over the dim, holds the mean of its result if the parameter holds 1 and the other
+  factor its own mean, weighted by the parameter;
 - a function f with f(0) = 0 passes 0, and so does what is homogeneous: f(c x) = c^k f(x), k > 0, as the scales say;
 - a parameter holds what is demanded, as it is ours to write;
 - anything else cannot, and names itself.
@@ -26,7 +28,7 @@ from graphclone.algebra.axes import Axis, Kind, Why
 from graphclone.algebra.growth import Fill, Growth
 from graphclone.analysis.facts import Contraction, Facts, Literal, Summand
 from graphclone.graph.aliases import last_writes
-from graphclone.graph.ir import Node, Value, values_in
+from graphclone.graph.ir import Initializer, Node, Value, values_in
 
 
 class Place(NamedTuple):
@@ -98,8 +100,9 @@ class Inference:
             if dim in leaves:
                 if gathering.alone and len(leaves) > 1:
                     raise Unfillable(gathering.node.name, f"{gathering.node.op} averages over it together with others")
-                fills = (Fill.ZERO,) if self.has_segments(gathering.axis) else tuple(Fill)  # a mean weighs segments
-                choices = [(Place(value, i, dim), fill) for value, i, fill in gathering.choices if fill in fills]
+                zero = self.has_segments(gathering.axis)  # a mean weighs segments
+                offered = [choice for choice in gathering.choices if choice[2] == Fill.ZERO or not zero]
+                choices = [(Place(value, i, dim), fill) for value, i, fill in offered]
                 self.demand_one(choices, gathering.node, "sums or averages over")
         gathered = any(self.has(axis, dim) for axes in self.gathered.values() for axis in axes)
         for column, partners in self.absorbed(dim):
@@ -198,8 +201,9 @@ class Inference:
             if held is None:
                 self.fills[place] = fill
                 pending += self.implied(place, fill)
-            elif held is not fill:
-                raise Unfillable(_name(place.value), f"{place.value.name} would have to hold 0 and the mean at once")
+            elif held != fill:
+                both = _both(held, fill)
+                raise Unfillable(_name(place.value), f"{place.value.name} would have to hold {both} at once")
 
     def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
         """The demands on other values that make a value hold a fill."""
@@ -213,35 +217,57 @@ class Inference:
             return []
         if value in self.facts.views:
             return [(self.seen(place), fill)]
+        if fill == Fill.ONE:
+            return [(p, fill) for p in self.places(self.facts.regrouped[value], place.dim)]
         mean = self.difference_from_mean(place)
-        if fill is Fill.ZERO and mean is not None:
+        if fill == Fill.ZERO and mean is not None:
             return [(mean, Fill.MEAN)]
         if value in self.facts.summands:
-            demands = [self.of_summand(node, place, summand, fill) for summand in self.facts.summands[value]]
-            return [demand for demand in demands if demand is not None]
-        if fill is Fill.ZERO and not self.averages(node, place.dim) and self.passes_zero(node, place):
+            return [d for summand in self.facts.summands[value] for d in self.of_summand(node, place, summand, fill)]
+        if fill == Fill.ZERO and not self.averages(node, place.dim) and self.passes_zero(node, place):
             return [(p, fill) for operand in node.inputs for p in self.carriers(node, operand, place.dim)]
-        raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
+        raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
 
-    def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> tuple[Place, Fill] | None:
-        """The demand that makes one summand hold its part of a fill; None if it holds it anyway."""
+    def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> list[tuple[Place, Fill]]:
+        """The demands that make one summand hold its part of a fill; none if it holds it anyway."""
         carriers = [p for factor in summand.factors for p in self.carriers(node, factor, place.dim)]
         if any(self.carriers(node, divisor, place.dim) for divisor in summand.divisors):
             raise Unfillable(node.name, f"{node.op} divides by it")
         if summand.apart and not carriers:
-            return None
-        if fill is Fill.ZERO:
+            return []
+        if fill == Fill.ZERO:
             if summand.centred and self.averages(node, place.dim):
-                return None
+                return []
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return self.first_to_hold(sorted(carriers, key=self.reluctance), fill), fill
+            return [(self.first_to_hold(sorted(carriers, key=self.reluctance), fill), fill)]
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in node.inputs if value not in linear]
-        if len(carriers) > 1 or any(self.carriers(node, value, place.dim) for value in others):
-            raise Unfillable(node.name, f"{node.op} does not keep {fill.value}")
-        return (carriers[0], fill) if carriers else None
+        if any(self.carriers(node, value, place.dim) for value in others):
+            raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
+        if not carriers and not fill.weights:
+            return []
+        vectors = {carrier: self.vector(carrier) for carrier in carriers} if len(carriers) > 1 else {}
+        weights = {carrier: vector for carrier, vector in vectors.items() if vector is not None}
+        averaged = [carrier for carrier in carriers if carrier not in weights]
+        if len(averaged) != 1:
+            raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
+        return [(averaged[0], fill.weighted(*weights.values())), *((weight, Fill.ONE) for weight in weights)]
+
+    def vector(self, place: Place) -> Initializer | None:
+        """The initializer that a factor is, in whatever shape, if it is a vector over the dim and can weight a mean."""
+        value = place.value
+        while value.producer is not None:
+            if value not in self.facts.views and value not in self.facts.regrouped:
+                return None
+            value = self.facts.views[value][0] if value in self.facts.views else self.facts.regrouped[value]
+        long = [self.axes.find(axis) for axis in self.facts.of[value] if axis.size > 1]
+        return self.initializers.get(value) if long == [place.dim] else None
+
+    @cached_property
+    def initializers(self) -> dict[Value, Initializer]:
+        return self.facts.graph.initializer_of()
 
     def reluctance(self, place: Place) -> int:
         """In which order factors are asked to hold 0: a parameter first, and last what the code alone computes."""
@@ -359,3 +385,11 @@ class _Writes:
 
 def _name(value: Value) -> str:
     return value.producer.name if value.producer is not None else value.name
+
+
+def _both(a: Fill, b: Fill) -> str:
+    """Two fills in words."""
+    if a.is_mean and b.is_mean:
+        return "two means"
+    first, second = sorted((a.text, b.text))
+    return f"{first} and {second.removesuffix(' over the dim')}"

@@ -331,10 +331,12 @@ class _Backward:
         return Share(recipe.name, tuple(gradient), recipe.scale, tuple(size), doubt, bool(recipe.shift))
 
     def doubt_of_pads(self, value: Value) -> str | None:
-        """Why the gradient of a parameter is unknown where its pads hold the mean of what is learned elsewhere."""
+        """Why the gradient of a parameter is unknown where its pads add to a mean of what is learned elsewhere."""
         for place in self.growing(value):
-            if self.state.fill_of(value, *place) is Fill.MEAN:
-                return "its pads hold the mean of the others, whose gradient is none of the source's"
+            fill = self.state.fill_of(value, *place)
+            if fill.is_mean or fill == Fill.ONE:
+                held = "the mean of the others" if fill.is_mean else "1"
+                return f"its pads hold {held}, whose gradient is none of the source's"
         return None
 
 

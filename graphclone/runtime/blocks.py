@@ -23,7 +23,16 @@ from graphclone.algebra.growth import PAD, Fill, IntArray, Layout
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.graph.ir import Initializer, Stored
 from graphclone.runtime import kernel
-from graphclone.runtime.pads import Region, chunk_length, has_fill, random_numbers, regions, sampled_size
+from graphclone.runtime.pads import (
+    Region,
+    as_stored,
+    chunk_length,
+    has_means,
+    numbered,
+    random_numbers,
+    regions,
+    sampled_size,
+)
 from graphclone.runtime.precision import power
 
 BLOCK = 16 << 20
@@ -357,15 +366,16 @@ def _crossed(parts: Sequence[slice | IntArray], shape: Sequence[int]) -> tuple[T
 
 def _fill_pads(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, together: Map) -> None:
     """Write pads region by region as the kernel does."""
-    is_read = has_fill(recipe, Fill.MEAN)
+    is_read = has_means(recipe)
     data = source.whole() if is_read else torch.empty(recipe.source_shape, device="meta")
     for number, (region, covered) in enumerate(_covered(data, recipe)):
-        if region.fill is Fill.FREE:
-            _randomise(region, kernel.numbered(recipe, number), recipe.scale * source.size, wanted, out, covered)
-        elif region.fill is Fill.MEAN:
+        if region.fill == Fill.FREE:
+            _randomise(region, numbered(recipe, number), recipe.scale * source.size, wanted, out, covered)
+        elif region.fill.is_mean:
             _repeat_mean(region, recipe, wanted, out, covered, together)
         else:
-            _place(out, wanted, out.new_full((), recipe.shift).expand([*map(len, covered)]), covered)
+            held = out.new_full((), region.number(recipe))
+            _place(out, wanted, held.expand([*map(len, covered)]), covered)
 
 
 def _covered(data: Tensor, recipe: Widening) -> Iterator[tuple[Region, list[IntArray]]]:
@@ -400,7 +410,7 @@ def _repeat_mean(
     region: Region, recipe: Widening, wanted: Wanted, out: Tensor, covered: Sequence[IntArray], together: Map
 ) -> None:
     """The block of the region that encloses what is wanted of it, and of that what is."""
-    mean, repeated = region.mean(recipe)
+    mean, repeated = region.mean(recipe, as_stored)
     inside: list[IntArray] = []
     having: list[IntArray] = []
     for axis, (indices, all_of) in enumerate(zip(wanted, covered, strict=True)):

@@ -25,7 +25,7 @@ from graphclone.algebra.growth import PAD, Concat, Fill, Growth, IntArray, Layou
 from graphclone.algebra.recipes import Widening, by_multiplicity
 from graphclone.runtime.memory import empty
 from graphclone.runtime.noise import normal
-from graphclone.runtime.pads import chunk_length, random_numbers, regions, sampled_size
+from graphclone.runtime.pads import Reader, as_stored, chunk_length, numbered, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power, units
 
 CHUNK = 1 << 15
@@ -37,7 +37,7 @@ MAX_SLICES = 32
 
 
 @torch.no_grad()
-def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor:
+def widen(source: Tensor, recipe: Widening, out: Tensor | None = None, read: Reader = as_stored) -> Tensor:
     """The widened initializer, in the source's dtype (HyperCloning, arXiv 2409.12903, section 3).
 
     With g the growth maps, o over the replicated axes and k over the contracted ones, it is
@@ -45,13 +45,14 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
         W'[o', k'] = scale * (A[copy of o', copy of k'] * W[g(o'), g(k')] + N[o', k'])
 
     where A sums to 1 over the copies of each k, and N to 0. Without contracted axes, where nothing has to be
-    shared, it is ``scale * W[g(o')] + shift``. Pads are 0, or the mean over their dim, before the shift; where they
-    may be anything they are as random as the source is large.
+    shared, it is ``scale * W[g(o')] + shift``. Pads are 0, 1 or a mean over their dim, before scale and shift; where
+    they may be anything they are as random as the source is large.
 
     Args:
         source: shape ``recipe.source_shape``; floating point, or anything if it is replicated as it is.
         recipe: how it grows.
         out: written in place if given, shape ``recipe.shape``, of any strides, not overlapping the source.
+        read: gives the initializers that weight the means in pads.
 
     Raises:
         ValueError: when a shape or a dtype does not fit, or a user's strategy gives an unfit matrix.
@@ -62,7 +63,7 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None) -> Tensor
     _check(source, recipe, out)
     _fill_any(source, recipe, out)
     if any(layout.padded for layout in recipe.axes):
-        _fill_pads(source, recipe, out)
+        _fill_pads(source, recipe, out, read)
     return out
 
 
@@ -327,22 +328,17 @@ def _clear_pads(tensor: Tensor, axis: int, index_map: IntArray) -> None:
 # --- Pads ---
 
 
-def _fill_pads(source: Tensor, recipe: Widening, out: Tensor) -> None:
+def _fill_pads(source: Tensor, recipe: Widening, out: Tensor, read: Reader) -> None:
     found = regions(source, recipe, out)
-    is_free = any(region.fill is Fill.FREE for region in found)
+    is_free = any(region.fill == Fill.FREE for region in found)
     size = recipe.scale * sampled_size(lambda first, end: source[first:end], source.shape) if is_free else 0.0
     for number, region in enumerate(found):
-        if region.fill is Fill.FREE:
+        if region.fill == Fill.FREE:
             _randomise(region.out, numbered(recipe, number), size)
-        elif region.fill is Fill.MEAN:
-            widen(*region.mean(recipe), region.out)  # which may have pads of other dims
+        elif region.fill.is_mean:
+            widen(*region.mean(recipe, read), region.out, read)  # which may have pads of other dims
         else:
-            region.out.fill_(recipe.shift)
-
-
-def numbered(recipe: Widening, number: int) -> Widening:
-    """The recipe by which one of several regions is drawn, so that none has the numbers of another."""
-    return replace(recipe, name=f"{recipe.name}[{number}]")
+            region.out.fill_(region.number(recipe))
 
 
 def _randomise(out: Tensor, recipe: Widening, size: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -15,6 +15,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
+from graphclone.runtime.pads import Reader, as_stored
 
 
 class RankError(GraphcloneError):
@@ -24,14 +25,16 @@ class RankError(GraphcloneError):
 class Maps:
     """The maps of one run, whose dynamic axes need not have the sizes of the trace."""
 
-    def __init__(self, state: State, inputs: Sequence[torch.Tensor] = ()) -> None:
+    def __init__(self, state: State, inputs: Sequence[torch.Tensor] = (), read: Reader = as_stored) -> None:
         """Learn the sizes of dynamic dims from the inputs of the run.
 
         Args:
             state: after the whole pipeline.
             inputs: of the source, one per graph input.
+            read: gives the source's initializers in this run.
         """
         self.state = state
+        self.read = read
         self.sizes: dict[Axis, int] = {}
         for value, tensor in zip(state.graph.inputs, inputs, strict=bool(inputs)):
             self.layouts(value, tensor.shape)
@@ -95,7 +98,7 @@ class Maps:
         layouts = self.layouts(value, tensor.shape)
         if any(layout.padded for layout in layouts):
             filled = [self._filled(value, axis) if layout.padded else layout for axis, layout in enumerate(layouts)]
-            return widen(tensor, Widening(value.name, tuple(filled)))
+            return widen(tensor, Widening(value.name, tuple(filled)), read=self.read)
         for axis, layout in enumerate(layouts):
             if layout.grows:
                 tensor = tensor.index_select(axis, torch.as_tensor(layout.index_map, device=tensor.device))
@@ -104,8 +107,8 @@ class Maps:
     def _lacks_axes(self, value: Value, tensor: torch.Tensor) -> bool:
         return tensor.ndim != len(self.state.facts.of[value])
 
-    def _filled(self, value: Value, index: int, pads: Collection[Fill] = (Fill.ZERO, Fill.MEAN)) -> Layout:
-        return filled(self.state, value, index, pads, self._growth)
+    def _filled(self, value: Value, index: int, *, free: bool = False) -> Layout:
+        return filled(self.state, value, index, self._growth, free=free)
 
     def compared(self, value: Value, tensor: torch.Tensor, wide: torch.Tensor) -> torch.Tensor:
         """The elements of a value of the clone, without those at pads that may hold anything.
@@ -119,7 +122,7 @@ class Maps:
             return wide
         for axis, layout in enumerate(self.layouts(value, tensor.shape)):
             if layout.padded:
-                free = self._filled(value, axis, (Fill.FREE,)).index_map == PAD
+                free = self._filled(value, axis, free=True).index_map == PAD
                 wide = wide.index_select(axis, torch.as_tensor((~free).nonzero()[0], device=wide.device))
         return wide
 
@@ -136,15 +139,24 @@ def filled(
     state: State,
     value: Value,
     index: int,
-    pads: Collection[Fill],
     growth_of: Callable[[Axis], Growth] | None = None,
+    *,
+    free: bool = False,
 ) -> Layout:
-    """The layout of an axis of a value with pads of these fills, and more copies where there are others."""
+    """The layout of an axis of a value, with more copies in place of pads of one sort.
+
+    Args:
+        state: of the clone.
+        value: of the clone.
+        index: which axis.
+        growth_of: how a dim grows in this run; as in the trace if not given.
+        free: whether those pads stay that may hold anything, and not those that may not.
+    """
 
     def filled_growth(leaf: Axis) -> Growth:
         growth = (growth_of or state.growth_of)(leaf)
         fill = state.fill_of(value, index, leaf)
-        return replace(growth, fill=fill) if fill in pads else growth.unpadded()
+        return replace(growth, fill=fill) if (fill == Fill.FREE) is free else growth.unpadded()
 
     return state.facts.axes.layout(state.facts.of[value][index], filled_growth)
 

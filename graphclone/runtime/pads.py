@@ -13,7 +13,17 @@ from torch import Tensor
 
 from graphclone.algebra.growth import Concat, Fill, Growth, Layout, Leaf, Product
 from graphclone.algebra.recipes import Widening
+from graphclone.graph.ir import Initializer
 from graphclone.runtime.precision import root_mean_square
+
+Reader = Callable[[Initializer], Tensor]
+"""Gives the data of an initializer of the source, not to be written into."""
+
+
+def as_stored(initializer: Initializer) -> Tensor:
+    """The data as it is stored."""
+    data: Tensor = initializer.read()
+    return data.detach()
 
 
 @dataclass(frozen=True)
@@ -34,21 +44,38 @@ class Region:
     at: int
     fill: Fill
 
-    def mean(self, recipe: Widening) -> tuple[Tensor, Widening]:
-        """The mean of the source over the dim, and the recipe by which it is repeated over the pads."""
+    def mean(self, recipe: Widening, read: Reader) -> tuple[Tensor, Widening]:
+        """The mean of the source over the dim, and the recipe by which it is repeated over the pads.
+
+        Args:
+            recipe: of the whole.
+            read: gives the initializers that weight the mean.
+        """
         layouts = [layout for _, layout in self.axes]
         layouts[self.at] = Leaf(Growth(1, self.out.shape[self.at]))
         contracted = tuple(dim for dim, (axis, _) in enumerate(self.axes) if axis in recipe.contracted)
-        mean = self.source.double().mean(self.at, keepdim=True).to(self.source.dtype)
+        source = self.source.double()
+        for weight in self.fill.weights:
+            source = source * along(read(weight).to(source), self.at, source.dim())
+        mean = source.mean(self.at, keepdim=True).to(self.source.dtype)
         name = f"{recipe.name}[pads of {self.at}]"
         return mean, replace(recipe, name=name, axes=tuple(layouts), contracted=contracted)
+
+    def number(self, recipe: Widening) -> float:
+        """The number that pads of 0 or 1 hold, by the recipe of the whole."""
+        return recipe.shift + (recipe.scale if self.fill == Fill.ONE else 0)
+
+
+def along(vector: Tensor, at: int, rank: int) -> Tensor:
+    """The elements of a tensor, in order, along one of so many dims."""
+    return vector.reshape([-1 if dim == at else 1 for dim in range(rank)])
 
 
 def regions(source: Tensor, recipe: Widening, out: Tensor) -> list[Region]:
     """All pads of a recipe, in the order in which they are to be written: what is free, then what is demanded."""
     axes = tuple(enumerate(recipe.axes))
     pads = [region for at in range(len(axes)) for region in _regions(out, source, axes, at)]
-    return sorted(pads, key=lambda region: region.fill is not Fill.FREE)
+    return sorted(pads, key=lambda region: region.fill != Fill.FREE)
 
 
 def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], at: int) -> Iterator[Region]:
@@ -74,10 +101,10 @@ def _regions(out: Tensor, source: Tensor, axes: tuple[tuple[int, Layout], ...], 
             new, old = new + part.new_size, old + part.size
 
 
-def has_fill(recipe: Widening, fill: Fill) -> bool:
-    """Whether some pads of a recipe hold that."""
+def has_means(recipe: Widening) -> bool:
+    """Whether some pads of a recipe hold a mean, which takes all of the source."""
     source, out = (torch.empty(shape, device="meta") for shape in (recipe.source_shape, recipe.shape))
-    return any(region.fill is fill for region in regions(source, recipe, out))
+    return any(region.fill.is_mean for region in regions(source, recipe, out))
 
 
 def sampled_size(rows: Callable[[int, int], Tensor], shape: Sequence[int]) -> float:
@@ -101,6 +128,11 @@ _SAMPLE, _SAMPLE_PARTS = 1 << 16, 6
 
 CHUNK = 1 << 17
 """Random numbers that are drawn at once, if a row is no longer. Part of what a seed means, so never change it."""
+
+
+def numbered(recipe: Widening, number: int) -> Widening:
+    """The recipe by which one of several regions is drawn, so that none has the numbers of another."""
+    return replace(recipe, name=f"{recipe.name}[{number}]")
 
 
 def chunk_length(out: Tensor) -> int:

@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from graphclone.algebra.growth import Fill, rigid
+from graphclone.algebra.growth import rigid
 from graphclone.algebra.recipes import Widening
 from graphclone.graph.ir import Stored
 from graphclone.runtime.blocks import BLOCK, Rows, Source, widen_block
 from graphclone.runtime.kernel import first_irregular, widen
 from graphclone.runtime.memory import empty
-from graphclone.runtime.pads import has_fill
+from graphclone.runtime.pads import has_means
 from graphclone.runtime.threads import workers
 
 DTYPES = {
@@ -375,7 +375,7 @@ def _equal_rows(recipe: Widening) -> int | None:
 
 def _streams(recipe: Widening) -> bool:
     """Whether some rows of the result take no more than some rows of the source."""
-    whole = recipe.noisy or first_irregular(recipe) is not None or has_fill(recipe, Fill.MEAN)
+    whole = recipe.noisy or first_irregular(recipe) is not None or has_means(recipe)
     return bool(recipe.axes) and bool(prod(recipe.shape)) and not whole
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -14,10 +14,8 @@ from graphclone.graph.ir import Graph, Initializer, Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import lifted
 from graphclone.runtime.kernel import widen
+from graphclone.runtime.pads import Reader
 from graphclone.runtime.threads import workers
-
-Reader = Callable[[Initializer], torch.Tensor]
-"""Gives the data of an initializer of the source."""
 
 
 class Lazy(Mapping[Value, torch.Tensor]):
@@ -57,7 +55,7 @@ def lifted_tensor(initializer: Initializer) -> torch.Tensor:
 def lazily_widened(state: State, read: Reader = lifted_tensor) -> Lazy:
     """The data of the clone's initializers, made from the source's by their recipes one at a time."""
     recipes = _recipes(state)
-    return Lazy(state.graph, lambda i: widen(read(i), recipes[i.value]))
+    return Lazy(state.graph, lambda i: widen(read(i), recipes[i.value], read=read))
 
 
 def widened_tensors(state: State) -> dict[Value, torch.Tensor]:

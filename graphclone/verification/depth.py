@@ -17,7 +17,8 @@ from graphclone.graph.ir import Initializer, Node
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, execute, lifted
 from graphclone.runtime.new_tensors import Filled
-from graphclone.runtime.tensors import Lazy, Reader, lifted_tensor
+from graphclone.runtime.pads import Reader
+from graphclone.runtime.tensors import Lazy, lifted_tensor
 from graphclone.verification.checks import Check
 from graphclone.verification.distance import OUTPUT_TOLERANCE, Deviation, relative_error
 from graphclone.verification.exact import perturbed

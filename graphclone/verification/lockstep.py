@@ -17,7 +17,8 @@ from graphclone.graph.ir import Graph, Node, Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, execute, lifted, output_tensors
 from graphclone.runtime.maps import Maps, widened_inputs
-from graphclone.runtime.tensors import Lazy, Reader, lazily_widened, lifted_tensor
+from graphclone.runtime.pads import Reader
+from graphclone.runtime.tensors import Lazy, lazily_widened, lifted_tensor
 from graphclone.verification.distance import (
     OUTPUT_TOLERANCE,
     VALUE_TOLERANCE,
@@ -70,7 +71,7 @@ def run_lockstep(
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
     clone = execute(state.graph, tensors, widened_inputs(state, inputs), lift=True)
-    return _Comparison(state, Maps(state, inputs), clone).run(state.source, Lazy(state.source, read), inputs)
+    return _Comparison(state, Maps(state, inputs, read), clone).run(state.source, Lazy(state.source, read), inputs)
 
 
 class _Comparison:

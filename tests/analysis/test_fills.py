@@ -116,6 +116,55 @@ def test_an_rms_norm_after_the_sum_keeps_zeros() -> None:
     assert exact(widened(Stream(NORMS["RMSNorm"], after=True))) < 1e-12
 
 
+class Scaled(nn.Module):
+    """A stream that branches are added to, each times vectors of its own (LayerScale, arXiv 2103.17239, equation 3)."""
+
+    def __init__(self, branch: Callable[[Scaled, Tensor], Tensor] = lambda m, y: m.gamma * (m.delta * y)) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 5)
+        self.up, self.down = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+        self.gamma, self.delta = nn.Parameter(torch.ones(WIDTH)), nn.Parameter(torch.ones(1, WIDTH))
+        self.norm, self.last = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.branch = branch
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embed(ids)
+        return self.head(self.last(x + self.branch(self, self.down(self.up(self.norm(x)).tanh()))))
+
+
+@pytest.mark.parametrize("strategy", ["symmetric", "diagonal", "noisy-symmetric", "fresh"])
+@pytest.mark.parametrize(
+    "branch",
+    [
+        lambda m, y: m.gamma * y,
+        lambda m, y: m.gamma.view(1, 1, -1) * (m.delta * y),
+        lambda m, y: m.gamma * (y + m.delta),
+    ],
+)
+def test_a_branch_may_be_scaled_by_parameters(branch: Callable[[Scaled, Tensor], Tensor], strategy: str) -> None:
+    module, ids = randomise(Scaled(branch)).eval(), torch.randint(0, 7, (2, 3))
+    clone = gc.clone(module, (ids,), sizes={"hidden": WIDER}, strategy=strategy, seed=1)
+    assert exact(clone) < 1e-12
+    assert clone.verify(onnx=False).ok
+    torch.testing.assert_close(clone.module()(ids), module(ids), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("branch", "reason"),
+    [
+        (lambda m, y: m.gamma * (y + 1), "add.Tensor does not keep the mean over the dim"),
+        (lambda m, y: m.gamma * y + y, "would have to hold two means at once"),
+        (lambda m, y: m.gamma + m.gamma * y, "would have to hold 1 and the mean at once"),
+        (lambda m, y: m.gamma.tanh() * y, "mul.Tensor does not keep the mean over the dim"),
+        (lambda m, y: y * y, "mul.Tensor does not keep the mean over the dim"),
+    ],
+)
+def test_a_mean_has_weights_that_are_parameters(branch: Callable[[Scaled, Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(GraphcloneError) as refusal:
+        widened(Scaled(branch))
+    assert reason in str(refusal.value)
+
+
 class Reduced(nn.Module):
     """A hidden state, reduced by something."""
 
@@ -220,7 +269,9 @@ class Rectified(nn.Module):
         return self.down(self.up(self.embed(ids)).relu())
 
 
-@pytest.mark.parametrize("make", [lambda: Stream(NORMS["LayerNorm"]), lambda: Stream(NORMS["RMSNorm"]), Rectified])
+@pytest.mark.parametrize(
+    "make", [lambda: Stream(NORMS["LayerNorm"]), lambda: Stream(NORMS["RMSNorm"]), Scaled, Rectified]
+)
 def test_all_that_is_fresh_has_a_gradient_at_the_second_step(make: Callable[[], nn.Module]) -> None:
     source = randomise(make()).eval()
     ids = torch.randint(0, 7, (32, 3))

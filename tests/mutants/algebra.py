@@ -147,7 +147,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel: pads that are to hold a mean hold 0",
         "graphclone/runtime/kernel.py",
-        "elif region.fill is Fill.MEAN:",
+        "elif region.fill.is_mean:",
         "elif False:",
         ("tests/runtime/test_pads.py",),
     ),
@@ -242,7 +242,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kernel: pads are not shifted",
         "graphclone/runtime/kernel.py",
-        "            region.out.fill_(recipe.shift)",
+        "            region.out.fill_(region.number(recipe))",
         "            region.out.fill_(0.0)",
         _kernel("test_pads_are_shifted_and_not_scaled"),
     ),

@@ -19,8 +19,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: one summand of 0 makes a sum 0",
         "graphclone/analysis/fills.py",
-        "return [demand for demand in demands if demand is not None]",
-        "return [demand for demand in demands if demand is not None][:1]",
+        "for d in self.of_summand(node, place, summand, fill)]",
+        "for d in self.of_summand(node, place, summand, fill)][:1]",
         _FILLS,
     ),
     Mutant(
@@ -33,8 +33,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: the mean over a segment is that over the whole",
         "graphclone/analysis/fills.py",
-        "if self.has_segments(gathering.axis) else",
-        "if False else",
+        "zero = self.has_segments(gathering.axis)",
+        "zero = False",
         _RULES,
     ),
     Mutant(
@@ -68,7 +68,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: a value holds 0 and the mean at once",
         "graphclone/analysis/fills.py",
-        "elif held is not fill:",
+        "elif held != fill:",
         "elif False:",
         (*_FILLS, *_RULES),
     ),
@@ -82,15 +82,64 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: a product holds the mean if one factor does",
         "graphclone/analysis/fills.py",
-        "if len(carriers) > 1 or any(self.carriers(node, value, place.dim) for value in others):",
+        "if len(averaged) != 1:",
+        "if not averaged:",
+        (*_RULES, *_FILLS),
+    ),
+    Mutant(
+        "fills: what is beside the factors may carry the dim",
+        "graphclone/analysis/fills.py",
+        "if any(self.carriers(node, value, place.dim) for value in others):",
         "if False:",
         (*_RULES, *_FILLS),
+    ),
+    Mutant(
+        "fills: a number has any weighted mean",
+        "graphclone/analysis/fills.py",
+        "if not carriers and not fill.weights:",
+        "if not carriers:",
+        (*_FILLS, *_RULES),
+    ),
+    Mutant(
+        "fills: any factor is a weight",
+        "graphclone/analysis/fills.py",
+        "return self.initializers.get(value) if long == [place.dim] else None",
+        "return self.initializers.get(value)",
+        _FILLS,
+    ),
+    Mutant(
+        "fills: a weight holds the mean, too",
+        "graphclone/analysis/fills.py",
+        "*((weight, Fill.ONE) for weight in weights)]",
+        "*((weight, Fill.MEAN) for weight in weights)]",
+        _FILLS,
+    ),
+    Mutant(
+        "fills: of several weights the last alone counts",
+        "graphclone/algebra/growth.py",
+        "weights=(*self.weights, *weights)",
+        "weights=weights or self.weights",
+        _FILLS,
+    ),
+    Mutant(
+        "pads: the weights of a mean are those that are stored, in a run with others",
+        "graphclone/runtime/tensors.py",
+        "recipes[i.value], read=read)",
+        "recipes[i.value])",
+        _FILLS,
+    ),
+    Mutant(
+        "pads: a 1 has no scale",
+        "graphclone/runtime/pads.py",
+        "recipe.scale if self.fill == Fill.ONE else 0",
+        "1 if self.fill == Fill.ONE else 0",
+        (*_FILLS, "tests/runtime/test_pads.py"),
     ),
     Mutant(
         "fills: a sum with a number is 0",
         "graphclone/analysis/fills.py",
         'if not carriers:\n                raise Unfillable(node.name, f"{node.op} adds what is not 0")',
-        "if not carriers:\n                return None",
+        "if not carriers:\n                return []",
         (*_FILLS, *_RULES),
     ),
     Mutant(

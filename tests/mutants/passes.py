@@ -181,7 +181,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "passes/tables.py",
         "if entries[j] == PAD and _close(new[j], column, dtype)",
         "if entries[j] == PAD",
-        _HEADS,
+        ("tests/formats/torch/test_into.py::test_columns_of_a_table_that_end_alike_are_told_apart",),
     ),
     Mutant(
         "tables: columns that are not there are where whole copies would be",

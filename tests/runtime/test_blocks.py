@@ -19,7 +19,7 @@ from graphclone.runtime import blocks, kernel, pads
 from graphclone.runtime.blocks import Source, widen_block
 from graphclone.runtime.kernel import widen
 from tests.runtime.test_kernel import NOISELESS, NOISY, numbers, recipes
-from tests.runtime.test_pads import padded
+from tests.runtime.test_pads import FILLS, Vector, padded
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -87,8 +87,8 @@ def test_a_block_is_that_part_of_the_whole(
 
 @pytest.mark.parametrize("name", ["diagonal", "noisy-symmetric"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("columns", list(Fill))
-@pytest.mark.parametrize("rows", list(Fill))
+@pytest.mark.parametrize("columns", [*FILLS.values(), Fill.MEAN.weighted(Vector(torch.linspace(-1, 2, 4)))])
+@pytest.mark.parametrize("rows", FILLS.values(), ids=FILLS)
 def test_a_block_has_the_pads_of_the_whole(name: str, dtype: torch.dtype, rows: Fill, columns: Fill) -> None:
     free = Concat((Product((rigid(2), padded(3, 5, rows))), padded(4, 6, rows), padded(4, 6, rows)))
     contracted = Product((padded(4, 7, columns), rigid(3)))

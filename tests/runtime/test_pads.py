@@ -16,10 +16,22 @@ from graphclone.runtime.pads import random_numbers
 
 ROWS, COLUMNS = 4, 3
 
+FILLS = {"0": Fill.ZERO, "1": Fill.ONE, "mean": Fill.MEAN, "anything": Fill.FREE}
+
 
 def padded(size: int, new_size: int, fill: Fill) -> Leaf:
     """A dim with pads that hold something."""
     return Leaf(replace(Growth.between(size, new_size, padded=True), fill=fill))
+
+
+class Vector:
+    """Weights of a mean, as an initializer has them."""
+
+    def __init__(self, data: torch.Tensor) -> None:
+        self.data = data
+
+    def read(self) -> torch.Tensor:
+        return self.data
 
 
 @pytest.fixture
@@ -35,6 +47,29 @@ def test_rows_of_the_mean_compute_the_mean(weight: torch.Tensor, strategy: str) 
     x = torch.randn(COLUMNS, dtype=torch.float64)
     y, mean = weight @ x, (weight @ x).mean()
     torch.testing.assert_close(wide @ x.repeat(2), torch.cat([y, y, mean.expand(2)]))
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_rows_of_a_weighted_mean_compute_it(weight: torch.Tensor, strategy: str) -> None:
+    first, second = torch.randn(2, ROWS, dtype=torch.float64)
+    fill = Fill.MEAN.weighted(Vector(first)).weighted(Vector(second))
+    axes = (padded(ROWS, 10, fill), Leaf(Growth(COLUMNS, 2)))
+    wide = widen(weight, Widening("w", axes, (1,), STRATEGIES[strategy], seed=3))
+    x = torch.randn(COLUMNS, dtype=torch.float64)
+    y = weight @ x
+    torch.testing.assert_close(wide @ x.repeat(2), torch.cat([y, y, (first * second * y).mean().expand(2)]))
+
+
+def test_weights_of_a_mean_are_those_of_the_run(weight: torch.Tensor) -> None:
+    stored, used = Vector(torch.ones(ROWS)), torch.randn(ROWS, dtype=torch.float64)
+    axes = (padded(ROWS, 6, Fill.MEAN.weighted(stored)), rigid(COLUMNS))
+    wide = widen(weight, Widening("w", axes), read={stored: used}.__getitem__)
+    torch.testing.assert_close(wide[ROWS:], (used[:, None] * weight).mean(0).expand(2, COLUMNS))
+
+
+def test_a_1_has_scale_and_shift(weight: torch.Tensor) -> None:
+    wide = widen(weight, Widening("w", (padded(ROWS, 6, Fill.ONE), rigid(COLUMNS)), scale=2.0, shift=0.5))
+    assert torch.equal(wide[ROWS:], torch.full((2, COLUMNS), 2.5, dtype=torch.float64))
 
 
 def test_a_mean_is_shifted_as_all_else(weight: torch.Tensor) -> None:

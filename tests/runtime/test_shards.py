@@ -19,7 +19,7 @@ from graphclone.runtime.kernel import widen
 from graphclone.runtime.shards import Entry, Shard, write_shards
 from tests.runtime.test_blocks import Data
 from tests.runtime.test_kernel import NOISELESS, NOISY, numbers, recipes
-from tests.runtime.test_pads import padded
+from tests.runtime.test_pads import FILLS, padded
 
 
 def written(folder: Path, source: torch.Tensor, recipe: Widening) -> tuple[torch.Tensor, list[str]]:
@@ -46,14 +46,14 @@ def test_any_recipe_is_written_as_the_kernel_widens_it(
     assert named == []
 
 
-@pytest.mark.parametrize("fill", list(Fill))
+@pytest.mark.parametrize("fill", FILLS.values(), ids=FILLS)
 def test_what_takes_some_rows_of_the_source_is_never_whole(fill: Fill, tmp_path: Path) -> None:
     """A pad that holds the mean of its dim takes all rows; any other takes none."""
     source = torch.randn(64, 10)
     recipe = Widening("w", (padded(64, 96, fill), Leaf(Growth.between(10, 15))), (1,), strategy("diagonal"))
     with patch.object(shards, "BLOCK", 600), patch.object(shards, "widen", wraps=widen) as whole:
         found, _ = written(tmp_path, source, recipe)
-    assert whole.called == (fill is Fill.MEAN)
+    assert whole.called == (fill == Fill.MEAN)
     assert torch.equal(found, widen(source, recipe))
 
 

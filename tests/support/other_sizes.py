@@ -94,6 +94,14 @@ def _resnet(layer: str) -> Built:
     return Built(module, (), {"pixel_values": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))})
 
 
+def _scaled() -> Built:
+    """Blocks that end in a product with a parameter."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_ratio": 2, "num_labels": 5}
+    config = transformers.Dinov2Config(**sizes, image_size=15, patch_size=5)
+    module = randomise(transformers.Dinov2ForImageClassification(config)).eval()
+    return Built(module, (), {"pixel_values": torch.randn(2, 3, 15, 15, generator=torch.Generator().manual_seed(0))})
+
+
 def _wide(name: str, times: int) -> Callable[[], Built]:
     """A model of the zoo some number of times as wide, so that all its widths are multiples of that number."""
     return partial(ZOO[name].build, times)
@@ -125,6 +133,7 @@ OTHERS: Mapping[str, Growing] = {
         ),
         "3/2",
     ),
+    "DINOv2 by 3/2": Growing(_scaled, "3/2"),
     "inner width of experts by 3/2": Growing(
         partial(_text, transformers.MixtralForCausalLM, **_GROUPED, num_local_experts=3, num_experts_per_tok=2),
         {"layers.*.mlp.experts": "3/2"},

@@ -224,7 +224,7 @@ class Grown:
         layouts = self.state.facts.of[value]
         held = torch.zeros([self.state.layout(axis).new_size for axis in layouts], dtype=torch.bool)
         for at in range(data.ndim):
-            layout = filled(self.state, value, at, (Fill.ZERO, Fill.MEAN))
+            layout = filled(self.state, value, at)
             held.index_fill_(at, torch.from_numpy(np.flatnonzero(layout.index_map == PAD)), True)
         return held
 
@@ -275,10 +275,16 @@ def _padded(facts: Facts, sizes: Mapping[Axis, int], rng: random.Random) -> Widt
             del growths[dim]
             continue
         for result in facts.graph.nodes[0].outputs:
-            wanted = rng.sample([Fill.ZERO, Fill.MEAN], 2)
+            wanted = rng.sample([Fill.ZERO, Fill.MEAN, Fill.MEAN.weighted(_vector(dim, rng))], 3)
             any(fills.tried(place, fill) for place in fills.places(result, dim) for fill in wanted)
     held = settle(facts, growths)[0]
     return Widths(held, fills={place: fill for place, fill in fills.fills.items() if place.dim in held})
+
+
+def _vector(dim: Axis, rng: random.Random) -> Initializer:
+    """A weight for every index of a dim."""
+    data = torch.tensor([rng.uniform(-2, 2) for _ in range(dim.size)], dtype=torch.float64)
+    return Initializer(_value("weights", data, "initializer"), ("weights",), "parameter", data)
 
 
 def _perhaps_padded(growth: Growth, rng: random.Random) -> Growth:

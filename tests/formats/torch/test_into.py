@@ -142,6 +142,27 @@ def test_tables_must_hold_the_numbers_of_the_narrow_model() -> None:
         gc.clone(small, (x,), into=scaled(20, 14, 1, torch.arange(20.0) + 0.5))
 
 
+class Ramped(nn.Module):
+    """What is multiplied by a table of two rows, of which the last is the same in all columns."""
+
+    def __init__(self, width: int, steps: int = 1) -> None:
+        super().__init__()
+        self.up, self.down, self.steps = nn.Linear(5, width), nn.Linear(width, 3), steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        ramp = torch.arange(self.up.out_features) / self.steps
+        return self.down(self.up(x) * torch.stack([ramp, torch.ones_like(ramp)]))
+
+
+def test_columns_of_a_table_that_end_alike_are_told_apart() -> None:
+    x = torch.randn(2, 5)
+    small, big = Ramped(6).eval(), Ramped(12, 2).eval()
+    clone = gc.clone(small, (x,), into=big)
+    assert [growth.entries for growth in clone.state.growths.values()] == [(0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1)]
+    assert run_lockstep(clone.state, [x]).worst < 1e-12
+    torch.testing.assert_close(big(x), small(x))
+
+
 def test_an_output_that_is_a_width_needs_to_be_named() -> None:
     small, big, x = nn.Linear(6, 10).eval(), nn.Linear(6, 20).eval(), features(3, 6)
     with pytest.raises(GraphcloneError, match=r"keeps its shape \(output\); widen_io=\['output'\] lets it grow"):
