@@ -11,6 +11,7 @@ from pathlib import Path
 from graphclone import report as pages
 from graphclone import terminal
 from graphclone.cli.arguments import StudyArguments
+from graphclone.runtime.ranks import rank_of_environment
 from graphclone.study.config import read
 from graphclone.study.execute import StudyProgress, run_study
 from graphclone.study.measures import read_runs
@@ -27,10 +28,13 @@ def study(arguments: StudyArguments) -> int:
         pages.check_target(Path(arguments.html))
     words = ["graphclone", "study", arguments.study]  # the record lies in the folder, wherever that is moved
     words += ["--recipe", recipe] if arguments.recipe else []
-    with _bars(sys.stderr.isatty()) as tell:
+    first = rank_of_environment() == 0  # what several processes have done is shown by one of them
+    with _bars(first and sys.stderr.isatty()) as tell:
         path = run_study(
             definition, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell
         )
+    if not first:
+        return 0
     if arguments.html is not None:
         pages.write_study(f"Study {Path(arguments.study).stem}", page_of_study(read_runs(folder)), Path(arguments.html))
     if arguments.json:

@@ -48,6 +48,7 @@ class Training:
         weight_decay: of matrices; biases and norms have none.
         clip: the largest norm of a gradient.
         evaluate: steps from one evaluation to the next; a killed run goes on from the last.
+        shard: whether each process keeps a part of the model only, instead of all of it.
     """
 
     steps: int = 2000
@@ -58,6 +59,7 @@ class Training:
     weight_decay: float = 0.1
     clip: float = 1.0
     evaluate: int = 50
+    shard: bool = False
 
 
 @dataclass(frozen=True)

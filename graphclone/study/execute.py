@@ -22,7 +22,7 @@ from graphclone.study.config import Study
 from graphclone.study.recipes import GROWN, RECOMMENDED
 from graphclone.study.runs import Job, Place, do
 from graphclone.study.runs import jobs as all_jobs
-from graphclone.study.tables import write_report
+from graphclone.study.tables import REPORT, write_report
 
 StudyProgress = Callable[[str, str, int, int], None]
 """Told which run, what it does, how many steps are done, and how many there are; a run ends with all of them done."""
@@ -40,7 +40,8 @@ def run_study(
     """Train every model of a study that is not trained yet, and write the report.
 
     Base models are trained first; then, under one schedule, data order and seed, the wide model from random weights
-    and from each clone (HyperCloning, arXiv 2409.12903, section 4).
+    and from each clone (HyperCloning, arXiv 2409.12903, section 4). The processes that ``torchrun`` or
+    ``accelerate launch`` started, on CPUs or GPUs, share every run.
 
     Args:
         study: what to run.
@@ -51,12 +52,17 @@ def run_study(
         progress: a callback that is told how many steps of each run are done.
 
     Returns:
-        The path of the report.
+        The path of the report, which the first process has written.
 
     Raises:
         GraphcloneError: a model cannot be built, widened or trained, or the folder is another study's.
     """
     required("accelerate", "study", "a study")
+    from accelerate import PartialState
+
+    processes = PartialState(cpu=not torch.accelerator.is_available())  # it finds those on CPUs only if told so
+    if study.downstream.items and processes.num_processes > 1:
+        raise GraphcloneError("[downstream]: models are scored in one process; run the study in one, or leave it out")
     place = Place(Path(folder), study, command)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +76,10 @@ def run_study(
             tell(job.name, "done", 1, 1)
     else:
         _pooled(todo, place, at_once, tell)
-    return write_report(place.folder) if _is_main() else place.folder
+    if processes.is_main_process:
+        write_report(place.folder)
+    processes.wait_for_everyone()
+    return place.folder / REPORT
 
 
 def _todo(jobs: Sequence[Job], place: Place) -> list[Job]:
@@ -90,19 +99,13 @@ def _silent(run: str, what: str, done: int, total: int) -> None:
     """A progress that tells nobody."""
 
 
-def _is_main() -> bool:
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
-
-
 # Several at a time
 
 
 def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: StudyProgress) -> None:
     """Every job as soon as its base is trained."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise GraphcloneError("under accelerate launch every run has all processes; do one run at a time")
+        raise GraphcloneError("several processes share every run; do one run at a time, without --jobs")
     place.corpus()  # once, rather than in every process
     context = multiprocessing.get_context("spawn")
     threads = max(torch.get_num_threads() // at_once, 1)

@@ -21,8 +21,9 @@ from graphclone.study.config import Base, Cell, Model, Study, Training
 from graphclone.study.corpus import Corpus, prepare
 from graphclone.study.models import Family
 from graphclone.study.recipes import CONTINUED, FRESH, GROWN, RANDOM, RECOMMENDED, WARM, Recipe
+from graphclone.study.sharding import OPTIMIZER, keep_optimizer, load_optimizer, untied
 from graphclone.study.symmetry import measure, recipes_of
-from graphclone.study.training import OPTIMIZER, Lesson, adamw, forget_states, keep_optimizer, train
+from graphclone.study.training import Lesson, adamw, forget_states, last_state, train
 
 if TYPE_CHECKING:
     from graphclone.algebra.recipes import Widening
@@ -184,6 +185,7 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
             "parameters": sum(parameter.numel() for parameter in module.parameters()),
             "corpus": corpus.digest,
             "command": place.command,
+            "processes": PartialState().num_processes,
         }
         _write_json(folder / RUN, record)
         lesson = Lesson(
@@ -197,27 +199,23 @@ def do(job: Job, place: Place, progress: Progress = silent) -> None:
             _WARM_BATCHES if recipe.optimizer == WARM else 0,
         )
         weights = train(
-            module, lesson, folder, lambda tensors: measure(tensors.items(), widenings), progress, optimizer
+            module, lesson, folder, lambda all_: measure(untied(module, all_).items(), widenings), progress, optimizer
         )
-        _finish(job, folder, weights, {**record, **_scored(module, corpus, place)})
+        _finish(job, folder, untied(module, weights), {**record, **_scored(module, corpus, place)})
 
 
 def _scored(module: torch.nn.Module, corpus: Corpus, place: Place) -> dict[str, Any]:
     """What a trained model scores on the tasks of a study, for its record.
 
     Raises:
-        GraphcloneError: there are several processes, as each has a part of the model only; or lm_eval is missing.
+        GraphcloneError: the corpus is no text; or lm_eval is missing.
     """
-    from accelerate import PartialState
-
     from graphclone.study.downstream import score_module
     from graphclone.study.tasks import write_tasks
 
     count, context = place.study.downstream.items, place.study.data.context
     if not count:
         return {}
-    if PartialState().num_processes > 1:
-        raise GraphcloneError("[downstream]: models are scored in one process; run the study without accelerate launch")
     if not corpus.text:
         raise GraphcloneError("[downstream]: tasks are made of text, and this corpus holds tokens; leave it out")
     with tempfile.TemporaryDirectory(dir=place.folder) as folder:
@@ -261,7 +259,7 @@ def _grown(
     from graphclone.api import grow_optimizer
 
     optimizer = adamw(small, base.training)
-    optimizer.load_state_dict(torch.load(place.of(base) / OPTIMIZER, map_location="cpu", weights_only=True))
+    load_optimizer(small, optimizer, place.of(base))
     return grow_optimizer(clone, optimizer, wide, rule="same")
 
 
@@ -271,19 +269,12 @@ def _finish(job: Job, folder: Path, weights: dict[str, torch.Tensor], record: di
     if PartialState().is_main_process:
         if job.recipe is None:
             with written(folder / WEIGHTS) as partial:
-                save_file(_untied(weights), partial)
-            keep_optimizer(folder)
+                save_file(weights, partial)
+            if (state := last_state(folder)) is not None:
+                keep_optimizer(state, folder)
         _write_json(folder / RUN, {**record, "finished": True})
         forget_states(folder)
     PartialState().wait_for_everyone()
-
-
-def _untied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights, each tensor once under the first of its names."""
-    names: dict[tuple[int, tuple[int, ...]], str] = {}
-    for name, tensor in weights.items():
-        names.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
-    return {name: weights[name].contiguous() for name in names.values()}
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -293,7 +284,7 @@ def _record(path: Path) -> dict[str, Any]:
         raise GraphcloneError(f"{path}: cannot be read ({error}); remove the run's folder to do it again") from error
     if not isinstance(record, dict):
         raise GraphcloneError(f"{path}: is no record of a run; remove the run's folder to do it again")
-    return record
+    return {"shard": False, **record}  # older records do not say so
 
 
 def _described(job: Job) -> dict[str, Any]:

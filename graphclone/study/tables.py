@@ -38,6 +38,8 @@ NOTES: Mapping[str, str] = {
 }
 """What the marks in the tables mean."""
 
+REPORT = "report.md"
+
 _LEGEND = """\
 Losses are validation losses in nats per token; ± is the sample's standard deviation over seeds. *Speedup*: steps until
 the random model is at its own last loss for good, over the steps until the clone is; mean (least..greatest) over seeds.
@@ -71,7 +73,7 @@ def write_report(folder: Path) -> Path:
         GraphcloneError: the folder holds no runs, a file of one is damaged, or nothing can be written there.
     """
     runs = read_runs(folder)
-    path = folder / "report.md"
+    path = folder / REPORT
     groups, budgets = comparisons(runs), curves(runs)
     text = _markdown(runs, groups, budgets, _drawn(groups, budgets, folder))
     with written(path) as target:

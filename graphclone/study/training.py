@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,13 @@ from graphclone.optimizers.warming import warm_moments
 from graphclone.progress import Progress, silent
 from graphclone.study.models import logits
 from graphclone.study.scores import Counts, scores
+from graphclone.study.sharding import prepare_sharded
 
 if TYPE_CHECKING:
     from graphclone.study.config import Training
     from graphclone.study.corpus import Corpus
 
 METRICS = "metrics.jsonl"
-OPTIMIZER = "optimizer.bin"
 _STATE = "state-"
 _BETAS = (0.9, 0.95)
 
@@ -68,7 +69,7 @@ def train(
     """Train a module, going on from the last state in the folder if there is one; its weights, on the main process.
 
     Every evaluation adds a line to ``metrics.jsonl`` and leaves a state, so that a run that is stopped at any moment
-    goes on with the same curve. Under ``accelerate launch`` every process trains on its share of each batch.
+    goes on with the same curve. Of several processes each trains on its share of every batch.
 
     Args:
         module: in training mode, called with tokens.
@@ -94,7 +95,8 @@ def train(
         )
     set_seed(lesson.seed, device_specific=True)
     dropped = _Dropout(module)
-    prepared, wrapped = accelerator.prepare(module, optimizer or adamw(module, training))
+    prepare = partial(prepare_sharded, accelerator) if training.shard else accelerator.prepare
+    prepared, wrapped = prepare(module, optimizer or adamw(module, training))
     run = _TrainingRun(accelerator, prepared, wrapped, lesson, folder, measure)
     accelerator.init_trackers("tensorboard")
     resumed = run.resumed()
@@ -108,7 +110,8 @@ def train(
         progress(run.summary, step + 1, training.steps)
     if resumed != training.steps:
         run.evaluate(training.steps)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # end_training() would also part the processes, which have more runs to do
+        tracker.finish()
     weights: dict[str, torch.Tensor] = accelerator.get_state_dict(prepared)
     accelerator.free_memory()
     return weights
@@ -212,7 +215,8 @@ class _TrainingRun:
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({key: _short(value) for key, value in line.items()}) + "\n")
         self.accelerator.log({key: value for key, value in line.items() if value is not None}, step=step)
-        self._save(step)
+        if step:  # of an optimizer without a state, torch would save one that has taken a step
+            self._save(step)
 
     def _line(self, step: int) -> dict[str, Any]:
         lesson, training = self.lesson, self.lesson.training
@@ -279,11 +283,10 @@ def _states(folder: Path) -> dict[int, Path]:
     return {int(step): path for step, path in candidates if step.isdecimal()}
 
 
-def keep_optimizer(folder: Path) -> None:
-    """Keep the optimizer's part of the last state of a run, where there is one."""
+def last_state(folder: Path) -> Path | None:
+    """The last whole state in a run's folder."""
     states = _states(folder)
-    if states:
-        shutil.copyfile(states[max(states)] / OPTIMIZER, folder / OPTIMIZER)
+    return states[max(states)] if states else None
 
 
 def forget_states(folder: Path) -> None:

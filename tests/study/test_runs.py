@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from graphclone.models.huggingface import new_model
 from graphclone.study import Base, Comparison, Data, Model, Recipe, Training, read, run_study
 from graphclone.study.training import _Dropout, rate
 from tests.support.study_models import Tiny, corpus, study
+from tests.support.torchrun import torchrun
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -129,32 +131,35 @@ def _reached(folder: Path, step: int) -> bool:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_curve_of_one(tmp_path: Path, data: str) -> None:
-    toml = tmp_path / "run.toml"
-    text = TOML.format(data=data, steps=24).replace("dropout = 0.1\n", "")
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_have_the_curve_of_one(tmp_path: Path, data: str, shard: bool) -> None:
+    """Also if they are stopped in the middle; the model has a tied weight, and sizes that two cannot share evenly."""
+    toml, name = tmp_path / "run.toml", "tiny-2x-brief-symmetric-grown-s0"
+    text = TOML.format(data=data, steps=12).replace("dropout = 0.1\n", "").replace(":tiny", ":tied")
+    text = text.replace('recipes = ["mine"]', 'recipes = ["symmetric", "symmetric-grown"]')
     toml.write_text(text)
-    one, two = tmp_path / "one", tmp_path / "two"
-    run_study(read(str(toml)), one)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [*launch, "-m", "graphclone.cli", "study", str(toml), "-o", str(two)],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=240,
-    )
-    alone, shared = _metrics(one), _metrics(two)
+    run_study(read(str(toml)), tmp_path / "one")
+    toml.write_text(text.replace("evaluate = 4\n", f"evaluate = 4\nshard = {str(shard).lower()}\n"))
+    done = torchrun(2, "tests.support.sharing_ranks", str(toml), str(tmp_path / "two"), name, "6", timeout=560)
+    assert done.returncode == 0, done.stderr[-3000:]
+    held = [float(share) for share in re.findall(r"holds (\S+)", done.stderr)]
+    assert held == pytest.approx([0.5 if shard else 1.0], abs=0.05)
+    alone, shared = _metrics(tmp_path / "one"), _metrics(tmp_path / "two")
     assert alone.keys() == shared.keys()
-    for name, lines in alone.items():
-        for line, other in zip(lines, shared[name], strict=True):
-            for key in ("loss", "train_loss", "swap_cosine"):
-                where = f"{name}, step {line['step']}, {key}"
-                assert (line.get(key) is None) == (other.get(key) is None), where
-                assert other.get(key) is None or other[key] == pytest.approx(line[key], rel=1e-4), where
-    assert (two / "report.md").exists()
+    for run, lines in alone.items():
+        record = json.loads((tmp_path / "two" / "runs" / run / "run.json").read_text())
+        assert (record["processes"], record["shard"], record["finished"]) == (2, shard, True)
+        for line, other in zip(lines, shared[run], strict=True):
+            for key in ("loss", "train_loss", "swap_cosine", "effective_rank"):
+                assert other[key] == (line[key] and pytest.approx(line[key], rel=2e-5)), f"{run}, {line['step']}, {key}"
+    weights = [load_file(path) for path in sorted(tmp_path.glob("*/runs/tiny-1x-brief-base-s0/weights.safetensors"))]
+    assert weights[0].keys() == weights[1].keys()
+    assert done.stdout.count("# Study") == 1
+
+
+def test_one_process_shares_with_nobody(tmp_path: Path, data: str) -> None:
+    with pytest.raises(GraphcloneError, match=r"\[training\] shard: .* start the study with torchrun"):
+        run_study(study(data, shard=True), tmp_path)
 
 
 @pytest.mark.slow

@@ -31,6 +31,13 @@ def tiny(widen: int, hidden: int = 12) -> tuple[nn.Module, tuple[Any, ...]]:
     return Tiny(256, hidden * widen, 20 * widen), (torch.zeros(2, 7, dtype=torch.int64),)
 
 
+def tied(widen: int) -> nn.Module:
+    """A model whose sizes are odd before it is widened, and that predicts by the weight by which it looks up."""
+    module = Tiny(257, 11 * widen, 19 * widen)
+    module.head.weight = module.embed.weight
+    return module
+
+
 def stacked(widen: int) -> nn.Module:
     """Two blocks of one kind."""
     blocks = [nn.Sequential(nn.Linear(12 * widen, 12 * widen), nn.GELU()) for _ in range(2)]
