@@ -124,6 +124,7 @@ class Scaled(nn.Module):
         self.embed, self.head = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, 5)
         self.up, self.down = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
         self.gamma, self.delta = nn.Parameter(torch.ones(WIDTH)), nn.Parameter(torch.ones(1, WIDTH))
+        self.register_buffer("by_place", torch.rand(3, WIDTH))
         self.norm, self.last = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.branch = branch
 
@@ -155,6 +156,7 @@ def test_a_branch_may_be_scaled_by_parameters(branch: Callable[[Scaled, Tensor],
         (lambda m, y: m.gamma * (y + 1), "add.Tensor does not keep the mean over the dim"),
         (lambda m, y: m.gamma * y + y, "would have to hold two means at once"),
         (lambda m, y: m.gamma + m.gamma * y, "would have to hold 1 and the mean at once"),
+        (lambda m, y: m.by_place * y, "mul.Tensor does not keep the mean over the dim"),
         (lambda m, y: m.gamma.tanh() * y, "mul.Tensor does not keep the mean over the dim"),
         (lambda m, y: y * y, "mul.Tensor does not keep the mean over the dim"),
     ],
