@@ -50,6 +50,18 @@ def test_every_block_does_what_the_page_says(page: str, tmp_path: Path, monkeypa
             assert comparable(printed) == comparable(block.text), f"{page}: {block.text.splitlines()[0]}"
 
 
+@pytest.mark.slow
+def test_the_first_program_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """A reader types it into a new interpreter, which has imported nothing that the tests have."""
+    found = blocks("docs/start.md")
+    clone = next(line for block in found for line in block.commands if " clone " in line)
+    program = next(block.text for block in found if block.language == "python")
+    for words in (["-m", *shlex.split(clone)], ["-c", program]):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert "greatest difference" in done.stdout
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_is_of_a_known_kind(page: str) -> None:
     assert {block.language for block in blocks(page)} <= pages.RUN | pages.READ

@@ -105,7 +105,7 @@ def _silent(run: str, what: str, done: int, total: int) -> None:
 def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: StudyProgress) -> None:
     """Every job as soon as its base is trained."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise GraphcloneError("several processes share every run; do one run at a time, without --jobs")
+        raise GraphcloneError("several processes share every run; do one run at a time")
     place.corpus()  # once, rather than in every process
     context = multiprocessing.get_context("spawn")
     threads = max(torch.get_num_threads() // at_once, 1)

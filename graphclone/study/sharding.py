@@ -46,8 +46,7 @@ def prepare_sharded(accelerator: Any, module: torch.nn.Module, optimizer: torch.
 
     if accelerator.num_processes == 1:
         raise GraphcloneError(
-            "[training] shard: a model is shared among several processes, and here is one; start the study with "
-            "torchrun --nproc-per-node 2 -m graphclone study .."
+            "[training] shard: a model is shared among several processes, here is one; start the study with torchrun"
         )
     blocks = set(getattr(module, "_no_split_modules", None) or ())
     plugin = FullyShardedDataParallelPlugin(
