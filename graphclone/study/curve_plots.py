@@ -34,7 +34,8 @@ def page(groups: Sequence[CurveGroup], looks: Mapping[str, Look]) -> Figure:
         steps.set_title(group.title, loc="left")
         steps.set_ylabel("validation loss,\nnats per token")
         ratios.set_ylabel("times as soon as random weights")
-    for axes, text in zip(rows[-1], ("steps", "training compute, base included", "gap below the base"), strict=True):
+    texts = ("steps", "training compute in FLOP, base included", "gap below the base")
+    for axes, text in zip(rows[-1], texts, strict=True):
         axes.set_xlabel(text)
     shown = {name: None for group in groups for name in group.recipes}
     handles, labels = [], []
@@ -48,6 +49,8 @@ def page(groups: Sequence[CurveGroup], looks: Mapping[str, Look]) -> Figure:
 
 def _losses(axes: Axes, group: CurveGroup, looks: Mapping[str, Look], *, with_compute: bool) -> None:
     """Where the budgets of each recipe end: the mean over seeds, and their range."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
     for recipe, seeds in group.recipes.items():
         ended: dict[int, list[Run]] = {}
         for run in (run for runs in seeds.values() for run in runs):
@@ -58,6 +61,9 @@ def _losses(axes: Axes, group: CurveGroup, looks: Mapping[str, Look], *, with_co
         _line(axes, looks[recipe], [(place, mean.mean, mean.low, mean.high) for place, mean in found])
     axes.axhline(statistics.fmean(final_loss(base) for base in group.bases.values()), color=GREY, ls="--", lw=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _place(run: Run, group: CurveGroup, recipe: str, *, with_compute: bool) -> float:

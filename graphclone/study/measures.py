@@ -464,13 +464,16 @@ def comparisons(runs: Iterable[Run]) -> list[RunGroup]:
     """Group the finished runs by model, factor and label of the base.
 
     A random run that depends on no base is part of every comparison of its model and factor. Runs with a budget or a
-    rate of their own are compared elsewhere, in ``graphclone.study.curves``.
+    rate of their own are compared elsewhere, in ``graphclone.study.curves``, and so are random runs that none but those
+    are compared with.
     """
+    runs = list(runs)
     finished = [run for run in runs if run.finished and run.kind != "control" and run.budget is None and run.rate == 1]
     wide = [run for run in finished if run.kind == "wide"]
     places = {(run.model, run.factor, run.base_label) for run in wide}
-    labelled = {(model, factor) for model, factor, label in places if label is not None}
-    shown = [place for place in places if place[2] is not None or place[:2] not in labelled]
+    compared = {(model, factor) for model, factor, label in places if label is not None}
+    compared |= {(run.model, run.factor) for run in runs if run.kind == "wide" and run.budget is not None}
+    shown = [place for place in places if place[2] is not None or place[:2] not in compared]
     return [_comparison(finished, *place) for place in sorted(shown, key=lambda place: (*place[:2], place[2] or ""))]
 
 

@@ -119,7 +119,8 @@ def _what_was_run(runs: Sequence[Run]) -> str:
     alike: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
         alike[_setup(run)].append(run)
-    rows = [[*setup, str(len(same)), _recipes(same)] for setup, same in alike.items()]
+    by_steps = sorted(alike.items(), key=lambda item: (item[0][:2], item[1][0].steps, item[0]))
+    rows = [[*setup, str(len(same)), _recipes(same)] for setup, same in by_steps]
     headings = "model,what,parameters,steps,batch,context,tokens,learning rate,warmup,corpus,runs,recipes".split(",")
     digests = sorted({run.corpus for run in runs})
     commands = sorted({run.command for run in runs})
@@ -127,7 +128,7 @@ def _what_was_run(runs: Sequence[Run]) -> str:
     if len(digests) > 1:
         lines[0] += ". Losses on different corpora cannot be compared, and no speedup is taken between them."
     lines += ["", *(f"    {command}" for command in commands)]
-    return "## What was run\n\n" + "\n".join(lines) + "\n\n" + table(headings, sorted(rows), left=(0, 1, 9, 11))
+    return "## What was run\n\n" + "\n".join(lines) + "\n\n" + table(headings, rows, left=(0, 1, 9, 11))
 
 
 def _recipes(runs: Sequence[Run]) -> str:
@@ -135,7 +136,8 @@ def _recipes(runs: Sequence[Run]) -> str:
 
 
 def _setup(run: Run) -> tuple[str, ...]:
-    what = f"base {run.base_label or ''}".rstrip() if run.kind == "base" else f"{run.factor}x wide"
+    base = f"base {run.base_label or ''}".rstrip()
+    what = {"base": base, "control": f"{base}, trained on"}.get(run.kind, f"{run.factor}x wide")
     sizes = (run.parameters, run.steps, run.batch, run.context, run.steps * run.batch * run.context)
     rate = (f"{run.learning_rate:g}", f"{run.warmup:,}", run.corpus[:12])
     return (run.model, what, *(f"{size:,}" for size in sizes), *rate)

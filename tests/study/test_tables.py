@@ -362,8 +362,9 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-def test_the_published_report_is_what_its_runs_say(tmp_path: Path) -> None:
-    published = Path(__file__).resolve().parents[2] / "docs" / "study" / "small"
+@pytest.mark.parametrize("name", ["small", "curves"])
+def test_the_published_report_is_what_its_runs_say(name: str, tmp_path: Path) -> None:
+    published = Path(__file__).resolve().parents[2] / "docs" / "study" / name
     shutil.copytree(published / "runs", tmp_path / "runs")
     assert write_report(tmp_path).read_text() == (published / "report.md").read_text()
     drawn = {path.name for path in (tmp_path / "plots").iterdir()}
