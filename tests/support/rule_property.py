@@ -397,10 +397,12 @@ def _copies(state: State, balance: Balance) -> float:
         old, new = layout.size, layout.new_size
         total += float(coefficient) * math.log((new - 1) * old / ((old - 1) * new))
     for coefficient, axis, averaged in balance.averages:
-        layout = state.layout(axis)
-        held = {fill for place, fill in state.widths.fills.items() if place.value is averaged}
-        if layout.padded and Fill.MEAN not in held:
-            total += float(coefficient) * (_multiplicity(state, axis) + math.log(layout.size / layout.new_size))
+        for part in state.facts.axes.factors(axis):
+            layout, leaves = state.layout(part), state.facts.axes.leaves(part)
+            fills = state.widths.fills.items()
+            held = {fill for place, fill in fills if place.value is averaged and place.dim in leaves}
+            if layout.padded and Fill.MEAN not in held:
+                total += float(coefficient) * (_multiplicity(state, part) + math.log(layout.size / layout.new_size))
     if balance.contraction is not None and not state.facts.absorbed(balance.contraction):
         total += sum(_multiplicity(state, axis) for axis in balance.contraction.axes)
     return total
