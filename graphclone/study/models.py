@@ -173,11 +173,20 @@ def _loss(
     module: torch.nn.Module, batch: Callable[[int], torch.Tensor], tensors: Mapping[str, torch.Tensor], number: int
 ) -> torch.Tensor:
     """Nats per token of a module with these tensors, on the batch of a number."""
-    tokens = batch(number)
     # tied weights are all among the tensors, under each of their names
     call = partial(functional_call, module, dict(tensors), tie_weights=False)
-    predictions = logits(lambda inputs: call(args=(inputs,)), tokens[:, :-1])
-    return F.cross_entropy(predictions.flatten(0, 1), tokens[:, 1:].flatten())
+    return losses(lambda inputs: call(args=(inputs,)), batch(number)).mean()
+
+
+def losses(module: Callable[[torch.Tensor], Any], tokens: torch.Tensor) -> torch.Tensor:
+    """The loss of every token that follows another, in nats, shape (batch * (sequence - 1),), in float32.
+
+    Args:
+        module: see ``logits``.
+        tokens: shape (batch, sequence), int64.
+    """
+    predictions = logits(module, tokens[:, :-1]).float()
+    return F.cross_entropy(predictions.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
 
 
 def logits(module: Callable[[torch.Tensor], Any], tokens: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from graphclone.errors import GraphcloneError
 from graphclone.optimizers.warming import warm_moments
 from graphclone.progress import Progress, silent
-from graphclone.study.models import logits
+from graphclone.study.models import logits, losses
 from graphclone.study.scores import Counts, scores
 from graphclone.study.sharding import prepare_sharded
 
@@ -183,19 +183,13 @@ class _TrainingRun:
     def loss(self, step: int) -> torch.Tensor:
         """Of this process's share of a batch, in nats a token."""
         lesson = self.lesson
-        return self._loss(
-            self._mine(lesson.corpus.batch(step, lesson.training.batch, lesson.context, lesson.seed))
-        ).mean()
+        tokens = lesson.corpus.batch(step, lesson.training.batch, lesson.context, lesson.seed)
+        return losses(self.module, self._mine(tokens)).mean()
 
     def _mine(self, tokens: torch.Tensor) -> torch.Tensor:
         """This process's share of the sequences of a batch."""
         mine = tokens[self.accelerator.process_index :: self.accelerator.num_processes]
         return mine.to(self.accelerator.device)
-
-    def _loss(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Nats of every token, shape (batch * context,)."""
-        predictions = logits(self.module, tokens[:, :-1]).float()
-        return F.cross_entropy(predictions.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
 
     # Evaluation
 
