@@ -170,14 +170,13 @@ class Axes:
         return all(leaf.pin is None and leaf.size > 1 for leaf in self.leaves(axis))
 
     def layout(self, axis: Axis, growth_of: Callable[[Axis], growth.Growth]) -> growth.Layout:
-        """The widened layout of an axis, given the growth of its dims."""
+        """The widened layout of an axis, given the growth of its dims, which may have other sizes than in the trace."""
         axis = self.find(axis)
         if axis.kind is Kind.DIM:
             return growth.Leaf(growth_of(axis))
         parts = tuple(self.layout(part, growth_of) for part in self._flat(axis, axis.kind))
-        if not any(part.grows for part in parts):
-            return growth.rigid(axis.size)
-        return growth.Product(parts) if axis.kind is Kind.PRODUCT else growth.Concat(parts)
+        layout = growth.Product(parts) if axis.kind is Kind.PRODUCT else growth.Concat(parts)
+        return layout if layout.grows else growth.rigid(layout.size)
 
     # Stating facts
 

@@ -271,6 +271,17 @@ def test_a_pin_holds_every_part(make: Callable[..., Axis], count: int) -> None:
     assert [axes.find(part).pin for part in parts] == [WHY] * count
 
 
+@pytest.mark.parametrize(("make", "size"), [(Axes.product, 24), (Axes.concat, 10)])
+def test_a_layout_has_the_sizes_of_the_growths_and_not_those_of_the_trace(make: Callable[..., Axis], size: int) -> None:
+    """A batch that another dim is folded into may be larger in a run."""
+    axes = Axes()
+    batch, other = axes.dim(2), axes.dim(4)
+    folded = make(axes, [batch, other])
+    axes.pin(batch, WHY)
+    axes.pin(other, WHY)
+    assert axes.layout(folded, lambda axis: Growth(3 * axis.size if axis is batch else axis.size)).size == size
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_what_equals_a_pinned_dim_is_pinned_part_by_part(swapped: bool) -> None:
     axes = Axes()

@@ -176,6 +176,27 @@ def test_a_node_that_the_clone_alone_has_at_its_end_gives_the_output() -> None:
     assert found.first.value == "output"
 
 
+class Folded(nn.Module):
+    """(batch, 3, 4, 4) -> (batch, 2): rows folded into the batch before a convolution pins them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mix = nn.Conv2d(3, 6, 1), nn.Linear(6, 6)
+        self.windows, self.down = nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.up(x).transpose(1, 3).reshape(-1, 4, 6)
+        mixed = torch.tanh(self.mix(rows)).reshape(-1, 4, 4, 6).transpose(1, 3)
+        y: Tensor = self.down(self.windows(mixed).mean((2, 3)))
+        return y
+
+
+@pytest.mark.parametrize("strategy", ["symmetric", "fresh"])
+def test_another_batch_is_compared_where_something_is_folded_into_it(strategy: str) -> None:
+    made = spoilable(Folded(), features(2, 3, 4, 4), widen="3/2", strategy=strategy)
+    assert run_lockstep(made.state, [features(5, 3, 4, 4)]).first is None
+
+
 def test_a_source_that_cannot_run_is_an_error_that_names_the_node() -> None:
     with pytest.raises(ExecutionError, match=r"linear \(aten.linear.default\) failed: RuntimeError"):
         run_lockstep(perceptron().state, [features(3, 7)])
