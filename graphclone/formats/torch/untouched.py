@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-_CONTAINERS = (list, dict, set)
+_CONTAINERS = (list, dict, set, OrderedDict, defaultdict, Counter, deque)
+"""What is filled again as it was, hooks and submodules among it. A class of one's own need not bear that."""
 
 
 @contextmanager
 def untouched(*modules: torch.nn.Module) -> Iterator[None]:
     """Undo what a block does to modules and to random number generators.
 
-    Restored are training flags, attributes, the contents of lists, dicts and sets that are attributes, buffers,
-    gradients, generators that modules hold, and the global generators of Python, numpy and torch. Weights that a
-    forward pass writes are not: no module that is to be cloned does that.
+    Restored are training flags, attributes, hooks, the contents of containers that are attributes, buffers, gradients,
+    generators that modules hold, and the global generators of Python, numpy and torch. Weights that a forward pass
+    writes are not: no module that is to be cloned does that.
     """
     with ExitStack() as stack, torch.random.fork_rng():
         stack.callback(random.setstate, random.getstate())
@@ -75,4 +77,4 @@ def _version(tensor: torch.Tensor) -> int | None:
 
 def _refill(container: Any, content: Any) -> None:
     container.clear()
-    (container.extend if isinstance(container, list) else container.update)(content)
+    (container.extend if isinstance(container, list | deque) else container.update)(content)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -93,6 +96,41 @@ def test_what_a_block_does_is_undone() -> None:
     assert model.last is None
     assert not hasattr(model, "extra")
     assert torch.equal(torch.rand(3, generator=model.generator), expected)
+
+
+def test_hooks_that_the_first_call_installs_are_taken_off_again() -> None:
+    """A flag that says they are there goes, too, so that the next call would install them once more."""
+
+    class Recording(nn.Sequential):
+        hooked = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            recorded: list[Tensor] = []
+            self.recorded = recorded
+            if not self.hooked:
+                for part in self:
+                    part.register_forward_hook(lambda _, __, output: self.recorded.append(output))
+                self.hooked = True
+            super().forward(x)
+            return torch.stack([part.mean(-1) for part in recorded], -1)
+
+    model, x = seeded(lambda: Recording(nn.Linear(6, 10), nn.Linear(10, 5))).eval(), features(3, 6)
+    clone = gc.clone(model, (x,))
+    assert clone.verify(onnx=False).ok
+    assert model(x).shape == (3, 2)
+    torch.testing.assert_close(clone.module()(x), model(x))
+
+
+@pytest.mark.parametrize("make", [list, dict, set, OrderedDict, partial(defaultdict, int), Counter, deque])
+def test_a_container_holds_what_it_held(make: Callable[..., Any]) -> None:
+    model = seeded(Busy)
+    model.held = make([(2, 3)])
+    held, before = model.held, copy.copy(model.held)
+    with untouched(model):
+        model.held.clear()
+        model.held = None
+    assert model.held is held
+    assert held == before and type(held) is type(before)
 
 
 def test_a_buffer_that_a_model_writes_is_written_by_its_clone_alike() -> None:
