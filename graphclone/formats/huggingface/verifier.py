@@ -2,7 +2,8 @@
 
 The measure is the source's own rounding: its error against itself in a higher precision (float64, or float32 for a
 model of half precision, which needs less memory). Each is loaded once; the source, twice as large at most, is given up
-before the clone is loaded.
+before the clone is loaded. Only where the clone is farther off than that is the source loaded once more, to see what
+rounding makes of it at most.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,18 +51,23 @@ class SourceRuns:
     Attributes:
         inputs: what it was fed.
         own: its outputs in its own precision.
-        shaken: its outputs with weights that are a rounding off, in several ways.
         exact: its outputs in a higher precision.
+        shake: runs it on these inputs with weights that are a rounding off, in several ways.
         options: that it had to be loaded with to be run.
         precision: the coarsest that it computes in, where that is not the one of its weights.
     """
 
     inputs: Sequence[dict[str, Any]]
     own: Sequence[Outputs]
-    shaken: Sequence[Sequence[Outputs]]
     exact: Sequence[Outputs]
+    shake: Callable[[], Sequence[Sequence[Outputs]]]
     options: Mapping[str, Any] = field(default_factory=dict)
     precision: torch.dtype | None = None
+
+    @cached_property
+    def shaken(self) -> Sequence[Sequence[Outputs]]:
+        """Its outputs with weights that are a rounding off, for each way and each input set; run when first asked."""
+        return self.shake()
 
 
 _EAGER = {"experts_implementation": "eager"}
@@ -84,13 +90,13 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         model, _ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
     precision = _coarsest(checkpoint, model, inputs[0])
-    shaken_outputs = _shaken_runs(model, inputs, precision)
     if not options:
         model.set_experts_implementation("eager")
     precise = _precise(checkpoint)
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, shaken_outputs, exact, options, precision)
+    shake = partial(_shaken_runs, checkpoint, inputs, options, precision)
+    return SourceRuns(inputs, own, exact, shake, options, precision)
 
 
 @torch.no_grad()
@@ -107,11 +113,22 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         own = [_streamed_run(streamed(checkpoint, eager=True), feed) for feed in inputs]
     precision = _coarsest(checkpoint, streamed(checkpoint, eager=bool(options)), inputs[0])
-    changes = [partial(shaken, seed=seed, precision=precision) for seed in range(SHAKES)]
-    moved = [[_run(streamed(checkpoint, c, eager=bool(options)), feed) for feed in inputs] for c in changes]
     precise = _precise(checkpoint)
     exact = [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
-    return SourceRuns(inputs, own, moved, exact, options, precision)
+    shake = partial(_shaken_sample, checkpoint, inputs, options, precision)
+    return SourceRuns(inputs, own, exact, shake, options, precision)
+
+
+@torch.no_grad()
+def _shaken_sample(
+    checkpoint: Checkpoint,
+    inputs: Sequence[dict[str, Any]],
+    options: Mapping[str, Any],
+    precision: torch.dtype | None,
+) -> list[list[Outputs]]:
+    """What the source makes of inputs with every weight a rounding off, as it is read."""
+    changes = [partial(shaken, seed=seed, precision=precision) for seed in range(SHAKES)]
+    return [[_run(streamed(checkpoint, c, eager=bool(options)), feed) for feed in inputs] for c in changes]
 
 
 def _streamed_run(model: Any, feed: dict[str, Any]) -> Outputs:
@@ -162,8 +179,15 @@ def _coarsest(checkpoint: Checkpoint, model: Any, feed: dict[str, Any]) -> torch
     return casts.coarsest
 
 
-def _shaken_runs(model: Any, inputs: Sequence[dict[str, Any]], precision: torch.dtype | None) -> list[list[Outputs]]:
-    """What the source makes of the input sets with every weight a rounding off, in several ways."""
+@torch.no_grad()
+def _shaken_runs(
+    checkpoint: Checkpoint,
+    inputs: Sequence[dict[str, Any]],
+    options: Mapping[str, Any],
+    precision: torch.dtype | None,
+) -> list[list[Outputs]]:
+    """What the source, loaded anew, makes of the input sets with every weight a rounding off, in several ways."""
+    model, _ = _loaded(checkpoint, checkpoint.folder, **options)
     moved, runs = copy.deepcopy(model), []
     own, others = list(_weights(model)), [tensor for _, tensor in _weights(moved)]
     for seed in range(SHAKES):
@@ -272,6 +296,7 @@ def _compared(
             return _report(checkpoint, _failed(how, problems[0]), source.inputs)
         with torch.no_grad():
             wide = [_run(model, feed) for feed in source.inputs]
+        del model  # the source may be loaded once more
     except GraphcloneError as refusal:
         return _report(checkpoint, _failed(how, str(refusal)), source.inputs)
     if absent := [name for name in widened if name not in wide[0]]:
@@ -279,8 +304,8 @@ def _compared(
     first, *others = widened
     names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
-        [_floor(name, widened[name], [run[name] for run in runs], source.precision) for name in names]
-        for runs in zip(source.exact, source.own, wide, *source.shaken, strict=True)
+        [_floor(source, index, name, widened[name], outputs[name]) for name in names]
+        for index, outputs in enumerate(wide)
     ]
     return _report(checkpoint, judge(how, measured), source.inputs)
 
@@ -296,16 +321,15 @@ def _failed(how: str, reason: str) -> Check:
 
 
 def _floor(
-    name: str,
-    widened: Callable[[torch.Tensor], torch.Tensor],
-    runs: Sequence[torch.Tensor],
-    precision: torch.dtype | None,
+    source: SourceRuns, index: int, name: str, widened: Callable[[torch.Tensor], torch.Tensor], wide: torch.Tensor
 ) -> NoiseFloor:
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
-    exact, own, wide, *shaken_outputs = runs
-    truth = exact.to(torch.float64)
-    floor = noise_floor(name, (truth, own), (widened(truth), wide), precision)
-    return replace(floor, source=max(floor.source, *(error(truth, other) for other in shaken_outputs)))
+    truth = source.exact[index][name].to(torch.float64)
+    floor = noise_floor(name, (truth, source.own[index][name]), (widened(truth), wide), source.precision)
+    if floor.ok is not False:
+        return floor
+    others = (error(truth, run[index][name]) for run in source.shaken)
+    return replace(floor, source=max(floor.source, *others))
 
 
 def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:

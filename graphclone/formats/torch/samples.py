@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -30,17 +31,40 @@ class Sample:
         own: its outputs in its own precision.
         exact: its outputs in float64; its own where it draws random numbers, or where these overflow and float64 does
             not.
-        draws: whether it draws random numbers.
+        source: the trace that was run.
         module: what the user's own module computes for them; None where there is none.
-        noise: greatest error of every output, of its own and of runs whose weights are a rounding off.
+        draws: whether it draws random numbers.
     """
 
     inputs: InputSet
     own: Sequence[torch.Tensor]
     exact: Sequence[torch.Tensor]
-    noise: Sequence[float]
+    source: Graph
     module: Sequence[torch.Tensor] | None = None
     draws: bool = False
+
+    @cached_property
+    def noise(self) -> Sequence[float]:
+        """Greatest error of every output, of its own and of runs whose weights are a rounding off; run when asked."""
+        runs = [
+            self.own,
+            *(_seeded_run(self.source, _shaken_tensors(self.source, s), self.inputs) for s in range(SHAKES)),
+        ]
+        return [max(error(truth, run[i]) for run in runs) for i, truth in enumerate(self.exact)]
+
+    def floor(self, index: int, name: str, own: torch.Tensor, clone: tuple[torch.Tensor, torch.Tensor]) -> NoiseFloor:
+        """The errors of an output.
+
+        How far rounding takes the source at most is asked only where its own error does not explain that of the clone.
+
+        Args:
+            index: of the output.
+            name: of the output.
+            own: what the source gives, in torch or elsewhere.
+            clone: what the clone should give, and what it gives.
+        """
+        floor = noise_floor(name, (self.exact[index], own), clone)
+        return replace(floor, source=max(floor.source, self.noise[index])) if floor.ok is False else floor
 
 
 def draw_samples(state: State, example: Example, sets: int, seed: int) -> Iterator[Sample]:
@@ -95,15 +119,13 @@ def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
         module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)
     draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
-    shaken_outputs = [_seeded_run(source, _shaken_tensors(source, seed), inputs) for seed in range(SHAKES)]
     if draws:
         exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
     else:
         lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
         exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
         exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
-    noise = [max(error(truth, run[i]) for run in (own, *shaken_outputs)) for i, truth in enumerate(exact)]
-    return Sample(inputs, own, exact, noise, module, draws)
+    return Sample(inputs, own, exact, source, module, draws)
 
 
 def _seeded_run(graph: Graph, weights: Lazy, inputs: InputSet) -> list[torch.Tensor]:
@@ -125,10 +147,9 @@ def compare(
     state: State, sample: Sample, source: Sequence[torch.Tensor], clone: Sequence[torch.Tensor]
 ) -> list[NoiseFloor]:
     """The errors of every output that source and clone return for a sample, in their own precision."""
-    floors = []
     maps = Maps(state, sample.inputs.tensors)
-    outputs = output_tensors(state.graph)
-    for (name, value), exact, noise, own, wide in zip(outputs, sample.exact, sample.noise, source, clone, strict=True):
-        floor = noise_floor(name, (exact, own), (maps.widened(value, exact), wide))
-        floors.append(replace(floor, source=max(floor.source, noise)))
-    return floors
+    outputs = zip(output_tensors(state.graph), sample.exact, source, clone, strict=True)
+    return [
+        sample.floor(index, name, own, (maps.widened(value, exact), wide))
+        for index, ((name, value), exact, own, wide) in enumerate(outputs)
+    ]

@@ -24,7 +24,7 @@ from graphclone.pipeline.state import State
 from graphclone.runtime.drawing import resized
 from graphclone.runtime.interpreter import output_tensors, outputs
 from graphclone.runtime.tensors import state_dict
-from graphclone.verification.checks import Check, NoiseFloor, judge, noise_floor
+from graphclone.verification.checks import Check, NoiseFloor, judge
 from graphclone.verification.distance import Deviation
 
 TRACE = "trace"
@@ -57,12 +57,8 @@ def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
     """The errors of every output of the module, beside those of its trace."""
     assert sample.module is not None
     names = [name for name, _ in output_tensors(source)]
-    rows = zip(names, sample.exact, sample.own, sample.noise, sample.module, strict=True)
-    return [
-        replace(floor, source=max(floor.source, noise))
-        for name, exact, own, noise, module in rows
-        for floor in [noise_floor(name, (exact, own), (exact, module))]
-    ]
+    rows = zip(names, sample.exact, sample.own, sample.module, strict=True)
+    return [sample.floor(i, name, own, (exact, module)) for i, (name, exact, own, module) in enumerate(rows)]
 
 
 def _wrong(value: str, error: float, detail: str) -> Check:

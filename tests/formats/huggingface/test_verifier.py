@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from graphclone.formats.huggingface import verifier
 from graphclone.formats.huggingface.reader import open_checkpoint
-from graphclone.formats.huggingface.verifier import run_source, verify_folders
+from graphclone.formats.huggingface.verifier import SourceRuns, run_source, verify_folders
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from tests.support.checkpoints import saved
 
@@ -37,6 +37,21 @@ def test_source_and_clone_are_loaded_once(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(verifier, "_loaded", loaded)
     assert verify_folders(folder, folder).ok
     assert len(folders) == 2
+
+
+@pytest.mark.parametrize(("off", "shakes", "ok"), [(3e-5, 0, True), (3e-4, 1, True), (3e-2, 1, False)])
+def test_a_lucky_run_of_the_source_is_not_the_measure(off: float, shakes: int, ok: bool) -> None:
+    """The source is shaken where its one run does not explain the clone, and at no other time."""
+    truth, asked = torch.ones(4, dtype=torch.float64), []
+
+    def shake() -> list[list[dict[str, torch.Tensor]]]:
+        asked.append("")
+        return [[{"y": truth + 1e-4}]]
+
+    source = SourceRuns([{}], [{"y": truth.float() + 1e-5}], [{"y": truth}], shake)
+    floors = [verifier._floor(source, 0, "y", verifier._as_it_is, truth.float() + off) for _ in range(2)]
+    assert [floor.ok for floor in floors] == [ok, ok]
+    assert len(asked) == shakes
 
 
 def test_runs_differ_as_their_precisions_do(tmp_path: Path) -> None:
