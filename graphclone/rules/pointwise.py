@@ -222,6 +222,7 @@ def product_added(sign: int) -> Rule:
         s.ignores("value")
         s.states("... | ..., ... -> ...", x, a, b)
         s.require(_sum((a, 1), (b, sign), (x, -1)))
+        s.sums(s.out, _summand(x), _summand(a, b) if sign > 0 else _summand(a, divisor=b))
 
     return rule
 

@@ -72,6 +72,23 @@ def distance(s: Site, pattern: str) -> None:
     s.require({a: 1, b: -1})
 
 
+def similarity(s: Site) -> None:
+    """``x . y / (|x| |y|)``: scales and copies cancel, if the least norm to divide by follows them."""
+    x, y = s.tensor("x1"), s.tensor("x2")
+    before = s.axis("dim", max(x.rank, y.rank), 1)
+    last = before == max(x.rank, y.rank) - 1
+    if not last and x.shape != y.shape:
+        raise Cannot("a similarity along an axis before those that are broadcast")
+    pattern = "| ... ~n, ... ~n -> ..." if last else "| a.. ~n b.., a.. ~n b.. -> a.. b.."
+    axis = s.states(pattern, x, y, **({} if last else {"a": before}), why="normed over")["n"]
+    for operand in (x, y):
+        s.gathers([axis], operand, Fill.ZERO)
+    least = s.literal("eps", s.number("eps", 1e-8))
+    s.scale(s.out, {})
+    s.require({x: 1, y: -1})
+    s.require({x: 1, least: -1}, logs={axis: Fraction(1, 2)})
+
+
 def variance(power: Fraction) -> Rule:
     """Variance (power 1) or standard deviation (1/2); without bias it depends on the number of elements.
 
@@ -285,6 +302,7 @@ RULES: Mapping[str, Rule] = {
     "aten.linalg_norm.default": refused("a matrix norm"),
     **dict.fromkeys(_overloads("norm", "ScalarOpt_dim", "Scalar"), spelled(norm, ord="p")),
     "aten.cdist.default": distance,
+    "aten.cosine_similarity.default": similarity,
     "aten.var.correction": variance(Fraction(1)),
     "aten.std.correction": variance(Fraction(1, 2)),
     "aten.mse_loss.default": squared_error,

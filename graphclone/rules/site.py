@@ -382,12 +382,14 @@ class Site(Reader):
         terms: Mapping[Scaled, int | Fraction],
         contraction: Contraction | None = None,
         *,
+        logs: Mapping[Axis, int | Fraction] | None = None,
         averages: Mapping[Axis, int | Fraction] | None = None,
         mendable: bool = True,
     ) -> None:
-        """A product of powers of scales, of what means shrink by, and of the copies a contraction sums over, is 1."""
+        """A product of powers of scales, of what means shrink by, and of copies that are summed over, is 1."""
         means = tuple((c, axis, None) for c, axis in _fractions(averages or {}))
-        self._balance(Balance(self.node, None, _fractions(terms), (), (), means, contraction, mendable))
+        logarithms = _fractions(logs or {})
+        self._balance(Balance(self.node, None, _fractions(terms), logarithms, (), means, contraction, mendable))
 
     def same_scale(self, *values: Scaled) -> None:
         """All have one scale; the first result among them takes it."""

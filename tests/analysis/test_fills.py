@@ -140,6 +140,7 @@ class Scaled(nn.Module):
         lambda m, y: m.gamma * y,
         lambda m, y: m.gamma.view(1, 1, -1) * (m.delta * y),
         lambda m, y: m.gamma * (y + m.delta),
+        lambda m, y: torch.addcmul(y.new_zeros(()), m.gamma, y, value=0.5),
     ],
 )
 def test_a_branch_may_be_scaled_by_parameters(branch: Callable[[Scaled, Tensor], Tensor], strategy: str) -> None:

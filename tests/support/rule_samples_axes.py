@@ -232,6 +232,9 @@ def _norms_and_sums() -> Iterator[Sample]:
     for order in (2.0, 1.0, inf, 0.0, 1.5):
         yield call("cdist", floats(2, 4, 6), floats(2, 5, 6), order)
     yield call("cdist", floats(4, 6), floats(3, 5, 6))
+    for dim, eps in ((1, ()), (-1, (1e-6,)), (0, (0.5,))):
+        yield call("cosine_similarity", floats(3, 4, 6), floats(3, 4, 6), dim, *eps)
+    yield call("cosine_similarity", floats(4, 6), floats(3, 1, 6), 2)
     for reduction in (0, 1, 2):
         yield call("mse_loss", x, floats(3, 4, 5), reduction)
     yield call("_is_all_true", flags(3, 4))
