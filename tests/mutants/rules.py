@@ -27,6 +27,13 @@ _STATEMENTS: tuple[Mutant, ...] = (
         of_torch("add.Tensor", "linear.default"),
     ),
     Mutant(
+        "similarity: the least norm does not follow the copies",
+        "graphclone/rules/reduce.py",
+        "s.require({x: 1, least: -1}, logs={axis: Fraction(1, 2)})",
+        "s.require({x: 1, least: -1})",
+        of_torch("cosine_similarity.default"),
+    ),
+    Mutant(
         "operands: negative axes are not counted from the end",
         "graphclone/graph/operands.py",
         "return axis % rank",
