@@ -23,6 +23,9 @@ _BATCH = 64
 _ERRORS = 1
 """What the harness must be told to give standard errors at all; those of means are computed, not drawn."""
 
+_STDERR = 2
+"""The descriptor that a process hands on to those that it starts."""
+
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _METRIC, _ERROR = "acc,none", "acc_stderr,none"
 
@@ -73,7 +76,8 @@ def score_checkpoint(checkpoint: str, folder: Path, names: Sequence[str]) -> dic
     harness = _harness("lm_eval.models.huggingface")
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = harness.HFLM(pretrained=checkpoint, batch_size=_BATCH, device=device)
+        with _quiet():
+            model = harness.HFLM(pretrained=checkpoint, batch_size=_BATCH, device=device)
     except Exception as error:  # whatever a class of transformers raises about a checkpoint of the user's
         raise GraphcloneError(f"{checkpoint}: cannot be loaded for scoring: {first_line(error)}") from error
     return _scores(model, folder, names)
@@ -121,7 +125,7 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), _silent_children():
             yield
     finally:
         logging.disable(disabled)
@@ -130,6 +134,19 @@ def _quiet() -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _silent_children() -> Iterator[None]:
+    """What processes of others write to the standard error is lost: the harness asks git for the folder's commit."""
+    kept = os.dup(_STDERR)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 def _of_bytes(module: torch.nn.Module, context: int) -> Any:

@@ -145,9 +145,11 @@ def test_a_study_scores_every_model_when_it_is_trained(tmp_path: Path) -> None:
 
 
 def test_the_command_scores_a_checkpoint_on_tasks_of_ones_own(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """It prints the scores and nothing else, in a folder that git does not know."""
     pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "model"
     module: Any = new_model("CausalLM", "gpt2", {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2})
     module.save_pretrained(folder)
@@ -155,8 +157,11 @@ def test_the_command_scores_a_checkpoint_on_tasks_of_ones_own(
     (tmp_path / "tasks").mkdir()
     names = write_tasks(TEXT, tmp_path / "tasks", context=64, count=8)
     argv = ["score", str(folder), "--tasks", str(tmp_path / "tasks"), "--json"]
+    capfd.readouterr()
     assert main(argv) == 0
-    found = json.loads(capfd.readouterr().out)[str(folder)]
+    said = capfd.readouterr()
+    assert said.err == ""
+    found = json.loads(said.out)[str(folder)]
     assert set(found) == set(names)
     expected = score_module(_Logits(module), tmp_path / "tasks", names, 64)
     assert {name: found[name]["accuracy"] for name in names} == {name: expected[name].accuracy for name in names}
