@@ -154,6 +154,20 @@ examples:
     "score": """
 examples:
   graphclone score ./folder ./wide --tasks ./tasks
+
+a task, tasks/sums.yaml:
+  task: sums
+  dataset_path: json
+  dataset_kwargs: {data_files: {test: tasks/sums.jsonl}}
+  test_split: test
+  output_type: multiple_choice
+  doc_to_text: "{{question}}"
+  doc_to_choice: choices
+  doc_to_target: answer
+  metric_list: [{metric: acc}]
+
+a line of tasks/sums.jsonl:
+  {"question": "2+3=", "choices": ["5", "6"], "answer": 0}
 """,
     "passes": None,
     "rules": """
@@ -388,7 +402,8 @@ def _score_arguments(command: _Parser) -> None:
         "--tasks",
         required=True,
         metavar="FOLDER",
-        help="a folder of tasks for lm-evaluation-harness, one .yaml file each (for example ./tasks)",
+        help="a folder of tasks for lm-evaluation-harness, each in a .yaml file with the name of the task "
+        "(for example ./tasks)",
     )
     command.set_defaults(kind=ScoreArguments)
 

@@ -16,6 +16,7 @@ import torch
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.extras import required
+from graphclone.study.markdown import with_error
 from graphclone.study.models import logits
 
 _BATCH = 64
@@ -36,11 +37,14 @@ class Score:
 
     Attributes:
         accuracy: in [0, 1].
-        error: the standard error of it.
+        error: the standard error of it; None if the task has a single item, which shows no spread.
     """
 
     accuracy: float
-    error: float
+    error: float | None
+
+    def __str__(self) -> str:
+        return with_error(self.accuracy, self.error)
 
 
 def score_module(module: torch.nn.Module, folder: Path, names: Sequence[str], context: int) -> dict[str, Score]:
@@ -114,7 +118,12 @@ def _scores(model: Any, folder: Path, names: Sequence[str]) -> dict[str, Score]:
     missing = [name for name, result in results.items() if _METRIC not in result]
     if missing:
         raise GraphcloneError(f"{folder}: task {missing[0]} has no accuracy; give it the metric 'acc'")
-    return {name: Score(float(result[_METRIC]), float(result[_ERROR])) for name, result in results.items()}
+    return {name: Score(float(result[_METRIC]), _known(result[_ERROR])) for name, result in results.items()}
+
+
+def _known(error: float | str) -> float | None:
+    """A standard error; the harness says N/A of a single item."""
+    return None if isinstance(error, str) else float(error)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import textwrap
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -165,6 +167,27 @@ def test_the_command_scores_a_checkpoint_on_tasks_of_ones_own(
     assert set(found) == set(names)
     expected = score_module(_Logits(module), tmp_path / "tasks", names, 64)
     assert {name: found[name]["accuracy"] for name in names} == {name: expected[name].accuracy for name in names}
+
+
+def test_the_help_shows_a_task_that_can_be_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    shown = dict(re.findall(r"(tasks/[\w.]+):\n((?:  .*\n)+)", capfd.readouterr().out))
+    Path("tasks").mkdir()
+    for name, text in shown.items():
+        Path(name).write_text(textwrap.dedent(text))
+    module: Any = new_model("CausalLM", "gpt2", {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2})
+    module.save_pretrained("model")
+    _byte_tokenizer().save_pretrained("model")
+    capfd.readouterr()
+    assert main(["score", "model", "--tasks", "tasks", "--json"]) == 0
+    score = json.loads(capfd.readouterr().out)["model"]["sums"]
+    assert score["accuracy"] in (0, 1)
+    assert score["error"] is None  # the task has a single item
 
 
 class _Logits(nn.Module):
