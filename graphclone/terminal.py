@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from graphclone.progress import Progress
+from graphclone.progress import Progress, silent
 
 _PIPE_WIDTH = 160
 """Columns where nothing says how wide the reader's screen is."""
@@ -50,7 +50,10 @@ def progress(text: str, *, shown: bool = True) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     screen = Console(file=sys.stderr)  # this one, whatever is redirected meanwhile
+    if not (shown and screen.is_terminal):  # before rich 15, bars that are disabled print an empty line
+        yield silent
+        return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    with Bars(*columns, console=screen, transient=True, disable=not (shown and screen.is_terminal)) as bar:
+    with Bars(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(text, total=None)
         yield lambda what, done, total: bar.update(task, description=f"{text}: {what}", completed=done, total=total)

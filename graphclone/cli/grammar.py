@@ -99,10 +99,12 @@ def parser() -> argparse.ArgumentParser:
         "--completion",
         action=_PrintCompletion,
         choices=SHELLS,
-        help="print a script by which a shell completes commands, options and paths",
+        help="print a script that lets a shell complete commands, options and paths",
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _inspect_arguments(_command(commands, "inspect", "show what can grow, what holds the rest, and what it costs"))
+    _inspect_arguments(
+        _command(commands, "inspect", "show what can grow, what keeps the rest from growing, and what growth costs")
+    )
     clone = _command(commands, "clone", "write a bigger model that computes the same")
     clone.usage = "graphclone clone MODEL -o OUT [options]"
     _clone_arguments(clone)
@@ -118,7 +120,9 @@ def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: 
     about = f"{summary[0].upper()}{summary[1:]}."
     command = commands.add_parser(name, help=summary, description=about, epilog=_EXAMPLES[name])
     command.add_argument("--json", action="store_true", help="print JSON, for programs")
-    command.add_argument("--no-cache", action="store_true", help="do not use or keep results of earlier runs on disk")
+    command.add_argument(
+        "--no-cache", action="store_true", help="read no results of earlier runs from disk, and keep none"
+    )
     command.add_argument("--debug", action="store_true", help="print the traceback of an error, and all warnings")
     return command
 
@@ -127,7 +131,7 @@ _EXAMPLES = {
     "inspect": f"""
 examples:
   graphclone inspect model.onnx             what can grow, and what it costs
-  graphclone inspect ./folder --why hidden  what it touches, and what pins it
+  graphclone inspect ./folder --why hidden  what hidden touches, what pins it
   graphclone inspect ./small --like ./large/config.json
 {_MODEL_MORE}""",
     "clone": f"""
@@ -150,6 +154,20 @@ examples:
     "score": """
 examples:
   graphclone score ./folder ./wide --tasks ./tasks
+
+a task, tasks/sums.yaml:
+  task: sums
+  dataset_path: json
+  dataset_kwargs: {data_files: {test: tasks/sums.jsonl}}
+  test_split: test
+  output_type: multiple_choice
+  doc_to_text: "{{question}}"
+  doc_to_choice: choices
+  doc_to_target: answer
+  metric_list: [{metric: acc}]
+
+a line of tasks/sums.jsonl:
+  {"question": "2+3=", "choices": ["5", "6"], "answer": 0}
 """,
     "passes": None,
     "rules": """
@@ -161,22 +179,26 @@ examples:
 
 def _inspect_arguments(command: _Parser) -> None:
     command.add_argument("model", metavar="MODEL", help=_MODEL)
-    command.add_argument("--all", action="store_true", help="show what can never grow, too")
-    command.add_argument("--why", metavar="DIM", help="show what one dim touches, and the path to what pins it: hidden")
+    command.add_argument("--all", action="store_true", help="also show what can never grow")
+    command.add_argument(
+        "--why", metavar="DIM", help="show what a dim touches, what pins it, and the path between (for example hidden)"
+    )
     command.add_argument(
         "--ranks",
         type=count,
         metavar="N",
-        help="show what each of N processes reads, writes and holds when the model doubles: 8",
+        help="show what each of N processes reads, writes and holds if the model is made twice as wide (for example 8)",
     )
     command.add_argument(
         "--devices",
         default="H100",
         metavar="NAME",
-        help="the GPU of each of them: A100, H100, H200 or B200 (default: H100)",
+        help="the GPU of each of the N processes: A100, H100, H200 or B200 (default: H100)",
     )
-    command.add_argument("--html", metavar="FILE", help="write a page to look at in a browser: page.html")
-    command.add_argument("--node-data", metavar="FILE", help="write the dims for Model Explorer: dims.json")
+    command.add_argument("--html", metavar="FILE", help="write a page to look at in a browser (for example page.html)")
+    command.add_argument(
+        "--node-data", metavar="FILE", help="write the dims in a file that Model Explorer reads (for example dims.json)"
+    )
     _like_arguments(command)
     _widen_io_argument(command)
     _inputs_arguments(command)
@@ -208,20 +230,26 @@ def _size_arguments(group: argparse._ArgumentGroup) -> None:
         "--widen",
         type=widths,
         metavar="N",
-        help="a factor, or factors by name: 2, 4/3, hidden=4/3,layers.*.mlp=2 (default: 2)",
+        help="a factor, or factors by name (for example 4/3, or hidden=4/3,layers.*.mlp=2; default: 2)",
     )
     group.add_argument(
-        "--size", type=sizes, default={}, metavar="NAME=N,..", help="sizes by name: hidden=960,layers.*.mlp=2560"
+        "--size",
+        type=sizes,
+        default={},
+        metavar="NAME=N,..",
+        help="sizes by name (for example hidden=960,layers.*.mlp=2560)",
     )
     group.add_argument(
         "--depth",
         type=depth,
         metavar="N",
-        help="how many blocks: 32, or encoder=8,decoder=8 (default: as many as there are)",
+        help="how many blocks (for example 32, or encoder=8,decoder=8; default: as many as there are)",
     )
     group.add_argument("--new-blocks", choices=PLACES, default="spread", help="where new blocks go (default: spread)")
     _widen_io_argument(group)
-    group.add_argument("--untie", action="store_true", help="give every use of a tied weight a copy of its own")
+    group.add_argument(
+        "--untie", action="store_true", help="where a weight is used several times, give each use its own copy"
+    )
 
 
 def _start_arguments(group: argparse._ArgumentGroup) -> None:
@@ -230,31 +258,34 @@ def _start_arguments(group: argparse._ArgumentGroup) -> None:
         default="symmetric",
         metavar="NAME",
         help="how copies share a weight: symmetric, diagonal, noisy-symmetric, noisy-diagonal, net2net, low-rank, "
-        "mup-noise, staged, blend, circulant, lemon, orthogonal; fresh makes none. Two take a number: blend:0.3, "
-        "circulant:0.8 (default: symmetric)",
+        "mup-noise, staged, blend, circulant, lemon, orthogonal; or fresh, which makes no copies. Two take a number "
+        "(for example blend:0.3 and circulant:0.8; default: symmetric)",
     )
     group.add_argument(
         "--snr-db",
         type=float,
         metavar="DB",
-        help="signal-to-noise ratio of a noisy strategy, in decibels: 20 (default: 10)",
+        help="signal-to-noise ratio of a noisy strategy, in decibels (for example 20; default: 10)",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is random: 1 (default: 0)")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the random numbers (for example 1; default: 0)"
+    )
     group.add_argument(
         "--new-from",
         choices=STARTS,
         default="copy",
-        help="what new blocks hold: a copy of the block before, or random weights (default: copy)",
+        help="what a new block holds: a copy of the block before it, or random weights (default: copy)",
     )
 
 
 def _check_arguments(group: argparse._ArgumentGroup) -> None:
     either = group.add_mutually_exclusive_group()
-    either.add_argument("--no-verify", action="store_true", help="write without checking")
+    either.add_argument("--no-verify", action="store_true", help="write the clone without checking it")
     either.add_argument(
         "--verify",
         choices=("sample",),
-        help="check a checkpoint that memory does not hold: sample runs one input, and reads weights part by part",
+        help="how to check a checkpoint that does not fit into memory: sample runs one input, and reads the "
+        "weights of one part of the model at a time",
     )
     _provider_argument(group)
 
@@ -263,13 +294,18 @@ def _writing_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     group.add_argument("--force", action="store_true", help="replace OUT if it exists")
     group.add_argument(
-        "--html", metavar="FILE", help="write a page about the clone, to look at in a browser: page.html"
+        "--html", metavar="FILE", help="write a page about the clone, to look at in a browser (for example page.html)"
     )
     group.add_argument(
-        "--format", choices=("dcp",), help="write a folder for torch.distributed.checkpoint (default: what OUT ends in)"
+        "--format",
+        choices=("dcp",),
+        help="dcp writes a folder for torch.distributed.checkpoint (default: the suffix of OUT says the format)",
     )
     group.add_argument(
-        "--weights", metavar="DIR", help="read such a folder as the weights of a function's module: ./weights"
+        "--weights",
+        metavar="DIR",
+        help="a folder of torch.distributed.checkpoint with the weights of a module that a function returns "
+        "(for example ./weights)",
     )
 
 
@@ -277,10 +313,15 @@ def _pass_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--passes",
         metavar="TEXT",
-        help="run these passes instead of those that graphclone passes lists: canonicalize,infer-dims,..",
+        help="run these passes in place of the default ones (for example canonicalize,infer-dims,..; the command "
+        "`graphclone passes` lists all)",
     )
     group.add_argument(
-        "--print-after", action="append", default=[], metavar="PASS", help="print the graph after a pass: infer-dims"
+        "--print-after",
+        action="append",
+        default=[],
+        metavar="PASS",
+        help="print the graph after a pass (for example infer-dims)",
     )
     group.add_argument("--timing", action="store_true", help="print how long each pass took")
 
@@ -290,34 +331,41 @@ def _like_arguments(command: _Parser) -> None:
     only.add_argument(
         "--like", metavar="TARGET", help="a config.json, a folder with one, or a hub id; its weights are not read"
     )
-    only.add_argument("--keep-vocab", action="store_true", help="keep the source's vocabulary where TARGET has another")
+    only.add_argument(
+        "--keep-vocab", action="store_true", help="keep the source's vocabulary if TARGET has another one"
+    )
 
 
 def _checkpoint_arguments(command: _Parser) -> None:
     only = command.add_argument_group("a checkpoint into another")
-    only.add_argument(
-        "--dtype", choices=_DTYPES, help="number format of the clone's weights: bfloat16 (default: the source's)"
-    )
+    only.add_argument("--dtype", choices=_DTYPES, help="number format of the clone's weights (default: the source's)")
     only.add_argument(
         "--max-shard-size",
         type=size,
         metavar="SIZE",
-        help="the most that one file of weights holds: 500MB (default: 5GB)",
+        help="the largest size of one file of weights (for example 500MB; default: 5GB)",
     )
     only.add_argument(
         "--optimizer",
         metavar="FILE",
-        help="grow the state of an optimizer, too: optimizer.pt or .bin, or a DCP folder",
+        help="also grow the state of an optimizer (for example optimizer.pt, a .bin file or a DCP folder)",
     )
-    only.add_argument("--resume", action="store_true", help="go on from the finished files of a run that was stopped")
-    only.add_argument("--trust-remote-code", action="store_true", help="let code that comes with the checkpoint run")
+    only.add_argument(
+        "--resume", action="store_true", help="continue a run that was stopped, from the files that it finished"
+    )
+    only.add_argument(
+        "--trust-remote-code", action="store_true", help="allow code that comes with the checkpoint to run"
+    )
 
 
 def _verify_arguments(command: _Parser) -> None:
     command.add_argument("source", metavar="SOURCE", help="an .onnx file, or the folder of a checkpoint")
     command.add_argument("clone", metavar="CLONE", help="another of the same kind")
     command.add_argument(
-        "--sample", action="store_true", help="run checkpoints on one input, and read their weights part by part"
+        "--sample",
+        action="store_true",
+        help="for checkpoints that do not fit into memory: run one input, and read the weights of one part "
+        "of the model at a time",
     )
     _provider_argument(command)
     _inputs_arguments(command)
@@ -326,15 +374,24 @@ def _verify_arguments(command: _Parser) -> None:
 
 def _study_arguments(command: _Parser) -> None:
     command.add_argument("study", metavar="RUN.toml", help="a study, or the name of one that comes with graphclone")
-    command.add_argument("-o", "--output", metavar="FOLDER", help="where its runs go: ./runs (default: study-NAME)")
-    command.add_argument("--html", metavar="FILE", help="write a page with curves to look at, too: page.html")
+    command.add_argument(
+        "-o", "--output", metavar="FOLDER", help="the folder for its runs (for example ./runs; default: study-NAME)"
+    )
+    command.add_argument(
+        "--html", metavar="FILE", help="also write a page with curves, to look at in a browser (for example page.html)"
+    )
     command.add_argument(
         "--recipe",
         metavar="NAME",
-        help="how the clones begin, where RUN.toml does not say: symmetric (default: the recommended recipe)",
+        help="how the clones begin, if RUN.toml does not say it (for example symmetric; "
+        "default: the recommended recipe)",
     )
     command.add_argument(
-        "--jobs", type=count, default=1, metavar="N", help="how many runs train at a time: 2 (default: 1)"
+        "--jobs",
+        type=count,
+        default=1,
+        metavar="N",
+        help="how many runs train at the same time (for example 2; default: 1)",
     )
     command.set_defaults(kind=StudyArguments)
 
@@ -345,14 +402,15 @@ def _score_arguments(command: _Parser) -> None:
         "--tasks",
         required=True,
         metavar="FOLDER",
-        help="tasks as lm-evaluation-harness reads them, a .yaml file each: ./tasks",
+        help="a folder of tasks for lm-evaluation-harness, each in a .yaml file with the name of the task "
+        "(for example ./tasks)",
     )
     command.set_defaults(kind=ScoreArguments)
 
 
 def _rules_arguments(command: _Parser) -> None:
     command.add_argument(
-        "--missing", metavar="MODEL", help="list the operators of a model that have no rule: model.onnx"
+        "--missing", metavar="MODEL", help="list the operators of a model that have no rule (for example model.onnx)"
     )
     _inputs_arguments(command)
     command.set_defaults(kind=RulesArguments)
@@ -369,17 +427,19 @@ def _provider_argument(command: _Parser | argparse._ArgumentGroup) -> None:
 
 
 def _inputs_arguments(command: _Parser) -> None:
-    only = command.add_argument_group("inputs, where an .onnx file or a checkpoint does not say enough")
+    only = command.add_argument_group("example inputs, if graphclone finds none or not the right ones")
     only.add_argument(
         "--input",
         action="append",
         type=shape,
         default=[],
         metavar="NAME=SHAPE",
-        help="draw random values for an input of this shape: x=1x3x64x64",
+        help="draw random values of this shape for an input (for example x=1x3x64x64)",
     )
     only.add_argument(
-        "--inputs", metavar="FILE.npz", help="take arrays from a file, by the names of inputs: inputs.npz"
+        "--inputs",
+        metavar="FILE.npz",
+        help="take arrays from a file, each under the name of an input (for example inputs.npz)",
     )
 
 
@@ -389,5 +449,5 @@ def _widen_io_argument(command: _Parser | argparse._ArgumentGroup) -> None:
         type=patterns,
         default=(),
         metavar="PATTERN,..",
-        help="let inputs and outputs grow too: 'past*,present*'",
+        help="let these inputs and outputs grow as well (for example 'past*,present*')",
     )

@@ -29,6 +29,6 @@ def score(arguments: ScoreArguments) -> int:
     for name in names:
         grid.add_column(name, justify="right")
     for checkpoint, scores in found.items():
-        grid.add_row(checkpoint, *(f"{scores[name].accuracy:.3f} ± {scores[name].error:.3f}" for name in names))
+        grid.add_row(checkpoint, *(str(scores[name]) for name in names))
     terminal.console().print(grid)
     return 0

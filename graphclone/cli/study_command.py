@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from graphclone import report as pages
@@ -29,7 +29,7 @@ def study(arguments: StudyArguments) -> int:
     words = ["graphclone", "study", arguments.study]  # the record lies in the folder, wherever that is moved
     words += ["--recipe", recipe] if arguments.recipe else []
     first = rank_of_environment() == 0  # what several processes have done is shown by one of them
-    with _bars(first and sys.stderr.isatty()) as tell:
+    with _bars() if first and sys.stderr.isatty() else nullcontext() as tell:
         path = run_study(
             definition, folder, recipe=recipe, at_once=arguments.jobs, command=shlex.join(words), progress=tell
         )
@@ -46,7 +46,7 @@ def study(arguments: StudyArguments) -> int:
 
 
 @contextmanager
-def _bars(visible: bool) -> Iterator[StudyProgress]:
+def _bars() -> Iterator[StudyProgress]:
     """A bar for every run in progress, with its loss and the time that is left."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -60,7 +60,7 @@ def _bars(visible: bool) -> Iterator[StudyProgress]:
         TimeRemainingColumn(),
     )
     tasks = {}
-    with Bars(*columns, console=Console(file=sys.stderr), transient=True, disable=not visible) as bars:
+    with Bars(*columns, console=Console(file=sys.stderr), transient=True) as bars:
 
         def tell(run: str, what: str, done: int, total: int) -> None:
             if run not in tasks:

@@ -181,7 +181,8 @@ class Clone(Traced):
     def save(self, path: str | Path) -> None:
         """Write the widened model. The suffix of the path says as what:
 
-        - ``.pt2``: an exported program, as ``torch.export.load`` reads it.
+        - ``.pt2``: an exported program, which ``torch.export.load`` reads with no other library. What the source
+          returns in a class of its own, it returns as a dict of the fields.
         - ``.onnx``: an ONNX file. Weights of more than 1.9 GB together go to ``<name>.data`` beside it.
         - ``.safetensors``: the state dict.
         - no suffix: the folder of a checkpoint.

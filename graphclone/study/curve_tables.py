@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from graphclone.study.curves import GAPS, CurveGroup, Ratio
-from graphclone.study.markdown import files, table
+from graphclone.study.markdown import files, table, with_error
 from graphclone.study.measures import Run, final_loss, spread
 from graphclone.study.recipes import CONTINUED, RANDOM
 
@@ -109,5 +109,5 @@ def _accuracy(runs: Sequence[Run], task: str) -> str:
     found = [run.scores[task] for run in runs if task in run.scores]
     if not found:
         return ""
-    accuracy, error = (statistics.fmean(values) for values in zip(*found, strict=True))
-    return f"{accuracy:.3f} ± {error:.3f}"
+    accuracies, errors = zip(*found, strict=True)
+    return with_error(statistics.fmean(accuracies), None if None in errors else statistics.fmean(errors))

@@ -16,12 +16,16 @@ import torch
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.extras import required
+from graphclone.study.markdown import with_error
 from graphclone.study.models import logits
 
 _BATCH = 64
 
 _ERRORS = 1
 """What the harness must be told to give standard errors at all; those of means are computed, not drawn."""
+
+_STDERR = 2
+"""The descriptor that a process hands on to those that it starts."""
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _METRIC, _ERROR = "acc,none", "acc_stderr,none"
@@ -33,11 +37,14 @@ class Score:
 
     Attributes:
         accuracy: in [0, 1].
-        error: the standard error of it.
+        error: the standard error of it; None if the task has a single item, which shows no spread.
     """
 
     accuracy: float
-    error: float
+    error: float | None
+
+    def __str__(self) -> str:
+        return with_error(self.accuracy, self.error)
 
 
 def score_module(module: torch.nn.Module, folder: Path, names: Sequence[str], context: int) -> dict[str, Score]:
@@ -73,7 +80,8 @@ def score_checkpoint(checkpoint: str, folder: Path, names: Sequence[str]) -> dic
     harness = _harness("lm_eval.models.huggingface")
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = harness.HFLM(pretrained=checkpoint, batch_size=_BATCH, device=device)
+        with _quiet():
+            model = harness.HFLM(pretrained=checkpoint, batch_size=_BATCH, device=device)
     except Exception as error:  # whatever a class of transformers raises about a checkpoint of the user's
         raise GraphcloneError(f"{checkpoint}: cannot be loaded for scoring: {first_line(error)}") from error
     return _scores(model, folder, names)
@@ -110,7 +118,12 @@ def _scores(model: Any, folder: Path, names: Sequence[str]) -> dict[str, Score]:
     missing = [name for name, result in results.items() if _METRIC not in result]
     if missing:
         raise GraphcloneError(f"{folder}: task {missing[0]} has no accuracy; give it the metric 'acc'")
-    return {name: Score(float(result[_METRIC]), float(result[_ERROR])) for name, result in results.items()}
+    return {name: Score(float(result[_METRIC]), _known(result[_ERROR])) for name, result in results.items()}
+
+
+def _known(error: float | str) -> float | None:
+    """A standard error; the harness says N/A of a single item."""
+    return None if isinstance(error, str) else float(error)
 
 
 @contextlib.contextmanager
@@ -121,7 +134,7 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), _silent_children():
             yield
     finally:
         logging.disable(disabled)
@@ -130,6 +143,19 @@ def _quiet() -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _silent_children() -> Iterator[None]:
+    """What processes of others write to the standard error is lost: the harness asks git for the folder's commit."""
+    kept = os.dup(_STDERR)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 def _of_bytes(module: torch.nn.Module, context: int) -> Any:

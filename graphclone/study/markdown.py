@@ -36,3 +36,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence
         for line in [lines[0], rule, *lines[1:]]
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in aligned)
+
+
+def with_error(value: float, error: float | None) -> str:
+    """A number with its standard error, if that is known."""
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"

@@ -91,7 +91,7 @@ class Run:
         measured_from: label of the base whose last loss gaps are measured from, where it is not that one's.
         budget: its steps, where a study gives its recipe several; see ``graphclone.study.curves``.
         rate: factor of its recipe's learning rate, where a study tries several.
-        scores: accuracy and its standard error by downstream task; see ``graphclone.study.tasks``.
+        scores: accuracy and its standard error, if known, by downstream task; see ``graphclone.study.tasks``.
         evaluations: ascending by step.
     """
 
@@ -114,7 +114,7 @@ class Run:
     measured_from: str | None = None
     budget: int | None = None
     rate: float = 1.0
-    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    scores: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = field(default=(), repr=False)
 
     @property

@@ -111,13 +111,13 @@ def test_help_names_every_device(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_option_with_a_value_has_an_example_or_its_values() -> None:
-    """Help shows what is written after an option: an example after a colon, the choices, or the default."""
+    """Help shows what is written after an option: an example, the choices, or the default."""
     commands = next(action.choices for action in parser()._actions if action.choices and action.dest != "completion")
     bare = [
         f"{name} {action.option_strings[-1]}"
         for name, command in commands.items()
         for action in command._actions
         if action.option_strings and action.nargs != 0 and not action.choices
-        if not re.search(r": \S|\(default|, or ", action.help or "")
+        if not re.search(r"for example \S|default: |, or ", action.help or "")
     ]
     assert not bare

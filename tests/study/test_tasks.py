@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import textwrap
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -145,9 +147,11 @@ def test_a_study_scores_every_model_when_it_is_trained(tmp_path: Path) -> None:
 
 
 def test_the_command_scores_a_checkpoint_on_tasks_of_ones_own(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """It prints the scores and nothing else, in a folder that git does not know."""
     pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "model"
     module: Any = new_model("CausalLM", "gpt2", {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2})
     module.save_pretrained(folder)
@@ -155,11 +159,35 @@ def test_the_command_scores_a_checkpoint_on_tasks_of_ones_own(
     (tmp_path / "tasks").mkdir()
     names = write_tasks(TEXT, tmp_path / "tasks", context=64, count=8)
     argv = ["score", str(folder), "--tasks", str(tmp_path / "tasks"), "--json"]
+    capfd.readouterr()
     assert main(argv) == 0
-    found = json.loads(capfd.readouterr().out)[str(folder)]
+    said = capfd.readouterr()
+    assert said.err == ""
+    found = json.loads(said.out)[str(folder)]
     assert set(found) == set(names)
     expected = score_module(_Logits(module), tmp_path / "tasks", names, 64)
     assert {name: found[name]["accuracy"] for name in names} == {name: expected[name].accuracy for name in names}
+
+
+def test_the_help_shows_a_task_that_can_be_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    shown = dict(re.findall(r"(tasks/[\w.]+):\n((?:  .*\n)+)", capfd.readouterr().out))
+    Path("tasks").mkdir()
+    for name, text in shown.items():
+        Path(name).write_text(textwrap.dedent(text))
+    module: Any = new_model("CausalLM", "gpt2", {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2})
+    module.save_pretrained("model")
+    _byte_tokenizer().save_pretrained("model")
+    capfd.readouterr()
+    assert main(["score", "model", "--tasks", "tasks", "--json"]) == 0
+    score = json.loads(capfd.readouterr().out)["model"]["sums"]
+    assert score["accuracy"] in (0, 1)
+    assert score["error"] is None  # the task has a single item
 
 
 class _Logits(nn.Module):

@@ -14,7 +14,6 @@ import sympy
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
-from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.dialect import (
@@ -23,6 +22,7 @@ from graphclone.formats.torch.dialect import (
     op_name,
 )
 from graphclone.formats.torch.export import Exported, export, export_alike
+from graphclone.formats.torch.plain_outputs import output_names
 from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Value, items_of
 from graphclone.graph.names import fresh
 
@@ -245,7 +245,7 @@ class _ProgramImporter:
         specs = self.program.graph_signature.output_specs
         if any(spec.kind is not OutputKind.USER_OUTPUT for spec in specs):
             raise GraphcloneError(f"{self.name}: the model writes to its buffers or inputs; trace it in eval mode")
-        names = _output_names(self.program)
+        names = output_names(self.program.call_spec.out_spec)
         return [Output(name, result) for name, result in zip(names, items_of(results), strict=True)]
 
     def value(self, name: str, example: Any, role: Any = "node") -> Value:
@@ -284,17 +284,3 @@ def _scope(node: torch.fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
     return str(paths[-1]) if paths else ""
-
-
-def _output_names(program: ExportedProgram) -> list[str]:
-    """A name per output: its field or key where the model returns a structure of named things."""
-    spec = program.call_spec.out_spec
-    paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
-    return [".".join(_key(step) for step in path) or "output" for path, _ in paths]
-
-
-def _key(step: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(step, attribute):
-            return str(getattr(step, attribute))
-    return str(step)

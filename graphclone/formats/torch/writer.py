@@ -21,6 +21,7 @@ from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.plain_outputs import plain_outputs
 from graphclone.formats.torch.trace_check import settle_doubts
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
 from graphclone.pipeline.state import State
@@ -67,10 +68,16 @@ def module_of(state: State, example: Example) -> torch.fx.GraphModule:
 def save_program(state: State, example: Example, path: Path) -> None:
     """Write a clone as an exported program (``.pt2``), which ``torch.export.load`` reads.
 
+    Outputs that the source returns in a class of another library come as a dict of its fields, since a file that
+    named the class could only be loaded where that library has been imported.
+
     Raises:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
-    exported = export(module_of(state, example), *clone_examples(state, example), state.graph.name)
+    module, spec = module_of(state, example), state.graph.origin_as(Exported).program.call_spec
+    module.graph.set_codegen(_get_codegen(spec.in_spec, plain_outputs(spec.out_spec)))
+    module.recompile()
+    exported = export(module, *clone_examples(state, example), state.graph.name)
     with written(path) as target:
         try:
             torch.export.save(exported.program, target)

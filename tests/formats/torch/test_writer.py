@@ -6,13 +6,14 @@ import errno
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import onnx_ir
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
@@ -118,6 +119,67 @@ def test_a_program_survives_the_disk(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict.items())
     ids = torch.arange(15).reshape(3, 5)
     close(made.module()(input_ids=ids)["logits"], loaded.module()(input_ids=ids)["logits"])
+
+
+class Fields:
+    """A class of some library, whose parts have names."""
+
+    def __init__(self, last: Any, others: Any) -> None:
+        self.last, self.others = last, others
+
+
+class Parts:
+    """A class that was registered without names for its parts."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+pytree.register_pytree_node(
+    Fields,
+    lambda fields: ([fields.last, fields.others], None),
+    lambda parts, _: Fields(*parts),
+    serialized_type_name="tests.Fields",
+    flatten_with_keys_fn=lambda fields: (
+        [(pytree.GetAttrKey("last"), fields.last), (pytree.GetAttrKey("others"), fields.others)],
+        None,
+    ),
+)
+pytree.register_pytree_node(
+    Parts,
+    lambda parts: (parts.parts, None),
+    lambda parts, _: Parts(list(parts)),
+    serialized_type_name="tests.Parts",
+)
+
+
+class Structured(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 20), nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.down(self.up(x).relu())
+        return Fields(hidden, [Pair(hidden + 1, {"b": hidden + 2, "a": Parts([hidden + 3, hidden + 4])})])
+
+
+def test_a_program_returns_what_needs_no_library(tmp_path: Path) -> None:
+    """Classes become dicts and tuples; the module of the clone returns them as the source does."""
+    x = features(2, 6)
+    made = spoilable(Structured(), x)
+    assert isinstance(made.module()(x), Fields)
+    assert [output.name for output in made.graph.outputs][:3] == ["last", "others.0.first", "others.0.second.b"]
+    made.save(tmp_path / "wide.pt2")
+    hidden = made.module()(x).last
+    found = torch.export.load(tmp_path / "wide.pt2").module()(x)
+    torch.testing.assert_close(
+        found, {"last": hidden, "others": [(hidden + 1, {"b": hidden + 2, "a": (hidden + 3, hidden + 4)})]}
+    )
 
 
 def test_a_program_that_does_not_fit_on_the_disk_leaves_nothing(
