@@ -6,6 +6,7 @@ fill starts where a sum or an average reads a value, and is passed back to what 
 
 - a sum holds 0 if each of its summands does, a product if one of its factors does;
 - what is linear holds the mean of its result if its operand holds the mean of its own;
+- what is expanded along the dim is one number there, which is its mean, and a factor that changes nothing;
 - a product with a parameter, a vector over the dim, holds the mean of its result if the parameter holds 1 and the other
   factor its own mean, weighted by the parameter;
 - a function f with f(0) = 0 passes 0, and so does what is homogeneous: f(c x) = c^k f(x), k > 0, as the scales say;
@@ -130,8 +131,7 @@ class Inference:
         """Whether some result lacks the dim, which an operand has, neither summed up by a contraction nor left out."""
         if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
             return False
-        felt = (value for value in node.inputs if (node, value) not in self.facts.outlines)
-        carried = any(self.carriers(node, value, dim) for value in felt)
+        carried = any(self.carriers(node, value, dim) for value in self.felt(node))
         lacking = (value for value in node.outputs if value.is_tensor and not self.places(value, dim))
         return carried and any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
 
@@ -230,8 +230,8 @@ class Inference:
 
     def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> list[tuple[Place, Fill]]:
         """The demands that make one summand hold its part of a fill; none if it holds it anyway."""
-        carriers = [p for factor in summand.factors for p in self.carriers(node, factor, place.dim)]
-        if any(self.carriers(node, divisor, place.dim) for divisor in summand.divisors):
+        carriers = [p for factor in summand.factors for p in self.varying(node, factor, place.dim)]
+        if any(self.varying(node, divisor, place.dim) for divisor in summand.divisors):
             raise Unfillable(node.name, f"{node.op} divides by it")
         if summand.apart and not carriers:
             return []
@@ -243,8 +243,8 @@ class Inference:
             return [(self.first_to_hold(sorted(carriers, key=self.reluctance), fill), fill)]
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
-        others = [value for value in node.inputs if value not in linear]
-        if any(self.carriers(node, value, place.dim) for value in others):
+        others = [value for value in self.felt(node) if value not in linear]
+        if any(self.varying(node, value, place.dim) for value in others):
             raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
         if not carriers and not fill.weights:
             return []
@@ -341,6 +341,21 @@ class Inference:
                 contracted |= {i for operand, i in contraction.others if operand is value}
         return [place for place in self.places(value, dim) if place.at not in contracted]
 
+    def varying(self, node: Node, value: Value, dim: Axis) -> list[Place]:
+        """The axes of an operand that have the dim, but for those along which it is one number."""
+        return [place for place in self.carriers(node, value, dim) if not self.is_constant(self.origin(place))]
+
+    def is_constant(self, place: Place) -> bool:
+        """Whether a value is one number along a dim: it was expanded or made along it, and no operand has it."""
+        node = place.value.producer
+        if node is None or place.value not in self.facts.summands or self.writes.change(place.value):
+            return False
+        return not any(self.places(value, place.dim) for value in self.felt(node))
+
+    def felt(self, node: Node) -> Iterator[Value]:
+        """The operands of which more than the shape or the type is read."""
+        return (value for value in node.inputs if (node, value) not in self.facts.outlines)
+
     def averages(self, node: Node, dim: Axis) -> bool:
         """Whether a node sums or averages over the dim."""
         return any(self.has(axis, dim) for axis in self.gathered.get(node, ()))
@@ -372,12 +387,16 @@ class _Writes:
             for value in graph.dialect.writes(node):
                 self.writers.setdefault(self.last[value], set()).add(node)
 
-    def check(self, value: Value) -> None:
-        """Refuse a value that is read after it has been written into, by whatever name."""
-        last = self.last.get(value)
+    def change(self, value: Value) -> bool:
+        """Whether a value is written into after it was made, by whatever name."""
         made = self.place[value.producer] if value.producer is not None else -1
-        if last is None or last <= made:
+        return self.last.get(value, made) > made
+
+    def check(self, value: Value) -> None:
+        """Refuse a value that is read after it has been written into."""
+        if not self.change(value):
             return
+        last = self.last[value]
         read = max((self.place[node] for node in self.users.get(value, ())), default=-1)
         if read > last or len(self.writers.get(last, ())) > 1:
             raise Unfillable(_name(value), f"{value.name} is written in place")

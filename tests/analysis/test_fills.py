@@ -133,6 +133,36 @@ class Scaled(nn.Module):
         return self.head(self.last(x + self.branch(self, self.down(self.up(self.norm(x)).tanh()))))
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda x, m: x * m.expand(-1, -1, x.shape[-1]),
+        lambda x, m: x * m.expand_as(x),
+        lambda x, m: x + m.expand_as(x),
+        lambda x, m: x / (m + 2).expand_as(x),
+        lambda x, m: x * m.repeat(1, 1, WIDTH),
+        lambda x, m: x * m.expand(-1, -1, x.shape[-1]).transpose(0, 1).transpose(1, 0),
+        lambda x, m: x.masked_fill((m > 0).expand_as(x), 0.0),
+        lambda x, m: x * torch.ones_like(x) * m,
+    ],
+)
+def test_what_is_expanded_along_a_dim_keeps_its_mean(mask: Callable[[Tensor, Tensor], Tensor]) -> None:
+    module = Scaled(lambda _, y: mask(y, y.mean(-1, keepdim=True).tanh()))
+    clone = gc.clone(randomise(module).eval(), (torch.randint(0, 7, (2, 3)),), sizes={"hidden": WIDER}, seed=1)
+    assert exact(clone) < 1e-12
+    assert clone.verify(onnx=False).ok
+
+
+def test_what_is_written_into_is_no_constant_along_a_dim() -> None:
+    def branch(m: Scaled, y: Tensor) -> Tensor:
+        mask = torch.ones_like(y)
+        mask.mul_(y.tanh())
+        return y * mask
+
+    with pytest.raises(GraphcloneError, match="does not keep the mean over the dim"):
+        widened(Scaled(branch))
+
+
 @pytest.mark.parametrize("strategy", ["symmetric", "diagonal", "noisy-symmetric", "fresh"])
 @pytest.mark.parametrize(
     "branch",
