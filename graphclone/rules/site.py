@@ -373,8 +373,8 @@ class Site(Reader):
         contraction: Contraction | None = None,
     ) -> None:
         """The scale of a result, as a product of powers; see ``Balance``."""
-        means = tuple((c, axis, averaged) for c, axis in _fractions(averages or {}))
-        parts = _fractions(terms), _fractions(logs or {}), _fractions(unbiased or {})
+        means = tuple((c, axis, averaged) for c, axis in _fractions(averages))
+        parts = _fractions(terms), _fractions(logs), _fractions(unbiased)
         self._balance(Balance(self.node, out, *parts, means, contraction))
 
     def require(
@@ -387,9 +387,8 @@ class Site(Reader):
         mendable: bool = True,
     ) -> None:
         """A product of powers of scales, of what means shrink by, and of copies that are summed over, is 1."""
-        means = tuple((c, axis, None) for c, axis in _fractions(averages or {}))
-        logarithms = _fractions(logs or {})
-        self._balance(Balance(self.node, None, _fractions(terms), logarithms, (), means, contraction, mendable))
+        means = tuple((c, axis, None) for c, axis in _fractions(averages))
+        self._balance(Balance(self.node, None, _fractions(terms), _fractions(logs), (), means, contraction, mendable))
 
     def same_scale(self, *values: Scaled) -> None:
         """All have one scale; the first result among them takes it."""
@@ -490,8 +489,8 @@ def refused(why: str) -> Rule:
     return rule
 
 
-def _fractions(terms: Mapping[Any, int | Fraction]) -> tuple[tuple[Fraction, Any], ...]:
-    return tuple((Fraction(coefficient), key) for key, coefficient in terms.items() if coefficient)
+def _fractions(terms: Mapping[Any, int | Fraction] | None) -> tuple[tuple[Fraction, Any], ...]:
+    return tuple((Fraction(coefficient), key) for key, coefficient in (terms or {}).items() if coefficient)
 
 
 def _says_something(operand: Operand) -> bool:

@@ -75,7 +75,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: what is divided by pads may be anything",
         "graphclone/analysis/fills.py",
-        "if any(self.carriers(node, divisor, place.dim) for divisor in summand.divisors):",
+        "if any(self.varying(node, divisor, place.dim) for divisor in summand.divisors):",
         "if False:",
         _RULES,
     ),
@@ -89,7 +89,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: what is beside the factors may carry the dim",
         "graphclone/analysis/fills.py",
-        "if any(self.carriers(node, value, place.dim) for value in others):",
+        "if any(self.varying(node, value, place.dim) for value in others):",
         "if False:",
         (*_RULES, *_FILLS),
     ),
@@ -192,10 +192,24 @@ MUTANTS: tuple[Mutant, ...] = (
         _RULES,
     ),
     Mutant(
+        "fills: what is written into is one number along a dim",
+        "graphclone/analysis/fills.py",
+        " or self.writes.change(place.value)",
+        "",
+        _FILLS,
+    ),
+    Mutant(
+        "fills: every sum is one number along a dim",
+        "graphclone/analysis/fills.py",
+        "return not any(self.places(value, place.dim) for value in self.felt(node))",
+        "return True",
+        _FILLS,
+    ),
+    Mutant(
         "fills: what lends its shape is taken together",
         "graphclone/analysis/fills.py",
-        "felt = (value for value in node.inputs if (node, value) not in self.facts.outlines)",
-        "felt = node.inputs",
+        "return (value for value in node.inputs if (node, value) not in self.facts.outlines)",
+        "return iter(node.inputs)",
         _FILLS,
     ),
     Mutant(
