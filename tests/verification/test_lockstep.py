@@ -177,7 +177,7 @@ def test_a_node_that_the_clone_alone_has_at_its_end_gives_the_output() -> None:
 
 
 class Folded(nn.Module):
-    """(batch, 3, 4, 4) -> (batch, 2): rows folded into the batch before a convolution pins them."""
+    """(batch, 3, 4, 4) -> (batch, 2): patches folded into the batch before a convolution pins what they are made of."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,16 +185,17 @@ class Folded(nn.Module):
         self.windows, self.down = nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.up(x).transpose(1, 3).reshape(-1, 4, 6)
-        mixed = torch.tanh(self.mix(rows)).reshape(-1, 4, 4, 6).transpose(1, 3)
-        y: Tensor = self.down(self.windows(mixed).mean((2, 3)))
+        patches = self.up(x).reshape(x.shape[0] * 6 * 2, 2, 2, 2).transpose(1, 2).reshape(x.shape[0], 6, 4, 4)
+        mixed = torch.tanh(self.mix(patches.transpose(1, 3).reshape(x.shape[0] * 4, 4, 6)))
+        y: Tensor = self.down(self.windows(mixed.reshape(x.shape[0], 4, 4, 6).transpose(1, 3)).mean((2, 3)))
         return y
 
 
 @pytest.mark.parametrize("strategy", ["symmetric", "fresh"])
 def test_another_batch_is_compared_where_something_is_folded_into_it(strategy: str) -> None:
-    made = spoilable(Folded(), features(2, 3, 4, 4), widen="3/2", strategy=strategy)
-    assert run_lockstep(made.state, [features(5, 3, 4, 4)]).first is None
+    made = spoilable(Folded(), features(2, 3, 4, 4), widen=2, strategy=strategy)
+    for batch in (2, 3, 5):
+        assert run_lockstep(made.state, [features(batch, 3, 4, 4)]).first is None
 
 
 def test_a_source_that_cannot_run_is_an_error_that_names_the_node() -> None:
