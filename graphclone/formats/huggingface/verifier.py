@@ -52,7 +52,7 @@ class SourceRuns:
         inputs: what it was fed.
         own: its outputs in its own precision.
         exact: its outputs in a higher precision.
-        shake: runs it on these inputs with weights that are a rounding off, in several ways.
+        shake: runs the source of such results with weights that are a rounding off, in several ways.
         options: that it had to be loaded with to be run.
         precision: the coarsest that it computes in, where that is not the one of its weights.
     """
@@ -60,14 +60,14 @@ class SourceRuns:
     inputs: Sequence[dict[str, Any]]
     own: Sequence[Outputs]
     exact: Sequence[Outputs]
-    shake: Callable[[], Sequence[Sequence[Outputs]]]
+    shake: Callable[[SourceRuns], Sequence[Sequence[Outputs]]]
     options: Mapping[str, Any] = field(default_factory=dict)
     precision: torch.dtype | None = None
 
     @cached_property
     def shaken(self) -> Sequence[Sequence[Outputs]]:
         """Its outputs with weights that are a rounding off, for each way and each input set; run when first asked."""
-        return self.shake()
+        return self.shake(self)
 
 
 _EAGER = {"experts_implementation": "eager"}
@@ -95,8 +95,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
     precise = _precise(checkpoint)
     model.to(precise)
     exact = [_run(model, _cast(feed, precise)) for feed in inputs]
-    shake = partial(_shaken_runs, checkpoint, inputs, options, precision)
-    return SourceRuns(inputs, own, exact, shake, options, precision)
+    return SourceRuns(inputs, own, exact, partial(_shaken_runs, checkpoint), options, precision)
 
 
 @torch.no_grad()
@@ -115,20 +114,16 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     precision = _coarsest(checkpoint, streamed(checkpoint, eager=bool(options)), inputs[0])
     precise = _precise(checkpoint)
     exact = [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
-    shake = partial(_shaken_sample, checkpoint, inputs, options, precision)
-    return SourceRuns(inputs, own, exact, shake, options, precision)
+    return SourceRuns(inputs, own, exact, partial(_shaken_sample, checkpoint), options, precision)
 
 
 @torch.no_grad()
-def _shaken_sample(
-    checkpoint: Checkpoint,
-    inputs: Sequence[dict[str, Any]],
-    options: Mapping[str, Any],
-    precision: torch.dtype | None,
-) -> list[list[Outputs]]:
+def _shaken_sample(checkpoint: Checkpoint, source: SourceRuns) -> list[list[Outputs]]:
     """What the source makes of inputs with every weight a rounding off, as it is read."""
-    changes = [partial(shaken, seed=seed, precision=precision) for seed in range(SHAKES)]
-    return [[_run(streamed(checkpoint, c, eager=bool(options)), feed) for feed in inputs] for c in changes]
+    changes = [partial(shaken, seed=seed, precision=source.precision) for seed in range(SHAKES)]
+    return [
+        [_run(streamed(checkpoint, c, eager=bool(source.options)), feed) for feed in source.inputs] for c in changes
+    ]
 
 
 def _streamed_run(model: Any, feed: dict[str, Any]) -> Outputs:
@@ -180,20 +175,15 @@ def _coarsest(checkpoint: Checkpoint, model: Any, feed: dict[str, Any]) -> torch
 
 
 @torch.no_grad()
-def _shaken_runs(
-    checkpoint: Checkpoint,
-    inputs: Sequence[dict[str, Any]],
-    options: Mapping[str, Any],
-    precision: torch.dtype | None,
-) -> list[list[Outputs]]:
+def _shaken_runs(checkpoint: Checkpoint, source: SourceRuns) -> list[list[Outputs]]:
     """What the source, loaded anew, makes of the input sets with every weight a rounding off, in several ways."""
-    model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+    model, _ = _loaded(checkpoint, checkpoint.folder, **source.options)
     moved, runs = copy.deepcopy(model), []
     own, others = list(_weights(model)), [tensor for _, tensor in _weights(moved)]
     for seed in range(SHAKES):
         with workers() as pool:
-            list(pool.map(partial(_shake_into, seed, precision), own, others))
-        runs.append([_run(moved, feed) for feed in inputs])
+            list(pool.map(partial(_shake_into, seed, source.precision), own, others))
+        runs.append([_run(moved, feed) for feed in source.inputs])
     return runs
 
 

@@ -44,7 +44,7 @@ def test_a_lucky_run_of_the_source_is_not_the_measure(off: float, shakes: int, o
     """The source is shaken where its one run does not explain the clone, and at no other time."""
     truth, asked = torch.ones(4, dtype=torch.float64), []
 
-    def shake() -> list[list[dict[str, torch.Tensor]]]:
+    def shake(_: SourceRuns) -> list[list[dict[str, torch.Tensor]]]:
         asked.append("")
         return [[{"y": truth + 1e-4}]]
 
