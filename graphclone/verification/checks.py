@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
@@ -76,6 +76,14 @@ class NoiseFloor:
         if self.ok is not None:
             return ""
         return "the source has no finite element there" if not self.elements else "the source is not finite there"
+
+    def unless_explained(self, noise: Callable[[], float]) -> NoiseFloor:
+        """The same where the source's own error explains the clone's; else with what other rounding makes of it.
+
+        Args:
+            noise: the greatest error of runs of the source with other rounding. It is costly, and asked for only then.
+        """
+        return replace(self, source=max(self.source, noise())) if self.ok is False else self
 
     def __or__(self, other: NoiseFloor) -> NoiseFloor:
         """The greater of both: one value on several inputs."""

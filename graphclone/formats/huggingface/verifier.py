@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -316,10 +316,7 @@ def _floor(
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
     truth = source.exact[index][name].to(torch.float64)
     floor = noise_floor(name, (truth, source.own[index][name]), (widened(truth), wide), source.precision)
-    if floor.ok is not False:
-        return floor
-    others = (error(truth, run[index][name]) for run in source.shaken)
-    return replace(floor, source=max(floor.source, *others))
+    return floor.unless_explained(lambda: max(error(truth, run[index][name]) for run in source.shaken))
 
 
 def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -63,8 +63,7 @@ class Sample:
             own: what the source gives, in torch or elsewhere.
             clone: what the clone should give, and what it gives.
         """
-        floor = noise_floor(name, (self.exact[index], own), clone)
-        return replace(floor, source=max(floor.source, self.noise[index])) if floor.ok is False else floor
+        return noise_floor(name, (self.exact[index], own), clone).unless_explained(lambda: self.noise[index])
 
 
 def draw_samples(state: State, example: Example, sets: int, seed: int) -> Iterator[Sample]:
