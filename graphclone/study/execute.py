@@ -61,6 +61,8 @@ def run_study(
     from accelerate import PartialState
 
     processes = PartialState(cpu=not torch.accelerator.is_available())  # it finds those on CPUs only if told so
+    if at_once > 1 and processes.num_processes > 1:
+        raise GraphcloneError("several processes share every run; do one run at a time")
     if study.downstream.items and processes.num_processes > 1:
         raise GraphcloneError("[downstream]: models are scored in one process; run the study in one, or leave it out")
     place = Place(Path(folder), study, command)
@@ -104,8 +106,6 @@ def _silent(run: str, what: str, done: int, total: int) -> None:
 
 def _pooled(todo: Sequence[Job], place: Place, at_once: int, tell: StudyProgress) -> None:
     """Every job as soon as its base is trained."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise GraphcloneError("several processes share every run; do one run at a time")
     place.corpus()  # once, rather than in every process
     context = multiprocessing.get_context("spawn")
     threads = max(torch.get_num_threads() // at_once, 1)

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -160,6 +161,13 @@ def test_two_processes_have_the_curve_of_one(tmp_path: Path, data: str, shard: b
 def test_one_process_shares_with_nobody(tmp_path: Path, data: str) -> None:
     with pytest.raises(GraphcloneError, match=r"\[training\] shard: .* start the study with torchrun"):
         run_study(study(data, shard=True), tmp_path)
+
+
+def test_processes_that_share_runs_do_one_at_a_time(tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: SimpleNamespace(num_processes=2))
+    with pytest.raises(GraphcloneError, match="do one run at a time"):
+        run_study(study(data), tmp_path / "runs", at_once=2)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
