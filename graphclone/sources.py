@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WHAT = (
     "an .onnx file, package.module:function or file.py:function that returns (module, args), "
-    "a Hugging Face checkpoint (its folder, or its hub id OWNER/NAME), or the name of a model that comes with graphclone"
+    "a Hugging Face checkpoint (its folder or hub id OWNER/NAME), or the name of a model that comes with graphclone"
 )
 
 _HUB_ID = re.compile(r"(?![.-])[\w.-]+/[\w.-]+")
