@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 _WHAT = (
     "an .onnx file, package.module:function or file.py:function that returns (module, args), "
-    "a Hugging Face checkpoint (its folder or hub id), or the name of a model that comes with graphclone"
+    "a Hugging Face checkpoint (its folder or hub id OWNER/NAME), or the name of a model that comes with graphclone"
 )
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"(?![.-])[\w.-]+/[\w.-]+")
+"""An owner and a name. What begins with a dot is a path, which must never be looked up on the hub."""
 
 _FILES = (".onnx", ".py", ".pt", ".pth", ".pt2", ".bin", ".safetensors", ".gguf")
 """Suffixes that no hub id has."""
@@ -61,7 +62,8 @@ def resolve(text: str, inputs: UserInputs | None = None) -> Source:
     if _HUB_ID.fullmatch(text) and path.suffix not in _FILES:
         return _checkpoint(path, inputs or {})
     if path.suffix or "/" in text:
-        raise GraphcloneError(f"{text}: no such file; give {_WHAT}")
+        what = "file" if path.suffix in _FILES else "file or folder"
+        raise GraphcloneError(f"{text}: no such {what}; give {_WHAT}")
     raise GraphcloneError(f"no model is called {text!r}; {_suggestion(text, MODELS)}")
 
 

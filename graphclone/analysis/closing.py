@@ -123,13 +123,13 @@ class _Walker:
             raise Unclosable(block.obstacle)
         taken, given = block.entry, block.exit
         if (taken.shape, taken.dynamic, taken.dtype) != (given.shape, given.dynamic, given.dtype):
-            raise Unclosable(f"it takes {_described(taken)} and gives {_described(given)}")
+            raise Unclosable(f"the block takes {_described(taken)} and gives {_described(given)}")
         self.block = block
         closers: dict[Initializer, float] = {}
         for branch in self.branches(block.exit):
             self.merge(closers, self.zeros(branch))
         if not closers:
-            raise Unclosable("nothing in it adds to the stream")
+            raise Unclosable("nothing in the block adds to the stream")
         return closers
 
     # Along the stream
@@ -141,7 +141,7 @@ class _Walker:
             return []
         node = value.producer
         if node is None or node not in self.block.nodes:
-            raise Unclosable(f"{value.name} comes from outside of it")
+            raise Unclosable(f"{value.name} comes from outside the block")
         if value in self.written:
             raise Unclosable(f"{value.name} is written in place")
         if value.dtype not in _HOLDS.get(self.block.entry.dtype, ()):
@@ -180,7 +180,7 @@ class _Walker:
             why = "is read by others than what it would close" if trains else "does not train"
             raise Unclosable(f"{self.initializers[value].name} {why}")
         if node is None or self.block is None or node not in self.block.nodes:
-            raise Unclosable(f"{value.name} comes from outside of it, and is not 0")
+            raise Unclosable(f"{value.name} comes from outside the block, and is not 0")
         if self.is_zero(node, value):
             return {}
         if value not in self.facts.summands:

@@ -230,14 +230,14 @@ def _size_arguments(group: argparse._ArgumentGroup) -> None:
         "--widen",
         type=widths,
         metavar="N",
-        help="a factor, or factors by name (for example 4/3, or hidden=4/3,layers.*.mlp=2; default: 2)",
+        help="a factor, or factors by name (for example 4/3, or 'hidden=4/3,layers.*.mlp=2'; default: 2)",
     )
     group.add_argument(
         "--size",
         type=sizes,
         default={},
         metavar="NAME=N,..",
-        help="sizes by name (for example hidden=960,layers.*.mlp=2560)",
+        help="sizes by name (for example 'hidden=960,layers.*.mlp=2560')",
     )
     group.add_argument(
         "--depth",

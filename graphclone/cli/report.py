@@ -34,17 +34,20 @@ def show_inspection(inspection: Inspection, *, everything: bool = False) -> None
     factor = inspection.doubled / max(inspection.parameters, 1)
     out.print(f"--widen 2 makes it {_short(inspection.doubled)} parameters ({factor:.2f} times)")
     for stack in inspection.stacks:
-        out.print(f"--depth {_depth(stack)}", highlight=False)
+        out.print(_depth(stack), highlight=False)
     show_notes(inspection.notes)
     _show_refusals(out, inspection)
 
 
 def _depth(stack: StackRow) -> str:
-    """A stack of blocks, and whether there can be more of them, in words."""
+    """Whether a stack of blocks can get deeper: by which option, or why not."""
+    name = stack.name or "the model"
     kinds = f" of {stack.kinds} kinds" if stack.kinds > 1 else ""
-    option = f"{stack.name}={stack.count}" if stack.name else str(stack.count)
-    what = f"{option}: {stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
-    return f"{what}, or more of them" if not stack.obstacle else f"{what}, and no more: {stack.obstacle}"
+    blocks = f"{stack.count} block{'s' if stack.count > 1 else ''}{kinds}"
+    if stack.obstacle:
+        return f"{name} keeps its {blocks}: {stack.obstacle}"
+    deeper = stack.count + stack.kinds  # one more of each kind
+    return f"{name} has {blocks} and can have more: --depth {f'{stack.name}={deeper}' if stack.name else deeper}"
 
 
 def show_notes(notes: Iterable[str]) -> None:
@@ -136,7 +139,7 @@ def show_share(model: str, share: Share) -> None:
 def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:
     """The closing lines: how a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
-        return f"{arguments.output} would be {size / 1e9:.3g} GB; nothing was written"
+        return f"{arguments.output} would be {_bytes(size)}; nothing was written"
     return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
 
 
@@ -230,3 +233,11 @@ def _short(number: int) -> str:
         if number >= unit:
             return f"{number / unit:.2f}{name}"
     return f"{number:,}"
+
+
+def _bytes(size: int) -> str:
+    """Bytes in the largest unit of which there is a whole one: 444 kB, and 5.07 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.{max(0, 3 - len(str(size // unit)))}f} {name}"
+    return f"{size} bytes"

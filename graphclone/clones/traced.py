@@ -33,7 +33,8 @@ class Traced:
 
     def __repr__(self) -> str:
         free = sum(len(group.dims) for group in self.dims if group.pin is None)
-        return f"{type(self).__name__}({self.graph.name}, {len(self.graph.nodes)} nodes, {free} dims that can grow)"
+        dims = f"{free} dim" if free == 1 else f"{free} dims"
+        return f"{type(self).__name__}({self.graph.name}, {len(self.graph.nodes)} nodes, {dims} that can grow)"
 
     @property
     def graph(self) -> Graph:

@@ -247,7 +247,7 @@ class _Finder:
             if node not in inside and not reached.isdisjoint(node.inputs):
                 reached.update(node.outputs)
         name = next((name for returned, name in self.returned.items() if returned in reached), None)
-        where = "is read outside of it" if name is None else f"goes to the output {name}"
+        where = "is read outside the block" if name is None else f"goes to the output {name}"
         return f"what {value.producer or value.name} gives {where} as well"
 
     def _cleared(self, stack: Stack) -> Stack:

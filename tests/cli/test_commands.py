@@ -417,7 +417,7 @@ def test_more_blocks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_inspect_shows_the_stacks_of_blocks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "my_models:blocks"]) == 0
-    assert "--depth layers=2: 2 blocks, or more of them" in capsys.readouterr().out
+    assert "layers has 2 blocks and can have more: --depth layers=3" in capsys.readouterr().out
     assert main(["inspect", "my_models:blocks", "--json"]) == 0
     (stack,) = json.loads(capsys.readouterr().out)["stacks"]
     assert stack == {"name": "layers", "count": 2, "kinds": 1, "obstacle": ""}

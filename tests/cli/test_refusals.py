@@ -75,6 +75,8 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
         ("missing.onnx", "missing.onnx: no such file; give an .onnx file, package.module:function"),
         ("missing.py:build", "missing.py: no such file"),
         ("folder/missing", "folder/missing: no such folder, and the hub gives none"),
+        ("./missing", "./missing: no such file or folder; give an .onnx file"),
+        ("../missing", "../missing: no such file or folder; give an .onnx file"),
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
         ("my_models.py", "my_models.py: names no function; give my_models.py:FUNCTION, which returns (module, args)"),

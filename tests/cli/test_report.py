@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from graphclone.cli.report import _depth, show_inspection
+from graphclone.cli.report import _bytes, _depth, show_inspection
 from graphclone.inspection import Inspection, Row, StackRow
 
 
 @pytest.mark.parametrize(
     ("stack", "text"),
     [
-        (StackRow("layers", 2, 1, ""), "layers=2: 2 blocks, or more of them"),
-        (StackRow("", 7, 6, "why"), "7: 7 blocks of 6 kinds, and no more: why"),
+        (StackRow("layers", 2, 1, ""), "layers has 2 blocks and can have more: --depth layers=3"),
+        (StackRow("", 4, 2, ""), "the model has 4 blocks of 2 kinds and can have more: --depth 6"),
+        (StackRow("", 7, 6, "why"), "the model keeps its 7 blocks of 6 kinds: why"),
+        (StackRow("layers", 1, 1, "why"), "layers keeps its 1 block: why"),
     ],
 )
 def test_the_option_for_a_stack_can_be_typed(stack: StackRow, text: str) -> None:
     """A stack has no name where the model itself is one."""
     assert _depth(stack) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (999, "999 bytes"),
+        (1_000, "1.00 kB"),
+        (443_999, "444 kB"),
+        (12_345_678, "12.3 MB"),
+        (5_073_879_040, "5.07 GB"),
+        (1_342_000_000_000, "1,342 GB"),
+    ],
+)
+def test_a_size_is_printed_in_a_unit_that_suits_it(size: int, text: str) -> None:
+    assert _bytes(size) == text
 
 
 def test_reasons_are_printed_once_and_whole(
