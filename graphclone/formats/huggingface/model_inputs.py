@@ -26,12 +26,15 @@ import torch
 from torch._subclasses import fake_tensor
 from torch.fx.experimental import proxy_tensor
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, Remedy, one_line
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
 from graphclone.formats.torch.weightless import weightless
 
 NamedInputs = dict[str, Any]
 """What a model is fed, by the names of its parameters."""
+
+GIVE = Remedy("inputs", "says what to feed it", {"NAME": "array or shape"})
+"""What to do where no inputs can be made."""
 
 _BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
 _IMAGE = 64
@@ -268,7 +271,10 @@ class InputMaker:
             table = self.module.get_input_embeddings()
         except NotImplementedError:
             table = None
-        size: int = getattr(table, "num_embeddings", None) or config.get_text_config().vocab_size
+        size = getattr(table, "num_embeddings", None) or getattr(config.get_text_config(), "vocab_size", None)
+        if not isinstance(size, int):
+            reason = "no number of tokens is in its configuration, so that none can be made for it"
+            raise GraphcloneError(f"{type(self.module).__name__}: {reason}", GIVE)
         return size
 
     def text(self, places: Mapping[str, int]) -> torch.Tensor:
@@ -372,7 +378,11 @@ def traceable(module: Any, inputs: NamedInputs) -> NamedInputs:
     if not sizes(inputs) or count is None or "position_ids" in inputs:
         return inputs
     names = inspect.signature(count).parameters
-    positions, *_ = count(**{name: value for name, value in inputs.items() if name in names})
+    try:
+        positions, *_ = count(**{name: value for name, value in inputs.items() if name in names})
+    except Exception as error:  # code of the class, which may want another configuration or other inputs
+        reason = f"get_rope_index failed: {one_line(error)}"
+        raise GraphcloneError(f"{type(module).__name__}: {reason}", GIVE) from error
     return {**inputs, "position_ids": positions}
 
 

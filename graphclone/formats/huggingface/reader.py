@@ -38,17 +38,16 @@ from graphclone.formats.huggingface.layouts import (
     wrapped,
 )
 from graphclone.formats.huggingface.model_class import fitting_class
-from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields, sizes_known, traceable
+from graphclone.formats.huggingface.model_inputs import GIVE, InputMaker, processor_fields, sizes_known, traceable
 from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
+from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, values_in
 from graphclone.runtime.quiet import silenced
 
 _ASSERTION = "aten._assert"
-
-_GIVE = Remedy("inputs", "says what to feed it", {"NAME": "array or shape"})
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Checkpoint:
         return self.graphs[key].copy()
 
     def _traced(self, fields: Config, name: str) -> Graph:
-        with quiet_transformers():
+        with quiet_transformers(), forgotten(self.blank):
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs = traceable(module, dict(self.example_inputs))
             module = weightless(module)
@@ -176,7 +175,7 @@ class Checkpoint:
             if self.inputs:
                 raise
             names = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
-            raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", _GIVE) from refusal
+            raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", GIVE) from refusal
 
     def run(self, fields: Config) -> Run:
         """The operations of one run of the model with these fields."""
@@ -184,7 +183,7 @@ class Checkpoint:
 
     def _run(self, fields: Config) -> Run:
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with quiet_transformers(), torch.no_grad():
+        with quiet_transformers(), forgotten(self.blank), torch.no_grad():
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
             recorder = Recorder(dict([*faked.named_parameters(), *faked.named_buffers()]))
@@ -199,12 +198,12 @@ class Checkpoint:
         Raises:
             GraphcloneError: neither says enough.
         """
-        with quiet_transformers():
+        with quiet_transformers(), forgotten(self.blank):
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
         if inputs is None:
             unknown = f"it is not known what to feed as {self.blank.main_input_name}"
-            raise GraphcloneError(f"{self.name}: {unknown}", _GIVE)
+            raise GraphcloneError(f"{self.name}: {unknown}", GIVE)
         return inputs
 
 

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, one_line
 from graphclone.formats.torch.example_inputs import dynamic_shapes, with_fresh_sizes
+from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
@@ -121,7 +122,13 @@ class _Search:
         module, (args, kwargs) = self.modules[name], inputs
         shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
         try:
-            with quiet(), nullcontext() if strict else _graph_alone(), untouched(module), decisions() as questions:
+            with (
+                quiet(),
+                nullcontext() if strict else _graph_alone(),
+                untouched(module),
+                forgotten(module),
+                decisions() as questions,
+            ):
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
         except Exception as error:
             self.refused = self.refused or (name, error)

@@ -242,6 +242,28 @@ def test_sizes_stay_where_the_model_takes_no_others(tmp_path: Path) -> None:
     assert found["input_ids"].shape == (2, 23)
 
 
+def test_tokens_that_no_number_of_is_known_are_to_be_given(tmp_path: Path) -> None:
+    """CANINE reads characters: there is no table of them, and its configuration has no number."""
+    towers = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 40}
+    tables = {"num_hash_functions": 2, "num_hash_buckets": 64, "max_position_embeddings": 256}
+    folder = saved(lambda: transformers.CanineModel(transformers.CanineConfig(**towers, **tables)), tmp_path)
+    with pytest.raises(GraphcloneError, match=r"CanineModel: no number of tokens .* inputs="):
+        gc.trace(folder)
+    traced = gc.trace(folder, inputs={"input_ids": np.arange(256).reshape(2, 128)})
+    assert {group.size for group in traced.dims if group.pin is None} >= {4, 40}
+
+
+def test_a_class_that_cannot_count_places_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = saved(gridded, tmp_path)
+
+    def wants_more(*_: Any, **__: Any) -> None:
+        raise AttributeError("no such field")
+
+    monkeypatch.setattr(transformers.Qwen2VLModel, "get_rope_index", wants_more)
+    with pytest.raises(GraphcloneError, match="get_rope_index failed: AttributeError: no such field"):
+        gc.trace(folder)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

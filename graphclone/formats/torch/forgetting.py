@@ -1,0 +1,65 @@
+"""Take tensors that hold no numbers out of what functions remember from call to call."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import is_fake
+from torch.utils import _pytree as pytree
+
+_OTHERS = frozenset({"torch", "sympy", "mpmath", "numpy"}) | sys.stdlib_module_names
+"""Packages whose functions remember much, and nothing of a model."""
+
+_Cached = type(functools.lru_cache(lambda: None))
+
+
+@contextmanager
+def forgotten(*modules: torch.nn.Module) -> Iterator[None]:
+    """Let functions forget what they were given for a run without numbers, on fake tensors or on the meta device.
+
+    A function under ``functools.lru_cache`` would return it to the next caller, who has numbers. So would a dict in
+    which a class, or the file that it is defined in, keeps what it has made. What holds numbers is remembered.
+
+    Args:
+        modules: those that are run or traced in the block.
+    """
+    try:
+        yield
+    finally:
+        for function in _caches():
+            if _holds_none(gc.get_referents(function)):
+                function.cache_clear()
+        for table in _tables(modules):
+            for key in [key for key, value in table.items() if _holds_none(value)]:
+                del table[key]
+
+
+def _caches() -> Iterator[Any]:
+    """The functions of the process that remember results: also those in closures, and methods."""
+    found = (item for item in gc.get_objects() if type(item) is _Cached)
+    return (function for function in found if _package(function.__module__) not in _OTHERS)
+
+
+def _tables(modules: Iterable[torch.nn.Module]) -> Iterator[dict[Any, Any]]:
+    """The dicts that the classes of modules keep, or the files in which these are defined."""
+    classes = {cls for module in modules for part in module.modules() for cls in type(part).__mro__}
+    own = {cls for cls in classes if _package(cls.__module__) not in _OTHERS}
+    homes = [sys.modules[home] for home in {cls.__module__ for cls in own} if home in sys.modules]
+    for owner in (*own, *homes):
+        yield from (table for name, table in vars(owner).items() if type(table) is dict and not name.startswith("__"))
+
+
+def _package(home: str | None) -> str:
+    return str(home).partition(".")[0]
+
+
+def _holds_none(value: Any) -> bool:
+    """Whether a tensor without numbers is among the leaves of a value."""
+    leaves = pytree.tree_leaves(value)
+    return any(leaf.is_meta or is_fake(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
