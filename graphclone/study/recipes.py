@@ -20,6 +20,9 @@ CONTINUED = "continued"
 INEXACT = ("inexact-aki", "inexact-ligo")
 """Ways of others to begin a wide model, which are no clones; see ``graphclone.study.initialisations``."""
 
+NEW = "fresh"
+"""The strategy of clones in which each number of the base is there once, beside new ones."""
+
 FRESH, GROWN, WARM = "fresh", "grown", "warm"
 OPTIMIZERS = (FRESH, GROWN, WARM)
 """What a clone's optimizer begins with: nothing, the state of the base's, or what it measures at rate 0."""
@@ -36,6 +39,8 @@ class Recipe:
         snr_db: of a noisy strategy, in decibels; None for the strategy's own.
         learning_rate: factor of the study's learning rate.
         warmup: steps of the warm-up; None for the study's.
+        weight_decay: None for the study's.
+        copies: factor of the rate for what the clone has from its base; of ``fresh``, which has new entries beside it.
         dropout: probability on the input of every linear layer, for the first ``dropout_steps`` steps.
         dropout_steps: how many.
         optimizer: one of ``OPTIMIZERS``; ``grown`` takes a strategy whose gradients are multiples of the base's.
@@ -46,6 +51,8 @@ class Recipe:
     snr_db: float | None = None
     learning_rate: float = 1.0
     warmup: int | None = None
+    weight_decay: float | None = None
+    copies: float = 1.0
     dropout: float = 0.0
     dropout_steps: int = 0
     optimizer: str = FRESH
@@ -60,6 +67,10 @@ class Recipe:
         is_clone = self.clones and self.strategy not in INEXACT
         if not is_clone and self.snr_db is not None:
             raise GraphcloneError(f"recipe {self.name}: strategy {self.strategy} has no noise, so no snr_db")
+        if not 0 <= self.copies <= 1:
+            raise GraphcloneError(f"recipe {self.name}: copies is a factor from 0 to 1, got {self.copies}")
+        if self.copies < 1 and self.strategy != NEW:
+            raise GraphcloneError(f"recipe {self.name}: only {NEW} tells copies from new entries; lower learning_rate")
         if self.optimizer not in OPTIMIZERS:
             names = ", ".join(OPTIMIZERS)
             raise GraphcloneError(f"recipe {self.name}: unknown optimizer {self.optimizer!r}; choose one of {names}")

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_file
 
 from graphclone.errors import GraphcloneError
+from graphclone.optimizers.slowing import slow_copies
 from graphclone.progress import Progress, silent
 from graphclone.runtime.files import written
 from graphclone.study.config import Base, Cell, Model, Study, Training
@@ -97,6 +98,7 @@ def _of_cell(training: Training, cell: Cell, base: Job) -> Job:
         steps=training.steps if cell.budget is None else cell.budget,
         learning_rate=training.learning_rate * recipe.learning_rate * cell.rate,
         warmup=training.warmup if recipe.warmup is None else recipe.warmup,
+        weight_decay=training.weight_decay if recipe.weight_decay is None else recipe.weight_decay,
     )
     job = Job(cell.model, cell.base, cell.factor, recipe, cell.seed, own, base, cell.budget, cell.rate)
     if recipe.strategy == RANDOM:
@@ -243,7 +245,15 @@ def _start(
 
     wide, clone = family.clone(small, job.factor, job.recipe, job.seed, batch)
     optimizer = _grown(clone, small, wide, base, place) if job.recipe.optimizer == GROWN else None
-    return wide, recipes_of(clone), optimizer
+    recipes = recipes_of(clone)
+    if job.recipe.copies < 1:
+        if job.training.shard:
+            raise GraphcloneError(
+                f"recipe {job.recipe.name}: copies are told apart in whole models only, without shard"
+            )
+        optimizer = optimizer or adamw(wide, job.training)
+        slow_copies(optimizer, dict(wide.named_parameters()), recipes, job.recipe.copies)
+    return wide, recipes, optimizer
 
 
 def _grown(
@@ -304,6 +314,7 @@ def _described(job: Job) -> dict[str, Any]:
         "base": base.name if base else None,
         "base_label": job.base.name if job.base else None,
         "seed": job.seed,
+        **({"copies": job.recipe.copies} if job.recipe and job.recipe.copies < 1 else {}),
         **({"optimizer": job.recipe.optimizer} if job.recipe and job.recipe.optimizer != FRESH else {}),
         **({"measured_from": job.base.measured_from} if job.base and job.base.measured_from else {}),
         **({"budget": job.budget} if job.budget is not None else {}),
