@@ -19,7 +19,7 @@ from graphclone.version import __version__ as __version__
 if TYPE_CHECKING:
     from graphclone.algebra.growth import Growth
     from graphclone.algebra.strategies import Strategy
-    from graphclone.api import clone, grow_optimizer, trace
+    from graphclone.api import clone, grow_optimizer, slow_copies, trace
     from graphclone.clones.clone import Clone
     from graphclone.clones.traced import Traced
     from graphclone.errors import CannotJudgeError, GraphcloneError, NotEquivalentError
@@ -43,6 +43,7 @@ __all__ = [
     "grow_optimizer",
     "load_into",
     "no_cache",
+    "slow_copies",
     "trace",
     "warm_moments",
 ]
@@ -61,6 +62,7 @@ _HOMES = {
     "grow_optimizer": "api",
     "load_into": "formats.torch.sharded",
     "no_cache": "runtime.cache",
+    "slow_copies": "api",
     "trace": "api",
     "warm_moments": "optimizers.warming",
 }

@@ -19,6 +19,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
 from graphclone.optimizers.optimizers import grown_optimizer
+from graphclone.optimizers.slowing import slow
 from graphclone.optimizers.states import Inexact, Rule
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request
@@ -203,6 +204,33 @@ def grow_optimizer(
         [0.0005, 0.001]
     """
     return grown_optimizer(clone.parameters, optimizer, clone.parameters.names, module, rule=rule, inexact=inexact)
+
+
+def slow_copies(clone: Clone, optimizer: torch.optim.Optimizer, module: torch.nn.Module, factor: float) -> None:
+    """Let an optimizer move what a clone has from its source by a part of each step only.
+
+    A learning rate belongs to a whole parameter, and a parameter of a ``fresh`` clone is old in one part and new in the
+    rest. So the optimizer takes a whole step, and then a part of it is taken back where the parameter is old. While a
+    step is taken, all parameters are in memory twice.
+
+    Args:
+        clone: what ``graphclone.clone`` made with ``strategy="fresh"``.
+        optimizer: of the parameters of the module.
+        module: ``clone.module()``, or the module that was cloned ``into``. No other process holds a part of it.
+        factor: of each step: 1 changes nothing, 0 keeps what is old as it is.
+
+    Raises:
+        GraphcloneError: the factor is not between 0 and 1, the clone has another strategy, or the module is another.
+
+    Examples:
+        >>> fresh = gc.clone(model, (x,), widen=2, strategy="fresh")
+        >>> wide = fresh.module()
+        >>> optimizer = torch.optim.AdamW(wide.parameters(), lr=1e-3)
+        >>> gc.slow_copies(fresh, optimizer, wide, factor=0.2)
+    """
+    if clone.state.request.strategy.copies:
+        raise GraphcloneError("slow_copies: only a clone by strategy='fresh' has parts that are new; lower the rate")
+    slow(clone.parameters, optimizer, module, factor)
 
 
 def _source(

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from graphclone.algebra.growth import PAD
 from graphclone.algebra.recipes import Widening
+from graphclone.errors import GraphcloneError
 from graphclone.optimizers.optimizers import plain
+from graphclone.optimizers.parameters import Parameters
 
 
-def slow_copies(
-    optimizer: Any, parameters: Mapping[str, torch.nn.Parameter], recipes: Mapping[str, Widening], factor: float
-) -> None:
-    """Let an optimizer move what a clone has from its source by a part of each step only.
-
-    A rate belongs to a whole parameter, and a parameter of a clone by ``fresh`` is old in one corner and new beside it.
-    So each step is taken back in part, where that is the corner. All parameters are held twice while a step is taken.
+def slow(parameters: Parameters, optimizer: Any, module: torch.nn.Module, factor: float) -> None:
+    """Take back a part of each step of an optimizer, where a parameter is the source's; see ``graphclone.slow_copies``.
 
     Args:
-        optimizer: of the clone's parameters, which no process shares with others.
-        parameters: of the clone, by name.
-        recipes: of these, by name. A parameter without one moves as far as before.
-        factor: of each step, from 0 (what is the source's stays as it is) to 1.
+        parameters: of source and clone.
+        optimizer: of the parameters of the module.
+        module: the clone.
+        factor: what is left of each step.
+
+    Raises:
+        GraphcloneError: the factor is not between 0 and 1, or the module is another.
     """
-    old = {name: _is_old(recipes[name]).to(p.device) for name, p in parameters.items() if name in recipes}
+    if not 0 <= factor <= 1:
+        raise GraphcloneError(f"slow_copies: factor={factor}: give one from 0 to 1")
+    recipes, own = parameters.recipes, dict(module.named_parameters())
+    old = {name: _is_old(recipes[name]).to(p.device) for name, p in own.items() if name in recipes}
+    if not old or any(mask.shape != own[name].shape for name, mask in old.items()):
+        raise GraphcloneError(f"slow_copies: the module is not {parameters.model} as it was widened")
     before: dict[str, torch.Tensor] = {}
 
     def remember(*_: Any) -> None:
-        before.update((name, parameters[name].detach().clone()) for name in old)
+        before.update((name, own[name].detach().clone()) for name in old)
 
     @torch.no_grad()
     def take_back(*_: Any) -> None:
         for name, mask in old.items():
-            parameter, start = parameters[name], before.pop(name)
+            parameter, start = own[name], before.pop(name)
             parameter.copy_(torch.where(mask, torch.lerp(start, parameter, factor), parameter))
 
-    own = plain(optimizer)
-    own.register_step_pre_hook(remember)
-    own.register_step_post_hook(take_back)
+    taking = plain(optimizer)
+    taking.register_step_pre_hook(remember)
+    taking.register_step_post_hook(take_back)
 
 
 def _is_old(recipe: Widening) -> torch.Tensor:

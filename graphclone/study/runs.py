@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_model, save_file
 
 from graphclone.errors import GraphcloneError
-from graphclone.optimizers.slowing import slow_copies
+from graphclone.optimizers.slowing import slow
 from graphclone.progress import Progress, silent
 from graphclone.runtime.files import written
 from graphclone.study.config import Base, Cell, Model, Study, Training
@@ -245,15 +245,12 @@ def _start(
 
     wide, clone = family.clone(small, job.factor, job.recipe, job.seed, batch)
     optimizer = _grown(clone, small, wide, base, place) if job.recipe.optimizer == GROWN else None
-    recipes = recipes_of(clone)
     if job.recipe.copies < 1:
         if job.training.shard:
-            raise GraphcloneError(
-                f"recipe {job.recipe.name}: copies are told apart in whole models only, without shard"
-            )
+            raise GraphcloneError(f"recipe {job.recipe.name}: copies takes whole models; leave out shard")
         optimizer = optimizer or adamw(wide, job.training)
-        slow_copies(optimizer, dict(wide.named_parameters()), recipes, job.recipe.copies)
-    return wide, recipes, optimizer
+        slow(clone.parameters, optimizer, wide, job.recipe.copies)
+    return wide, recipes_of(clone), optimizer
 
 
 def _grown(

@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import graphclone as gc
 from graphclone.errors import GraphcloneError
-from graphclone.optimizers.slowing import slow_copies
 from graphclone.study import Base, Comparison, Recipe, run_study
 from graphclone.study import training as study_training
-from graphclone.study.symmetry import recipes_of
-from tests.support.study_models import corpus, study, tiny
+from tests.support.study_models import corpus, study
 
 
 @pytest.fixture(scope="module")
@@ -86,33 +83,6 @@ def test_a_base_that_was_not_trained_has_no_optimizer(tmp_path: Path, data: str)
 def test_an_optimizer_that_there_is_not(strategy: str, optimizer: str, text: str) -> None:
     with pytest.raises(GraphcloneError, match=text):
         Recipe("x", strategy, optimizer=optimizer)
-
-
-def test_copies_move_a_part_of_each_step_and_new_entries_all_of_it() -> None:
-    torch.manual_seed(0)
-    model, inputs = tiny(1)
-    clone = gc.clone(model.eval(), inputs, widen="3/2", strategy="fresh")
-    tokens = torch.randint(0, 256, (4, 9))
-    moved: list[dict[str, torch.Tensor]] = []
-    for factor in (1.0, 0.25, 0.0):
-        wide = clone.module()
-        before = {name: parameter.detach().clone() for name, parameter in wide.named_parameters()}
-        optimizer = torch.optim.AdamW(wide.parameters(), lr=1e-2)
-        slow_copies(optimizer, dict(wide.named_parameters()), recipes_of(clone), factor)
-        wide(tokens).logsumexp(-1).mean().backward()
-        optimizer.step()
-        moved.append({name: parameter.detach() - before[name] for name, parameter in wide.named_parameters()})
-    whole, quarter, none = moved
-    corners = {"embed.weight": (256, 12), "up.weight": (20, 12), "up.bias": (20,), "head.weight": (256, 12)}
-    for name, corner in corners.items():
-        old = torch.zeros_like(whole[name], dtype=torch.bool)
-        old[tuple(slice(size) for size in corner)] = True
-        assert not old.all()
-        assert whole[name][old].abs().max() > 1e-3
-        torch.testing.assert_close(quarter[name][old], whole[name][old] / 4, rtol=1e-4, atol=1e-6)
-        assert not none[name][old].any()
-        for other in (quarter, none):
-            assert torch.equal(other[name][~old], whole[name][~old])
 
 
 def test_a_recipe_says_how_fast_copies_learn_and_what_decays(tmp_path: Path, data: str) -> None:
