@@ -52,7 +52,13 @@ def _run(block: str, names: dict[str, Any]) -> None:
 
 def test_every_block_is_tested() -> None:
     counts = {title: len(blocks) for title, blocks in _BLOCKS.items() if blocks}
-    assert counts == {"Plain torch": 2, "Accelerate": 1, "transformers' Trainer": 1, "What is not exact": 1}
+    assert counts == {
+        "Plain torch": 2,
+        "Accelerate": 1,
+        "transformers' Trainer": 1,
+        "A short training": 1,
+        "What is not exact": 1,
+    }
 
 
 def test_plain_torch(names: dict[str, Any]) -> None:
@@ -88,6 +94,18 @@ def test_trainer(tmp_path: Path) -> None:
     _run(_BLOCKS["transformers' Trainer"][0], names | {"Trainer": transformers.Trainer})
     saved = transformers.AutoConfig.from_pretrained(tmp_path / "wide")
     assert (saved.hidden_size, saved.intermediate_size) == (48, 176)
+
+
+def test_a_short_training(names: dict[str, Any]) -> None:
+    _run(_BLOCKS["A short training"][0], names)
+    x = names["inputs"][0]
+    torch.testing.assert_close(names["wide"](x), names["model"](x), rtol=1e-12, atol=1e-12)
+    first = names["wide"].get_parameter("0.weight")
+    before = first.detach().clone()
+    _learned(names["wide"], names["optimizer"], names["batches"][:1])
+    steps = (first.detach() - before).abs()
+    assert steps[10:].median() == pytest.approx(1e-3, rel=1e-3), "Adam's first step is the rate"
+    assert steps[:10].median() == pytest.approx(2e-4, rel=1e-3)
 
 
 def test_what_is_not_exact(names: dict[str, Any]) -> None:
