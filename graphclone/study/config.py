@@ -82,11 +82,14 @@ class Model:
         source: a name in models/, the folder or hub id of a Hugging Face checkpoint, or ``package.module:function``,
             a function that takes ``widen``, a factor, and returns the module, or ``(module, args)``.
         fields: of the configuration of a model of models/, or further arguments of the function.
+        dims: the names of those that grow, as ``graphclone inspect`` gives them; all that can if empty. A function
+            decides that by itself.
     """
 
     name: str
     source: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+    dims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

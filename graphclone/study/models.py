@@ -92,6 +92,8 @@ class Family:
         return wide.train(), widening
 
     def _user(self, factor: int) -> Callable[[], torch.nn.Module]:
+        if self.model.dims:
+            raise GraphcloneError(f"model {self.model.name}: {self.model.source} builds any width; leave out dims")
         make = function(self.model.source)
         if "widen" not in inspect.signature(make).parameters:
             raise GraphcloneError(f"{self.model.source}: must take widen=, the factor to build the model with")
@@ -132,12 +134,15 @@ class Family:
             from graphclone.runtime.files import written
 
             with self._saved() as folder:
-                fields = plan(open_checkpoint(folder), Request(factor)).config
+                fields = plan(open_checkpoint(folder), Request(self._factors(factor))).config
             self.cache.mkdir(parents=True, exist_ok=True)
             with written(path) as partial:
                 partial.write_text(json.dumps(fields, indent=1), encoding="utf-8")
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return config
+
+    def _factors(self, factor: int) -> int | dict[str, int]:
+        return dict.fromkeys(self.model.dims, factor) or factor
 
     @contextmanager
     def _saved(self) -> Iterator[Path]:

@@ -311,6 +311,7 @@ def _described(job: Job) -> dict[str, Any]:
         "base": base.name if base else None,
         "base_label": job.base.name if job.base else None,
         "seed": job.seed,
+        **({"dims": list(job.model.dims)} if job.model.dims else {}),
         **({"copies": job.recipe.copies} if job.recipe and job.recipe.copies < 1 else {}),
         **({"optimizer": job.recipe.optimizer} if job.recipe and job.recipe.optimizer != FRESH else {}),
         **({"measured_from": job.base.measured_from} if job.base and job.base.measured_from else {}),

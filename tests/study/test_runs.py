@@ -251,6 +251,24 @@ def test_models_of_the_library_grow_by_their_configuration(tmp_path: Path, data:
     assert wide["vocab_size"] == 256
 
 
+def test_named_dims_grow_alone(tmp_path: Path, data: str) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    made = replace(
+        study(data, steps=2, batch=2, evaluate=2),
+        model=(Model("a", "olmo-mini", sizes, dims=("hidden", "layers.*.heads")),),
+        base=(Base("none", 0),),
+        compare=(Comparison(recipes=("diagonal",)),),
+    )
+    run_study(made, tmp_path)
+    found = _metrics(tmp_path)
+    assert found["a-2x-none-diagonal-s0"][0]["loss"] == pytest.approx(found["a-1x-none-base-s0"][0]["loss"], rel=1e-5)
+    wide = json.loads((tmp_path / "models" / "a-2x.json").read_text())
+    assert (wide["hidden_size"], wide["num_attention_heads"], wide["intermediate_size"]) == (32, 4, 24)
+    own = replace(made, model=(Model("a", "tests.support.study_models:tiny", dims=("hidden",)),))
+    with pytest.raises(GraphcloneError, match="leave out dims"):
+        run_study(own, tmp_path / "own")
+
+
 @pytest.mark.slow
 def test_a_checkpoint_is_cloned_as_it_is(tmp_path: Path, data: str) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
