@@ -1,27 +1,34 @@
 """Answers about a class of transformers, kept from one run to the next.
 
-Traces, shapes and runs follow from the class, the configuration and the inputs, and from nothing in the weights. They
-are kept where the class is one of transformers as it is installed, and only there: what other code depends on is not
-known. What a request makes of them is worked out anew every time.
+Traces, shapes and runs follow from the class, the configuration and the inputs, and from nothing in the weights. So
+does the configuration that a request comes to. They are kept where the class is one of transformers as it is installed,
+and only there: what other code depends on is not known. That the source can be grown into that configuration is proved
+anew every time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
 
-from graphclone.formats.huggingface.config_solver import Config, Shapes
+from graphclone.algebra.strategies import STRATEGIES
+from graphclone.formats.huggingface.config_solver import Config, Shapes, changed, differences
 from graphclone.formats.huggingface.installed import installed_code
 from graphclone.formats.huggingface.operations import Run
 from graphclone.formats.torch.stored_graph import NotStorable, restored, stored
 from graphclone.graph.ir import Graph
+from graphclone.pipeline.state import Request
 from graphclone.runtime import cache
 from graphclone.runtime.tensors import digest
 
 T = TypeVar("T")
+
+Solution = tuple[Config, Sequence[str]]
+"""The configuration that a request comes to, and what the user should know about it."""
 
 _PATH = "_name_or_path"
 """Where a configuration was read from, which no model looks at."""
@@ -54,6 +61,26 @@ class Answers:
         """The trace of that model, under a name of the caller's."""
         return self._kept(self._key("graph", fields, inputs), find, stored, lambda plain: restored(plain, name))
 
+    def solution(
+        self, fields: Config, inputs: Mapping[str, Any], request: Request, find: Callable[[], Solution]
+    ) -> Solution:
+        """The configuration that a request makes of these fields."""
+
+        def store(solution: Solution) -> Any:
+            wanted, notes = solution
+            changes = [[list(where), new] for where, (_, new) in differences(fields, wanted).items()]
+            if restore(plain := [changes, list(notes)])[0] != wanted:  # a field is there no more
+                raise NotStorable("fields")
+            return plain
+
+        def restore(plain: Any) -> Solution:
+            changes, notes = plain
+            return changed(fields, [(tuple(where), new) for where, new in changes]), notes
+
+        asked = _asked(request)
+        key = None if asked is None else self._key(f"solution {asked}", fields, inputs)
+        return self._kept(key, find, store, restore)
+
     @staticmethod
     def _kept(key: str | None, find: Callable[[], T], store: Callable[[T], Any], restore: Callable[[Any], T]) -> T:
         """An answer from the disk, or one that is found now and kept; without a key it is only found."""
@@ -75,6 +102,20 @@ class Answers:
             return cache.key(kind, self.about, asked, described)
         except TypeError:  # a field or an input that is no plain value
             return None
+
+
+def _asked(request: Request) -> str | None:
+    """What a request asks for; None where a function of the user's is its strategy, of which nobody knows what it does.
+
+    Seeds change no widths.
+    """
+    strategy = request.strategy
+    known = STRATEGIES.get(strategy.name)
+    if known is None or known.rule is not strategy.rule:
+        return None
+    numbers = (strategy.name, strategy.copies, strategy.snr_db, strategy.spread, strategy.rank)
+    others = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    return repr(others | {"strategy": numbers, "seed": None})
 
 
 def _described(value: Any) -> Any:

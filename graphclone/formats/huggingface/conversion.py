@@ -105,11 +105,12 @@ def loaded(module: Any, disk: Mapping[str, DiskTensor]) -> dict[str, ModelTensor
     """
     from transformers import conversion_mapping, core_model_loading
 
-    transforms = conversion_mapping.get_model_conversion_mapping(module)
+    state, prefix = module.state_dict(), module.base_model_prefix
+    # the table of conversions, which is slow to make, says nothing about names that the model has
+    transforms = conversion_mapping.get_model_conversion_mapping(module) if set(disk) - set(state) else []
     renamings = [item for item in transforms if isinstance(item, core_model_loading.WeightRenaming)]
     converters = [item for item in transforms if isinstance(item, core_model_loading.WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    state, prefix = module.state_dict(), module.base_model_prefix
     tensors: dict[str, ModelTensor] = {}
     parts: dict[str, list[tuple[DiskTensor, str]]] = {}
     for name in sorted(disk, key=core_model_loading.dot_natural_key):  # experts are stacked in this order

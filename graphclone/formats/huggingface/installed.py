@@ -82,6 +82,11 @@ def _is_installed(function: FunctionType) -> bool:
     if file.startswith("<"):
         home = str(function.__globals__.get("__name__")).partition(".")[0]
         return home in (*_LIBRARIES, *sys.stdlib_module_names) or home.startswith("namedtuple_")
+    return _is_in_folders(file)
+
+
+@cache
+def _is_in_folders(file: str) -> bool:
     return file.startswith(_folders())
 
 

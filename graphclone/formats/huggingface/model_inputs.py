@@ -28,6 +28,7 @@ from torch.fx.experimental import proxy_tensor
 
 from graphclone.errors import GraphcloneError, Remedy, one_line
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
+from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.weightless import weightless
 
 NamedInputs = dict[str, Any]
@@ -221,7 +222,7 @@ class InputMaker:
     def run(self, function: Any, inputs: NamedInputs) -> Any:
         """A call with fake tensors. Tensors whose numbers are sizes stay real."""
         arguments = dict(inputs)
-        with torch.no_grad(), self.mode, sizes_known(arguments) as size_tensors:
+        with forgotten(self.module), torch.no_grad(), self.mode, sizes_known(arguments) as size_tensors:
             return function(**arguments, **size_tensors())
 
     def count(self, kind: str, form: NamedInputs) -> int:

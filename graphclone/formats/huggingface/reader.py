@@ -198,7 +198,7 @@ class Checkpoint:
         Raises:
             GraphcloneError: neither says enough.
         """
-        with quiet_transformers(), forgotten(self.blank):
+        with quiet_transformers():
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
         if inputs is None:

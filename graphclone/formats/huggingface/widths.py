@@ -13,6 +13,7 @@ from graphclone.analysis.dims import dims, groups
 from graphclone.clones.source import After
 from graphclone.clones.summary import factors
 from graphclone.errors import GraphcloneError, Remedy, first_line
+from graphclone.formats.huggingface.answers import Solution
 from graphclone.formats.huggingface.config_solver import (
     Config,
     Field,
@@ -46,6 +47,8 @@ from graphclone.progress import Progress
 def widened(traces: Traces, source: Graph, request: Request, progress: Progress, after: After | None) -> Grown:
     """The source as wide as asked, in a model that its class makes.
 
+    The configuration of that model may have been found by an earlier run, and then is only checked.
+
     Args:
         traces: of the checkpoint's class.
         source: its graph, with its weights.
@@ -56,6 +59,25 @@ def widened(traces: Traces, source: Graph, request: Request, progress: Progress,
     Raises:
         GraphcloneError: it cannot be widened as asked, or no configuration has such weights.
     """
+    if after is not None:  # somebody wants to see every pass
+        return _found(traces, source, request, progress, after)
+    found: list[Grown] = []
+
+    def find() -> Solution:
+        found.append(_found(traces, source, request, progress))
+        return found[0].fields, found[0].notes
+
+    checkpoint = traces.checkpoint
+    fields, notes = checkpoint.answers.solution(checkpoint.fields, checkpoint.example_inputs, request, find)
+    if not found:
+        try:
+            return dataclasses.replace(grown_into(traces, fields, source, request), notes=notes)
+        except Exception:  # rules are others now, or the class refuses it
+            find()
+    return found[0]
+
+
+def _found(traces: Traces, source: Graph, request: Request, progress: Progress, after: After | None = None) -> Grown:
     goal = State(source.copy(), request)
     run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
     progress("solving the configuration", 0, 0)

@@ -42,7 +42,7 @@ def forgotten(*modules: torch.nn.Module) -> Iterator[None]:
 
 def _caches() -> Iterator[Any]:
     """The functions of the process that remember results: also those in closures, and methods."""
-    found = (item for item in gc.get_objects() if type(item) is _Cached)
+    found = (item for item in gc.get_referrers(_Cached) if type(item) is _Cached)  # an object refers to its type
     return (function for function in found if _package(function.__module__) not in _OTHERS)
 
 

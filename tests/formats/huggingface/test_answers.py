@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import masking_utils
@@ -13,10 +14,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bart import modeling_bart
 
 import graphclone
+from graphclone.algebra.strategies import Strategy, strategy
 from graphclone.cli.__main__ import main
-from graphclone.formats.huggingface import answers, reader
+from graphclone.formats.huggingface import answers, reader, widths
+from graphclone.formats.huggingface.plan import plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.source import CheckpointSource
+from graphclone.pipeline.state import Request
 from graphclone.runtime import cache
 from tests.support.checkpoints import copied, planned, saved
 
@@ -57,6 +61,67 @@ def test_another_request_uses_what_the_first_found_out(bart: Path, traces: list[
     planned(bart, 2)
     assert planned(bart, 3).config["d_model"] == 120
     assert len(traces) == 3  # the source's once, and one for each of the wide ones
+
+
+@pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The configurations that were solved for."""
+    found: list[Any] = []
+    original = widths.solve
+
+    def solve(*args: Any) -> Any:
+        found.append(original(*args))
+        return found[-1]
+
+    monkeypatch.setattr(widths, "solve", solve)
+    return found
+
+
+def test_the_configuration_of_a_request_is_solved_for_once(bart: Path, solved: list[Any]) -> None:
+    first, second = planned(bart), planned(bart)
+    assert len(solved) == 1
+    assert first.fingerprint == second.fingerprint
+    assert first.changes == second.changes
+
+    def once_more(request: Request) -> int:
+        plan(open_checkpoint(bart), request)
+        return len(solved)
+
+    assert once_more(Request(2, seed=7)) == 1
+    assert once_more(Request(3)) == 2
+    assert once_more(Request({"model.*.fc1": 2})) == 3
+    assert once_more(Request(2, strategy=strategy("noisy-diagonal"))) == 4
+    mine = Strategy("symmetric", lambda n_out, n_in: np.full((n_out, n_in), 1 / n_in))
+    assert once_more(Request(2, strategy=mine)) == 5
+    assert once_more(Request(2, strategy=mine)) == 6, "nobody knows what a function of the user's does"
+
+
+def test_whoever_looks_at_the_passes_sees_all_of_them(bart: Path) -> None:
+    seen: list[list[str]] = []
+    for _ in range(2):
+        names: list[str] = []
+        plan(open_checkpoint(bart), Request(2), after=lambda done, _, names=names: names.append(done.name))
+        planned(bart)
+        seen.append(names)
+    assert "choose-widths" in seen[0]
+    assert seen[0] == seen[1]
+
+
+def test_a_configuration_that_is_none_any_more_is_solved_for_again(
+    bart: Path, solved: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, read = planned(bart), cache.read
+
+    def stale(name: str) -> Any:
+        answer = read(name)
+        return [[[["d_model"], 44]], []] if is_solution(answer) else answer
+
+    def is_solution(answer: Any) -> bool:
+        return isinstance(answer, list) and len(answer) == 2 and ["d_model"] in [change[0] for change in answer[0]]
+
+    monkeypatch.setattr(cache, "read", stale)
+    assert planned(bart).fingerprint == expected.fingerprint
+    assert len(solved) == 2
 
 
 @pytest.mark.parametrize("changed", ["fields", "dtype", "inputs", "code", "library", "damage", "off"])
