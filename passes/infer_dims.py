@@ -11,7 +11,7 @@ from graphclone.algebra.axes import Axis, Cause, Why
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.integers import settle_sums
 from graphclone.analysis.ties import pin_ties
-from graphclone.errors import Remedy
+from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.ir import Initializer, Value, values_in
 from graphclone.pipeline.state import Analysis, State
 from graphclone.rules import apply
@@ -75,6 +75,10 @@ def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
     """What the user feeds and reads keeps its shape, unless its name was given to be let grow."""
     ports = [("input", value.name, value) for value in facts.graph.inputs]
     ports += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]
+    names = list(dict.fromkeys(name for _, name, _ in ports))
+    for pattern in free:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise GraphcloneError(f"no input or output is called {pattern!r}; there are {', '.join(names)}")
     for what, name, value in ports:
         if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
             for axis in facts.of[value]:

@@ -57,6 +57,7 @@ def test_the_signature_can_be_read() -> None:
         ({"sizes": 960}, "sizes=960: give a dict of sizes by dim, such as {'hidden': 960}"),
         ({"widen": {"hiden": 2}}, "no dim is called 'hiden'"),
         ({"widen_io": "output"}, "widen_io='output': give a list of names, ['output']"),
+        ({"widen_io": ["output", "logits"]}, "no input or output is called 'logits'; there are input, output"),
         ({"strategy": "symetric"}, "unknown strategy 'symetric': choose one of symmetric, diagonal"),
         ({"snr_db": 10}, "strategy 'symmetric' has no noise, so snr_db does not apply"),
         ({"strategy": "noisy-symmetric", "snr_db": float("nan")}, "snr_db must be a finite number"),

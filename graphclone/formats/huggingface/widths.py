@@ -80,6 +80,7 @@ def widened(traces: Traces, source: Graph, request: Request, progress: Progress,
 def _found(traces: Traces, source: Graph, request: Request, progress: Progress, after: After | None = None) -> Grown:
     goal = State(source.copy(), request)
     run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
+    _check_inputs(goal)
     progress("solving the configuration", 0, 0)
     target = _Target(traces, goal, deepened(traces, source, goal))
     try:
@@ -125,6 +126,15 @@ def _fewer(traces: Traces, fields: Config) -> list[tuple[Field, Config]]:
     return [(where, candidate) for _, where, candidate in candidates]
 
 
+def _check_inputs(goal: State) -> None:
+    """Refuse an input that would grow: nothing tells a class to take it twice."""
+    for value in goal.graph.inputs:
+        if any(goal.layout(axis).grows for axis in goal.facts.of.get(value, ())):
+            outputs = [output.name for output in goal.graph.outputs]
+            remedy = Remedy("widen_io", "lets the outputs grow alone", outputs)
+            raise GraphcloneError(f"{value.name} would grow, but the inputs of a checkpoint keep their shape", remedy)
+
+
 def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
     """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
     goal = target.goal
@@ -133,7 +143,7 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
         unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs)
-    if not request.widen_io:
+    if not set(outputs) <= set(request.widen_io):
         freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
         try:
             run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), freed)

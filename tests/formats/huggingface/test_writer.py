@@ -221,8 +221,19 @@ def test_a_width_that_the_configuration_leaves_to_its_default_is_made_explicit(t
 
 def test_a_headless_encoder_needs_its_outputs_to_grow(tmp_path: Path) -> None:
     source = saved("bert-headless", tmp_path / "source")
-    with pytest.raises(GraphcloneError, match=r"widen_io=\['last_hidden_state', 'pooler_output'\] lets them grow"):
-        clone_checkpoint(source, tmp_path / "out")
+    for named in ((), ("last_hidden_state",)):
+        with pytest.raises(GraphcloneError, match=r"widen_io=\['last_hidden_state', 'pooler_output'\] lets them grow"):
+            clone_checkpoint(source, tmp_path / "out", widen_io=named)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_inputs_of_a_checkpoint_do_not_grow(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.ViTConfig(image_size=8, patch_size=4, **sizes)
+    transformers.ViTModel(config).save_pretrained(tmp_path / "source")
+    for named in ("*", "pixel_values"):
+        with pytest.raises(GraphcloneError, match=r"pixel_values would grow, .* widen_io=.*lets the outputs"):
+            clone_checkpoint(tmp_path / "source", tmp_path / "out", widen_io=(named,))
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
