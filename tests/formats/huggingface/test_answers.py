@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import masking_utils
+from transformers import BartConfig, BartForConditionalGeneration, masking_utils
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bart import modeling_bart
 
@@ -22,12 +22,22 @@ from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.pipeline.state import Request
 from graphclone.runtime import cache
-from tests.support.checkpoints import copied, planned, saved
+from tests.support.checkpoints import copied, planned
 
 
 @pytest.fixture(scope="module")
 def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved("bart", tmp_path_factory.mktemp("answers") / "bart")
+    folder = tmp_path_factory.mktemp("answers") / "bart"
+    sizes = {
+        "vocab_size": 61,
+        "max_position_embeddings": 64,
+        "d_model": 40,
+        "encoder_ffn_dim": 52,
+        "decoder_ffn_dim": 56,
+    }
+    counts = {"encoder_attention_heads": 5, "decoder_attention_heads": 5, "encoder_layers": 1, "decoder_layers": 1}
+    BartForConditionalGeneration(BartConfig(**sizes, **counts)).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
