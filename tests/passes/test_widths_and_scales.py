@@ -16,6 +16,7 @@ from graphclone.algebra.growth import Concat, Growth, Leaf, Product, rigid
 from graphclone.models.randomise import randomise
 from graphclone.passes.rewrite_literals import _ratio
 from graphclone.verification.lockstep import run_lockstep
+from tests.support.marks import slow_but
 
 WIDTH = 24
 
@@ -438,7 +439,7 @@ FILLS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("lowest", LOWEST)
+@pytest.mark.parametrize("lowest", slow_but(("least number", "near the least"), LOWEST))
 def test_a_mask_stands_for_infinity_and_does_not_overflow(lowest: str, fill: str, dtype: torch.dtype) -> None:
     model = Model(_masked(LOWEST[lowest], FILLS[fill])).eval().to(dtype)
     x = torch.randn(3, 5, dtype=dtype)

@@ -23,6 +23,7 @@ from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.pipeline.state import Request
 from graphclone.runtime import cache
 from tests.support.checkpoints import copied, planned
+from tests.support.marks import slow_but
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,10 @@ def test_a_configuration_that_is_none_any_more_is_solved_for_again(
     assert len(solved) == 2
 
 
-@pytest.mark.parametrize("changed", ["fields", "dtype", "inputs", "code", "library", "damage", "off"])
+CHANGED = ("fields", "dtype", "inputs", "code", "library", "damage", "off")
+
+
+@pytest.mark.parametrize("changed", slow_but(("fields", "code", "damage"), CHANGED))
 def test_what_has_changed_is_traced_anew(
     bart: Path, traces: list[str], changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

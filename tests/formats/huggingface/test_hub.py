@@ -65,6 +65,7 @@ def test_a_hub_id_is_downloaded_once_and_widened(hub: Hub, source: Path, tmp_pat
     torch.testing.assert_close(wide(tokens).logits, model(tokens).logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_to_inspect_a_hub_id_no_weights_are_downloaded(hub: Hub, tmp_path: Path) -> None:
     done = command(hub, tmp_path / "cache", "inspect", "some/model")
     assert done.returncode == 0, done.stderr
@@ -81,6 +82,7 @@ def test_a_repository_that_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> No
     assert list(tmp_path.glob("out*")) == []
 
 
+@pytest.mark.slow
 def test_pickled_weights_are_downloaded_where_there_are_no_others(tmp_path: Path) -> None:
     source = saved("gpt2", tmp_path / "source")
     model = transformers.AutoModelForCausalLM.from_pretrained(source)
@@ -93,6 +95,7 @@ def test_pickled_weights_are_downloaded_where_there_are_no_others(tmp_path: Path
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_a_variant_are_named_and_not_downloaded(tmp_path: Path) -> None:
     source = saved("gpt2", tmp_path / "source")
     (source / "model.safetensors").rename(source / "model.fp16.safetensors")
@@ -103,6 +106,7 @@ def test_weights_of_a_variant_are_named_and_not_downloaded(tmp_path: Path) -> No
     assert "model.fp16.safetensors" not in hub.sent
 
 
+@pytest.mark.slow
 def test_the_modules_of_a_sentence_encoder_are_downloaded(tmp_path: Path) -> None:
     source = saved("bert-headless", tmp_path / "source")
     kind = "sentence_transformers.models.Pooling"

@@ -20,6 +20,7 @@ from graphclone.cli.__main__ import main
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.guards import InputError
 from tests.support.clones import features, seeded
+from tests.support.marks import slow_but
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # torch's own pickling
@@ -116,7 +117,7 @@ def test_a_clone_computes_what_the_model_does_or_refuses(name: str, batch: int) 
     assert clone.state_dict()["up.weight"].shape == (20, 6)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", slow_but(("a branch", "parity", "windows"), WRITTEN))
 def test_what_is_written_does_so_too(name: str, tmp_path: Path) -> None:
     model, clone = read(name)
     clone.save(tmp_path / "wide.pt2")
