@@ -94,7 +94,7 @@ def plan_again() -> Iterator[Figure]:
         source, caches = Path(folder) / "source", [f"{folder}/cache-{number}" for number in range(RUNS)]
         _save_opt(source)
         rounds = [(child(_PLAN, str(source), cache=cache), child(_PLAN, str(source), cache=cache)) for cache in caches]
-        for name, runs in zip(("nothing kept", "traces kept"), zip(*rounds, strict=True), strict=True):
+        for name, runs in zip(("nothing kept", "answers kept"), zip(*rounds, strict=True), strict=True):
             seconds, exported = (statistics.median(column) for column in zip(*runs, strict=True))
             yield Figure(f"plan a 125M clone, {name}", seconds, "torch.export", exported)
 
