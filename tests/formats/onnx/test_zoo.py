@@ -66,7 +66,7 @@ def test_files_grow_as_their_class_does_and_stay_equivalent(name: str, folder: P
     assert row.growth >= 0.9 * (row.expected or 0)
 
 
-@pytest.mark.parametrize("kind", ["tile", "interleave"])
+@pytest.mark.parametrize("kind", slow_but(("tile",), ("tile", "interleave")))
 @pytest.mark.parametrize("name", [name for name in FILES if "light" not in name])
 def test_every_dim_may_grow_by_itself(name: str, kind: Kind, folder: Path) -> None:
     """Any widths, inputs and outputs let grow: every node in float64."""
