@@ -104,7 +104,7 @@ place = pathlib.Path(gc.__file__).parent
 assert place.is_relative_to(sys.prefix), place
 assert importlib.metadata.version("graphclone") == gc.__version__
 assert read("mini")
-assert (importlib.resources.files("graphclone.report") / "assets" / "page.html").is_file()
+assert (importlib.resources.files("graphclone.report") / "assets" / "frame.html").is_file()
 
 import torch
 model, inputs = torch.nn.Sequential(torch.nn.Linear(6, 14), torch.nn.Linear(14, 5)), (torch.ones(2, 6),)
