@@ -25,7 +25,7 @@ test-all: lint ## lint, then run all tests, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 test-oldest: $(RELEASE_TOOLS) ## run the tests, but for the slow ones, on the oldest versions of what graphclone needs
-	$(BIN)/uv venv --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv venv --clear --seed --python $(BIN)/python $(OLDEST)
 	$(BIN)/uv pip install --python $(OLDEST) --resolution lowest-direct -e '.[hf,report,study,test]'
 	$(OLDEST)/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
 
