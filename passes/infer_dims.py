@@ -13,7 +13,7 @@ from graphclone.analysis.integers import settle_sums
 from graphclone.analysis.ties import pin_ties
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.graph.ir import Initializer, Value, values_in
-from graphclone.pipeline.state import Analysis, State
+from graphclone.pipeline.state import Analysis, Request, State
 from graphclone.rules import apply
 
 _MULTIPLE = re.compile(r"\d+\*[\w*]+")
@@ -38,7 +38,7 @@ class InferDims:
         for node in graph.nodes:
             for value in node.outputs:
                 _declare(facts, value)
-        _pin_boundary(facts, state.request.widen_io)
+        _pin_boundary(facts, state.request)
         _pin_unread(facts)
         for node in graph.nodes:
             apply(node, facts, state.rules)
@@ -71,16 +71,16 @@ def _pin_unread(facts: Facts) -> None:
                 facts.axes.pin(axis, Why(initializer.name, "nothing reads it", Cause.UNREAD))
 
 
-def _pin_boundary(facts: Facts, free: tuple[str, ...]) -> None:
+def _pin_boundary(facts: Facts, request: Request) -> None:
     """What the user feeds and reads keeps its shape, unless its name was given to be let grow."""
     ports = [("input", value.name, value) for value in facts.graph.inputs]
     ports += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]
     names = list(dict.fromkeys(name for _, name, _ in ports))
-    for pattern in free:
+    for pattern in request.widen_io:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise GraphcloneError(f"no input or output is called {pattern!r}; there are {', '.join(names)}")
     for what, name, value in ports:
-        if value.is_tensor and not any(fnmatchcase(name, pattern) for pattern in free):
+        if value.is_tensor and not request.frees(name):
             for axis in facts.of[value]:
                 facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", Cause.BOUNDARY))
 

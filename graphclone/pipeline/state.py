@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar, overload
 
 from graphclone.algebra.axes import Axis
@@ -70,6 +71,10 @@ class Request:
     def patterns(self) -> tuple[str, ...]:
         """The names and patterns of dims that are asked for; none if every dim that can is to grow."""
         return (*(self.widen if isinstance(self.widen, Mapping) else ()), *self.sizes)
+
+    def frees(self, name: str) -> bool:
+        """Whether an input or output of a name may grow."""
+        return any(fnmatchcase(name, pattern) for pattern in self.widen_io)
 
 
 # Results of passes

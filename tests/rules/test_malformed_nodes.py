@@ -22,7 +22,7 @@ from tests.support.rule_calls import call, floats
 from tests.support.rule_property import graph_of as graph_of_call
 from tests.support.rule_property import infer
 
-SEEDS = 24
+SEEDS = 40
 
 RULES = default_rules()
 

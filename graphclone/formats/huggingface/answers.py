@@ -113,9 +113,12 @@ def _asked(request: Request) -> str | None:
     known = STRATEGIES.get(strategy.name)
     if known is None or known.rule is not strategy.rule:
         return None
-    numbers = (strategy.name, strategy.copies, strategy.snr_db, strategy.spread, strategy.rank)
-    others = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    return repr(others | {"strategy": numbers, "seed": None})
+    return repr((_fields_but(request, "strategy", "seed"), _fields_but(strategy, "rule")))
+
+
+def _fields_but(item: Any, *left_out: str) -> dict[str, Any]:
+    names = (field.name for field in dataclasses.fields(item))
+    return {name: getattr(item, name) for name in names if name not in left_out}
 
 
 def _described(value: Any) -> Any:

@@ -143,7 +143,7 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
         unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs)
-    if not set(outputs) <= set(request.widen_io):
+    if not all(map(request.frees, outputs)):
         freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
         try:
             run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), freed)
