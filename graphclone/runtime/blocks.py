@@ -34,6 +34,7 @@ from graphclone.runtime.pads import (
     sampled_size,
 )
 from graphclone.runtime.precision import power
+from graphclone.runtime.writes import add, write
 
 BLOCK = 16 << 20
 """Bytes of a block of widened rows."""
@@ -88,7 +89,7 @@ class Source:
     @cached_property
     def size(self) -> float:
         """The size of its numbers; see ``pads.sampled_size``."""
-        return sampled_size(self.rows, self.stored.shape)
+        return sampled_size(lambda first, end: self.rows(first, end).cpu(), self.stored.shape)
 
     def _read(self, stored: Stored) -> Tensor:
         tensor: Tensor = stored.read().detach()
@@ -131,7 +132,8 @@ def _fill_sorted(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, 
     kept, order, sorted_recipe = by_multiplicity(recipe, axis)
     places = np.argsort(order)[wanted[axis]]
     ascending = np.argsort(places)
-    kept_source = Source(InMemory(source.whole().index_select(axis, torch.from_numpy(kept))))
+    whole = source.whole()
+    kept_source = Source(InMemory(whole.index_select(axis, torch.from_numpy(kept).to(whole.device))))
     there = [places[ascending] if a == axis else indices for a, indices in enumerate(wanted)]
     part = torch.empty_like(out)
     widen_block(kept_source, sorted_recipe, there, part, together)
@@ -179,10 +181,11 @@ def _fill(source: Source, recipe: Widening, wanted: Wanted, out: Tensor) -> None
         part = out[start : start + step]
         for rows in _pieces(recipe.axes[0], wanted[0][start : start + step]):
             data, rows = _read(source, rows)
+            data = data.to(out.device)
             if recipe.shift:  # rounded once, at full precision, before it is spread
                 data = (data.double() * recipe.scale + recipe.shift).to(data.dtype)
             for pieces in product([rows], *columns):
-                _apply(kernel.write, part, data, pieces, 1.0 if recipe.shift else factor(pieces))
+                _apply(write, part, data, pieces, 1.0 if recipe.shift else factor(pieces))
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,6 @@ def _apply(
             source = source[(slice(None),) * axis + (piece.old,)]
         else:
             source = source.index_select(axis, torch.from_numpy(piece.old).to(source.device))
-    source = source.to(out.device)
     if all(isinstance(piece.new, slice) for piece in pieces):
         write(out[tuple(piece.new for piece in pieces)], source, factor)
         return
@@ -298,7 +300,7 @@ def _indices(part: slice | IntArray, size: int) -> IntArray:
 
 
 def _fill_noisy(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, together: Map) -> None:
-    data = source.whole()
+    data = source.whole().cpu()
     if len(recipe.contracted) == len(recipe.axes):
         recipe, data, out, wanted = kernel.one_row(recipe), data[None], out[None], [np.zeros(1, np.int64), *wanted]
     along = kernel.chunked_axis(recipe)
@@ -316,7 +318,7 @@ def _fill_noisy(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
         pieces[along] = _pieces(recipe.axes[along], covered[along])
         chunk = kernel.chunk_of_noise(recipe, like, along, start).to(out.dtype).mul_(level)
         for corner in product(*pieces):
-            _apply(kernel.add, chunk, data, corner, factor(corner))
+            _apply(add, chunk, data, corner, factor(corner))
         if out.dtype.itemsize < 4:
             kernel.restore_sums(data, recipe, chunk, along, start)
         _place(out, wanted, chunk, covered)
@@ -367,7 +369,7 @@ def _crossed(parts: Sequence[slice | IntArray], shape: Sequence[int]) -> tuple[T
 def _fill_pads(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, together: Map) -> None:
     """Write pads region by region as the kernel does."""
     is_read = has_means(recipe)
-    data = source.whole() if is_read else torch.empty(recipe.source_shape, device="meta")
+    data = source.whole().cpu() if is_read else torch.empty(recipe.source_shape, device="meta")
     for number, (region, covered) in enumerate(_covered(data, recipe)):
         if region.fill == Fill.FREE:
             _randomise(region, numbered(recipe, number), recipe.scale * source.size, wanted, out, covered)

@@ -27,6 +27,7 @@ from graphclone.runtime.memory import empty
 from graphclone.runtime.noise import normal
 from graphclone.runtime.pads import Reader, as_stored, chunk_length, numbered, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power, units
+from graphclone.runtime.writes import add, write
 
 CHUNK = 1 << 15
 """Elements of noise held at once, if a row is no longer: as many as torch handles in one thread. Many small ops that
@@ -61,10 +62,17 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None, read: Rea
     if out is None:
         out = empty(recipe.shape, source.dtype, source.device)
     _check(source, recipe, out)
+    if not (out.is_cpu or out.is_meta or is_exact(recipe)):
+        return out.copy_(widen(source.cpu(), recipe, read=read))
     _fill_any(source, recipe, out)
     if any(layout.padded for layout in recipe.axes):
         _fill_pads(source, recipe, out, read)
     return out
+
+
+def is_exact(recipe: Widening) -> bool:
+    """Whether every device computes the same bits: numbers are drawn, and sums rounded, on the CPU only."""
+    return not recipe.noisy and not any(layout.padded for layout in recipe.axes)
 
 
 def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
@@ -94,16 +102,6 @@ def _fill(source: Tensor, recipe: Widening, out: Tensor) -> None:
         source = (source.double() * recipe.scale + recipe.shift).to(source.dtype)
     for share in _shares(source, recipe, out):
         write(share.out, share.source, 1.0 if recipe.shift else share.factor)
-
-
-def write(out: Tensor, source: Tensor, factor: float) -> None:
-    """Write a multiple of the source."""
-    if factor == 1:
-        out.copy_(source)
-    elif factor == 0:  # not multiplied: no -0, and no NaN from an infinity
-        out.zero_()
-    else:
-        torch.mul(source.expand(out.shape), factor if out.is_floating_point() else int(factor), out=out)
 
 
 @dataclass(frozen=True)
@@ -373,14 +371,6 @@ def chunked_axis(recipe: Widening) -> int:
     """The axis along which noise is drawn in chunks."""
     free = (axis for axis in range(len(recipe.axes)) if axis not in recipe.contracted)
     return max(free, key=lambda axis: recipe.shape[axis])
-
-
-def add(out: Tensor, source: Tensor, factor: float) -> None:
-    """Add a multiple of the source.
-
-    ``add_`` would round the factor to a dtype of few digits, and in others it rounds once or twice as strides have it.
-    """
-    out.addcmul_(source, source.new_ones(()), value=factor)
 
 
 def gain(energy: float, source: Tensor, recipe: Widening, out: Tensor) -> float:

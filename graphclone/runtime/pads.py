@@ -21,9 +21,9 @@ Reader = Callable[[Initializer], Tensor]
 
 
 def as_stored(initializer: Initializer) -> Tensor:
-    """The data as it is stored."""
+    """The data as it is stored, on the CPU, where sums are made."""
     data: Tensor = initializer.read()
-    return data.detach()
+    return data.detach().cpu()
 
 
 @dataclass(frozen=True)

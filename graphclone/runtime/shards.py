@@ -397,7 +397,7 @@ def _has_nan(tensor: torch.Tensor) -> bool:
 
 
 def _bytes(tensor: torch.Tensor) -> Bytes:
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def _write_at(file: BinaryIO, data: Bytes, offset: int) -> None:

@@ -4,14 +4,25 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 
+import onnxruntime
 import torch
+import transformers
 
-from tests.bench import HEADER, bench_analysis, bench_checkpoints, bench_kernel, bench_memory, bench_onnx, bench_shapes
+from tests.bench import (
+    HEADER,
+    bench_analysis,
+    bench_checkpoints,
+    bench_gpu,
+    bench_kernel,
+    bench_memory,
+    bench_onnx,
+    bench_shapes,
+)
 
 BENCHMARKS: dict[str, tuple[Callable[[], Iterable[object]], ...]] = {
     "kernel": (bench_kernel.widen_linear, bench_kernel.widen_in_blocks),
+    "gpu": (bench_gpu.widen_on_gpu,),
     "analysis": (bench_analysis.trace_decoder, bench_analysis.analyse_decoder),
     "onnx": (bench_onnx.read_long_file, bench_onnx.widen_file),
     "memory": (bench_memory.first_touch, bench_memory.clone_in_memory),
@@ -33,7 +44,8 @@ def main() -> None:
 
 def machine() -> str:
     """The machine and the versions, in a line; how busy it is, since that is what figures suffer from."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "onnxruntime-gpu"))
+    modules = {module.__name__: module.__version__ for module in (torch, transformers, onnxruntime)}
+    packages = ", ".join(f"{name} {version}" for name, version in modules.items())
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     return f"{platform.machine()}, {cores}, {load}; Python {platform.python_version()}, {packages}"

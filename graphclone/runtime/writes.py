@@ -1,0 +1,64 @@
+"""Writes a multiple of a tensor into another one, or adds it.
+
+A GPU is as quick as its loads are wide: it copies words of 16 bytes, whatever numbers they hold.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_WORD = torch.complex128
+"""The largest elements that torch copies as they are."""
+
+_AT_ONCE = 64 << 20
+"""Bytes of source whose copies a GPU writes together: it reads them from its cache, not from memory."""
+
+
+def write(out: Tensor, source: Tensor, factor: float) -> None:
+    """Write a multiple of the source.
+
+    Args:
+        out: of any strides; on the device of the source.
+        source: of as many axes as ``out``, each of its size or of size 1, which is repeated.
+        factor: a whole number if the dtype holds no others.
+    """
+    factor = factor if out.is_floating_point() else int(factor)
+    if factor == 0:  # not multiplied: no -0, and no NaN from an infinity
+        _in_words(out)[0].zero_()
+    elif out.is_cuda:
+        _write_in_words(out, source, factor)
+    elif factor == 1:
+        out.copy_(source)
+    else:
+        torch.mul(source.expand(out.shape), factor, out=out)
+
+
+def add(out: Tensor, source: Tensor, factor: float) -> None:
+    """Add a multiple of the source.
+
+    ``add_`` would round the factor to a dtype of few digits, and in others it rounds once or twice as strides have it.
+    """
+    out.addcmul_(source, source.new_ones(()), value=factor)
+
+
+def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
+    axis = next((a for a in range(out.dim()) if source.shape[a] == out.shape[a] > 1), None)
+    rows = out.numel() if axis is None else max(1, _AT_ONCE * source.shape[axis] // max(1, source.nbytes))
+    parts = [(out, source)] if axis is None else zip(out.split(rows, axis), source.split(rows, axis), strict=True)
+    for part, numbers in parts:
+        wide, narrow = _in_words(part, numbers if factor == 1 else numbers * factor)
+        wide.copy_(narrow)
+
+
+def _in_words(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same bytes in words; the tensors as they are where the last axis of one is not made of whole words."""
+    return tuple(tensor.view(_WORD) for tensor in tensors) if all(map(_has_words, tensors)) else tensors
+
+
+def _has_words(tensor: Tensor) -> bool:
+    if not tensor.dim() or tensor.stride(-1) != 1:
+        return False
+    *strides, _ = tensor.stride()
+    counts = (tensor.shape[-1], tensor.storage_offset(), *strides)
+    return all(count * tensor.itemsize % _WORD.itemsize == 0 for count in counts)
