@@ -1,15 +1,69 @@
-"""Precision: the size of a tensor's numbers, and how finely its dtype tells them apart."""
+"""Precision: the size of a tensor's numbers, how finely its dtype tells them apart, and how float32 is multiplied."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _PART = 1 << 14
 """Elements squared and summed at once: a norm in float64 copies what it is given to float64 first."""
+
+_BACKENDS: Any = torch.backends
+_MULTIPLIERS = (
+    _BACKENDS.cuda.matmul,
+    _BACKENDS.cudnn.conv,
+    _BACKENDS.cudnn.rnn,
+    _BACKENDS.mkldnn.matmul,
+    _BACKENDS.mkldnn.conv,
+    _BACKENDS.mkldnn.rnn,
+)
+
+_FULL = ("ieee", "none")
+
+
+@contextmanager
+def all_digits() -> Iterator[None]:
+    """Multiply float32 with all its digits in a ``with`` block, or in a function that this decorates.
+
+    Convolutions on a GPU keep ten bits of a product (TF32) unless they are told otherwise, and matrix products do where
+    the user has asked for it: see torch.backends. What is rounded so, hides errors of a thousand times float32's own.
+    """
+    before, switches = _precisions(), _switches()
+    try:
+        # torch has older switches and newer ones, and reads the older, which it refuses where the newer disagree.
+        _set_switches("highest", tf32=False)
+        for backend, precision in zip(_MULTIPLIERS, _precisions(), strict=True):
+            if precision not in _FULL:
+                backend.fp32_precision = "ieee"
+        yield
+    finally:
+        if switches is not None:
+            _set_switches(*switches)
+        for backend, wanted, precision in zip(_MULTIPLIERS, before, _precisions(), strict=True):
+            if precision != wanted:
+                backend.fp32_precision = wanted
+
+
+def _precisions() -> list[str]:
+    return [backend.fp32_precision for backend in _MULTIPLIERS]
+
+
+def _switches() -> tuple[str, bool] | None:
+    """The older switches; None where they do not say what the newer ones do."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+def _set_switches(matmul: str, tf32: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def power(tensor: Tensor) -> float:

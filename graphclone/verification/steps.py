@@ -10,6 +10,7 @@ import torch
 
 from graphclone.graph.ir import Value
 from graphclone.progress import Progress, silent
+from graphclone.runtime.precision import all_digits
 from graphclone.runtime.sessions import Provider
 from graphclone.verification.checks import Check, Report
 
@@ -42,6 +43,7 @@ class Step:
     final: bool = True
 
 
+@all_digits()
 def run_steps(
     model: str, steps: Sequence[Step], inputs: Callable[[], Sequence[str]], progress: Progress | None = None
 ) -> Report:
