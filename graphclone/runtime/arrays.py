@@ -14,6 +14,11 @@ from graphclone.errors import GraphcloneError, first_line
 Array = npt.NDArray[Any]
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether its numbers are floats; to numpy, those of ml-dtypes are bytes without a meaning."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 def load_arrays(path: Path) -> dict[str, Array]:
     """The arrays in an ``.npz`` file, by name; nothing is unpickled.
 

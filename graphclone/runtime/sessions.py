@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import onnx_ir
 import onnxruntime
 import torch
 
@@ -25,6 +26,9 @@ _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": 0}
 """TF32 keeps ten bits of a product: far from what float32 promises."""
+
+_BFLOAT16 = "bfloat16"
+"""A type that numpy has from ml-dtypes, which ONNX Runtime does not know."""
 
 _FATAL = 4
 _DTYPES: Mapping[str, str] = {
@@ -61,6 +65,8 @@ class Port:
             GraphcloneError: it is no tensor, or of a type that numpy does not have.
         """
         name = self.type.removeprefix("tensor(").removesuffix(")")
+        if name == _BFLOAT16:
+            return onnx_ir.DataType.BFLOAT16.numpy()
         if name not in _DTYPES:
             raise GraphcloneError(f"{self.name} is a {self.type}, which numpy cannot hold")
         return np.dtype(_DTYPES[name])
@@ -106,10 +112,33 @@ class Session:
         """
         names = [port.name for port in self.outputs]
         try:
-            arrays = self._session.run(names, dict(feeds))
+            if any(_BFLOAT16 in port.type for port in (*self.inputs, *self.outputs)):
+                arrays = self._run_values(names, feeds)
+            else:
+                arrays = self._session.run(names, dict(feeds))
         except Exception as error:  # each of ONNX Runtime's codes is a class of its own
             raise GraphcloneError(f"ONNX Runtime: {_reason(error)}") from error
         return dict(zip(names, arrays, strict=True))
+
+    def _run_values(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """As ``run`` does it, with values that ONNX Runtime is told the type of."""
+        values = self._session.run_with_ort_values(names, {name: _to_value(array) for name, array in feeds.items()})
+        return [_to_array(value) for value in values]
+
+
+def _to_value(array: Array) -> Any:
+    if array.dtype.name != _BFLOAT16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    words, kind = np.ascontiguousarray(array).view(np.uint16), onnx_ir.DataType.BFLOAT16
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(words.reshape(array.shape), kind.value)
+
+
+def _to_array(value: Any) -> Array:
+    if _BFLOAT16 not in value.data_type():
+        array: Array = value.numpy()
+        return array
+    words: Array = torch.utils.dlpack.from_dlpack(value).cpu().contiguous().view(torch.int16).numpy()
+    return words.view(onnx_ir.DataType.BFLOAT16.numpy())
 
 
 def _load(model: Path, providers: Sequence[Any], *, retry: bool, optimised: bool) -> Any:

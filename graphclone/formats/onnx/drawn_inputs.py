@@ -14,8 +14,9 @@ import numpy.typing as npt
 import torch
 
 from graphclone.errors import GraphcloneError, Remedy
+from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.symbols import IMAGES, SIGNALS, sums
-from graphclone.runtime.arrays import Array
+from graphclone.runtime.arrays import Array, is_float
 from graphclone.runtime.drawing import drawn_like
 from graphclone.runtime.sessions import Port, Session
 
@@ -213,14 +214,13 @@ class DrawnInputs:
     def _like(array: Array, seed: int, index: int) -> Array:
         if not index:
             return array
-        variant: Array = drawn_like(torch.from_numpy(array.copy()), {}, torch.Generator().manual_seed(seed)).numpy()
-        return variant
+        return to_array(drawn_like(to_torch(array), {}, torch.Generator().manual_seed(seed)))
 
     def _array(self, port: Port, sizes: _Sizes, seed: int, random: np.random.Generator) -> Array:
         shape = [sizes[port.name, axis] for axis in range(len(port.shape))]
         if port.dtype.kind == "b" and not shape:  # a switch, which two input sets should not have alike
             return np.asarray(bool(seed % 2))
-        if port.dtype.kind == "f":
+        if is_float(port.dtype):
             drawn = np.asarray(random.standard_normal(shape))
         else:
             low, high = self.ranges.get(port.name, (0, 2))
@@ -232,7 +232,7 @@ class DrawnInputs:
     def _decided(self, port: Port, drawn: Array, seed: int, random: np.random.Generator) -> Array:
         """What is drawn, or what it is compared with: a single number takes turns, of other integers some are such."""
         numbers = self.compared.get(port.name, ())
-        if not numbers or (drawn.size != 1 and port.dtype.kind == "f"):
+        if not numbers or (drawn.size != 1 and is_float(port.dtype)):
             return drawn
         if drawn.size == 1:  # not all inputs take the first at once
             turn = (seed + list(self.compared).index(port.name)) % (len(numbers) + 1)
@@ -271,7 +271,7 @@ def _symbol(port: Port, axis: int) -> str:
 
 def _numbers(array: Array) -> npt.NDArray[np.bool_]:
     """Which elements are numbers; one that is none for an array without elements."""
-    finite = np.isfinite(array) if array.dtype.kind == "f" else np.ones(array.shape, bool)
+    finite = np.isfinite(array) if is_float(array.dtype) else np.ones(array.shape, bool)
     return finite if array.size else np.zeros(1, bool)
 
 
@@ -291,7 +291,7 @@ def _checked(session: Session, name: str, item: Array | Sequence[int]) -> Array 
         raise GraphcloneError(f"inputs: {name} is {expected} in the model, not {'x'.join(map(str, shape)) or 'scalar'}")
     if array is None:
         return shape
-    kinds = ("f", "iu", "b")
-    if not any(array.dtype.kind in kind and port.dtype.kind in kind for kind in kinds):
+    same = any(array.dtype.kind in kind and port.dtype.kind in kind for kind in ("iu", "b"))
+    if not (same or (is_float(array.dtype) and is_float(port.dtype))):
         raise GraphcloneError(f"inputs: {name} has dtype {port.dtype} in the model, not {array.dtype}")
     return array.astype(port.dtype)

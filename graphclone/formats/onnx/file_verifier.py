@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.compared import compared_numbers
 from graphclone.formats.onnx.drawn_inputs import DrawnInputs, Feeds, UserInputs
 from graphclone.formats.onnx.file import load
 from graphclone.formats.onnx.runs import Run, check_clone, output, rounding_floor, shapes_of, source_runs
+from graphclone.formats.onnx.tensors import to_torch
 from graphclone.runtime.arrays import Array
 from graphclone.runtime.sessions import Port, Provider, Session
 from graphclone.verification.checks import NoiseFloor, Report
@@ -80,7 +80,7 @@ def _compared(wide: Session, run: Run, factors: Mapping[str, tuple[int, ...]]) -
     for name, expected in run.own.items():
         shaken_outputs = [output(other, name) for other in run.shaken_outputs]
         clone = (output({name: _grown(expected, outputs[name].shape)}, name), output(outputs, name))
-        precision = torch.as_tensor(np.empty(0, outputs[name].dtype)).dtype
+        precision = to_torch(outputs[name]).dtype
         yield rounding_floor(name, output(run.own, name), shaken_outputs, clone, precision)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.saving import write_model
+from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export_onnx import to_onnx
 from graphclone.formats.torch.input_sets import clone_examples
@@ -137,7 +138,7 @@ class _Runs:
         arrays = session.run(feeds(session, graph, inputs)).values()
         values = [value for output in graph.outputs for value in values_in(output.operand)]
         pairs = zip(values, arrays, strict=True)
-        return [torch.as_tensor(array) for value, array in pairs if value.is_tensor]
+        return [to_torch(array) for value, array in pairs if value.is_tensor]
 
 
 def feeds(session: Session, graph: Graph, inputs: Sequence[torch.Tensor]) -> dict[str, Array]:
@@ -150,4 +151,4 @@ def feeds(session: Session, graph: Graph, inputs: Sequence[torch.Tensor]) -> dic
     if [port.name for port in session.inputs] != names:
         raise GraphcloneError(f"the model is fed {', '.join(p.name for p in session.inputs)}, not {', '.join(names)}")
     pairs = zip(session.inputs, inputs, strict=True)
-    return {port.name: tensor.cpu().numpy().astype(port.dtype) for port, tensor in pairs}
+    return {port.name: to_array(tensor).astype(port.dtype, copy=False) for port, tensor in pairs}

@@ -21,6 +21,7 @@ from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.movable import MovableGraphModule
 from graphclone.formats.torch.plain_outputs import plain_outputs
 from graphclone.formats.torch.trace_check import settle_doubts
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
@@ -53,7 +54,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     results = [output.operand for output in graph.outputs]
     _calls(root, fx_graph, graph, graph.nodes, results, nodes)
     fx_graph.output(tuple(_argument(operand, nodes) for operand in results))
-    module = torch.fx.GraphModule(root, fx_graph)
+    module = MovableGraphModule(root, fx_graph)
     for initializer in graph.initializers:  # the graph module kept only the names that its graph reads
         _register(module, initializer, tensors[initializer.value])
     return module.eval()

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graphclone.api import clone
 from graphclone.errors import GraphcloneError, NotEquivalentError
 from graphclone.formats.onnx.file_verifier import verify_files
 from graphclone.runtime.arrays import Array
@@ -179,3 +180,37 @@ def test_rounding_is_measured_on_the_source(tmp_path: Path) -> None:
     assert verify_files(source, cancelling(tmp_path / "b.onnx", 1e-3), "cpu").ok
     _RANDOM.bit_generator.state = random
     assert not verify_files(source, cancelling(tmp_path / "c.onnx", 1e-1), "cpu").ok
+
+
+def few_digits(path: Path) -> Path:
+    """(batch, 6) -> (batch, 5) in bfloat16, computed in float32: ONNX Runtime has no products of bfloat16 on a CPU."""
+
+    def cast(name: str, to: int) -> onnx.NodeProto:
+        return helper.make_node("Cast", [name], [f"{name}_cast"], to=to)
+
+    nodes = [
+        cast("x", TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x_cast", "up"], ["a"]),
+        cast("a", TensorProto.BFLOAT16),
+        cast("a_cast", TensorProto.FLOAT),
+        helper.make_node("Tanh", ["a_cast_cast"], ["b"]),
+        helper.make_node("MatMul", ["b", "down"], ["c"]),
+        helper.make_node("Cast", ["c"], ["y"], to=TensorProto.BFLOAT16),
+    ]
+    ports = ([info("x", TensorProto.BFLOAT16, "batch", 6)], [info("y", TensorProto.BFLOAT16, "batch", 5)])
+    return save(path, nodes, ports, {"up": _UP, "down": _DOWN})
+
+
+def test_numbers_of_a_type_that_numpy_lacks_are_fed_and_read(tmp_path: Path) -> None:
+    source = few_digits(tmp_path / "source.onnx")
+    made = clone(source, widen=2)
+    report = made.verify()
+    assert report.ok
+    assert report.onnx_checked
+    made.save(tmp_path / "wide.onnx")
+    assert verify_files(source, tmp_path / "wide.onnx").ok
+    model = onnx.load(tmp_path / "wide.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "down")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.1, "down"))
+    onnx.save(model, tmp_path / "wrong.onnx")
+    assert verify_files(source, tmp_path / "wrong.onnx").ok is False

@@ -75,6 +75,13 @@ def test_a_module_trains(name: str) -> None:
     assert loss(module) < before
 
 
+def test_a_module_that_is_moved_makes_its_tensors_where_it_is() -> None:
+    """The trace says that positions are made on the CPU."""
+    source = ZOO["opt-mini"].build()
+    wide = zoo_clone("opt-mini").module()
+    assert wide.to("meta")(**{name: tensor.to("meta") for name, tensor in source.kwargs.items()})[0].is_meta
+
+
 def test_frozen_parameters_stay_frozen() -> None:
     module = small()
     module.get_parameter("0.weight").requires_grad = False
