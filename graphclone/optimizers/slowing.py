@@ -28,7 +28,7 @@ def slow(parameters: Parameters, optimizer: Any, module: torch.nn.Module, factor
     if not 0 <= factor <= 1:
         raise GraphcloneError(f"slow_copies: factor={factor}: give one from 0 to 1")
     recipes, own = parameters.recipes, dict(module.named_parameters())
-    old = {name: _is_old(recipes[name]).to(p.device) for name, p in own.items() if name in recipes}
+    old = {name: _is_old(recipes[name]) for name in own if name in recipes}
     if not old or any(mask.shape != own[name].shape for name, mask in old.items()):
         raise GraphcloneError(f"slow_copies: the module is not {parameters.model} as it was widened")
     before: dict[str, torch.Tensor] = {}
@@ -40,6 +40,7 @@ def slow(parameters: Parameters, optimizer: Any, module: torch.nn.Module, factor
     def take_back(*_: Any) -> None:
         for name, mask in old.items():
             parameter, start = own[name], before.pop(name)
+            old[name] = mask = mask.to(parameter.device)  # where the module may have been moved since
             parameter.copy_(torch.where(mask, torch.lerp(start, parameter, factor), parameter))
 
     taking = plain(optimizer)
