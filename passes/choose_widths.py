@@ -17,7 +17,7 @@ from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.fills import Fills, Unfillable, infer_fills
 from graphclone.analysis.settling import evened, grown, settle
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, Remedy
 from graphclone.passes.infer_dims import freeing
 from graphclone.pipeline.state import Request, State, Widths
 
@@ -161,7 +161,8 @@ def _times(dim: Dim, factor: Fraction) -> int:
     if size.denominator != 1:
         near = " and ".join(str(near) for near in (int(size), int(size) + 1))
         raise GraphcloneError(
-            f"{dim.name}={factor}: {dim.size} * {factor} is no whole number; the nearest sizes are {near}"
+            f"{dim.name}={factor}: {dim.size} * {factor} is no whole number; the nearest sizes are {near}",
+            Remedy("sizes", "asks for one", {dim.name: int(size) + 1}),
         )
     return int(size)
 

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SUFFIXES = (".onnx", ".pt2", ".safetensors")
 """The suffixes of the files that a clone can become."""
 
+_WEIGHTS = (".bin", ".ckpt", ".gguf", ".h5", ".pt", ".pth")
+"""Suffixes of weights in other forms: whoever gives one wants no folder of that name."""
+
 
 def clone(arguments: CloneArguments) -> int:
     """Write a wider model, once it is verified."""
@@ -48,7 +51,7 @@ def clone(arguments: CloneArguments) -> int:
     if arguments.format == "dcp":
         return dcp_clone.clone(arguments, source)
     if isinstance(source, CheckpointSource):
-        if target.suffix not in SUFFIXES:
+        if _is_folder(target):
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
             stored = replace(source, dtype=dtype, trust_remote_code=arguments.trust_remote_code)
             return checkpoint_clone.clone(arguments, stored)
@@ -75,6 +78,14 @@ def clone(arguments: CloneArguments) -> int:
         pages.write(pages.page_of_clone(result, command_line(arguments), verification), Path(arguments.html))
     _show(arguments, result, verification, watch.graphs)
     return 0
+
+
+def _is_folder(target: Path) -> bool:
+    """Whether a checkpoint is to become one again, and not a file."""
+    if target.suffix in _WEIGHTS:
+        forms = ", ".join(SUFFIXES)
+        raise GraphcloneError(f"{target}: a checkpoint is written as a folder, or as {forms}; leave the suffix out")
+    return target.suffix not in SUFFIXES
 
 
 def _check_page(arguments: CloneArguments) -> None:

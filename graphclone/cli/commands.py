@@ -70,6 +70,9 @@ def _write_pages(arguments: InspectArguments, traced: Traced) -> None:
             pages.write(page, Path(arguments.html))
         if arguments.node_data is not None:
             pages.write_node_data(page, Path(arguments.node_data))
+    for path in (arguments.html, arguments.node_data):
+        if path is not None and not arguments.json:
+            terminal.show_text(f"written to {path}")
 
 
 def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
@@ -117,6 +120,9 @@ def _compared(arguments: VerifyArguments) -> Report:
     from graphclone.formats.onnx.file_verifier import verify_files
 
     texts, inputs = (arguments.source, arguments.clone), user_inputs(arguments)
+    for text in texts:
+        if not Path(text).exists():
+            raise GraphcloneError(f"{text}: no such file or folder")
     sources = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in sources):
         return verify_folders(*texts, inputs=inputs, sample=arguments.sample)
@@ -130,8 +136,6 @@ def _onnx(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise GraphcloneError(f"{text}: a folder; verify compares two .onnx files, or two folders of checkpoints")
-    if not path.is_file():
-        raise GraphcloneError(f"{text}: no such file")
     if path.suffix != ".onnx":
         raise GraphcloneError(f"{text}: verify compares .onnx files; write one with graphclone clone -o")
     return path

@@ -152,7 +152,7 @@ def _widen(encoder: Encoder, example: Mapping[str, Any], strategy: str, snr_db: 
     verification.raise_if_failed()
     result.save(program)
     for path in (model, program):
-        print(f"wrote {path.name}, {path.stat().st_size / 1e6:.0f} MB")
+        print(f"{path.name}: {path.stat().st_size / 1e6:.0f} MB, in a temporary folder")
     _train_a_step(result, example)
     return _onnx_encoder(model)
 

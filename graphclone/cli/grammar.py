@@ -32,8 +32,8 @@ _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _START = """
 Three things to try:
 
-  graphclone inspect model.onnx             what can grow, and what it costs
-  graphclone clone ./folder -o ./wide       make a checkpoint twice as wide
+  graphclone inspect opt-mini               what can grow, and what it costs
+  graphclone clone opt-mini -o wide.pt2     make it twice as wide
   graphclone study mini                     train a clone, and see what it gains
 
 To complete commands and options with the TAB key, in this session of a shell:

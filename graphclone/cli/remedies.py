@@ -25,5 +25,7 @@ def _in_options(remedy: Remedy) -> str:
         return f"--{option} {remedy.effect}"
     if remedy.value is False:
         return f"--no-{option} {remedy.effect}"
+    if remedy.parameter == "sizes":
+        return f"--size {','.join(f'{name}={size}' for name, size in remedy.value.items())} {remedy.effect}"
     items = remedy.value if isinstance(remedy.value, list | tuple) else [remedy.value]
     return f"--{option} {','.join(map(str, items))} {remedy.effect}"

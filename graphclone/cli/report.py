@@ -120,7 +120,8 @@ def explained(explanation: Explanation) -> str:
 def show_share(model: str, share: Share) -> None:
     """Show what the busiest of several processes reads, writes and holds, and how long that takes."""
     device, (storage, link, memory) = share.device, share.seconds
-    grid = table("", title=f"{model}, twice as wide, over {share.ranks} processes, one {device.name} each; computed")
+    over = f"over {share.ranks} processes, one {device.name} each"
+    grid = table("", title=f"{model}, twice as wide, {over}\n(computed, not measured)")
     for heading in ("GB", "seconds"):
         grid.add_column(heading, justify="right")
     grid.add_column("at")
@@ -140,7 +141,8 @@ def outcome(arguments: CloneArguments, verification: Report | None, size: int) -
     """The closing lines: how a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
         return f"{arguments.output} would be {_bytes(size)}; nothing was written"
-    return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}"
+    page = "" if arguments.html is None else f"; the page to {arguments.html}"
+    return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}{page}"
 
 
 def show_clone(clone: Traced) -> None:

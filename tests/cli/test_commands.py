@@ -275,9 +275,11 @@ def test_an_unknown_op_holds_back_only_what_it_touches() -> None:
 
 def test_verify_wants_onnx_files(refused: Refused) -> None:
     Path("a.safetensors").touch()
+    Path("folder").mkdir()
     assert "missing.onnx: no such file" in refused("verify", "missing.onnx", "a.safetensors")
+    assert "missing: no such file or folder" in refused("verify", "folder", "missing")
     message = "a.safetensors: verify compares .onnx files"
-    assert message in refused("verify", "a.safetensors", "missing.onnx")
+    assert message in refused("verify", "a.safetensors", "a.safetensors")
 
 
 def test_passes_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -379,7 +381,7 @@ def test_without_arguments_it_shows_what_to_try(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as end:
         main([])
     assert end.value.code == 0
-    assert "graphclone inspect model.onnx" in capsys.readouterr().out.partition("Three things to try:")[2]
+    assert "graphclone inspect opt-mini" in capsys.readouterr().out.partition("Three things to try:")[2]
 
 
 @pytest.mark.parametrize("command", ["", "inspect", "clone", "verify", "study", "passes", "rules"])

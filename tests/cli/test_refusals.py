@@ -12,6 +12,7 @@ import pytest
 from graphclone.cli import clone_command
 from graphclone.clones.clone import Clone
 from graphclone.errors import NotEquivalentError
+from graphclone.models.huggingface import new_model
 from graphclone.pipeline.state import State
 from tests.support.command_line import Refused, clone_args
 
@@ -204,6 +205,13 @@ def test_where_it_cannot_write(out: str, message: str, refused: Refused, folder:
         (folder / name).touch()
     (folder / "folder.onnx").mkdir()
     assert message in refused(*clone_args("my_models:mlp", out))
+
+
+def test_a_checkpoint_becomes_no_file_of_weights(refused: Refused, folder: Path) -> None:
+    new_model("CausalLM", "gpt2", {"n_embd": 8, "n_layer": 1, "n_head": 2}).save_pretrained("small")
+    message = "wide.bin: a checkpoint is written as a folder, or as .onnx, .pt2, .safetensors; leave the suffix out"
+    assert message in refused("clone", "small", "-o", "wide.bin")
+    assert not Path("wide.bin").exists()
 
 
 def test_too_little_room(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,11 @@ REMEDIES = [
         "inputs={'NAME': 'array or shape'} says what is accepted",
         "--input NAME=SHAPE or --inputs FILE.npz says what is accepted",
     ),
+    (
+        Remedy("sizes", "asks for one", {"hidden": 42}),
+        "sizes={'hidden': 42} asks for one",
+        "--size hidden=42 asks for one",
+    ),
 ]
 
 
@@ -82,7 +87,7 @@ def test_every_remedy_names_an_option_of_the_command(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit, match="0"):
         main(["clone", "--help"])
     options = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-    values = {"verify": False}
+    values = {"verify": False, "sizes": {"hidden": 42}}
     words = [said(GraphcloneError("", Remedy(name, value=values.get(name, True)))) for name in sorted(named)]
     assert {option for word in words for option in re.findall(r"--[a-z][a-z-]*", word)} <= options
 

@@ -331,7 +331,13 @@ def test_a_factor_by_name() -> None:
     ("widen", "message"),
     [
         (0, "widen=0: a factor is a number such as 2, 1.5 or 4/3, and at least 1"),
-        (1.1, r"first=11/10: 24 \* 11/10 is no whole number; the nearest sizes are 26 and 27"),
+        (
+            1.1,
+            (
+                r"first=11/10: 24 \* 11/10 is no whole number; the nearest sizes are 26 and 27; "
+                r"sizes={'first': 27} asks for one"
+            ),
+        ),
         ({"first": -2}, "first=-2: a factor is a number such as 2"),
         ({"frist": 2}, "no dim is called 'frist'; did you mean 'first'?"),
         (

@@ -73,7 +73,9 @@ def test_a_dry_run_has_no_page(folder: Path, refused: Refused) -> None:
 @needs_plotly
 def test_the_commands_write_pages(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "my_models:mlp", "--html", "before.html"]) == 0
+    assert "written to before.html" in capfd.readouterr().out
     assert main(["clone", "my_models:mlp", "-o", "wide.safetensors", "--html", "after.html"]) == 0
+    assert "written to wide.safetensors; the page to after.html" in capfd.readouterr().out
     assert "graphclone clone my_models:mlp -o wide.safetensors" in (folder / "after.html").read_text()
     assert (folder / "before.html").is_file()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,7 @@ from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, q
 from graphclone.formats.huggingface.streaming import streamed
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
+from graphclone.runtime.precision import all_digits
 from graphclone.runtime.threads import workers
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
 from graphclone.verification.distance import Deviation
@@ -74,6 +75,7 @@ _EAGER = {"experts_implementation": "eager"}
 """Other implementations know no float64, and no row whose length is odd."""
 
 
+@all_digits()
 @torch.no_grad()
 def run_source(checkpoint: Checkpoint) -> SourceRuns:
     """Load the source and run it, in its own precision and in a higher one.
@@ -98,6 +100,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
     return SourceRuns(inputs, own, exact, partial(_shaken_runs, checkpoint), options, precision)
 
 
+@all_digits()
 @torch.no_grad()
 def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     """Run the source on its example input, reading its weights part by part; see ``run_source``.
@@ -220,6 +223,7 @@ def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]],
     return inputs, own
 
 
+@all_digits()
 def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None, *, sample: bool = False) -> Report:
     """Load source and clone, and run both on the same inputs.
 
@@ -239,6 +243,7 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
     return _compared(plan.checkpoint, folder, source, widened, how=_SAMPLE if sample else _WHOLE)
 
 
+@all_digits()
 def verify_folders(
     source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None, *, sample: bool = False
 ) -> Report:
@@ -259,7 +264,8 @@ def verify_folders(
         checkpoint = open_checkpoint(source, inputs=inputs, dtype=wide.dtype)
     runs = (sample_source if sample else run_source)(checkpoint)
     widened, how = dict.fromkeys(runs.own[0], _as_it_is), _SAMPLE if sample else _WHOLE
-    return _compared(checkpoint, wide.folder, runs, widened, alike_only=True, how=how)
+    report = _compared(checkpoint, wide.folder, runs, widened, alike_only=True, how=how)
+    return replace(report, model=wide.name)
 
 
 def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:

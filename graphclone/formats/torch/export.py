@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export._tree_utils import reorder_kwargs
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
@@ -150,11 +152,26 @@ class _Search:
         name, error = self.refused
         if any(isinstance(part, torch.jit.ScriptModule) for part in self.modules[name].modules()):
             return GraphcloneError(f"{name}: {_SCRIPTED}")
+        if (reason := self.refused_by_module(name)) is not None:
+            return GraphcloneError(f"{name}: refuses these example inputs, even without a trace: {reason}")
         unknown = re.search(r"Found <class '[\w.]*?(\w+)'> in output", str(error))
         reason = f"torch.export failed: {one_line(error)}; {_WAY_LEFT}"
         refusal = GraphcloneError(f"{name}: {_UNKNOWN_OUTPUT.format(unknown[1]) if unknown else reason}")
         refusal.__cause__ = error
         return refusal
+
+    def refused_by_module(self, name: str) -> str | None:
+        """What a module itself says to the example inputs; None where it takes them, or has no numbers to run with."""
+        module, (args, kwargs) = self.modules[name], copy.deepcopy(self.example)
+        tensors = (*_tensors(module), *(leaf for leaf in pytree.tree_leaves(self.example) if torch.is_tensor(leaf)))
+        if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors):
+            return None
+        try:
+            with quiet(), untouched(module), torch.no_grad():
+                module(*args, **kwargs)
+        except Exception as error:  # whatever the module raises
+            return one_line(error)
+        return None
 
 
 _SCRIPTED = (

@@ -72,4 +72,6 @@ def test_a_class_that_casts_on_its_way_rounds_as_what_it_casts_to(tmp_path: Path
     name = next(name for name in weights if name.endswith("down_proj.weight"))
     weights[name][0] *= 1 + 1e-2
     save_file(weights, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
-    assert not verify_folders(folder, tmp_path / "wide").ok
+    report = verify_folders(folder, tmp_path / "wide")
+    assert not report.ok
+    assert report.model == str(tmp_path / "wide")

@@ -91,8 +91,15 @@ def test_what_cannot_be_exported_is_refused_in_one_line() -> None:
     with pytest.raises(gc.GraphcloneError) as refusal:
         trace_module(Branch().eval(), (X,))
     assert str(refusal.value).startswith("Branch: torch.export failed: ")
-
     assert "\n" not in str(refusal.value)
+
+
+def test_inputs_that_the_module_itself_refuses_are_not_called_a_failure_of_torch_export() -> None:
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    reason = "RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+    message = rf"^Sequential: refuses these example inputs, even without a trace: {reason} \(2x15 and 16x32\)$"
+    with pytest.raises(gc.GraphcloneError, match=message):
+        trace_module(model, (torch.zeros(2, 15),))
 
 
 class Opaque:
