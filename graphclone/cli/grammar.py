@@ -32,9 +32,12 @@ _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _START = """
 Three things to try:
 
-  graphclone inspect opt-mini               what can grow, and what it costs
-  graphclone clone opt-mini -o wide.pt2     make it twice as wide
+  graphclone inspect MODEL                  what can grow, and what it costs
+  graphclone clone MODEL -o wide.onnx       make it twice as wide
   graphclone study mini                     train a clone, and see what it gains
+
+MODEL is an .onnx file, the folder of a checkpoint, or the name of a model
+that comes with graphclone. A wrong name lists these.
 
 To complete commands and options with the TAB key, in this session of a shell:
 

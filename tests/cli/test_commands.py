@@ -381,7 +381,7 @@ def test_without_arguments_it_shows_what_to_try(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as end:
         main([])
     assert end.value.code == 0
-    assert "graphclone inspect opt-mini" in capsys.readouterr().out.partition("Three things to try:")[2]
+    assert "graphclone inspect MODEL" in capsys.readouterr().out.partition("Three things to try:")[2]
 
 
 @pytest.mark.parametrize("command", ["", "inspect", "clone", "verify", "study", "passes", "rules"])
