@@ -25,8 +25,8 @@ def write(out: Tensor, source: Tensor, factor: float) -> None:
     """
     factor = factor if out.is_floating_point() else int(factor)
     if factor == 0:  # not multiplied: no -0, and no NaN from an infinity
-        _in_words(out)[0].zero_()
-    elif out.is_cuda:
+        (out.view(_WORD) if out.is_cuda and _has_words(out) else out).zero_()
+    elif out.is_cuda and _has_words(out) and _has_words(source):
         _write_in_words(out, source, factor)
     elif factor == 1:
         out.copy_(source)
@@ -47,16 +47,12 @@ def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
     rows = out.numel() if axis is None else max(1, _AT_ONCE * source.shape[axis] // max(1, source.nbytes))
     parts = [(out, source)] if axis is None else zip(out.split(rows, axis), source.split(rows, axis), strict=True)
     for part, numbers in parts:
-        wide, narrow = _in_words(part, numbers if factor == 1 else numbers * factor)
-        wide.copy_(narrow)
-
-
-def _in_words(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The same bytes in words; the tensors as they are where the last axis of one is not made of whole words."""
-    return tuple(tensor.view(_WORD) for tensor in tensors) if all(map(_has_words, tensors)) else tensors
+        product = numbers if factor == 1 else numbers * factor
+        part.view(_WORD).copy_(product.view(_WORD))
 
 
 def _has_words(tensor: Tensor) -> bool:
+    """Whether the last axis is made of whole words."""
     if not tensor.dim() or tensor.stride(-1) != 1:
         return False
     *strides, _ = tensor.stride()

@@ -362,7 +362,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["small", "curves"])
+@pytest.mark.parametrize("name", ["small", "curves", "gpu"])
 def test_the_published_report_is_what_its_runs_say(name: str, tmp_path: Path) -> None:
     published = Path(__file__).resolve().parents[2] / "docs" / "study" / name
     shutil.copytree(published / "runs", tmp_path / "runs")
