@@ -92,7 +92,8 @@ def downstream(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if run.scores and run.finished:
             base = run.base_label or ""
-            scored[run.model, f"{run.factor}x", base, run.recipe or "base", f"{run.steps:,}"].append(run)
+            recipe, rate = run.recipe or "base", f"{run.learning_rate:g}"
+            scored[run.model, f"{run.factor}x", base, recipe, f"{run.steps:,}", rate].append(run)
     if not scored:
         return []
     tasks = list(dict.fromkeys(name for same in scored.values() for run in same for name in run.scores))
@@ -101,7 +102,7 @@ def downstream(runs: Sequence[Run]) -> list[str]:
         "Accuracy on tasks made of the validation text, which are choices by likelihood: of four, but two for *lines*. "
         "± is the standard error of one model's score; a mean over seeds where there are several."
     )
-    headings = ["model", "growth", "base", "recipe", "steps", "seeds", *tasks]
+    headings = ["model", "growth", "base", "recipe", "steps", "learning rate", "seeds", *tasks]
     return ["## Downstream", text, table(headings, sorted(rows), left=(0, 2, 3))]
 
 

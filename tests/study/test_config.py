@@ -151,7 +151,7 @@ def test_the_shipped_studies_can_be_read(name: str) -> None:
 
 
 def test_the_studies_that_are_documented_are_there() -> None:
-    assert set(shipped()) == {"mini", "small", "curves", "gpu"}
+    assert set(shipped()) == {"mini", "small", "curves", "downstream", "gpu"}
 
 
 def test_recipes_know_their_names() -> None:

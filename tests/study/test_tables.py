@@ -41,6 +41,7 @@ def write(folder: Path, name: str, loss: Callable[[int], float], *, until: int =
         "warmup": 10,
         "corpus": "0123456789abcdef",
         "command": "graphclone study s.toml",
+        "scores": {},
     }
     run = settings | {key: value for key, value in changed.items() if key in settings}
     more = {key: value for key, value in changed.items() if key not in settings}
@@ -360,6 +361,19 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (study(tmp_path) / "plots").write_text("in the way")
     with pytest.raises(GraphcloneError, match=r"cannot write to .*plots"):
         write_report(tmp_path)
+
+
+def test_scores_of_several_rates_stand_apart(tmp_path: Path) -> None:
+    """Only runs that differ in nothing but the seed have a mean."""
+    for name, seed, rate, score in (("a", 0, 1e-3, 0.25), ("b", 1, 1e-3, 0.75), ("c", 0, 2e-3, 1.0)):
+        run = {"recipe": "random", "base": None, "base_label": None}
+        write(tmp_path, name, lambda step: 2.0, seed=seed, learning_rate=rate, scores={"lines": [score, 0.125]}, **run)
+    section = report(tmp_path).partition("## Downstream")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if "random" in line]
+    assert [row[4:] for row in rows] == [
+        ["1,000", "0.001", "2", "0.500 ± 0.125"],
+        ["1,000", "0.002", "1", "1.000 ± 0.125"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["small", "curves", "gpu"])
