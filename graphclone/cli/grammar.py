@@ -36,8 +36,8 @@ Three things to try:
   graphclone clone MODEL -o wide.onnx       make it twice as wide
   graphclone study mini                     train a clone, and see what it gains
 
-MODEL is an .onnx file, the folder of a checkpoint, or the name of a model
-that comes with graphclone. A wrong name lists these.
+MODEL is an .onnx file, the folder or hub id of a checkpoint, file.py:function,
+or the name of a model that comes with graphclone. A wrong name lists these.
 
 To complete commands and options with the TAB key, in this session of a shell:
 
