@@ -43,8 +43,11 @@ def inspect(arguments: InspectArguments) -> int:
     _write_pages(arguments, traced)
     if arguments.json:
         terminal.show_json(findings.to_dict())
-    else:
-        report.show_inspection(findings, everything=arguments.all)
+        return 0
+    report.show_inspection(findings, everything=arguments.all)
+    for path in (arguments.html, arguments.node_data):
+        if path is not None:
+            terminal.show_text(f"written to {path}")
     return 0
 
 
@@ -70,9 +73,6 @@ def _write_pages(arguments: InspectArguments, traced: Traced) -> None:
             pages.write(page, Path(arguments.html))
         if arguments.node_data is not None:
             pages.write_node_data(page, Path(arguments.node_data))
-    for path in (arguments.html, arguments.node_data):
-        if path is not None and not arguments.json:
-            terminal.show_text(f"written to {path}")
 
 
 def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:

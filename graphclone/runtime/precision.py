@@ -63,7 +63,7 @@ def _switches() -> tuple[str, bool] | None:
 
 def _set_switches(matmul: str, tf32: bool) -> None:
     torch.set_float32_matmul_precision(matmul)
-    torch.backends.cudnn.allow_tf32 = tf32
+    torch._C._set_cudnn_allow_tf32(tf32)  # what cudnn.allow_tf32 calls, unless torch.testing has frozen it
 
 
 def power(tensor: Tensor) -> float:

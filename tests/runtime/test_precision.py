@@ -49,6 +49,7 @@ if before_switches is not None:
         "backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = 'tf32'",
         "backends.cudnn.rnn.fp32_precision = 'ieee'; backends.mkldnn.conv.fp32_precision = 'bf16'",
         "backends.fp32_precision = 'tf32'",
+        "backends.disable_global_flags()",  # as torch.testing does
     ],
 )
 def test_what_the_user_chose_is_put_aside_and_restored(choice: str) -> None:

@@ -376,4 +376,5 @@ def test_two_checkpoints_are_compared(
     tensors["model.norm.weight"] *= 1.01
     save_file(tensors, out / "model.safetensors", {"format": "pt"})
     assert "not equivalent: logits" in refused("verify", copy, out, code=1)
+    (tmp_path / "a.onnx").touch()
     assert "a folder; verify compares two .onnx files, or two folders" in refused("verify", copy, tmp_path / "a.onnx")
