@@ -44,8 +44,10 @@ def add(out: Tensor, source: Tensor, factor: float) -> None:
 
 def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
     axis = next((a for a in range(out.dim()) if source.shape[a] == out.shape[a] > 1), None)
-    rows = out.numel() if axis is None else max(1, _AT_ONCE * source.shape[axis] // max(1, source.nbytes))
-    parts = [(out, source)] if axis is None else zip(out.split(rows, axis), source.split(rows, axis), strict=True)
+    parts = [(out, source)]
+    if axis is not None:
+        rows = max(1, _AT_ONCE * source.shape[axis] // max(1, source.nbytes))
+        parts = list(zip(out.split(rows, axis), source.split(rows, axis), strict=True))
     for part, numbers in parts:
         product = numbers if factor == 1 else numbers * factor
         part.view(_WORD).copy_(product.view(_WORD))
