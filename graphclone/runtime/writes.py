@@ -1,6 +1,7 @@
 """Writes a multiple of a tensor into another one, or adds it.
 
-A GPU is as quick as its loads are wide: it copies words of 16 bytes, whatever numbers they hold.
+A GPU is as quick as its loads are wide: it copies words of 16 bytes, whatever numbers they hold. A CPU takes numbers of
+two bytes one by one where each is written several times in turn, and many at once if it writes them copy by copy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ _WORD = torch.complex128
 
 _AT_ONCE = 64 << 20
 """Bytes of source whose copies a GPU writes together: it reads them from its cache, not from memory."""
+
+_MOST_TURNS = 8
+"""Copies that a CPU writes one after the other."""
 
 
 def write(out: Tensor, source: Tensor, factor: float) -> None:
@@ -28,6 +32,10 @@ def write(out: Tensor, source: Tensor, factor: float) -> None:
         (out.view(_WORD) if out.is_cuda and _has_words(out) else out).zero_()
     elif out.is_cuda and _has_words(out) and _has_words(source):
         _write_in_words(out, source, factor)
+    elif out.is_cpu and _is_interleaved(out, source):
+        product = source if factor == 1 else source * factor
+        for copy in out.unbind(-1):
+            copy.copy_(product[..., 0])
     elif factor == 1:
         out.copy_(source)
     else:
@@ -51,6 +59,11 @@ def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
     for part, numbers in parts:
         product = numbers if factor == 1 else numbers * factor
         part.view(_WORD).copy_(product.view(_WORD))
+
+
+def _is_interleaved(out: Tensor, source: Tensor) -> bool:
+    """Whether each number of two bytes or one is written a few times in turn."""
+    return out.dtype.itemsize < 4 and source.dim() > 0 and source.shape[-1] == 1 < out.shape[-1] <= _MOST_TURNS
 
 
 def _has_words(tensor: Tensor) -> bool:

@@ -19,6 +19,9 @@ from graphclone.study.recipes import RANDOM, RECIPES, RECOMMENDED, Recipe
 
 T = TypeVar("T")
 
+WIDTH, DEPTH = "width", "depth"
+"""What of a model grows."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -84,12 +87,26 @@ class Model:
         fields: of the configuration of a model of models/, or further arguments of the function.
         dims: the names of those that grow, as ``graphclone inspect`` gives them; all that can if empty. A function
             decides that by itself.
+        grows: ``width``, or ``depth``: then a factor is that of the number of blocks, and a function takes ``deepen``
+            in place of ``widen``.
     """
 
     name: str
     source: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     dims: tuple[str, ...] = ()
+    grows: str = WIDTH
+
+    def check(self) -> None:
+        """Refuse what means nothing.
+
+        Raises:
+            GraphcloneError: naming the model.
+        """
+        if self.grows not in (WIDTH, DEPTH):
+            raise GraphcloneError(f"[[model]] {self.name}: grows = {self.grows!r}: must be {WIDTH!r} or {DEPTH!r}")
+        if self.grows == DEPTH and self.dims:
+            raise GraphcloneError(f"[[model]] {self.name}: dims are widths, and it grows in depth; leave them out")
 
 
 @dataclass(frozen=True)
@@ -200,6 +217,8 @@ class Study:
                 raise GraphcloneError(f"no [[{what}]]: a study needs at least one")
         for what, items in (("model", self.model), ("base", self.base), ("recipe", self.recipe)):
             _check_unique(what, [item.name for item in items])
+        for model in self.model:
+            model.check()
         for comparison in self.compare:
             _check_known("models", comparison.models, self.models)
             _check_known("bases", comparison.bases, self.bases)

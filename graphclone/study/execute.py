@@ -87,9 +87,9 @@ def run_study(
 def _todo(jobs: Sequence[Job], place: Place) -> list[Job]:
     """What is not finished, and the bases that it needs, if their weights were not kept with their records."""
     open_jobs = {job.name for job in jobs if not place.finished(job)}
-    clones = [job for job in jobs if job.needs and job.name in open_jobs]
-    bases = {job.needs.name for job in clones if job.needs}
-    grown = {job.needs.name for job in clones if job.needs and job.recipe and job.recipe.optimizer == GROWN}
+    needs = [(job, base.name) for job in jobs if job.name in open_jobs for base in job.needs]
+    bases = {base for _, base in needs}
+    grown = {base for job, base in needs if job.recipe and job.recipe.optimizer == GROWN}
     return [
         job
         for job in jobs
@@ -126,7 +126,7 @@ def _scheduled(pool: ProcessPoolExecutor, todo: Sequence[Job], place: Place, at_
     waiting, running = list(todo), dict[Future[None], Job]()
     while waiting or running:
         unfinished = {job.name for job in (*waiting, *running.values())}
-        ready = [job for job in waiting if job.needs is None or job.needs.name not in unfinished]
+        ready = [job for job in waiting if unfinished.isdisjoint(base.name for base in job.needs)]
         for job in ready[: at_once - len(running)]:
             waiting.remove(job)
             running[pool.submit(_do, job, place)] = job

@@ -6,6 +6,7 @@ None of them passes as a clone. Their names say ``inexact`` wherever they appear
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import PAD, Layout
 from graphclone.algebra.recipes import Widening
 from graphclone.clones.clone import Clone
+from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Initializer
 from graphclone.study.symmetry import recipes_of
 
@@ -34,9 +36,10 @@ class Beginning:
     """What an initialisation may draw on.
 
     Attributes:
-        clone: the symmetric clone of the base.
+        clone: the clone of the base by the strategy that ``graphclone.study.recipes.INEXACT`` names.
         small: the base's tensors, by name.
         wide: those of the clone, by name.
+        other: those of such a clone of a second base, where one is asked for.
         loss: of the wide model, in nats per token, with the tensors given, on the training batch of a number.
         seed: of what is random.
     """
@@ -46,6 +49,7 @@ class Beginning:
     wide: Tensors
     loss: Callable[[Tensors, int], Tensor]
     seed: int = 0
+    other: Tensors | None = None
 
 
 def aki(beginning: Beginning) -> dict[str, Tensor]:
@@ -151,5 +155,64 @@ def _duplication(layout: Layout, *, averages: bool) -> Tensor:
     return matrix / matrix.sum(0) if averages else matrix
 
 
-INITIALISATIONS: Mapping[str, Callable[[Beginning], dict[str, Tensor]]] = {"inexact-aki": aki, "inexact-ligo": ligo}
-"""What each of ``graphclone.study.recipes.INEXACT`` makes of a symmetric clone."""
+def merge(beginning: Beginning) -> dict[str, Tensor]:
+    """Two bases side by side: W' = diag(W1, W2), and half of each in the last layer.
+
+    In a staged clone each copy reads itself alone. Here every second copy is that of the second base. The outputs would
+    be the means of both bases' if no norm took the copies together.
+
+    Returns:
+        The tensors to begin with, by name.
+    """
+    assert beginning.other is not None
+    recipes = recipes_of(beginning.clone)
+    return {
+        name: torch.where(_is_second(recipes[name]).to(tensor.device), beginning.other[name], tensor)
+        if name in recipes
+        else tensor
+        for name, tensor in beginning.wide.items()
+    }
+
+
+def _is_second(recipe: Widening) -> Tensor:
+    """Which entries are of an odd copy along the last axis that grows, broadcast over the recipe's shape."""
+    grown = [axis for axis, layout in enumerate(recipe.axes) if layout.grows]
+    if not grown:
+        return torch.zeros([1] * len(recipe.axes), dtype=torch.bool)
+    odd = torch.from_numpy(np.ascontiguousarray(recipe.axes[grown[-1]].copies % 2 > 0))
+    return odd.view([-1 if axis == grown[-1] else 1 for axis in range(len(recipe.axes))])
+
+
+def stack(beginning: Beginning) -> dict[str, Tensor]:
+    """All blocks, and then all of them again (Du et al. 2024, arXiv 2405.15319, G_stack).
+
+    Returns:
+        The tensors to begin with, by name.
+
+    Raises:
+        GraphcloneError: the model grew in width.
+    """
+    blocks = Counter(map(_place, beginning.small))
+
+    def below(name: str) -> str:
+        count = blocks[_place(name)]
+        return _NUMBER.sub(lambda found: str(int(found[0]) % count), name, count=1)
+
+    begun = {name: beginning.small[below(name)] for name in beginning.wide}
+    if any(begun[name].shape != tensor.shape for name, tensor in beginning.wide.items()):
+        raise GraphcloneError("inexact-stack: takes a model that grows in depth; give it grows = 'depth'")
+    return begun
+
+
+def _place(name: str) -> str:
+    """The name in any block."""
+    return _NUMBER.sub("#", name, count=1)
+
+
+INITIALISATIONS: Mapping[str, Callable[[Beginning], dict[str, Tensor]]] = {
+    "inexact-aki": aki,
+    "inexact-ligo": ligo,
+    "inexact-merge": merge,
+    "inexact-stack": stack,
+}
+"""What each of ``graphclone.study.recipes.INEXACT`` makes of a clone."""

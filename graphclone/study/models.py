@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,12 @@ from graphclone.errors import GraphcloneError, first_line
 from graphclone.models import MODELS
 from graphclone.models.huggingface import new_model
 from graphclone.sources import function, is_function
+from graphclone.study.config import DEPTH
 from graphclone.study.initialisations import INITIALISATIONS, Beginning
 
 if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
+    from graphclone.pipeline.state import Request
     from graphclone.study.config import Model
     from graphclone.study.recipes import Recipe
 
@@ -66,12 +68,17 @@ class Family:
         return module.train()
 
     def clone(
-        self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int, batch: Callable[[int], torch.Tensor]
+        self,
+        bases: Sequence[torch.nn.Module],
+        factor: int,
+        recipe: Recipe,
+        seed: int,
+        batch: Callable[[int], torch.Tensor],
     ) -> tuple[torch.nn.Module, Clone]:
         """The wide model with the weights of the small one, and how they were widened; see ``initialisations``.
 
         Args:
-            small: the base.
+            bases: as many as the recipe takes; the first is the one that is cloned.
             factor: by how much it grows.
             recipe: how.
             seed: of what is random.
@@ -80,27 +87,34 @@ class Family:
         Raises:
             GraphcloneError: the model cannot be widened so.
         """
+        small, *others = bases
+        wide, widening = self._clone(small, factor, recipe, seed)
+        if (begin := INITIALISATIONS.get(recipe.strategy)) is not None:
+            loss = partial(_loss, wide, batch)
+            other = next((self._clone(base, factor, recipe, seed)[0].state_dict() for base in others), None)
+            beginning = Beginning(widening, small.state_dict(), wide.state_dict(), loss, seed, other)
+            wide.load_state_dict(begin(beginning))
+        return wide.train(), widening
+
+    def _clone(self, small: torch.nn.Module, factor: int, recipe: Recipe, seed: int) -> tuple[torch.nn.Module, Clone]:
         from graphclone.api import clone
 
         wide, strategy = self.build(factor, seed), recipe.strategy_of_clones()
         assert strategy is not None
         tokens = torch.arange(_BATCH * _SEQUENCE).view(_BATCH, _SEQUENCE) % self.vocabulary
-        widening = clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=self.model.name)
-        if (begin := INITIALISATIONS.get(recipe.strategy)) is not None:
-            loss = partial(_loss, wide, batch)
-            wide.load_state_dict(begin(Beginning(widening, small.state_dict(), wide.state_dict(), loss, seed)))
-        return wide.train(), widening
+        name = self.model.name
+        return wide, clone(small.eval(), (tokens,), into=wide.eval(), strategy=strategy, seed=seed, name=name)
 
     def _user(self, factor: int) -> Callable[[], torch.nn.Module]:
         if self.model.dims:
             raise GraphcloneError(f"model {self.model.name}: {self.model.source} builds any width; leave out dims")
-        make = function(self.model.source)
-        if "widen" not in inspect.signature(make).parameters:
-            raise GraphcloneError(f"{self.model.source}: must take widen=, the factor to build the model with")
-        return partial(self._called, make, factor)
+        make, keyword = function(self.model.source), "deepen" if self.model.grows == DEPTH else "widen"
+        if keyword not in inspect.signature(make).parameters:
+            raise GraphcloneError(f"{self.model.source}: must take {keyword}=, the factor to build the model with")
+        return partial(self._called, partial(make, **{keyword: factor}, **self.model.fields))
 
-    def _called(self, make: Callable[..., Any], factor: int) -> torch.nn.Module:
-        result = make(widen=factor, **self.model.fields)
+    def _called(self, make: Callable[[], Any]) -> torch.nn.Module:
+        result = make()
         module = result[0] if isinstance(result, tuple) else result
         if not isinstance(module, torch.nn.Module):
             raise GraphcloneError(f"{self.model.source}: expected a module, got {type(module).__name__}")
@@ -130,19 +144,23 @@ class Family:
         if not path.exists():
             from graphclone.formats.huggingface.plan import plan
             from graphclone.formats.huggingface.reader import open_checkpoint
-            from graphclone.pipeline.state import Request
             from graphclone.runtime.files import written
 
             with self._saved() as folder:
-                fields = plan(open_checkpoint(folder), Request(self._factors(factor))).config
+                checkpoint = open_checkpoint(folder)
+                fields = plan(checkpoint, self._request(checkpoint.config, factor)).config
             self.cache.mkdir(parents=True, exist_ok=True)
             with written(path) as partial:
                 partial.write_text(json.dumps(fields, indent=1), encoding="utf-8")
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return config
 
-    def _factors(self, factor: int) -> int | dict[str, int]:
-        return dict.fromkeys(self.model.dims, factor) or factor
+    def _request(self, config: Any, factor: int) -> Request:
+        from graphclone.pipeline.state import Request
+
+        if self.model.grows == DEPTH:
+            return Request(depth=factor * config.num_hidden_layers)
+        return Request(dict.fromkeys(self.model.dims, factor) or factor)
 
     @contextmanager
     def _saved(self) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphclone.algebra.strategies import STRATEGIES, SYMMETRIC, Strategy, strategy
+from graphclone.algebra.strategies import STRATEGIES, Strategy, strategy
 from graphclone.errors import GraphcloneError
 
 if TYPE_CHECKING:
@@ -17,8 +17,17 @@ RANDOM = "random"
 CONTINUED = "continued"
 """The control of all growing: the base itself, trained on under the schedule that a clone gets."""
 
-INEXACT = ("inexact-aki", "inexact-ligo")
-"""Ways of others to begin a wide model, which are no clones; see ``graphclone.study.initialisations``."""
+INEXACT: Mapping[str, str] = {
+    "inexact-aki": "symmetric",
+    "inexact-ligo": "symmetric",
+    "inexact-merge": "staged",
+    "inexact-stack": "symmetric",
+}
+"""Ways of others to begin a wide model, which are no clones, and the strategy of the clone that each starts from; see
+``graphclone.study.initialisations``."""
+
+MERGED = "inexact-merge"
+"""The way that takes two bases."""
 
 NEW = "fresh"
 """The strategy of clones in which each number of the base is there once, beside new ones."""
@@ -87,7 +96,12 @@ class Recipe:
         """The strategy that clones are widened by; None where nothing is cloned."""
         if not self.clones:
             return None
-        return SYMMETRIC if self.strategy in INEXACT else strategy(self.strategy, self.snr_db)
+        return strategy(INEXACT.get(self.strategy, self.strategy), self.snr_db)
+
+    @property
+    def bases(self) -> int:
+        """How many bases the wide model starts from."""
+        return 0 if self.strategy == RANDOM else 2 if self.strategy == MERGED else 1
 
 
 RECIPES: Mapping[str, Recipe] = {

@@ -18,7 +18,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.optimizers.slowing import slow
 from graphclone.progress import Progress, silent
 from graphclone.runtime.files import written
-from graphclone.study.config import Base, Cell, Model, Study, Training
+from graphclone.study.config import WIDTH, Base, Cell, Model, Study, Training
 from graphclone.study.corpus import Corpus, prepare
 from graphclone.study.models import Family
 from graphclone.study.recipes import CONTINUED, FRESH, GROWN, RANDOM, RECOMMENDED, WARM, Recipe
@@ -50,7 +50,7 @@ class Job:
         recipe: None for a base.
         seed: of weights, order of the data, and noise.
         training: how it is trained.
-        needs: the job that trains what is cloned.
+        needs: the jobs that train what it starts from; the first trains what is cloned.
         budget: its steps, where they are not the study's.
         rate: factor of its recipe's learning rate.
     """
@@ -61,7 +61,7 @@ class Job:
     recipe: Recipe | None
     seed: int
     training: Training
-    needs: Job | None = None
+    needs: tuple[Job, ...] = ()
     budget: int | None = None
     rate: float = 1.0
 
@@ -85,12 +85,15 @@ def jobs(study: Study, recipe: str = RECOMMENDED) -> list[Job]:
     """
     by_name: dict[str, Job] = {}
     for cell in study.cells(recipe):
-        first = Job(cell.model, cell.base, 1, None, cell.seed, _of_base(study.training, cell.base))
-        by_name |= {job.name: job for job in (first, _of_cell(study.training, cell, first))}
+        first, *others = [
+            Job(cell.model, cell.base, 1, None, cell.seed + number, _of_base(study.training, cell.base))
+            for number in range(max(1, cell.recipe.bases))
+        ]
+        by_name |= {job.name: job for job in (first, *others, _of_cell(study.training, cell, (first, *others)))}
     return list(by_name.values())
 
 
-def _of_cell(training: Training, cell: Cell, base: Job) -> Job:
+def _of_cell(training: Training, cell: Cell, bases: tuple[Job, ...]) -> Job:
     """The job of one place of a grid."""
     recipe = cell.recipe
     own = replace(
@@ -100,9 +103,9 @@ def _of_cell(training: Training, cell: Cell, base: Job) -> Job:
         warmup=training.warmup if recipe.warmup is None else recipe.warmup,
         weight_decay=training.weight_decay if recipe.weight_decay is None else recipe.weight_decay,
     )
-    job = Job(cell.model, cell.base, cell.factor, recipe, cell.seed, own, base, cell.budget, cell.rate)
+    job = Job(cell.model, cell.base, cell.factor, recipe, cell.seed, own, bases, cell.budget, cell.rate)
     if recipe.strategy == RANDOM:
-        return replace(job, base=None, needs=None)
+        return replace(job, base=None, needs=())
     return job if recipe.clones else replace(job, factor=1)
 
 
@@ -230,21 +233,21 @@ def _start(
     job: Job, family: Family, place: Place, corpus: Corpus
 ) -> tuple[torch.nn.Module, dict[str, Widening], torch.optim.Optimizer | None]:
     """The model before its first step, how its weights were widened if it is a clone, and an optimizer that goes on."""
-    base = job.needs
-    if job.recipe is None or base is None:
+    if job.recipe is None or not job.needs:
         return family.build(job.factor, job.seed), {}, None
-    small = family.build(1, job.seed)
-    load_model(small, place.of(base) / WEIGHTS)
+    bases = [family.build(1, base.seed) for base in job.needs]
+    for module, base in zip(bases, job.needs, strict=True):
+        load_model(module, place.of(base) / WEIGHTS)
     if not job.recipe.clones:
-        return small, {}, None
+        return bases[0], {}, None
 
     def batch(number: int) -> torch.Tensor:
         """Of those that training does not come to."""
         step = job.training.steps + number
         return corpus.batch(step, job.training.batch, place.study.data.context, job.seed + _WIDE_DATA)
 
-    wide, clone = family.clone(small, job.factor, job.recipe, job.seed, batch)
-    optimizer = _grown(clone, small, wide, base, place) if job.recipe.optimizer == GROWN else None
+    wide, clone = family.clone(bases, job.factor, job.recipe, job.seed, batch)
+    optimizer = _grown(clone, bases[0], wide, job.needs[0], place) if job.recipe.optimizer == GROWN else None
     if job.recipe.copies < 1:
         if job.training.shard:
             raise GraphcloneError(f"recipe {job.recipe.name}: copies takes whole models; leave out shard")
@@ -295,7 +298,6 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _described(job: Job) -> dict[str, Any]:
-    base = job.needs
     return {
         "name": job.name,
         "kind": _kind(job),
@@ -308,10 +310,12 @@ def _described(job: Job) -> dict[str, Any]:
         "dropout": job.recipe.dropout if job.recipe else 0.0,
         "dropout_steps": job.recipe.dropout_steps if job.recipe else 0,
         "factor": job.factor,
-        "base": base.name if base else None,
+        "base": job.needs[0].name if job.needs else None,
         "base_label": job.base.name if job.base else None,
         "seed": job.seed,
         **({"dims": list(job.model.dims)} if job.model.dims else {}),
+        **({"grows": job.model.grows} if job.model.grows != WIDTH else {}),
+        **({"other_bases": [other.name for other in job.needs[1:]]} if job.needs[1:] else {}),
         **({"copies": job.recipe.copies} if job.recipe and job.recipe.copies < 1 else {}),
         **({"optimizer": job.recipe.optimizer} if job.recipe and job.recipe.optimizer != FRESH else {}),
         **({"measured_from": job.base.measured_from} if job.base and job.base.measured_from else {}),

@@ -1,4 +1,4 @@
-"""How fast a linear weight of 2048 x 2048 becomes one of 4096 x 4096, in float32."""
+"""How fast a linear weight of 2048 x 2048 becomes one of 4096 x 4096, in float32 unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -70,3 +70,18 @@ def widen_linear() -> Iterator[Figure]:
             yield against(f"widen {name}, {kind}", work, "copy", lambda: other.copy_(out), bound=1 / 0.9)
         else:
             yield against(f"widen {name}, {kind}", work, "torch.randn", lambda: torch.randn(out.shape))
+    yield from _interleave_short(source.bfloat16())
+
+
+def _interleave_short(source: torch.Tensor) -> Iterator[Figure]:
+    axis = Leaf(Growth(SIZE, FACTOR, "interleave"))
+    recipe = Widening("weight", (axis, axis), (1,), strategy("symmetric"))
+    out = torch.empty(recipe.shape, dtype=source.dtype)
+    other = torch.zeros_like(out)
+    yield against(
+        "widen symmetric, interleave, bfloat16",
+        lambda: widen(source, recipe, out),
+        "copy",
+        lambda: other.copy_(out),
+        bound=1 / 0.9,
+    )

@@ -1,4 +1,4 @@
-"""Words of 16 bytes hold the same numbers: what a GPU is given, computed on the CPU."""
+"""Each way to write gives the same numbers; what a GPU is given is computed on the CPU."""
 
 from __future__ import annotations
 
@@ -37,3 +37,28 @@ def test_what_is_not_made_of_whole_words_is_not_taken_for_it() -> None:
     assert not writes._has_words(whole.T)
     assert not writes._has_words(whole[..., None])
     assert not writes._has_words(torch.zeros(()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8, torch.bool, torch.float32])
+@pytest.mark.parametrize("factor", [1.0, 1 / 3, 2.0, 0.0])
+@pytest.mark.parametrize("turns", [2, 3, writes._MOST_TURNS + 1])
+def test_interleaved_copies_hold_the_same_numbers(dtype: torch.dtype, factor: float, turns: int) -> None:
+    """In a part of a larger tensor, with copies along another axis, too."""
+    if not dtype.is_floating_point:
+        factor = float(round(factor))
+    source = torch.arange(-20, 20).reshape(5, 8).to(dtype)
+    if dtype == torch.bool:
+        factor = min(factor, 1.0)
+    out = torch.ones(2, 5, 16, turns, dtype=dtype)
+    writes.write(out[:, :, 8:], source[None, :, :, None], factor)
+    expected = source * (factor if dtype.is_floating_point else int(factor))
+    assert torch.equal(out[:, :, 8:], expected.to(dtype)[None, :, :, None].expand(2, 5, 8, turns))
+    assert (out[:, :, :8] == 1).all()
+
+
+def test_only_few_copies_of_short_numbers_are_written_in_turn() -> None:
+    out = torch.zeros(3, 4, 2, dtype=torch.bfloat16)
+    assert writes._is_interleaved(out, out[..., :1])
+    assert not writes._is_interleaved(out, out)
+    assert not writes._is_interleaved(out.float(), out[..., :1].float())
+    assert not writes._is_interleaved(torch.zeros(3, 4, 64, dtype=torch.bfloat16), out[..., :1])

@@ -59,8 +59,8 @@ def test_base_and_recipe_change_the_schedule(tmp_path: Path) -> None:
     assert (base.training.steps, base.training.learning_rate) == (100, 1.0)
     assert (random.training.steps, random.training.learning_rate, random.training.warmup) == (50, 2e-3, 100)
     assert (gentle.training.steps, gentle.training.learning_rate, gentle.training.warmup) == (50, 1e-3, 3)
-    assert gentle.needs == base
-    assert random.needs is None
+    assert gentle.needs == (base,)
+    assert random.needs == ()
 
 
 def test_overlapping_grids_run_once(tmp_path: Path) -> None:
@@ -82,7 +82,14 @@ def test_budgets_and_rates_are_runs_of_their_own(tmp_path: Path) -> None:
     assert list(found) == ["a-1x-short-base-s0", "a-2x-random-s0", *wide]
     gentle, control = found["a-2x-short-gentle-b40-r0.25-s0"], found["a-1x-short-continued-b20-s0"]
     assert (gentle.training.steps, gentle.training.learning_rate) == (40, 2e-3 * 0.5 * 0.25)
-    assert (control.factor, control.needs) == (1, found["a-1x-short-base-s0"])
+    assert (control.factor, control.needs) == (1, (found["a-1x-short-base-s0"],))
+
+
+def test_two_bases_are_merged(tmp_path: Path) -> None:
+    grid = '[[compare]]\nmodels = ["a"]\nbases = ["short"]\nrecipes = ["inexact-merge"]\n'
+    found = {job.name: job for job in jobs(_read(tmp_path, PLAIN + grid))}
+    both = (found["a-1x-short-base-s0"], found["a-1x-short-base-s1"])
+    assert found["a-2x-short-inexact-merge-s0"].needs == both
 
 
 def test_a_base_may_keep_its_rate_up(tmp_path: Path) -> None:
@@ -117,6 +124,8 @@ def test_a_base_may_keep_its_rate_up(tmp_path: Path) -> None:
         (PLAIN + "[[recipe]]\nname = 'x'\nsnr_db = 3\n", "has no noise"),
         (PLAIN + "[[recipe]]\nname = 'x'\nstrategy = 'diagonal'\ndropout = 1\n", "probability below 1"),
         (PLAIN + "[[model]]\nname = 'a'\nsource = 'y'\n", "two .* called 'a'"),
+        (PLAIN + "[[model]]\nname = 'c'\nsource = 'y'\ngrows = 'deep'\n", "c: grows = 'deep': must be 'width'"),
+        (PLAIN + "[[model]]\nname = 'c'\nsource = 'y'\ngrows = 'depth'\ndims = ['a']\n", "c: dims are widths"),
         (PLAIN + "[[model]]\nname = 'a/b'\nsource = 'y'\n", "letters, digits"),
         ("model = [", "cannot be read"),
     ],

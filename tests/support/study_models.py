@@ -44,6 +44,28 @@ def stacked(widen: int) -> nn.Module:
     return nn.Sequential(nn.Embedding(256, 12 * widen), *blocks, nn.Linear(12 * widen, 256))
 
 
+class Residual(nn.Module):
+    """What is added to the stream: of two blocks, and of so many times as many if it is deepened."""
+
+    def __init__(self, deepen: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(256, 12)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 12)) for _ in range(2 * deepen)
+        )
+        self.head = nn.Linear(12, 256)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def deeper(deepen: int) -> nn.Module:
+    return Residual(deepen)
+
+
 def narrow(hidden: int = 12) -> nn.Module:
     return Tiny(256, hidden, 20)
 
