@@ -51,7 +51,8 @@ def clone(arguments: CloneArguments) -> int:
     if arguments.format == "dcp":
         return dcp_clone.clone(arguments, source)
     if isinstance(source, CheckpointSource):
-        if _is_folder(target):
+        _refuse_weights_file(target)
+        if target.suffix not in SUFFIXES:
             dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
             stored = replace(source, dtype=dtype, trust_remote_code=arguments.trust_remote_code)
             return checkpoint_clone.clone(arguments, stored)
@@ -80,12 +81,10 @@ def clone(arguments: CloneArguments) -> int:
     return 0
 
 
-def _is_folder(target: Path) -> bool:
-    """Whether a checkpoint is to become one again, and not a file."""
+def _refuse_weights_file(target: Path) -> None:
     if target.suffix in _WEIGHTS:
         forms = ", ".join(SUFFIXES)
         raise GraphcloneError(f"{target}: a checkpoint is written as a folder, or as {forms}; leave the suffix out")
-    return target.suffix not in SUFFIXES
 
 
 def _check_page(arguments: CloneArguments) -> None:

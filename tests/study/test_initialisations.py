@@ -18,6 +18,7 @@ from graphclone.study import Model, Recipe, initialisations, run_study
 from graphclone.study.config import DEPTH
 from graphclone.study.initialisations import INITIALISATIONS, Beginning, aki, ligo, merge, stack
 from graphclone.study.recipes import INEXACT
+from tests.support.marks import slow_but
 from tests.support.study_models import corpus, study
 
 
@@ -154,7 +155,7 @@ def test_a_function_of_a_model_in_depth_takes_deepen(tmp_path: Path) -> None:
         run_study(plan, tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", [name for name in INEXACT if name != "inexact-stack"])
+@pytest.mark.parametrize("name", slow_but(("inexact-merge",), sorted(INEXACT.keys() - {"inexact-stack"})))
 def test_a_study_compares_it(name: str, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     source = "tests.support.study_models:stacked"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from unittest.mock import patch
 
 import pytest
@@ -59,11 +60,12 @@ def test_ranks_write_what_one_process_writes(count: int, plan: Plan, tmp_path: P
 
 
 def test_where_one_fails_all_stop_and_another_number_of_them_goes_on(plan: Plan, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, both_wrote = tmp_path / "out", Barrier(2, timeout=60)
 
     def failing(folder: Path, shards: object, done: object, advance: object) -> None:
         mine = list(shards)  # type: ignore[call-overload]
         write_shards(folder, mine[:1], done, advance)  # type: ignore[arg-type]
+        both_wrote.wait()
         if plan.shards[1] in mine:
             raise OSError(28, "No space left on device")
 
