@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from graphclone.algebra.axes import Axis, Cause, Why
+from graphclone.analysis.counts import pin_counts
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.integers import settle_sums
 from graphclone.analysis.ties import pin_ties
@@ -18,6 +19,9 @@ from graphclone.rules import apply
 
 _MULTIPLE = re.compile(r"\d+\*[\w*]+")
 """A dynamic size that is a number times symbols, such as heads times batch: the number may still grow."""
+
+_FEW = 1024
+"""Numbers in a parameter that may be a table of constants, such as the powers of two."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class InferDims:
             apply(node, facts, state.rules)
         _pin_one_hots(facts)
         pin_ties(facts)
+        pin_counts(facts, _is_whole)
         settle_sums(facts, _greatest)
         facts.fold()
         state.analysis = Analysis.of(facts)
@@ -120,6 +125,16 @@ def _greatest(initializer: Initializer) -> int | None:
     if tensor is None or not tensor.numel():
         return None if tensor is None else 0
     return max(abs(int(tensor.min())), abs(int(tensor.max())))
+
+
+def _is_whole(initializer: Initializer) -> bool:
+    """Whether numbers are whole that nobody trained: few of them, if they might be a parameter."""
+    from graphclone.runtime.tensors import data_of
+
+    if initializer.kind == "parameter" and initializer.value.elements > _FEW:
+        return False
+    tensor = data_of(initializer)
+    return initializer.kind != "parameter" if tensor is None else bool((tensor == tensor.round()).all())
 
 
 def freeing(pin: Why | None) -> Remedy | None:

@@ -187,6 +187,7 @@ class Facts:
         tables: values whose first axis is looked up by number.
         outlines: operands of which a node reads nothing but the shape or the type.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
+        steps: those of them whose results are floats and whole numbers, whatever they read.
         distinct: axes that must keep unequal sizes, by which a node tells what it is to compute.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
@@ -215,6 +216,7 @@ class Facts:
     tables: set[Value] = field(default_factory=set)
     outlines: set[tuple[Node, Value]] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
+    steps: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
     distinct: list[tuple[Axis, Axis, Why]] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)

@@ -42,6 +42,24 @@ def jump(s: Site) -> None:
     s.facts.jumps.add(s.node)
 
 
+def step(s: Site) -> None:
+    """Like ``jump``; its results are whole numbers."""
+    jump(s)
+    s.facts.steps.add(s.node)
+
+
+def vanishing_jump(s: Site) -> None:
+    """Like ``jump``; f(0) = 0."""
+    jump(s)
+    s.facts.vanishing.add(s.node)
+
+
+def rounding(s: Site) -> None:
+    """Like ``step``; f(0) = 0."""
+    step(s)
+    s.facts.vanishing.add(s.node)
+
+
 def equality(s: Site) -> None:
     """Like ``jump``. A stored table that others are compared with keeps its size, like the rows of a table."""
     jump(s)
@@ -190,6 +208,7 @@ def divide(s: Site) -> None:
         s.sums(s.out, _summand(s.get("self"), divisor=s.get("other")))
     else:
         s.facts.jumps.add(s.node)
+        s.facts.steps.add(s.node)
 
 
 def choose(s: Site) -> None:
@@ -339,17 +358,16 @@ def _named(names: str, *overloads: str) -> Iterator[str]:
 
 _NON_LINEAR = """
     acos acosh cos cosh digamma erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan lgamma log log10 log2
-    log_sigmoid logit bitwise_not sigmoid sinc softplus threshold atan2 logaddexp
+    log_sigmoid logit bitwise_not sigmoid sinc softplus atan2 logaddexp
 """
 _VANISHING = """
-    asin asinh atan atanh celu elu erf erfinv expm1 gelu hardshrink hardswish hypot log1p mish nan_to_num relu6 round
-    selu silu sin sinh softshrink special_expm1 tan tanh
+    asin asinh atan atanh celu elu erf erfinv expm1 gelu hardswish hypot log1p mish nan_to_num relu6 selu silu sin sinh
+    softshrink special_expm1 tan tanh
 """
 """Non-linear functions that are 0 at 0."""
 
-_JUMPS = """
-    ceil floor frac trunc sgn sign signbit floor_divide heaviside logical_and logical_not logical_or logical_xor
-"""
+_STEPS = "ceil floor trunc sgn sign floor_divide heaviside"
+_JUMPS = "frac signbit logical_and logical_not logical_or logical_xor threshold"
 _BOUNDED = "clamp clamp_max clamp_min clip"
 _EQUALITIES = "eq ne"
 _COMPARISONS = "lt le gt ge fmod remainder"
@@ -358,18 +376,20 @@ _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
 
 _ONNX_VANISHING = """
-    Asin Asinh Atan Atanh Celu Elu Erf Gelu HardSwish Mish Round Selu Sin Sinh Softsign Swish Tan Tanh
+    Asin Asinh Atan Atanh Celu Elu Erf Gelu HardSwish Mish Selu Sin Sinh Softsign Swish Tan Tanh
 """
 _ONNX_NON_LINEAR = """
-    Acos Acosh Cos Cosh Exp HardSigmoid Log Shrink Sigmoid Softplus ThresholdedRelu
+    Acos Acosh Cos Cosh Exp HardSigmoid Log Sigmoid Softplus
     And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor IsInf IsNaN Not Or Xor BitCast RegexFullMatch StringConcat
 """
-_ONNX_JUMPS = "Ceil Floor Sign Mod Greater GreaterOrEqual Less LessOrEqual"
+_ONNX_STEPS = "Ceil Floor Sign"
+_ONNX_JUMPS = "Mod Greater GreaterOrEqual Less LessOrEqual Shrink ThresholdedRelu"
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named(_NON_LINEAR), elementwise),
     **dict.fromkeys(_named(_VANISHING), vanishing),
     **dict.fromkeys(_named(_JUMPS), jump),
+    **dict.fromkeys(_named(_STEPS), step),
     **dict.fromkeys(_named(_BOUNDED, "default", "Tensor"), bounded_by),
     **dict.fromkeys(_named(_EQUALITIES, "Tensor", "Scalar"), equality),
     **dict.fromkeys(_named(_COMPARISONS, "Tensor", "Scalar"), jump),
@@ -377,8 +397,9 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
     **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), elementwise),
     **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), elementwise),
-    "aten.floor_divide.Scalar": jump,
-    "aten.round.decimals": vanishing,
+    "aten.floor_divide.Scalar": step,
+    "aten.hardshrink.default": vanishing_jump,
+    **dict.fromkeys(_named("round", "default", "decimals"), rounding),
     "aten.relu.default": rectify,
     **dict.fromkeys(_named(_HOMOGENEOUS), homogeneous),
     **dict.fromkeys(_named(_IDENTITIES), identity),
@@ -412,6 +433,8 @@ RULES: Mapping[str, Rule] = {
     **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
     **{f"onnx.{name}": vanishing for name in _ONNX_VANISHING.split()},
     **{f"onnx.{name}": jump for name in _ONNX_JUMPS.split()},
+    **{f"onnx.{name}": step for name in _ONNX_STEPS.split()},
+    "onnx.Round": rounding,
     "onnx.Equal": equality,
     "onnx.Relu": rectify,
     **{f"onnx.{name}": homogeneous for name in ("Neg", "Abs", "LeakyRelu")},

@@ -371,8 +371,9 @@ def with_operand(sample: Sample, name: str, operand: Any) -> Facts:
 
 
 READS_EVERYTHING = (
-    "elementwise vanishing jump equality bounded_by homogeneous rectify identity cast_like dropout random_slope pool "
-    "resample grid_sample image_to_columns columns_to_image positions dense_statistics embedding_bag"
+    "elementwise vanishing jump step vanishing_jump rounding equality bounded_by homogeneous rectify identity "
+    "cast_like dropout random_slope pool resample grid_sample image_to_columns columns_to_image positions "
+    "dense_statistics embedding_bag"
 ).split()
 """Rules of ops whose options are all plain numbers, known to mean nothing for axes."""
 
