@@ -70,6 +70,7 @@ def _axis(facts: Facts, value: Value, index: int) -> Axis:
 def _pin_unread(facts: Facts) -> None:
     """Nothing says how an initializer should grow that nothing reads."""
     read = set(facts.graph.users()) | {v for o in facts.graph.outputs for v in values_in(o.operand)}
+    facts.unread.update(value for node in facts.graph.nodes for value in node.outputs if value not in read)
     for initializer in facts.graph.initializers:
         if initializer.value not in read:
             for axis in facts.of[initializer.value]:

@@ -92,7 +92,7 @@ def _inner(facts: Facts) -> set[Axis]:
     """Leaves that stand behind a free outer factor in some parameter's axis.
 
     Of leaves that each stand behind the other, as they do where a model transposes factors, the first that has nothing
-    else before it stands behind none.
+    else before it stands behind none. Nor does one that stands behind itself alone, as in the products of all pairs.
     """
     import networkx as nx
 
@@ -101,7 +101,8 @@ def _inner(facts: Facts) -> set[Axis]:
     partial = {leaf for factors in products for leaf in _partial(facts, factors)}
     for factors in products:
         outer, *rest = sorted(map(facts.axes.leaves, factors), key=lambda leaves: not partial.isdisjoint(leaves))
-        behind.add_edges_from((before, leaf) for before in outer for part in rest for leaf in part)
+        inner = [leaf for part in rest for leaf in part]
+        behind.add_edges_from((before, leaf) for before in outer for leaf in inner if leaf is not before)
     groups = nx.condensation(behind)
     order = {leaf: place for place, leaf in enumerate(behind)}
     circles = (groups.nodes[group]["members"] for group in groups if not groups.in_degree(group))

@@ -186,6 +186,7 @@ class Facts:
         differences: nodes whose result is a constant where their two operands are equal.
         tables: values whose first axis is looked up by number.
         outlines: operands of which a node reads nothing but the shape or the type.
+        unread: results that no node reads and that are not returned.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
         steps: those of them whose results are floats and whole numbers, whatever they read.
         distinct: axes that must keep unequal sizes, by which a node tells what it is to compute.
@@ -215,6 +216,7 @@ class Facts:
     differences: set[Node] = field(default_factory=set)
     tables: set[Value] = field(default_factory=set)
     outlines: set[tuple[Node, Value]] = field(default_factory=set)
+    unread: set[Value] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
     steps: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)

@@ -240,7 +240,7 @@ class Inference:
                 return []
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return [(self.first_to_hold(sorted(carriers, key=self.reluctance), fill), fill)]
+            return [(p, fill) for p in self.holding_zero(place, sorted(carriers, key=self.reluctance))]
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in self.felt(node) if value not in linear]
@@ -254,6 +254,24 @@ class Inference:
         if len(averaged) != 1:
             raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
         return [(averaged[0], fill.weighted(*weights.values())), *((weight, Fill.ONE) for weight in weights)]
+
+    def holding_zero(self, place: Place, carriers: Sequence[Place]) -> Sequence[Place]:
+        """Places of factors at which a product is 0 where it is to be.
+
+        That may be those of one factor, if it has the dim as often as the product: once, or on both sides of a square.
+        """
+        needed = self.times(place.value, place.dim)
+        if needed == 1:
+            return [self.first_to_hold(carriers, Fill.ZERO)]
+        by_factor: dict[Value, list[Place]] = {}
+        for carrier in carriers:
+            by_factor.setdefault(carrier.value, []).append(carrier)
+        for factor, places in by_factor.items():
+            marks = len(self.fills)
+            if self.times(factor, place.dim) == needed and all(self.tried(own, Fill.ZERO) for own in places):
+                return places
+            self.take_back(marks)
+        return carriers
 
     def vector(self, place: Place) -> Initializer | None:
         """The initializer that a factor is, in whatever shape, if it is a vector over the dim and can weight a mean."""
@@ -331,6 +349,10 @@ class Inference:
         """The axes of a tensor that have the dim."""
         axes = self.facts.of.get(value, ())
         return [Place(value, index, dim) for index, axis in enumerate(axes) if self.has(axis, dim)]
+
+    def times(self, value: Value, dim: Axis) -> int:
+        """How often a tensor has the dim, be it in one axis."""
+        return sum(self.axes.leaves(axis).count(dim) for axis in self.facts.of[value])
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
         """The axes of an operand that have the dim. Axes that the node contracts do not count."""

@@ -123,9 +123,10 @@ def squared_error(s: Site) -> None:
 
 
 def extreme(s: Site) -> None:
-    """The greatest or least element; its position means something, so with positions the axis is pinned."""
+    """The greatest or least element; its position means something, so where that is read the axis is pinned."""
     x = s.tensor("self")
-    s.facts.extremes[s.out] = tuple(_reduced(s, "!" if len(s.node.outputs) > 1 else "", "searched for a position"))
+    searched = any(position not in s.facts.unread for position in s.node.outputs[1:])
+    s.facts.extremes[s.out] = tuple(_reduced(s, "!" if searched else "", "searched for a position"))
     s.moves(s.out, x)
     del s.facts.summands[s.out]  # which element it is depends on where else it is looked for
 

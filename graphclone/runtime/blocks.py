@@ -116,6 +116,10 @@ def widen_block(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, t
     if not wanted:
         out.copy_(kernel.widen(source.whole(), recipe))
         return
+    if out.is_complex():
+        parts = Source(InMemory(torch.view_as_real(source.whole())))
+        widen_block(parts, kernel.in_parts(recipe), [*wanted, np.arange(2)], torch.view_as_real(out), together)
+        return
     axis = kernel.first_irregular(recipe)
     if axis is not None:
         _fill_sorted(source, recipe, wanted, out, axis, together)

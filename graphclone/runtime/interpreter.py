@@ -15,7 +15,10 @@ from graphclone.runtime.loops import Rounds, spans
 RunNode = Callable[[Node, Mapping[str, Any]], Sequence[Any]]
 """Computes a node's outputs from its operands as they are evaluated."""
 
-_LIFTED = (torch.float32, torch.float16, torch.bfloat16)
+_LIFTED = {
+    **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
+    **dict.fromkeys((torch.complex64, torch.complex32), torch.complex128),
+}
 
 
 class ExecutionError(GraphcloneError):
@@ -244,5 +247,10 @@ def output_tensors(graph: Graph) -> list[tuple[str, Value]]:
 
 
 def lifted(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor in float64 if it is a float of lower precision."""
-    return tensor.detach().to(torch.float64) if tensor.dtype in _LIFTED else tensor.detach().clone()
+    """A copy of a tensor, in float64 if it is a float of lower precision, and complex numbers alike."""
+    return tensor.detach().to(lifted_dtype(tensor.dtype), copy=True)
+
+
+def lifted_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which numbers of a dtype are computed with where they are lifted."""
+    return _LIFTED.get(dtype, dtype)

@@ -50,18 +50,22 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None, read: Rea
     they may be anything they are as random as the source is large.
 
     Args:
-        source: shape ``recipe.source_shape``; floating point, or anything if it is replicated as it is.
+        source: shape ``recipe.source_shape``; floating point or complex, or anything if it is replicated as it is.
         recipe: how it grows.
         out: written in place if given, shape ``recipe.shape``, of any strides, not overlapping the source.
         read: gives the initializers that weight the means in pads.
 
     Raises:
         ValueError: when a shape or a dtype does not fit, or a user's strategy gives an unfit matrix.
-        TypeError: when a source that is not floating point would be multiplied by a fraction, shifted or contracted.
+        TypeError: when a source that is not floating point would be multiplied by a fraction, shifted or contracted; or
+            when something would be added to complex numbers.
     """
     if out is None:
         out = empty(recipe.shape, source.dtype, source.device)
     _check(source, recipe, out)
+    if source.is_complex():
+        widen(torch.view_as_real(source.resolve_conj()), in_parts(recipe), torch.view_as_real(out), read)
+        return out
     if not (out.is_cpu or out.is_meta or is_exact(recipe)):
         return out.copy_(widen(source.cpu(), recipe, read=read))
     _fill_any(source, recipe, out)
@@ -75,6 +79,11 @@ def is_exact(recipe: Widening) -> bool:
     return not recipe.noisy and not any(layout.padded for layout in recipe.axes)
 
 
+def in_parts(recipe: Widening) -> Widening:
+    """The recipe of complex numbers as pairs of real ones, along a last axis that does not grow."""
+    return replace(recipe, axes=(*recipe.axes, rigid(2)))
+
+
 def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
     if tuple(source.shape) != recipe.source_shape:
         raise ValueError(f"{recipe.name}: expected a source of {recipe.source_shape}, got {tuple(source.shape)}")
@@ -82,7 +91,10 @@ def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
         expected, got = f"{recipe.shape} {source.dtype}", f"{tuple(out.shape)} {out.dtype}"
         raise ValueError(f"{recipe.name}: expected an out of {expected}, got {got}")
     computed = recipe.contracted or recipe.scale % 1 or recipe.shift
-    if computed and not source.is_floating_point():
+    if source.is_complex():
+        if recipe.shift or any(layout.padded for layout in recipe.axes):
+            raise TypeError(f"{recipe.name}: {source.dtype} cannot be shifted, nor have new entries beside its copies")
+    elif computed and not source.is_floating_point():
         how = "multiplied by a fraction, shifted or contracted"
         raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not {how}")
 

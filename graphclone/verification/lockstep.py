@@ -166,8 +166,8 @@ def comparable(state: State, value: Value | None, result: Any) -> bool:
     """Whether a result of the source says what the clone's must be.
 
     A number does not, nor does what is inside a vmap, nor a view of a contracted weight, which is not repeated but
-    shared out.
+    shared out, nor what nobody reads, such as the positions of the greatest elements.
     """
-    if value is None or not isinstance(result, torch.Tensor) or is_batchedtensor(result):
+    if value is None or value in state.facts.unread or not isinstance(result, torch.Tensor) or is_batchedtensor(result):
         return False
     return state.facts.source(value) not in state.facts.folded

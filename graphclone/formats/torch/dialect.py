@@ -14,16 +14,12 @@ from torch.utils import _pytree as pytree
 
 from graphclone.formats.torch.canonical import ASSERTIONS, SPELLINGS
 from graphclone.graph.ir import Node, Operand, Value, evaluated, values_in
+from graphclone.runtime.interpreter import lifted_dtype
 
 PURE_MODULES = ("_operator", "math", "torch", "torch.fx.experimental.symbolic_shapes")
 """Where the functions on sizes live that a trace may hold; any other function may do anything."""
 
-
 _UNINITIALISED = re.compile(r"aten\.(new_)?empty")
-
-
-_LIFTED = (torch.float32, torch.float16, torch.bfloat16)
-
 
 _CONDITION = "hop.cond"
 
@@ -50,7 +46,7 @@ class TorchDialect:
         if self.is_random(node):
             torch.manual_seed(crc32(node.name.encode()))
         try:
-            results = self.run(node, pytree.tree_map_only(torch.dtype, _lifted_dtype, dict(operands)))
+            results = self.run(node, pytree.tree_map_only(torch.dtype, lifted_dtype, dict(operands)))
         finally:
             torch.set_default_dtype(default)
         if _UNINITIALISED.match(node.op):
@@ -125,10 +121,6 @@ def _shared(node: Node) -> Iterator[Value]:
         return
     outputs = [result for result in results if isinstance(result, torch.Tensor)]
     yield from (v for v in tensors if any(torch._C._is_alias_of(empty[v], result) for result in outputs))  # type: ignore[attr-defined]
-
-
-def _lifted_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype in _LIFTED else dtype
 
 
 def call_arguments(node: Node, operands: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
