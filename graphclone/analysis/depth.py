@@ -12,6 +12,8 @@ from graphclone.graph.blocks import Stack, forms, stacks
 from graphclone.graph.deepen import Slot
 from graphclone.graph.ir import Graph
 
+_STREAM = "a stream, one value from each block to the next that nothing further behind reads"
+
 
 def depths_asked(towers: Sequence[Tower], depth: Depths, model: str) -> dict[Tower, int]:
     """The number of blocks that is asked of each stack.
@@ -37,7 +39,7 @@ def depths_asked(towers: Sequence[Tower], depth: Depths, model: str) -> dict[Tow
 
 def _by_pattern(towers: Sequence[Tower], depth: Depths, model: str) -> Mapping[str, int]:
     if not towers:
-        raise GraphcloneError(f"depth: {model} has no blocks that are repeated")
+        raise GraphcloneError(f"depth: {model} has no blocks that are repeated along {_STREAM}")
     if isinstance(depth, Mapping):
         return depth
     able = [tower for tower in towers if not tower.obstacle] or list(towers)[:1]

@@ -157,6 +157,7 @@ def refusal(capfd: pytest.CaptureFixture[str], folder: Path) -> Refused:
 
     def run(*argv: str, code: int = 2) -> str:
         before = set(folder.rglob("*"))
+        capfd.readouterr()  # what others printed before, such as a bar of progress
         try:
             exit_code: Any = main(argv)
         except SystemExit as stop:
