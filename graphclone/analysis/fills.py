@@ -128,12 +128,12 @@ class Inference:
                 raise Unfillable(value.name, "an input or an output, which has no pads")
 
     def takes_away(self, node: Node, dim: Axis) -> bool:
-        """Whether some result lacks the dim, which an operand has, neither summed up by a contraction nor left out."""
+        """Whether a result has the dim less often than an operand, neither summed up by a contraction nor left out."""
         if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
             return False
-        carried = any(self.carriers(node, value, dim) for value in self.felt(node))
-        lacking = (value for value in node.outputs if value.is_tensor and not self.places(value, dim))
-        return carried and any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
+        carried = max((self.times(value, dim) for value in self.felt(node)), default=0)
+        lacking = (value for value in node.outputs if value.is_tensor and self.times(value, dim) < carried)
+        return any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
 
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:
         """Places of parameters that are contracted over the dim and absorb it, with what they are multiplied with."""
@@ -240,7 +240,7 @@ class Inference:
                 return []
             if not carriers:
                 raise Unfillable(node.name, f"{node.op} adds what is not 0")
-            return [(p, fill) for p in self.holding_zero(place, sorted(carriers, key=self.reluctance))]
+            return [(p, fill) for p in self.holding_zero(node, place, sorted(carriers, key=self.reluctance))]
         summands = self.facts.summands[place.value]
         linear = {value for summand in summands for value in (*summand.factors, *summand.divisors)}
         others = [value for value in self.felt(node) if value not in linear]
@@ -255,23 +255,32 @@ class Inference:
             raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
         return [(averaged[0], fill.weighted(*weights.values())), *((weight, Fill.ONE) for weight in weights)]
 
-    def holding_zero(self, place: Place, carriers: Sequence[Place]) -> Sequence[Place]:
+    def holding_zero(self, node: Node, place: Place, carriers: Sequence[Place]) -> Sequence[Place]:
         """Places of factors at which a product is 0 where it is to be.
 
-        That may be those of one factor, if it has the dim as often as the product: once, or on both sides of a square.
+        A product that has the dim once is 0 where one factor is. If it has it twice, as a square has, that must be a
+        factor that is beside it there, or one that has the dim as often. A contraction has every axis of its operands.
         """
         needed = self.times(place.value, place.dim)
         if needed == 1:
             return [self.first_to_hold(carriers, Fill.ZERO)]
-        by_factor: dict[Value, list[Place]] = {}
-        for carrier in carriers:
-            by_factor.setdefault(carrier.value, []).append(carrier)
-        for factor, places in by_factor.items():
-            marks = len(self.fills)
+        multiplied = {v for contraction in self.contractions.get(node, ()) for v, _ in contraction.operands}
+        contracts = any(carrier.value in multiplied for carrier in carriers)
+        if not contracts and (beside := [carrier for carrier in carriers if self.is_beside(carrier, place)]):
+            return [self.first_to_hold(beside, Fill.ZERO)]
+        for factor in dict.fromkeys(carrier.value for carrier in carriers):
+            places, marks = [carrier for carrier in carriers if carrier.value is factor], len(self.fills)
             if self.times(factor, place.dim) == needed and all(self.tried(own, Fill.ZERO) for own in places):
                 return places
             self.take_back(marks)
+        if not contracts:
+            raise Unfillable(node.name, f"{node.op} adds what is not 0")
         return carriers
+
+    def is_beside(self, place: Place, other: Place) -> bool:
+        """Whether two places are the same axis of tensors that are broadcast with one another."""
+        axes = [self.axes.find(self.facts.of[value][at]) for value, at, _ in (place, other)]
+        return axes[0] is axes[1] and place.at - place.value.rank == other.at - other.value.rank
 
     def vector(self, place: Place) -> Initializer | None:
         """The initializer that a factor is, in whatever shape, if it is a vector over the dim and can weight a mean."""
@@ -318,7 +327,8 @@ class Inference:
     def passes_zero(self, node: Node, place: Place) -> bool:
         """Whether a result is 0 where all operands that have the dim are: f(0) = 0, or f(c x) = c^k f(x) with k > 0."""
         carrying = {value for value in node.inputs if self.carriers(node, value, place.dim)}
-        if not carrying:
+        often = {self.times(value, place.dim) for value in (place.value, *carrying)}
+        if not carrying or len(often) > 1:  # a square of what has the dim once is not 0 where one side is
             return False
         if node in self.facts.vanishing:
             summed = {value for contraction in self.contractions.get(node, ()) for value, _ in contraction.others}
@@ -352,7 +362,7 @@ class Inference:
 
     def times(self, value: Value, dim: Axis) -> int:
         """How often a tensor has the dim, be it in one axis."""
-        return sum(self.axes.leaves(axis).count(dim) for axis in self.facts.of[value])
+        return sum(self.axes.leaves(axis).count(dim) for axis in self.facts.of.get(value, ()))
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
         """The axes of an operand that have the dim. Axes that the node contracts do not count."""

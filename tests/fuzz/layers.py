@@ -133,6 +133,17 @@ def outer(g: Builder) -> str:
     return f"torch.einsum('{letters}i,{letters}j->{letters}ij', {x.name}, {y.name})"
 
 
+def square(g: Builder) -> str:
+    """All pairs of a width, beside a table that has it on both sides."""
+    x = g.pick((2, 3), where=wide_last)
+    table = g.parameter(last(x), last(x))
+    pairs = f"{x.name}.unsqueeze(-1) * {x.name}.unsqueeze(-2) {g.rng.choice('+-*')} {table}"
+    pairs = activated(g, f"({pairs})")
+    return g.rng.choice(
+        [f"({pairs} @ {x.name}.unsqueeze(-1)).squeeze(-1)", f"{pairs}.flatten(-2)", f"{pairs}.mean(-1)"]
+    )
+
+
 def einsum_parameter(g: Builder) -> str:
     """A weight of three axes: heads side by side, or a weight per position."""
     x = g.pick(3, where=wide_last)
@@ -440,9 +451,9 @@ def cell(g: Builder) -> tuple[str, ...]:
 
 LAYERS: dict[Maker, float] = {
     linear: 8, sequential: 2, functional_linear: 3, one_parameter_two_axes: 1.5, low_rank: 0.7, weight_norm: 1,
-    bilinear: 0.7, addmm: 0.8, baddbmm: 0.5, products: 3, outer: 0.5, einsum_parameter: 1.2, embedding: 3,
-    positions: 0.8, tied: 1.5, replayed: 2, conv1d: 1.5, conv2d: 3, layer_norm: 3, channel_norm: 3, norm_by_hand: 2,
-    gain: 3, lookup_and_contract: 0.8, multihead: 2, fused_qkv: 1, multihead_module: 0.7, encoder_layer: 0.5,
-    recurrent: 1, cell: 1,
+    bilinear: 0.7, addmm: 0.8, baddbmm: 0.5, products: 3, outer: 0.5, square: 0.5, einsum_parameter: 1.2,
+    embedding: 3, positions: 0.8, tied: 1.5, replayed: 2, conv1d: 1.5, conv2d: 3, layer_norm: 3, channel_norm: 3,
+    norm_by_hand: 2, gain: 3, lookup_and_contract: 0.8, multihead: 2, fused_qkv: 1, multihead_module: 0.7,
+    encoder_layer: 0.5, recurrent: 1, cell: 1,
 }  # fmt: skip
 """How often each maker is drawn."""

@@ -10,6 +10,34 @@ _WIDTHS = ("tests/passes/test_widths_and_scales.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        "fills: a square is 0 where any of its factors is",
+        "graphclone/analysis/fills.py",
+        "        if needed == 1:\n",
+        "        if needed:\n",
+        ("tests/passes/test_squares.py",),
+    ),
+    Mutant(
+        "fills: what is broadcast along a side is 0 along it",
+        "graphclone/analysis/fills.py",
+        "        if not contracts:\n",
+        "        if not carriers:\n",
+        ("tests/passes/test_squares.py",),
+    ),
+    Mutant(
+        "fills: a function of two is 0 where one is",
+        "graphclone/analysis/fills.py",
+        "if not carrying or len(often) > 1:",
+        "if not carrying:",
+        ("tests/passes/test_squares.py",),
+    ),
+    Mutant(
+        "fills: a result that has the dim once takes nothing away",
+        "graphclone/analysis/fills.py",
+        "if value.is_tensor and self.times(value, dim) < carried)",
+        "if value.is_tensor and self.times(value, dim) < min(carried, 1))",
+        ("tests/passes/test_squares.py",),
+    ),
+    Mutant(
         "settling: what is averaged over is repeated unevenly",
         "graphclone/analysis/settling.py",
         "padded=axis in averaged",

@@ -122,8 +122,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "dims: inner factors grow unasked, outer ones do not",
         "graphclone/analysis/dims.py",
-        "for before in outer for part in rest for leaf in part",
-        "for part in rest for before in part for leaf in outer",
+        "for before in outer for leaf in inner",
+        "for before in inner for leaf in outer",
         ("tests/analysis/test_dims.py",),
     ),
     Mutant(

@@ -414,8 +414,8 @@ _NORMS: tuple[Mutant, ...] = (
     Mutant(
         "reduce: an axis searched for a position may grow",
         "graphclone/rules/reduce.py",
-        '"!" if len(s.node.outputs) > 1 else ""',
-        '"!" if len(s.node.outputs) > 2 else ""',
+        "any(position not in s.facts.unread for",
+        "any(position in s.facts.unread for",
         of_torch("max.dim"),
     ),
 )

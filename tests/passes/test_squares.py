@@ -52,6 +52,16 @@ SQUARES: dict[str, Callable[[Model, Tensor], Tensor]] = {
     "in one axis, normalised": lambda m, h: m.pairs(F.normalize((outer(h) + m.eye).flatten(1), dim=1)),
 }
 
+SUMMED: dict[str, Callable[[Model, Tensor], Tensor]] = {
+    "distances of all pairs": lambda m, h: m.last(((h[:, :, None] - h[:, None, :]) ** 2).sum(-1)),
+    "which is greater": lambda m, h: m.last((h[:, :, None] - h[:, None, :]).relu().sum(-1)),
+    "hypotenuses": lambda m, h: m.last(torch.hypot(h[:, :, None], h[:, None, :]).sum(-1)),
+    "the greater of two": lambda m, h: m.last(torch.maximum(h[:, :, None], h[:, None, :]).sum(-1)),
+    "ratios": lambda m, h: m.last((h[:, :, None] / (1 + h[:, None, :] ** 2)).sum(-1)),
+    "the greatest of a row": lambda m, h: m.last(h) + (h.T @ h).amax(1).sum(),
+}
+"""What is not 0 along one side where one of its two operands is."""
+
 REQUESTS: dict[str, dict[str, Any]] = {
     "six": {"sizes": {"first": 6}},
     "by half": {"widen": "3/2"},
@@ -68,6 +78,24 @@ def test_it_computes_the_same(name: str, request_: str) -> None:
     assert made.state_dict()["first.weight"].shape[0] == (6 if request_ in ("six", "by half") else 8)
     other = torch.randn(5, 6, dtype=torch.float64)
     torch.testing.assert_close(made.module()(other), model(other), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_what_is_beside_copies_would_count(name: str) -> None:
+    model, x = Model(SUMMED[name]).double().eval(), torch.randn(3, 6, dtype=torch.float64)
+    for request in ("six", "fresh"):
+        with pytest.raises(gc.GraphcloneError, match="first cannot grow from 4 to"):
+            gc.clone(model, (x,), **REQUESTS[request])
+    other = torch.randn(5, 6, dtype=torch.float64)
+    wide = gc.clone(model, (x,)).module()
+    torch.testing.assert_close(wide(other), model(other), rtol=1e-12, atol=1e-12)
+
+
+def test_the_greatest_of_a_row_may_be_new() -> None:
+    """Though the dim is still there, along the other side."""
+    model, x = Model(lambda m, h: m.last(outer(h).amax(-1))).eval(), torch.randn(3, 6)
+    with pytest.raises(gc.GraphcloneError, match="takes it together"):
+        gc.clone(model, (x,), **REQUESTS["fresh"])
 
 
 def test_the_products_of_all_pairs_grow_by_default() -> None:
