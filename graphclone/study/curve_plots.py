@@ -69,7 +69,8 @@ def _losses(axes: Axes, group: CurveGroup, looks: Mapping[str, Look], *, with_co
 def _place(run: Run, group: CurveGroup, recipe: str, *, with_compute: bool) -> float:
     if not with_compute:
         return run.steps
-    return run.compute(run.steps) + (0.0 if recipe == RANDOM else statistics.fmean(group.compute.values()))
+    bases = 0 if recipe == RANDOM else 1 + len(run.other_bases)
+    return run.compute(run.steps) + bases * statistics.fmean(group.compute.values())
 
 
 def _ratios(axes: Axes, group: CurveGroup, looks: Mapping[str, Look]) -> None:

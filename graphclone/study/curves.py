@@ -116,8 +116,9 @@ class CurveGroup:
             reach = steps_to(self.ends(recipe, seed), final_loss(self.bases[seed]) - gap)
         if plain is None or reach is None:
             return None
-        spent = self.recipes[recipe][seed][0].compute(reach.steps)
-        return Ratio(plain.value * spent / (spent + self.compute[seed]), plain.least)
+        run = self.recipes[recipe][seed][0]
+        spent, before = run.compute(reach.steps), self.compute[seed] * (1 + len(run.other_bases))
+        return Ratio(plain.value * spent / (spent + before), plain.least)
 
     def control(self, recipe: str, seed: int, steps: int, *, equal_compute: bool) -> float | None:
         """The final loss of a base that trained on for as long as a clone; None where no such budgets were run.

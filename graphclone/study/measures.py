@@ -87,6 +87,7 @@ class Run:
         command: that made it.
         recipe: how a wide model got its first weights; None for a base.
         base: name of the run a clone was made from.
+        other_bases: names of runs that it was made from besides; each had as much training.
         base_label: of how that base was trained; None where the run depends on no base.
         measured_from: label of the base whose last loss gaps are measured from, where it is not that one's.
         budget: its steps, where a study gives its recipe several; see ``graphclone.study.curves``.
@@ -110,6 +111,7 @@ class Run:
     command: str
     recipe: str | None = None
     base: str | None = None
+    other_bases: Sequence[str] = ()
     base_label: str | None = None
     measured_from: str | None = None
     budget: int | None = None
@@ -215,6 +217,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "float": (int, float),
     "str": (str,),
     "str | None": (str, type(None)),
+    "Sequence[str]": (list,),
     "float | None": (int, float, type(None)),
     "Mapping[str, Sequence[float | None]]": (dict,),
 }
@@ -329,7 +332,8 @@ def speedup(random: Run, clone: Run, base: Run | None) -> Speedup:
     level = random.smooth[-1][1]
     random_steps = crossing(random.smooth, level) or 0.0
     clone_steps = crossing(clone.smooth, level)
-    spent = None if clone_steps is None or base is None else clone.compute(clone_steps) + base.compute(base.steps)
+    before = None if base is None else base.compute(base.steps) * (1 + len(clone.other_bases))
+    spent = None if clone_steps is None or before is None else clone.compute(clone_steps) + before
     base_loss = base.smooth[-1][1] if base and base.evaluations else clone.smooth[0][1]
     return Speedup(
         level=level,

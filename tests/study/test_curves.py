@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,14 @@ def test_compute_counts_the_whole_training_of_the_base() -> None:
     assert plain.value == pytest.approx(4)
     # the clone has 1000 parameters and takes 500 steps, the base a quarter of them for 1000 steps
     assert counted.value == pytest.approx(4 * 500 / (500 + 250))
+
+
+def test_compute_counts_the_training_of_every_base() -> None:
+    merged = [replace(run, other_bases=["base-1"]) if run.recipe == "diagonal" else run for run in family()]
+    (group,) = curves(merged)
+    counted = group.ratio_with_base("diagonal", 0, 0.45)
+    assert counted is not None
+    assert counted.value == pytest.approx(4 * 500 / (500 + 2 * 250))
 
 
 def test_a_base_may_be_measured_from_another() -> None:
