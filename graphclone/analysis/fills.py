@@ -361,8 +361,15 @@ class Inference:
         return [Place(value, index, dim) for index, axis in enumerate(axes) if self.has(axis, dim)]
 
     def times(self, value: Value, dim: Axis) -> int:
-        """How often a tensor has the dim, be it in one axis."""
-        return sum(self.axes.leaves(axis).count(dim) for axis in self.facts.of.get(value, ()))
+        """How often an element of a tensor depends on the dim: of segments that are side by side, it is in one."""
+        return sum(self.times_in(axis, dim) for axis in self.facts.of.get(value, ()))
+
+    def times_in(self, axis: Axis, dim: Axis) -> int:
+        axis = self.axes.find(axis)
+        if axis.kind is Kind.DIM:
+            return int(axis is dim)
+        counts = [self.times_in(part, dim) for part in axis.parts]
+        return max(counts) if axis.kind is Kind.CONCAT else sum(counts)
 
     def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
         """The axes of an operand that have the dim. Axes that the node contracts do not count."""

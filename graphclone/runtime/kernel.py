@@ -58,7 +58,7 @@ def widen(source: Tensor, recipe: Widening, out: Tensor | None = None, read: Rea
     Raises:
         ValueError: when a shape or a dtype does not fit, or a user's strategy gives an unfit matrix.
         TypeError: when a source that is not floating point would be multiplied by a fraction, shifted or contracted; or
-            when something would be added to complex numbers.
+            complex numbers shifted.
     """
     if out is None:
         out = empty(recipe.shape, source.dtype, source.device)
@@ -92,8 +92,8 @@ def _check(source: Tensor, recipe: Widening, out: Tensor) -> None:
         raise ValueError(f"{recipe.name}: expected an out of {expected}, got {got}")
     computed = recipe.contracted or recipe.scale % 1 or recipe.shift
     if source.is_complex():
-        if recipe.shift or any(layout.padded for layout in recipe.axes):
-            raise TypeError(f"{recipe.name}: {source.dtype} cannot be shifted, nor have new entries beside its copies")
+        if recipe.shift:
+            raise TypeError(f"{recipe.name}: {source.dtype} cannot be shifted")
     elif computed and not source.is_floating_point():
         how = "multiplied by a fraction, shifted or contracted"
         raise TypeError(f"{recipe.name}: {source.dtype} can be replicated, but not {how}")
