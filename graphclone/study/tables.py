@@ -137,7 +137,7 @@ def _recipes(runs: Sequence[Run]) -> str:
 
 def _setup(run: Run) -> tuple[str, ...]:
     base = f"base {run.base_label or ''}".rstrip()
-    what = {"base": base, "control": f"{base}, trained on"}.get(run.kind, f"{run.factor}x wide")
+    what = {"base": base, "control": f"{base}, trained on"}.get(run.kind, f"grown {run.factor}x")
     sizes = (run.parameters, run.steps, run.batch, run.context, run.steps * run.batch * run.context)
     rate = (f"{run.learning_rate:g}", f"{run.warmup:,}", run.corpus[:12])
     return (run.model, what, *(f"{size:,}" for size in sizes), *rate)

@@ -134,8 +134,8 @@ def test_what_was_run(tmp_path: Path) -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
     same = ["0.001", "10", "0123456789ab"]
     assert cells[2:] == [
-        ["small", "2x wide", "1,000", "1,000", "2", "8", "16,000", *same, "4", "random, symmetric"],
         ["small", "base short", "250", "400", "2", "8", "6,400", *same, "2", ""],
+        ["small", "grown 2x", "1,000", "1,000", "2", "8", "16,000", *same, "4", "random, symmetric"],
     ]
 
 
