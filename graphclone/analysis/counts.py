@@ -79,4 +79,4 @@ class _Counts:
 
     def leaves(self, value: Value) -> Iterator[Axis]:
         for axis in self.facts.of[value]:
-            yield from self.facts.axes.leaves(self.facts.axes.find(axis))
+            yield from self.facts.axes.leaves(axis)
