@@ -14,9 +14,9 @@ from graphclone.cli.arguments import StudyArguments
 from graphclone.runtime.ranks import rank_of_environment
 from graphclone.study.config import read
 from graphclone.study.execute import StudyProgress, run_study
-from graphclone.study.measures import read_runs
 from graphclone.study.page import page_of_study
 from graphclone.study.recipes import RECOMMENDED
+from graphclone.study.records import read_runs
 
 
 def study(arguments: StudyArguments) -> int:

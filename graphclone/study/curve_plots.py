@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from graphclone.study.curves import PAPER, CurveGroup
 from graphclone.study.looks import GREY, Look
-from graphclone.study.measures import Run, final_loss, spread
-from graphclone.study.recipes import RANDOM
+from graphclone.study.measures import final_loss, spread
+from graphclone.study.records import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def _losses(axes: Axes, group: CurveGroup, looks: Mapping[str, Look], *, with_co
         ended: dict[int, list[Run]] = {}
         for run in (run for runs in seeds.values() for run in runs):
             ended.setdefault(run.steps, []).append(run)
-        places = [_place(runs[0], group, recipe, with_compute=with_compute) for runs in ended.values()]
+        places = [_place(runs[0], group, with_compute=with_compute) for runs in ended.values()]
         means = [spread(final_loss(run) for run in runs) for runs in ended.values()]
         found = sorted((place, mean) for place, mean in zip(places, means, strict=True) if mean)
         _line(axes, looks[recipe], [(place, mean.mean, mean.low, mean.high) for place, mean in found])
@@ -66,11 +66,10 @@ def _losses(axes: Axes, group: CurveGroup, looks: Mapping[str, Look], *, with_co
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _place(run: Run, group: CurveGroup, recipe: str, *, with_compute: bool) -> float:
+def _place(run: Run, group: CurveGroup, *, with_compute: bool) -> float:
     if not with_compute:
         return run.steps
-    bases = 0 if recipe == RANDOM else 1 + len(run.other_bases)
-    return run.compute(run.steps) + bases * statistics.fmean(group.compute.values())
+    return run.compute(run.steps) + run.bases * statistics.fmean(group.compute.values())
 
 
 def _ratios(axes: Axes, group: CurveGroup, looks: Mapping[str, Look]) -> None:

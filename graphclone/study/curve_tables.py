@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from graphclone.study.curves import GAPS, CurveGroup, Ratio
 from graphclone.study.markdown import files, table, with_error
-from graphclone.study.measures import Run, final_loss, spread
+from graphclone.study.measures import final_loss, spread
 from graphclone.study.recipes import CONTINUED, RANDOM
+from graphclone.study.records import Run
 
 PLOT = "budgets"
 """What the plot of this part is called."""

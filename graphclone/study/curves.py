@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from graphclone.study.measures import Run, final_loss, in_order
+from graphclone.study.measures import final_loss, in_order
 from graphclone.study.recipes import CONTINUED, RANDOM
+from graphclone.study.records import Run
 
 PAPER = (2.2, 3.0, 4.0)
 """How many times as soon the paper's three clones were (HyperCloning, arXiv 2409.12903, section 4.1 and figure 1)."""
@@ -117,7 +118,7 @@ class CurveGroup:
         if plain is None or reach is None:
             return None
         run = self.recipes[recipe][seed][0]
-        spent, before = run.compute(reach.steps), self.compute[seed] * (1 + len(run.other_bases))
+        spent, before = run.compute(reach.steps), self.compute[seed] * run.bases
         return Ratio(plain.value * spent / (spent + before), plain.least)
 
     def control(self, recipe: str, seed: int, steps: int, *, equal_compute: bool) -> float | None:

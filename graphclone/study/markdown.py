@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
 
-from graphclone.study.measures import Run
+from graphclone.study.records import Run
 
 
 def files(runs: Sequence[Run], names: Sequence[str]) -> str:

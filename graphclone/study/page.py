@@ -8,7 +8,8 @@ from typing import Any
 
 from graphclone.study.curves import PAPER, CurveGroup, curves
 from graphclone.study.looks import thinned_places
-from graphclone.study.measures import Run, final_loss
+from graphclone.study.measures import final_loss
+from graphclone.study.records import Run
 from graphclone.version import __version__
 
 _DIGITS = 6
@@ -53,7 +54,7 @@ def _run(run: Run, base: Run | None) -> dict[str, Any]:
         "done": run.evaluations[-1].step / run.steps if run.steps else 1.0,
         "last": _short(last),
         "compute_per_step": run.compute(1),
-        "base_compute": base.compute(base.steps) * (1 + len(run.other_bases)) if base else 0.0,
+        "base_compute": base.compute(base.steps) * run.bases if base else 0.0,
         "steps_at": [evaluation.step for evaluation in kept],
         "loss": over_time("loss"),
         "accuracy": over_time("accuracy"),

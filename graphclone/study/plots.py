@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from graphclone.study.curve_tables import PLOT
 from graphclone.study.looks import GREY, STYLE, Look, looks_of, saved, thinned_places
-from graphclone.study.measures import Run, RunGroup, final_loss
+from graphclone.study.measures import RunGroup, final_loss
 from graphclone.study.recipes import RANDOM
+from graphclone.study.records import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

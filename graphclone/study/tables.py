@@ -16,17 +16,16 @@ from graphclone.study.curves import CurveGroup, curves
 from graphclone.study.markdown import files, table
 from graphclone.study.measures import (
     MARGIN,
-    Run,
     RunGroup,
     Speedup,
     comparisons,
     dip,
     final_loss,
     in_order,
-    read_runs,
     spread,
 )
 from graphclone.study.recipes import RANDOM
+from graphclone.study.records import Run, read_runs
 
 NOTES: Mapping[str, str] = {
     "¹": "In this many of the seeds the clone ends above the random model's last loss; a mean is over the others.",

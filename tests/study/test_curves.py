@@ -12,7 +12,8 @@ import pytest
 
 from graphclone.study.curve_tables import results_by_gap
 from graphclone.study.curves import Reach, at_best_rates, curves, interpolated, ratio, steps_to
-from graphclone.study.measures import Run, comparisons, read_runs
+from graphclone.study.measures import comparisons
+from graphclone.study.records import Run, read_runs
 from graphclone.study.tables import report, write_report
 from tests.study.test_measures import base, made
 

@@ -1,21 +1,19 @@
-"""The numbers of a study's curves, against curves whose crossings are known."""
+"""What runs say of each other."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphclone.errors import GraphcloneError
 from graphclone.study import measures
-from graphclone.study.measures import Evaluation, Run, comparisons, crossing, dip, read_runs, smoothed, speedup, spread
+from graphclone.study.measures import comparisons, dip, speedup, spread
+from graphclone.study.records import Evaluation, Run
 
 SETTINGS: dict[str, Any] = {
     "name": "one",
@@ -52,60 +50,6 @@ def base(loss: float = 3.0, **changed: Any) -> Run:
 def power_law(scale: float = 1.0) -> Callable[[float], float]:
     """A fall from 5 to 1 that is ``scale`` times as fast."""
     return lambda step: 1 + 4 * (1 + scale * step / 20) ** -0.5
-
-
-# --- Smoothing ---
-
-
-def test_smoothing_leaves_a_falling_curve_as_it_is() -> None:
-    run = made(power_law())
-    assert smoothed(run.curve) == run.curve
-
-
-@pytest.mark.parametrize("length", [1, 2])
-def test_a_short_spike_leaves_no_trace(length: int) -> None:
-    curve = [(step, 2.0) for step in range(20)]
-    spiked = [(step, 9.0 if 8 <= step < 8 + length else loss) for step, loss in curve]
-    assert smoothed(spiked) == curve
-
-
-def test_a_rise_of_half_a_window_stays() -> None:
-    curve = [(step, 9.0 if 8 <= step < 11 else 2.0) for step in range(20)]
-    assert smoothed(curve) == curve
-
-
-@given(st.lists(st.floats(0, 10), max_size=30))
-def test_smoothing_is_the_median_of_a_window_within_the_curve(losses: list[float]) -> None:
-    found = [loss for _, loss in smoothed(list(enumerate(losses)))]
-    for at, loss in enumerate(found):
-        near = min(2, at, len(losses) - 1 - at)
-        assert loss == sorted(losses[at - near : at + near + 1])[near]
-
-
-# --- Crossings ---
-
-
-def test_a_crossing_of_a_power_law_is_where_it_is() -> None:
-    """It is at 2 where (1 + s / 20) ** -0.5 = 1 / 4, that is, at step 300, which no evaluation hits."""
-    found = crossing(made(power_law(), every=8).curve, 2.0)
-    assert found == pytest.approx(300, abs=0.05)
-
-
-def test_a_crossing_between_evaluations_is_interpolated() -> None:
-    assert crossing([(0, 4.0), (100, 2.0)], 3.5) == 25
-
-
-def test_the_last_crossing_counts() -> None:
-    """Below the level from the start, above it at 20 and 30, back at the middle of 30 and 40."""
-    assert crossing([(0, 1.0), (10, 1.9), (20, 3.0), (30, 3.0), (40, 1.0), (50, 1.0)], 2.0) == 35
-
-
-@pytest.mark.parametrize(
-    ("losses", "found"),
-    [([3.0, 2.5, 2.1], None), ([1.0, 2.5], None), ([2.0, 1.0], 0), ([2.0], 0), ([], None), ([math.inf, 1.0], 10)],
-)
-def test_crossings_at_the_ends(losses: list[float], found: float | None) -> None:
-    assert crossing([(10 * at, loss) for at, loss in enumerate(losses)], 2.0) == found
 
 
 # --- Speedups ---
@@ -242,98 +186,3 @@ def test_unfinished_runs_are_not_compared() -> None:
     run = made(power_law())
     assert comparisons([replace(run, steps=2000)]) == []
     assert len(comparisons([run])) == 1
-
-
-# --- Reading ---
-
-
-def written(folder: Path, lines: str, **changed: Any) -> Path:
-    """A study with one run of two steps; returns the run's folder."""
-    run = folder / "runs" / "one"
-    run.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps(SETTINGS | {"steps": 2} | changed))
-    (run / "metrics.jsonl").write_text(lines)
-    return run
-
-
-def line(step: int, **more: Any) -> str:
-    return json.dumps({"step": step, "tokens": 16 * step, "loss": 3.0 - step} | more)
-
-
-def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written(tmp_path, f"{line(0)}\n{line(2, swap_cosine=0.5, accuracy=None, extra='x')}\n", extra=1)
-    (run,) = read_runs(tmp_path)
-    evaluations = (Evaluation(0, 0, 3.0), Evaluation(2, 32, 1.0, swap_cosine=0.5))
-    assert run == Run(**SETTINGS | {"steps": 2}, evaluations=evaluations)
-    assert run.finished
-
-
-@pytest.mark.parametrize("torn", ["", '{"step": 2, "to', "{"])
-def test_the_torn_last_line_of_an_unfinished_run_does_not_count(tmp_path: Path, torn: str) -> None:
-    written(tmp_path, f"{line(0)}\n{line(1)}\n{torn}")
-    (run,) = read_runs(tmp_path)
-    assert [evaluation.step for evaluation in run.evaluations] == [0, 1]
-    assert not run.finished
-
-
-def test_a_last_line_that_lacks_only_the_newline_counts(tmp_path: Path) -> None:
-    written(tmp_path, f"{line(0)}\n{line(2)}")
-    assert read_runs(tmp_path)[0].finished
-
-
-def test_a_run_that_was_not_evaluated_yet_is_unfinished(tmp_path: Path) -> None:
-    (written(tmp_path, "") / "metrics.jsonl").unlink()
-    (run,) = read_runs(tmp_path)
-    assert not run.finished
-    assert run.evaluations == ()
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        (f"{line(0)}\n{{torn\n{line(2)}\n", "line 2: damaged"),
-        (f"{line(0)}\n{line(2)}\n{{torn", "line 3: damaged"),
-        (f"{line(0)}\n\n{line(2)}\n", "line 2: damaged"),
-        (f"{line(0)}\n{line(0)}\n", "line 2: step 0 follows step 0"),
-        (f"{line(0)}\n7\n", "line 2: expected a JSON object"),
-        (f"{line(0, loss='low')}\n", "line 1: 'loss' is 'low', expected float"),
-        ('{"step": 0, "tokens": 0}\n', "line 1: 'loss' is missing"),
-        (f"{line(0, accuracy=True)}\n", "line 1: 'accuracy' is True"),
-    ],
-)
-def test_damaged_metrics_are_named(tmp_path: Path, lines: str, says: str) -> None:
-    path = written(tmp_path, lines) / "metrics.jsonl"
-    with pytest.raises(GraphcloneError) as caught:
-        read_runs(tmp_path)
-    assert str(caught.value).startswith(f"{path}, {says}")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("{", "damaged"),
-        ("[]", "expected a JSON object"),
-        (json.dumps(SETTINGS | {"steps": "many"}), "'steps' is 'many', expected int"),
-        (json.dumps({key: SETTINGS[key] for key in SETTINGS if key != "seed"}), "'seed' is missing"),
-        (b"\xff", "cannot be read"),
-    ],
-)
-def test_a_damaged_description_is_named(tmp_path: Path, text: str | bytes, says: str) -> None:
-    path = written(tmp_path, f"{line(0)}\n") / "run.json"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(GraphcloneError) as caught:
-        read_runs(tmp_path)
-    assert str(caught.value).startswith(f"{path}: {says}")
-
-
-def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GraphcloneError, match=r"no runs/\*/run.json"):
-        read_runs(tmp_path)
-
-
-def test_a_loss_that_is_not_a_number_is_worse_than_any(tmp_path: Path) -> None:
-    written(tmp_path, f"{line(0)}\n{line(2, loss=math.nan)}\n")
-    (run,) = read_runs(tmp_path)
-    assert measures.final_loss(run) == math.inf
-    assert crossing(run.smooth, 5.0) is None

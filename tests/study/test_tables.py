@@ -16,7 +16,8 @@ import pytest
 from graphclone.errors import GraphcloneError
 from graphclone.study import looks, plots, tables
 from graphclone.study.markdown import files
-from graphclone.study.measures import comparisons, read_runs
+from graphclone.study.measures import comparisons
+from graphclone.study.records import read_runs
 from graphclone.study.tables import report, write_report
 
 STEPS = 1000
