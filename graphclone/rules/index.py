@@ -224,7 +224,7 @@ def one_hot(s: Site, pattern: str) -> None:
 
 @says("| ..., !n -> ...")
 def bucketize(s: Site, pattern: str) -> None:
-    s.ignores("out_int32", "right")
+    s.ignores("out_int32", "right", "side")
     s.states(pattern, "self", "boundaries", why="boundaries in order")
 
 
@@ -297,6 +297,7 @@ RULES: Mapping[str, Rule] = {
     "aten.fill_diagonal_.default": fill_diagonal,
     "aten.one_hot.default": one_hot,
     "aten.bucketize.Tensor": bucketize,
+    "aten.searchsorted.Tensor": spelled(bucketize, boundaries="sorted_sequence"),
     "onnx.Gather": onnx_gather,
     "onnx.GatherElements": spelled(gather, self="data", index="indices", dim="axis"),
     "onnx.GatherND": gather_nd,

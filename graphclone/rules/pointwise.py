@@ -230,7 +230,10 @@ def choose(s: Site) -> None:
     s.picks(s.out, *(item for item in chosen if isinstance(item, Value) and item.is_tensor))
 
 
-_COMPARING = ("aten.maximum.default", "aten.minimum.default", "aten.max.other", "aten.min.other")
+_COMPARING = {
+    f"aten.{name}"
+    for name in ("maximum.default", "minimum.default", "max.other", "min.other", "fmax.default", "fmin.default")
+}
 
 
 def product_added(sign: int) -> Rule:
@@ -358,19 +361,21 @@ def _named(names: str, *overloads: str) -> Iterator[str]:
 
 _NON_LINEAR = """
     acos acosh cos cosh digamma erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan lgamma log log10 log2
-    log_sigmoid logit bitwise_not sigmoid sinc softplus atan2 logaddexp
+    log_sigmoid logit bitwise_not sigmoid sinc softplus atan2 logaddexp i0 igamma igammac polygamma special_airy_ai
+    special_bessel_j0 special_erfcx special_i0e special_modified_bessel_i0 special_ndtri special_spherical_bessel_j0
+    special_zeta
 """
 _VANISHING = """
     asin asinh atan atanh celu elu erf erfinv expm1 gelu hardswish hypot log1p mish nan_to_num relu6 selu silu sin sinh
-    softshrink special_expm1 tan tanh
+    softshrink special_bessel_j1 special_expm1 special_i1 special_i1e tan tanh
 """
 """Non-linear functions that are 0 at 0."""
 
 _STEPS = "ceil floor trunc sgn sign floor_divide heaviside"
-_JUMPS = "frac signbit logical_and logical_not logical_or logical_xor threshold"
+_JUMPS = "angle frac signbit logical_and logical_not logical_or logical_xor threshold"
 _BOUNDED = "clamp clamp_max clamp_min clip"
 _EQUALITIES = "eq ne"
-_COMPARISONS = "lt le gt ge fmod remainder"
+_COMPARISONS = "lt le gt ge copysign fmod remainder"
 _BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
 _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
@@ -424,7 +429,7 @@ RULES: Mapping[str, Rule] = {
     "aten.addcdiv.default": product_added(-1),
     **dict.fromkeys(_named("lerp", "Scalar", "Tensor"), interpolate),
     "aten.glu.default": glu,
-    **dict.fromkeys(_named("maximum minimum copy"), choose),
+    **dict.fromkeys(_named("maximum minimum fmax fmin copy"), choose),
     **dict.fromkeys(_named("max min", "other"), choose),
     **dict.fromkeys(_named("where", "self", "ScalarOther", "ScalarSelf", "Scalar"), choose),
     **dict.fromkeys(_named("masked_fill fill", "Scalar", "Tensor"), choose),

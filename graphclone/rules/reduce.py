@@ -143,7 +143,7 @@ def logical(s: Site) -> None:
 
 def unknown_sum(s: Site) -> None:
     """Reductions that copies would change: their axes keep their size."""
-    s.ignores("dtype", "ord", "p")
+    s.ignores("dtype", "ord", "p", "k")
     _reduced(s, "!", "reduced over")
 
 
@@ -314,6 +314,7 @@ RULES: Mapping[str, Rule] = {
     "aten._is_all_true.default": logical,
     **dict.fromkeys(_overloads("logsumexp prod", "default"), unknown_sum),
     "aten.prod.dim_int": unknown_sum,
+    **dict.fromkeys(("aten.median.dim", "aten.nanmedian.dim", "aten.kthvalue.default"), unknown_sum),
     **dict.fromkeys(("aten.softmax.int", "aten._softmax.default"), softmax),
     **dict.fromkeys(("aten.log_softmax.int", "aten._log_softmax.default"), ordered),
     **dict.fromkeys(_overloads("cumprod logcumsumexp argsort", "default"), ordered),

@@ -24,7 +24,9 @@ def _pointwise() -> Iterator[Sample]:
     for name in ("clamp_min", "clamp_max"):
         yield call(name, x, 0.1)
         yield call(f"{name}.Tensor", x, row)
-    yield call("special_expm1", x)
+    for name in ("airy_ai", "bessel_j0", "bessel_j1", "expm1", "modified_bessel_i0", "spherical_bessel_j0"):
+        yield call(f"special_{name}", x)
+    yield call("polygamma", 1, positive(4, 6))
     yield call("round.decimals", x, decimals=1)
     for name in ("alias", "detach", "lift_fresh_copy", "lift", "contiguous", "clone"):
         yield call(name, x)

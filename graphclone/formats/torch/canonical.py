@@ -94,7 +94,7 @@ _TRANSFORMS = [f"{kind}fft{axes}" for kind in ("", "i", "r", "ir") for axes in (
 SPELLINGS: Mapping[str, Spelling] = {
     "aten.chunk.default": Spelling(_split),
     "aten.split.Tensor": Spelling(_split),
-    "aten.view.default": Spelling(_reshape, copies=True),
+    **{f"aten.{view}.default": Spelling(_reshape, copies=True) for view in ("view", "_unsafe_view")},
     "aten.scaled_dot_product_attention.default": Spelling(_scale),
     **{f"aten.{op}.{overload}": Spelling(_variance) for op in ("var", "std") for overload in ("default", "dim")},
     "aten.linalg_norm.default": Spelling(_norm),

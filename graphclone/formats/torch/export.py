@@ -17,6 +17,7 @@ from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, one_line
+from graphclone.formats.torch.decompose import decompose
 from graphclone.formats.torch.example_inputs import dynamic_shapes, with_fresh_sizes
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
@@ -135,7 +136,9 @@ class _Search:
         except Exception as error:
             self.refused = self.refused or (name, error)
             raise
-        return Exported(program, guards_of(program, questions))
+        with quiet(), decisions(of_torch=True) as further:
+            decompose(program)
+        return Exported(program, guards_of(program, [*questions, *further]))
 
     def holds(self, exported: Exported) -> bool:
         """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""

@@ -200,11 +200,15 @@ class Decision:
 
 
 @contextmanager
-def decisions() -> Iterator[list[Decision]]:
+def decisions(*, of_torch: bool = False) -> Iterator[list[Decision]]:
     """Note the questions that the model's own code asks about symbolic sizes.
 
     torch.export has no hook for that, and those it answers from its own assumptions leave no guard. What torch asks
-    itself, about strides above all, does not count: it changes how something is computed, never what.
+    itself, about strides above all, does not count: it changes how something is computed, never what. Its definitions
+    of operators are an exception.
+
+    Args:
+        of_torch: whether what torch asks counts, too.
     """
     questions: list[Decision] = []
     original: Callable[[torch.SymBool], bool] = torch.SymBool.__bool__
@@ -214,7 +218,7 @@ def decisions() -> Iterator[list[Decision]]:
         answer = original(question)
         frame = sys._getframe(1)
         file = frame.f_code.co_filename
-        if not file.startswith(_TORCH) or file.startswith(_TORCH_MODULES):
+        if of_torch or not file.startswith(_TORCH) or file.startswith(_TORCH_MODULES):
             questions.append(Decision(expression, answer, f"{Path(file).name}:{frame.f_lineno}"))
         return answer
 

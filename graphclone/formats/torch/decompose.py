@@ -1,0 +1,132 @@
+"""Operators that no rule knows, written as what torch defines them by.
+
+torch defines many operators by others: some in C++ (the composite ones), some in a table of Python functions
+(``torch._decomp``). An operator without a rule is replaced by its definition if every operator of that has a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch._decomp import decomposition_table
+from torch._guards import detect_fake_mode
+from torch.export import ExportedProgram
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from graphclone.formats.torch.canonical import SPELLINGS
+from graphclone.formats.torch.dialect import op_name
+from graphclone.rules import default_rules, find
+
+
+def decompose(program: ExportedProgram) -> None:
+    """Replace the operators that no rule knows, where that helps.
+
+    Args:
+        program: as torch.export made it; changed in place.
+    """
+    for body in program.graph_module.modules():
+        if isinstance(body, torch.fx.GraphModule):
+            replaced = [_replaced(node) for node in list(body.graph.nodes) if _is_unknown(node)]
+            if any(replaced):
+                body.recompile()
+
+
+def _is_unknown(node: torch.fx.Node) -> bool:
+    """Whether a node is an operator that no rule knows, and a function of its operands."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or _has_rule(target) or not target._schema.returns:
+        return False
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
+
+
+def _replaced(node: torch.fx.Node) -> bool:
+    """Replace a node by its definition; False where there is none that rules understand."""
+    definition = _definition(node)
+    if definition is None:
+        return False
+    operands = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, torch.fx.Node)]
+    copies = dict(zip(definition.find_nodes(op="placeholder"), operands, strict=True))
+    graph = node.graph
+    with graph.inserting_before(node):
+        for inner in (inner for inner in definition.nodes if inner.op == "call_function"):
+            copy = copies[inner] = graph.node_copy(inner, copies.__getitem__)
+            copy.meta = {"val": inner.meta.get("val"), "nn_module_stack": node.meta.get("nn_module_stack")}
+    results = pytree.tree_map_only(torch.fx.Node, copies.__getitem__, definition.output_node().args[0])
+    if isinstance(results, torch.fx.Node):
+        node.replace_all_uses_with(results)
+    else:
+        for item in list(node.users):  # what returns several is read item by item
+            item.replace_all_uses_with(results[int(item.args[1])])  # type: ignore[arg-type]
+            graph.erase_node(item)
+    graph.erase_node(node)
+    return True
+
+
+def _definition(node: torch.fx.Node) -> torch.fx.Graph | None:
+    """What torch defines a node by, a placeholder for each node among its operands; None where rules do not know it."""
+    leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.fx.Node)]
+    examples = [leaves[place].meta.get("val") for place in places]
+
+    def call(*values: Any) -> Any:
+        of = dict(zip(places, values, strict=True))
+        args, kwargs = pytree.tree_unflatten([of.get(place, leaf) for place, leaf in enumerate(leaves)], spec)
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+        return tuple(result) if isinstance(result, list | tuple) else result
+
+    mode = detect_fake_mode(examples)
+    if mode is None:
+        return None
+    try:
+        with mode:
+            steps = make_fx(call, decomposition_table=dict(_table()))(*examples)
+            graph: torch.fx.Graph = make_fx(functionalize(steps))(*examples).graph  # what is in place is so no longer
+    except Exception:  # whatever a definition raises that looks at data, or at what a trace does not know
+        return None
+    graph.eliminate_dead_code()
+    return graph if all(_is_understood(inner) for inner in graph.nodes) else None
+
+
+def _is_understood(node: torch.fx.Node) -> bool:
+    if node.op in ("placeholder", "output"):
+        return True
+    if node.op != "call_function":
+        return False
+    return not isinstance(node.target, torch._ops.OpOverload) or _has_rule(node.target)
+
+
+def _has_rule(target: torch._ops.OpOverload) -> bool:
+    """Whether a rule knows an operator, or another spelling of it."""
+    return op_name(target) in SPELLINGS or find(_rules(), op_name(target))[0] is not None
+
+
+_rules = cache(default_rules)
+
+
+@cache
+def _table() -> Mapping[Any, Callable[..., Any]]:
+    """Definitions of the operators that no rule knows."""
+    operators = {op: function for op, function in decomposition_table.items() if isinstance(op, torch._ops.OpOverload)}
+    return {op: function for op, function in {**operators, **_OWN}.items() if not _has_rule(op)}
+
+
+def _var_mean(x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    variance = torch.var(x, dim, correction=1 if correction is None else correction, keepdim=keepdim)
+    return variance, torch.mean(x, dim, keepdim)
+
+
+def _std_mean(x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    deviation = torch.std(x, dim, correction=1 if correction is None else correction, keepdim=keepdim)
+    return deviation, torch.mean(x, dim, keepdim)
+
+
+_OWN: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.var_mean.correction: _var_mean,
+    torch.ops.aten.std_mean.correction: _std_mean,
+}
+"""Definitions of operators that torch's own table writes with operators below aten."""
