@@ -41,5 +41,6 @@ def annotate(model: onnx_ir.Model, state: State) -> None:
 
 
 def _factor(layout: Layout) -> str:
-    factor, rest = divmod(layout.new_size, layout.size)
-    return f"{layout.size}>{layout.new_size}" if rest else str(factor)
+    if not layout.size or layout.new_size % layout.size:
+        return f"{layout.size}>{layout.new_size}"
+    return str(layout.new_size // layout.size)

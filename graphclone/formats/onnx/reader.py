@@ -7,20 +7,20 @@ the graph computes where they depend on the inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir
-import onnx_ir.passes.common
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.control import CONTROL, Repeated, captured
 from graphclone.formats.onnx.dialect import InputPlace, LiteralType, OnnxDialect, Target, frozen
 from graphclone.formats.onnx.file import NOTES_KEY, load
 from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
+from graphclone.formats.onnx.plain import make_plain, values_of
 from graphclone.formats.onnx.reading import Reading, call_of, read_facts
 from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import OnnxTensor, dtype_name, to_torch
@@ -112,8 +112,7 @@ def read_graph(path: Path, name: str | None = None, shapes: Mapping[str, Sequenc
 
 def from_model(model: onnx_ir.Model, path: Path, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
     """The graph of a model that has been read from a file."""
-    if model.functions:
-        onnx_ir.passes.common.InlinePass()(model)
+    make_plain(model, name)
     return _ModelImporter(Origin(path, model, read_facts(model, name, shapes=shapes)), name).graph()
 
 
@@ -124,7 +123,6 @@ class _ModelImporter:
     values: dict[onnx_ir.Value, Value] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     node_names: set[str] = field(default_factory=set)
-    inner: set[onnx_ir.Value] = field(default_factory=set)
     nodes: list[Node] = field(default_factory=list)
     initializers: list[Initializer] = field(default_factory=list)
     shared: dict[onnx_ir.Value, bool] = field(default_factory=dict)
@@ -136,9 +134,7 @@ class _ModelImporter:
     def graph(self) -> Graph:
         reading = self.origin.reading
         graph = self.model.graph
-        outer = set(_values(graph))
-        self.names = {value.name or "" for value in outer}
-        self.inner = {value for body in self.model.graphs() for value in _values(body)} - outer
+        self.names = {value.name or "" for body in self.model.graphs() for value in values_of(body)}
         inputs = [self.input(value) for value in graph.inputs if value.name not in graph.initializers]
         self.body(graph)
         outputs = [Output(value.name or "", self.tensor(value, "returned")) for value in graph.outputs]
@@ -168,7 +164,7 @@ class _ModelImporter:
 
     def value(self, value: onnx_ir.Value, role: Role = "node", name: str | None = None) -> Value:
         fact = self.origin.reading.of(value)
-        name = name or (fresh(value.name or "", self.names) if value in self.inner else value.name or "")
+        name = name or value.name or ""
         self.origin.file_values[name] = value
         if fact.shape is None:
             return Value(name, None, "", role=role)
@@ -419,11 +415,4 @@ def _fixed(call: Call, numbers: Any) -> tuple[onnx.AttributeProto, ...]:
 
 def _holds_one_number(proto: onnx_ir.TensorProtocol) -> bool:
     elements = proto.numpy().reshape(-1)
-    return bool(elements[0] == elements[-1]) and bool((elements == elements[0]).all())
-
-
-def _values(graph: onnx_ir.Graph) -> Iterator[onnx_ir.Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
+    return not elements.size or (bool(elements[0] == elements[-1]) and bool((elements == elements[0]).all()))
