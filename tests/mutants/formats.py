@@ -9,6 +9,20 @@ _CONFIGS = ("tests/formats/huggingface/test_config_solver.py",)
 
 _ONNX: tuple[Mutant, ...] = (
     Mutant(
+        "onnx: what a body calls as another body does keeps its name",
+        "graphclone/formats/onnx/plain.py",
+        "value.name = fresh(value.name, taken)",
+        "taken.add(value.name)",
+        ("tests/formats/onnx/test_plain.py",),
+    ),
+    Mutant(
+        "onnx: operators of functions are alike in all opsets",
+        "graphclone/formats/onnx/plain.py",
+        "    if opset == other:\n",
+        "    if opset != 0:\n",
+        ("tests/formats/onnx/test_plain.py",),
+    ),
+    Mutant(
         "onnx sizes: elements of which nothing is known count as known",
         "graphclone/formats/onnx/sizes.py",
         "True if constant else masks[i] if masks else False",
