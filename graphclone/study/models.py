@@ -227,3 +227,18 @@ def logits(module: Callable[[torch.Tensor], Any], tokens: torch.Tensor) -> torch
         prediction = next(iter(result.values())) if isinstance(result, dict) else result[0]
     assert isinstance(prediction, torch.Tensor)
     return prediction
+
+
+class Averaged(torch.nn.Module):
+    """Several models side by side, whose logits are averaged.
+
+    Args:
+        models: see ``logits``; they become the children of this one.
+    """
+
+    def __init__(self, models: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.models = torch.nn.ModuleList(models)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.stack([logits(model, tokens) for model in self.models]).mean(0)

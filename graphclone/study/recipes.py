@@ -29,6 +29,9 @@ INEXACT: Mapping[str, str] = {
 MERGED = "inexact-merge"
 """The way that takes two bases."""
 
+AVERAGED = "averaged"
+"""The control of that: two bases as they are, trained on together, whose outputs are averaged."""
+
 NEW = "fresh"
 """The strategy of clones in which each number of the base is there once, beside new ones."""
 
@@ -44,7 +47,7 @@ class Recipe:
     Attributes:
         name: what reports call it.
         strategy: one of ``graphclone.algebra.strategies.STRATEGIES``; ``random`` for no clone, ``continued`` for the
-            base as it is, or one of ``INEXACT``, which change what the model computes.
+            base as it is, ``averaged`` for two of them, or one of ``INEXACT``, which change what the model computes.
         snr_db: of a noisy strategy, in decibels; None for the strategy's own.
         learning_rate: factor of the study's learning rate.
         warmup: steps of the warm-up; None for the study's.
@@ -67,7 +70,7 @@ class Recipe:
     optimizer: str = FRESH
 
     def __post_init__(self) -> None:
-        name, known = self.strategy.partition(":")[0], (RANDOM, CONTINUED, *STRATEGIES, *INEXACT)
+        name, known = self.strategy.partition(":")[0], (RANDOM, CONTINUED, AVERAGED, *STRATEGIES, *INEXACT)
         if name not in known:
             names = ", ".join(known)
             raise GraphcloneError(f"recipe {self.name}: unknown strategy {self.strategy!r}; choose one of {names}")
@@ -90,7 +93,7 @@ class Recipe:
     @property
     def clones(self) -> bool:
         """Whether the wide model starts from the base."""
-        return self.strategy not in (RANDOM, CONTINUED)
+        return self.strategy not in (RANDOM, CONTINUED, AVERAGED)
 
     def strategy_of_clones(self) -> Strategy | None:
         """The strategy that clones are widened by; None where nothing is cloned."""
@@ -101,7 +104,7 @@ class Recipe:
     @property
     def bases(self) -> int:
         """How many bases the wide model starts from."""
-        return 0 if self.strategy == RANDOM else 2 if self.strategy == MERGED else 1
+        return 0 if self.strategy == RANDOM else 2 if self.strategy in (MERGED, AVERAGED) else 1
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -109,6 +112,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(RANDOM),
         Recipe(CONTINUED, CONTINUED),
+        Recipe(AVERAGED, AVERAGED),
         *(Recipe(name, name) for name in (*STRATEGIES, *INEXACT)),
         Recipe("symmetric-grown", "symmetric", optimizer=GROWN),
         Recipe("noisy-diagonal-warm", "noisy-diagonal", optimizer=WARM),

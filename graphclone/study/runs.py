@@ -20,7 +20,7 @@ from graphclone.progress import Progress, silent
 from graphclone.runtime.files import written
 from graphclone.study.config import WIDTH, Base, Cell, Model, Study, Training
 from graphclone.study.corpus import Corpus, prepare
-from graphclone.study.models import Family
+from graphclone.study.models import Averaged, Family
 from graphclone.study.recipes import CONTINUED, FRESH, GROWN, RANDOM, RECOMMENDED, WARM, Recipe
 from graphclone.study.sharding import OPTIMIZER, keep_optimizer, load_optimizer, untied
 from graphclone.study.symmetry import measure, recipes_of
@@ -106,7 +106,7 @@ def _of_cell(training: Training, cell: Cell, bases: tuple[Job, ...]) -> Job:
     job = Job(cell.model, cell.base, cell.factor, recipe, cell.seed, own, bases, cell.budget, cell.rate)
     if recipe.strategy == RANDOM:
         return replace(job, base=None, needs=())
-    return job if recipe.clones else replace(job, factor=1)
+    return replace(job, factor=1) if recipe.strategy == CONTINUED else job
 
 
 def _of_base(training: Training, base: Base) -> Training:
@@ -239,7 +239,7 @@ def _start(
     for module, base in zip(bases, job.needs, strict=True):
         load_model(module, place.of(base) / WEIGHTS)
     if not job.recipe.clones:
-        return bases[0], {}, None
+        return bases[0] if len(bases) == 1 else Averaged(bases), {}, None
 
     def batch(number: int) -> torch.Tensor:
         """Of those that training does not come to."""

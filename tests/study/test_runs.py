@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from graphclone.errors import GraphcloneError
 from graphclone.models.huggingface import new_model
 from graphclone.study import Base, Comparison, Data, Model, Recipe, Training, read, run_study
+from graphclone.study.records import read_run
 from graphclone.study.training import _Dropout, rate
 from tests.support.study_models import Tiny, corpus, study
 from tests.support.torchrun import torchrun
@@ -102,6 +103,23 @@ def test_the_control_begins_where_its_base_ends_and_sees_what_a_clone_sees(tmp_p
     text = (tmp_path / "out" / "report.md").read_text()
     assert "| continued " in text
     assert "| continued, equal compute" in text
+
+
+def test_two_bases_that_are_averaged_begin_between_them(tmp_path: Path, data: str) -> None:
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        TOML.format(data=data, steps=4).replace('recipes = ["mine"]', 'recipes = ["averaged", "inexact-merge"]')
+    )
+    run_study(read(str(toml)), tmp_path / "out")
+    found = _metrics(tmp_path / "out")
+    first, second = (found[f"tiny-1x-brief-base-s{seed}"][-1]["loss"] for seed in (0, 1))
+    averaged, merged = (
+        read_run(tmp_path / "out" / "runs" / f"tiny-2x-brief-{name}-s0") for name in ("averaged", "inexact-merge")
+    )
+    assert averaged.evaluations[0].loss < max(first, second)
+    assert averaged.evaluations[-1].loss < averaged.evaluations[0].loss
+    assert averaged.bases == merged.bases == 2
+    assert 2 * read_run(tmp_path / "out" / "runs" / "tiny-1x-brief-base-s0").parameters == averaged.parameters
 
 
 @pytest.mark.slow
