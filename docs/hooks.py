@@ -5,19 +5,32 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 from graphclone.cli.grammar import parser
+from graphclone.report.html import render_study
+from graphclone.study.page import page_of_study
+from graphclone.study.records import read_runs
 
 COMMAND_LINE = "reference/command-line.md"
 
+CURVES = "study/curves.html"
+
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the page of the command line, which is made of its parser."""
+    """Add the page of the command line, which is made of its parser, and that of the published study, of its runs."""
     files.append(File.generated(config, COMMAND_LINE, content=command_line()))
+    files.append(File.generated(config, CURVES, content=curves()))
     return files
+
+
+def curves() -> str:
+    """The published runs with curves to point at."""
+    runs = read_runs(Path(__file__).parent / "study" / "curves")
+    return render_study("The published study", page_of_study(runs))
 
 
 def command_line() -> str:

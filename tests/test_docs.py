@@ -200,6 +200,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
     actions = [action for command in (parser(), *_commands().values()) for action in command._actions]
     assert {option for action in actions for option in action.option_strings if option not in commands} == set()
     assert "fonts.googleapis" not in (tmp_path / "index.html").read_text()
+    assert "olmo-2x-long-clone-b1500-r2-s0" in (tmp_path / "study" / "curves.html").read_text()
 
 
 def _commands() -> Any:

@@ -65,7 +65,7 @@ def write_study(title: str, data: Mapping[str, Any], path: Path) -> None:
     Raises:
         GraphcloneError: as for ``write``.
     """
-    _write(_rendered("study.html", ["common.js", "study.js"], title, data), path)
+    _write(render_study(title, data), path)
 
 
 def render(page: Page) -> str:
@@ -75,6 +75,15 @@ def render(page: Page) -> str:
         GraphcloneError: plotly is not installed.
     """
     return _rendered("model.html", ["common.js", "tree.js", "model.js"], page.model, page.to_dict())
+
+
+def render_study(title: str, data: Mapping[str, Any]) -> str:
+    """The page of a study as text; see ``write_study``.
+
+    Raises:
+        GraphcloneError: plotly is not installed.
+    """
+    return _rendered("study.html", ["common.js", "study.js"], title, data)
 
 
 def _write(text: str, path: Path) -> None:
