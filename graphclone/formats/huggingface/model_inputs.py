@@ -57,6 +57,9 @@ _MEDIA = {"image": 1, "video": 2, "audio": 3}
 
 _TOKENS = ("input_ids", "decoder_input_ids")
 
+_HIDDEN = "bool_masked_pos"
+"""The input that says which patches are hidden."""
+
 _SIZES = re.compile(r".*(grid|sizes?|shapes?)(_thw|_hws)?")
 """Names of inputs whose numbers are sizes."""
 
@@ -135,7 +138,19 @@ class InputMaker:
             inputs["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
         if "use_cache" in self.parameters:
             inputs["use_cache"] = False
-        return self.traced_apart(inputs)
+        return self.hidden(self.traced_apart(inputs))
+
+    def hidden(self, inputs: NamedInputs) -> NamedInputs:
+        """The inputs, some patches of pictures hidden where a vector of the model stands for those."""
+        names = (name.rpartition(".")[2] for name, _ in self.module.named_parameters())
+        if _HIDDEN not in self.parameters or "mask_token" not in names or "pixel_values" not in inputs:
+            return inputs
+        patch = self.field("vision", "patch_size", 1)
+        high, wide = (patch, patch) if isinstance(patch, int) else patch
+        *_, height, width = inputs["pixel_values"].shape
+        count = (height // high) * (width // wide)
+        more = inputs | {_HIDDEN: torch.arange(_BATCH * count).remainder(3).eq(1).view(_BATCH, count)}
+        return more if self.runs(more) else inputs
 
     def traced_apart(self, inputs: NamedInputs) -> NamedInputs:
         """Inputs whose sizes no width can be mistaken for, where sizes may change."""

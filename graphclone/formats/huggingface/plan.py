@@ -23,7 +23,7 @@ from graphclone.formats.huggingface.config_solver import (
 )
 from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs
+from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, part_of
 from graphclone.formats.huggingface.traces import Traces
 from graphclone.formats.huggingface.unreached import widen_unreached
 from graphclone.formats.huggingface.widths import widened
@@ -107,10 +107,12 @@ def plan(
 
 def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
     by_name = {value.name: axes for value, axes in state.facts.of.items()}
+    wider = set()
     for output in inner:
         axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
         if any(state.layout(axis).grows for axis in axes):
-            yield f"{output.name}, which the model returns besides, is wider than the source's"
+            wider.add(part_of(output))
+    yield from (f"{part}, which the model returns besides, is wider than the source's" for part in sorted(wider))
 
 
 def _config(checkpoint: Checkpoint, fields: Config) -> Config:

@@ -417,8 +417,15 @@ def drop_inner_outputs(graph: Graph) -> list[Output]:
     """Return only the first output and those that nothing in the model reads; the others.
 
     What a model returns besides, such as the states of its encoder, it computes with: it may be as wide as the model.
+    That goes for all that one part returns (``image_outputs``), of which the model may read only some.
     """
     read = {value for node in graph.nodes for value in node.inputs}
-    inner = [o for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))]
+    parts = {part_of(o) for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))}
+    inner = [output for output in graph.outputs[1:] if part_of(output) in parts]
     graph.outputs = [output for output in graph.outputs if output not in inner]
     return inner
+
+
+def part_of(output: Output) -> str:
+    """The name of what an output is a part of; its own name where it is all."""
+    return output.name.partition(".")[0]

@@ -1,19 +1,21 @@
 """Parts of a model that the example inputs do not reach: what a trace cannot say about their weights, and what it can.
 
-A layer that stands beside others like it is widened as they are, and a vector is repeated, which is right however it is
-read. Nothing says how the rest should grow; and a part that stays as it is must not meet a dim that grew.
+A layer that stands beside others like it is widened as they are. A vector is repeated, which is right however it is
+read if all that is of its width is repeated so. Nothing says how the rest should grow; and a part that stays as it is
+must not meet a dim that grew.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from graphclone.algebra.axes import Cause
+from graphclone.algebra.growth import PAD, Layout
 from graphclone.algebra.recipes import Widening
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Initializer
@@ -38,7 +40,7 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     unread = [i for i in weights if any(a.pin and a.pin.kind is Cause.UNREAD for a in state.facts.of[i.value])]
     reached = [i for i in weights if i not in unread]
     alike = {_starred(i.name): state.recipes[i.value] for i in reached}
-    grown = {axis.size for i in reached for axis in state.recipes[i.value].axes if axis.grows}
+    grown = _Grown.of([state.recipes[i.value] for i in reached])
     parts: dict[str, list[Initializer]] = {}
     for i in unread:
         parts.setdefault(_part(i.name, [other.name for other in reached]), []).append(i)
@@ -54,11 +56,41 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
         yield f"not reached by the example inputs, so that what it computes is not compared: {names}"
 
 
-def _check(part: str, recipe: Widening, grown: set[int], build: Callable[[], Any]) -> None:
+@dataclass(frozen=True)
+class _Grown:
+    """The widths that grew of weights that are reached.
+
+    Attributes:
+        maps: the source indices of all new ones, of each way in which a width grew, by width.
+        scaled: widths of which a weight has another scale than the source's.
+    """
+
+    maps: Mapping[int, set[tuple[int, ...]]]
+    scaled: Collection[int]
+
+    @classmethod
+    def of(cls, recipes: Iterable[Widening]) -> _Grown:
+        maps: dict[int, set[tuple[int, ...]]] = {}
+        scaled = set()
+        for recipe in recipes:
+            for index, layout in enumerate(recipe.axes):
+                if layout.grows:
+                    maps.setdefault(layout.size, set()).add(tuple(layout.index_map.tolist()))
+                    if index not in recipe.contracted and recipe.scale != 1:
+                        scaled.add(layout.size)
+        return cls(maps, scaled)
+
+    def alike(self, layout: Layout) -> bool:
+        """Whether all that is of a width is made of copies, as a layout is, and is as large as in the source."""
+        own = tuple(layout.index_map.tolist())
+        return PAD not in own and self.maps.get(layout.size, {own}) == {own} and layout.size not in self.scaled
+
+
+def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any]) -> None:
     """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
     wide = [axis.size for axis in recipe.axes if axis.size > 1]
     if not any(axis.grows for axis in recipe.axes):
-        if meets := grown.intersection(wide):
+        if meets := grown.maps.keys() & wide:
             raise GraphcloneError(
                 f"{part} is not reached by the example inputs and keeps its widths, but {recipe.name} has one of "
                 f"{min(meets)}, as has what grew: they may meet; {_REACH}"
@@ -70,6 +102,11 @@ def _check(part: str, recipe: Widening, grown: set[int], build: Callable[[], Any
         raise GraphcloneError(
             f"{part} is not reached by the example inputs, and nothing says how {recipe.name} of it should grow; "
             f"{_REACH}"
+        )
+    if not all(grown.alike(layout) for layout in recipe.axes if layout.grows):
+        raise GraphcloneError(
+            f"{part} is not reached by the example inputs, and {recipe.name} may meet what grew in another way than by "
+            f"copies; {_REACH}"
         )
 
 

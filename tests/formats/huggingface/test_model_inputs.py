@@ -77,13 +77,13 @@ def saved(make: Callable[[], Any], folder: Path) -> Path:
     return folder
 
 
-def both_run(source: Path, out: Path, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def both_run(source: Path, out: Path, inputs: dict[str, Any], output: str = "logits") -> tuple[Tensor, Tensor]:
     """What source and clone make of inputs, in float64."""
     (small, _), (wide, problems) = loaded(source), loaded(out)
     assert not problems
     with torch.no_grad():
         fed = {k: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in inputs.items()}
-        return small.double().eval()(**fed).logits, wide.double().eval()(**fed).logits
+        return small.double().eval()(**fed)[output], wide.double().eval()(**fed)[output]
 
 
 def ids_with_places(count: int) -> Tensor:
@@ -124,7 +124,8 @@ def test_a_layer_that_is_not_reached_is_widened_as_those_beside_it(pictures: tup
 def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) -> None:
     source, out = saved(gridded, tmp_path / "source"), tmp_path / "out"
     written = clone_checkpoint(source, out)
-    assert written.verification is not None and written.verification.ok and not written.notes
+    assert written.verification is not None and written.verification.ok
+    assert all("which the model returns besides" in note for note in written.notes)
     assert written.plan.changes["vision_config.hidden_size"] == (24, 48)
     ids = ids_with_places(2)
     inputs = {
@@ -135,6 +136,38 @@ def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) ->
     }
     small, wide = both_run(source, out, inputs)
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def masked() -> nn.Module:
+    """A vector stands for patches that are hidden."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.ViTConfig(**sizes, image_size=16, patch_size=4, encoder_stride=4)
+    return transformers.ViTForMaskedImageModeling(config)
+
+
+_MASK = torch.arange(32).view(2, 16) % 5 > 2
+
+
+@pytest.mark.parametrize("options", [{"widen": "3/2"}, {"strategy": "fresh"}, {"strategy": "noisy-diagonal"}], ids=str)
+def test_what_stands_for_hidden_patches_grows_as_patches_do(options: dict[str, Any], tmp_path: Path) -> None:
+    source, out = saved(masked, tmp_path / "source"), tmp_path / "out"
+    assert not clone_checkpoint(source, out, **options).notes
+    pictures = {"pixel_values": torch.randn(2, 3, 16, 16)}
+    for inputs in (pictures, pictures | {"bool_masked_pos": _MASK}):
+        small, wide = both_run(source, out, inputs, "reconstruction")
+        torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def test_a_vector_that_is_not_reached_is_repeated_where_all_of_its_width_is(tmp_path: Path) -> None:
+    source, shown = saved(masked, tmp_path / "source"), {"pixel_values": torch.randn(2, 3, 16, 16)}
+    written = clone_checkpoint(source, tmp_path / "out", inputs=shown)
+    assert [note.rpartition(": ")[2] for note in written.notes] == ["vit.embeddings.mask_token"]
+    small, wide = both_run(source, tmp_path / "out", shown | {"bool_masked_pos": _MASK}, "reconstruction")
+    torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+    for options in ({"widen": "3/2"}, {"strategy": "fresh"}):
+        with pytest.raises(GraphcloneError, match="mask_token may meet what grew in another way than by copies"):
+            clone_checkpoint(source, tmp_path / "other", inputs=shown, **options)
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
