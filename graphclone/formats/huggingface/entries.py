@@ -45,7 +45,8 @@ def attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
         if initializer.kind != "constant":
             sources = [tensors[name] for name in initializer.names if name in tensors]
             if not sources:
-                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; complete the checkpoint")
+                way = _way_left(initializer, checkpoint)
+                raise GraphcloneError(f"{checkpoint.name}: {initializer.name} is missing; {way}")
             initializer.tensor = _checked(sources[0], initializer, checkpoint)
             _check_equal(sources, checkpoint)
             used.update(part.name for tensor in sources for part in tensor.parts)
@@ -53,6 +54,15 @@ def attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
     if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
         yield PICKLE_NOTE
+
+
+def _way_left(initializer: Initializer, checkpoint: Checkpoint) -> str:
+    """What to do about a weight that is not stored. A class that makes it from its sizes makes another if they grow."""
+    computed = getattr(checkpoint.cls, "_keys_to_ignore_on_load_missing", None) or ()
+    if not any(re.search(pattern, name) for pattern in computed for name in initializer.names):
+        return "complete the checkpoint"
+    name = checkpoint.cls.__name__
+    return f"{name} computes it anew, for any width; load the model, and clone it as a module: gc.clone(model, ..)"
 
 
 def _checked(tensor: ModelTensor, initializer: Initializer, checkpoint: Checkpoint) -> ModelTensor:

@@ -146,7 +146,7 @@ class InputMaker:
         if _HIDDEN not in self.parameters or "mask_token" not in names or "pixel_values" not in inputs:
             return inputs
         patch = self.field("vision", "patch_size", 1)
-        high, wide = (patch, patch) if isinstance(patch, int) else patch
+        high, wide = (patch, patch) if isinstance(patch, int) else patch[-2:]
         *_, height, width = inputs["pixel_values"].shape
         count = (height // high) * (width // wide)
         more = inputs | {_HIDDEN: torch.arange(_BATCH * count).remainder(3).eq(1).view(_BATCH, count)}

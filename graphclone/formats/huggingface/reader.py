@@ -215,7 +215,7 @@ def open_checkpoint(
     *,
     trust_remote_code: bool = False,
     inputs: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     weightless: bool = False,
 ) -> Checkpoint:
     """The checkpoint in a folder, or of a hub id; its weights are not read yet.
@@ -225,7 +225,7 @@ def open_checkpoint(
         trust_remote_code: let code that comes with the checkpoint run.
         inputs: all that the model is fed, by name, where none can be made for it: tensors, arrays, and tuples of sizes
             that values are drawn for.
-        dtype: that its floats are read in, if not those they are stored in.
+        dtype: that its floats are read in, or its name, if not those they are stored in.
         weightless: be content with a configuration, and download nothing else.
 
     Raises:
@@ -247,6 +247,7 @@ def open_checkpoint(
     if dtype is None:
         dtype = _dtype(raw, tensors)
     else:
+        dtype = _dtype_called(dtype)
         tensors = weights.converted(tensors, dtype)
         raw = {**{key: value for key, value in raw.items() if key != "torch_dtype"}, "dtype": _named(dtype)}
     config, cls = _config_and_class(folder, raw, trust_remote_code, tensors, dtype)
@@ -350,6 +351,18 @@ def imported() -> Any:
 
 def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _dtype_called(given: torch.dtype | str) -> torch.dtype:
+    """A dtype, or the one of a name.
+
+    Raises:
+        GraphcloneError: there is none of that name that weights could have.
+    """
+    dtype = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise GraphcloneError(f"dtype is {given!r}; give that of floats, such as torch.float32")
+    return dtype
 
 
 def _dtype(raw: Config, tensors: weights.Weights) -> torch.dtype:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from graphclone.algebra.axes import Cause
@@ -61,36 +62,38 @@ class _Grown:
     """The widths that grew of weights that are reached.
 
     Attributes:
-        maps: the source indices of all new ones, of each way in which a width grew, by width.
+        layouts: the ways in which each width grew.
         scaled: widths of which a weight has another scale than the source's.
     """
 
-    maps: Mapping[int, set[tuple[int, ...]]]
+    layouts: Mapping[int, set[Layout]]
     scaled: Collection[int]
 
     @classmethod
     def of(cls, recipes: Iterable[Widening]) -> _Grown:
-        maps: dict[int, set[tuple[int, ...]]] = {}
+        layouts: dict[int, set[Layout]] = {}
         scaled = set()
         for recipe in recipes:
             for index, layout in enumerate(recipe.axes):
                 if layout.grows:
-                    maps.setdefault(layout.size, set()).add(tuple(layout.index_map.tolist()))
+                    layouts.setdefault(layout.size, set()).add(layout)
                     if index not in recipe.contracted and recipe.scale != 1:
                         scaled.add(layout.size)
-        return cls(maps, scaled)
+        return cls(layouts, scaled)
 
     def alike(self, layout: Layout) -> bool:
         """Whether all that is of a width is made of copies, as a layout is, and is as large as in the source."""
-        own = tuple(layout.index_map.tolist())
-        return PAD not in own and self.maps.get(layout.size, {own}) == {own} and layout.size not in self.scaled
+        own = layout.index_map
+        others = (other.index_map for other in self.layouts.get(layout.size, ()))
+        copied = PAD not in own and all(np.array_equal(own, other) for other in others)
+        return copied and layout.size not in self.scaled
 
 
 def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any]) -> None:
     """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
     wide = [axis.size for axis in recipe.axes if axis.size > 1]
     if not any(axis.grows for axis in recipe.axes):
-        if meets := grown.maps.keys() & wide:
+        if meets := grown.layouts.keys() & wide:
             raise GraphcloneError(
                 f"{part} is not reached by the example inputs and keeps its widths, but {recipe.name} has one of "
                 f"{min(meets)}, as has what grew: they may meet; {_REACH}"

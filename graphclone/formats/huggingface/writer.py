@@ -63,7 +63,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
     seed: int = 0,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     max_shard_size: int = MAX_SHARD_SIZE,
     inputs: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
@@ -91,7 +91,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         strategy: as for ``clone``.
         snr_db: the signal-to-noise ratio of a noisy strategy, in decibels.
         seed: of the noise.
-        dtype: of the clone's weights. By default it is the source's.
+        dtype: of the clone's weights, or its name. By default it is the source's.
         max_shard_size: the most bytes of tensors in one file.
         inputs: everything that the model is fed, by name, if graphclone can make no inputs for it: tensors, arrays, or
             tuples of sizes for which values are drawn.

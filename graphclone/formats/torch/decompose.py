@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch._decomp import decomposition_table
-from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -79,7 +79,7 @@ def _definition(node: torch.fx.Node) -> torch.fx.Graph | None:
         result = node.target(*args, **kwargs)  # type: ignore[operator]
         return tuple(result) if isinstance(result, list | tuple) else result
 
-    mode = detect_fake_mode(examples)
+    mode = next((example.fake_mode for example in examples if isinstance(example, FakeTensor)), None)
     if mode is None:
         return None
     try:

@@ -138,6 +138,15 @@ def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) ->
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
 
 
+def test_a_table_that_the_class_computes_cannot_be_kept_wider(tmp_path: Path) -> None:
+    """It is not among what the class saves, and another one for another width."""
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40}
+    config = transformers.MarianConfig(vocab_size=64, pad_token_id=63, decoder_start_token_id=63, **sizes)
+    source = saved(lambda: transformers.MarianMTModel(config), tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=r"is missing; MarianMTModel computes it anew, .*clone it as a module"):
+        clone_checkpoint(source, tmp_path / "out")
+
+
 def masked() -> nn.Module:
     """A vector stands for patches that are hidden."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}

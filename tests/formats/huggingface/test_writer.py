@@ -104,6 +104,15 @@ def test_a_clone_that_its_class_saves_again_is_the_same_to_the_bit(model: Model,
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_a_dtype_may_be_called_by_its_name(tmp_path: Path) -> None:
+    source = saved("llama-tied", tmp_path / "source")
+    clone_checkpoint(source, tmp_path / "out", dtype="bfloat16", verify=False)
+    assert {tensor.dtype for tensor in open_weights(tmp_path / "out").values()} == {torch.bfloat16}
+    for name in ("int8", "bfloat15"):
+        with pytest.raises(GraphcloneError, match=f"dtype is '{name}'; give that of floats"):
+            clone_checkpoint(source, tmp_path / name, dtype=name, verify=False)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["gemma", "opt"])
 def test_the_dtype_is_kept(name: str, dtype: torch.dtype, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import graphclone as gc
@@ -127,3 +128,10 @@ def test_a_trace_without_such_operators_is_left_alone() -> None:
     model, x = between(lambda h: h.std(1) + h.chunk(2, 1)[0].mean(1)), torch.randn(2, LENGTH, 5, dtype=torch.float64)
     targets = {str(node.target) for node in export(model, (x,), {}, "model").program.graph.nodes}
     assert {"aten.std.dim", "aten.chunk.default"} <= targets
+
+
+def test_so_it_is_without_weights() -> None:
+    """As a model is looked at that is large, or whose checkpoint has not been read."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        groups = gc.trace(Between(_normed).eval(), (torch.randn(2, LENGTH, 5),)).dims
+    assert next(group for group in groups if group.name == "up").pin is None
