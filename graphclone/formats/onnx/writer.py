@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import onnx_ir
 from graphclone.algebra.recipes import Widening
 from graphclone.formats.onnx.control import captured
 from graphclone.formats.onnx.dialect import InputPlace, LiteralType, Target, frozen
+from graphclone.formats.onnx.plain import values_of
 from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.sizes import Fact
 from graphclone.formats.onnx.tensors import OnnxTensor, data_type, to_array
@@ -451,11 +453,7 @@ def _is_read(value: onnx_ir.Value) -> bool:
 
 
 def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
-    for graph in model.graphs():
-        yield from graph.inputs
-        yield from graph.initializers.values()
-        for node in graph:
-            yield from node.outputs
+    return chain.from_iterable(map(values_of, model.graphs()))
 
 
 def _tensors(graph: Any) -> list[Value]:
