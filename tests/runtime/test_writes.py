@@ -39,7 +39,20 @@ def test_what_is_not_made_of_whole_words_is_not_taken_for_it() -> None:
     assert not writes._has_words(torch.zeros(()))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8, torch.bool, torch.float32])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        torch.float16,
+        torch.int8,
+        torch.bool,
+        torch.float32,
+        torch.float64,
+        torch.int32,
+        torch.int64,
+        torch.complex64,
+    ],
+)
 @pytest.mark.parametrize("factor", [1.0, 1 / 3, 2.0, 0.0])
 @pytest.mark.parametrize("turns", [2, 3, writes._MOST_TURNS + 1])
 def test_interleaved_copies_hold_the_same_numbers(dtype: torch.dtype, factor: float, turns: int) -> None:
@@ -62,3 +75,25 @@ def test_only_few_copies_of_short_numbers_are_written_in_turn() -> None:
     assert not writes._is_interleaved(out, out)
     assert not writes._is_interleaved(out.float(), out[..., :1].float())
     assert not writes._is_interleaved(torch.zeros(3, 4, 64, dtype=torch.bfloat16), out[..., :1])
+
+
+def test_pairs_lie_as_complex_numbers_do() -> None:
+    """At even places of whole or half words, one right behind the other."""
+    out = torch.zeros(3, 5, 2)
+    assert writes._are_pairs(out, out[..., :1])
+    assert writes._are_pairs(out.long(), out[..., :1].long())
+    assert not writes._are_pairs(out.bfloat16(), out[..., :1].bfloat16())
+    assert not writes._are_pairs(out, out)
+    assert not writes._are_pairs(torch.zeros(3, 11)[:, 1:].unflatten(1, (5, 2)), out[..., :1])
+    assert not writes._are_pairs(torch.zeros(3, 2, 5).mT, out[..., :1])
+    assert not writes._are_pairs(torch.zeros(()), torch.zeros(()))
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_pairs_hold_the_same_bits(offset: int) -> None:
+    """NaNs with what they carry, and both zeros; where pairs lie at odd places, too."""
+    bits = torch.tensor([0x7FC01234, 0x7F812345, -0x80000000, 0, 0x00000001, 0x7F800000], dtype=torch.int32)
+    out = torch.zeros(13, dtype=torch.int32)
+    into = out[offset : offset + 12].view(torch.float32).unflatten(0, (6, 2))
+    writes.write(into, bits.view(torch.float32)[:, None], 1.0)
+    assert out[offset : offset + 12].tolist() == [b for b in bits.tolist() for _ in range(2)]
