@@ -71,7 +71,12 @@ def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
 
 def _are_pairs(out: Tensor, source: Tensor) -> bool:
     """Whether each number is written twice in turn, and both lie as a complex number does."""
-    if out.itemsize not in _PARTS or out.is_complex() or not source.dim() or (source.shape[-1], out.shape[-1]) != (1, 2):
+    if (
+        out.itemsize not in _PARTS
+        or out.is_complex()
+        or not source.dim()
+        or (source.shape[-1], out.shape[-1]) != (1, 2)
+    ):
         return False
     *strides, last = out.stride()
     return last == 1 and all(count % 2 == 0 for count in (out.storage_offset(), *strides))

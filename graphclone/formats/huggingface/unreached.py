@@ -40,14 +40,17 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     weights = [i for i in state.graph.initializers if i.kind != "constant"]
     unread = [i for i in weights if any(a.pin and a.pin.kind is Cause.UNREAD for a in state.facts.of[i.value])]
     reached = [i for i in weights if i not in unread]
-    alike = {_starred(i.name): state.recipes[i.value] for i in reached}
+    alike: dict[str, list[Widening]] = {}
+    for i in reached:
+        alike.setdefault(_starred(i.name), []).append(replace(state.recipes[i.value], name=""))
     grown = _Grown.of([state.recipes[i.value] for i in reached])
     parts: dict[str, list[Initializer]] = {}
     for i in unread:
         parts.setdefault(_part(i.name, [other.name for other in reached]), []).append(i)
     for part, members in parts.items():
         for i in members:
-            own, beside = state.recipes[i.value], alike.get(_starred(i.name))
+            own = state.recipes[i.value]
+            beside = _common(alike.get(_starred(i.name), ()))
             if beside is not None and (beside.source_shape, beside.shape) == (own.source_shape, own.shape):
                 state.recipes[i.value] = replace(beside, name=i.name)
             else:
@@ -55,6 +58,12 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     if parts:
         names = ", ".join([*parts][:_SHOWN]) + " and more" * (len(parts) > _SHOWN)
         yield f"not reached by the example inputs, so that what it computes is not compared: {names}"
+
+
+def _common(recipes: Sequence[Widening]) -> Widening | None:
+    """The recipe of all layers that stand beside each other, or None where they do not agree."""
+    first, *others = recipes or (None,)
+    return first if all(other == first for other in others) else None
 
 
 @dataclass(frozen=True)

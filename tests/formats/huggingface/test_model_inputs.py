@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import transformers
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.algebra.growth import Growth, Leaf
+from graphclone.algebra.recipes import Widening
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface import unreached
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
@@ -118,6 +122,14 @@ def test_a_layer_that_is_not_reached_is_widened_as_those_beside_it(pictures: tup
     inputs = {"input_ids": ids_with_places(4), "pixel_values": torch.randn(2, 3, 28, 28), "vision_feature_layer": -1}
     small, wide = both_run(source, out, inputs)
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def test_layers_that_grow_in_several_ways_say_nothing_of_one_beside_them() -> None:
+    plain = Widening("", (Leaf(Growth(4, 2)), Leaf(Growth(6, 1))))
+    halved = replace(plain, scale=0.5)
+    assert unreached._common([plain, replace(plain)]) == plain
+    assert unreached._common([plain, halved]) is None
+    assert unreached._common([]) is None
 
 
 @pytest.mark.slow
