@@ -1,8 +1,8 @@
 """Writes a multiple of a tensor into another one, or adds it.
 
-A GPU is as quick as its loads are wide: it copies words of 16 bytes, whatever numbers they hold. A CPU takes numbers one
-by one where each is written several times in turn. It is quicker where it makes complex numbers of two equal parts, or
-writes short numbers copy by copy.
+A GPU is as quick as its loads are wide: it copies words of 16 bytes, whatever numbers they hold. A CPU takes numbers
+one by one where each is written several times in turn. It is quicker where it makes complex numbers of two equal parts,
+or writes short numbers copy by copy.
 """
 
 from __future__ import annotations
