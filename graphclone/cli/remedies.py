@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+
 from graphclone.errors import Remedy
 
 _INPUTS = "--input NAME=SHAPE or --inputs FILE.npz"
+
+_OPTIONS = {"sizes": "size"}
+"""Options that are not called as the parameter is."""
 
 
 def said(error: BaseException) -> str:
@@ -16,7 +22,7 @@ def said(error: BaseException) -> str:
 
 
 def _in_options(remedy: Remedy) -> str:
-    option = remedy.parameter.replace("_", "-")
+    option = _OPTIONS.get(remedy.parameter, remedy.parameter.replace("_", "-"))
     if remedy.value is None:
         return f"leave out --{option}"
     if remedy.parameter == "inputs":
@@ -25,7 +31,8 @@ def _in_options(remedy: Remedy) -> str:
         return f"--{option} {remedy.effect}"
     if remedy.value is False:
         return f"--no-{option} {remedy.effect}"
-    if remedy.parameter == "sizes":
-        return f"--size {','.join(f'{name}={size}' for name, size in remedy.value.items())} {remedy.effect}"
+    if isinstance(remedy.value, Mapping):
+        pairs = ",".join(f"{name}={number}" for name, number in remedy.value.items())
+        return f"--{option} {shlex.quote(pairs)} {remedy.effect}"
     items = remedy.value if isinstance(remedy.value, list | tuple) else [remedy.value]
     return f"--{option} {','.join(map(str, items))} {remedy.effect}"

@@ -41,6 +41,11 @@ REMEDIES = [
         "--input NAME=SHAPE or --inputs FILE.npz says what is accepted",
     ),
     (
+        Remedy("widen", "fits", {"hidden": 2, "layers.*.mlp": "3/2"}),
+        "widen={'hidden': 2, 'layers.*.mlp': '3/2'} fits",
+        "--widen 'hidden=2,layers.*.mlp=3/2' fits",
+    ),
+    (
         Remedy("sizes", "asks for one", {"hidden": 42}),
         "sizes={'hidden': 42} asks for one",
         "--size hidden=42 asks for one",

@@ -52,7 +52,7 @@ class SourceRuns:
     Attributes:
         inputs: what it was fed.
         own: its outputs in its own precision.
-        exact: its outputs in a higher precision.
+        exact: its outputs in a higher precision, if its code can be run in one.
         shake: runs the source of such results with weights that are a rounding off, in several ways.
         options: that it had to be loaded with to be run.
         precision: the coarsest that it computes in, where that is not the one of its weights.
@@ -96,7 +96,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         model.set_experts_implementation("eager")
     precise = _precise(checkpoint)
     model.to(precise)
-    exact = [_run(model, _cast(feed, precise)) for feed in inputs]
+    exact = _unless_refused(lambda: [_run(model, _cast(feed, precise)) for feed in inputs], own)
     return SourceRuns(inputs, own, exact, partial(_shaken_runs, checkpoint), options, precision)
 
 
@@ -116,8 +116,23 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
         own = [_streamed_run(streamed(checkpoint, eager=True), feed) for feed in inputs]
     precision = _coarsest(checkpoint, streamed(checkpoint, eager=bool(options)), inputs[0])
     precise = _precise(checkpoint)
-    exact = [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
+
+    def run_precisely() -> list[Outputs]:
+        return [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
+
+    exact = _unless_refused(run_precisely, own)
     return SourceRuns(inputs, own, exact, partial(_shaken_sample, checkpoint), options, precision)
+
+
+def _unless_refused(run_precisely: Callable[[], list[Outputs]], own: list[Outputs]) -> list[Outputs]:
+    """The outputs in a higher precision; the source's own where its code names the one that it computes in.
+
+    Against those the source has no error, so that the clone is held against what other rounding makes of them.
+    """
+    try:
+        return run_precisely()
+    except GraphcloneError:
+        return own
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
 from math import prod
+from typing import Any
 
 from graphclone.algebra.axes import Axis, Cause, Kind
 from graphclone.analysis.dims import dims, groups
@@ -153,7 +154,29 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
         else:
             remedy = Remedy("widen_io", "lets them grow", list(outputs))
             return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
+    if possible := _possible(source, request, target):
+        return GraphcloneError(f"{text}; {ELSEWHERE}", Remedy("widen", "is as much as it can say", possible))
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {ELSEWHERE}")
+
+
+def _possible(source: Graph, request: Request, target: _Target) -> dict[str, Any]:
+    """The dims that a configuration can widen by the one factor that was asked for; none if they do not go together."""
+    factor = request.factors
+    if request.patterns or isinstance(factor, Mapping):
+        return {}
+
+    def fits(names: list[str]) -> bool:
+        goal = State(source.copy(), dataclasses.replace(request, widen=dict.fromkeys(names, factor)))
+        try:
+            run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal)
+            _Target(target.traces, goal, target.fields).solved()
+        except GraphcloneError:
+            return False
+        return True
+
+    names = [name for name in target.grown() if fits([name])]
+    shown = factor if isinstance(factor, int) else str(factor)
+    return dict.fromkeys(names, shown) if names and fits(names) else {}
 
 
 def computed_tables(state: State) -> dict[Axis, str]:

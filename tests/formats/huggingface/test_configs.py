@@ -50,6 +50,12 @@ def _sinusoids() -> Any:
     return transformers.CTRLLMHeadModel(config)
 
 
+def _with_vectors_of_heads() -> Any:
+    """Vectors that every head is weighed by are as wide as a head, which has no width of its own."""
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2}
+    return transformers.DiffLlamaForCausalLM(transformers.DiffLlamaConfig(**{**_TEXT, **sizes, "head_dim": 6}))
+
+
 def saved(module: Any, folder: Path) -> Path:
     """A model as ``save_pretrained`` leaves it, with random weights; the folder it is in."""
     randomise(module).save_pretrained(folder)
@@ -105,3 +111,21 @@ def test_heads_that_are_asked_for_by_name_do_not_grow_in_size_instead(tmp_path: 
 def test_a_table_that_depends_on_all_that_could_grow_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphcloneError, match="pos_encoding: the wide model computes this table from its widths"):
         planned(saved(_sinusoids(), tmp_path / "source"))
+
+
+@pytest.mark.parametrize(("factor", "said"), [(2, 2), ("3/2", "3/2")])
+def test_a_refusal_of_one_factor_says_which_dims_a_configuration_can_widen_by_it(
+    factor: int | str, said: int | str, tmp_path: Path
+) -> None:
+    source = saved(_with_vectors_of_heads(), tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=r"no config\.json can say this") as refusal:
+        clone_checkpoint(source, tmp_path / "out", widen=factor)
+    assert refusal.value.remedy is not None
+    assert refusal.value.remedy.parameter == "widen"
+    possible = refusal.value.remedy.value
+    assert {"hidden", "layers.*.mlp"} < set(possible) and set(possible.values()) == {said}
+    written = clone_checkpoint(source, tmp_path / "out", widen=possible)
+    assert written.verification is not None and written.verification.ok
+    with pytest.raises(GraphcloneError, match="can say") as refusal:
+        clone_checkpoint(source, tmp_path / "other", widen={"hidden": 2, "layers.*.self_attn": 2})
+    assert refusal.value.remedy is None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from graphclone.formats.huggingface import verifier
 from graphclone.formats.huggingface.reader import open_checkpoint
@@ -75,3 +76,23 @@ def test_a_class_that_casts_on_its_way_rounds_as_what_it_casts_to(tmp_path: Path
     report = verify_folders(folder, tmp_path / "wide")
     assert not report.ok
     assert report.model == str(tmp_path / "wide")
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_class_that_knows_one_precision_is_held_against_its_own_run(
+    sample: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: LlamaMLP, x: torch.Tensor) -> torch.Tensor:
+        x = x.float()  # meets weights of float64 where the model is run in that
+        out: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+    monkeypatch.setattr(LlamaMLP, "forward", forward)
+    folder = saved("llama-gqa", tmp_path / "llama")
+    written = clone_checkpoint(folder, tmp_path / "wide", verify="sample" if sample else True)
+    assert written.verification is not None and written.verification.ok
+    weights = load_file(tmp_path / "wide" / "model.safetensors")
+    name = next(name for name in weights if name.endswith("down_proj.weight"))
+    weights[name][0] *= 1 + 1e-2
+    save_file(weights, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
+    assert not verify_folders(folder, tmp_path / "wide", sample=sample).ok
