@@ -80,7 +80,7 @@ def _pin_unread(facts: Facts) -> None:
 def _pin_boundary(facts: Facts, request: Request) -> None:
     """What the user feeds and reads keeps its shape, unless its name was given to be let grow."""
     ports = [("input", value.name, value) for value in facts.graph.inputs]
-    ports += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand)]
+    ports += [("output", o.name, v) for o in facts.graph.outputs for v in values_in(o.operand) if not o.free]
     names = list(dict.fromkeys(name for _, name, _ in ports))
     for pattern in request.widen_io:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -130,12 +130,17 @@ def _greatest(initializer: Initializer) -> int | None:
 
 def _is_whole(initializer: Initializer) -> bool:
     """Whether numbers are whole that nobody trained: few of them, if they might be a parameter."""
+    from torch import view_as_real
+
     from graphclone.runtime.tensors import data_of
 
     if initializer.kind == "parameter" and initializer.value.elements > _FEW:
         return False
     tensor = data_of(initializer)
-    return initializer.kind != "parameter" if tensor is None else bool((tensor == tensor.round()).all())
+    if tensor is None:
+        return initializer.kind != "parameter"
+    numbers = view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return bool((numbers == numbers.round()).all())
 
 
 def freeing(pin: Why | None) -> Remedy | None:

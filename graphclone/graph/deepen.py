@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from graphclone.errors import GraphcloneError
 from graphclone.graph.blocks import Block, Stack
-from graphclone.graph.ir import Graph, Initializer, Node, Output, Value, substitute
+from graphclone.graph.ir import Graph, Initializer, Node, Value, substitute
 from graphclone.graph.names import fresh
 
 
@@ -229,7 +229,7 @@ class _Deepening:
         inside = {node for instance in instances for node in instance.nodes}
         after = {stack.blocks[-1].exit: stream}
         _substitute((node for node in self.graph.nodes if node not in inside), after)
-        self.graph.outputs = [Output(o.name, substitute(o.operand, after)) for o in self.graph.outputs]
+        self.graph.outputs = [replace(o, operand=substitute(o.operand, after)) for o in self.graph.outputs]
         self.list(stack, instances)
 
     def list(self, stack: Stack, instances: Sequence[_Instance]) -> None:

@@ -180,10 +180,17 @@ class Initializer:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of the graph: a value or a literal, under the name that the user knows."""
+    """One output of the graph: a value or a literal, under the name that the user knows.
+
+    Attributes:
+        name: as the caller knows it.
+        operand: what is returned.
+        free: whether it may grow, since nobody relies on its shape.
+    """
 
     name: str
     operand: Operand
+    free: bool = False
 
 
 Respelled = tuple[str, dict[str, Operand]]
@@ -313,7 +320,7 @@ class Graph:
             operands = {name: substitute(operand, values) for name, operand in node.operands.items()}
             nodes.append(new := replace(node, operands=operands, outputs=[]))
             new.outputs = [copied(output, new) for output in node.outputs]
-        outputs = [Output(o.name, substitute(o.operand, values)) for o in self.outputs]
+        outputs = [replace(o, operand=substitute(o.operand, values)) for o in self.outputs]
         graph = replace(self, inputs=inputs, initializers=initializers, nodes=nodes, outputs=outputs)
         graph.notes = list(self.notes)
         return graph
@@ -335,7 +342,7 @@ class Graph:
         for node in self.nodes:
             for name, operand in node.operands.items():
                 node.operands[name] = substitute(operand, {old: new})
-        self.outputs = [Output(o.name, substitute(o.operand, {old: new})) for o in self.outputs]
+        self.outputs = [replace(o, operand=substitute(o.operand, {old: new})) for o in self.outputs]
 
     def unread(self) -> list[Node]:
         """Nodes whose results nobody reads and that change nothing."""

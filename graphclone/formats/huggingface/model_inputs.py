@@ -261,10 +261,13 @@ class InputMaker:
         return rows
 
     def field(self, kind: str, names: str, default: Any = None) -> Any:
-        """The first of some fields that the part of the configuration for a kind has, or the whole, or a processor."""
+        """The first of some fields that the part of the configuration for a kind has, or the whole, or a processor.
+
+        A model that is put together of an encoder and a decoder calls the part so, whatever the encoder is fed.
+        """
         config = self.module.config
-        parts = [getattr(config, name, None) for name in getattr(config, "sub_configs", ()) if kind in name]
-        for holder in (*parts, config):
+        names_of_parts = [name for name in getattr(config, "sub_configs", ()) if kind in name or name == "encoder"]
+        for holder in (*(getattr(config, name, None) for name in names_of_parts), config):
             for name in names.split():
                 if (value := getattr(holder, name, None)) is not None:
                     return value

@@ -21,6 +21,7 @@ from graphclone.formats.huggingface.config_solver import (
     differences,
     named,
 )
+from graphclone.formats.huggingface.discarded import names_of
 from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, part_of
@@ -32,6 +33,8 @@ from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
 from graphclone.runtime.shards import Shard, sharded
+
+_SHOWN = 3
 
 MAX_SHARD_SIZE = 5_000_000_000
 """Bytes of a shard, as ``save_pretrained`` has it."""
@@ -99,6 +102,9 @@ def plan(
     notes += grown.notes
     notes += widen_unreached(state, partial(checkpoint.blank_with, fields))
     notes += _wider_outputs(state, inner)
+    if in_vain := names_of(source):
+        shown = ", ".join(in_vain[:_SHOWN]) + " and more" * (len(in_vain) > _SHOWN)
+        notes.append(f"returned to nobody, so that it is not compared: what {shown} computes")
     config = _config(checkpoint, fields)
     shards = sharded(Entries(checkpoint, fields).of(state), max_shard_size)
     mark = fingerprint(shards, config, request.strategy)

@@ -27,6 +27,7 @@ from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.answers import Answers
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import ModelTensor, loaded
+from graphclone.formats.huggingface.discarded import calls_noted, let_grow, owners_of_unread, returned_besides
 from graphclone.formats.huggingface.installed import runs_installed_code
 from graphclone.formats.huggingface.layouts import (
     CONFIG,
@@ -162,20 +163,26 @@ class Checkpoint:
             module = weightless(module)
             with sizes_known(inputs) as size_tensors:
                 module.forward = _with_sizes(module.forward, size_tensors) if size_tensors() else module.forward
-                graph = self._exported(module, inputs, name)
-        graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
-        graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
-        graph.prune()
+                with calls_noted(module) as called:
+                    graph = self._exported(module, inputs, name)
+                if in_vain := called & owners_of_unread(graph):
+                    with returned_besides(module, in_vain):
+                        graph = self._exported(module, inputs, name)
+                    let_grow(graph)
         return graph
 
     def _exported(self, module: Any, inputs: dict[str, Any], name: str) -> Graph:
         try:
-            return trace_module(module, (), inputs, name=name, dynamic=False)
+            graph = trace_module(module, (), inputs, name=name, dynamic=False)
         except GraphcloneError as refusal:
             if self.inputs:
                 raise
             names = ", ".join(name for name, value in self.example_inputs.items() if _is_tensor(value))
             raise GraphcloneError(f"{refusal}; it was fed with {names} made for it", GIVE) from refusal
+        graph.notes.clear()  # it is the class that will run, at any size, and with its own assertions
+        graph.nodes = [node for node in graph.nodes if not node.op.startswith(_ASSERTION)]
+        graph.prune()
+        return graph
 
     def run(self, fields: Config) -> Run:
         """The operations of one run of the model with these fields."""
@@ -433,8 +440,9 @@ def drop_inner_outputs(graph: Graph) -> list[Output]:
     That goes for all that one part returns (``image_outputs``), of which the model may read only some.
     """
     read = {value for node in graph.nodes for value in node.inputs}
-    parts = {part_of(o) for o in graph.outputs[1:] if any(value in read for value in values_in(o.operand))}
-    inner = [output for output in graph.outputs[1:] if part_of(output) in parts]
+    besides = [output for output in graph.outputs[1:] if not output.free]
+    parts = {part_of(o) for o in besides if any(value in read for value in values_in(o.operand))}
+    inner = [output for output in besides if part_of(output) in parts]
     graph.outputs = [output for output in graph.outputs if output not in inner]
     return inner
 

@@ -131,7 +131,7 @@ def _check_inputs(goal: State) -> None:
     """Refuse an input that would grow: nothing tells a class to take it twice."""
     for value in goal.graph.inputs:
         if any(goal.layout(axis).grows for axis in goal.facts.of.get(value, ())):
-            outputs = [output.name for output in goal.graph.outputs]
+            outputs = [output.name for output in goal.graph.outputs if not output.free]
             remedy = Remedy("widen_io", "lets the outputs grow alone", outputs)
             raise GraphcloneError(f"{value.name} would grow, but the inputs of a checkpoint keep their shape", remedy)
 
@@ -143,7 +143,7 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
     if (table := next(tables, None)) is not None:
         unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
-    outputs = tuple(output.name for output in source.outputs)
+    outputs = tuple(output.name for output in source.outputs if not output.free)
     if not all(map(request.frees, outputs)):
         freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
         try:

@@ -40,7 +40,7 @@ def stored(graph: Graph) -> Plain:
         "inputs": [_declared(value, numbers) for value in graph.inputs],
         "initializers": [_initializer(initializer, numbers) for initializer in graph.initializers],
         "nodes": [_node(node, numbers) for node in graph.nodes],
-        "outputs": [[output.name, _operand(output.operand, numbers)] for output in graph.outputs],
+        "outputs": [[output.name, _operand(output.operand, numbers), output.free] for output in graph.outputs],
     }
 
 
@@ -142,7 +142,7 @@ def _restored(plain: Plain, name: str) -> Graph:
         inputs=[_value(item, values, role="input") for item in plain["inputs"]],
         initializers=[_read_initializer(item, values) for item in plain["initializers"]],
         nodes=[_read_node(item, values) for item in plain["nodes"]],
-        outputs=[Output(output, _read_operand(operand, values)) for output, operand in plain["outputs"]],
+        outputs=[Output(output, _read_operand(operand, values), free) for output, operand, free in plain["outputs"]],
         dialect=TorchDialect(),
     )
 

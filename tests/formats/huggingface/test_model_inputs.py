@@ -19,10 +19,11 @@ from graphclone.algebra.growth import Growth, Leaf
 from graphclone.algebra.recipes import Widening
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface import unreached
+from graphclone.formats.huggingface import discarded, unreached
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
+from graphclone.formats.torch.reader import trace_module
 from graphclone.models.randomise import randomise
 from tests.support.checkpoints import loaded
 
@@ -114,14 +115,88 @@ def test_the_width_of_tokens_grows_where_features_take_their_places(pictures: tu
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
 
 
-def test_a_layer_that_is_not_reached_is_widened_as_those_beside_it(pictures: tuple[Path, Path, Written]) -> None:
-    """Other settings than the checkpoint's do reach it, and find it right."""
+def test_a_layer_whose_result_is_returned_to_nobody_is_widened_by_what_it_computes(
+    pictures: tuple[Path, Path, Written],
+) -> None:
+    """Other settings than the checkpoint's read it, and find it right."""
     source, out, written = pictures
-    assert any(note.startswith("not reached by the example inputs") for note in written.notes)
-    assert any("model.vision_tower.encoder.layers.1" in note for note in written.notes)
+    note = "returned to nobody, so that it is not compared: what model.vision_tower.post_layernorm computes"
+    assert note in written.notes
     inputs = {"input_ids": ids_with_places(4), "pixel_values": torch.randn(2, 3, 28, 28), "vision_feature_layer": -1}
     small, wide = both_run(source, out, inputs)
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def seen_and_said() -> nn.Module:
+    """An encoder with a pooler that the decoder has no use for."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 40}
+    encoder = transformers.ViTConfig(**sizes, image_size=16, patch_size=8)
+    of_decoder = {"d_model": 20, "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 36}
+    decoder = transformers.TrOCRConfig(vocab_size=61, **of_decoder, cross_attention_hidden_size=24)
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.pad_token_id = 1, 0
+    return transformers.VisionEncoderDecoderModel(config=config)
+
+
+def read_before_its_pooler() -> nn.Module:
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 40}
+    config = transformers.LayoutLMConfig(vocab_size=61, **sizes, max_2d_position_embeddings=64)
+    return transformers.LayoutLMForMaskedLM(config)
+
+
+@pytest.mark.parametrize("make", [seen_and_said, read_before_its_pooler])
+@pytest.mark.parametrize("strategy", ["symmetric", "noisy-diagonal"])
+def test_a_pooler_that_nobody_reads_grows_right(make: Callable[[], nn.Module], strategy: str, tmp_path: Path) -> None:
+    source, out = saved(make, tmp_path / "source"), tmp_path / "out"
+    written = clone_checkpoint(source, out, strategy=strategy)
+    assert written.verification is not None and written.verification.ok
+    (note,) = (note for note in written.notes if note.startswith("returned to nobody"))
+    assert note.endswith("pooler.dense computes")
+    feed = open_checkpoint(source).example_inputs
+    small, wide = pooled(source, feed), pooled(out, feed)
+    assert wide.shape[-1] == 2 * small.shape[-1]
+    torch.testing.assert_close(wide, torch.cat([small, small], -1), rtol=0, atol=1e-6)
+
+
+def pooled(folder: Path, feed: dict[str, Any]) -> Tensor:
+    """What the pooler of a checkpoint computes."""
+    model, problems = loaded(folder)
+    assert not problems
+    (pooler,) = (part for name, part in model.named_modules() if name.endswith(".pooler"))
+    results: list[Tensor] = []
+    pooler.register_forward_hook(lambda *call: results.append(call[-1]))
+    with torch.no_grad():
+        model.eval()(**feed)
+    return results[0]
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_only_parts_that_are_called_and_not_read_are_returned_besides(called: bool) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.thrown, self.both = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            h = self.read(x)
+            if called:
+                self.thrown(self.both(h).relu() @ torch.ones(5, 6))
+            return {"y": h}
+
+    model = Model().eval()
+    with discarded.calls_noted(model) as names:
+        graph = trace_module(model, (torch.ones(2, 4),))
+    graph.prune()
+    in_vain = names & discarded.owners_of_unread(graph)
+    assert in_vain == ({"thrown", "both"} if called else set())
+    with discarded.returned_besides(model, in_vain):
+        graph = trace_module(model, (torch.ones(2, 4),))
+    graph.prune()
+    discarded.let_grow(graph)
+    assert [output.name for output in graph.outputs] == ["y", *["thrown().0"] * called]
+    assert discarded.names_of(graph) == ["thrown"] * called
+    assert model(torch.ones(2, 4)).keys() == {"y"}
+    assert graph.copy().outputs[-1].free == called
 
 
 def test_layers_that_grow_in_several_ways_say_nothing_of_one_beside_them() -> None:

@@ -1,0 +1,88 @@
+"""Results that a class computes and returns to nobody, such as that of a pooler whose model has another head.
+
+torch.export leaves out what nobody reads, and with it all that the weights behind it mean. So such results are returned
+besides, as outputs that may grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from graphclone.graph.ir import Graph, Output, values_in
+
+_CALL = "()"
+"""Behind the name of a module: its result. No output of a class has such a name."""
+
+
+@contextmanager
+def calls_noted(module: torch.nn.Module) -> Iterator[set[str]]:
+    """The names of the parts with weights of their own that are called in the block."""
+    called: set[str] = set()
+    owners = [name for name, part in module.named_modules() if next(part.parameters(recurse=False), None) is not None]
+    hooks = [module.get_submodule(n).register_forward_hook(partial(_note, called, n)) for n in owners]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _note(called: set[str], name: str, *_: Any) -> None:
+    called.add(name)
+
+
+def owners_of_unread(graph: Graph) -> set[str]:
+    """The names of the parts of a model that have parameters of their own of which a graph reads none."""
+    read = set(graph.users()) | {value for output in graph.outputs for value in values_in(output.operand)}
+    owners: dict[bool, set[str]] = {True: set(), False: set()}
+    for initializer in graph.initializers:
+        if initializer.kind == "parameter":
+            owners[initializer.value in read].update(name.rpartition(".")[0] for name in initializer.names)
+    return owners[False] - owners[True]
+
+
+@contextmanager
+def returned_besides(module: torch.nn.Module, names: Collection[str]) -> Iterator[None]:
+    """Let a module that returns results by name return those of parts of it, too."""
+    results: dict[str, list[Any]] = {}
+    hooks = [module.get_submodule(n).register_forward_hook(partial(_keep, results, n)) for n in sorted(names)]
+    forward = module.forward
+
+    def both(*args: Any, **kwargs: Any) -> Any:
+        results.clear()
+        outputs = forward(*args, **kwargs)
+        return {**outputs, **results} if isinstance(outputs, Mapping) else outputs
+
+    module.forward = both
+    try:
+        yield
+    finally:
+        module.forward = forward
+        for hook in hooks:
+            hook.remove()
+
+
+def _keep(results: dict[str, list[Any]], name: str, _: torch.nn.Module, __: Any, result: Any) -> None:
+    results.setdefault(f"{name}{_CALL}", []).append(result)
+
+
+def let_grow(graph: Graph) -> None:
+    """Mark the results that were returned besides as such; what others read after all is returned no more."""
+    read = set(graph.users())
+    outputs = []
+    for output in graph.outputs:
+        if _CALL not in output.name:
+            outputs.append(output)
+        elif read.isdisjoint(values_in(output.operand)):
+            outputs.append(Output(output.name, output.operand, free=True))
+    graph.outputs = outputs
+
+
+def names_of(graph: Graph) -> list[str]:
+    """The names of the modules whose results nobody reads."""
+    return list(dict.fromkeys(output.name.partition(_CALL)[0] for output in graph.outputs if output.free))
