@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain, combinations
 from typing import Any
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, one_line
 from graphclone.formats.huggingface.config_solver import Config, Field, changed, numbers
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.traces import Traces, grown_into
@@ -34,15 +34,18 @@ def deepened(traces: Traces, source: Graph, goal: State) -> Config:
         return fields
     names = {name for i in goal.graph.initializers if i.kind != "constant" for name in i.names}
     plans = [(sum(not slot.new for slot in slots), slots) for slots in goal.depth.plans]
-    problem = f"no number of {CONFIG} counts these blocks"
+    problem: str | None = None
     for candidate in _candidates(fields, plans):
         if _names(traces, candidate) == names:
             try:
                 grown_into(traces, candidate, source, replace(goal.request, widen={}, sizes={}))
             except GraphcloneError as error:
-                problem = str(error)
+                problem = problem or str(error)
+            except Exception as error:  # its numbers may not agree, which the class says in its own way
+                problem = problem or f"the class refuses it: {one_line(error)}"
             else:
                 return candidate
+    problem = problem or f"no number of {CONFIG} counts these blocks"
     raise GraphcloneError(f"{traces.checkpoint.name}: cannot be made deeper: {problem}")
 
 

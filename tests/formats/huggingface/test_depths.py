@@ -40,6 +40,12 @@ def in_turn() -> Any:
     return transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**fields))
 
 
+def in_turn_by_two_lists() -> Any:
+    """The same, where another list says which blocks have rotary positions; the class wants both as long."""
+    fields = {**_TEXT, "num_hidden_layers": 4, "no_rope_layer_interval": 2, "use_sliding_window": False}
+    return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**fields))
+
+
 def two_stacks() -> Any:
     fields = {"vocab_size": 97, "d_model": 48, "d_kv": 8, "d_ff": 64, "num_heads": 4, "decoder_start_token_id": 0}
     config = transformers.T5Config(**fields, num_layers=2, num_decoder_layers=2)
@@ -77,6 +83,16 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
             ),
         },
     ),
+    "in turn by two lists": (
+        in_turn_by_two_lists,
+        6,
+        None,
+        {
+            "num_hidden_layers": (4, 6),
+            "layer_types": (["full_attention"] * 4, ["full_attention"] * 6),
+            "no_rope_layers": ([1, 0] * 2, [1, 0] * 3),
+        },
+    ),
     "two stacks": (
         two_stacks,
         {"encoder.block": 3, "decoder.block": 4},
@@ -99,7 +115,7 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
 }
 
 
-@pytest.mark.parametrize("name", slow_but(("plain", "in turn"), CASES))
+@pytest.mark.parametrize("name", slow_but(("plain", "in turn", "in turn by two lists"), CASES))
 def test_a_deeper_checkpoint_computes_the_same(name: str, tmp_path: Path) -> None:
     make, depth, widen, changes = CASES[name]
     randomise(make()).save_pretrained(tmp_path / "source")
