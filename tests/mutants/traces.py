@@ -217,8 +217,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "counts: any numbers are whole",
         "graphclone/passes/infer_dims.py",
-        "bool((tensor == tensor.round()).all())",
-        "bool((tensor == tensor).all())",
+        "bool((numbers == numbers.round()).all())",
+        "bool((numbers == numbers).all())",
         ("tests/analysis/test_counts.py",),
     ),
     Mutant(
