@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from graphclone.graph.canonical import assertions, computable, respellings, separable
-from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Value, evaluated, substitute, values_in
+from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Value, evaluated, substitute
 from graphclone.pipeline.state import State
 
 
@@ -68,9 +68,7 @@ def _fold(graph: Graph, nodes: Sequence[Node]) -> None:
         operands = {name: evaluated(operand, constants) for name, operand in node.operands.items()}
         constants.update(zip(node.outputs, graph.dialect.run(node, operands), strict=True))
     graph.remove(nodes)
-    read = {value for node in graph.nodes for value in node.inputs} | set(
-        values_in([output.operand for output in graph.outputs])
-    )
+    read = graph.read()
     for value, data in constants.items():
         if value not in read:
             continue

@@ -69,7 +69,7 @@ def _axis(facts: Facts, value: Value, index: int) -> Axis:
 
 def _pin_unread(facts: Facts) -> None:
     """Nothing says how an initializer should grow that nothing reads."""
-    read = set(facts.graph.users()) | {v for o in facts.graph.outputs for v in values_in(o.operand)}
+    read = facts.graph.read()
     facts.unread.update(value for node in facts.graph.nodes for value in node.outputs if value not in read)
     for initializer in facts.graph.initializers:
         if initializer.value not in read:
@@ -130,8 +130,6 @@ def _greatest(initializer: Initializer) -> int | None:
 
 def _is_whole(initializer: Initializer) -> bool:
     """Whether numbers are whole that nobody trained: few of them, if they might be a parameter."""
-    from torch import view_as_real
-
     from graphclone.runtime.tensors import data_of
 
     if initializer.kind == "parameter" and initializer.value.elements > _FEW:
@@ -139,8 +137,8 @@ def _is_whole(initializer: Initializer) -> bool:
     tensor = data_of(initializer)
     if tensor is None:
         return initializer.kind != "parameter"
-    numbers = view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-    return bool((numbers == numbers.round()).all())
+    parts = (tensor.real, tensor.imag) if tensor.is_complex() else (tensor,)
+    return all(bool((part == part.round()).all()) for part in parts)
 
 
 def freeing(pin: Why | None) -> Remedy | None:

@@ -333,6 +333,10 @@ class Graph:
                 users.setdefault(value, []).append(node)
         return users
 
+    def read(self) -> set[Value]:
+        """The values that a node reads or the graph returns."""
+        return {*self.users(), *values_in([output.operand for output in self.outputs])}
+
     def initializer_of(self) -> dict[Value, Initializer]:
         """The initializer behind each value that is one."""
         return {initializer.value: initializer for initializer in self.initializers}

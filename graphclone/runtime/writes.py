@@ -38,12 +38,12 @@ def write(out: Tensor, source: Tensor, factor: float) -> None:
         _write_in_words(out, source, factor)
     elif out.is_cpu and _are_pairs(out, source):
         part = _PARTS[out.itemsize]
-        product = (source if factor == 1 else source * factor)[..., 0].view(part).expand(out.shape[:-1])
+        product = _times(source, factor)[..., 0].view(part).expand(out.shape[:-1])
         torch.complex(product, product, out=torch.view_as_complex(out.view(part)))
     elif out.is_cpu and _is_interleaved(out, source):
-        product = source if factor == 1 else source * factor
+        product = _times(source, factor)[..., 0]
         for copy in out.unbind(-1):
-            copy.copy_(product[..., 0])
+            copy.copy_(product)
     elif factor == 1:
         out.copy_(source)
     else:
@@ -65,18 +65,17 @@ def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
         rows = max(1, _AT_ONCE * source.shape[axis] // max(1, source.nbytes))
         parts = list(zip(out.split(rows, axis), source.split(rows, axis), strict=True))
     for part, numbers in parts:
-        product = numbers if factor == 1 else numbers * factor
-        part.view(_WORD).copy_(product.view(_WORD))
+        part.view(_WORD).copy_(_times(numbers, factor).view(_WORD))
+
+
+def _times(source: Tensor, factor: float) -> Tensor:
+    return source if factor == 1 else source * factor
 
 
 def _are_pairs(out: Tensor, source: Tensor) -> bool:
     """Whether each number is written twice in turn, and both lie as a complex number does."""
-    if (
-        out.itemsize not in _PARTS
-        or out.is_complex()
-        or not source.dim()
-        or (source.shape[-1], out.shape[-1]) != (1, 2)
-    ):
+    twice = source.shape[-1:] == (1,) and out.shape[-1:] == (2,)
+    if not twice or out.itemsize not in _PARTS or out.is_complex():
         return False
     *strides, last = out.stride()
     return last == 1 and all(count % 2 == 0 for count in (out.storage_offset(), *strides))

@@ -33,7 +33,8 @@ BASE_MEMORY = 600e6
 _CHUNK = 64 << 20
 
 _CLONE = """
-import json, re, sys, time
+import json, sys, time
+from tests.bench import peak_memory
 begin = time.perf_counter()
 from transformers import AutoModel, PreTrainedModel
 from graphclone.formats.huggingface.writer import clone_checkpoint
@@ -42,8 +43,7 @@ stages = {}
 def progress(what, done, total):
     stages.setdefault(what.split()[0], time.perf_counter() - begin)
 made = clone_checkpoint(sys.argv[1], sys.argv[2], strategy=sys.argv[3], verify=False, progress=progress)
-# not ru_maxrss, which begins with that of the process that started this one
-peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+peak = peak_memory()
 largest = max(entry.nbytes for shard in made.plan.shards for entry in shard.entries)
 total = time.perf_counter() - begin
 sizes = [shard.nbytes for shard in made.plan.shards]
@@ -140,11 +140,12 @@ from graphclone.formats.huggingface.plan import plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import verify_checkpoints
 from graphclone.pipeline.state import Request
+from tests.bench import peak_memory
 made = plan(open_checkpoint(sys.argv[1]), Request(2))
 begin = time.perf_counter()
 verify_checkpoints(made, Path(sys.argv[2]), sample=True).raise_if_failed()
 seconds = time.perf_counter() - begin
-peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+peak = peak_memory()
 blocks = {}
 for entry in (entry for shard in made.shards for entry in shard.entries):
     part = re.match(r".*?\\.\\d+\\.|.*", entry.name)[0]

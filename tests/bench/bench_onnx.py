@@ -21,12 +21,12 @@ LAYERS, WIDTH, PORT = 30, 4096, 8
 REPEATS = 3
 
 _CLONE = """
-import json, re, sys, time, graphclone
+import json, sys, time, graphclone
+from tests.bench import peak_memory
 start = time.perf_counter()
 graphclone.clone(sys.argv[1], widen=2).save_onnx(sys.argv[2])
 seconds = time.perf_counter() - start
-# not ru_maxrss, which begins with that of the process that started this one
-peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+peak = peak_memory()
 print(json.dumps([seconds, peak]))
 """
 

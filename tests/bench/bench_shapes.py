@@ -46,16 +46,17 @@ print(json.dumps(time.process_time() - begin))
 """Both begin in a process of their own, since whatever is done first there waits for what is imported."""
 
 _WRITE = """
-import json, re, sys, time
+import json, sys, time
 from graphclone.formats.huggingface.plan import plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.writer import write_checkpoint
 from graphclone.pipeline.state import Request
+from tests.bench import peak_memory
 made = plan(open_checkpoint(sys.argv[1]), Request(like=sys.argv[2]))
 begin = time.perf_counter()
 write_checkpoint(made, sys.argv[3], verify=False)
 seconds = time.perf_counter() - begin
-peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+peak = peak_memory()
 entries = [entry.nbytes for shard in made.shards for entry in shard.entries]
 print(json.dumps({"seconds": seconds, "peak": peak, "largest": max(entries), "bytes": sum(entries)}))
 """

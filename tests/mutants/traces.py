@@ -217,8 +217,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "counts: any numbers are whole",
         "graphclone/passes/infer_dims.py",
-        "bool((numbers == numbers.round()).all())",
-        "bool((numbers == numbers).all())",
+        "bool((part == part.round()).all())",
+        "bool((part == part).all())",
         ("tests/analysis/test_counts.py",),
     ),
     Mutant(

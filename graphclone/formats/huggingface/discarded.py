@@ -6,7 +6,7 @@ besides, as outputs that may grow.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -24,21 +24,28 @@ def calls_noted(module: torch.nn.Module) -> Iterator[set[str]]:
     """The names of the parts with weights of their own that are called in the block."""
     called: set[str] = set()
     owners = [name for name, part in module.named_modules() if next(part.parameters(recurse=False), None) is not None]
-    hooks = [module.get_submodule(n).register_forward_hook(partial(_note, called, n)) for n in owners]
-    try:
+    with _told_results(module, owners, lambda name, _: called.add(name)):
         yield called
+
+
+@contextmanager
+def _told_results(module: torch.nn.Module, names: Collection[str], tell: Callable[[str, Any], None]) -> Iterator[None]:
+    """Tell the name and the result of parts of a module whenever one of them is called."""
+
+    def hook(name: str, _: torch.nn.Module, __: Any, result: Any) -> None:
+        tell(name, result)
+
+    handles = [module.get_submodule(name).register_forward_hook(partial(hook, name)) for name in names]
+    try:
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _note(called: set[str], name: str, *_: Any) -> None:
-    called.add(name)
+        for handle in handles:
+            handle.remove()
 
 
 def owners_of_unread(graph: Graph) -> set[str]:
     """The names of the parts of a model that have parameters of their own of which a graph reads none."""
-    read = set(graph.users()) | {value for output in graph.outputs for value in values_in(output.operand)}
+    read = graph.read()
     owners: dict[bool, set[str]] = {True: set(), False: set()}
     for initializer in graph.initializers:
         if initializer.kind == "parameter":
@@ -50,7 +57,6 @@ def owners_of_unread(graph: Graph) -> set[str]:
 def returned_besides(module: torch.nn.Module, names: Collection[str]) -> Iterator[None]:
     """Let a module that returns results by name return those of parts of it, too."""
     results: dict[str, list[Any]] = {}
-    hooks = [module.get_submodule(n).register_forward_hook(partial(_keep, results, n)) for n in sorted(names)]
     forward = module.forward
 
     def both(*args: Any, **kwargs: Any) -> Any:
@@ -58,17 +64,15 @@ def returned_besides(module: torch.nn.Module, names: Collection[str]) -> Iterato
         outputs = forward(*args, **kwargs)
         return {**outputs, **results} if isinstance(outputs, Mapping) else outputs
 
+    def keep(name: str, result: Any) -> None:
+        results.setdefault(f"{name}{_CALL}", []).append(result)
+
     module.forward = both
     try:
-        yield
+        with _told_results(module, names, keep):
+            yield
     finally:
         module.forward = forward
-        for hook in hooks:
-            hook.remove()
-
-
-def _keep(results: dict[str, list[Any]], name: str, _: torch.nn.Module, __: Any, result: Any) -> None:
-    results.setdefault(f"{name}{_CALL}", []).append(result)
 
 
 def let_grow(graph: Graph) -> None:

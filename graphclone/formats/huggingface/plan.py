@@ -26,15 +26,13 @@ from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, part_of
 from graphclone.formats.huggingface.traces import Traces
-from graphclone.formats.huggingface.unreached import widen_unreached
+from graphclone.formats.huggingface.unreached import some, widen_unreached
 from graphclone.formats.huggingface.widths import widened
 from graphclone.graph.ir import Output, values_in
 from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
 from graphclone.runtime.shards import Shard, sharded
-
-_SHOWN = 3
 
 MAX_SHARD_SIZE = 5_000_000_000
 """Bytes of a shard, as ``save_pretrained`` has it."""
@@ -103,8 +101,7 @@ def plan(
     notes += widen_unreached(state, partial(checkpoint.blank_with, fields))
     notes += _wider_outputs(state, inner)
     if in_vain := names_of(source):
-        shown = ", ".join(in_vain[:_SHOWN]) + " and more" * (len(in_vain) > _SHOWN)
-        notes.append(f"returned to nobody, so that it is not compared: what {shown} computes")
+        notes.append(f"returned to nobody, so that it is not compared: what {some(in_vain)} computes")
     config = _config(checkpoint, fields)
     shards = sharded(Entries(checkpoint, fields).of(state), max_shard_size)
     mark = fingerprint(shards, config, request.strategy)

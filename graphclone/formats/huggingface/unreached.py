@@ -56,8 +56,12 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
             else:
                 _check(part, own, grown, build)
     if parts:
-        names = ", ".join([*parts][:_SHOWN]) + " and more" * (len(parts) > _SHOWN)
-        yield f"not reached by the example inputs, so that what it computes is not compared: {names}"
+        yield f"not reached by the example inputs, so that what it computes is not compared: {some(parts)}"
+
+
+def some(names: Collection[str]) -> str:
+    """The first of some names, in words."""
+    return ", ".join([*names][:_SHOWN]) + " and more" * (len(names) > _SHOWN)
 
 
 def _common(recipes: Sequence[Widening]) -> Widening | None:

@@ -79,8 +79,7 @@ def widened(traces: Traces, source: Graph, request: Request, progress: Progress,
 
 
 def _found(traces: Traces, source: Graph, request: Request, progress: Progress, after: After | None = None) -> Grown:
-    goal = State(source.copy(), request)
-    run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
+    goal = _goal(source, request, after)
     _check_inputs(goal)
     progress("solving the configuration", 0, 0)
     target = _Target(traces, goal, deepened(traces, source, goal))
@@ -144,16 +143,10 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
         unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs if not output.free)
-    if not all(map(request.frees, outputs)):
-        freed = State(source.copy(), dataclasses.replace(request, widen_io=outputs))
-        try:
-            run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), freed)
-            _Target(target.traces, freed, target.fields).solved()
-        except GraphcloneError:
-            pass
-        else:
-            remedy = Remedy("widen_io", "lets them grow", list(outputs))
-            return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
+    freed = dataclasses.replace(request, widen_io=outputs)
+    if not all(map(request.frees, outputs)) and _can_be_said(source, freed, target):
+        remedy = Remedy("widen_io", "lets them grow", list(outputs))
+        return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
     if possible := _possible(source, request, target):
         return GraphcloneError(f"{text}; {ELSEWHERE}", Remedy("widen", "is as much as it can say", possible))
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {ELSEWHERE}")
@@ -166,17 +159,27 @@ def _possible(source: Graph, request: Request, target: _Target) -> dict[str, Any
         return {}
 
     def fits(names: list[str]) -> bool:
-        goal = State(source.copy(), dataclasses.replace(request, widen=dict.fromkeys(names, factor)))
-        try:
-            run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal)
-            _Target(target.traces, goal, target.fields).solved()
-        except GraphcloneError:
-            return False
-        return True
+        return _can_be_said(source, dataclasses.replace(request, widen=dict.fromkeys(names, factor)), target)
 
     names = [name for name in target.grown() if fits([name])]
     shown = factor if isinstance(factor, int) else str(factor)
     return dict.fromkeys(names, shown) if names and fits(names) else {}
+
+
+def _can_be_said(source: Graph, request: Request, target: _Target) -> bool:
+    """Whether a configuration as deep as another makes what is asked for."""
+    try:
+        _Target(target.traces, _goal(source, request), target.fields).solved()
+    except GraphcloneError:
+        return False
+    return True
+
+
+def _goal(source: Graph, request: Request, after: After | None = None) -> State:
+    """The source with the widths that are asked for."""
+    goal = State(source.copy(), request)
+    run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
+    return goal
 
 
 def computed_tables(state: State) -> dict[Axis, str]:
