@@ -8,15 +8,20 @@ from typing import Any
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line of what an exception says, and what it announces by a colon; its type where it says nothing."""
+    return _announced(error) or type(error).__name__
 
 
 def one_line(error: BaseException) -> str:
-    """The type of an exception and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """The type of an exception and the first line of what it says, and what that announces by a colon."""
+    text = _announced(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _announced(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    end = next((place for place, line in enumerate(lines) if not line.endswith(":")), len(lines))
+    return " ".join(lines[: end + 1])
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

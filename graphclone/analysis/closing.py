@@ -66,14 +66,21 @@ class Tower:
         """Why none of its blocks can be repeated; empty where one can."""
         return "" if any(not closing.obstacle for closing in self.closings) else self.closings[0].obstacle
 
+    @property
+    def whole(self) -> bool:
+        """Whether every block can be repeated."""
+        return not any(closing.obstacle for closing in self.closings)
+
 
 def towers(facts: Facts) -> list[Tower]:
     """The stacks of a graph that can be made deeper, and those that cannot though several of their blocks are alike.
 
-    Of stacks within stacks it is the outermost that can be made deeper.
+    Of stacks within stacks it is the outermost of which every block can be repeated; if that is none, as where each
+    stage of a network has a width of its own, it is those within.
     """
     found = [Tower(stack, _closings(facts, stack)) for stack in stacks(facts.graph)]
-    chosen = [tower for tower in found if not tower.obstacle]
+    able = [tower for tower in found if not tower.obstacle]
+    chosen = [tower for tower in able if tower.whole or not any(_within(other, tower) for other in able)]
     chosen = [tower for tower in chosen if not any(_within(tower, other) for other in chosen)]
     others = (tower for tower in found if tower.obstacle and len(set(tower.stack.kinds)) < len(tower.stack.kinds))
     return [*chosen, *(tower for tower in others if not any(_within(tower, other) for other in chosen))]

@@ -129,9 +129,18 @@ def aligned_blocks(source: Graph, target: Graph, where: Where = "spread") -> dic
         other = others.get(stack.name)
         nested = any(f"{stack.name}.".startswith(f"{outer.name}.") for outer in plans)
         if other is not None and not nested and len(other.blocks) > len(stack.blocks):
-            ours, theirs = (forms(s, g, exact=False) for s, g in ((stack, source), (other, target)))
-            plans[stack] = _aligned(stack, ours, theirs, where)
+            plans[stack] = _aligned(stack, *_comparable((stack, source), (other, target)), where)
     return plans
+
+
+def _comparable(own: tuple[Stack, Graph], other: tuple[Stack, Graph]) -> tuple[Sequence[object], Sequence[object]]:
+    """The forms of the blocks of two stacks; without what constants they read, if they cannot be matched with that."""
+    for apart in (True, False):
+        ours, theirs = (forms(stack, graph, exact=False, apart=apart) for stack, graph in (own, other))
+        behind = iter(theirs)
+        if all(form in behind for form in ours) and set(theirs) <= set(ours):
+            break
+    return ours, theirs
 
 
 def _aligned(stack: Stack, ours: Sequence[object], theirs: Sequence[object], where: Where) -> list[Slot]:

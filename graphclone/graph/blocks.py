@@ -307,7 +307,7 @@ def _known_by_kind(stack: Stack, graph: Graph) -> Stack:
     return replace(stack, kinds=tuple(kinds))
 
 
-def forms(stack: Stack, graph: Graph, *, exact: bool) -> list[object]:
+def forms(stack: Stack, graph: Graph, *, exact: bool, apart: bool = True) -> list[object]:
     """The form of each block of a stack: equal forms mean equal operators, put together equally.
 
     What is read from outside is known by the order in which the stack reads it first.
@@ -316,15 +316,19 @@ def forms(stack: Stack, graph: Graph, *, exact: bool) -> list[object]:
         stack: of the graph.
         graph: that it lies in.
         exact: whether numbers and shapes count; at other widths they differ.
+        apart: whether it counts which constant, and what from outside, is read; a mask that one block alone reads is
+            its own, and is outside of each if there are two such blocks.
     """
     own = graph.initializer_of()
     outside: dict[Value, int] = {}
-    return [_form(block, own, outside, exact=exact) for block in stack.blocks]
+    return [_form(block, own, outside, exact=exact, apart=apart) for block in stack.blocks]
 
 
-def _form(block: Block, own: Mapping[Value, Initializer], outside: dict[Value, int], *, exact: bool) -> object:
+def _form(
+    block: Block, own: Mapping[Value, Initializer], outside: dict[Value, int], *, exact: bool, apart: bool
+) -> object:
     private: dict[Value, object] = {block.entry: "entry"}
-    weights = {initializer.value for initializer in block.initializers}
+    weights = {i.value for i in block.initializers if apart or i.kind != "constant"}
 
     def known(operand: Operand) -> object:
         if isinstance(operand, Value):
@@ -332,7 +336,8 @@ def _form(block: Block, own: Mapping[Value, Initializer], outside: dict[Value, i
                 return private[operand]
             if operand in weights:
                 return (own[operand].kind, operand.dtype, operand.shape if exact else operand.rank)
-            return ("outside", outside.setdefault(operand, len(outside)))
+            by_place = apart or not operand.is_tensor
+            return ("outside", outside.setdefault(operand, len(outside)) if by_place else (operand.dtype, operand.rank))
         if isinstance(operand, list | tuple):
             return tuple(known(item) for item in items_of(operand))
         if isinstance(operand, bool) or not isinstance(operand, int | float):

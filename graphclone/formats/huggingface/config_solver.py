@@ -304,10 +304,10 @@ def _explicit(config: Config, model: ModelProbe) -> Config | None:
 # Configurations
 
 
-def numbers(config: Config, prefix: Field = ()) -> Iterator[tuple[Field, int]]:
-    """Every whole number of at least 2 in a configuration, in nested ones and in lists."""
-    for where, value in _entries(config, prefix):
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 2:
+def numbers(config: Config, least: int = 2) -> Iterator[tuple[Field, int]]:
+    """Every whole number in a configuration, in nested ones and in lists; those below 2 are rather switches."""
+    for where, value in _entries(config, ()):
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             yield where, value
 
 

@@ -33,10 +33,14 @@ def deepened(traces: Traces, source: Graph, goal: State) -> Config:
     if not goal.has(State.depth):
         return fields
     names = {name for i in goal.graph.initializers if i.kind != "constant" for name in i.names}
-    plans = [(sum(not slot.new for slot in slots), slots) for slots in goal.depth.plans]
-    problem: str | None = None
-    for candidate in _candidates(fields, plans):
-        if _names(traces, candidate) == names:
+    counts = _Counts(traces, [(sum(not slot.new for slot in slots), slots) for slots in goal.depth.plans])
+    problem, nearest = "", (len(names), f"no number of {CONFIG} counts these blocks")
+    for changes, candidate in counts.candidates():
+        own = counts.names(candidate)
+        if own is None:
+            continue
+        nearest = min(nearest, (len(own ^ names), _described(changes, own, names)))
+        if own == names:
             try:
                 grown_into(traces, candidate, source, replace(goal.request, widen={}, sizes={}))
             except GraphcloneError as error:
@@ -45,21 +49,58 @@ def deepened(traces: Traces, source: Graph, goal: State) -> Config:
                 problem = problem or f"the class refuses it: {one_line(error)}"
             else:
                 return candidate
-    problem = problem or f"no number of {CONFIG} counts these blocks"
-    raise GraphcloneError(f"{traces.checkpoint.name}: cannot be made deeper: {problem}")
+    raise GraphcloneError(f"{traces.checkpoint.name}: cannot be made deeper: {problem or nearest[1]}")
 
 
-def _candidates(fields: Config, plans: Sequence[tuple[int, Sequence[Slot]]]) -> Iterator[Config]:
-    """Configurations in which numbers are the new depth that were the old one, and lists as long, few of them first."""
-    counts = [(where, len(slots)) for old, slots in plans for where, value in numbers(fields) if value == old]
-    counts = [(where, new) for where, new in counts if not isinstance(where[-1], int)]
-    lists = [*_lists(fields, plans)]
-    for chosen in _subsets(counts):
-        if chosen and len({where for where, _ in chosen}) == len(chosen):
-            yield from (changed(fields, [*chosen, *longer]) for longer in _subsets(lists))
+Change = tuple[Field, Any]
+"""A field of a configuration, and what is to stand there."""
 
 
-def _subsets(items: Sequence[tuple[Field, Any]]) -> Iterator[tuple[tuple[Field, Any], ...]]:
+class _Counts:
+    """The numbers of a configuration that count blocks, and its lists that say something of each.
+
+    Args:
+        traces: of the checkpoint's class.
+        plans: the old depth of each stack that is made deeper, and what stands at every place of it.
+    """
+
+    def __init__(self, traces: Traces, plans: Sequence[tuple[int, Sequence[Slot]]]) -> None:
+        self.traces, self.fields = traces, traces.checkpoint.fields
+        own = self.names(self.fields)
+        counted = [*numbers(self.fields, least=1)]
+        changes = dict.fromkeys((where, len(slots)) for old, slots in plans for where, n in counted if n == old)
+        self.numbers = [change for change in changes if self.names(changed(self.fields, [change])) != own]
+        self.lists = [*_lists(self.fields, plans)]
+
+    def names(self, fields: Config) -> set[str] | None:
+        """The weights of a configuration; None where the class refuses it, in whatever way."""
+        try:
+            return set(self.traces.shapes(fields))
+        except Exception:
+            return None
+
+    def candidates(self) -> Iterator[tuple[Sequence[Change], Config]]:
+        """Numbers that are the new depth where they were the old one, with configurations that say so.
+
+        Few changes come first. A configuration may have longer lists besides.
+        """
+        for chosen in _subsets(self.numbers):
+            if chosen and len({where for where, _ in chosen}) == len(chosen):
+                for longer in _subsets(self.lists):
+                    yield chosen, changed(self.fields, [*chosen, *longer])
+
+
+def _described(changes: Sequence[Change], own: set[str], names: set[str]) -> str:
+    """What a configuration is not as it should be, by its weights."""
+    if own == names:
+        return ""
+    name = min(own ^ names)
+    fault = f"has {name}, which no block has" if name in own else f"has no {name}, which a block has"
+    numbers = ", ".join(f"{'.'.join(map(str, where))} = {new}" for where, new in changes)
+    return f"with {numbers} in {CONFIG} the class {fault}"
+
+
+def _subsets(items: Sequence[Change]) -> Iterator[tuple[Change, ...]]:
     """All subsets, small ones first."""
     return chain.from_iterable(combinations(items, size) for size in range(len(items) + 1))
 
@@ -67,18 +108,13 @@ def _subsets(items: Sequence[tuple[Field, Any]]) -> Iterator[tuple[tuple[Field, 
 def _lists(
     fields: Config, plans: Sequence[tuple[int, Sequence[Slot]]], prefix: Field = ()
 ) -> Iterator[tuple[Field, list[Any]]]:
-    """Every list with an entry for every block, with entries for the new ones."""
+    """Every list with an entry for every block, with entries for the new ones; every list of some of their places."""
     for key, value in fields.items():
         if isinstance(value, dict):
             yield from _lists(value, plans, (*prefix, key))
         elif isinstance(value, list):
-            slots = next((slots for old, slots in plans if old == len(value)), None)
-            if slots is not None:
-                yield (*prefix, key), [value[slot.block] for slot in slots]
-
-
-def _names(traces: Traces, fields: Config) -> set[str] | None:
-    try:
-        return set(traces.shapes(fields))
-    except Exception:  # a configuration may be refused in any way
-        return None
+            for old, slots in plans:
+                if old == len(value):
+                    yield (*prefix, key), [value[slot.block] for slot in slots]
+                elif value and all(type(item) is int and 0 <= item < old for item in value):
+                    yield (*prefix, key), [place for place, slot in enumerate(slots) if slot.block in value]

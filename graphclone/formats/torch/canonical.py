@@ -1,7 +1,7 @@
 """The spellings of aten operators that rules know, where torch.export writes others.
 
 Equal splits become explicit ones, views that depend on strides become reshapes, defaults that depend on sizes or on
-the name of the operator become literals, and several names of one reduction become one.
+the name of the operator become literals, several names of one reduction become one, and so do repeated conversions.
 """
 
 from __future__ import annotations
@@ -89,6 +89,16 @@ def _grouped(node: Node) -> Respelled | None:
     return _GROUPED, {"input": rows, "weight": matrices, "offs": node.operands["offs"]}
 
 
+def _converted(node: Node) -> Respelled | None:
+    """A tensor is made what it has just been made: code that every block calls, on the same table, does so."""
+    read = Reader(node)
+    before = read.tensor("self").producer
+    others = {name: operand for name, operand in node.operands.items() if name != "self"}
+    if before is None or before.op != node.op or before.operands != {**others, "self": before.operands["self"]}:
+        return None
+    return node.op, {**node.operands, "self": before.operands["self"]}
+
+
 _TRANSFORMS = [f"{kind}fft{axes}" for kind in ("", "i", "r", "ir") for axes in ("", "2", "n")]
 
 SPELLINGS: Mapping[str, Spelling] = {
@@ -97,6 +107,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     **{f"aten.{view}.default": Spelling(_reshape, copies=True) for view in ("view", "_unsafe_view")},
     "aten.scaled_dot_product_attention.default": Spelling(_scale),
     **{f"aten.{op}.{overload}": Spelling(_variance) for op in ("var", "std") for overload in ("default", "dim")},
+    **{f"aten.to.{overload}": Spelling(_converted, copies=True) for overload in ("dtype", "dtype_layout", "device")},
     "aten.linalg_norm.default": Spelling(_norm),
     "aten._grouped_mm.default": Spelling(_grouped),
     **{f"aten.fft_{transform}.default": Spelling(_fourier) for transform in _TRANSFORMS},

@@ -130,6 +130,7 @@ class _ProgramImporter:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         for placeholder in fx.graph.find_nodes(op="placeholder"):
             self.values[placeholder] = self.placeholder(placeholder, specs[placeholder.name])
+        self.unread_weights()
         results = self.body(fx)
         return Graph(
             name=self.name,
@@ -152,6 +153,13 @@ class _ProgramImporter:
             raise GraphcloneError(f"{self.name}: input {placeholder.name} is a {spec.kind.name}, not supported")
         kind = "constant" if spec.persistent is False else _KINDS[spec.kind]
         return self.initializer(spec.target, kind)
+
+    def unread_weights(self) -> None:
+        """Add the weights that are no inputs of the program: the strict mode leaves out what nothing reads."""
+        inputs = {spec.target for spec in self.program.graph_signature.input_specs}
+        for target, tensor in self.program.state_dict.items():
+            if target not in inputs:
+                self.initializer(target, "parameter" if isinstance(tensor, torch.nn.Parameter) else "buffer")
 
     def constant_input(self, placeholder: torch.fx.Node) -> Operand:
         """An example input that is no tensor: its value is part of the trace."""

@@ -46,6 +46,27 @@ def in_turn_by_two_lists() -> Any:
     return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**fields))
 
 
+def by_places() -> Any:
+    """Lists of entries, and one of the places of blocks with experts; one block alone reads the mask of all tokens."""
+    fields = {**_TEXT, "num_hidden_layers": 4, "head_dim": 12, "interleave_moe_layer_step": 2}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 64}
+    return transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**fields, **experts))
+
+
+def converted_in_turn() -> Any:
+    """Every block hands on the table of rotations that it has moved to its device."""
+    attention = {"q_lora_rank": 16, "kv_lora_rank": 12, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 20}
+    fields = {**_TEXT, "num_hidden_layers": 3, "num_key_value_heads": 4, "first_k_dense_replace": 1}
+    return transformers.DeepseekV2ForCausalLM(transformers.DeepseekV2Config(**fields, **attention, **experts))
+
+
+def in_stages() -> Any:
+    """Stacks within a stack, whose blocks give another width than they take; a list counts the blocks of each."""
+    sizes = {"image_size": 32, "patch_size": 4, "num_stages": 3, "hidden_sizes": [8, 16, 24]}
+    return transformers.ConvNextForImageClassification(transformers.ConvNextConfig(**sizes, depths=[2, 1, 2]))
+
+
 def two_stacks() -> Any:
     fields = {"vocab_size": 97, "d_model": 48, "d_kv": 8, "d_ff": 64, "num_heads": 4, "decoder_start_token_id": 0}
     config = transformers.T5Config(**fields, num_layers=2, num_decoder_layers=2)
@@ -62,6 +83,13 @@ def bounded() -> Any:
     fields = {"hidden_size": 48, "num_heads": 8, "head_dim": 12, "state_size": 16, "n_groups": 2, "chunk_size": 8}
     tokens = {name: _TEXT[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     return transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**fields, **tokens, num_hidden_layers=2))
+
+
+def first_unlike() -> Any:
+    """The first block has no norm in front."""
+    fields = {**_TEXT, "global_attn_every_n_layers": 2, "local_attention": 16}
+    del fields["num_key_value_heads"]
+    return transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**fields, cls_token_id=1, sep_token_id=2))
 
 
 def normed_after() -> Any:
@@ -93,6 +121,27 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
             "no_rope_layers": ([1, 0] * 2, [1, 0] * 3),
         },
     ),
+    "by places": (
+        by_places,
+        8,
+        None,
+        {
+            "num_hidden_layers": (4, 8),
+            "layer_types": (
+                ["chunked_attention"] * 3 + ["full_attention"],
+                ["chunked_attention"] * 6 + ["full_attention"] * 2,
+            ),
+            "no_rope_layers": ([1, 1, 1, 0], [1] * 6 + [0, 0]),
+            "moe_layers": ([1, 3], [2, 3, 6, 7]),
+        },
+    ),
+    "converted in turn": (converted_in_turn, 5, None, {"num_hidden_layers": (3, 5)}),
+    "in stages": (
+        in_stages,
+        {"convnext.encoder.stages.*.layers": 3},
+        None,
+        {"depths.0": (2, 3), "depths.1": (1, 3), "depths.2": (2, 3)},
+    ),
     "two stacks": (
         two_stacks,
         {"encoder.block": 3, "decoder.block": 4},
@@ -115,7 +164,7 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
 }
 
 
-@pytest.mark.parametrize("name", slow_but(("plain", "in turn", "in turn by two lists"), CASES))
+@pytest.mark.parametrize("name", slow_but(("plain", "in turn", "by places", "converted in turn", "in stages"), CASES))
 def test_a_deeper_checkpoint_computes_the_same(name: str, tmp_path: Path) -> None:
     make, depth, widen, changes = CASES[name]
     randomise(make()).save_pretrained(tmp_path / "source")
@@ -138,6 +187,14 @@ def test_blocks_keep_their_data_and_new_ones_are_closed(tmp_path: Path) -> None:
         assert not block.self_attn.o_proj.weight.any()
         assert not block.mlp.down_proj.weight.any()
         assert block.mlp.up_proj.weight.any()
+
+
+def test_a_depth_that_no_configuration_says_is_refused_by_what_differs(tmp_path: Path) -> None:
+    randomise(first_unlike()).save_pretrained(tmp_path / "source")
+    with pytest.raises(
+        GraphcloneError, match=r"with num_hidden_layers = 4 in config.json the class has model\.layers\.1"
+    ):
+        clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=4, new_blocks="start")
 
 
 @pytest.mark.parametrize(

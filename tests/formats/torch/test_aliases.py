@@ -54,6 +54,7 @@ ALIASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "detach": lambda h, t: t.detach(),
     "real": lambda h, t: t.real,
     "unfold": lambda h, t: t.unfold(0, 2, 2)[0],
+    "to the same again": lambda h, t: t.to(h.dtype).to(h.dtype),
     "several": lambda h, t: t.type_as(h).flatten().to(h.dtype)[2:],
 }
 

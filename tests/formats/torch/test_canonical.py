@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from graphclone.formats.torch.reader import trace_module
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.pipeline.state import Request, State
 from tests.support.rule_calls import call, floats
@@ -42,3 +45,22 @@ def test_a_reduction_has_one_spelling_and_the_same_result(sample: Sample, op: st
     (result,) = run(node, tensors)
     assert (result == expected).all()
     assert result.shape == expected.shape
+
+
+def test_what_is_converted_block_after_block_is_converted_once() -> None:
+    class Handed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            table = x.cumsum(0)
+            for layer in self.layers:
+                table = table.to(torch.float64)
+                x = layer(x) + table
+            return x
+
+    graph = trace_module(Handed().eval(), (floats(4, 6),))
+    Canonicalize()(State(graph, Request()))
+    moved = {node.operands["self"] for node in graph.nodes if node.op == "aten.to.dtype"}
+    assert len(moved) == 1

@@ -333,7 +333,9 @@ def test_a_module_that_only_the_strict_mode_can_export() -> None:
     class Strict(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 5)
+            self.up, self.down, self.spare = nn.Linear(6, 10), nn.Linear(10, 5), nn.Linear(10, 5)
+            self.spare.bias = self.down.bias
+            self.register_buffer("mean", torch.ones(10))
 
         def forward(self, x: Tensor) -> Tensor:
             if not torch.compiler.is_dynamo_compiling() and torch.compiler.is_exporting():
@@ -344,6 +346,8 @@ def test_a_module_that_only_the_strict_mode_can_export() -> None:
     model, x = seeded(Strict).eval(), features(3, 6)
     wide = gc.clone(model, (x,)).module()
     torch.testing.assert_close(wide(x), model(x))
+    assert wide.state_dict().keys() == model.state_dict().keys(), "the strict mode leaves out what nothing reads"
+    assert wide.get_parameter("spare.bias") is wide.get_parameter("down.bias")
 
 
 @pytest.mark.parametrize("make", [lambda m, x: torch.jit.trace(m, (x,)), lambda m, x: torch.jit.script(m)])

@@ -132,6 +132,22 @@ def test_what_depends_on_data_is_not_held_against_the_clone() -> None:
     assert report.ok, str(report)
 
 
+def test_an_assertion_about_a_count_that_depends_on_data_is_not_held_against_the_clone() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 10), nn.Linear(10, 5)
+            self.register_buffer("mask", torch.tensor([True, False, True, True]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = self.mask.nonzero().squeeze(-1)  # type: ignore[operator]
+            y: Tensor = self.down(torch.tanh(self.up(x.index_copy(-1, places, x[..., places].sin()))))
+            return y
+
+    report = spoilable(Masked(), features(9, 4)).verify(onnx=False)
+    assert report.ok, str(report)
+
+
 # What is wrong
 
 
