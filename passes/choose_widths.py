@@ -15,7 +15,8 @@ from graphclone.algebra.growth import Growth
 from graphclone.algebra.strategies import Strategy
 from graphclone.analysis.dims import Dim, dims
 from graphclone.analysis.facts import Facts
-from graphclone.analysis.fills import Fills, Unfillable, infer_fills
+from graphclone.analysis.fills import Fills, infer_fills
+from graphclone.analysis.places import Unfillable
 from graphclone.analysis.settling import evened, grown, settle
 from graphclone.errors import GraphcloneError, Remedy
 from graphclone.passes.infer_dims import freeing

@@ -135,8 +135,8 @@ def aligned_blocks(source: Graph, target: Graph, where: Where = "spread") -> dic
 
 def _comparable(own: tuple[Stack, Graph], other: tuple[Stack, Graph]) -> tuple[Sequence[object], Sequence[object]]:
     """The forms of the blocks of two stacks; without what constants they read, if they cannot be matched with that."""
-    for apart in (True, False):
-        ours, theirs = (forms(stack, graph, exact=False, apart=apart) for stack, graph in (own, other))
+    for constants in (True, False):
+        ours, theirs = (forms(stack, graph, exact=False, constants=constants) for stack, graph in (own, other))
         behind = iter(theirs)
         if all(form in behind for form in ours) and set(theirs) <= set(ours):
             break

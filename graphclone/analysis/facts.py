@@ -180,6 +180,7 @@ class Facts:
         summands: of every value that is known to be a sum of products.
         added: values that are two others added up as they are.
         vanishing: nodes whose results are 0 where all their tensors are.
+        poles: operands that must not be 0, by node: divisors, and what has no value or no slope there.
         means: values that are the mean of a value over axes, which it keeps with size 1.
         gatherings: what sums and averages want of pads.
         extremes: values that are the greatest or least elements over some axes.
@@ -210,6 +211,7 @@ class Facts:
     summands: dict[Value, tuple[Summand, ...]] = field(default_factory=dict)
     added: dict[Value, tuple[Value, Value]] = field(default_factory=dict)
     vanishing: set[Node] = field(default_factory=set)
+    poles: dict[Node, tuple[Value, ...]] = field(default_factory=dict)
     means: dict[Value, tuple[Value, tuple[Axis, ...]]] = field(default_factory=dict)
     gatherings: list[Gathering] = field(default_factory=list)
     extremes: dict[Value, tuple[Axis, ...]] = field(default_factory=dict)

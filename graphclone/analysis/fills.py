@@ -13,6 +13,9 @@ fill starts where a sum or an average reads a value, and is passed back to what 
 - a parameter holds what is demanded, as it is ours to write;
 - anything else cannot, and names itself.
 
+What is divided by must not be 0 at pads, nor what a root or a logarithm is taken of: 0 / 0 is no number, and no column
+of 0 behind it makes it 0 again. This demand comes first, and others have to do without the zeros that it forbids.
+
 What nobody demands is free, and new capacity: a norm's weight, and the columns of a weight that meet 0. Where nothing
 sums or averages over a dim its pads may be anything, and the columns that meet them are 0: either way one of the two is
 free, and all that is new has a gradient from the second step on, whatever functions lie between.
@@ -20,37 +23,18 @@ free, and all that is new has a gradient from the second step on, whatever funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
 
-from graphclone.algebra.axes import Axis, Kind, Why
+from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Fill, Growth
-from graphclone.analysis.facts import Contraction, Facts, Literal, Summand
-from graphclone.graph.aliases import last_writes
+from graphclone.analysis.facts import Facts, Literal, Summand
+from graphclone.analysis.places import Place, Places, Unfillable, name_of
 from graphclone.graph.ir import Initializer, Node, Value, values_in
-
-
-class Place(NamedTuple):
-    """A dim in an axis of a value."""
-
-    value: Value
-    at: int
-    dim: Axis
-
 
 Fills = Mapping[Place, Fill]
 """What is demanded of every place; nothing where a value holds something that nobody asks for."""
-
-
-class Unfillable(Exception):
-    """A dim cannot have pads; the reason names the node that cannot bear them."""
-
-    def __init__(self, node: str, text: str) -> None:
-        super().__init__(text)
-        self.why = Why(node, text)
-        self.dim: Axis | None = None
 
 
 def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
@@ -74,26 +58,21 @@ def infer_fills(facts: Facts, growths: Mapping[Axis, Growth]) -> Fills:
     return inference.fills
 
 
-class Inference:
+class Inference(Places):
     """Demands so far, in order, so that a try that fails can be taken back."""
 
     def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-        self.axes = facts.axes
+        super().__init__(facts)
         self.fills: dict[Place, Fill] = {}
-        self.writes = _Writes(facts)
-        self.contractions: dict[Node, list[Contraction]] = {}
-        for contraction in facts.contractions:
-            self.contractions.setdefault(contraction.node, []).append(contraction)
-        self.gathered: dict[Node, list[Axis]] = {}
-        for gathering in facts.gatherings:
-            self.gathered.setdefault(gathering.node, []).append(gathering.axis)
+        self.nonzero: dict[Place, Node] = {}  # where no 0 may be, with what that is for
 
     # Where demands start
 
     def fill(self, dim: Axis) -> None:
         """Find what is to be held at the pads of a dim."""
         self.check_bearable(dim)
+        for node, values in self.facts.poles.items():
+            self.keep_from_zero((place for value in values for place in self.varying(node, value, dim)), node)
         for gathering in sorted(
             self.facts.gatherings, key=lambda gathering: len(gathering.choices)
         ):  # forced ones first
@@ -164,7 +143,7 @@ class Inference:
         """Demand the first of several that can be had."""
         failure: Unfillable | None = None
         for place, fill in choices:
-            marks = len(self.fills)
+            marks = self.marks()
             try:
                 self.demand(place, fill)
             except Unfillable as problem:
@@ -175,9 +154,13 @@ class Inference:
         raise failure or Unfillable(node.name, f"{node.op} {doing} it")
 
     def tried(self, place: Place, fill: Fill) -> bool:
-        marks = len(self.fills)
+        return self.works(partial(self.demand, place, fill))
+
+    def works(self, demand: Callable[[], None]) -> bool:
+        """Whether a demand can be met; if not, nothing is changed."""
+        marks = self.marks()
         try:
-            self.demand(place, fill)
+            demand()
         except Unfillable:
             self.take_back(marks)
             return False
@@ -188,9 +171,15 @@ class Inference:
         *some, last = places
         return next((place for place in some if self.tried(place, fill)), last)
 
-    def take_back(self, marks: int) -> None:
-        for place in list(self.fills)[marks:]:
+    def marks(self) -> tuple[int, int]:
+        """How much has been demanded so far."""
+        return len(self.fills), len(self.nonzero)
+
+    def take_back(self, marks: tuple[int, int]) -> None:
+        for place in list(self.fills)[marks[0] :]:
             del self.fills[place]
+        for place in list(self.nonzero)[marks[1] :]:
+            del self.nonzero[place]
 
     def demand(self, place: Place, fill: Fill) -> None:
         """Let a value hold a fill, and all that it is made from what that takes."""
@@ -199,17 +188,19 @@ class Inference:
             place, fill = pending.pop()
             held = self.fills.get(place)
             if held is None:
+                if fill == Fill.ZERO and place in self.nonzero:
+                    raise _at_pole(place.value, self.nonzero[place])
                 self.fills[place] = fill
                 pending += self.implied(place, fill)
             elif held != fill:
                 both = _both(held, fill)
-                raise Unfillable(_name(place.value), f"{place.value.name} would have to hold {both} at once")
+                raise Unfillable(name_of(place.value), f"{place.value.name} would have to hold {both} at once")
 
     def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
         """The demands on other values that make a value hold a fill."""
         value, node = place.value, place.value.producer
         if not value.is_float or value.dtype.startswith("complex"):
-            raise Unfillable(_name(value), f"{value.name} holds no floating-point numbers")
+            raise Unfillable(name_of(value), f"{value.name} holds no floating-point numbers")
         self.writes.check(value)
         if node is None:
             if value.role != "initializer":
@@ -231,7 +222,7 @@ class Inference:
     def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> list[tuple[Place, Fill]]:
         """The demands that make one summand hold its part of a fill; none if it holds it anyway."""
         carriers = [p for factor in summand.factors for p in self.varying(node, factor, place.dim)]
-        if any(self.varying(node, divisor, place.dim) for divisor in summand.divisors):
+        if fill != Fill.ZERO and any(self.varying(node, divisor, place.dim) for divisor in summand.divisors):
             raise Unfillable(node.name, f"{node.op} divides by it")
         if summand.apart and not carriers:
             return []
@@ -269,13 +260,50 @@ class Inference:
         if not contracts and (beside := [carrier for carrier in carriers if self.is_beside(carrier, place)]):
             return [self.first_to_hold(beside, Fill.ZERO)]
         for factor in dict.fromkeys(carrier.value for carrier in carriers):
-            places, marks = [carrier for carrier in carriers if carrier.value is factor], len(self.fills)
+            places, marks = [carrier for carrier in carriers if carrier.value is factor], self.marks()
             if self.times(factor, place.dim) == needed and all(self.tried(own, Fill.ZERO) for own in places):
                 return places
             self.take_back(marks)
         if not contracts:
             raise Unfillable(node.name, f"{node.op} adds what is not 0")
         return carriers
+
+    def keep_from_zero(self, places: Iterable[Place], reader: Node) -> None:
+        """Let values not be 0 at pads, nor all that they would be 0 by.
+
+        Args:
+            places: of the values.
+            reader: what cannot read 0.
+        """
+        pending = [*places]
+        while pending:
+            place = pending.pop()
+            if self.fills.get(place) == Fill.ZERO:
+                raise _at_pole(place.value, reader)
+            if place not in self.nonzero:
+                self.nonzero[place] = reader
+                pending += self.sources_of_zero(place, reader)
+
+    def sources_of_zero(self, place: Place, reader: Node) -> Sequence[Place]:
+        """The places that must not be 0 either, lest a value is; the first of several ways that can be had."""
+        value, node, dim = place.value, place.value.producer, place.dim
+        if value in self.facts.views:
+            return [self.seen(place)]
+        if node is None or self.facts.shifts.get(value, (value, 0))[1]:
+            return []
+        if value in self.facts.summands:
+            counted = [s for s in self.facts.summands[value] if not (s.centred and self.averages(node, dim))]
+            ways = [[p for factor in s.factors for p in self.varying(node, factor, dim)] for s in counted]
+            if not ways:
+                raise _at_pole(value, reader)
+            ways = [way for way in ways if way] if all(summand.apart for summand in counted) else ways
+        else:
+            carriers = [p for operand in node.inputs for p in self.carriers(node, operand, dim)]
+            ways = [[carrier] for carrier in carriers] if self.keeps_zero(node, place) else []
+        for way in ways[:-1]:
+            if self.works(partial(self.keep_from_zero, way, reader)):
+                return []
+        return ways[-1] if ways else []
 
     def is_beside(self, place: Place, other: Place) -> bool:
         """Whether two places are the same axis of tensors that are broadcast with one another."""
@@ -328,7 +356,13 @@ class Inference:
         """Whether a result is 0 where all operands that have the dim are: f(0) = 0, or f(c x) = c^k f(x) with k > 0."""
         carrying = {value for value in node.inputs if self.carriers(node, value, place.dim)}
         often = {self.times(value, place.dim) for value in (place.value, *carrying)}
-        if not carrying or len(often) > 1:  # a square of what has the dim once is not 0 where one side is
+        # A square of what has the dim once is not 0 where one side is.
+        return len(often) == 1 and self.keeps_zero(node, place)
+
+    def keeps_zero(self, node: Node, place: Place) -> bool:
+        """Whether a result is 0 where all operands that have the dim are 0 in all of its axes."""
+        carrying = {value for value in node.inputs if self.carriers(node, value, place.dim)}
+        if not carrying:
             return False
         if node in self.facts.vanishing:
             summed = {value for contraction in self.contractions.get(node, ()) for value, _ in contraction.others}
@@ -345,104 +379,9 @@ class Inference:
                 degree = power
         return degree is not None and degree > 0
 
-    # Reading the graph
 
-    def has(self, axis: Axis, dim: Axis) -> bool:
-        return dim in self.axes.leaves(axis)
-
-    def has_segments(self, axis: Axis) -> bool:
-        """Whether some part of an axis is a concat."""
-        axis = self.axes.find(axis)
-        return axis.kind is Kind.CONCAT or any(self.has_segments(part) for part in axis.parts)
-
-    def places(self, value: Value, dim: Axis) -> list[Place]:
-        """The axes of a tensor that have the dim."""
-        axes = self.facts.of.get(value, ())
-        return [Place(value, index, dim) for index, axis in enumerate(axes) if self.has(axis, dim)]
-
-    def times(self, value: Value, dim: Axis) -> int:
-        """How often an element of a tensor depends on the dim: of segments that are side by side, it is in one."""
-        return sum(self.times_in(axis, dim) for axis in self.facts.of.get(value, ()))
-
-    def times_in(self, axis: Axis, dim: Axis) -> int:
-        axis = self.axes.find(axis)
-        if axis.kind is Kind.DIM:
-            return int(axis is dim)
-        counts = [self.times_in(part, dim) for part in axis.parts]
-        return max(counts) if axis.kind is Kind.CONCAT else sum(counts)
-
-    def carriers(self, node: Node, value: Value, dim: Axis) -> list[Place]:
-        """The axes of an operand that have the dim. Axes that the node contracts do not count."""
-        contracted: set[int] = set()
-        for contraction in self.contractions.get(node, ()):
-            if any(self.has(axis, dim) for axis in contraction.axes):
-                contracted |= {i for operand, axes in contraction.operands if operand is value for i in axes}
-                contracted |= {i for operand, i in contraction.others if operand is value}
-        return [place for place in self.places(value, dim) if place.at not in contracted]
-
-    def varying(self, node: Node, value: Value, dim: Axis) -> list[Place]:
-        """The axes of an operand that have the dim, but for those along which it is one number."""
-        return [place for place in self.carriers(node, value, dim) if not self.is_constant(self.origin(place))]
-
-    def is_constant(self, place: Place) -> bool:
-        """Whether a value is one number along a dim: it was expanded or made along it, and no operand has it."""
-        node = place.value.producer
-        if node is None or place.value not in self.facts.summands or self.writes.change(place.value):
-            return False
-        return not any(self.places(value, place.dim) for value in self.felt(node))
-
-    def felt(self, node: Node) -> Iterator[Value]:
-        """The operands of which more than the shape or the type is read."""
-        return (value for value in node.inputs if (node, value) not in self.facts.outlines)
-
-    def averages(self, node: Node, dim: Axis) -> bool:
-        """Whether a node sums or averages over the dim."""
-        return any(self.has(axis, dim) for axis in self.gathered.get(node, ()))
-
-    def seen(self, place: Place) -> Place:
-        """The place that a view shows."""
-        source, axes = self.facts.views[place.value]
-        index = axes[place.at]
-        assert index is not None, "a new axis of size 1 is no dim"
-        return Place(source, index, place.dim)
-
-    def origin(self, place: Place) -> Place:
-        """The place that a view of a view shows in the end."""
-        while place.value in self.facts.views:
-            place = self.seen(place)
-        return place
-
-
-class _Writes:
-    """Which values are written into while others read them, so that they hold one thing before and another after."""
-
-    def __init__(self, facts: Facts) -> None:
-        graph = facts.graph
-        self.last = last_writes(graph)
-        self.place = {node: place for place, node in enumerate(graph.nodes)}
-        self.users = graph.users() if self.last else {}
-        self.writers: dict[int, set[Node]] = {}
-        for node in graph.nodes if self.last else ():
-            for value in graph.dialect.writes(node):
-                self.writers.setdefault(self.last[value], set()).add(node)
-
-    def change(self, value: Value) -> bool:
-        """Whether a value is written into after it was made, by whatever name."""
-        made = self.place[value.producer] if value.producer is not None else -1
-        return self.last.get(value, made) > made
-
-    def check(self, value: Value) -> None:
-        """Refuse a value that is read after it has been written into."""
-        if not self.change(value):
-            return
-        last = self.last[value]
-        read = max((self.place[node] for node in self.users.get(value, ())), default=-1)
-        if read > last or len(self.writers.get(last, ())) > 1:
-            raise Unfillable(_name(value), f"{value.name} is written in place")
-
-
-def _name(value: Value) -> str:
-    return value.producer.name if value.producer is not None else value.name
+def _at_pole(value: Value, reader: Node) -> Unfillable:
+    return Unfillable(reader.name, f"{value.name} would have to hold 0, which {reader.op} cannot take")
 
 
 def _both(a: Fill, b: Fill) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
@@ -46,6 +46,32 @@ class Alignment:
     literals: list[Pair] = field(default_factory=list)
 
 
+def _ordered(*graphs: Graph) -> list[Sequence[Node]]:
+    """The nodes of graphs as their outputs read them, or as they run, where one of them changes what others read.
+
+    The order in which code computes what is independent can be another in another process, as that of a set is.
+    """
+    if any(graph.dialect.mutates(node) for graph in graphs for node in graph.nodes):
+        return [graph.nodes for graph in graphs]
+    return [_as_read(graph) for graph in graphs]
+
+
+def _as_read(graph: Graph) -> Sequence[Node]:
+    ordered: dict[Node, None] = {}
+    pending = [value.producer for output in reversed(graph.outputs) for value in reversed([*values_in(output.operand)])]
+    while pending:
+        node = pending[-1]
+        sources = [value.producer for value in node.inputs] if node is not None and node not in ordered else []
+        missing = [source for source in sources if source is not None and source not in ordered]
+        if missing:
+            pending += reversed(missing)
+        else:
+            pending.pop()
+            if node is not None:
+                ordered.setdefault(node)
+    return list(ordered)
+
+
 def align(source: Graph, target: Graph) -> Alignment:
     """Lay two canonical graphs side by side.
 
@@ -70,7 +96,7 @@ class _Aligner:
             self.pair(a, b, "the inputs")
         for a, b in self.stored():
             self.pair(a, b, "the weights")
-        for a_node, b_node in zip_longest(source.nodes, target.nodes):
+        for a_node, b_node in zip_longest(*_ordered(source, target)):
             self.nodes(a_node, b_node)
         if [output.name for output in source.outputs] != [output.name for output in target.outputs]:
             raise self.unlike("they return different things")

@@ -189,7 +189,8 @@ class _Finder:
     def _inside(self, course: Course, prefix: str, stretch: _Stretch) -> set[Node]:
         """The nodes of a block: those on the stream's way, and those that nothing else reads.
 
-        Such are views of weights, and sizes. What is made of the graph's inputs must bear the block's name, too.
+        Such are views of weights, and sizes. What is made of the graph's inputs must bear the name of the block, too. What
+        lies in a module elsewhere is outside, even if one block alone reads it, as a table of rotations of its kind.
         """
         start, vertices = stretch.start, self.vertex_of
         inside = {
@@ -207,8 +208,9 @@ class _Finder:
             node = self.graph.nodes[-heapq.heappop(pending) - len(self.graph.inputs)]
             if node not in inside:
                 bears = self.labels[node].get(prefix) == stretch.number
-                belongs = bears or node not in self.fed or course.touched[vertices[node]] >= start
-                if not belongs or not self._is_private(node, inside) or not ahead.isdisjoint(node.outputs):
+                elsewhere = bool(node.scope) and not f"{node.scope}.".startswith(f"{prefix}." if prefix else "")
+                apart = elsewhere or (node in self.fed and course.touched[vertices[node]] < start)
+                if (apart and not bears) or not self._is_private(node, inside) or not ahead.isdisjoint(node.outputs):
                     continue
                 inside.add(node)
             for value in node.inputs:
@@ -307,7 +309,7 @@ def _known_by_kind(stack: Stack, graph: Graph) -> Stack:
     return replace(stack, kinds=tuple(kinds))
 
 
-def forms(stack: Stack, graph: Graph, *, exact: bool, apart: bool = True) -> list[object]:
+def forms(stack: Stack, graph: Graph, *, exact: bool, constants: bool = True) -> list[object]:
     """The form of each block of a stack: equal forms mean equal operators, put together equally.
 
     What is read from outside is known by the order in which the stack reads it first.
@@ -316,28 +318,28 @@ def forms(stack: Stack, graph: Graph, *, exact: bool, apart: bool = True) -> lis
         stack: of the graph.
         graph: that it lies in.
         exact: whether numbers and shapes count; at other widths they differ.
-        apart: whether it counts which constant, and what from outside, is read; a mask that one block alone reads is
-            its own, and is outside of each if there are two such blocks.
+        constants: whether it counts which constant is read; a mask that one block alone reads is its own, and is
+            outside of each if there are two such blocks.
     """
     own = graph.initializer_of()
     outside: dict[Value, int] = {}
-    return [_form(block, own, outside, exact=exact, apart=apart) for block in stack.blocks]
+    return [_form(block, own, outside, exact=exact, constants=constants) for block in stack.blocks]
 
 
 def _form(
-    block: Block, own: Mapping[Value, Initializer], outside: dict[Value, int], *, exact: bool, apart: bool
+    block: Block, own: Mapping[Value, Initializer], outside: dict[Value, int], *, exact: bool, constants: bool
 ) -> object:
     private: dict[Value, object] = {block.entry: "entry"}
-    weights = {i.value for i in block.initializers if apart or i.kind != "constant"}
+    weights = {initializer.value for initializer in block.initializers}
 
     def known(operand: Operand) -> object:
         if isinstance(operand, Value):
             if operand in private:
                 return private[operand]
-            if operand in weights:
+            any_constant = not constants and operand in own and own[operand].kind == "constant"
+            if operand in weights or any_constant:
                 return (own[operand].kind, operand.dtype, operand.shape if exact else operand.rank)
-            by_place = apart or not operand.is_tensor
-            return ("outside", outside.setdefault(operand, len(outside)) if by_place else (operand.dtype, operand.rank))
+            return ("outside", outside.setdefault(operand, len(outside)))
         if isinstance(operand, list | tuple):
             return tuple(known(item) for item in items_of(operand))
         if isinstance(operand, bool) or not isinstance(operand, int | float):

@@ -102,6 +102,7 @@ class Node:
         target: what the dialect runs.
         scope: dotted path of the module or model part the node belongs to.
         several: whether the target returns a sequence, even of one.
+        region: what the dialect runs it in, such as a region without autocast; None where that is nothing.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Node:
     target: Any = None
     scope: str = ""
     several: bool = False
+    region: Any = None
 
     @property
     def inputs(self) -> Iterator[Value]:

@@ -15,7 +15,8 @@ from graphclone.algebra.recipes import Widening
 from graphclone.algebra.scales import Expression
 from graphclone.algebra.strategies import SYMMETRIC, Strategy
 from graphclone.analysis.facts import Facts, Literal
-from graphclone.analysis.fills import Fills, Place
+from graphclone.analysis.fills import Fills
+from graphclone.analysis.places import Place
 from graphclone.errors import InvariantError
 from graphclone.graph.deepen import Depth
 from graphclone.graph.ir import Graph, Node, Value

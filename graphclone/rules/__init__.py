@@ -115,6 +115,7 @@ def _forget(node: Node, facts: Facts) -> None:
     facts.gatherings[:] = [gathering for gathering in facts.gatherings if gathering.node is not node]
     facts.distinct[:] = [pair for pair in facts.distinct if pair[2].node != node.name]
     facts.vanishing.discard(node)
+    facts.poles.pop(node, None)
     for output in node.outputs:
         facts.summands.pop(output, None)
         facts.added.pop(output, None)

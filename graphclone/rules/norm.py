@@ -33,19 +33,26 @@ def batch_norm(s: Site) -> None:
             raise Cannot("a batch norm in training mode writes its running statistics")
         s.states("c? + c? | ~b c ~x.. -> b c x..", "weight", "bias", x, why=_OVER)
     else:
-        mean, var = s.tensor("running_mean"), s.tensor("running_var")
-        s.states("c? + c? | b c x.., c, c -> b c x..", "weight", "bias", x, mean, var)
-        s.require({x: 1, mean: -1})
-        s.require({x: 2, var: -1})
+        _by_running_statistics(s)
     rescale(s, x)
 
 
-@says("c? + c? | b c ~x.. -> b c x..")
-def instance_norm(s: Site, pattern: str) -> None:
-    if not s.flag("use_input_stats", True) or s.maybe_tensor("running_mean") or s.maybe_tensor("running_var"):
-        raise Cannot("an instance norm with running statistics")
+def _by_running_statistics(s: Site) -> None:
+    x, mean, var = s.tensor("input"), s.tensor("running_mean"), s.tensor("running_var")
+    s.states("c? + c? | b c x.., c, c -> b c x..", "weight", "bias", x, mean, var)
+    s.require({x: 1, mean: -1})
+    s.require({x: 2, var: -1})
+
+
+def instance_norm(s: Site) -> None:
+    """With the statistics of each sample, or with running ones, as a batch norm."""
     s.ignores("momentum", "cudnn_enabled")
-    s.states(pattern, "weight", "bias", "input", why=_OVER)
+    if not s.flag("use_input_stats", True):
+        _by_running_statistics(s)
+    elif s.has("running_mean") or s.has("running_var"):
+        raise Cannot("an instance norm in training mode writes its running statistics")
+    else:
+        s.states("c? + c? | b c ~x.. -> b c x..", "weight", "bias", "input", why=_OVER)
     rescale(s, s.tensor("input"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import wraps
 
 from graphclone.analysis.facts import Literal, Scaled, Summand
 from graphclone.graph.ir import Operand, Value, items_of
@@ -34,6 +35,22 @@ def vanishing(s: Site) -> None:
     """Like ``elementwise``; f(0) = 0."""
     elementwise(s)
     s.facts.vanishing.add(s.node)
+
+
+def singular(rule: Rule, *names: str) -> Rule:
+    """A rule for a function whose tensors, all of them or those with these names, must not be 0."""
+
+    @wraps(rule)
+    def singular_rule(s: Site) -> None:
+        rule(s)
+        _poles(s, *(s.get(name) for name in names or s.node.operands if s.has(name)))
+
+    return singular_rule
+
+
+def _poles(s: Site, *operands: Operand) -> None:
+    """Those of some operands that are tensors must not be 0."""
+    s.facts.poles[s.node] = tuple(o for o in operands if isinstance(o, Value) and o.is_tensor and o.is_float)
 
 
 def jump(s: Site) -> None:
@@ -148,6 +165,8 @@ def power_of(exponent: Fraction | int) -> Rule:
         x = s.tensor("self")
         s.broadcast(x)
         s.scale(s.out, {x: exponent})
+        if exponent < 1:
+            _poles(s, x)
 
     return power
 
@@ -158,6 +177,8 @@ def pow_scalar(s: Site) -> None:
     s.broadcast(x)
     if exponent is not None:
         s.scale(s.out, {x: exponent})
+    if exponent != 0 and s.number("exponent") < 1:
+        _poles(s, x)
 
 
 def add(s: Site) -> None:
@@ -202,6 +223,7 @@ def divide(s: Site) -> None:
     """x / y: scales divide; rounding makes it non-linear."""
     _broadcast(s, *s.tensors)
     terms = _terms(s, -1)
+    _poles(s, s.get("other"))
     s.facts.differences.add(s.node)
     if s.get("rounding_mode") is None:
         s.scale(s.out, terms)
@@ -245,6 +267,8 @@ def product_added(sign: int) -> Rule:
         s.states("... | ..., ... -> ...", x, a, b)
         s.require(_sum((a, 1), (b, sign), (x, -1)))
         s.sums(s.out, _summand(x), _summand(a, b) if sign > 0 else _summand(a, divisor=b))
+        if sign < 0:
+            _poles(s, b)
 
     return rule
 
@@ -276,7 +300,7 @@ def onnx_dropout(s: Site, pattern: str) -> None:
 def onnx_power(s: Site) -> None:
     """x to the power y; if y is a literal, scales take its power."""
     if s.maybe_tensor("X") is None or s.maybe_tensor("Y") is not None:
-        elementwise(s)
+        singular(elementwise, "X")(s)
     else:
         spelled(pow_scalar, self="X", exponent="Y")(s)
 
@@ -360,22 +384,24 @@ def _named(names: str, *overloads: str) -> Iterator[str]:
 
 
 _NON_LINEAR = """
-    acos acosh cos cosh digamma erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan lgamma log log10 log2
-    log_sigmoid logit bitwise_not sigmoid sinc softplus atan2 logaddexp i0 igamma igammac polygamma special_airy_ai
-    special_bessel_j0 special_erfcx special_i0e special_modified_bessel_i0 special_ndtri special_spherical_bessel_j0
-    special_zeta
+    acos cos cosh erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan log_sigmoid bitwise_not sigmoid sinc softplus
+    atan2 logaddexp i0 special_airy_ai special_bessel_j0 special_erfcx special_i0e special_modified_bessel_i0
+    special_spherical_bessel_j0
 """
+_SINGULAR = "acosh digamma igamma igammac lgamma log log10 log2 logit polygamma special_ndtri special_zeta"
+"""Functions without a value at 0."""
+
 _VANISHING = """
     asin asinh atan atanh celu elu erf erfinv expm1 gelu hardswish hypot log1p mish nan_to_num relu6 selu silu sin sinh
     softshrink special_bessel_j1 special_expm1 special_i1 special_i1e tan tanh
 """
 """Non-linear functions that are 0 at 0."""
 
-_STEPS = "ceil floor trunc sgn sign floor_divide heaviside"
+_STEPS = "ceil floor trunc sgn sign heaviside"
 _JUMPS = "angle frac signbit logical_and logical_not logical_or logical_xor threshold"
 _BOUNDED = "clamp clamp_max clamp_min clip"
 _EQUALITIES = "eq ne"
-_COMPARISONS = "lt le gt ge copysign fmod remainder"
+_COMPARISONS = "lt le gt ge copysign"
 _BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
 _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
@@ -384,25 +410,27 @@ _ONNX_VANISHING = """
     Asin Asinh Atan Atanh Celu Elu Erf Gelu HardSwish Mish Selu Sin Sinh Softsign Swish Tan Tanh
 """
 _ONNX_NON_LINEAR = """
-    Acos Acosh Cos Cosh Exp HardSigmoid Log Sigmoid Softplus
+    Acos Cos Cosh Exp HardSigmoid Sigmoid Softplus
     And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor IsInf IsNaN Not Or Xor BitCast RegexFullMatch StringConcat
 """
 _ONNX_STEPS = "Ceil Floor Sign"
-_ONNX_JUMPS = "Mod Greater GreaterOrEqual Less LessOrEqual Shrink ThresholdedRelu"
+_ONNX_JUMPS = "Greater GreaterOrEqual Less LessOrEqual Shrink ThresholdedRelu"
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_named(_NON_LINEAR), elementwise),
+    **dict.fromkeys(_named(_SINGULAR), singular(elementwise)),
     **dict.fromkeys(_named(_VANISHING), vanishing),
     **dict.fromkeys(_named(_JUMPS), jump),
     **dict.fromkeys(_named(_STEPS), step),
     **dict.fromkeys(_named(_BOUNDED, "default", "Tensor"), bounded_by),
     **dict.fromkeys(_named(_EQUALITIES, "Tensor", "Scalar"), equality),
     **dict.fromkeys(_named(_COMPARISONS, "Tensor", "Scalar"), jump),
+    **dict.fromkeys(_named("fmod remainder", "Tensor", "Scalar"), singular(jump, "other")),
     **dict.fromkeys(_named(_BITWISE, "Tensor", "Scalar"), elementwise),
     **dict.fromkeys(_named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
-    **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), elementwise),
-    **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), elementwise),
-    "aten.floor_divide.Scalar": step,
+    **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), singular(elementwise, "other")),
+    **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), singular(elementwise, "self")),
+    **dict.fromkeys(_named("floor_divide", "default", "Scalar"), singular(step, "other")),
     "aten.hardshrink.default": vanishing_jump,
     **dict.fromkeys(_named("round", "default", "decimals"), rounding),
     "aten.relu.default": rectify,
@@ -437,6 +465,8 @@ RULES: Mapping[str, Rule] = {
     "aten.polar.default": polar,
     **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
     **{f"onnx.{name}": vanishing for name in _ONNX_VANISHING.split()},
+    **{f"onnx.{name}": singular(elementwise) for name in ("Acosh", "Log")},
+    "onnx.Mod": singular(jump, "B"),
     **{f"onnx.{name}": jump for name in _ONNX_JUMPS.split()},
     **{f"onnx.{name}": step for name in _ONNX_STEPS.split()},
     "onnx.Round": rounding,

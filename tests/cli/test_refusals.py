@@ -93,7 +93,7 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
         ("my_models:bare_tensor", "my_models:bare_tensor: the args must be a tuple of inputs, got Tensor"),
         ("my_models:wrong_kwargs", "my_models:wrong_kwargs: the kwargs must be a dict of inputs, got list"),
         ("my_models:broken", "my_models:broken: building the model failed: KeyError: 'weights'"),
-        ("my_models:untraceable", "my_models:untraceable: torch.export failed: "),
+        ("my_models:untraceable", "my_models:untraceable: torch.export failed at my_models.py:"),
     ],
 )
 @pytest.mark.parametrize("command", ["inspect", "clone"])

@@ -6,6 +6,7 @@ from tests.mutants import Mutant
 
 _FILLS = ("tests/analysis/test_fills.py",)
 _RULES = ("tests/rules/test_rules.py::test_rule_at_any_size",)
+_POLES = ("tests/analysis/test_poles.py",)
 _WIDTHS = ("tests/passes/test_widths_and_scales.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -26,8 +27,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: a function of two is 0 where one is",
         "graphclone/analysis/fills.py",
-        "if not carrying or len(often) > 1:",
-        "if not carrying:",
+        "return len(often) == 1 and self.keeps_zero(node, place)",
+        "return self.keeps_zero(node, place)",
         ("tests/passes/test_squares.py",),
     ),
     Mutant(
@@ -103,9 +104,44 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: what is divided by pads may be anything",
         "graphclone/analysis/fills.py",
-        "if any(self.varying(node, divisor, place.dim) for divisor in summand.divisors):",
-        "if False:",
+        "if fill != Fill.ZERO and any(",
+        "if False and any(",
         _RULES,
+    ),
+    Mutant(
+        "fills: what has no value at 0 may be 0",
+        "graphclone/analysis/fills.py",
+        "            self.keep_from_zero((",
+        "            list((",
+        _POLES,
+    ),
+    Mutant(
+        "fills: what is demanded not to be 0 may be 0",
+        "graphclone/analysis/fills.py",
+        "if fill == Fill.ZERO and place in self.nonzero:",
+        "if False:",
+        _POLES,
+    ),
+    Mutant(
+        "fills: a length is not 0 whatever it is the length of",
+        "graphclone/analysis/fills.py",
+        "ways = [[carrier] for carrier in carriers] if self.keeps_zero(node, place) else []",
+        "ways: list[list[Place]] = []",
+        _POLES,
+    ),
+    Mutant(
+        "fills: a number added leaves what is 0",
+        "graphclone/analysis/fills.py",
+        "if node is None or self.facts.shifts.get(value, (value, 0))[1]:",
+        "if node is None:",
+        _POLES,
+    ),
+    Mutant(
+        "pointwise: a root bears 0",
+        "graphclone/rules/pointwise.py",
+        "        if exponent < 1:\n",
+        "        if exponent < 0:\n",
+        _POLES,
     ),
     Mutant(
         "fills: a product holds the mean if one factor does",
@@ -221,21 +257,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "fills: what is written into is one number along a dim",
-        "graphclone/analysis/fills.py",
+        "graphclone/analysis/places.py",
         " or self.writes.change(place.value)",
         "",
         _FILLS,
     ),
     Mutant(
         "fills: every sum is one number along a dim",
-        "graphclone/analysis/fills.py",
+        "graphclone/analysis/places.py",
         "return not any(self.places(value, place.dim) for value in self.felt(node))",
         "return True",
         _FILLS,
     ),
     Mutant(
         "fills: what lends its shape is taken together",
-        "graphclone/analysis/fills.py",
+        "graphclone/analysis/places.py",
         "return (value for value in node.inputs if (node, value) not in self.facts.outlines)",
         "return iter(node.inputs)",
         _FILLS,

@@ -21,7 +21,8 @@ from graphclone.algebra.axes import Axes, Axis, Why
 from graphclone.algebra.growth import PAD, Fill, Growth
 from graphclone.algebra.strategies import STRATEGIES
 from graphclone.analysis.facts import Balance, Facts, Literal
-from graphclone.analysis.fills import Inference, Place, Unfillable
+from graphclone.analysis.fills import Inference
+from graphclone.analysis.places import Place, Unfillable
 from graphclone.analysis.settling import grown as grown_to
 from graphclone.analysis.settling import settle
 from graphclone.formats.torch.dialect import TorchDialect, op_name

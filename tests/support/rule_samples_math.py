@@ -257,6 +257,7 @@ def _norms() -> Iterator[Sample]:
         yield call("batch_norm", floats(4, 6), *affine, None, None, True, 0.1, 1e-2, False)
         yield call("batch_norm", x, *affine, None, None, True, 0.1, 0.0, False)
         yield call("instance_norm", x, *affine, None, None, True, 0.1, 1e-2, False)
+        yield call("instance_norm", x, *affine, floats(6), positive(6), False, 0.1, 1e-2, False)
         for groups in (1, 2, 3, 6):
             yield call("group_norm", x, groups, *affine, 1e-2)
     yield call("_weight_norm", floats(4, 6, 3), positive(4, 1, 1))

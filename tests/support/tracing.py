@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth, Kind
-from graphclone.analysis.fills import Unfillable, infer_fills
+from graphclone.analysis.fills import infer_fills
+from graphclone.analysis.places import Unfillable
 from graphclone.analysis.settling import grown, settle
 from graphclone.formats.torch.reader import trace_module
 from graphclone.graph.ir import Graph

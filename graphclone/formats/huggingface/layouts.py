@@ -115,6 +115,11 @@ def without_config(folder: Path) -> str:
     return f"{folder}: no {CONFIG}, so it is no Hugging Face checkpoint; give the folder that save_pretrained wrote"
 
 
+def with_adapter(folder: Path) -> bool:
+    """Whether a PEFT adapter lies beside a model; ``from_pretrained`` loads both where peft is installed."""
+    return (folder / "adapter_config.json").exists() and any(folder.glob("adapter_model.*"))
+
+
 _WRAPPERS = {
     "module.": ("DataParallel or DistributedDataParallel", "model.module"),
     "_orig_mod.": ("torch.compile", "model._orig_mod"),

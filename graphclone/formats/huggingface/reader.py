@@ -35,6 +35,7 @@ from graphclone.formats.huggingface.layouts import (
     advice_by_names,
     layout_advice,
     quantised,
+    with_adapter,
     without_config,
     wrapped,
 )
@@ -244,6 +245,11 @@ def open_checkpoint(
     if not folder.is_dir():
         folder = _downloaded(str(text), weightless)
     raw = _read_config(folder / CONFIG)
+    if with_adapter(folder):
+        raise GraphcloneError(
+            f"{text}: a PEFT adapter lies beside the model; merge the two (merge_and_unload) and save that, or take "
+            "adapter_config.json out of the folder to widen the model without it"
+        )
     if quantised(raw):
         raise GraphcloneError(
             f"{text}: its weights are quantised, and cannot be widened; use the unquantised checkpoint"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -31,6 +34,35 @@ def dynamic_shapes(
         free = dynamic_axes(tensor) if varying else ()
         shapes[tensor] = {axis: dim.AUTO if axis in free else dim.STATIC for axis in range(tensor.ndim)}
     return shapes.dynamic_shapes(module, args, kwargs)
+
+
+@contextmanager
+def keywords_named(module: torch.nn.Module, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Let ``forward`` have a parameter for every keyword.
+
+    torch.export counts those twice that ``**kwargs`` takes, and then finds no sizes for them that may vary.
+    """
+    forward, signature = module.forward, inspect.signature(module.forward)
+    own = list(signature.parameters.values())
+    others = [name for name in kwargs if name not in signature.parameters]
+    if not others or own[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        yield
+        return
+
+    @wraps(forward)
+    def named(*args: Any, **keywords: Any) -> Any:
+        return forward(*args, **keywords)
+
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in others]
+    named.__signature__ = signature.replace(parameters=[*own[:-1], *added, own[-1]])  # type: ignore[attr-defined]
+    before = dict(vars(module))
+    module.forward = named
+    try:
+        yield
+    finally:
+        vars(module).pop("forward")
+        if "forward" in before:
+            module.forward = before["forward"]
 
 
 def with_fresh_sizes(inputs: Any, others: Collection[int], constant: Collection[int] = ()) -> Any:

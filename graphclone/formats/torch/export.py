@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -16,11 +18,13 @@ from torch.export._tree_utils import reorder_kwargs
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
-from graphclone.errors import GraphcloneError, one_line
+from graphclone.errors import GraphcloneError, causes, one_line
 from graphclone.formats.torch.decompose import decompose
-from graphclone.formats.torch.example_inputs import dynamic_shapes, with_fresh_sizes
+from graphclone.formats.torch.detached_data import data_detached
+from graphclone.formats.torch.example_inputs import dynamic_shapes, keywords_named, with_fresh_sizes
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
+from graphclone.formats.torch.own_gradients import own_gradients
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
 
@@ -32,11 +36,13 @@ class Exported:
     Attributes:
         program: as torch.export made it.
         guards: what other inputs it holds for.
+        gradients: the names of code that computes its gradients in its own way, which the program does not.
         failure: why it holds for fewer than was tried; empty where it does not.
     """
 
     program: ExportedProgram
     guards: Guards
+    gradients: tuple[str, ...] = ()
     failure: str = ""
 
 
@@ -123,22 +129,27 @@ class _Search:
 
     def export(self, name: str, inputs: Inputs, *, varying: bool | None, strict: bool) -> Exported:
         module, (args, kwargs) = self.modules[name], inputs
-        shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
         try:
             with (
                 quiet(),
                 nullcontext() if strict else _graph_alone(),
                 untouched(module),
                 forgotten(module),
+                keywords_named(module, kwargs),
+                data_detached(),
+                own_gradients(module) as gradients,
                 decisions() as questions,
             ):
+                shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
+            if lifted := [name for name, value in program.constants.items() if isinstance(value, FakeTensor)]:
+                raise GraphcloneError(f"it takes what it computes for a constant, {lifted[0]}")
         except Exception as error:
             self.refused = self.refused or (name, error)
             raise
         with quiet(), decisions(of_torch=True) as further:
             decompose(program)
-        return Exported(program, guards_of(program, [*questions, *further]))
+        return Exported(program, guards_of(program, [*questions, *further]), tuple(sorted(gradients)))
 
     def holds(self, exported: Exported) -> bool:
         """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""
@@ -158,7 +169,7 @@ class _Search:
         if (reason := self.refused_by_module(name)) is not None:
             return GraphcloneError(f"{name}: refuses these example inputs, even without a trace: {reason}")
         unknown = re.search(r"Found <class '[\w.]*?(\w+)'> in output", str(error))
-        reason = f"torch.export failed: {one_line(error)}; {_WAY_LEFT}"
+        reason = f"torch.export failed{_place(error)}: {_said(error)}; {_WAY_LEFT}"
         refusal = GraphcloneError(f"{name}: {_UNKNOWN_OUTPUT.format(unknown[1]) if unknown else reason}")
         refusal.__cause__ = error
         return refusal
@@ -177,6 +188,24 @@ class _Search:
         return None
 
 
+def _said(error: Exception) -> str:
+    """What torch.export says, in one line."""
+    return _BRANCHES if "DataDependent" in type(error).__name__ else one_line(error)
+
+
+def _place(error: Exception) -> str:
+    """Where the code is that an export failed on, torch's own apart."""
+    own = (Path(torch.__file__).parent, Path(__file__).parents[2])
+    lines = [
+        f" at {Path(frame.f_code.co_filename).name}:{number}"
+        for cause in causes(error)
+        for frame, number in walk_tb(cause.__traceback__)
+        if not any(Path(frame.f_code.co_filename).is_relative_to(folder) for folder in own)
+    ]
+    return lines[-1] if lines else ""
+
+
+_BRANCHES = "what the code does there depends on numbers that it has computed"
 _SCRIPTED = (
     "a TorchScript module, traced, scripted or loaded, has no Python code that torch.export could read; "
     "give the torch.nn.Module it was made from, or write it with torch.onnx.export(.., dynamo=False) and give the "

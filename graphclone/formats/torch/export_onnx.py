@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir
 import onnx_ir.passes.common
 import torch
+from onnxscript import opset18
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 
@@ -62,7 +63,14 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         program = export(module, tuple(args), dict(kwargs), graph.name).program
         _unfreeze_strides(program)
         try:
-            exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                opset_version=OPSET,
+                custom_translation_table={torch.ops.aten.scalar_tensor.default: _number},
+            )
         except Exception as error:  # the exporter raises whatever its parts raise
             *_, root = causes(error)
             reason = one_line(root)
@@ -75,6 +83,16 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
     _name_ports(model, [value.name for value in graph.inputs], _returned(graph, program))
     _clean(model)
     return model
+
+
+def _number(
+    s: Any, dtype: int = onnx_ir.DataType.FLOAT, layout: str = "", device: str = "", pin_memory: bool = False
+) -> Any:
+    """A number as a tensor, in the precision that it is read in; the exporter itself makes a float32 of it first."""
+    del layout, device, pin_memory
+    if not isinstance(s, bool | int | float):  # a size
+        return opset18.Cast(s, to=dtype)
+    return opset18.Constant(value=onnx_ir.tensor(s, dtype=onnx_ir.DataType(dtype)))  # type: ignore[arg-type]
 
 
 def _name_guard(model: onnx_ir.Model) -> None:

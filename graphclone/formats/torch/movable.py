@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx.node import map_aggregate
 
+from graphclone.formats.torch.uncast import moved_region
+
 
 class MovableGraphModule(torch.fx.GraphModule):
     """A graph module that makes tensors, such as positions, where its weights are.
@@ -41,4 +43,5 @@ def _replace(module: torch.fx.GraphModule, before: torch.device, after: torch.de
 
     for node in module.graph.nodes:
         node.args, node.kwargs = map_aggregate(node.args, moved), map_aggregate(node.kwargs, moved)
+        moved_region(node, before, after)
     module.recompile()

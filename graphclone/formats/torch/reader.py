@@ -23,6 +23,7 @@ from graphclone.formats.torch.dialect import (
 )
 from graphclone.formats.torch.export import Exported, export, export_alike
 from graphclone.formats.torch.plain_outputs import output_names
+from graphclone.formats.torch.uncast import Uncast
 from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Value, items_of
 from graphclone.graph.names import fresh
 
@@ -95,6 +96,8 @@ def from_exported(exported: Exported, name: str) -> Graph:
     if fixed:
         reason = f" ({exported.failure})" if exported.failure else ""
         graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
+    if exported.gradients:
+        graph.notes.append(f"gradients are those of what is computed, without {', '.join(exported.gradients)}")
     if conditions := [condition.text for condition in exported.guards.conditions]:
         more = f" and {len(conditions) - _SHOWN} more" if len(conditions) > _SHOWN else ""
         graph.notes.append(f"holds for inputs with {', '.join(conditions[:_SHOWN])}{more} only")
@@ -123,6 +126,7 @@ class _ProgramImporter:
         self.inputs: list[Value] = []
         self.initializers: dict[Any, Initializer] = {}
         self.unbacked: dict[sympy.Symbol, int] = {}
+        self.autocast: Uncast | None = None
         self.notes: list[str] = []
 
     def graph(self) -> Graph:
@@ -174,7 +178,8 @@ class _ProgramImporter:
         key = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         shared = self.initializers.get(key) if tensor.numel() else None
         if shared is not None:
-            shared.names = (*shared.names, target)
+            if kind != "constant":  # an attribute that shows a weight is no entry of the state dict
+                shared.names = (*shared.names, target)
             return shared.value
         value = self.value(fresh(target, self.names), tensor, role="initializer")
         self.initializers[key if tensor.numel() else target] = Initializer(value, (target,), kind, tensor)
@@ -205,13 +210,36 @@ class _ProgramImporter:
         args: tuple[Any, ...] = node.args
         position = next(i for i, arg in enumerate(args) if getattr(arg, "op", "") == "get_attr")
         body = getattr(fx, str(args[position].target))
-        if "autocast" in op_name(node.target) and True in args[:position]:
-            self.notes.append(f"{node.name}: a region under autocast is computed in the precision of its inputs")
-        self.values[node] = self.region(body, args[position + 1 :])
+        outer = self.autocast
+        if "autocast" in op_name(node.target):
+            device, _, enabled, _ = args[:position]
+            if enabled:
+                self.notes.append(f"{node.name}: a region under autocast is computed in the precision of its inputs")
+            else:
+                self.autocast = Uncast(device)
+        operands = [self.operand(arg) for arg in args[position + 1 :]]
+        if args[0] is False:  # no gradients
+            detached = [self.detached(operand) for operand in operands]
+            given = {own: operand for own, operand in zip(detached, operands, strict=True) if isinstance(own, Value)}
+            results = items_of(self.region(body, detached))
+            self.values[node] = [given.get(r, r) if isinstance(r, Value) else r for r in results]
+        else:
+            self.values[node] = self.region(body, operands)
+        self.autocast = outer
 
-    def region(self, body: torch.fx.GraphModule, args: Sequence[Any]) -> Operand:
+    def detached(self, operand: Operand) -> Operand:
+        """What a region without gradients reads, so that none comes of it; what never has one is read as it is."""
+        buffers = {i.value for i in self.initializers.values() if i.kind != "parameter"}
+        if not isinstance(operand, Value) or not operand.is_float or operand in buffers:
+            return operand
+        name, target = fresh("detach", self.names), torch.ops.aten.detach.default
+        value = Value(name, operand.shape, operand.dtype, operand.dynamic)
+        value.producer = Node(name, op_name(target), {"self": operand}, [value], target, region=self.autocast)
+        self.nodes.append(value.producer)
+        return value
+
+    def region(self, body: torch.fx.GraphModule, operands: Sequence[Operand]) -> Operand:
         """Append the nodes of a graph module that is called; what it returns."""
-        operands = [self.operand(arg) for arg in args]
         for placeholder, operand in zip(body.graph.find_nodes(op="placeholder"), operands, strict=True):
             self.values[placeholder] = operand
         return self.body(body)
@@ -219,9 +247,10 @@ class _ProgramImporter:
     def condition(self, fx: torch.fx.GraphModule, node: torch.fx.Node) -> None:
         """Read both branches, and after them the choice between what they return."""
         predicate, then, otherwise, args = (*node.args, *node.kwargs.values())
-        results = [self.region(getattr(fx, str(branch.target)), args) for branch in (then, otherwise)]  # type: ignore[union-attr, arg-type]
-        operands = {"cond": self.operand(predicate), "then_branch": results[0], "else_branch": results[1]}
-        self.values[node] = self.append(node, operands)
+        operands = [self.operand(arg) for arg in args]  # type: ignore[union-attr]
+        results = [self.region(getattr(fx, str(branch.target)), operands) for branch in (then, otherwise)]  # type: ignore[union-attr]
+        choice = {"cond": self.operand(predicate), "then_branch": results[0], "else_branch": results[1]}
+        self.values[node] = self.append(node, choice)
 
     def append(self, fx_node: torch.fx.Node, operands: dict[str, Operand]) -> Operand:
         """Append one call; its value, or the list of its values where it returns several."""
@@ -230,7 +259,8 @@ class _ProgramImporter:
         several = isinstance(result, list | tuple)
         items = list(result) if several else [result]
         outputs = [self.value(f"{name}.{i}" if several else name, item) for i, item in enumerate(items)]
-        node = Node(name, op_name(fx_node.target), operands, outputs, fx_node.target, _scope(fx_node), several)
+        place = _scope(fx_node), several, self.autocast
+        node = Node(name, op_name(fx_node.target), operands, outputs, fx_node.target, *place)
         for output in outputs:
             output.producer = node
         self.nodes.append(node)

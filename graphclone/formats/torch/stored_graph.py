@@ -16,6 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.formats.torch.dialect import PURE_MODULES, TorchDialect, op_name
+from graphclone.formats.torch.uncast import Uncast
 from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Value
 
 Plain = Any
@@ -67,7 +68,8 @@ def _node(node: Node, numbers: dict[Value, int]) -> Plain:
         raise NotStorable(node.op)
     operands = [[name, _operand(operand, numbers)] for name, operand in node.operands.items()]
     outputs = [_declared(value, numbers) for value in node.outputs]
-    return [node.name, node.op, operands, outputs, node.scope, node.several]
+    region = None if node.region is None else node.region.device
+    return [node.name, node.op, operands, outputs, node.scope, node.several, region]
 
 
 def _operand(operand: Operand, numbers: Mapping[Value, int]) -> Plain:
@@ -167,9 +169,9 @@ def _read_initializer(item: Plain, values: list[Value]) -> Initializer:
 
 
 def _read_node(item: Plain, values: list[Value]) -> Node:
-    name, op, operands, outputs, scope, several = item
+    name, op, operands, outputs, scope, several, region = item
     read = {operand: _read_operand(plain, values) for operand, plain in operands}
-    node = Node(name, op, read, [], target(op), scope, several)
+    node = Node(name, op, read, [], target(op), scope, several, None if region is None else Uncast(region))
     node.outputs = [_value(output, values, producer=node) for output in outputs]
     return node
 

@@ -24,6 +24,7 @@ from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.movable import MovableGraphModule
 from graphclone.formats.torch.plain_outputs import plain_outputs
 from graphclone.formats.torch.trace_check import settle_doubts
+from graphclone.formats.torch.uncast import Regions
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
 from graphclone.pipeline.state import State
 from graphclone.runtime.files import written
@@ -137,7 +138,9 @@ def _calls(
 ) -> None:
     """Call the nodes of a graph or a branch, those that only a branch reads inside of that branch."""
     staying, branches = bodies(graph.dialect, body, results)
+    regions = Regions(fx_graph)
     for node in staying:
+        regions.enter(node.region)
         if node in branches:
             args: tuple[Any, ...] = _conditional(root, fx_graph, graph, node, branches[node], nodes)
             _call(fx_graph, node, args, {}, nodes)
@@ -145,6 +148,7 @@ def _calls(
             operands = {name: _argument(operand, nodes) for name, operand in node.operands.items()}
             positional, kwargs = call_arguments(node, operands)
             _call(fx_graph, node, tuple(positional), kwargs, nodes)
+    regions.enter(None)
 
 
 def _conditional(

@@ -46,6 +46,13 @@ def in_turn_by_two_lists() -> Any:
     return transformers.SmolLM3ForCausalLM(transformers.SmolLM3Config(**fields))
 
 
+def once_of_its_kind() -> Any:
+    """One block alone has full attention: nothing else reads its table of rotations, and its mask."""
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    fields = {**_TEXT, "num_hidden_layers": 3, "layer_types": kinds, "sliding_window": 8}
+    return transformers.Olmo3ForCausalLM(transformers.Olmo3Config(**fields))
+
+
 def by_places() -> Any:
     """Lists of entries, and one of the places of blocks with experts; one block alone reads the mask of all tokens."""
     fields = {**_TEXT, "num_hidden_layers": 4, "head_dim": 12, "interleave_moe_layer_step": 2}
@@ -121,6 +128,18 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
             "no_rope_layers": ([1, 0] * 2, [1, 0] * 3),
         },
     ),
+    "once of its kind": (
+        once_of_its_kind,
+        5,
+        None,
+        {
+            "num_hidden_layers": (3, 5),
+            "layer_types": (
+                ["sliding_attention", "full_attention", "sliding_attention"],
+                ["sliding_attention", *["full_attention"] * 2, *["sliding_attention"] * 2],
+            ),
+        },
+    ),
     "by places": (
         by_places,
         8,
@@ -164,7 +183,9 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
 }
 
 
-@pytest.mark.parametrize("name", slow_but(("plain", "in turn", "by places", "converted in turn", "in stages"), CASES))
+@pytest.mark.parametrize(
+    "name", slow_but(("plain", "in turn", "once of its kind", "by places", "converted in turn", "in stages"), CASES)
+)
 def test_a_deeper_checkpoint_computes_the_same(name: str, tmp_path: Path) -> None:
     make, depth, widen, changes = CASES[name]
     randomise(make()).save_pretrained(tmp_path / "source")

@@ -290,13 +290,20 @@ def test_states_that_the_class_does_not_return_are_not_known(llama: Path, copy: 
 
 def test_files_of_weights_that_stay_behind_stay_behind(copy: Path, tmp_path: Path) -> None:
     gone = ("adapter_config.json", "trainer_state.json", "params.json", "tf_model.h5.index.json")
-    for name in (*gone, "adapter_model.safetensors", "optimizer.pt", "vocab.json"):
+    for name in (*gone, "optimizer.pt", "vocab.json"):
         (copy / name).write_text("{}")
     written = clone_checkpoint(copy, tmp_path / "out", verify=False)
     names = {"README.md", "config.json", "generation_config.json", "model.safetensors", "vocab.json"}
     assert {*contents(tmp_path / "out")} == names
     (note,) = (note for note in written.notes if note.startswith("not copied"))
     assert all(name in note for name in gone)
+
+
+def test_a_model_with_an_adapter_beside_it_is_refused(copy: Path, tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (copy / name).write_text("{}")
+    with pytest.raises(GraphcloneError, match="a PEFT adapter lies beside the model; merge the two"):
+        clone_checkpoint(copy, tmp_path / "out")
 
 
 def test_the_card_is_ready_for_the_hub(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

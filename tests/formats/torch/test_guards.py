@@ -367,3 +367,32 @@ def test_an_export_leaves_the_questions_alone() -> None:
     before = torch.SymBool.__bool__
     export(sized(READS["is it one"]), (features(4, 6).double(),), {}, "model")
     assert torch.SymBool.__bool__ is before
+
+
+class Keywords(nn.Module):
+    """Takes whatever keywords there are, as most models of other libraries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.up, self.down = nn.Embedding(11, 6), nn.Linear(6, 10), nn.Linear(10, 5)
+
+    def forward(self, ids: Tensor, *others: Tensor, scale: Tensor | None = None, **options: Any) -> Tensor:
+        y: Tensor = self.down(torch.tanh(self.up(self.table(ids))))
+        y = y * scale[:, None] if scale is not None else y
+        return y * options["factor"] if options.get("factor") is not None else y
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"flag": False}, {"factor": 2.0}, {"factor": None, "flag": True}, {"scale": torch.ones(3, 1), "flag": None}],
+    ids=str,
+)
+def test_sizes_vary_whatever_keywords_there_are(keywords: dict[str, Any]) -> None:
+    model = seeded(Keywords).eval()
+    clone = gc.clone(model, (), {"ids": torch.randint(11, (3, 4)), **keywords})
+    assert not any("static" in note for note in clone.graph.notes)
+    inputs = {"ids": torch.randint(11, (5, 7)), **keywords}
+    if "scale" in inputs:
+        inputs["scale"] = torch.rand(5, 1)
+    torch.testing.assert_close(clone.module()(**inputs), model(**inputs))
+    assert "forward" not in vars(model)

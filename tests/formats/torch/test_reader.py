@@ -90,7 +90,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line() -> None:
 
     with pytest.raises(gc.GraphcloneError) as refusal:
         trace_module(Branch().eval(), (X,))
-    assert str(refusal.value).startswith("Branch: torch.export failed: ")
+    assert str(refusal.value).startswith("Branch: torch.export failed at test_reader.py:")
     assert "\n" not in str(refusal.value)
 
 

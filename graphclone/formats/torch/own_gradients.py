@@ -1,0 +1,53 @@
+"""Code that says itself what its gradients are, of which a trace keeps what it computes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def own_gradients(module: torch.nn.Module) -> Iterator[set[str]]:
+    """The names of what has gradients of its own in a module that is run in the block.
+
+    These are functions of ``torch.autograd.Function``, once they are called, and hooks on gradients.
+    """
+    names = {f"a hook of {name or type(module).__name__}" for name, owner in _owners(module) if _hooks(owner)}
+    with ExitStack() as stack:
+        for function in _functions():
+            forward = vars(function)["forward"]
+            if isinstance(forward, staticmethod):
+                function.forward = staticmethod(_noted(forward.__func__, function.__name__, names))
+                stack.callback(setattr, function, "forward", forward)
+        yield names
+
+
+def _owners(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    yield from module.named_modules()
+    yield from module.named_parameters()
+
+
+def _hooks(owner: Any) -> bool:
+    return bool(getattr(owner, "_backward_hooks", None) or getattr(owner, "_backward_pre_hooks", None))
+
+
+def _functions(base: type[Any] = torch.autograd.Function) -> Iterator[type[Any]]:
+    """The classes of functions with a gradient of their own, but for torch's."""
+    function: type[Any]
+    for function in base.__subclasses__():
+        if function.__module__.partition(".")[0] != "torch" and "forward" in vars(function):
+            yield function
+        yield from _functions(function)
+
+
+def _noted(forward: Callable[..., Any], name: str, names: set[str]) -> Callable[..., Any]:
+    @wraps(forward)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        names.add(name)
+        return forward(*args, **kwargs)
+
+    return noting

@@ -1,0 +1,56 @@
+"""Two traces side by side, whatever the order in which they compute what is independent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.reader import trace_module
+from graphclone.graph.alignment import align
+from graphclone.graph.ir import Graph
+from graphclone.passes.canonicalize import Canonicalize
+from graphclone.pipeline.state import State
+
+
+class Kinds(nn.Module):
+    """Tables for kinds of layers, in the order of a set, which differs from process to process."""
+
+    def __init__(self, kinds: tuple[str, ...], width: int = 6) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.first, self.second = nn.Linear(4, width), nn.Linear(4, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tables = {kind: torch.sin(getattr(self, kind)(x)) for kind in self.kinds}
+        return torch.cat([tables["first"], tables["second"].exp()], -1)
+
+
+class Written(Kinds):
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(self.first(x))
+        for kind in self.kinds:
+            total.mul_(0.5).add_(getattr(self, kind)(x))
+        return total
+
+
+def graph_of(model: nn.Module) -> Graph:
+    graph = trace_module(model.eval(), (torch.randn(3, 4),))
+    Canonicalize()(State(graph))
+    return graph
+
+
+@pytest.mark.parametrize("kinds", [("first", "second"), ("second", "first")])
+def test_what_is_independent_may_come_in_any_order(kinds: tuple[str, str]) -> None:
+    source, target = graph_of(Kinds(("first", "second"))), graph_of(Kinds(kinds, width=9))
+    values = align(source, target).values
+    assert len(values) == sum(1 for node in source.nodes for _ in node.outputs) + len(source.initializers) + 1
+    assert all(a.producer is None or a.producer.op == b.producer.op for a, b in values.items() if b.producer)
+
+
+def test_what_is_written_comes_in_its_order() -> None:
+    source, target = graph_of(Written(("first", "second"))), graph_of(Written(("second", "first")))
+    align(source, graph_of(Written(("first", "second"))))
+    with pytest.raises(GraphcloneError, match="not the same code"):
+        align(source, target)
