@@ -44,6 +44,7 @@ class InspectArguments(Arguments):
     devices: str
     html: str | None
     node_data: str | None
+    trust_remote_code: bool
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class VerifyArguments(Arguments):
     provider: Literal["auto", "cpu", "cuda"]
     input: InputSizes
     inputs: str | None
+    trust_remote_code: bool
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ def inspect(arguments: InspectArguments) -> int:
         known = ", ".join(inspection.DEVICES)
         raise GraphcloneError(f"--devices: {arguments.devices!r} is not known; choose one of {known}")
     source = resolve(arguments.model, user_inputs(arguments))
+    if isinstance(source, CheckpointSource):
+        source = dataclasses.replace(source, trust_remote_code=arguments.trust_remote_code)
     _check_pages(arguments)
     if arguments.like is not None:
         return inspect_reach(arguments, source, arguments.like)
@@ -125,7 +127,8 @@ def _compared(arguments: VerifyArguments) -> Report:
             raise GraphcloneError(f"{text}: no such file or folder")
     sources = [resolve(text) if Path(text).is_dir() else None for text in texts]
     if all(isinstance(source, CheckpointSource) for source in sources):
-        return verify_folders(*texts, inputs=inputs, sample=arguments.sample)
+        trusted = arguments.trust_remote_code
+        return verify_folders(*texts, inputs=inputs, sample=arguments.sample, trust_remote_code=trusted)
     source, wide = map(_onnx, texts)
     if arguments.sample:
         raise GraphcloneError("--sample reads the weights of checkpoints; ONNX files are read whole: leave it out")

@@ -204,6 +204,7 @@ def _inspect_arguments(command: _Parser) -> None:
     )
     _like_arguments(command)
     _widen_io_argument(command)
+    _trust_argument(command)
     _inputs_arguments(command)
     command.set_defaults(kind=InspectArguments)
 
@@ -356,7 +357,11 @@ def _checkpoint_arguments(command: _Parser) -> None:
     only.add_argument(
         "--resume", action="store_true", help="continue a run that was stopped, from the files that it finished"
     )
-    only.add_argument(
+    _trust_argument(only)
+
+
+def _trust_argument(command: _Parser | argparse._ArgumentGroup) -> None:
+    command.add_argument(
         "--trust-remote-code", action="store_true", help="allow code that comes with the checkpoint to run"
     )
 
@@ -371,6 +376,7 @@ def _verify_arguments(command: _Parser) -> None:
         "of the model at a time",
     )
     _provider_argument(command)
+    _trust_argument(command)
     _inputs_arguments(command)
     command.set_defaults(kind=VerifyArguments)
 

@@ -190,7 +190,7 @@ class _Finder:
         """The nodes of a block: those on the stream's way, and those that nothing else reads.
 
         Such are views of weights, and sizes. What is made of the graph's inputs must bear the name of the block, too.
-        What lies in a module elsewhere is outside, even if one block alone reads it, as a table of rotations of its kind.
+        What lies in a module elsewhere is outside, even if one block alone reads it, as it may a table of rotations.
         """
         start, vertices = stretch.start, self.vertex_of
         inside = {

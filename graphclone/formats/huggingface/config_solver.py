@@ -208,7 +208,9 @@ class _FieldSolver:
         ratios_by_lever = []
         for lever in moving:
             own = [axis for axis in lever.effects if len(alone[axis]) == 1]
-            ratios = sorted({Fraction(1), *self.ratios, *chain.from_iterable(map(self.model.ratios, lever.values))})
+            wanted = {Fraction(self.target[axis], self.axes[axis]) for axis in own if self.axes[axis]}
+            of_size = chain.from_iterable(map(self.model.ratios, lever.values))
+            ratios = sorted({Fraction(1), *self.ratios, *wanted, *of_size})
             whole = filter(lever.allows, ratios)
             fits = [r for r in whole if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
             if not fits:

@@ -260,7 +260,12 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
 
 @all_digits()
 def verify_folders(
-    source: str | Path, clone: str | Path, inputs: Mapping[str, Any] | None = None, *, sample: bool = False
+    source: str | Path,
+    clone: str | Path,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    sample: bool = False,
+    trust_remote_code: bool = False,
 ) -> Report:
     """Load two checkpoints, by folder or hub id, and run both on inputs made for the first, in the second's dtype.
 
@@ -269,14 +274,16 @@ def verify_folders(
         clone: the other.
         inputs: what to feed both instead; as for ``clone_checkpoint``.
         sample: run both on the example input alone, and read their weights part by part.
+        trust_remote_code: let code that comes with them run.
 
     Raises:
         GraphcloneError: one cannot be read, or the first not run.
     """
-    wide = open_checkpoint(clone)
-    checkpoint = open_checkpoint(source, inputs=inputs)
+    wide = open_checkpoint(clone, trust_remote_code=trust_remote_code)
+    opened = partial(open_checkpoint, source, inputs=inputs, trust_remote_code=trust_remote_code)
+    checkpoint = opened()
     if checkpoint.dtype != wide.dtype:
-        checkpoint = open_checkpoint(source, inputs=inputs, dtype=wide.dtype)
+        checkpoint = opened(dtype=wide.dtype)
     runs = (sample_source if sample else run_source)(checkpoint)
     widened, how = dict.fromkeys(runs.own[0], _as_it_is), _SAMPLE if sample else _WHOLE
     report = _compared(checkpoint, wide.folder, runs, widened, alike_only=True, how=how)

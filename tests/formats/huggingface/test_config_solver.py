@@ -115,6 +115,18 @@ def test_axes_that_are_sums_and_products_of_numbers() -> None:
     assert solve(config, fused(wide), model(fused)) == wide
 
 
+def test_a_number_need_not_have_the_size_of_what_it_counts() -> None:
+    """Two thirds of it, rounded up, as gated layers often have."""
+
+    def gated(config: Config) -> Shapes:
+        return {"up": (-(-2 * config["inner"] // 24) * 8, 40)}
+
+    config = {"inner": 48, "hidden": 40}
+    wide = {"inner": 72, "hidden": 40}
+    assert gated(config) == {"up": (32, 40)}
+    assert solve(config, gated(wide), model(gated)) == wide
+
+
 def test_as_few_numbers_change_as_can() -> None:
     """An axis that is a product could grow fourfold by two of its factors."""
     solver = ModelProbe(lambda c: {"w": (c["a"] * c["b"],)}, lambda c: None, lambda a, b: None, lambda size: {1, 2, 4})

@@ -370,3 +370,6 @@ def test_code_that_comes_with_a_checkpoint_runs_only_when_asked(copy: Path, tmp_
     written = clone_checkpoint(copy, tmp_path / "out", trust_remote_code=True)
     assert written.verification is not None and written.verification.ok
     assert (tmp_path / "out" / "mine.py").exists()
+    for command in (["inspect", str(copy)], ["verify", str(copy), str(tmp_path / "out")]):
+        assert main(command) == 2
+        assert main([*command, "--trust-remote-code"]) == 0
