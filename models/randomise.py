@@ -27,7 +27,7 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _redraw(name: str, tensor: torch.Tensor, generator: torch.Generator) -> None:
-    if tensor.ndim > 1:
+    if tensor.ndim > 1 and tensor.numel():
         tensor.normal_(std=tensor[0].numel() ** -0.5, generator=generator)
         return
     tensor.normal_(std=_SPREAD, generator=generator)

@@ -199,8 +199,10 @@ class Inference(Places):
     def implied(self, place: Place, fill: Fill) -> list[tuple[Place, Fill]]:
         """The demands on other values that make a value hold a fill."""
         value, node = place.value, place.value.producer
-        if not value.is_float or value.dtype.startswith("complex"):
+        if not value.is_float:
             raise Unfillable(name_of(value), f"{value.name} holds no floating-point numbers")
+        if value.dtype.startswith("complex") and fill not in (Fill.ZERO, Fill.MEAN):
+            raise Unfillable(name_of(value), f"{value.name} is complex and cannot hold {fill.text}")
         self.writes.check(value)
         if node is None:
             if value.role != "initializer":

@@ -155,6 +155,13 @@ def softmax(s: Site, pattern: str) -> None:
     s.scale(s.out, {}, logs={axes["n"]: -1})
 
 
+@says("| a.. !n b.. -> a.. n b..")
+def log_softmax(s: Site, pattern: str) -> None:
+    """Each is less by the logarithm of the number of copies, which no weight can make up for."""
+    s.ignores("dtype", "half_to_float")
+    s.states(pattern, "self", a=s.integer("dim", -1), why="log-softmax over")
+
+
 def _in_order(s: Site, pattern: str) -> None:
     """Operators along an axis whose order matters."""
     s.ignores("dtype", "k", "K", "descending", "stable", "largest", "sorted", "half_to_float", "exclusive", "reverse")
@@ -190,6 +197,7 @@ def fourier(s: Site) -> None:
 def _transformed(s: Site, x: Value, axes: Collection[int]) -> None:
     before, after = changed([axis in axes for axis in range(x.rank)])
     s.states(f"{before} -> {after}", x, why="Fourier transformed")
+    s.sums(s.out, Summand((x,)))
 
 
 def dense_statistics(s: Site) -> None:
@@ -316,7 +324,7 @@ RULES: Mapping[str, Rule] = {
     "aten.prod.dim_int": unknown_sum,
     **dict.fromkeys(("aten.median.dim", "aten.nanmedian.dim", "aten.kthvalue.default"), unknown_sum),
     **dict.fromkeys(("aten.softmax.int", "aten._softmax.default"), softmax),
-    **dict.fromkeys(("aten.log_softmax.int", "aten._log_softmax.default"), ordered),
+    **dict.fromkeys(("aten.log_softmax.int", "aten._log_softmax.default"), log_softmax),
     **dict.fromkeys(_overloads("cumprod logcumsumexp argsort", "default"), ordered),
     "aten.argsort.stable": ordered,
     **dict.fromkeys(_overloads("cumsum cummax cummin sort topk", "default"), ordered_linear),
@@ -337,7 +345,7 @@ RULES: Mapping[str, Rule] = {
     "onnx.ReduceSumSquare": onnx_reduction(powers(2)),
     **dict.fromkeys(("onnx.ArgMax", "onnx.ArgMin"), onnx_position),
     "onnx.Softmax": spelled(softmax, self="input", dim="axis"),
-    "onnx.LogSoftmax": spelled(ordered, self="input", dim="axis"),
+    "onnx.LogSoftmax": spelled(log_softmax, self="input", dim="axis"),
     "onnx.Hardmax": spelled(ordered, self="input", dim="axis"),
     "onnx.Softmax.1": flattened("softmax"),
     "onnx.LogSoftmax.1": flattened("log softmax"),

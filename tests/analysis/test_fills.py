@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import graphclone as gc
@@ -380,3 +382,32 @@ def test_of_a_product_the_factor_is_0_that_can_be() -> None:
     x = torch.randn(4, 5)
     clone = gc.clone(randomise(Gated()).eval(), (x,), sizes={"up": WIDER})
     assert run_lockstep(clone.state, [x]).worst < 1e-12
+
+
+class Spectral(nn.Module):
+    """A stream that a weight of complex numbers mixes, as in Fourier neural operators."""
+
+    def __init__(self, norm: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.into, self.out, self.first, self.last = nn.Linear(3, WIDTH), nn.Linear(WIDTH, 2), norm(), norm()
+        self.modes = nn.Parameter(torch.randn(WIDTH, WIDTH, 5, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.into(x)
+        spectrum = torch.fft.rfft(self.first(h), dim=1)[:, :5]
+        h = h + torch.fft.irfft(torch.einsum("bmi,iom->bmo", spectrum, self.modes), n=16, dim=1)
+        y: Tensor = self.out(self.last(h))
+        return y
+
+
+@pytest.mark.parametrize("strategy", ["noisy-diagonal", "fresh"])
+@pytest.mark.parametrize("norm", [partial(nn.RMSNorm, WIDTH), partial(nn.LayerNorm, WIDTH)], ids=["RMS", "layer"])
+def test_complex_weights_have_pads(norm: Callable[[], nn.Module], strategy: str, tmp_path: Path) -> None:
+    model, x = randomise(Spectral(norm)).eval(), torch.randn(2, 16, 3)
+    clone = gc.clone(model, (x,), sizes={"hidden": WIDER}, strategy=strategy)
+    wide = clone.module()
+    torch.testing.assert_close(wide(x), model(x), rtol=1e-4, atol=1e-4)
+    assert wide.get_parameter("modes").shape == (WIDER, WIDER, 5)
+    clone.save(tmp_path / "wide.safetensors")
+    for name, tensor in load_file(tmp_path / "wide.safetensors").items():
+        torch.testing.assert_close(tensor, wide.state_dict()[name], rtol=0, atol=0)

@@ -124,4 +124,7 @@ def test_what_is_in_the_way(refused: Refused, tmp_path: Path) -> None:
 def test_nothing_to_go_on_from(tmp_path: Path) -> None:
     with pytest.raises(GraphcloneError, match=r"there is nothing to resume; leave out resume=$") as caught:
         check_target(tmp_path / "wide", tmp_path / "source", force=False, resume=True)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(GraphcloneError, match="link: a link to nowhere, which is not there"):
+        check_target(tmp_path / "link", tmp_path / "source", force=True, resume=False)
     assert said(caught.value).endswith("there is nothing to resume; leave out --resume")

@@ -126,6 +126,8 @@ def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> No
     """
     if not target.parent.is_dir():
         raise GraphcloneError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_symlink() and not target.exists():
+        raise GraphcloneError(f"{target}: a link to {target.readlink()}, which is not there; write elsewhere")
     if target.resolve() == source.resolve() or source.resolve().is_relative_to(target.resolve()):
         raise GraphcloneError(f"{target}: is where the source is; write elsewhere")
     if target.exists() and not force:
@@ -268,7 +270,7 @@ def copied(source: Path, folder: Path, *, code: bool) -> list[str]:
     for path in sorted(source.iterdir()):
         if path.name in _OWN or path.name in modules:
             continue
-        if path.is_dir():
+        if not path.is_file():  # a folder, or a pipe
             left_out += [path.name] if not path.name.startswith(".") else []
         elif any(map(path.match, _NOT_OF_THE_CLONE)):
             left_out.append(path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -292,11 +293,12 @@ def test_files_of_weights_that_stay_behind_stay_behind(copy: Path, tmp_path: Pat
     gone = ("adapter_config.json", "trainer_state.json", "params.json", "tf_model.h5.index.json")
     for name in (*gone, "optimizer.pt", "vocab.json"):
         (copy / name).write_text("{}")
+    os.mkfifo(copy / "pipe")
     written = clone_checkpoint(copy, tmp_path / "out", verify=False)
     names = {"README.md", "config.json", "generation_config.json", "model.safetensors", "vocab.json"}
     assert {*contents(tmp_path / "out")} == names
     (note,) = (note for note in written.notes if note.startswith("not copied"))
-    assert all(name in note for name in gone)
+    assert all(name in note for name in (*gone, "pipe"))
 
 
 def test_a_model_with_an_adapter_beside_it_is_refused(copy: Path, tmp_path: Path) -> None:
