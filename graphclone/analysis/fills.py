@@ -293,6 +293,8 @@ class Inference(Places):
             return [self.seen(place)]
         if node is None or self.facts.shifts.get(value, (value, 0))[1]:
             return []
+        if self.difference_from_mean(place) is not None:
+            raise _at_pole(value, reader)
         if value in self.facts.summands:
             counted = [s for s in self.facts.summands[value] if not (s.centred and self.averages(node, dim))]
             ways = [[p for factor in s.factors for p in self.varying(node, factor, dim)] for s in counted]

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from math import prod
 
 from graphclone.graph.aliases import last_writes
-from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Spelling, Value
+from graphclone.graph.ir import Graph, Initializer, Node, Respelled, Spelling, Value, values_in
 from graphclone.graph.operands import OperandError
 
 _LARGEST_CONSTANT = 1 << 24
@@ -58,7 +58,8 @@ def separable(graph: Graph) -> list[tuple[Initializer, str, list[Node]]]:
 def respellings(graph: Graph) -> list[tuple[Node, Respelled]]:
     """Nodes that have another spelling, with the one that rules know.
 
-    A view of what is written into later keeps its own: the other may copy, and the write would be lost.
+    A view of what is written into later keeps its own: the other may copy, and the write would be lost. So does a node
+    that would read what it does not read now, if that is written into.
     """
     spellings = graph.dialect.spellings
     writes: dict[Value, int] | None = None
@@ -70,7 +71,8 @@ def respellings(graph: Graph) -> list[tuple[Node, Respelled]]:
             continue
         if spelling.copies:
             writes = last_writes(graph) if writes is None else writes
-            if writes.get(node.outputs[0], -1) > place:
+            others = {v for operand in canonical[1].values() for v in values_in(operand)}.difference(node.inputs)
+            if writes.get(node.outputs[0], -1) > place or not writes.keys().isdisjoint(others):
                 continue
         respelled.append((node, canonical))
     return respelled

@@ -72,6 +72,7 @@ REFUSED: dict[str, tuple[Callable[[Added, Tensor], Tensor], str]] = {
     "its root": (lambda m, h: torch.sqrt(m.product(h) ** 2), "sqrt"),
     "its logarithm": (lambda m, h: h * torch.log(h.abs()), "log"),
     "its power": (lambda m, h: h * h.abs() ** 0.3, "pow"),
+    "its distance from the mean": (lambda m, h: m.inner(h) / (h - h.mean(-1, keepdim=True)), "div"),
     "itself": (lambda m, h: m.inner(h) / h, "div"),
 }
 

@@ -76,7 +76,7 @@ class _Counts:
         """The weights of a configuration; None where the class refuses it, in whatever way."""
         try:
             return set(self.traces.shapes(fields))
-        except Exception:
+        except Exception:  # whatever its code raises
             return None
 
     def candidates(self) -> Iterator[tuple[Sequence[Change], Config]]:

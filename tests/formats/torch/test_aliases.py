@@ -97,6 +97,17 @@ def test_what_the_caller_writes_into_is_no_constant() -> None:
         state.add_(1.0)
 
 
+def test_what_is_converted_twice_is_what_it_was_the_first_time() -> None:
+    class Converted(Written):
+        def forward(self, x: Tensor) -> Tensor:
+            h, t = self.first(x), torch.zeros(self.shape)
+            before = t.to(torch.float64)
+            t.add_(1.0)
+            return (h * before.to(torch.float64) + h * t).float().sum(-1).sin()
+
+    assert_calls_agree(Converted(lambda h, t: t), torch.randn(4, 5))
+
+
 FRESH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": lambda h, t: h + t,
     "linear": lambda h, t: nn.functional.linear(t.expand(2, WIDTH), h.mT @ h),
