@@ -142,8 +142,8 @@ class _Search:
             ):
                 shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
-            if lifted := [name for name, value in program.constants.items() if isinstance(value, FakeTensor)]:
-                raise GraphcloneError(f"it takes what it computes for a constant, {lifted[0]}")
+            if not any(isinstance(tensor, FakeTensor) for tensor in _tensors(module)):
+                _check_constants(program)
         except Exception as error:
             self.refused = self.refused or (name, error)
             raise
@@ -186,6 +186,13 @@ class _Search:
         except Exception as error:  # whatever the module raises
             return one_line(error)
         return None
+
+
+def _check_constants(program: ExportedProgram) -> None:
+    """Refuse a program of a module with weights that takes for a constant what it computes from them."""
+    for name, value in program.constants.items():
+        if isinstance(value, FakeTensor):
+            raise GraphcloneError(f"what is computed becomes a constant, {name}")
 
 
 def _said(error: Exception) -> str:

@@ -347,23 +347,6 @@ def test_a_model_in_float64_is_held_to_a_tolerance() -> None:
     assert failed(made.verify(tensors=spoiled_tensors(made, "2.weight", 1e-10), onnx=False)) == "noise floor"
 
 
-def test_a_rescaled_number_is_as_exact_in_onnx_as_the_model() -> None:
-    class Normed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.up, self.down, self.inner = nn.Linear(6, 10), nn.Linear(10, 5), nn.Parameter(torch.randn(10, 10))
-
-        def forward(self, x: Tensor) -> Tensor:
-            h = self.up(x)
-            y: Tensor = self.down(h + nn.functional.linear(h, self.inner) / self.inner.norm(dim=1))
-            return y
-
-    made = clone(Normed().double().eval(), (features(4, 6).double(),), strategy="symmetric")
-    assert any(isinstance(operand, float) for node in made.graph.nodes for operand in node.operands.values())
-    report = made.verify(onnx=True)
-    assert report.ok, str(report)
-
-
 def test_noise_floor() -> None:
     exact, own = torch.tensor([1.0, -2.0]).double(), torch.tensor([1.0, -2.5])
     floor = noise_floor("y", (exact, own), (exact, torch.tensor([1.0, -4.0])))

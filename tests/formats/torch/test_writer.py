@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+import graphclone as gc
 from graphclone.clones.clone import Clone
 from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx import saving
@@ -395,3 +396,20 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     missing = tmp_path / "no" / "a.bin"
     with pytest.raises(GraphcloneError, match=r"cannot write to .*no: No such file or directory"), written(missing):
         pytest.fail("there is nowhere to write to")
+
+
+def test_a_rescaled_number_is_as_exact_in_onnx_as_the_model() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down, self.inner = nn.Linear(6, 10), nn.Linear(10, 5), nn.Parameter(torch.randn(10, 10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.up(x)
+            y: Tensor = self.down(h + nn.functional.linear(h, self.inner) / self.inner.norm(dim=1))
+            return y
+
+    made = gc.clone(Normed().double().eval(), (features(4, 6).double(),), strategy="symmetric")
+    assert any(isinstance(operand, float) for node in made.graph.nodes for operand in node.operands.values())
+    report = made.verify(onnx=True)
+    assert report.ok, str(report)
