@@ -35,6 +35,16 @@ class Written(Kinds):
         return total
 
 
+class Viewed(Kinds):
+    """What is written by way of a view is read under its own name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.first(x).sin()
+        total[:, 1:].mul_(0.5)
+        total[:, :2].add_(self.second(x)[:, :2])
+        return total.exp()
+
+
 def graph_of(model: nn.Module) -> Graph:
     graph = trace_module(model.eval(), (torch.randn(3, 4),))
     Canonicalize()(State(graph))
@@ -45,8 +55,18 @@ def graph_of(model: nn.Module) -> Graph:
 def test_what_is_independent_may_come_in_any_order(kinds: tuple[str, str]) -> None:
     source, target = graph_of(Kinds(("first", "second"))), graph_of(Kinds(kinds, width=9))
     values = align(source, target).values
-    assert len(values) == sum(1 for node in source.nodes for _ in node.outputs) + len(source.initializers) + 1
+    assert len(values) == count(source)
     assert all(a.producer is None or a.producer.op == b.producer.op for a, b in values.items() if b.producer)
+
+
+def test_what_is_written_by_way_of_a_view_is_aligned() -> None:
+    source, target = (graph_of(Viewed(("first", "second"), width=width)) for width in (6, 9))
+    assert len(align(source, target).values) == count(source)
+
+
+def count(graph: Graph) -> int:
+    """The number of its values."""
+    return sum(len(node.outputs) for node in graph.nodes) + len(graph.initializers) + len(graph.inputs)
 
 
 def test_what_is_written_comes_in_its_order() -> None:

@@ -8,6 +8,7 @@ _READS = ("tests/formats/torch/test_guards.py::test_a_clone_computes_what_the_mo
 _WRITTEN = ("tests/formats/torch/test_guards.py::test_what_is_written_does_so_too",)
 _TRACE = ("tests/formats/torch/test_trace_check.py",)
 _UNTOUCHED = ("tests/formats/torch/test_untouched.py",)
+_MODES = ("tests/formats/torch/test_modes.py",)
 _WIDTHS = "tests/passes/test_widths_and_scales.py::"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -227,5 +228,82 @@ MUTANTS: tuple[Mutant, ...] = (
         "last_writes(graph, by_caller=True)",
         "last_writes(graph)",
         ("tests/formats/torch/test_aliases.py",),
+    ),
+    Mutant(
+        "canonicalize: what is read instead may be written into",
+        "graphclone/graph/canonical.py",
+        " or not writes.keys().isdisjoint(others)",
+        "",
+        ("tests/formats/torch/test_aliases.py",),
+    ),
+    Mutant(
+        "reader: what the strict mode leaves out is left out",
+        "graphclone/formats/torch/reader.py",
+        "            if target not in inputs:\n",
+        "            if target not in inputs and False:\n",
+        ("tests/formats/torch/test_guards.py::test_a_module_that_only_the_strict_mode_can_export",),
+    ),
+    Mutant(
+        "reader: a region without gradients has some",
+        "graphclone/formats/torch/reader.py",
+        "if args[0] is False:  # no gradients",
+        "if args[0] is None:  # no gradients",
+        _MODES,
+    ),
+    Mutant(
+        "reader: an attribute that shows a weight is an entry of the state dict",
+        "graphclone/formats/torch/reader.py",
+        'if kind != "constant":  # an attribute',
+        'if kind != "none":  # an attribute',
+        _MODES,
+    ),
+    Mutant(
+        "uncast: a region without autocast has it",
+        "graphclone/formats/torch/uncast.py",
+        "        if region is not None:\n",
+        "        if region is None:\n",
+        _MODES,
+    ),
+    Mutant(
+        "export: data that is read becomes a constant",
+        "graphclone/formats/torch/detached_data.py",
+        "tensor.detach() if isinstance(tensor, FakeTensor)",
+        "tensor.detach() if not isinstance(tensor, FakeTensor)",
+        _MODES,
+    ),
+    Mutant(
+        "alignment: what is independent comes in one order",
+        "graphclone/graph/alignment.py",
+        "    return [_as_read(graph) for graph in graphs]\n",
+        "    return [graph.nodes for graph in graphs]\n",
+        ("tests/graph/test_alignment.py",),
+    ),
+    Mutant(
+        "alignment: what is written comes in any order",
+        "graphclone/graph/alignment.py",
+        "if any(graph.dialect.mutates(node) for graph",
+        "if all(graph.dialect.mutates(node) for graph",
+        ("tests/graph/test_alignment.py",),
+    ),
+    Mutant(
+        "blocks: what one block alone reads of a module elsewhere is its own",
+        "graphclone/graph/blocks.py",
+        "elsewhere = bool(node.scope) and not",
+        "elsewhere = False and not",
+        ("tests/formats/huggingface/test_depths.py",),
+    ),
+    Mutant(
+        "closing: the outer stack hides the inner ones, whole or not",
+        "graphclone/analysis/closing.py",
+        "if tower.whole or not any(",
+        "if tower or not any(",
+        ("tests/formats/huggingface/test_depths.py",),
+    ),
+    Mutant(
+        "static: an assertion about a count is tested on one that stands for it",
+        "graphclone/formats/torch/static_check.py",
+        "        if _returns_nothing(node):",
+        "        if False:",
+        ("tests/formats/torch/test_verifier.py",),
     ),
 )
