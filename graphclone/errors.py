@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,14 @@ def _announced(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     end = next((place for place, line in enumerate(lines) if not line.endswith(":")), len(lines))
     return " ".join(lines[: end + 1])
+
+
+def some(names: Collection[str]) -> str:
+    """The first of some names, in words."""
+    return ", ".join([*names][:_SHOWN]) + " and more" * (len(names) > _SHOWN)
+
+
+_SHOWN = 3
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

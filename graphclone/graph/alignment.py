@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Path, Value, values_in
+from graphclone.graph.order import with_sources
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,10 @@ def _ordered(*graphs: Graph) -> list[Sequence[Node]]:
     return [_as_read(graph) for graph in graphs]
 
 
-def _as_read(graph: Graph) -> Sequence[Node]:
-    ordered: dict[Node, None] = {}
-    pending = [value.producer for output in reversed(graph.outputs) for value in reversed([*values_in(output.operand)])]
-    while pending:
-        node = pending[-1]
-        sources = [value.producer for value in node.inputs] if node is not None and node not in ordered else []
-        missing = [source for source in sources if source is not None and source not in ordered]
-        if missing:
-            pending += reversed(missing)
-        else:
-            pending.pop()
-            if node is not None:
-                ordered.setdefault(node)
-    return list(ordered)
+def _as_read(graph: Graph) -> list[Node]:
+    done: set[Node] = set()
+    returned = (value.producer for output in graph.outputs for value in values_in(output.operand))
+    return [node for producer in returned if producer is not None for node in with_sources(producer, done)]
 
 
 def align(source: Graph, target: Graph) -> Alignment:

@@ -11,6 +11,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.graph.blocks import Block, Stack
 from graphclone.graph.ir import Graph, Initializer, Node, Value, substitute
 from graphclone.graph.names import fresh
+from graphclone.graph.order import with_sources
 
 
 class Slot(NamedTuple):
@@ -265,28 +266,9 @@ def _order(graph: Graph) -> None:
     """
     done: set[Node] = set()
     moved = False
-
-    def wanted(node: Node) -> Iterator[Node]:
-        """What must come before a node, and the node."""
-        pending, open_nodes = [(node, False)], set[Node]()
-        while pending:
-            current, ready = pending.pop()
-            if current in done:
-                continue
-            if ready:
-                done.add(current)
-                yield current
-                continue
-            if current in open_nodes:
-                raise GraphcloneError(f"{current.name} would have to be computed before what it reads")
-            open_nodes.add(current)
-            pending.append((current, True))
-            producers = [v.producer for v in current.inputs if v.producer is not None and v.producer not in done]
-            pending += [(producer, False) for producer in producers if producer not in done]
-
     ordered: list[Node] = []
     for node in graph.nodes:
-        group = list(wanted(node))
+        group = with_sources(node, done)
         moved = moved or len(group) > 1
         ordered += group
     if moved and any(graph.dialect.mutates(node) for node in ordered):

@@ -246,8 +246,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "reader: a region without gradients has some",
         "graphclone/formats/torch/reader.py",
-        "if args[0] is False:  # no gradients",
-        "if args[0] is None:  # no gradients",
+        "self.without_gradients(body, operands) if args[0] is False",
+        "self.without_gradients(body, operands) if args[0] is None",
         _MODES,
     ),
     Mutant(

@@ -19,7 +19,8 @@ from graphclone.pipeline.state import State
 def deepened(traces: Traces, source: Graph, goal: State) -> Config:
     """The source's configuration with as many blocks as a goal has, and all else as it was.
 
-    A list with an entry for every block has for a new one that of the block which it is made after.
+    A list with an entry for every block has for a new one that of the block which it is made after. A list of places of
+    blocks has the new ones, and those of the blocks that are made after them.
 
     Args:
         traces: of the checkpoint's class.
@@ -39,16 +40,17 @@ def deepened(traces: Traces, source: Graph, goal: State) -> Config:
         own = counts.names(candidate)
         if own is None:
             continue
-        nearest = min(nearest, (len(own ^ names), _described(changes, own, names)))
-        if own == names:
-            try:
-                grown_into(traces, candidate, source, replace(goal.request, widen={}, sizes={}))
-            except GraphcloneError as error:
-                problem = problem or str(error)
-            except Exception as error:  # its numbers may not agree, which the class says in its own way
-                problem = problem or f"the class refuses it: {one_line(error)}"
-            else:
-                return candidate
+        if own != names:
+            nearest = min(nearest, (len(own ^ names), _described(changes, own, names)))
+            continue
+        try:
+            grown_into(traces, candidate, source, replace(goal.request, widen={}, sizes={}))
+        except GraphcloneError as error:
+            problem = problem or str(error)
+        except Exception as error:  # its numbers may not agree, which the class says in its own way
+            problem = problem or f"the class refuses it: {one_line(error)}"
+        else:
+            return candidate
     raise GraphcloneError(f"{traces.checkpoint.name}: cannot be made deeper: {problem or nearest[1]}")
 
 
@@ -92,8 +94,6 @@ class _Counts:
 
 def _described(changes: Sequence[Change], own: set[str], names: set[str]) -> str:
     """What a configuration is not as it should be, by its weights."""
-    if own == names:
-        return ""
     name = min(own ^ names)
     fault = f"has {name}, which no block has" if name in own else f"has no {name}, which a block has"
     numbers = ", ".join(f"{'.'.join(map(str, where))} = {new}" for where, new in changes)

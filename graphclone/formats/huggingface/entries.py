@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from graphclone.algebra.strategies import Strategy
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, some
 from graphclone.formats.huggingface.config_solver import Config
 from graphclone.formats.huggingface.conversion import ConvertedTensor, ModelTensor, stored_parts, unloaded
 from graphclone.formats.huggingface.layouts import CONFIG
@@ -51,7 +51,7 @@ def attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
             _check_equal(sources, checkpoint)
             used.update(part.name for tensor in sources for part in tensor.parts)
     if unused := [name for name in checkpoint.weights if name not in used]:
-        yield f"not part of the model and left out: {', '.join(unused[:3])}{' and more' * (len(unused) > 3)}"
+        yield f"not part of the model and left out: {some(unused)}"
     if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
         yield PICKLE_NOTE
 

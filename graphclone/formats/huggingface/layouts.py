@@ -34,6 +34,9 @@ VARIANTS = ("model.*.safetensors", "model-*.*.safetensors", "pytorch_model.*.bin
 
 _SAVE = "and save it with save_pretrained"
 
+ADAPTER = ("adapter_config.json", "adapter_model.*")
+"""What PEFT saves: how an adapter is put in, and its weights."""
+
 LAYOUTS = (
     ForeignLayout(
         ("*.gguf",),
@@ -41,7 +44,7 @@ LAYOUTS = (
         f"load it with from_pretrained(FOLDER, gguf_file=..), which undoes its quantisation, {_SAVE}",
     ),
     ForeignLayout(
-        ("adapter_config.json", "adapter_model.*"),
+        ADAPTER,
         "a PEFT adapter, which is no model by itself",
         f"load its base model with it, merge them (merge_and_unload), {_SAVE}",
     ),
@@ -117,7 +120,7 @@ def without_config(folder: Path) -> str:
 
 def with_adapter(folder: Path) -> bool:
     """Whether a PEFT adapter lies beside a model; ``from_pretrained`` loads both where peft is installed."""
-    return (folder / "adapter_config.json").exists() and any(folder.glob("adapter_model.*"))
+    return all(any(folder.glob(sign)) for sign in ADAPTER)
 
 
 _WRAPPERS = {

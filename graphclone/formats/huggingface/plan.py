@@ -15,6 +15,7 @@ from typing import Any
 
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
+from graphclone.errors import some
 from graphclone.formats.huggingface.config_solver import (
     Config,
     Field,
@@ -26,7 +27,7 @@ from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, part_of
 from graphclone.formats.huggingface.traces import Traces
-from graphclone.formats.huggingface.unreached import some, widen_unreached
+from graphclone.formats.huggingface.unreached import widen_unreached
 from graphclone.formats.huggingface.widths import widened
 from graphclone.graph.ir import Output, values_in
 from graphclone.pipeline.state import Request, State

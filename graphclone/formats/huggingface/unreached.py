@@ -18,13 +18,11 @@ import torch
 from graphclone.algebra.axes import Cause
 from graphclone.algebra.growth import PAD, Layout
 from graphclone.algebra.recipes import Widening
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, some
 from graphclone.graph.ir import Initializer
 from graphclone.pipeline.state import State
 
 _REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
-
-_SHOWN = 3
 
 
 def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
@@ -57,11 +55,6 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
                 _check(part, own, grown, build)
     if parts:
         yield f"not reached by the example inputs, so that what it computes is not compared: {some(parts)}"
-
-
-def some(names: Collection[str]) -> str:
-    """The first of some names, in words."""
-    return ", ".join([*names][:_SHOWN]) + " and more" * (len(names) > _SHOWN)
 
 
 def _common(recipes: Sequence[Widening]) -> Widening | None:

@@ -218,20 +218,20 @@ class _ProgramImporter:
             else:
                 self.autocast = Uncast(device)
         operands = [self.operand(arg) for arg in args[position + 1 :]]
-        if args[0] is False:  # no gradients
-            detached = [self.detached(operand) for operand in operands]
-            given = {own: operand for own, operand in zip(detached, operands, strict=True) if isinstance(own, Value)}
-            results = items_of(self.region(body, detached))
-            self.values[node] = [given.get(r, r) if isinstance(r, Value) else r for r in results]
-        else:
-            self.values[node] = self.region(body, operands)
+        self.values[node] = self.without_gradients(body, operands) if args[0] is False else self.region(body, operands)
         self.autocast = outer
 
-    def detached(self, operand: Operand) -> Operand:
-        """What a region without gradients reads, so that none comes of it; what never has one is read as it is."""
+    def without_gradients(self, body: torch.fx.GraphModule, operands: Sequence[Operand]) -> Operand:
+        """Append the nodes of a region on detached operands, but for buffers; what it passes on is not detached."""
         buffers = {i.value for i in self.initializers.values() if i.kind != "parameter"}
-        if not isinstance(operand, Value) or not operand.is_float or operand in buffers:
-            return operand
+        trained = [o for o in operands if isinstance(o, Value) and o.is_float and o not in buffers]
+        detached = {value: self.detached(value) for value in dict.fromkeys(trained)}
+        given = {own: value for value, own in detached.items()}
+        results = self.region(body, [detached.get(o, o) if isinstance(o, Value) else o for o in operands])
+        return [given.get(r, r) if isinstance(r, Value) else r for r in items_of(results)]
+
+    def detached(self, operand: Value) -> Value:
+        """Append a node that gives a value without its gradient."""
         name, target = fresh("detach", self.names), torch.ops.aten.detach.default
         value = Value(name, operand.shape, operand.dtype, operand.dynamic)
         value.producer = Node(name, op_name(target), {"self": operand}, [value], target, region=self.autocast)
