@@ -1,8 +1,8 @@
 """Writes a multiple of a tensor into another one, or adds it.
 
 A GPU is as quick as its loads are wide: it copies words of 16 bytes, whatever numbers they hold. A CPU takes numbers
-one by one where each is written several times in turn. It is quicker where it makes complex numbers of two equal parts,
-or writes short numbers copy by copy.
+one by one where each is written several times in turn. It is quicker where it makes two copies at once, as one complex
+number or one integer of twice the bytes, or writes short numbers copy by copy.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ _MOST_TURNS = 8
 _PARTS = {4: torch.float32, 8: torch.float64}
 """What complex numbers consist of, by bytes."""
 
+_DOUBLED = {1: (torch.uint8, torch.int16), 2: (torch.uint16, torch.int32)}
+"""Integers of as many bytes, and those of twice as many, for numbers that no complex ones consist of."""
+
 
 def write(out: Tensor, source: Tensor, factor: float) -> None:
     """Write a multiple of the source.
@@ -37,9 +40,7 @@ def write(out: Tensor, source: Tensor, factor: float) -> None:
     elif out.is_cuda and _has_words(out) and _has_words(source):
         _write_in_words(out, source, factor)
     elif out.is_cpu and _are_pairs(out, source):
-        part = _PARTS[out.itemsize]
-        product = _times(source, factor)[..., 0].view(part).expand(out.shape[:-1])
-        torch.complex(product, product, out=torch.view_as_complex(out.view(part)))
+        _write_pairs(out, _times(source, factor)[..., 0])
     elif out.is_cpu and _is_interleaved(out, source):
         product = _times(source, factor)[..., 0]
         for copy in out.unbind(-1):
@@ -68,14 +69,24 @@ def _write_in_words(out: Tensor, source: Tensor, factor: float) -> None:
         part.view(_WORD).copy_(_times(numbers, factor).view(_WORD))
 
 
+def _write_pairs(out: Tensor, source: Tensor) -> None:
+    if out.itemsize in _PARTS:
+        part = _PARTS[out.itemsize]
+        product = source.view(part).expand(out.shape[:-1])
+        torch.complex(product, product, out=torch.view_as_complex(out.view(part)))
+    else:
+        single, double = _DOUBLED[out.itemsize]
+        out.view(double)[..., 0].copy_(source.view(single)).mul_(1 + (1 << 8 * out.itemsize))
+
+
 def _times(source: Tensor, factor: float) -> Tensor:
     return source if factor == 1 else source * factor
 
 
 def _are_pairs(out: Tensor, source: Tensor) -> bool:
-    """Whether each number is written twice in turn, and both lie as a complex number does."""
+    """Whether each number is written twice in turn, and both lie as one number of twice the bytes does."""
     twice = source.shape[-1:] == (1,) and out.shape[-1:] == (2,)
-    if not twice or out.itemsize not in _PARTS or out.is_complex():
+    if not twice or out.itemsize not in (*_PARTS, *_DOUBLED) or out.is_complex():
         return False
     *strides, last = out.stride()
     return last == 1 and all(count % 2 == 0 for count in (out.storage_offset(), *strides))

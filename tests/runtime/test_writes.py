@@ -77,12 +77,13 @@ def test_only_few_copies_of_short_numbers_are_written_in_turn() -> None:
     assert not writes._is_interleaved(torch.zeros(3, 4, 64, dtype=torch.bfloat16), out[..., :1])
 
 
-def test_pairs_lie_as_complex_numbers_do() -> None:
-    """At even places of whole or half words, one right behind the other."""
+def test_pairs_lie_as_one_number_of_twice_the_bytes_does() -> None:
+    """At even places, one right behind the other."""
     out = torch.zeros(3, 5, 2)
     assert writes._are_pairs(out, out[..., :1])
     assert writes._are_pairs(out.long(), out[..., :1].long())
-    assert not writes._are_pairs(out.bfloat16(), out[..., :1].bfloat16())
+    assert writes._are_pairs(out.bfloat16(), out[..., :1].bfloat16())
+    assert not writes._are_pairs(out.cfloat(), out[..., :1].cfloat())
     assert not writes._are_pairs(out, out)
     assert not writes._are_pairs(torch.zeros(3, 11)[:, 1:].unflatten(1, (5, 2)), out[..., :1])
     assert not writes._are_pairs(torch.zeros(3, 2, 5).mT, out[..., :1])
@@ -97,3 +98,15 @@ def test_pairs_hold_the_same_bits(offset: int) -> None:
     into = out[offset : offset + 12].view(torch.float32).unflatten(0, (6, 2))
     writes.write(into, bits.view(torch.float32)[:, None], 1.0)
     assert out[offset : offset + 12].tolist() == [b for b in bits.tolist() for _ in range(2)]
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_pairs_of_short_numbers_hold_the_same_bits(dtype: torch.dtype, offset: int) -> None:
+    """All that there are."""
+    stored = torch.uint8 if dtype.itemsize == 1 else torch.int16
+    bits = torch.arange(1 << 8 * dtype.itemsize).to(stored)
+    out = torch.zeros(2 * len(bits) + offset, dtype=stored)
+    into = out[offset:].view(dtype).unflatten(0, (len(bits), 2))
+    writes.write(into, bits.view(dtype)[:, None], 1.0)
+    assert torch.equal(out[offset:], bits.repeat_interleave(2))

@@ -14,15 +14,35 @@ from torch.utils import _pytree as pytree
 from graphclone.runtime.drawing import resized
 
 
-def dynamic_axes(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The axes of an input that should not be fixed: the batch, and every axis of an integer tensor."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        return (0,) if tensor.ndim else ()
-    return tuple(axis for axis in range(tensor.ndim) if axis == 0 or tensor.shape[axis] != 1)
+def dynamic_axes(tensor: torch.Tensor, lengths: Collection[int] = ()) -> tuple[int, ...]:
+    """The axes of an input that should not be fixed: the batch, every axis of an integer tensor, and others of a length.
+
+    Args:
+        tensor: an input.
+        lengths: sizes of integer inputs that axes of the others have in common with them, as masks of floats do.
+    """
+    counts = not (tensor.is_floating_point() or tensor.is_complex())
+    return tuple(a for a, size in enumerate(tensor.shape) if a == 0 or size != 1 and (counts or size in lengths))
+
+
+def lengths_in_common(inputs: Any) -> set[int]:
+    """The sizes that axes of integer inputs and of others have in common, their batch apart."""
+    ours: set[int] = set()
+    others: set[int] = set()
+    for tensor in _tensors(inputs):
+        axes = dynamic_axes(tensor)
+        ours |= {tensor.shape[axis] for axis in axes if axis}
+        others |= {size for axis, size in enumerate(tensor.shape) if axis not in axes}
+    return ours & others
 
 
 def dynamic_shapes(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, varying: bool = True
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    varying: bool = True,
+    lengths: Collection[int] = (),
 ) -> Any:
     """The ``dynamic_shapes`` argument of torch.export for these inputs: what should vary may, or nothing.
 
@@ -31,7 +51,7 @@ def dynamic_shapes(
     dim = torch.export.Dim
     shapes = torch.export.ShapesCollection()
     for tensor in _tensors((args, kwargs)):
-        free = dynamic_axes(tensor) if varying else ()
+        free = dynamic_axes(tensor, lengths) if varying else ()
         shapes[tensor] = {axis: dim.AUTO if axis in free else dim.STATIC for axis in range(tensor.ndim)}
     return shapes.dynamic_shapes(module, args, kwargs)
 
@@ -65,7 +85,9 @@ def keywords_named(module: torch.nn.Module, kwargs: Mapping[str, Any]) -> Iterat
             module.forward = before["forward"]
 
 
-def with_fresh_sizes(inputs: Any, others: Collection[int], constant: Collection[int] = ()) -> Any:
+def with_fresh_sizes(
+    inputs: Any, others: Collection[int], constant: Collection[int] = (), lengths: Collection[int] = ()
+) -> Any:
     """The inputs with every dynamic axis resized to a prime that no other axis has.
 
     A batch of 4 beside 4 heads would let a reshape be read in two ways. Equal sizes stay equal; values are
@@ -75,17 +97,18 @@ def with_fresh_sizes(inputs: Any, others: Collection[int], constant: Collection[
         inputs: any nesting of tensors and other things.
         others: sizes to avoid, those of all parameters.
         constant: sizes that stay as they are.
+        lengths: see ``dynamic_axes``.
     """
     tensors = list(_tensors(inputs))
-    static = {size for t in tensors for axis, size in enumerate(t.shape) if axis not in dynamic_axes(t)}
+    static = {size for t in tensors for axis, size in enumerate(t.shape) if axis not in dynamic_axes(t, lengths)}
     sizes = {size: size for size in constant}
     for tensor in tensors:
-        for axis in dynamic_axes(tensor):
+        for axis in dynamic_axes(tensor, lengths):
             size = tensor.shape[axis]
             if size not in sizes:
                 sizes[size] = fresh_size(size, {*others, *static, *sizes.values()})
     return pytree.tree_map_only(
-        torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t)}), inputs
+        torch.Tensor, lambda t: resized(t, {a: sizes[t.shape[a]] for a in dynamic_axes(t, lengths)}), inputs
     )
 
 

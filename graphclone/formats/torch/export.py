@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,12 @@ from torch.utils import _pytree as pytree
 from graphclone.errors import GraphcloneError, causes, one_line
 from graphclone.formats.torch.decompose import decompose
 from graphclone.formats.torch.detached_data import data_detached
-from graphclone.formats.torch.example_inputs import dynamic_shapes, keywords_named, with_fresh_sizes
+from graphclone.formats.torch.example_inputs import (
+    dynamic_shapes,
+    keywords_named,
+    lengths_in_common,
+    with_fresh_sizes,
+)
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.own_gradients import own_gradients
@@ -88,6 +93,21 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Inputs of a module, positional and by name."""
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A way to call torch.export.
+
+    Attributes:
+        inputs: to trace with.
+        varying: whether their sizes may vary; None leaves it to torch.export, which takes them for fixed symbols.
+        lengths: sizes that may vary in float inputs, too.
+    """
+
+    inputs: Inputs
+    varying: bool | None = True
+    lengths: Collection[int] = ()
+
+
 class _Search:
     """Attempts at an export, the most general first."""
 
@@ -101,9 +121,10 @@ class _Search:
 
     def run(self, *, dynamic: bool, strict: bool) -> list[Exported] | None:
         """What the first attempt that succeeds gives."""
-        for inputs, varying in self.attempts() if dynamic else [(self.example, None), (self.example, False)]:
+        static = (_Attempt(self.example, varying=None), _Attempt(self.example, varying=False))
+        for attempt in self.attempts() if dynamic else static:
             try:
-                programs = [self.export(name, inputs, varying=varying, strict=strict) for name in self.modules]
+                programs = [self.export(name, attempt, strict=strict) for name in self.modules]
             except Exception as error:  # torch.export raises whatever the model's own code raises
                 self.reason = self.reason or one_line(error)
                 continue
@@ -111,24 +132,32 @@ class _Search:
                 return [replace(exported, failure=self.reason) for exported in programs]
         return None
 
-    def attempts(self) -> Iterator[tuple[Inputs, bool | None]]:
-        """Inputs, and whether their sizes may vary; None leaves it to torch.export, which takes them for fixed symbols.
+    def attempts(self) -> Iterator[_Attempt]:
+        """The most general attempts first. A size that the last one stumbled over is constant from then on.
 
-        A size that the last attempt stumbled over is constant from then on.
+        A float input may share a length with an integer one by chance, so what fails for that reason says nothing.
         """
+        before = self.reason, self.refused
+        if common := lengths_in_common(self.example):
+            yield from self.attempts_at_fresh_sizes(common)
+            self.reason, self.refused = before
+        yield from self.attempts_at_fresh_sizes()
+        yield _Attempt(self.example)
+        yield _Attempt(self.example, varying=None)
+        yield _Attempt(self.example, varying=False)
+
+    def attempts_at_fresh_sizes(self, lengths: Collection[int] = ()) -> Iterator[_Attempt]:
         constant: set[int] = set()
         while True:
             self.blamed = set()
-            yield with_fresh_sizes(self.example, self.weight_sizes, constant), True
+            inputs = with_fresh_sizes(self.example, self.weight_sizes, constant, lengths)
+            yield _Attempt(inputs, lengths=lengths_in_common(inputs) if lengths else ())
             if self.blamed <= constant:
                 break
             constant |= self.blamed
-        yield self.example, True
-        yield self.example, None
-        yield self.example, False
 
-    def export(self, name: str, inputs: Inputs, *, varying: bool | None, strict: bool) -> Exported:
-        module, (args, kwargs) = self.modules[name], inputs
+    def export(self, name: str, attempt: _Attempt, *, strict: bool) -> Exported:
+        module, (args, kwargs), varying = self.modules[name], attempt.inputs, attempt.varying
         try:
             with (
                 quiet(),
@@ -140,7 +169,9 @@ class _Search:
                 own_gradients(module) as gradients,
                 decisions() as questions,
             ):
-                shapes = None if varying is None else dynamic_shapes(module, args, kwargs, varying=varying)
+                shapes = None
+                if varying is not None:
+                    shapes = dynamic_shapes(module, args, kwargs, varying=varying, lengths=attempt.lengths)
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=strict)
             if not any(isinstance(tensor, FakeTensor) for tensor in _tensors(module)):
                 _check_constants(program)

@@ -64,6 +64,34 @@ def test_integer_inputs_are_dynamic_in_every_axis() -> None:
     assert set(value.dynamic) == {0, 1}
 
 
+class Masked(nn.Module):
+    """Tokens, a mask of floats over them, and numbers of another kind."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.table, self.numbers = nn.Embedding(11, 8), nn.Linear(numbers, 8)
+
+    def forward(self, tokens: Tensor, mask: Tensor, numbers: Tensor) -> Tensor:
+        return (self.table(tokens) * mask[..., None]).sum(1) + self.numbers(numbers)
+
+
+def test_a_mask_of_floats_has_the_length_of_its_tokens() -> None:
+    inputs = (torch.randint(0, 11, (2, 6)), torch.ones(2, 6), torch.randn(2, 4))
+    tokens, mask, numbers = graph_of(Masked(4), *inputs).inputs
+    assert set(tokens.dynamic) == set(mask.dynamic) == {0, 1}
+    assert tokens.dynamic == mask.dynamic
+    assert set(numbers.dynamic) == {0}
+
+
+def test_floats_whose_size_is_that_of_the_tokens_by_chance_stay_as_they_are() -> None:
+    """A mask beside them too, as both have this size; what was tried is no reason for what is static."""
+    graph = graph_of(Masked(6), torch.randint(0, 11, (2, 6)), torch.ones(2, 6), torch.randn(2, 6))
+    tokens, mask, numbers = graph.inputs
+    assert [set(value.dynamic) for value in (tokens, mask, numbers)] == [{0}, {0}, {0}]
+    assert graph.notes[0].startswith("traced with static sizes: tokens axis 1 = 6")
+    assert "mat1" not in graph.notes[0]
+
+
 def test_fresh_sizes_keep_equal_sizes_equal() -> None:
     a, b = with_fresh_sizes((torch.zeros(4, 8, dtype=torch.long), torch.ones(4, 8, dtype=torch.long)), {8, 4})
     assert a.shape == b.shape == (3, 7)
