@@ -61,6 +61,10 @@ class Answers:
         """The trace of that model, under a name of the caller's."""
         return self._kept(self._key("graph", fields, inputs), find, stored, lambda plain: restored(plain, name))
 
+    def takes(self, fields: Config, inputs: Mapping[str, Any], find: Callable[[], bool]) -> bool:
+        """Whether that model makes something of the inputs."""
+        return self._kept(self._key("takes", fields, inputs), find, bool, bool)
+
     def solution(
         self, fields: Config, inputs: Mapping[str, Any], request: Request, find: Callable[[], Solution]
     ) -> Solution:

@@ -156,6 +156,13 @@ class InputMaker:
         """Inputs whose sizes no width can be mistaken for, where sizes may change."""
         return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.weight_sizes))
 
+    def first_row(self, inputs: NamedInputs) -> NamedInputs:
+        """The first text alone, if the model takes it so."""
+        rows = len(inputs["input_ids"]) if "input_ids" in inputs else 0
+        batched = {n: v for n, v in inputs.items() if isinstance(v, torch.Tensor) and v.dim() and len(v) == rows}
+        alone = inputs | {name: value[:1] for name, value in batched.items()}
+        return alone if self.runs(alone) else inputs
+
     # What the user says
 
     def inputs_from(self, inputs: Mapping[str, Any]) -> NamedInputs:

@@ -209,10 +209,17 @@ class Checkpoint:
         with quiet_transformers():
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
+            if inputs is not None and not self.inputs and not self._pads():
+                takes = self.answers.takes(self.fields, inputs, partial(maker.runs, inputs))
+                inputs = inputs if takes else maker.first_row(inputs)
         if inputs is None:
             unknown = f"it is not known what to feed as {self.blank.main_input_name}"
             raise GraphcloneError(f"{self.name}: {unknown}", GIVE)
         return inputs
+
+    def _pads(self) -> bool:
+        """Whether texts of several lengths can be fed together; a class may refuse more than one where they cannot."""
+        return getattr(self.config.get_text_config(), "pad_token_id", None) is not None
 
 
 # Reading

@@ -15,14 +15,14 @@ from graphclone.runtime.drawing import resized
 
 
 def dynamic_axes(tensor: torch.Tensor, lengths: Collection[int] = ()) -> tuple[int, ...]:
-    """The axes of an input that should not be fixed: the batch, every axis of an integer tensor, and others of a length.
+    """The axes of an input that should not be fixed: the batch, all of integers, and those of a length in common.
 
     Args:
         tensor: an input.
         lengths: sizes of integer inputs that axes of the others have in common with them, as masks of floats do.
     """
     counts = not (tensor.is_floating_point() or tensor.is_complex())
-    return tuple(a for a, size in enumerate(tensor.shape) if a == 0 or size != 1 and (counts or size in lengths))
+    return tuple(a for a, size in enumerate(tensor.shape) if a == 0 or (size != 1 and (counts or size in lengths)))
 
 
 def lengths_in_common(inputs: Any) -> set[int]:

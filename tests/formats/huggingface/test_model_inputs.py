@@ -302,6 +302,16 @@ def test_other_orders_of_values_keep_sizes_and_places(tmp_path: Path) -> None:
         assert not torch.equal(feed["pixel_values"], example["pixel_values"])
 
 
+@pytest.mark.parametrize(("padding", "rows"), [(None, 1), (0, 2)])
+def test_a_class_that_pads_nothing_is_fed_with_one_text(padding: int | None, rows: int, tmp_path: Path) -> None:
+    config = transformers.LlamaConfig(**_TEXT, num_labels=3, pad_token_id=padding)
+    source = saved(lambda: transformers.LlamaForSequenceClassification(config), tmp_path / "a")
+    assert len(open_checkpoint(source).example_inputs["input_ids"]) == rows
+    clone_checkpoint(source, tmp_path / "b", widen=2)
+    small, wide = both_run(source, tmp_path / "b", {"input_ids": torch.arange(1, 10).view(1, 9)})
+    torch.testing.assert_close(wide, small)
+
+
 def forecast(folder: Path) -> Path:
     """A model of numbers, whose main input no name says enough of."""
     sizes = {"context_length": 32, "patch_length": 8, "prediction_length": 8, "d_model": 24, "num_input_channels": 3}
