@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
-from graphclone.algebra.axes import Axis, Cause, Why
+from graphclone.algebra.axes import Axis, Cause, Kind, Why
 from graphclone.analysis.counts import pin_counts
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.integers import settle_sums
@@ -51,6 +51,7 @@ class InferDims:
         pin_counts(facts, _is_whole)
         settle_sums(facts, _greatest)
         facts.fold()
+        _pin_unread_parts(facts)
         state.analysis = Analysis.of(facts)
         return True
 
@@ -75,6 +76,28 @@ def _pin_unread(facts: Facts) -> None:
         if initializer.value not in read:
             for axis in facts.of[initializer.value]:
                 facts.axes.pin(axis, Why(initializer.name, "nothing reads it", Cause.UNREAD))
+
+
+def _pin_unread_parts(facts: Facts) -> None:
+    """Nor what parts of an initializer should become that every node leaves out, such as rows for longer texts."""
+    read: set[Axis] = set()
+    taken: dict[Value, list[set[Axis]]] = {}
+    for node in facts.graph.nodes:
+        shown = {facts.source(value) for value in node.outputs}
+        parts = _leaves(facts, *(value for value in node.outputs if facts.source(value) is value))
+        read |= parts
+        for source in {facts.source(value) for value in node.inputs} - shown:
+            taken.setdefault(source, []).append(parts)
+    for initializer in facts.graph.initializers:
+        for axis in facts.of[initializer.value]:
+            parts = {part for part in facts.axes.segments(axis) if part.kind is Kind.DIM}
+            if len(parts) > 1 and all(parts & others for others in taken.get(initializer.value, ())):
+                for part in parts - read:
+                    facts.axes.pin(part, Why(initializer.name, "nothing reads it", Cause.UNREAD))
+
+
+def _leaves(facts: Facts, *values: Value) -> set[Axis]:
+    return {leaf for value in values for axis in facts.of.get(value, ()) for leaf in facts.axes.leaves(axis)}
 
 
 def _pin_boundary(facts: Facts, request: Request) -> None:

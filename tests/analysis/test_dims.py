@@ -9,6 +9,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.algebra.axes import Cause
 from graphclone.clones.traced import Traced
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import run
@@ -85,6 +86,29 @@ def test_an_unread_parameter_stays() -> None:
     (spare,) = [group for group in found if group.size == 9]
     assert spare.pin is not None
     assert spare.pin.text == "nothing reads it"
+
+
+class Positions(nn.Module):
+    """A table with rows for longer texts, and a product of which one factor is read in part elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(9, 5))
+        self.left, self.right = nn.Parameter(torch.randn(5, 6)), nn.Parameter(torch.randn(6, 5))
+        self.aside = nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = nn.functional.dropout(self.rows, training=False).unsqueeze(0)
+        x = (x + rows[:, : x.shape[1]]) @ (self.left @ self.right)
+        return x + (torch.tanh(x @ self.left[:, :4]) @ self.aside)
+
+
+def test_rows_that_are_left_out_stay() -> None:
+    """Parts that a product sums over are not left out, though nothing has them any more."""
+    found = {group.size: group.pin for group in gc.trace(Positions().eval(), (torch.randn(4, 3, 5),)).dims}
+    assert (found[4], found[2]) == (None, None)
+    assert found[6] is not None
+    assert found[6].kind is Cause.UNREAD
 
 
 # What tells dims of one module apart
