@@ -76,6 +76,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     new_from: Start = "copy",
     like: str | Path | None = None,
     keep_vocab: bool = False,
+    omit: Sequence[str] = (),
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -109,6 +110,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         like: for a checkpoint, the shape to take in place of ``widen``, ``sizes``, ``depth`` and ``into``: a
             config.json, a folder with one, or a hub id.
         keep_vocab: keep the source's vocabulary if ``like`` has another one.
+        omit: for a checkpoint, names or patterns of parts that no example input reaches, and that the clone is to lack.
+            ``from_pretrained`` begins them anew.
         widen_io: patterns of names, such as ``"past*"``. Inputs and outputs that match one may grow, as ``[x, x]``.
         strategy: how the copies of an input share a weight: a name in ``graphclone.algebra.strategies.STRATEGIES``, a
             ``Strategy``, a matrix of shape (output copies, input copies) whose rows sum to 1, or a function
@@ -156,6 +159,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         new_from=new_from,
         like=None if like is None else str(like),
         keep_vocab=keep_vocab,
+        omit=tuple(omit),
     )
     if into is None:
         return source.clone(request, passes=passes, after=after)

@@ -78,6 +78,7 @@ class CloneArguments(Arguments):
     dtype: str | None
     max_shard_size: int | None
     optimizer: str | None
+    omit: tuple[str, ...]
     resume: bool
     trust_remote_code: bool
     format: Literal["dcp"] | None

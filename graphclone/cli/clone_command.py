@@ -108,6 +108,7 @@ def _refuse_options(arguments: CloneArguments) -> None:
         "like",
         "keep_vocab",
         "max_shard_size",
+        "omit",
         "optimizer",
         "resume",
         "trust_remote_code",

@@ -350,6 +350,14 @@ def _checkpoint_arguments(command: _Parser) -> None:
         help="the largest size of one file of weights (for example 500MB; default: 5GB)",
     )
     only.add_argument(
+        "--omit",
+        type=patterns,
+        default=(),
+        metavar="PART,..",
+        help="leave out these parts that no example input reaches (for example esm.contact_head); their class begins them "
+        "anew",
+    )
+    only.add_argument(
         "--optimizer",
         metavar="FILE",
         help="also grow the state of an optimizer (for example optimizer.pt, a .bin file or a DCP folder)",

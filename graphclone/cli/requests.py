@@ -36,6 +36,7 @@ def request_of(arguments: CloneArguments) -> Request:
         new_from=arguments.new_from,
         like=arguments.like,
         keep_vocab=arguments.keep_vocab,
+        omit=arguments.omit,
     )
 
 
@@ -53,6 +54,7 @@ def command_line(arguments: CloneArguments) -> str:
             words += [option, str(numbers)]
     words += ["--like", arguments.like] if arguments.like else []
     words += ["--keep-vocab"] if arguments.keep_vocab else []
+    words += ["--omit", ",".join(arguments.omit)] if arguments.omit else []
     if arguments.depth is not None or arguments.like:
         words += ["--new-blocks", arguments.new_blocks, "--new-from", arguments.new_from]
     words += ["--strategy", arguments.strategy, "--seed", str(arguments.seed)]

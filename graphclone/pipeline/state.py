@@ -42,6 +42,7 @@ class Request:
         new_from: what new blocks begin as.
         like: a configuration whose widths are taken in place of all these: its file, its folder or a hub id.
         keep_vocab: keep the source's vocabulary if ``like`` has another one.
+        omit: names or patterns of parts that nothing reads, which the clone is to lack.
 
     Examples:
         >>> Request(sizes={"hidden": 960}).patterns
@@ -60,6 +61,7 @@ class Request:
     new_from: Start = "copy"
     like: str | None = None
     keep_vocab: bool = False
+    omit: tuple[str, ...] = ()
 
     @property
     def factors(self) -> Widen:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -33,14 +33,19 @@ TIE = "tie_word_embeddings"
 ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
 
 
-def attach(graph: Graph, checkpoint: Checkpoint) -> Iterator[str]:
+def attach(graph: Graph, checkpoint: Checkpoint, left_out: Container[str] = ()) -> Iterator[str]:
     """Give every weight of a graph its data on disk; what the user should know about that.
+
+    Args:
+        graph: of the model.
+        checkpoint: where it lies.
+        left_out: names of weights that the graph does not have, as everybody knows.
 
     Raises:
         GraphcloneError: a tensor is missing, or has another shape or kind of numbers than the model.
     """
     tensors = checkpoint.tensors
-    used: set[str] = set()
+    used = {part.name for name, tensor in tensors.items() if name in left_out for part in tensor.parts}
     for initializer in graph.initializers:
         if initializer.kind != "constant":
             sources = [tensors[name] for name in initializer.names if name in tensors]

@@ -27,7 +27,7 @@ from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, part_of
 from graphclone.formats.huggingface.traces import Traces
-from graphclone.formats.huggingface.unreached import widen_unreached
+from graphclone.formats.huggingface.unreached import LeftOut, widen_unreached
 from graphclone.formats.huggingface.widths import widened
 from graphclone.graph.ir import Output, values_in
 from graphclone.pipeline.state import Request, State
@@ -91,8 +91,10 @@ def plan(
     progress("tracing", 0, 0)
     source = checkpoint.traced(checkpoint.fields, checkpoint.name)
     inner = drop_inner_outputs(source)
-    notes = list(attach(source, checkpoint))
-    traces = Traces(checkpoint)
+    left_out = LeftOut.of(source, checkpoint.tensors, request.omit)
+    left_out.taken_from(source)
+    notes = [*left_out.notes, *attach(source, checkpoint, left_out)]
+    traces = Traces(checkpoint, left_out)
     if request.like is not None:
         grown = likened(traces, source, request, after)
     else:

@@ -103,8 +103,8 @@ _DEVICE: Any = torch.Tensor.device.__get__
 _VIEWS: Any = [getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "data")]
 
 
-def _names(model: Any, checkpoint: Checkpoint) -> dict[tuple[torch.nn.Module, str], tuple[str, str]]:
-    """For every tensor of a part its name in the model, and that of the tied one which is on disk."""
+def _names(model: Any, checkpoint: Checkpoint) -> dict[tuple[torch.nn.Module, str], tuple[str, str | None]]:
+    """For every tensor of a part its name in the model, and that of the tied one which is on disk, if one is."""
     alike: dict[int, list[str]] = {}
     places: dict[tuple[torch.nn.Module, str], int] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -114,14 +114,11 @@ def _names(model: Any, checkpoint: Checkpoint) -> dict[tuple[torch.nn.Module, st
                     alike.setdefault(id(tensor), []).append(f"{path}.{leaf}" if path else leaf)
                     places[module, leaf] = id(tensor)
     stored = {key: next((name for name in names if name in checkpoint.tensors), None) for key, names in alike.items()}
-    for key, name in stored.items():
-        if name is None:
-            raise GraphcloneError(f"{checkpoint.folder}: {alike[key][0]} of the model is missing")
     known = {name for names in alike.values() for name in names}
     used = {p.name for name, tensor in checkpoint.tensors.items() if name in known for p in stored_parts(tensor)}
     if unused := sorted(set(checkpoint.weights) - used):
         raise GraphcloneError(f"{checkpoint.folder}: {unused[0]} is not part of the model")
-    return {place: (alike[key][0], str(stored[key])) for place, key in places.items()}
+    return {place: (alike[key][0], stored[key]) for place, key in places.items()}
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class _Part:
 
     module: torch.nn.Module
     empty: Mapping[str, torch.Tensor]
-    names: Mapping[str, tuple[str, str]]
+    names: Mapping[str, tuple[str, str | None]]
     tensors: Mapping[str, ModelTensor]
     change: Change
 
@@ -147,8 +144,14 @@ class _Part:
             self._put(leaf, self.weight(leaf))
 
     def weight(self, leaf: str) -> torch.Tensor:
-        """One of its tensors, as the model computes with it."""
+        """One of its tensors, as the model computes with it.
+
+        Raises:
+            GraphcloneError: it is not on disk.
+        """
         name, stored = self.names[leaf]
+        if stored is None:
+            raise GraphcloneError(f"{name} of the model is missing")
         return self.change(self.tensors[stored].read(), name).to(self.empty[leaf].dtype)
 
     def give_up(self, *_: Any) -> None:

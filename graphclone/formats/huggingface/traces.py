@@ -13,6 +13,7 @@ from graphclone.clones.traced import Traced
 from graphclone.formats.huggingface.config_solver import Config, Shapes, differences
 from graphclone.formats.huggingface.operations import Run
 from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs
+from graphclone.formats.huggingface.unreached import LeftOut
 from graphclone.formats.torch.into import untied
 from graphclone.graph.ir import Graph
 from graphclone.passes.canonicalize import Canonicalize
@@ -22,10 +23,16 @@ from graphclone.pipeline.state import Request, State
 
 
 class Traces:
-    """The models that a checkpoint's class makes of other configurations, without their weights."""
+    """The models that a checkpoint's class makes of other configurations, without their weights.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    Args:
+        checkpoint: the source.
+        left_out: what their graphs are to lack.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, left_out: LeftOut | None = None) -> None:
         self.checkpoint = checkpoint
+        self.left_out = left_out or LeftOut()
         self._unchecked = _Unchecked(**{f.name: getattr(checkpoint, f.name) for f in dataclasses.fields(checkpoint)})
         self._runs: dict[str, Run] = {}
         self._graphs: dict[str, Graph] = {}
@@ -33,9 +40,10 @@ class Traces:
     def shapes(self, fields: Config) -> Shapes:
         """The shape of every parameter, also where numbers do not agree yet, since they are tried one by one."""
         try:
-            return self.checkpoint.shapes(fields)
+            shapes = self.checkpoint.shapes(fields)
         except Exception:  # a configuration may be refused in any way
-            return self._unchecked.shapes(fields)
+            shapes = self._unchecked.shapes(fields)
+        return {name: shape for name, shape in shapes.items() if name not in self.left_out}
 
     def moves(self, before: Config, after: Config) -> bool | None:
         """Whether anything in a run has another shape; None where that cannot be seen."""
@@ -69,6 +77,7 @@ class Traces:
         if key not in self._graphs:
             graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
             drop_inner_outputs(graph)
+            self.left_out.taken_from(graph)
             run((Canonicalize(),), State(graph))
             self._graphs[key] = graph
         return self._graphs[key].copy()

@@ -108,6 +108,8 @@ def _names(plan: Plan, state: Mapping[str, Any], parameters: Parameters) -> tupl
     if is_by_name(state) or all("param_names" in group for group in state["param_groups"]):
         return None, None
     orders = _orders(plan, plan.checkpoint.config)
+    if lost := [name for names in orders[0] for name in names if name not in parameters.heirs]:
+        raise GraphcloneError(f"may have a state of {lost[0]}, which the clone lacks; let the optimizer begin anew")
     counts = [len(group["params"]) for group in state["param_groups"]]
     fitting = [place for place, order in enumerate(orders) if [len(names) for names in order] == counts]
     if not fitting:

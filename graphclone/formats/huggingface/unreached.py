@@ -8,8 +8,9 @@ must not meet a dim that grew.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,69 @@ import torch
 from graphclone.algebra.axes import Cause
 from graphclone.algebra.growth import PAD, Layout
 from graphclone.algebra.recipes import Widening
-from graphclone.errors import GraphcloneError, some
-from graphclone.graph.ir import Initializer
+from graphclone.errors import GraphcloneError, Remedy, some
+from graphclone.graph.ir import Graph, Initializer
 from graphclone.pipeline.state import State
 
-_REACH = "give inputs that reach it: clone_checkpoint(.., inputs={..})"
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Weights that a clone lacks: ``from_pretrained`` begins them anew, and nothing computes with them.
+
+    Attributes:
+        asked: those that the user wants it to lack.
+        unstored: those that the source lacks.
+        alike: what they are called in all blocks, if no block computes with one.
+    """
+
+    asked: Sequence[str] = ()
+    unstored: Sequence[str] = ()
+    alike: Collection[str] = ()
+
+    @classmethod
+    def of(cls, graph: Graph, stored: Container[str], patterns: Sequence[str]) -> LeftOut:
+        """Find them in the graph of the source.
+
+        Args:
+            graph: of the model.
+            stored: the names of the weights that are there.
+            patterns: names of parts and of weights, or patterns, that the user gives.
+
+        Raises:
+            GraphcloneError: there is no such part, or the model computes with it.
+        """
+        weights, read = [i for i in graph.initializers if i.kind != "constant"], graph.read()
+        asked: list[str] = []
+        for pattern in patterns:
+            meant = [i for i in weights if any(_is_in(name, pattern) for name in i.names)]
+            if not meant:
+                raise GraphcloneError(f"omit: {graph.name} has no part {pattern!r}")
+            if used := [i.name for i in meant if i.value in read]:
+                raise GraphcloneError(f"omit: {graph.name} computes with {used[0]}, so that no clone can lack it")
+            asked += [i.name for i in meant if i.name not in asked]
+        unstored = [i.name for i in weights if i.value not in read and not any(name in stored for name in i.names)]
+        needed = {_starred(i.name) for i in weights if i.value in read}
+        alike = {_starred(name) for name in (*asked, *unstored)} - needed
+        return cls(asked, [name for name in unstored if name not in asked], alike)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a weight is among them, or in a block that the source does not have as they are in another."""
+        return name in self.asked or name in self.unstored or _starred(str(name)) in self.alike
+
+    def taken_from(self, graph: Graph) -> None:
+        """Take them out of the graph of the source, or of its clone."""
+        graph.initializers = [i for i in graph.initializers if i.name not in self]
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What the user should know about them."""
+        for why, names in (("as you ask", self.asked), ("as the source lacks it", self.unstored)):
+            if names:
+                yield f"left out, {why}, and begun anew by from_pretrained: {some(names)}"
+
+
+def _is_in(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
@@ -49,12 +108,19 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
         for i in members:
             own = state.recipes[i.value]
             beside = _common(alike.get(_starred(i.name), ()))
+            if _is_zero(i):
+                continue
             if beside is not None and (beside.source_shape, beside.shape) == (own.source_shape, own.shape):
                 state.recipes[i.value] = replace(beside, name=i.name)
             else:
                 _check(part, own, grown, build)
     if parts:
         yield f"not reached by the example inputs, so that what it computes is not compared: {some(parts)}"
+
+
+def _is_zero(initializer: Initializer) -> bool:
+    """Whether a weight is 0 wherever it is read, and so is any number of copies of it."""
+    return not bool(torch.as_tensor(initializer.read()).any())
 
 
 def _common(recipes: Sequence[Widening]) -> Widening | None:
@@ -98,24 +164,26 @@ class _Grown:
 def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any]) -> None:
     """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
     wide = [axis.size for axis in recipe.axes if axis.size > 1]
+    remedy = Remedy("omit", "leaves it to its class to begin it anew; or give inputs that reach it", [part])
     if not any(axis.grows for axis in recipe.axes):
         if meets := grown.layouts.keys() & wide:
             raise GraphcloneError(
                 f"{part} is not reached by the example inputs and keeps its widths, but {recipe.name} has one of "
-                f"{min(meets)}, as has what grew: they may meet; {_REACH}"
+                f"{min(meets)}, as has what grew: they may meet",
+                remedy,
             )
         return
     owner = build().get_submodule(recipe.name.rpartition(".")[0])
     layer = isinstance(owner, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and len(recipe.axes) > 1
     if layer or (len(wide) > 1 and not isinstance(owner, torch.nn.Embedding)):
         raise GraphcloneError(
-            f"{part} is not reached by the example inputs, and nothing says how {recipe.name} of it should grow; "
-            f"{_REACH}"
+            f"{part} is not reached by the example inputs, and nothing says how {recipe.name} of it should grow", remedy
         )
     if not all(grown.alike(layout) for layout in recipe.axes if layout.grows):
         raise GraphcloneError(
             f"{part} is not reached by the example inputs, and {recipe.name} may meet what grew in another way than by "
-            f"copies; {_REACH}"
+            "copies",
+            remedy,
         )
 
 

@@ -9,7 +9,7 @@ rounding makes of it at most.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -84,12 +84,12 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         GraphcloneError: it cannot be loaded or run.
     """
     options: Mapping[str, Any] = {}
-    model, _ = _loaded(checkpoint, checkpoint.folder)
+    model, *_ = _loaded(checkpoint, checkpoint.folder)
     try:
         inputs, own = _own_runs(model, checkpoint)
     except GraphcloneError:
         options = _EAGER
-        model, _ = _loaded(checkpoint, checkpoint.folder, **options)
+        model, *_ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
     precision = _coarsest(checkpoint, model, inputs[0])
     if not options:
@@ -195,7 +195,7 @@ def _coarsest(checkpoint: Checkpoint, model: Any, feed: dict[str, Any]) -> torch
 @torch.no_grad()
 def _shaken_runs(checkpoint: Checkpoint, source: SourceRuns) -> list[list[Outputs]]:
     """What the source, loaded anew, makes of the input sets with every weight a rounding off, in several ways."""
-    model, _ = _loaded(checkpoint, checkpoint.folder, **source.options)
+    model, *_ = _loaded(checkpoint, checkpoint.folder, **source.options)
     moved, runs = copy.deepcopy(model), []
     own, others = list(_weights(model)), [tensor for _, tensor in _weights(moved)]
     for seed in range(SHAKES):
@@ -309,7 +309,7 @@ def _compared(
     """
     try:
         load = _streamed if how == _SAMPLE else _loaded
-        model, problems = load(checkpoint, folder, **source.options)
+        model, problems, absent = load(checkpoint, folder, **source.options)
         if problems:
             return _report(checkpoint, _failed(how, problems[0]), source.inputs)
         with torch.no_grad():
@@ -317,15 +317,18 @@ def _compared(
         del model  # the source may be loaded once more
     except GraphcloneError as refusal:
         return _report(checkpoint, _failed(how, str(refusal)), source.inputs)
-    if absent := [name for name in widened if name not in wide[0]]:
-        return _report(checkpoint, _failed(how, f"it returns no {absent[0]}"), source.inputs)
+    if lost := [name for name in widened if name not in wide[0]]:
+        return _report(checkpoint, _failed(how, f"it returns no {lost[0]}"), source.inputs)
     first, *others = widened
     names = [first, *(n for n in others if not alike_only or wide[0][n].shape == source.own[0][n].shape)]
     measured = [
         [_floor(source, index, name, widened[name], outputs[name]) for name in names]
         for index, outputs in enumerate(wide)
     ]
-    return _report(checkpoint, judge(how, measured), source.inputs)
+    check = judge(how, measured)
+    if absent and not check.ok:
+        check = _failed(how, f"from_pretrained finds missing keys: {absent[0]}")
+    return _report(checkpoint, check, source.inputs)
 
 
 def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
@@ -347,8 +350,8 @@ def _floor(
     return floor.unless_explained(lambda: max(error(truth, run[index][name]) for run in source.shaken))
 
 
-def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
-    """The model in a folder, and what ``from_pretrained`` did not find or could not use.
+def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
+    """The model in a folder, what ``from_pretrained`` could not use, and which weights it did not find: they are NaN.
 
     Raises:
         GraphcloneError: it raises.
@@ -362,19 +365,30 @@ def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, 
     except Exception as failure:  # whatever the class raises
         reason = first_line(failure)
         raise GraphcloneError(f"{folder}: from_pretrained fails: {reason}") from failure
+    absent = _spoilt(model, info["missing_keys"])
     problems = [
         f"from_pretrained finds {what.replace('_', ' ')}: {min(map(str, info[what]))}"
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if info.get(what)
+        if info[what] and sorted(info[what]) != absent
     ]
-    return uncached(model.eval()), problems
+    return uncached(model.eval()), problems, absent
 
 
-def _streamed(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str]]:
+def _spoilt(model: Any, names: Collection[str]) -> list[str]:
+    """Those of some weights that are NaN from now on, so that it shows where one is read."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    spoilt = sorted(name for name in names if name in tensors and tensors[name].is_floating_point())
+    with torch.no_grad():
+        for name in spoilt:
+            tensors[name].fill_(torch.nan)
+    return spoilt
+
+
+def _streamed(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
     """The clone in a folder, which reads its weights part by part; see ``_loaded``."""
     clone = open_checkpoint(folder, trust_remote_code=checkpoint.trusted, dtype=checkpoint.dtype)
     with torch.no_grad():
-        return streamed(clone, eager=bool(options)), []
+        return streamed(clone, eager=bool(options)), [], []
 
 
 def _run(model: Any, feed: dict[str, Any]) -> Outputs:

@@ -59,6 +59,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     new_from: Start = "copy",
     like: str | Path | None = None,
     keep_vocab: bool = False,
+    omit: Sequence[str] = (),
     widen_io: Sequence[str] = (),
     strategy: StrategyLike = "symmetric",
     snr_db: float | None = None,
@@ -87,6 +88,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         new_from: what new blocks begin as: ``copy`` or ``random``; as for ``clone``.
         like: a published shape to take in place of these: a config.json, a folder with one, or a hub id.
         keep_vocab: keep the source's vocabulary if ``like`` has another one.
+        omit: names or patterns of parts that no example input reaches, and that the clone is to lack; as for ``clone``.
         widen_io: patterns of names of outputs that may grow.
         strategy: as for ``clone``.
         snr_db: the signal-to-noise ratio of a noisy strategy, in decibels.
@@ -133,6 +135,7 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         new_from=new_from,
         like=None if like is None else str(like),
         keep_vocab=keep_vocab,
+        omit=tuple(omit),
     )
     advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)
