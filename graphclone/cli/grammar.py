@@ -354,8 +354,7 @@ def _checkpoint_arguments(command: _Parser) -> None:
         type=patterns,
         default=(),
         metavar="PART,..",
-        help="leave out these parts that no example input reaches (for example esm.contact_head); their class begins them "
-        "anew",
+        help="leave out these parts, which no example input reaches (for example esm.contact_head)",
     )
     only.add_argument(
         "--optimizer",

@@ -84,6 +84,9 @@ def _is_in(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
+_REACH = "give inputs that reach it"
+
+
 def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     """Set the recipes of weights that nothing in the trace reads; what the user should know about them.
 
@@ -108,11 +111,9 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
         for i in members:
             own = state.recipes[i.value]
             beside = _common(alike.get(_starred(i.name), ()))
-            if _is_zero(i):
-                continue
             if beside is not None and (beside.source_shape, beside.shape) == (own.source_shape, own.shape):
                 state.recipes[i.value] = replace(beside, name=i.name)
-            else:
+            elif not (any(axis.grows for axis in own.axes) and _is_zero(i)):
                 _check(part, own, grown, build)
     if parts:
         yield f"not reached by the example inputs, so that what it computes is not compared: {some(parts)}"
@@ -164,12 +165,12 @@ class _Grown:
 def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any]) -> None:
     """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
     wide = [axis.size for axis in recipe.axes if axis.size > 1]
-    remedy = Remedy("omit", "leaves it to its class to begin it anew; or give inputs that reach it", [part])
+    remedy = Remedy("omit", "leaves it out, and its class begins it anew", [part])
     if not any(axis.grows for axis in recipe.axes):
         if meets := grown.layouts.keys() & wide:
             raise GraphcloneError(
                 f"{part} is not reached by the example inputs and keeps its widths, but {recipe.name} has one of "
-                f"{min(meets)}, as has what grew: they may meet",
+                f"{min(meets)}, as has what grew: they may meet; {_REACH}",
                 remedy,
             )
         return
@@ -177,12 +178,14 @@ def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any])
     layer = isinstance(owner, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and len(recipe.axes) > 1
     if layer or (len(wide) > 1 and not isinstance(owner, torch.nn.Embedding)):
         raise GraphcloneError(
-            f"{part} is not reached by the example inputs, and nothing says how {recipe.name} of it should grow", remedy
+            f"{part} is not reached by the example inputs, and nothing says how {recipe.name} of it should grow; "
+            f"{_REACH}",
+            remedy,
         )
     if not all(grown.alike(layout) for layout in recipe.axes if layout.grows):
         raise GraphcloneError(
             f"{part} is not reached by the example inputs, and {recipe.name} may meet what grew in another way than by "
-            "copies",
+            f"copies; {_REACH}",
             remedy,
         )
 

@@ -19,21 +19,29 @@ def dynamic_axes(tensor: torch.Tensor, lengths: Collection[int] = ()) -> tuple[i
 
     Args:
         tensor: an input.
-        lengths: sizes of integer inputs that axes of the others have in common with them, as masks of floats do.
+        lengths: sizes that may vary in inputs of floats, too.
     """
     counts = not (tensor.is_floating_point() or tensor.is_complex())
     return tuple(a for a, size in enumerate(tensor.shape) if a == 0 or (size != 1 and (counts or size in lengths)))
 
 
 def lengths_in_common(inputs: Any) -> set[int]:
-    """The sizes that axes of integer inputs and of others have in common, their batch apart."""
-    ours: set[int] = set()
-    others: set[int] = set()
+    """The sizes that axes of a float input have in common with those of another one, their batch apart.
+
+    The other is one of integers, or a float input of another shape, such as a mask over a sequence of vectors.
+    """
+    lengths: set[int] = set()
+    shapes: set[tuple[int, ...]] = set()
+    counted: set[int] = set()
     for tensor in _tensors(inputs):
-        axes = dynamic_axes(tensor)
-        ours |= {tensor.shape[axis] for axis in axes if axis}
-        others |= {size for axis, size in enumerate(tensor.shape) if axis not in axes}
-    return ours & others
+        if len(dynamic_axes(tensor)) > 1:
+            counted.update(tensor.shape[axis] for axis in dynamic_axes(tensor)[1:])
+        else:
+            shapes.add(tuple(tensor.shape[1:]))
+    for shape in shapes:
+        others = {size for other in shapes - {shape} for size in other}
+        lengths |= {size for size in shape if size in counted or size in others}
+    return lengths - {1}
 
 
 def dynamic_shapes(

@@ -29,6 +29,7 @@ from graphclone.formats.torch.example_inputs import (
 )
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
+from graphclone.formats.torch.kinds import Asked, dtypes_asked
 from graphclone.formats.torch.own_gradients import own_gradients
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
@@ -168,6 +169,7 @@ class _Search:
                 data_detached(),
                 own_gradients(module) as gradients,
                 decisions() as questions,
+                nullcontext(Asked(integers=True)) if strict else dtypes_asked() as asked,
             ):
                 shapes = None
                 if varying is not None:
@@ -180,7 +182,8 @@ class _Search:
             raise
         with quiet(), decisions(of_torch=True) as further:
             decompose(program)
-        return Exported(program, guards_of(program, [*questions, *further]), tuple(sorted(gradients)))
+        guards = replace(guards_of(program, [*questions, *further]), integers_asked=asked.integers)
+        return Exported(program, guards, tuple(sorted(gradients)))
 
     def holds(self, exported: Exported) -> bool:
         """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""

@@ -25,6 +25,8 @@ from torch.utils._sympy.printers import PythonPrinter
 from torch.utils._sympy.solve import try_solve
 
 from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.kinds import takes
+from graphclone.formats.torch.structure import argument_names
 
 _ASSUMED = 2
 """The least size of a dynamic axis that torch.export thinks of."""
@@ -111,6 +113,10 @@ class Guards:
         values: the inputs that are no tensors, by position: they are part of the trace.
         conditions: on the free sizes.
         doubts: sizes of which it is not known whether the trace holds for them.
+        dtypes: for each input that is a tensor its dtype; None for any other input.
+        integers_asked: whether the code asks which integers a tensor holds.
+        arguments: the names of the arguments that the inputs lie in.
+        any_order: whether dicts among them may have their keys in another order.
     """
 
     names: tuple[str, ...]
@@ -118,6 +124,10 @@ class Guards:
     values: Mapping[int, Any]
     conditions: tuple[Condition, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    dtypes: tuple[torch.dtype | None, ...] = ()
+    integers_asked: bool = False
+    arguments: tuple[str, ...] = ()
+    any_order: bool = False
 
     @property
     def all_conditions(self) -> tuple[Condition, ...]:
@@ -152,6 +162,8 @@ class Guards:
             yield Violation(f"{name} is {_described(value)}, traced with a tensor")
         elif value.ndim != len(shape):
             yield Violation(f"{name} has {value.ndim} axes, traced with {len(shape)}")
+        elif not takes(dtype := self.dtypes[position] or value.dtype, value.dtype, exactly=self.integers_asked):
+            yield Violation(f"{name} is of {value.dtype}, traced with {dtype}")
         else:
             for axis, size in enumerate(shape):
                 if size is not None and value.shape[axis] != size:
@@ -261,6 +273,8 @@ class _SizeReader:
             values={i: e for i, (e, tensor) in enumerate(zip(examples, tensors, strict=True)) if not tensor},
             conditions=tuple(Condition(text) for text in conditions if text),
             doubts=tuple(self.doubts(examples, questions)),
+            dtypes=tuple(e.dtype if tensor else None for e, tensor in zip(examples, tensors, strict=True)),
+            arguments=argument_names(self.program),
         )
 
     def bind(self, examples: Sequence[Any]) -> Iterator[sympy.Basic]:

@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.fx._pytree import tree_flatten_spec
+from torch.utils import _pytree as pytree
 
 from graphclone.formats.torch.guards import Condition, Guards, InputError
+from graphclone.formats.torch.structure import misfits
 
 GUARD = "input_guard"
 """The name of the submodule."""
@@ -40,12 +43,25 @@ class InputGuard(torch.nn.Module):
         for violation in self.guards.violations(inputs):
             raise InputError(f"{violation.message}; clone with example inputs of that kind for these")
         if torch.compiler.is_exporting():
+            if not self.in_graph:
+                _assert_dtypes(inputs)
             # torch.export takes for granted that no size is 0 or 1, and would leave no guard.
             for text, holds in self._computed([doubt.condition for doubt in self.guards.doubts], inputs):
                 torch._assert_async(holds, text)
             if self.in_graph and self.guards.all_conditions:
                 return self._looked_up(inputs)
         return inputs
+
+    def flattened(self, inputs: Any, spec: pytree.TreeSpec) -> list[Any]:
+        """The inputs one by one, of the structure that they were traced with.
+
+        Raises:
+            InputError: they have another one.
+        """
+        for reason in misfits(inputs, spec, self.guards.arguments, any_order=self.guards.any_order):
+            raise InputError(f"{reason}; clone with example inputs of that kind for these")
+        flat: list[Any] = tree_flatten_spec(inputs, spec)
+        return flat
 
     def _computed(self, conditions: Sequence[Condition], inputs: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
         """Conditions as tensors. What cannot be computed so is made superfluous: the axes it is about are fixed."""
@@ -67,6 +83,13 @@ class InputGuard(torch.nn.Module):
         one = torch.ones(1, dtype=value.dtype, device=value.device).index_select(0, wrong.reshape(1).to(value.device))
         passed = value.logical_and(one) if value.dtype == torch.bool else value * one
         return (*inputs[:first], passed, *inputs[first + 1 :])
+
+
+def _assert_dtypes(inputs: Sequence[Any]) -> None:
+    """Leave in a program what dtypes it takes, of which torch.export makes no guard."""
+    for value in inputs:
+        if isinstance(value, torch.Tensor):
+            torch.ops.aten._assert_tensor_metadata(value, dtype=value.dtype)
 
 
 def _sizes(tensor: torch.Tensor) -> SimpleNamespace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, first_line
 from graphclone.formats.torch.example import Example
+from graphclone.formats.torch.export import Inputs
 from graphclone.formats.torch.input_sets import call_with
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value, evaluated
@@ -31,6 +32,7 @@ def run_module(
     state: Mapping[str, torch.Tensor] | None = None,
     *,
     calls: int = 1,
+    fast: bool = False,
 ) -> list[torch.Tensor]:
     """The tensors that a module returns, in the order of its graph's outputs.
 
@@ -41,6 +43,7 @@ def run_module(
         tensors: take the place of the tensors among them, one per graph input.
         state: parameters and buffers in place of the module's own.
         calls: how often it is called; what the last call returns counts.
+        fast: whether it may take the fast path of ``torch.nn.TransformerEncoder``, as it does without gradients.
 
     Raises:
         RunError: the module raises, or returns other things than its trace.
@@ -48,7 +51,7 @@ def run_module(
     call: Callable[..., Any] = module
     if state is not None:
         call = lambda *args, **kwargs: torch.func.functional_call(module, dict(state), args, kwargs)  # noqa: E731
-    with untouched(module), torch.no_grad(), _plain_attention():
+    with untouched(module), torch.no_grad(), nullcontext() if fast else _plain_attention():
         try:
             for _ in range(calls):
                 positional, keywords = call_with(graph, example, [tensor.clone() for tensor in tensors])
@@ -57,6 +60,32 @@ def run_module(
         except Exception as error:  # whatever the module raises
             raise RunError(f"{graph.name} cannot be run: {type(error).__name__}: {first_line(error)}") from error
     return list(_returned(graph, leaves))
+
+
+def agree(module: torch.nn.Module, *calls: Inputs) -> bool:
+    """Whether a module returns the same for several inputs, bit by bit; it is left as it is.
+
+    Args:
+        module: of the user.
+        calls: what it is called with, positional and by name.
+    """
+    returned = []
+    try:
+        for positional, keywords in calls:
+            with untouched(module), torch.no_grad(), _plain_attention():
+                torch.manual_seed(SEED)
+                copies = pytree.tree_map_only(torch.Tensor, torch.clone, (positional, keywords))
+                returned.append([_held(leaf) for leaf in pytree.tree_leaves(module(*copies[0], **copies[1]))])
+    except Exception:  # whatever the module raises
+        return False
+    first, *others = returned
+    return all(len(first) == len(other) and all(map(_same, first, other)) for other in others)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    return type(a) is type(b) and bool(a == b)
 
 
 def _held(leaf: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -14,10 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported
-from graphclone.formats.torch.guards import Doubt
+from graphclone.formats.torch.guards import Doubt, Guards
 from graphclone.formats.torch.input_sets import InputSet, example_tensors
-from graphclone.formats.torch.running import SEED, RunError, run_module
+from graphclone.formats.torch.running import SEED, RunError, agree, run_module
 from graphclone.formats.torch.samples import Sample, compare, take_sample
+from graphclone.formats.torch.structure import has_orders, turned
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
@@ -29,6 +31,12 @@ from graphclone.verification.distance import Deviation
 
 TRACE = "trace"
 INTO = "wide module"
+
+FAST_PATH = (
+    "in eval mode and without gradients torch takes a fast path through nn.TransformerEncoder, which gives other "
+    "numbers at padding; the clone computes what the model does with gradients"
+)
+_WITH_FAST_PATH = (torch.nn.TransformerEncoder, torch.nn.TransformerEncoderLayer, torch.nn.MultiheadAttention)
 
 INSTANCE = "the model"
 _ELSE = "something else than its trace"
@@ -50,7 +58,23 @@ def check_trace(source: Graph, example: Example, samples: Sequence[Sample]) -> C
             return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
     if (later := _differs_later(source, example, samples[0])) is not None:
         return _wrong(INSTANCE, float("inf"), later)
-    return judge(TRACE, measured)
+    check = judge(TRACE, measured)
+    if any(map(partial(_fast_path_differs, source, example), samples)):
+        return replace(check, summary=f"{check.summary}; {FAST_PATH}")
+    return check
+
+
+def _fast_path_differs(source: Graph, example: Example, sample: Sample) -> bool:
+    """Whether the module computes something else where torch takes the fast path of attention."""
+    assert example.model is not None
+    if not any(isinstance(part, _WITH_FAST_PATH) for part in example.model.modules()):
+        return False
+    try:
+        fast = run_module(example.model, source, example, sample.inputs.tensors, fast=True)
+    except RunError:
+        return True
+    alike = all(ours.shape == theirs.shape for ours, theirs in zip(fast, sample.module or (), strict=True))
+    return not alike or any(floor.ok is False for floor in _distances(source, replace(sample, module=fast)))
 
 
 def _distances(source: Graph, sample: Sample) -> list[NoiseFloor]:
@@ -112,23 +136,35 @@ def _has_data(module: torch.nn.Module) -> bool:
 
 @torch.no_grad()
 def settle_doubts(state: State, example: Example) -> None:
-    """Find out whether the trace holds for single elements, where the code asks for them.
+    """Find out whether the trace holds for single elements, where the code asks for them, and for any order of keys.
 
     Code that asks whether a size is 1 often computes the same either way. The module and its trace are run on inputs
     of that size; where they agree the trace holds there, else the clone goes on refusing it.
     """
     exported = state.graph.origin_as(Exported)
-    doubts = [doubt for doubt in exported.guards.doubts if doubt.size == 1]
-    if example.model is None or not doubts or not _has_data(example.model):
+    if example.model is None or not _has_data(example.model):
         return
+    guards = _settled_order(exported, example)
+    doubts = [doubt for doubt in guards.doubts if doubt.size == 1]
     with untouched(example.model):
         settled = [doubt for doubt in doubts if _agrees(state, example, [doubt])]
         if len(settled) > 1 and not _agrees(state, example, settled):
             settled = []
     for doubt in settled:
-        exported = replace(exported, guards=exported.guards.without(doubt))
+        guards = guards.without(doubt)
+    exported = replace(exported, guards=guards)
     state.graph.origin = exported
     state.source.origin = state.model.origin = exported
+
+
+def _settled_order(exported: Exported, example: Example) -> Guards:
+    """The guards, dicts with their keys in any order if the module computes the same with those in the opposite one."""
+    assert example.model is not None
+    if exported.guards.any_order or not has_orders(exported.program.call_spec.in_spec):
+        return exported.guards
+    given = (example.args, dict(example.kwargs))
+    opposite = (tuple(map(turned, given[0])), {name: turned(value) for name, value in given[1].items()})
+    return replace(exported.guards, any_order=agree(example.model, given, opposite))
 
 
 def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
+from torch.fx.graph import _PyTreeCodeGen
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
@@ -31,6 +32,14 @@ from graphclone.runtime.files import written
 from graphclone.runtime.tensors import widened_tensors
 
 
+class _GuardedCode(_PyTreeCodeGen):
+    """Code that has the guard take the inputs apart: torch's own takes what it finds, and leaves the rest."""
+
+    def gen_var_bindings(self, fn_args: list[str], free_vars: list[str], expanded_def: bool) -> str:
+        code: str = super().gen_var_bindings(fn_args, free_vars, expanded_def)
+        return code.replace("fx_pytree.tree_flatten_spec(", f"self.{GUARD}.flattened(")
+
+
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
     """A module that runs the graph, called and returning as the source is.
 
@@ -47,7 +56,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     for initializer in graph.initializers:
         _register(root, initializer, tensors[initializer.value])
     fx_graph = torch.fx.Graph()
-    fx_graph.set_codegen(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec))
+    fx_graph.set_codegen(_GuardedCode(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec).pytree_info))
     root.add_module(GUARD, InputGuard(_guards_for(exported.guards, graph)))
     nodes = _placeholders(fx_graph, program, graph)
     for initializer in graph.initializers:

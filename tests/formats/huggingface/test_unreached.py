@@ -86,7 +86,10 @@ def test_a_clone_without_it_is_cloned_on(source: Path, wide: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([], r"contact_head.regression.weight of it should grow; omit=\['esm.contact_head'\] leaves it to its class"),
+        (
+            [],
+            r"of it should grow; give inputs that reach it; omit=\['esm.contact_head'\] leaves it out",
+        ),
         (["esm.encoder"], "omit: .* computes with esm.encoder.layer.0.attention.self.query.weight"),
         (["esm.contact"], "omit: .* has no part 'esm.contact'"),
     ],
@@ -102,7 +105,7 @@ def test_what_may_not_be_left_out(source: Path, parts: list[str], message: str, 
 def test_the_command_line(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["clone", str(source), "-o", str(tmp_path / "out"), "--no-verify"]
     assert main(command) == 2
-    assert "--omit esm.contact_head leaves it to its class" in capfd.readouterr().err
+    assert "--omit esm.contact_head leaves it out" in capfd.readouterr().err
     assert main([*command, "--omit", "esm.contact_head.*"]) == 0
     assert "--omit 'esm.contact_head.*'" in (tmp_path / "out" / "README.md").read_text()
 

@@ -83,6 +83,20 @@ def test_a_mask_of_floats_has_the_length_of_its_tokens() -> None:
     assert set(numbers.dynamic) == {0}
 
 
+def test_a_mask_of_floats_has_the_length_of_its_sequence() -> None:
+    class Sequence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            return self.last((torch.tanh(self.first(x)) * mask[..., None]).sum(1))
+
+    x, mask = graph_of(Sequence(), torch.randn(2, 7, 4), torch.ones(2, 7)).inputs
+    assert x.dynamic == mask.dynamic
+    assert set(x.dynamic) == {0, 1}
+
+
 def test_floats_whose_size_is_that_of_the_tokens_by_chance_stay_as_they_are() -> None:
     """A mask beside them too, as both have this size; what was tried is no reason for what is static."""
     graph = graph_of(Masked(6), torch.randint(0, 11, (2, 6)), torch.ones(2, 6), torch.randn(2, 6))

@@ -1,0 +1,64 @@
+"""Kinds of numbers: those of inputs for which a trace holds, and whether the code asks for more than that."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_TORCH = str(Path(torch.__file__).parent)
+_MODULES = str(Path(torch.nn.__file__).parent)
+
+
+@dataclass
+class Asked:
+    """Whether the code of a model asks which integers a tensor holds."""
+
+    integers: bool = False
+
+
+@contextmanager
+def dtypes_asked() -> Iterator[Asked]:
+    """Note whether code reads the dtype of a tensor of integers; torch's own does so everywhere, and does not count."""
+    descriptor: Any = torch._C.TensorBase.dtype
+    asked = Asked()
+
+    def read(tensor: torch.Tensor) -> torch.dtype:
+        dtype: torch.dtype = descriptor.__get__(tensor)
+        if not dtype.is_floating_point:
+            file = sys._getframe(1).f_code.co_filename
+            asked.integers |= not file.startswith(_TORCH) or file.startswith(_MODULES)
+        return dtype
+
+    torch.Tensor.dtype = property(read)  # type: ignore[assignment]
+    try:
+        yield asked
+    finally:
+        del torch.Tensor.dtype
+
+
+def takes(traced: torch.dtype, given: torch.dtype, *, exactly: bool) -> bool:
+    """Whether a trace holds for numbers of a dtype.
+
+    A clone computes in the precision that it is cast to, so that floats may be any. Integers may be any as well, unless
+    the code asks which they are.
+
+    Args:
+        traced: the dtype in the trace.
+        given: that of an input.
+        exactly: whether integers have to be those of the trace.
+    """
+    if _kind(traced) != _kind(given):
+        return False
+    return traced == given or not exactly or traced.is_floating_point or traced.is_complex
+
+
+def _kind(dtype: torch.dtype) -> str:
+    if dtype.is_floating_point or dtype.is_complex:
+        return "float" if dtype.is_floating_point else "complex"
+    return "bool" if dtype == torch.bool else "integer"

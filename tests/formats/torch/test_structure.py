@@ -1,0 +1,87 @@
+"""Inputs in lists, tuples and dicts: a clone's module takes those of the structure it was traced with."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphclone as gc
+from graphclone.formats.torch.guards import InputError
+
+X, Y = torch.randn(3, 4), torch.randn(3, 4)
+
+
+class Counts(nn.Module):
+    """Sums over all that it is given, and asks for a key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, batch: dict[str, Any], more: Any = ()) -> Tensor:
+        h = batch["x"] * batch.get("mask", 1)
+        for group in more:
+            h = h + (sum(group) if isinstance(group, list | tuple) else group)
+        return self.last(torch.tanh(self.first(h)))
+
+
+class InOrder(Counts):
+    """Reads a dict in the order of its keys."""
+
+    def forward(self, batch: dict[str, Any], more: Any = ()) -> Tensor:
+        return super().forward({"x": sum((i + 1) * value for i, value in enumerate(batch.values()))})
+
+
+@pytest.mark.parametrize(
+    ("traced", "given", "message"),
+    [
+        (({"x": X},), ({"x": X, "mask": Y},), "batch has the keys x, mask, traced with x;"),
+        (({"x": X, "mask": Y},), ({"x": X},), "batch has the keys x, traced with x, mask;"),
+        (({"x": X},), (X,), "batch is a Tensor, traced with a dict"),
+        (({"x": X}, [Y]), ({"x": X}, [Y, Y]), "more has 2 items, traced with 1"),
+        (({"x": X}, [Y, Y]), ({"x": X}, (Y,)), "more has 1 items, traced with 2"),
+        (({"x": X}, [[X, Y], [Y]]), ({"x": X}, [[X, Y], [Y, X]]), r"more\[1\] has 2 items, traced with 1"),
+        (({"x": X}, [Y]), ({"x": X}, Y), "more is a Tensor, traced with a list"),
+    ],
+)
+def test_another_structure_is_refused(traced: Any, given: Any, message: str) -> None:
+    model = Counts().eval()
+    wide = gc.clone(model, traced).module()
+    torch.testing.assert_close(wide(*traced), model(*traced))
+    with pytest.raises(InputError, match=message):
+        wide(*given)
+
+
+def test_arguments_by_name_have_a_structure_too() -> None:
+    model = Counts().eval()
+    wide = gc.clone(model, ({"x": X},), {"more": [Y]}).module()
+    torch.testing.assert_close(wide({"x": Y}, more=(X,)), model({"x": Y}, more=(X,)))
+    with pytest.raises(InputError, match="more has 0 items, traced with 1"):
+        wide({"x": X}, more=[])
+
+
+def test_keys_in_another_order_are_taken_where_the_order_says_nothing() -> None:
+    given, opposite = {"x": X, "mask": Y}, {"mask": Y, "x": X}
+    for model in (Counts().eval(), InOrder().eval()):
+        wide = gc.clone(model, (given,)).module()
+        torch.testing.assert_close(wide(given), model(given))
+        if isinstance(model, InOrder):
+            with pytest.raises(InputError, match="batch has the keys mask, x, traced with x, mask in this order"):
+                wide(opposite)
+        else:
+            torch.testing.assert_close(wide(opposite), model(opposite))
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_copies_of_a_module_refuse_as_it_does() -> None:
+    model = Counts().eval()
+    wide = gc.clone(model, ({"x": X},)).module()
+    for again in (copy.deepcopy(wide), pickle.loads(pickle.dumps(wide)), wide.double().float()):
+        torch.testing.assert_close(again({"x": X}), model({"x": X}))
+        with pytest.raises(InputError):
+            again({"x": X, "mask": Y})
