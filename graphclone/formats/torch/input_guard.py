@@ -18,8 +18,44 @@ GUARD = "input_guard"
 """The name of the submodule."""
 
 
+STRUCTURE = "structure"
+"""The name of its part that takes structures apart."""
+
+
+class StructureGuard(torch.nn.Module):
+    """Takes inputs apart that have the structure of those that a trace was given, and refuses others.
+
+    torch's own function takes what the trace had, and leaves the rest.
+
+    Attributes:
+        spec: of the inputs that the trace was given.
+        arguments: their names.
+        any_order: whether dicts may have their keys in another order.
+    """
+
+    def __init__(self, spec: pytree.TreeSpec, guards: Guards) -> None:
+        super().__init__()
+        self.spec, self.arguments, self.any_order = spec, guards.arguments, guards.any_order
+
+    def forward(self, inputs: Any) -> list[Any]:
+        """The inputs one by one.
+
+        Args:
+            inputs: a pair of a list and a dict: what a module is called with.
+
+        Raises:
+            InputError: they have another structure.
+        """
+        for reason in misfits(inputs, self.spec, self.arguments, any_order=self.any_order):
+            raise InputError(f"{reason}; clone with example inputs of that kind for these")
+        flat: list[Any] = tree_flatten_spec(inputs, self.spec)
+        return flat
+
+
 class InputGuard(torch.nn.Module):
     """Lets inputs pass that a trace holds for, and refuses others.
+
+    Its part ``structure`` takes them out of lists and dicts before.
 
     Traced itself, by torch.export or torch.compile, it leaves its conditions in that trace.
 
@@ -28,9 +64,10 @@ class InputGuard(torch.nn.Module):
             formats that know neither guards nor assertions.
     """
 
-    def __init__(self, guards: Guards) -> None:
+    def __init__(self, guards: Guards, spec: pytree.TreeSpec) -> None:
         super().__init__()
         self.guards = guards
+        self.add_module(STRUCTURE, StructureGuard(spec, guards))
         self.in_graph = False
         self._is_impure = True  # so that torch.fx does not drop the call
 
@@ -51,17 +88,6 @@ class InputGuard(torch.nn.Module):
             if self.in_graph and self.guards.all_conditions:
                 return self._looked_up(inputs)
         return inputs
-
-    def flattened(self, inputs: Any, spec: pytree.TreeSpec) -> list[Any]:
-        """The inputs one by one, of the structure that they were traced with.
-
-        Raises:
-            InputError: they have another one.
-        """
-        for reason in misfits(inputs, spec, self.guards.arguments, any_order=self.guards.any_order):
-            raise InputError(f"{reason}; clone with example inputs of that kind for these")
-        flat: list[Any] = tree_flatten_spec(inputs, spec)
-        return flat
 
     def _computed(self, conditions: Sequence[Condition], inputs: Sequence[Any]) -> Iterator[tuple[str, torch.Tensor]]:
         """Conditions as tensors. What cannot be computed so is made superfluous: the axes it is about are fixed."""

@@ -20,7 +20,7 @@ from graphclone.formats.torch.dialect import call_arguments
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
-from graphclone.formats.torch.input_guard import GUARD, InputGuard
+from graphclone.formats.torch.input_guard import GUARD, STRUCTURE, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples
 from graphclone.formats.torch.movable import MovableGraphModule
 from graphclone.formats.torch.plain_outputs import plain_outputs
@@ -33,11 +33,12 @@ from graphclone.runtime.tensors import widened_tensors
 
 
 class _GuardedCode(_PyTreeCodeGen):
-    """Code that has the guard take the inputs apart: torch's own takes what it finds, and leaves the rest."""
+    """Code that has the guard take the inputs apart."""
 
     def gen_var_bindings(self, fn_args: list[str], free_vars: list[str], expanded_def: bool) -> str:
         code: str = super().gen_var_bindings(fn_args, free_vars, expanded_def)
-        return code.replace("fx_pytree.tree_flatten_spec(", f"self.{GUARD}.flattened(")
+        call = f"self.{GUARD}.{STRUCTURE}("
+        return code.replace("fx_pytree.tree_flatten_spec(", call).replace(", self._in_spec)", ")")
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:
@@ -57,7 +58,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
         _register(root, initializer, tensors[initializer.value])
     fx_graph = torch.fx.Graph()
     fx_graph.set_codegen(_GuardedCode(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec).pytree_info))
-    root.add_module(GUARD, InputGuard(_guards_for(exported.guards, graph)))
+    root.add_module(GUARD, InputGuard(_guards_for(exported.guards, graph), program.call_spec.in_spec))
     nodes = _placeholders(fx_graph, program, graph)
     for initializer in graph.initializers:
         nodes[initializer.value] = fx_graph.get_attr(initializer.name)
