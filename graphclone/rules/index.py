@@ -188,6 +188,20 @@ def index_add(s: Site, pattern: str) -> None:
     s.states(pattern, "self", "source", "index", a=before, why=_BY_POSITION)
 
 
+def index_reduce(s: Site) -> None:
+    """The operand with rows of another one multiplied in, averaged in, or compared with it, at places along an axis."""
+    x, source, index = s.tensor("self"), s.tensor("source"), s.tensor("index")
+    axis = s.axis("dim", x.rank)
+    s.ignores("include_self")
+    s.pin([*s.axes(x)[axis : axis + 1], *s.axes(source)[axis : axis + 1], *s.axes(index)], _BY_POSITION)
+    for i, (a, b) in enumerate(s.pairs(x, source)):
+        if i != axis:
+            s.equal(a, b)
+    s.equal_all(s.axes(x), s.axes(s.out))
+    if s.text("reduce") != "prod":
+        s.same_scale(s.out, x, source)
+
+
 def _along(s: Site, x: Value, indices: Value, axis: int) -> None:
     if x.rank != indices.rank:
         raise Cannot("an index of another rank")
@@ -293,6 +307,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("aten.scatter_add.default", "aten.scatter_reduce.two"), scatter),
     "aten.index_add.default": index_add,
     "aten.index_copy.default": index_add,
+    "aten.index_reduce.default": index_reduce,
     "aten.index_fill.int_Scalar": index_fill,
     "aten.fill_diagonal_.default": fill_diagonal,
     "aten.one_hot.default": one_hot,

@@ -18,6 +18,7 @@ from graphclone.models.huggingface import new_model, token_ids
 from graphclone.passes import analysis
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
+from graphclone.runtime import collector
 from tests.bench import Figure, against
 
 WIDTH, FEED_FORWARD, HEADS, VOCABULARY = 4096, 11008, 32, 32000
@@ -56,8 +57,9 @@ _SMALL = {
 }
 
 
+@collector.seldom()
 def analyse(graph: Graph) -> None:
-    """Everything up to knowing the dims, on a graph of its own."""
+    """Everything up to knowing the dims, on a graph of its own, as traces and clones do it."""
     run(analysis(), State(graph.copy(), Request()))
 
 

@@ -47,6 +47,10 @@ def _indices() -> Iterator[Sample]:
     for name in ("index_add", "index_copy"):
         yield call(name, x, 1, torch.tensor([3, 0]), floats(4, 2, 5))
     yield call("index_add", x, 0, torch.tensor([3, 3]), floats(2, 6, 5), alpha=-2)
+    for reduce in ("amax", "amin", "mean", "prod"):
+        for included in (True, False):
+            rows = torch.tensor([3, 1, 3])
+            yield call("index_reduce", x, 1, rows, floats(4, 3, 5), reduce, include_self=included)
 
 
 def _tables() -> Iterator[Sample]:
