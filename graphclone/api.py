@@ -36,6 +36,7 @@ def trace(
     *,
     widen_io: Sequence[str] = (),
     inputs: UserInputs | None = None,
+    dynamic_axes: Mapping[str, Sequence[int]] | None = None,
     name: str | None = None,
 ) -> Traced:
     """Trace a model and find its dims, without widening anything.
@@ -48,6 +49,7 @@ def trace(
         widen_io: patterns of names, such as ``"past*"``. Inputs and outputs that match one may grow.
         inputs: of an ``.onnx`` file or a checkpoint, by name: arrays, or tuples of sizes. If they are not given,
             graphclone finds inputs that the model accepts.
+        dynamic_axes: as for ``clone``.
         name: what messages and reports call the model. By default it is the class or the file.
 
     Returns:
@@ -61,7 +63,7 @@ def trace(
         [('0', 6)]
     """
     _check(None, widen_io)
-    return _source(model, args, kwargs, inputs, name).trace(widen_io)
+    return _source(model, args, kwargs, inputs, name, dynamic_axes).trace(widen_io)
 
 
 def clone(  # noqa: PLR0913 (all but the first three are keywords)
@@ -84,6 +86,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     untie: bool = False,
     into: torch.nn.Module | None = None,
     inputs: UserInputs | None = None,
+    dynamic_axes: Mapping[str, Sequence[int]] | None = None,
     passes: Sequence[Pass] | None = None,
     after: After | None = None,
     name: str | None = None,
@@ -124,6 +127,8 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
             ``Clone.tensors()`` streams the weights.
         inputs: of an ``.onnx`` file or a checkpoint, by name: arrays, or tuples of sizes. If they are not given,
             graphclone finds inputs that the model accepts.
+        dynamic_axes: for a module, axes of inputs of floats that may vary in size, by the name of the input:
+            ``{"x": [1]}`` for sequences of vectors. Batches, and all axes of integers, may vary in any case.
         passes: the pipeline, if it is not the default one.
         after: a function that is called after each pass, with the pass and the state.
         name: what messages and reports call the model. By default it is the class or the file.
@@ -145,7 +150,7 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
     _check_depth(depth, new_blocks, new_from)
     if like is not None and (widen is not None or sizes or depth is not None or into is not None):
         raise GraphcloneError("like= already says every width and depth: leave out widen=, sizes=, depth= and into=")
-    source = _source(model, args, kwargs, inputs, name)
+    source = _source(model, args, kwargs, inputs, name, dynamic_axes)
     shared = resolve_strategy(strategy, snr_db)
     request = Request(
         widen,
@@ -243,6 +248,7 @@ def _source(
     kwargs: Mapping[str, Any] | None,
     inputs: UserInputs | None,
     name: str | None,
+    dynamic_axes: Mapping[str, Sequence[int]] | None,
 ) -> ModuleSource | OnnxSource | CheckpointSource:
     """Find out what kind of source a model is, and refuse arguments that make no sense."""
     if isinstance(args, torch.Tensor):
@@ -250,7 +256,10 @@ def _source(
     if isinstance(model, torch.nn.Module):
         if inputs is not None:
             raise GraphcloneError("inputs=: is for .onnx files; give a module its example inputs as args and kwargs")
-        return ModuleSource(name or type(model).__name__, model, tuple(args), dict(kwargs or {}))
+        axes = dict(dynamic_axes or {})
+        return ModuleSource(name or type(model).__name__, model, tuple(args), dict(kwargs or {}), axes)
+    if dynamic_axes is not None:
+        raise GraphcloneError("dynamic_axes=: is for modules; a file or a checkpoint says itself what may vary")
     if inputs is not None and not isinstance(inputs, Mapping):
         raise GraphcloneError(f"inputs={inputs!r}: give a dict of arrays, or of sizes, by the names of inputs")
     if isinstance(model, str | Path) and Path(model).suffix == ".onnx":

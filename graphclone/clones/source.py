@@ -37,6 +37,8 @@ def widened(
     """
     if request.like is not None:
         raise GraphcloneError("the shape of a target is for Hugging Face checkpoints; give into= another instance")
+    if request.omit:
+        raise GraphcloneError("omit: what is left out is for Hugging Face checkpoints; a module keeps what it has")
     state = State(graph, request)
     return state, run(default_pipeline() if passes is None else passes, state, goal=CLONED, after=after)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from graphclone.errors import GraphcloneError
 from graphclone.runtime.drawing import resized
 
 
@@ -42,6 +43,50 @@ def lengths_in_common(inputs: Any) -> set[int]:
         others = {size for other in shapes - {shape} for size in other}
         lengths |= {size for size in shape if size in counted or size in others}
     return lengths - {1}
+
+
+def renamed_sizes(inputs: Any, others: Any, sizes: Collection[int]) -> set[int]:
+    """What has become of sizes of inputs in others of the same structure, whose equal sizes are equal as well."""
+    pairs = zip(_tensors(inputs), _tensors(others), strict=True)
+    return {new for a, b in pairs for old, new in zip(a.shape, b.shape, strict=True) if old in sizes}
+
+
+def named_sizes(module: torch.nn.Module, inputs: tuple[Any, Any], axes: Mapping[str, Sequence[int]]) -> set[int]:
+    """The sizes of axes of inputs.
+
+    Args:
+        module: what they are fed to.
+        inputs: positional and by name.
+        axes: numbers of axes, by the name of an argument, followed by the keys or numbers that lead to a tensor in it,
+            as in ``batch_x``.
+
+    Raises:
+        GraphcloneError: there is no such input or axis.
+    """
+    tensors = dict(_named_tensors(module, *inputs))
+    sizes = set()
+    for name, numbers in axes.items():
+        if name not in tensors:
+            raise GraphcloneError(f"dynamic_axes: there is no input {name!r}; there are {', '.join(tensors)}")
+        for number in numbers:
+            if not 0 <= number < tensors[name].ndim:
+                raise GraphcloneError(f"dynamic_axes: {name} has {tensors[name].ndim} axes, and none numbered {number}")
+            sizes.add(tensors[name].shape[number])
+    return sizes
+
+
+def _named_tensors(
+    module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors among inputs, under the names that torch.export gives them."""
+    signature = inspect.signature(module.forward)
+    bound = signature.bind(*args, **kwargs)
+    for argument, value in bound.arguments.items():
+        by_keyword = signature.parameters[argument].kind is inspect.Parameter.VAR_KEYWORD
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", "")))) for key in path]
+            if isinstance(leaf, torch.Tensor):
+                yield "_".join(keys if by_keyword else [argument, *keys]), leaf
 
 
 def dynamic_shapes(

@@ -25,6 +25,7 @@ from graphclone.formats.torch.example_inputs import (
     dynamic_shapes,
     keywords_named,
     lengths_in_common,
+    renamed_sizes,
     with_fresh_sizes,
 )
 from graphclone.formats.torch.forgetting import forgotten
@@ -53,7 +54,13 @@ class Exported:
 
 
 def export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str, *, dynamic: bool = True
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    name: str,
+    *,
+    dynamic: bool = True,
+    lengths: Collection[int] = (),
 ) -> Exported:
     """Export a module, dynamic where that can be, with sizes that differ from all widths, where that can be.
 
@@ -63,16 +70,22 @@ def export(
         kwargs: example inputs by name.
         name: for messages.
         dynamic: whether other sizes are to be allowed at all.
+        lengths: sizes that are to vary in inputs of floats, too, beside those that several inputs have in common.
 
     Raises:
         GraphcloneError: torch.export refuses the module.
     """
-    (exported,) = export_alike({name: module}, args, kwargs, dynamic=dynamic)
+    (exported,) = export_alike({name: module}, args, kwargs, dynamic=dynamic, lengths=lengths)
     return exported
 
 
 def export_alike(
-    modules: Mapping[str, torch.nn.Module], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, dynamic: bool = True
+    modules: Mapping[str, torch.nn.Module],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    dynamic: bool = True,
+    lengths: Collection[int] = (),
 ) -> list[Exported]:
     """Export several modules on the same inputs, of the same sizes.
 
@@ -83,7 +96,7 @@ def export_alike(
     Raises:
         GraphcloneError: torch.export refuses one of them.
     """
-    search = _Search(modules, (args, dict(kwargs)))
+    search = _Search(modules, (args, dict(kwargs)), lengths)
     for strict in (False, True):
         if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
             return programs
@@ -112,9 +125,10 @@ class _Attempt:
 class _Search:
     """Attempts at an export, the most general first."""
 
-    def __init__(self, modules: Mapping[str, torch.nn.Module], inputs: Inputs) -> None:
+    def __init__(self, modules: Mapping[str, torch.nn.Module], inputs: Inputs, lengths: Collection[int]) -> None:
         self.modules = modules
         self.example = inputs
+        self.lengths = set(lengths)
         self.weight_sizes = {size for module in modules.values() for t in _tensors(module) for size in t.shape}
         self.blamed: set[int] = set()
         self.reason = ""
@@ -139,10 +153,15 @@ class _Search:
         A float input may share a length with an integer one by chance, so what fails for that reason says nothing.
         """
         before = self.reason, self.refused
-        if common := lengths_in_common(self.example):
-            yield from self.attempts_at_fresh_sizes(common)
+        common = lengths_in_common(self.example) - self.lengths
+        if common:
+            yield from self.attempts_at_fresh_sizes(self.lengths | common)
             self.reason, self.refused = before
+        if self.lengths:
+            yield from self.attempts_at_fresh_sizes(self.lengths)
         yield from self.attempts_at_fresh_sizes()
+        if lengths := self.lengths | common:
+            yield _Attempt(self.example, lengths=lengths)
         yield _Attempt(self.example)
         yield _Attempt(self.example, varying=None)
         yield _Attempt(self.example, varying=False)
@@ -152,7 +171,7 @@ class _Search:
         while True:
             self.blamed = set()
             inputs = with_fresh_sizes(self.example, self.weight_sizes, constant, lengths)
-            yield _Attempt(inputs, lengths=lengths_in_common(inputs) if lengths else ())
+            yield _Attempt(inputs, lengths=renamed_sizes(self.example, inputs, lengths))
             if self.blamed <= constant:
                 break
             constant |= self.blamed

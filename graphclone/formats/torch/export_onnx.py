@@ -19,7 +19,7 @@ from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.input_guard import GUARD
-from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
 from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
@@ -60,7 +60,8 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
     """
     module.get_submodule(GUARD).in_graph = True  # type: ignore[assignment]
     with quiet():
-        program = export(module, tuple(args), dict(kwargs), graph.name).program
+        lengths = varying_lengths(graph, args, kwargs)
+        program = export(module, tuple(args), dict(kwargs), graph.name, lengths=lengths).program
         _unfreeze_strides(program)
         try:
             exported = torch.onnx.export(

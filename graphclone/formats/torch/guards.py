@@ -96,11 +96,13 @@ class Violation:
         message: for people.
         axes: whose sizes are not those that it holds for: position of the input, and axis.
         cause: what in the code makes it so.
+        remedy: what to do.
     """
 
     message: str
     axes: tuple[tuple[int, int], ...] = ()
     cause: str = _DEPENDS
+    remedy: str = "clone with example inputs of that kind for these"
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,11 @@ class Guards:
             for axis, size in enumerate(shape):
                 if size is not None and value.shape[axis] != size:
                     message = f"axis {axis} of {name} has {value.shape[axis]} elements, traced for {size} only"
-                    yield Violation(message, ((position, axis),))
+                    violation = Violation(message, ((position, axis),))
+                    if axis and value.is_floating_point():
+                        asked = f"clone with dynamic_axes={{{name!r}: [{axis}]}} for others"
+                        violation = replace(violation, remedy=asked)
+                    yield violation
 
     def axes_in(self, condition: Condition) -> Iterator[tuple[int, int]]:
         """The axes that a condition is about: position of the input, and axis."""

@@ -78,7 +78,7 @@ class InputGuard(torch.nn.Module):
             InputError: the trace does not hold for them.
         """
         for violation in self.guards.violations(inputs):
-            raise InputError(f"{violation.message}; clone with example inputs of that kind for these")
+            raise InputError(f"{violation.message}; {violation.remedy}")
         if torch.compiler.is_exporting():
             if not self.in_graph:
                 _assert_dtypes(inputs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -80,6 +81,20 @@ def clone_examples(state: State, example: Example) -> Inputs:
     """The example inputs of the clone, positional and by name: replicated where its inputs grew."""
     tensors = widened_inputs(state, example_tensors(state.graph, example))
     return call_with(state.graph, example, tensors)
+
+
+def varying_lengths(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> set[int]:
+    """The sizes of the axes of float inputs that a trace left dynamic, their batch apart.
+
+    Args:
+        graph: of the trace.
+        args: positional example inputs.
+        kwargs: example inputs by name.
+    """
+    leaves = input_leaves(graph.origin_as(Exported).program, args, kwargs)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    axes = zip(graph.inputs, _dynamic(graph, tensors), strict=True)
+    return {size for value, sizes in axes if value.is_float for axis, size in sizes.items() if axis}
 
 
 def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed: int) -> Iterator[InputSet]:

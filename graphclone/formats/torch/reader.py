@@ -21,6 +21,7 @@ from graphclone.formats.torch.dialect import (
     TorchDialect,
     op_name,
 )
+from graphclone.formats.torch.example_inputs import named_sizes
 from graphclone.formats.torch.export import Exported, export, export_alike
 from graphclone.formats.torch.plain_outputs import output_names
 from graphclone.formats.torch.uncast import Uncast
@@ -51,6 +52,7 @@ def trace_module(
     *,
     name: str | None = None,
     dynamic: bool = True,
+    dynamic_axes: Mapping[str, Sequence[int]] | None = None,
 ) -> Graph:
     """Trace a module on example inputs.
 
@@ -60,6 +62,7 @@ def trace_module(
         kwargs: keyword example inputs.
         name: for messages; the class name where it is not given.
         dynamic: whether the trace should hold for inputs of other sizes, where it can.
+        dynamic_axes: axes of inputs of floats that may vary as well, by the name of an input.
 
     Returns:
         The graph, with ``origin`` the exported program it was read from, and what inputs that holds for.
@@ -68,7 +71,9 @@ def trace_module(
         GraphcloneError: torch.export refuses the module.
     """
     name = name or type(module).__name__
-    return from_exported(export(module, tuple(args), dict(kwargs or {}), name, dynamic=dynamic), name)
+    inputs = tuple(args), dict(kwargs or {})
+    lengths = named_sizes(module, inputs, dynamic_axes) if dynamic_axes else ()
+    return from_exported(export(module, *inputs, name, dynamic=dynamic, lengths=lengths), name, dynamic_axes)
 
 
 def trace_alike(
@@ -88,11 +93,21 @@ def trace_alike(
     return [from_exported(exported, name) for exported, name in zip(programs, modules, strict=True)]
 
 
-def from_exported(exported: Exported, name: str) -> Graph:
-    """The graph of an exported program, with notes of what it does not hold for."""
+def from_exported(exported: Exported, name: str, asked: Mapping[str, Sequence[int]] | None = None) -> Graph:
+    """The graph of an exported program, with notes of what it does not hold for.
+
+    Args:
+        exported: the program.
+        name: for messages.
+        asked: axes of inputs of floats that were to vary, by the name of an input.
+    """
     graph = _ProgramImporter(exported.program, name).graph()
     graph.origin = exported
-    fixed = [text for value in graph.inputs for text in _fixed(value, single=bool(exported.failure))]
+    fixed = [
+        text
+        for value in graph.inputs
+        for text in _fixed(value, (asked or {}).get(value.name, ()), single=bool(exported.failure))
+    ]
     if fixed:
         reason = f" ({exported.failure})" if exported.failure else ""
         graph.notes.append(f"traced with static sizes: {', '.join(fixed)}{reason}")
@@ -104,10 +119,10 @@ def from_exported(exported: Exported, name: str) -> Graph:
     return graph
 
 
-def _fixed(value: Value, *, single: bool) -> list[str]:
+def _fixed(value: Value, asked: Sequence[int], *, single: bool) -> list[str]:
     """The axes of an input that should be dynamic and are not, with their sizes; of a size of 1 only if it is asked."""
     sizes = list(enumerate(value.shape or ()))
-    candidates = sizes[:1] if value.is_float else sizes
+    candidates = [(axis, size) for axis, size in sizes if axis == 0 or axis in asked or not value.is_float]
     fixed = ((axis, size) for axis, size in candidates if axis not in value.dynamic and (single or size != 1))
     return [f"{value.name} axis {axis} = {size}" for axis, size in fixed]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ class ModuleSource:
         module: in the mode that it is to be traced in (eval, as a rule).
         args: positional example inputs.
         kwargs: example inputs by name.
+        dynamic_axes: axes of inputs of floats that may vary, by the name of an input.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".pt2", ".safetensors")
@@ -42,10 +43,11 @@ class ModuleSource:
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    dynamic_axes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def _graph(self) -> Graph:
-        return trace_module(self.module, self.args, self.kwargs, name=self.name)
+        return trace_module(self.module, self.args, self.kwargs, name=self.name, dynamic_axes=self.dynamic_axes)
 
     @collector.seldom()
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:
@@ -67,6 +69,8 @@ class ModuleSource:
             GraphcloneError: the other module is none that this one can become.
         """
         into.check_wide(self.module, big, request)
+        if self.dynamic_axes:
+            raise GraphcloneError("dynamic_axes: the wide module of into= is the user's own, and takes what that takes")
         state, timings = into.cloned(self.module, big, self.args, self.kwargs, self.name, request, after)
         return Clone(state, timings, torch_format(Example(self.args, self.kwargs, self.module, big)))
 

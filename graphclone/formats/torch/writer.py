@@ -21,7 +21,7 @@ from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, STRUCTURE, InputGuard
-from graphclone.formats.torch.input_sets import clone_examples
+from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
 from graphclone.formats.torch.movable import MovableGraphModule
 from graphclone.formats.torch.plain_outputs import plain_outputs
 from graphclone.formats.torch.trace_check import settle_doubts
@@ -89,7 +89,8 @@ def save_program(state: State, example: Example, path: Path) -> None:
     module, spec = module_of(state, example), state.graph.origin_as(Exported).program.call_spec
     module.graph.set_codegen(_get_codegen(spec.in_spec, plain_outputs(spec.out_spec)))
     module.recompile()
-    exported = export(module, *clone_examples(state, example), state.graph.name)
+    args, kwargs = clone_examples(state, example)
+    exported = export(module, args, kwargs, state.graph.name, lengths=varying_lengths(state.graph, args, kwargs))
     with written(path) as target:
         try:
             torch.export.save(exported.program, target)
