@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 _READING = ("tests/formats/onnx/test_reader.py",)
+_UNREACHED = ("tests/formats/huggingface/test_unreached.py",)
 _CONFIGS = ("tests/formats/huggingface/test_config_solver.py",)
 
 _ONNX: tuple[Mutant, ...] = (
@@ -171,6 +172,27 @@ _OTHERS: tuple[Mutant, ...] = (
         "(sum(r != 1 for r in ratios), ratios)",
         "(-sum(r != 1 for r in ratios), ratios)",
         _CONFIGS,
+    ),
+    Mutant(
+        "unreached: what is computed with may be left out",
+        "graphclone/formats/huggingface/unreached.py",
+        "if i.value in read]:",
+        "if i.value in read and False]:",
+        _UNREACHED,
+    ),
+    Mutant(
+        "verifier: weights that are not found are as they come",
+        "graphclone/formats/huggingface/verifier.py",
+        "tensors[name].fill_(torch.nan)",
+        "pass",
+        _UNREACHED,
+    ),
+    Mutant(
+        "unreached: any weight that grows is 0",
+        "graphclone/formats/huggingface/unreached.py",
+        "return not bool(torch.as_tensor(initializer.read()).any())",
+        "return True",
+        _UNREACHED,
     ),
 )
 

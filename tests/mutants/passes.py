@@ -381,4 +381,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "if big.training and not small.training and big is small:",
         ("tests/formats/torch/test_into.py::test_what_is_no_wider_instance",),
     ),
+    Mutant(
+        "infer-dims: a part that a product sums over is left out",
+        "passes/infer_dims.py",
+        "if len(parts) > 1 and all(parts & others for others in taken.get(initializer.value, ())):",
+        "if len(parts) > 1:",
+        ("tests/analysis/test_dims.py",),
+    ),
+    Mutant(
+        "infer-dims: rows that are left out grow",
+        "passes/infer_dims.py",
+        "for part in parts - read:",
+        "for part in ():",
+        ("tests/analysis/test_dims.py",),
+    ),
 )

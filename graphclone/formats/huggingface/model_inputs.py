@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch._subclasses import fake_tensor
 from torch.fx.experimental import proxy_tensor
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from graphclone.errors import GraphcloneError, Remedy, one_line
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
@@ -81,6 +82,14 @@ def processor_fields(folder: Path) -> dict[str, Any]:
     return fields
 
 
+def text_config(config: Any) -> Any:
+    """The part of a configuration that is about text; the whole where there are several, or none."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # it has several
+        return config
+
+
 def media_tokens(config: Any) -> dict[str, int]:
     """The tokens of a configuration whose places hold something else than text, by what that is."""
     ids = {kind: getattr(config, f"{kind}_token_id", None) for kind in _MEDIA}
@@ -133,6 +142,8 @@ class InputMaker:
             inputs["input_ids"] = self.text(places)
         if "decoder_input_ids" in self.parameters and getattr(self.module.config, "is_encoder_decoder", False):
             inputs["decoder_input_ids"] = self.words(_BATCH, _TARGET_SEQUENCE)
+            if "input_ids" in inputs:
+                inputs["input_ids"] = self.ended(inputs["input_ids"])
         if places and "mm_token_type_ids" in self.parameters:
             ids = inputs["input_ids"]
             inputs["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
@@ -156,24 +167,27 @@ class InputMaker:
         """Inputs whose sizes no width can be mistaken for, where sizes may change."""
         return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.weight_sizes))
 
-    def first_row(self, inputs: NamedInputs) -> NamedInputs:
-        """The first text alone, if the model takes it so."""
+    def fewer(self, inputs: NamedInputs) -> NamedInputs:
+        """Inputs without those of the decoder, or the first text alone, if the model takes them so."""
         rows = len(inputs["input_ids"]) if "input_ids" in inputs else 0
         batched = {n: v for n, v in inputs.items() if isinstance(v, torch.Tensor) and v.dim() and len(v) == rows}
         alone = inputs | {name: value[:1] for name, value in batched.items()}
-        return alone if self.runs(alone) else inputs
+        undecoded = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
+        return next((given for given in (inputs, undecoded, alone) if not self.refuses(given)), inputs)
 
     # What the user says
 
     def inputs_from(self, inputs: Mapping[str, Any]) -> NamedInputs:
         """Inputs by name, made of what the user gives: arrays and tensors, sizes to draw values for, or anything else.
 
-        Sizes that a width could be mistaken for change, unless the model takes only those that are given.
+        If all are drawn, sizes that a width could be mistaken for change, unless the model takes no others.
 
         Raises:
             GraphcloneError: the model takes no input of a name, or none like that.
         """
         arguments = {name: self._input(name, item) for name, item in inputs.items()}
+        if any(isinstance(item, np.ndarray | torch.Tensor) for item in inputs.values()):
+            return arguments
         apart = self.traced_apart(arguments)
         return arguments if self.runs(arguments) and not self.runs(apart) else apart
 
@@ -184,6 +198,19 @@ class InputMaker:
         except Exception:  # whatever it raises
             return False
         return True
+
+    def refuses(self, inputs: NamedInputs) -> bool:
+        """Whether the model raises at inputs, for another reason than that numbers are not there to be looked at."""
+        mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+        module, arguments = weightless(self.module, mode), dict(inputs)
+        try:
+            with forgotten(self.module), torch.no_grad(), mode, sizes_known(arguments) as size_tensors:
+                module(**arguments, **size_tensors())
+        except (fake_tensor.DataDependentOutputException, GuardOnDataDependentSymNode):
+            return False
+        except Exception:  # whatever it raises
+            return True
+        return False
 
     def _input(self, name: str, item: Any) -> Any:
         if isinstance(item, tuple) and all(isinstance(size, int) for size in item):
@@ -290,6 +317,16 @@ class InputMaker:
             ids[ids == token] = next(i for i in range(vocabulary) if i not in self.tokens.values())
         return ids.view(sizes)
 
+    def ended(self, ids: torch.Tensor) -> torch.Tensor:
+        """Texts with the token that ends one at their end, and nowhere else."""
+        end = getattr(self.module.config, "eos_token_id", None)
+        if not isinstance(end, int) or not 0 <= end < self.vocabulary():
+            return ids
+        other = next(i for i in range(self.vocabulary()) if i != end and i not in self.tokens.values())
+        ids = torch.where(ids == end, other, ids)
+        ids[:, -1] = end
+        return ids
+
     def vocabulary(self) -> int:
         """The number of tokens; not every class says which of its tables is that of the tokens."""
         config = self.module.config
@@ -297,7 +334,7 @@ class InputMaker:
             table = self.module.get_input_embeddings()
         except NotImplementedError:
             table = None
-        size = getattr(table, "num_embeddings", None) or getattr(config.get_text_config(), "vocab_size", None)
+        size = getattr(table, "num_embeddings", None) or getattr(text_config(config), "vocab_size", None)
         if not isinstance(size, int):
             reason = "no number of tokens is in its configuration, so that none can be made for it"
             raise GraphcloneError(f"{type(self.module).__name__}: {reason}", GIVE)

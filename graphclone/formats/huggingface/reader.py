@@ -40,7 +40,14 @@ from graphclone.formats.huggingface.layouts import (
     wrapped,
 )
 from graphclone.formats.huggingface.model_class import fitting_class
-from graphclone.formats.huggingface.model_inputs import GIVE, InputMaker, processor_fields, sizes_known, traceable
+from graphclone.formats.huggingface.model_inputs import (
+    GIVE,
+    InputMaker,
+    processor_fields,
+    sizes_known,
+    text_config,
+    traceable,
+)
 from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
 from graphclone.formats.torch.forgetting import forgotten
@@ -209,9 +216,9 @@ class Checkpoint:
         with quiet_transformers():
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
-            if inputs is not None and not self.inputs and not self._pads():
+            if inputs is not None and not self.inputs and not (self._pads() and "decoder_input_ids" not in inputs):
                 takes = self.answers.takes(self.fields, inputs, partial(maker.runs, inputs))
-                inputs = inputs if takes else maker.first_row(inputs)
+                inputs = inputs if takes else maker.fewer(inputs)
         if inputs is None:
             unknown = f"it is not known what to feed as {self.blank.main_input_name}"
             raise GraphcloneError(f"{self.name}: {unknown}", GIVE)
@@ -219,7 +226,7 @@ class Checkpoint:
 
     def _pads(self) -> bool:
         """Whether texts of several lengths can be fed together; a class may refuse more than one where they cannot."""
-        return getattr(self.config.get_text_config(), "pad_token_id", None) is not None
+        return getattr(text_config(self.config), "pad_token_id", None) is not None
 
 
 # Reading

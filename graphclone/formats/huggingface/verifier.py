@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.formats.huggingface.model_inputs import media_tokens, structured
 from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet_transformers, uncached
 from graphclone.formats.huggingface.streaming import streamed
+from graphclone.formats.torch.plain_outputs import output_names
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.precision import all_digits
 from graphclone.runtime.threads import workers
 from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
-from graphclone.verification.distance import Deviation
+from graphclone.verification.distance import Deviation, magnitude
 from graphclone.verification.rounding import SHAKES, shaken
 
 if TYPE_CHECKING:
@@ -41,6 +43,13 @@ _WHOLE, _SAMPLE = "from_pretrained", "sample"
 """The names of the check: of models that are loaded, and of such as read their weights part by part."""
 
 _TOKENS = "input_ids"
+
+_SEED = 0
+"""The seed before every run, so that a model that draws numbers draws the same ones."""
+
+_LEAST, _UNITS = 1e-3, 8
+"""By how much of its greatest output, or by how many units in the last place, a model that draws numbers may differ
+from itself in a higher precision, where it may draw others."""
 
 Outputs = dict[str, torch.Tensor]
 
@@ -56,6 +65,7 @@ class SourceRuns:
         shake: runs the source of such results with weights that are a rounding off, in several ways.
         options: that it had to be loaded with to be run.
         precision: the coarsest that it computes in, where that is not the one of its weights.
+        drawn: where its last run left the generator, if it draws random numbers.
     """
 
     inputs: Sequence[dict[str, Any]]
@@ -64,6 +74,7 @@ class SourceRuns:
     shake: Callable[[SourceRuns], Sequence[Sequence[Outputs]]]
     options: Mapping[str, Any] = field(default_factory=dict)
     precision: torch.dtype | None = None
+    drawn: torch.Tensor | None = None
 
     @cached_property
     def shaken(self) -> Sequence[Sequence[Outputs]]:
@@ -91,13 +102,14 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         model, *_ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
+    drawn = _drawn()
     precision = _coarsest(checkpoint, model, inputs[0])
     if not options:
         model.set_experts_implementation("eager")
     precise = _precise(checkpoint)
     model.to(precise)
     exact = _unless_refused(lambda: [_run(model, _cast(feed, precise)) for feed in inputs], own)
-    return SourceRuns(inputs, own, exact, partial(_shaken_runs, checkpoint), options, precision)
+    return SourceRuns(inputs, own, exact, partial(_shaken_runs, checkpoint), options, precision, drawn)
 
 
 @all_digits()
@@ -114,6 +126,7 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     except GraphcloneError:
         options = _EAGER
         own = [_streamed_run(streamed(checkpoint, eager=True), feed) for feed in inputs]
+    drawn = _drawn()
     precision = _coarsest(checkpoint, streamed(checkpoint, eager=bool(options)), inputs[0])
     precise = _precise(checkpoint)
 
@@ -121,7 +134,7 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
         return [_run(streamed(checkpoint, precise=precise, eager=True), _cast(feed, precise)) for feed in inputs]
 
     exact = _unless_refused(run_precisely, own)
-    return SourceRuns(inputs, own, exact, partial(_shaken_sample, checkpoint), options, precision)
+    return SourceRuns(inputs, own, exact, partial(_shaken_sample, checkpoint), options, precision, drawn)
 
 
 def _unless_refused(run_precisely: Callable[[], list[Outputs]], own: list[Outputs]) -> list[Outputs]:
@@ -314,6 +327,7 @@ def _compared(
             return _report(checkpoint, _failed(how, problems[0]), source.inputs)
         with torch.no_grad():
             wide = [_run(model, feed) for feed in source.inputs]
+        drawn = _drawn()
         del model  # the source may be loaded once more
     except GraphcloneError as refusal:
         return _report(checkpoint, _failed(how, str(refusal)), source.inputs)
@@ -326,9 +340,28 @@ def _compared(
         for index, outputs in enumerate(wide)
     ]
     check = judge(how, measured)
+    others_drawn = drawn is not None and source.drawn is not None and not torch.equal(drawn, source.drawn)
+    if (check.ok is False and others_drawn) or (source.drawn is not None and _differs_from_itself(source, first)):
+        check = Check(how, None, _DRAWN, open=True)
     if absent and not check.ok:
         check = _failed(how, f"from_pretrained finds missing keys: {absent[0]}")
     return _report(checkpoint, check, source.inputs)
+
+
+_DRAWN = (
+    "the model draws random numbers, which are others in another precision and for other widths; give them as inputs, "
+    "if it takes them so"
+)
+
+
+def _differs_from_itself(source: SourceRuns, name: str) -> bool:
+    """Whether a higher precision gives something else, as other numbers are drawn in it."""
+    pairs = [(exact[name].double(), own[name]) for exact, own in zip(source.exact, source.own, strict=True)]
+    return any(error(exact, own) > _most(own.dtype) * magnitude(exact) for exact, own in pairs)
+
+
+def _most(dtype: torch.dtype) -> float:
+    return max(_LEAST, _UNITS * torch.finfo(dtype).eps) if dtype.is_floating_point else 0.0
 
 
 def _report(checkpoint: Checkpoint, check: Check, inputs: Sequence[dict[str, Any]]) -> Report:
@@ -392,14 +425,22 @@ def _streamed(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any
 
 
 def _run(model: Any, feed: dict[str, Any]) -> Outputs:
+    torch.manual_seed(_SEED)
     try:
         result = model(**feed)
     except Exception as failure:  # whatever the class raises
         raise GraphcloneError(f"{type(model).__name__} cannot be run: {first_line(failure)}") from failure
-    items = (
-        result.items() if hasattr(result, "items") else enumerate(result if isinstance(result, tuple) else (result,))
-    )
-    return {str(name): tensor for name, tensor in items if _is_tensor(tensor)}
+    if hasattr(result, "items"):
+        return {str(name): tensor for name, tensor in result.items() if _is_tensor(tensor)}
+    leaves, spec = pytree.tree_flatten(result)
+    return {name: leaf for name, leaf in zip(output_names(spec), leaves, strict=True) if _is_tensor(leaf)}
+
+
+def _drawn() -> torch.Tensor | None:
+    """Where the last run left the generator; None if it has drawn no random numbers."""
+    after = torch.get_rng_state()
+    torch.manual_seed(_SEED)
+    return None if torch.equal(after, torch.get_rng_state()) else after
 
 
 def _is_tensor(value: Any) -> bool:

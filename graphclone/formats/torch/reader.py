@@ -28,8 +28,8 @@ from graphclone.formats.torch.uncast import Uncast
 from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Value, items_of
 from graphclone.graph.names import fresh
 
-_UNBACKED_HINTS = (7919, 7927, 7933, 7937, 7949, 7951, 7963, 7993)
-"""Sizes for data-dependent axes: large primes, which coincide with no width."""
+_UNBACKED_HINTS = tuple(27720 * prime for prime in (101, 103, 107, 109, 113, 127, 131, 137))
+"""Sizes for data-dependent axes: too large to be a width, and multiples of small numbers, such as a batch."""
 
 
 _SHOWN = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import transformers
 from torch import Tensor, nn
 
 import graphclone as gc
-from graphclone.algebra.growth import Growth, Leaf
-from graphclone.algebra.recipes import Widening
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface import discarded, unreached
+from graphclone.formats.huggingface import discarded
+from graphclone.formats.huggingface.model_inputs import text_config
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
@@ -199,14 +197,6 @@ def test_only_parts_that_are_called_and_not_read_are_returned_besides(called: bo
     assert graph.copy().outputs[-1].free == called
 
 
-def test_layers_that_grow_in_several_ways_say_nothing_of_one_beside_them() -> None:
-    plain = Widening("", (Leaf(Growth(4, 2)), Leaf(Growth(6, 1))))
-    halved = replace(plain, scale=0.5)
-    assert unreached._common([plain, replace(plain)]) == plain
-    assert unreached._common([plain, halved]) is None
-    assert unreached._common([]) is None
-
-
 @pytest.mark.slow
 def test_pictures_with_a_grid_are_made_from_the_configuration(tmp_path: Path) -> None:
     source, out = saved(gridded, tmp_path / "source"), tmp_path / "out"
@@ -310,6 +300,43 @@ def test_a_class_that_pads_nothing_is_fed_with_one_text(padding: int | None, row
     clone_checkpoint(source, tmp_path / "b", widen=2)
     small, wide = both_run(source, tmp_path / "b", {"input_ids": torch.arange(1, 10).view(1, 9)})
     torch.testing.assert_close(wide, small)
+
+
+def sorts_texts() -> nn.Module:
+    """Reads where a text ends, in a decoder that is fed the same text."""
+    sizes = {"vocab_size": 71, "d_model": 24, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 64}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 36, "decoder_ffn_dim": 40}
+    return transformers.BartForSequenceClassification(transformers.BartConfig(**sizes, **heads, num_labels=3))
+
+
+def test_texts_end_where_a_class_looks_for_their_end(tmp_path: Path) -> None:
+    source, ids = saved(sorts_texts, tmp_path / "source"), torch.arange(5, 23).view(2, 9)
+    ids[:, -1] = 2
+    assert open_checkpoint(source).example_inputs.keys() == {"input_ids", "use_cache"}
+    for out, inputs in (("made", None), ("given", {"input_ids": ids.numpy(), "use_cache": False})):
+        written = clone_checkpoint(source, tmp_path / out, inputs=inputs)
+        assert written.verification is not None and written.verification.ok
+        assert written.plan.changes["d_model"] == (24, 48)
+        small, wide = both_run(source, tmp_path / out, {"input_ids": ids})
+        torch.testing.assert_close(wide, small, rtol=0, atol=1e-6)
+
+
+def test_arrays_are_fed_as_they_are(tmp_path: Path) -> None:
+    source = saved(sorts_texts, tmp_path / "source")
+    found = open_checkpoint(source, inputs={"input_ids": np.arange(8).reshape(2, 4)}).example_inputs
+    assert found["input_ids"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_configuration_of_several_texts_is_taken_as_a_whole() -> None:
+    """MusicGen has one for what it reads, and one for what it says."""
+
+    class Several:
+        pad_token_id = 3
+
+        def get_text_config(self) -> Any:
+            raise ValueError("Multiple valid text configs")
+
+    assert text_config(Several()).pad_token_id == 3
 
 
 def forecast(folder: Path) -> Path:

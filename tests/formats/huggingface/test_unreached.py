@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import graphclone as gc
+from graphclone.algebra.growth import Growth, Leaf
+from graphclone.algebra.recipes import Widening
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface import unreached
 from graphclone.formats.huggingface.verifier import verify_folders
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
@@ -67,11 +71,16 @@ def test_folders_without_it_are_equivalent(source: Path, wide: Path, sample: boo
 
 @pytest.mark.parametrize("sample", [False, True])
 def test_a_weight_that_is_lost_and_read_shows(source: Path, wide: Path, sample: bool, tmp_path: Path) -> None:
-    damaged = shutil.copytree(wide, tmp_path / "damaged")
-    tensors = load_file(wide / "model.safetensors")
-    del tensors["lm_head.layer_norm.bias"]
-    save_file(tensors, damaged / "model.safetensors", {"format": "pt"})
-    report = verify_folders(source, damaged, sample=sample)
+    """Though its class begins it with the numbers that it had."""
+    name, folders = "lm_head.layer_norm.bias", (tmp_path / "source", tmp_path / "wide")
+    for folder, given in zip(folders, (source, wide), strict=True):
+        shutil.copytree(given, folder)
+        tensors = load_file(given / "model.safetensors")
+        tensors[name].zero_()
+        if given is wide:
+            del tensors[name]
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    report = verify_folders(*folders, sample=sample)
     assert not report.ok
     assert "missing" in str(report.checks[0].summary)
 
@@ -149,3 +158,11 @@ def test_rows_for_longer_texts_are_no_dim(tmp_path: Path) -> None:
     assert written.verification is not None and written.verification.ok
     assert load_file(out / "model.safetensors")["deberta.encoder.rel_embeddings.weight"].shape == (80, 48)
     torch.testing.assert_close(outputs(out, 37), outputs(source, 37), rtol=0, atol=1e-5)
+
+
+def test_layers_that_grow_in_several_ways_say_nothing_of_one_beside_them() -> None:
+    plain = Widening("", (Leaf(Growth(4, 2)), Leaf(Growth(6, 1))))
+    halved = replace(plain, scale=0.5)
+    assert unreached._common([plain, replace(plain)]) == plain
+    assert unreached._common([plain, halved]) is None
+    assert unreached._common([]) is None

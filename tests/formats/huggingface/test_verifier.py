@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers.models.llama.modeling_llama import LlamaMLP
 
@@ -14,6 +15,7 @@ from graphclone.formats.huggingface import verifier
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import SourceRuns, run_source, verify_folders
 from graphclone.formats.huggingface.writer import clone_checkpoint
+from graphclone.models.randomise import randomise
 from tests.support.checkpoints import saved
 
 
@@ -96,3 +98,41 @@ def test_a_class_that_knows_one_precision_is_held_against_its_own_run(
     weights[name][0] *= 1 + 1e-2
     save_file(weights, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
     assert not verify_folders(folder, tmp_path / "wide", sample=sample).ok
+
+
+def masked_at_random() -> Any:
+    """A model that draws which patches it hides, whatever it is given."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 36}
+    decoder = {"decoder_hidden_size": 20, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 4}
+    pictures = {"image_size": 16, "patch_size": 4, "decoder_intermediate_size": 28}
+    return transformers.ViTMAEForPreTraining(transformers.ViTMAEConfig(**sizes, **decoder, **pictures))
+
+
+def test_a_model_that_draws_numbers_is_compared_on_the_same_ones(tmp_path: Path) -> None:
+    randomise(masked_at_random()).save_pretrained(tmp_path / "source")
+    written = clone_checkpoint(tmp_path / "source", tmp_path / "wide")
+    assert written.verification is not None and written.verification.ok
+    (check,) = written.verification.checks
+    assert check.outputs[0].clone < 1e-4
+    tensors = load_file(tmp_path / "wide" / "model.safetensors")
+    tensors["decoder.decoder_pred.bias"] += 0.01
+    save_file(tensors, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
+    assert verify_folders(tmp_path / "source", tmp_path / "wide").verdict == "NOT EQUIVALENT"
+
+
+@pytest.mark.parametrize(("off", "differs"), [(1e-5, False), (0.1, True)])
+def test_a_model_that_draws_other_numbers_in_another_precision_is_no_measure(off: float, differs: bool) -> None:
+    truth = torch.ones(4, dtype=torch.float64)
+    source = SourceRuns([{}], [{"y": truth.float() + off}], [{"y": truth}], lambda _: [], drawn=torch.get_rng_state())
+    assert verifier._differs_from_itself(source, "y") == differs
+
+
+def test_a_model_that_returns_a_tensor_alone(tmp_path: Path) -> None:
+    kernels = {"upsample_rates": [4, 4], "upsample_kernel_sizes": [8, 8], "resblock_kernel_sizes": [3]}
+    sizes = {"model_in_dim": 8, "upsample_initial_channel": 16, "resblock_dilation_sizes": [[1, 3]]}
+    randomise(transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**sizes, **kernels))).save_pretrained(
+        tmp_path / "source"
+    )
+    written = clone_checkpoint(tmp_path / "source", tmp_path / "wide", inputs={"spectrogram": (2, 10, 8)})
+    assert written.verification is not None
+    assert [floor.value for floor in written.verification.checks[0].outputs] == ["output"]

@@ -64,6 +64,22 @@ def test_integer_inputs_are_dynamic_in_every_axis() -> None:
     assert set(value.dynamic) == {0, 1}
 
 
+def test_what_a_mask_chooses_may_be_dealt_out_to_a_batch() -> None:
+    class Dealt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            chosen = self.first(x)[mask, :].view(x.shape[0], -1, 6)
+            return self.last(torch.tanh(chosen)).sum(1)
+
+    x, mask = torch.randn(3, 4, 4), torch.tensor([True, False, True, False]).expand(3, 4)
+    clone = gc.clone(Dealt().eval(), (x, mask), widen=2)
+    assert [leaf.size for leaf in clone.state.growths if clone.state.growths[leaf].grows] == [6]
+    assert clone.verify().ok
+
+
 class Masked(nn.Module):
     """Tokens, a mask of floats over them, and numbers of another kind."""
 
