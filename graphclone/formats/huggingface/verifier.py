@@ -87,6 +87,7 @@ _EAGER = {"experts_implementation": "eager"}
 
 
 @all_digits()
+@torch.random.fork_rng()
 @torch.no_grad()
 def run_source(checkpoint: Checkpoint) -> SourceRuns:
     """Load the source and run it, in its own precision and in a higher one.
@@ -113,6 +114,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
 
 
 @all_digits()
+@torch.random.fork_rng()
 @torch.no_grad()
 def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     """Run the source on its example input, reading its weights part by part; see ``run_source``.
@@ -252,6 +254,7 @@ def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]],
 
 
 @all_digits()
+@torch.random.fork_rng()
 def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None, *, sample: bool = False) -> Report:
     """Load source and clone, and run both on the same inputs.
 
@@ -272,6 +275,7 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
 
 
 @all_digits()
+@torch.random.fork_rng()
 def verify_folders(
     source: str | Path,
     clone: str | Path,

@@ -114,10 +114,11 @@ def test_a_model_that_draws_numbers_is_compared_on_the_same_ones(tmp_path: Path)
     assert written.verification is not None and written.verification.ok
     (check,) = written.verification.checks
     assert check.outputs[0].clone < 1e-4
-    tensors = load_file(tmp_path / "wide" / "model.safetensors")
+    tensors, before = load_file(tmp_path / "wide" / "model.safetensors"), torch.get_rng_state()
     tensors["decoder.decoder_pred.bias"] += 0.01
     save_file(tensors, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
     assert verify_folders(tmp_path / "source", tmp_path / "wide").verdict == "NOT EQUIVALENT"
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("off", "differs"), [(1e-5, False), (0.1, True)])
