@@ -148,12 +148,15 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
         remedy = Remedy("widen_io", "lets them grow", list(outputs))
         return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
     if possible := _possible(source, request, target):
-        return GraphcloneError(f"{text}; {ELSEWHERE}", Remedy("widen", "is as much as it can say", possible))
+        return GraphcloneError(f"{text}; {ELSEWHERE}", Remedy("widen", "works", possible))
     return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {ELSEWHERE}")
 
 
 def _possible(source: Graph, request: Request, target: _Target) -> dict[str, Any]:
-    """The dims that a configuration can widen by the one factor that was asked for; none if they do not go together."""
+    """The dims that a configuration can widen by the one factor that was asked for; none if they do not go together.
+
+    One that no number says may be in the way of all others, of which some cannot grow alone.
+    """
     factor = request.factors
     if request.patterns or isinstance(factor, Mapping):
         return {}
@@ -161,9 +164,11 @@ def _possible(source: Graph, request: Request, target: _Target) -> dict[str, Any
     def fits(names: list[str]) -> bool:
         return _can_be_said(source, dataclasses.replace(request, widen=dict.fromkeys(names, factor)), target)
 
-    names = [name for name in target.grown() if fits([name])]
+    grown = target.grown()
+    alone = [name for name in grown if fits([name])]
+    but_one = ([name for name in grown if name != other] for other in grown if other not in alone)
     shown = factor if isinstance(factor, int) else str(factor)
-    return dict.fromkeys(names, shown) if names and fits(names) else {}
+    return dict.fromkeys(next((names for names in (*but_one, alone) if names and fits(names)), ()), shown)
 
 
 def _can_be_said(source: Graph, request: Request, target: _Target) -> bool:
