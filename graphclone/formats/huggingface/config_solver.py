@@ -30,8 +30,11 @@ Field = tuple[str | int, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of every parameter."""
 
-_PROBES = (2, 3)
-"""What a number is multiplied by to see what it moves, the second where the first makes another model or none."""
+_PROBES = (Fraction(2), Fraction(3), Fraction(1, 2))
+"""What a number is multiplied by to see what it moves, each where those before it make another model or none.
+
+At the end it is set to 1. As many heads as are asked for need not share a width, but half of them do, and one does.
+"""
 
 _UNSET_PROBE = 7919
 """What a field without a value is set to: a prime that no width is."""
@@ -69,13 +72,13 @@ class Lever:
     Attributes:
         fields: more than one where none can be changed without the others.
         values: they have.
-        probe: the factor that was tried.
+        probe: the factor that was tried, which is not 1.
         effects: the size that every axis has with it, where that is another.
     """
 
     fields: tuple[Field, ...]
     values: tuple[int, ...]
-    probe: int
+    probe: Fraction
     effects: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def allows(self, ratio: Fraction) -> bool:
@@ -181,8 +184,10 @@ class _FieldSolver:
 
     def probe(self, fields: tuple[Field, ...], values: tuple[int, ...]) -> Lever | None:
         """The axes that move with fields, or None where the model is refused or has other parameters."""
-        for factor in _PROBES:
+        for factor in dict.fromkeys((*_PROBES, Fraction(1, max(values[0], 2)))):
             lever = Lever(fields, values, factor)
+            if not lever.allows(factor):
+                continue
             shapes = self.built(changed(self.config, lever.times(factor)))
             if shapes is not None and set(shapes) == self.names:
                 sizes = {(name, i): size for name in self.target_shapes for i, size in enumerate(shapes[name])}

@@ -140,7 +140,7 @@ class _ProgramImporter:
         self.nodes: list[Node] = []
         self.inputs: list[Value] = []
         self.initializers: dict[Any, Initializer] = {}
-        self.unbacked: dict[sympy.Symbol, int] = {}
+        self.unbacked: dict[sympy.Basic, int] = {}
         self.autocast: Uncast | None = None
         self.notes: list[str] = []
 
@@ -319,10 +319,11 @@ class _ProgramImporter:
             symbol: env.backed_var_to_val.get(symbol) or self.unbacked_hint(symbol)
             for symbol in expression.free_symbols
         }
-        return int(expression.subs(values))
+        number = int(expression.subs(values))
+        return number if number >= 0 else self.unbacked_hint(expression)  # what is left over of so many
 
-    def unbacked_hint(self, symbol: sympy.Symbol) -> int:
-        return self.unbacked.setdefault(symbol, _UNBACKED_HINTS[len(self.unbacked) % len(_UNBACKED_HINTS)])
+    def unbacked_hint(self, size: sympy.Basic) -> int:
+        return self.unbacked.setdefault(size, _UNBACKED_HINTS[len(self.unbacked) % len(_UNBACKED_HINTS)])
 
 
 def literal(value: Any) -> Operand:

@@ -142,3 +142,14 @@ def test_the_configuration_of_a_larger_head_is_solved_for(name: str, tmp_path: P
     assert written.plan.changes == changes
     assert written.verification is not None
     assert written.verification.ok
+
+
+@pytest.mark.parametrize("width", [5, 7, 11])
+def test_heads_grow_in_number_whatever_their_width(width: int, tmp_path: Path) -> None:
+    """Twice or three times as many do not share the source's width, but half of them do."""
+    sizes = {"vocab_size": 61, "hidden_size": 4 * width, "word_embed_proj_dim": 4 * width, "ffn_dim": 36}
+    config = transformers.OPTConfig(**sizes, num_attention_heads=4, num_hidden_layers=1, max_position_embeddings=40)
+    randomise(transformers.OPTForCausalLM(config)).save_pretrained(tmp_path / "source")
+    written = clone_checkpoint(tmp_path / "source", tmp_path / "out", widen=2)
+    assert written.plan.changes["num_attention_heads"] == (4, 8)
+    assert written.verification is not None and written.verification.ok

@@ -80,6 +80,26 @@ def test_what_a_mask_chooses_may_be_dealt_out_to_a_batch() -> None:
     assert clone.verify().ok
 
 
+def test_what_data_leave_over_has_a_size() -> None:
+    """As many rows as are said, and the rest filled up: more than there are stand for them while the graph is read."""
+
+    class Filled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor, count: Tensor) -> Tensor:
+            number = int(count.sum().item())
+            torch._check(number >= 0)
+            torch._check(number <= 12)
+            rest = x.new_zeros(12 - number, 6)
+            return self.last(torch.tanh(self.first(x)).sum(0) + rest.sum(0) + rest.shape[0])
+
+    clone = gc.clone(Filled().eval(), (torch.randn(5, 4), torch.tensor([2, 3])), widen=2)
+    assert all(size >= 0 for node in clone.graph.nodes for value in node.outputs for size in value.shape or ())
+    assert clone.verify().ok
+
+
 class Masked(nn.Module):
     """Tokens, a mask of floats over them, and numbers of another kind."""
 
