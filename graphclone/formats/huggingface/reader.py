@@ -216,7 +216,7 @@ class Checkpoint:
         with quiet_transformers():
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
-            if inputs is not None and not self.inputs and not (self._pads() and "decoder_input_ids" not in inputs):
+            if inputs is not None and not self.inputs and self._may_refuse(inputs):
                 takes = self.answers.takes(self.fields, inputs, partial(maker.runs, inputs))
                 inputs = inputs if takes else maker.fewer(inputs)
         if inputs is None:
@@ -224,9 +224,10 @@ class Checkpoint:
             raise GraphcloneError(f"{self.name}: {unknown}", GIVE)
         return inputs
 
-    def _pads(self) -> bool:
-        """Whether texts of several lengths can be fed together; a class may refuse more than one where they cannot."""
-        return getattr(text_config(self.config), "pad_token_id", None) is not None
+    def _may_refuse(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a class may want fewer texts: without a token that pads them one, without a decoder's own none."""
+        pads = getattr(text_config(self.config), "pad_token_id", None) is not None
+        return "decoder_input_ids" in inputs or ("input_ids" in inputs and not pads)
 
 
 # Reading
