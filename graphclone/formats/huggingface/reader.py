@@ -225,7 +225,7 @@ class Checkpoint:
         return inputs
 
     def _may_refuse(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether a class may want fewer texts: without a token that pads them one, without a decoder's own none."""
+        """Whether a class may want fewer texts: one, where no token pads them, or none for its decoder."""
         pads = getattr(text_config(self.config), "pad_token_id", None) is not None
         return "decoder_input_ids" in inputs or ("input_ids" in inputs and not pads)
 
