@@ -10,6 +10,12 @@ _FEW = 3
 """A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
 
 
+def drawn_since(seed: int) -> torch.Tensor | None:
+    """The state of the global generator, if numbers have been drawn since it got a seed; None if none have."""
+    state = torch.get_rng_state()
+    return None if torch.equal(state, torch.Generator().manual_seed(seed).get_state()) else state
+
+
 def drawn_like(example: torch.Tensor, sizes: Mapping[int, int], generator: torch.Generator) -> torch.Tensor:
     """A random tensor that may stand for the example, some of its axes in other sizes.
 

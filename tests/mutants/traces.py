@@ -316,8 +316,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kinds: nobody asks which integers there are",
         "graphclone/formats/torch/kinds.py",
-        "asked.integers |= not",
-        "asked.integers &= not",
+        "asked.integers |= is_of_model",
+        "asked.integers &= is_of_model",
         ("tests/formats/torch/test_kinds.py",),
     ),
     Mutant(

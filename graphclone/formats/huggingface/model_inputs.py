@@ -202,10 +202,8 @@ class InputMaker:
     def refuses(self, inputs: NamedInputs) -> bool:
         """Whether the model raises at inputs, for another reason than that numbers are not there to be looked at."""
         mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
-        module, arguments = weightless(self.module, mode), dict(inputs)
         try:
-            with forgotten(self.module), torch.no_grad(), mode, sizes_known(arguments) as size_tensors:
-                module(**arguments, **size_tensors())
+            self.run(weightless(self.module, mode), inputs, mode)
         except (fake_tensor.DataDependentOutputException, GuardOnDataDependentSymNode):
             return False
         except Exception:  # whatever it raises
@@ -268,10 +266,10 @@ class InputMaker:
     def faked(self) -> Any:
         return weightless(self.module, self.mode)
 
-    def run(self, function: Any, inputs: NamedInputs) -> Any:
+    def run(self, function: Any, inputs: NamedInputs, mode: fake_tensor.FakeTensorMode | None = None) -> Any:
         """A call with fake tensors. Tensors whose numbers are sizes stay real."""
         arguments = dict(inputs)
-        with forgotten(self.module), torch.no_grad(), self.mode, sizes_known(arguments) as size_tensors:
+        with forgotten(self.module), torch.no_grad(), mode or self.mode, sizes_known(arguments) as size_tensors:
             return function(**arguments, **size_tensors())
 
     def count(self, kind: str, form: NamedInputs) -> int:

@@ -25,6 +25,8 @@ from graphclone.formats.huggingface.model_inputs import media_tokens, structured
 from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet_transformers, uncached
 from graphclone.formats.huggingface.streaming import streamed
 from graphclone.formats.torch.plain_outputs import output_names
+from graphclone.formats.torch.running import SEED
+from graphclone.runtime.drawing import drawn_since
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.precision import all_digits
@@ -43,9 +45,6 @@ _WHOLE, _SAMPLE = "from_pretrained", "sample"
 """The names of the check: of models that are loaded, and of such as read their weights part by part."""
 
 _TOKENS = "input_ids"
-
-_SEED = 0
-"""The seed before every run, so that a model that draws numbers draws the same ones."""
 
 _LEAST, _UNITS = 1e-3, 8
 """By how much of its greatest output, or by how many units in the last place, a model that draws numbers may differ
@@ -103,7 +102,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
         options = _EAGER
         model, *_ = _loaded(checkpoint, checkpoint.folder, **options)
         inputs, own = _own_runs(model, checkpoint)
-    drawn = _drawn()
+    drawn = drawn_since(SEED)
     precision = _coarsest(checkpoint, model, inputs[0])
     if not options:
         model.set_experts_implementation("eager")
@@ -128,7 +127,7 @@ def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     except GraphcloneError:
         options = _EAGER
         own = [_streamed_run(streamed(checkpoint, eager=True), feed) for feed in inputs]
-    drawn = _drawn()
+    drawn = drawn_since(SEED)
     precision = _coarsest(checkpoint, streamed(checkpoint, eager=bool(options)), inputs[0])
     precise = _precise(checkpoint)
 
@@ -331,7 +330,7 @@ def _compared(
             return _report(checkpoint, _failed(how, problems[0]), source.inputs)
         with torch.no_grad():
             wide = [_run(model, feed) for feed in source.inputs]
-        drawn = _drawn()
+        drawn = drawn_since(SEED)
         del model  # the source may be loaded once more
     except GraphcloneError as refusal:
         return _report(checkpoint, _failed(how, str(refusal)), source.inputs)
@@ -429,7 +428,7 @@ def _streamed(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any
 
 
 def _run(model: Any, feed: dict[str, Any]) -> Outputs:
-    torch.manual_seed(_SEED)
+    torch.manual_seed(SEED)
     try:
         result = model(**feed)
     except Exception as failure:  # whatever the class raises
@@ -438,13 +437,6 @@ def _run(model: Any, feed: dict[str, Any]) -> Outputs:
         return {str(name): tensor for name, tensor in result.items() if _is_tensor(tensor)}
     leaves, spec = pytree.tree_flatten(result)
     return {name: leaf for name, leaf in zip(output_names(spec), leaves, strict=True) if _is_tensor(leaf)}
-
-
-def _drawn() -> torch.Tensor | None:
-    """Where the last run left the generator; None if it has drawn no random numbers."""
-    after = torch.get_rng_state()
-    torch.manual_seed(_SEED)
-    return None if torch.equal(after, torch.get_rng_state()) else after
 
 
 def _is_tensor(value: Any) -> bool:

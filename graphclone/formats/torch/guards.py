@@ -25,7 +25,7 @@ from torch.utils._sympy.printers import PythonPrinter
 from torch.utils._sympy.solve import try_solve
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.torch.kinds import takes
+from graphclone.formats.torch.kinds import is_of_model, takes
 from graphclone.formats.torch.structure import argument_names
 
 _ASSUMED = 2
@@ -35,9 +35,6 @@ _SLICE: tuple[Any, ...] = (None, 0, None, None, 1)
 """What a slice takes where its arguments are left out."""
 
 _DEPENDS = "the code depends on that size"
-
-_TORCH = str(Path(torch.__file__).parent)
-_TORCH_MODULES = str(Path(torch.nn.__file__).parent)
 
 
 class InputError(GraphcloneError, ValueError):
@@ -236,7 +233,7 @@ def decisions(*, of_torch: bool = False) -> Iterator[list[Decision]]:
         answer = original(question)
         frame = sys._getframe(1)
         file = frame.f_code.co_filename
-        if of_torch or not file.startswith(_TORCH) or file.startswith(_TORCH_MODULES):
+        if of_torch or is_of_model(file):
             questions.append(Decision(expression, answer, f"{Path(file).name}:{frame.f_lineno}"))
         return answer
 

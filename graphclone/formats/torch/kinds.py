@@ -15,6 +15,11 @@ _TORCH = str(Path(torch.__file__).parent)
 _MODULES = str(Path(torch.nn.__file__).parent)
 
 
+def is_of_model(file: str) -> bool:
+    """Whether a file has code of models: not torch's own, but for its modules."""
+    return not file.startswith(_TORCH) or file.startswith(_MODULES)
+
+
 @dataclass
 class Asked:
     """Whether the code of a model asks which integers a tensor holds."""
@@ -31,8 +36,7 @@ def dtypes_asked() -> Iterator[Asked]:
     def read(tensor: torch.Tensor) -> torch.dtype:
         dtype: torch.dtype = descriptor.__get__(tensor)
         if not dtype.is_floating_point:
-            file = sys._getframe(1).f_code.co_filename
-            asked.integers |= not file.startswith(_TORCH) or file.startswith(_MODULES)
+            asked.integers |= is_of_model(sys._getframe(1).f_code.co_filename)
         return dtype
 
     torch.Tensor.dtype = property(read)  # type: ignore[assignment]

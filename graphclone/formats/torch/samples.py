@@ -14,6 +14,7 @@ from graphclone.formats.torch.input_sets import InputSet, call_with, candidates,
 from graphclone.formats.torch.running import SEED, RunError, run_module
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
+from graphclone.runtime.drawing import drawn_since
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.tensors import Lazy, lifted_tensor
@@ -117,7 +118,7 @@ def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
     if example.model is not None:
         module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)
-    draws = not torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(SEED).get_state())
+    draws = drawn_since(SEED) is not None
     if draws:
         exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
     else:

@@ -34,7 +34,7 @@ def misfits(inputs: Any, spec: pytree.TreeSpec, names: Sequence[str], *, any_ord
     """
     positional, keywords = inputs
     values = (*positional, *keywords.values())
-    specs = [part for group in (spec.child(0), spec.child(1)) for part in _children(group)]
+    specs = [part for group in spec.children() for part in group.children()]
     for name, value, part in zip(names, values, specs, strict=True):
         yield from _misfits(name, value, part, any_order)
 
@@ -50,7 +50,7 @@ def _misfits(name: str, value: Any, spec: pytree.TreeSpec, any_order: bool) -> I
             order = " in this order" if set(keys) == set(spec.context) else ""
             yield f"{name} has the keys {_listed(keys)}, traced with {_listed(spec.context)}{order}"
         else:
-            for key, part in zip(spec.context, _children(spec), strict=True):
+            for key, part in zip(spec.context, spec.children(), strict=True):
                 yield from _misfits(f"{name}[{key!r}]", value[key], part, any_order)
     elif spec.type in (list, tuple):
         if not isinstance(value, list | tuple):
@@ -58,18 +58,18 @@ def _misfits(name: str, value: Any, spec: pytree.TreeSpec, any_order: bool) -> I
         elif len(value) != spec.num_children:
             yield f"{name} has {len(value)} items, traced with {spec.num_children}"
         else:
-            for i, part in enumerate(_children(spec)):
+            for i, part in enumerate(spec.children()):
                 yield from _misfits(f"{name}[{i}]", value[i], part, any_order)
 
 
 def has_orders(spec: pytree.TreeSpec) -> bool:
     """Whether there is a dict of several keys among the inputs."""
-    arguments = (part for group in (spec.child(0), spec.child(1)) for part in _children(group))
+    arguments = (part for group in spec.children() for part in group.children())
     return any(_has_orders(part) for part in arguments)
 
 
 def _has_orders(spec: pytree.TreeSpec) -> bool:
-    return (spec.type is dict and spec.num_children > 1) or any(map(_has_orders, _children(spec)))
+    return (spec.type is dict and spec.num_children > 1) or any(map(_has_orders, spec.children()))
 
 
 def turned(value: Any) -> Any:
@@ -79,10 +79,6 @@ def turned(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(turned, value))
     return value
-
-
-def _children(spec: pytree.TreeSpec) -> list[pytree.TreeSpec]:
-    return [spec.child(i) for i in range(spec.num_children)]
 
 
 def _listed(keys: Sequence[Any]) -> str:
