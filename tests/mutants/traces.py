@@ -98,14 +98,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "verify trace: doubts are settled unseen",
-        "graphclone/formats/torch/trace_check.py",
+        "graphclone/formats/torch/doubts.py",
         "settled = [doubt for doubt in doubts if _agrees(state, example, [doubt])]",
         "settled = doubts",
         _READS,
     ),
     Mutant(
         "verify trace: doubts are never settled",
-        "graphclone/formats/torch/trace_check.py",
+        "graphclone/formats/torch/doubts.py",
         "settled = [doubt for doubt in doubts if _agrees(state, example, [doubt])]",
         "settled = []",
         ("tests/formats/torch/test_guards.py::test_a_single_element_is_let_through_where_the_answer_does_not_matter",),
@@ -329,7 +329,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "structure: keys may come in any order",
-        "graphclone/formats/torch/trace_check.py",
+        "graphclone/formats/torch/doubts.py",
         "any_order=agree(example.model, given, opposite)",
         "any_order=True",
         ("tests/formats/torch/test_structure.py",),
@@ -340,5 +340,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "tensors, fast=True)",
         "tensors)",
         ("tests/formats/torch/test_kinds.py",),
+    ),
+    Mutant(
+        "export: one tensor is one input",
+        "graphclone/formats/torch/export.py",
+        "own_tensors((args, dict(kwargs)))",
+        "(args, dict(kwargs))",
+        ("tests/formats/torch/test_shared_inputs.py",),
+    ),
+    Mutant(
+        "doubts: nobody asks whether inputs are one tensor",
+        "graphclone/formats/torch/doubts.py",
+        "apart=tuple(_apart(exported, example))",
+        "apart=()",
+        ("tests/formats/torch/test_shared_inputs.py",),
     ),
 )

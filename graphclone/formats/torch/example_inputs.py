@@ -89,6 +89,21 @@ def _named_tensors(
                 yield "_".join(keys if by_keyword else [argument, *keys]), leaf
 
 
+def own_tensors(inputs: Any) -> Any:
+    """The inputs, with a copy wherever a tensor is there once more.
+
+    torch.export takes what is one tensor for one input, so that its program would leave the others unread.
+    """
+    seen: set[int] = set()
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        repeated = id(tensor) in seen
+        seen.add(id(tensor))
+        return tensor.detach().clone().requires_grad_(tensor.requires_grad) if repeated else tensor
+
+    return pytree.tree_map_only(torch.Tensor, own, inputs)
+
+
 def dynamic_shapes(
     module: torch.nn.Module,
     args: tuple[Any, ...],

@@ -25,6 +25,7 @@ from graphclone.formats.torch.example_inputs import (
     dynamic_shapes,
     keywords_named,
     lengths_in_common,
+    own_tensors,
     renamed_sizes,
     with_fresh_sizes,
 )
@@ -96,7 +97,7 @@ def export_alike(
     Raises:
         GraphcloneError: torch.export refuses one of them.
     """
-    search = _Search(modules, (args, dict(kwargs)), lengths)
+    search = _Search(modules, own_tensors((args, dict(kwargs))), lengths)
     for strict in (False, True):
         if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
             return programs

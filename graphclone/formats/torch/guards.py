@@ -116,6 +116,7 @@ class Guards:
         integers_asked: whether the code asks which integers a tensor holds.
         arguments: the names of the arguments that the inputs lie in.
         any_order: whether dicts among them may have their keys in another order.
+        apart: pairs of positions of inputs that may not be the same tensor.
     """
 
     names: tuple[str, ...]
@@ -127,6 +128,7 @@ class Guards:
     integers_asked: bool = False
     arguments: tuple[str, ...] = ()
     any_order: bool = False
+    apart: tuple[tuple[int, int], ...] = ()
 
     @property
     def all_conditions(self) -> tuple[Condition, ...]:
@@ -142,6 +144,10 @@ class Guards:
         if len(inputs) != len(self.names):
             yield Violation(f"{len(inputs)} inputs, traced with {len(self.names)}: {', '.join(self.names)}")
             return
+        for a, b in self.apart:
+            if inputs[a] is inputs[b]:
+                text = f"{self.names[a]} and {self.names[b]} are one tensor, and the code asks for that"
+                yield Violation(text, remedy="give a copy for one of them")
         fitting = True
         for position, value in enumerate(inputs):
             for violation in self._of_input(position, value):
@@ -172,6 +178,13 @@ class Guards:
                         asked = f"clone with dynamic_axes={{{name!r}: [{axis}]}} for others"
                         violation = replace(violation, remedy=asked)
                     yield violation
+
+    def may_be_one(self, a: int, b: int) -> bool:
+        """Whether one tensor may be given for two inputs."""
+        first, second = self.shapes[a], self.shapes[b]
+        if first is None or second is None or len(first) != len(second) or self.dtypes[a] != self.dtypes[b]:
+            return False
+        return all(None in (x, y) or x == y for x, y in zip(first, second, strict=True))
 
     def axes_in(self, condition: Condition) -> Iterator[tuple[int, int]]:
         """The axes that a condition is about: position of the input, and axis."""

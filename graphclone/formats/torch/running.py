@@ -54,7 +54,7 @@ def run_module(
     with untouched(module), torch.no_grad(), nullcontext() if fast else _plain_attention():
         try:
             for _ in range(calls):
-                positional, keywords = call_with(graph, example, [tensor.clone() for tensor in tensors])
+                positional, keywords = call_with(graph, example, copied(tensors))
                 torch.manual_seed(SEED)
                 leaves = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **keywords))]
         except Exception as error:  # whatever the module raises
@@ -63,7 +63,7 @@ def run_module(
 
 
 def agree(module: torch.nn.Module, *calls: Inputs) -> bool:
-    """Whether a module returns the same for several inputs, bit by bit; it is left as it is.
+    """Whether a module returns the same for several inputs, but for rounding; it is left as it is.
 
     Args:
         module: of the user.
@@ -74,18 +74,28 @@ def agree(module: torch.nn.Module, *calls: Inputs) -> bool:
         for positional, keywords in calls:
             with untouched(module), torch.no_grad(), _plain_attention():
                 torch.manual_seed(SEED)
-                copies = pytree.tree_map_only(torch.Tensor, torch.clone, (positional, keywords))
-                returned.append([_held(leaf) for leaf in pytree.tree_leaves(module(*copies[0], **copies[1]))])
+                leaves, spec = pytree.tree_flatten((positional, keywords))
+                args, kwargs = pytree.tree_unflatten(copied(leaves), spec)
+                returned.append([_held(leaf) for leaf in pytree.tree_leaves(module(*args, **kwargs))])
     except Exception:  # whatever the module raises
         return False
     first, *others = returned
     return all(len(first) == len(other) and all(map(_same, first, other)) for other in others)
 
 
+def copied(leaves: Sequence[Any]) -> list[Any]:
+    """Inputs that a run may write into: what is one tensor stays one."""
+    copies: dict[int, torch.Tensor] = {}
+    return [copies.setdefault(id(a), a.clone()) if isinstance(a, torch.Tensor) else a for a in leaves]
+
+
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return type(a) is type(b) and bool(a == b)
+    if a.shape != b.shape or a.dtype != b.dtype or not a.is_floating_point() or not a.numel():
         return torch.equal(a, b)
-    return type(a) is type(b) and bool(a == b)
+    rounding = float(a.nan_to_num(0.0, 0.0, 0.0).abs().amax()) * torch.finfo(a.dtype).eps ** 0.5
+    return torch.allclose(a, b, rtol=0.0, atol=rounding, equal_nan=True)
 
 
 def _held(leaf: Any) -> Any:

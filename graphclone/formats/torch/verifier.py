@@ -21,12 +21,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from graphclone.errors import GraphcloneError
+from graphclone.formats.torch.doubts import settle_doubts
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.input_sets import example_tensors
 from graphclone.formats.torch.running import SEED
 from graphclone.formats.torch.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.formats.torch.static_check import check_static
-from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace, settle_doubts
+from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.state import State

@@ -17,6 +17,7 @@ from torch.fx.graph import _PyTreeCodeGen
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
 from graphclone.formats.torch.dialect import call_arguments
+from graphclone.formats.torch.doubts import settle_doubts
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
@@ -24,7 +25,6 @@ from graphclone.formats.torch.input_guard import GUARD, STRUCTURE, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
 from graphclone.formats.torch.movable import MovableGraphModule
 from graphclone.formats.torch.plain_outputs import plain_outputs
-from graphclone.formats.torch.trace_check import settle_doubts
 from graphclone.formats.torch.uncast import Regions
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
 from graphclone.pipeline.state import State
