@@ -90,18 +90,12 @@ def _named_tensors(
 
 
 def own_tensors(inputs: Any) -> Any:
-    """The inputs, with a copy wherever a tensor is there once more.
+    """The inputs, each tensor a copy of its own.
 
-    torch.export takes what is one tensor for one input, so that its program would leave the others unread.
+    torch.export takes what is one tensor for one thing: of two inputs its program would read one, and none of an input
+    that is a weight as well.
     """
-    seen: set[int] = set()
-
-    def own(tensor: torch.Tensor) -> torch.Tensor:
-        repeated = id(tensor) in seen
-        seen.add(id(tensor))
-        return tensor.detach().clone().requires_grad_(tensor.requires_grad) if repeated else tensor
-
-    return pytree.tree_map_only(torch.Tensor, own, inputs)
+    return pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone().requires_grad_(t.requires_grad), inputs)
 
 
 def dynamic_shapes(

@@ -78,3 +78,22 @@ def test_only_the_pair_that_the_code_asks_for_is_refused() -> None:
     torch.testing.assert_close(wide(X, X + 1, X), model(X, X + 1, X))
     with pytest.raises(InputError, match="query and key are one tensor"):
         wide(X, X, X)
+
+
+def test_an_input_that_is_a_weight_as_well_is_an_input() -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 12), nn.Linear(12, 2)
+            self.register_buffer("places", torch.randn(5, 8))
+            self.start = torch.randn(5, 8)
+
+        def forward(self, x: Tensor, places: Tensor, start: Tensor, bias: Tensor) -> Tensor:
+            h = self.first(x + self.places + 2 * places + self.start * start)
+            return self.last(torch.tanh(h)) + bias
+
+    model = Placed().eval()
+    example = (X, model.places, model.start, model.last.bias)
+    wide = gc.clone(model, example).module()
+    for given in (example, (X, X[0], X[1], torch.ones(2))):
+        torch.testing.assert_close(wide(*given), model(*given))
