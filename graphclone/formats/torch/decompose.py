@@ -31,9 +31,36 @@ def decompose(program: ExportedProgram) -> None:
     """
     for body in program.graph_module.modules():
         if isinstance(body, torch.fx.GraphModule):
+            viewed = [_viewed(node) for node in body.graph.nodes]
             replaced = [_replaced(node) for node in list(body.graph.nodes) if _is_unknown(node)]
-            if any(replaced):
+            if any(viewed) or any(replaced):
                 body.recompile()
+
+
+def _viewed(node: torch.fx.Node) -> bool:
+    """Let a node that gives a tensor another shape in place (``unsqueeze_``) make a view of that shape.
+
+    That is the same if nobody reads the tensor later than that, other than as what the node returns.
+    """
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.inplace_view not in target.tags:
+        return False
+    source, view = node.args[0], _view(target)
+    if view is None or not isinstance(source, torch.fx.Node) or source.op != "call_function":
+        return False
+    if any(user > node for user in source.users):
+        return False
+    node.target = view
+    return True
+
+
+@cache
+def _view(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """The operator that makes a view of the shape that another gives a tensor in place."""
+    packet = getattr(torch.ops.aten, target._opname.removesuffix("_"), None)
+    overloads = [getattr(packet, name) for name in packet.overloads()] if packet is not None else []
+    taken = [str(argument.type) for argument in target._schema.arguments]
+    return next((o for o in overloads if o.is_view and [str(a.type) for a in o._schema.arguments] == taken), None)
 
 
 def _is_unknown(node: torch.fx.Node) -> bool:

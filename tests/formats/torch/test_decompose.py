@@ -45,6 +45,15 @@ def _standardized(h: Tensor) -> Tensor:
     return (h - mean) / (deviation + 1e-3)
 
 
+def _turned_in_place(h: Tensor) -> Tensor:
+    h = h.clone()
+    seen, twice = h[:, :3], h * 2
+    h.transpose_(0, 1)
+    h.add_(1)
+    h.unsqueeze_(1)
+    return h.squeeze_(1).transpose(0, 1) + twice + seen.sum(1, keepdim=True)
+
+
 def _chosen(h: Tensor) -> Tensor:
     return torch.take_along_dim(h, h.argsort(1), 1)
 
@@ -72,6 +81,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "kron": lambda h: torch.kron(torch.ones(1, 2, 1).to(h), h),
     "searchsorted": lambda h: torch.searchsorted(torch.linspace(-1, 1, 5).to(h), h).to(h),
     "fmax": lambda h: torch.fmax(h, h.flip(1)),
+    "shapes given in place": _turned_in_place,
     "copysign": lambda h: torch.copysign(h, h - 0.1),
 }
 
