@@ -167,13 +167,18 @@ class InputMaker:
         """Inputs whose sizes no width can be mistaken for, where sizes may change."""
         return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.weight_sizes))
 
-    def fewer(self, inputs: NamedInputs) -> NamedInputs:
-        """Inputs without those of the decoder, or the first text alone, if the model takes them so."""
+    def others(self, inputs: NamedInputs) -> NamedInputs:
+        """Inputs with masks that hide nothing, without those of the decoder, or the first text alone: what works."""
+        ids = {name: inputs[name] for name in _TOKENS if name in inputs}
+        masks = {name.replace("input_ids", "attention_mask"): torch.ones_like(value) for name, value in ids.items()}
+        masked = inputs | {name: mask for name, mask in masks.items() if name in self.parameters}
         rows = len(inputs["input_ids"]) if "input_ids" in inputs else 0
         batched = {n: v for n, v in inputs.items() if isinstance(v, torch.Tensor) and v.dim() and len(v) == rows}
         alone = inputs | {name: value[:1] for name, value in batched.items()}
         undecoded = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
-        return next((given for given in (inputs, undecoded, alone) if not self.refuses(given)), inputs)
+        ways = (inputs, masked, undecoded, alone)
+        works = next(filter(self.runs, ways[1:]), None)
+        return works or next((given for given in ways if not self.refuses(given)), inputs)
 
     # What the user says
 
@@ -371,6 +376,9 @@ class InputMaker:
             yield self._noise("pixel_values", self.field("vision", "num_frames"), channels, height, width)
             return
         yield self._noise("pixel_values", channels, height, width)
+        backbone = getattr(getattr(self.module.config, "backbone_config", None), "image_size", None)
+        if isinstance(backbone, list | tuple):
+            yield self._noise("pixel_values", channels, *backbone)
         if self.tokens:
             yield self._noise("pixel_values", 1, channels, height, width)
 

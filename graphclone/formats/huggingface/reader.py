@@ -45,7 +45,6 @@ from graphclone.formats.huggingface.model_inputs import (
     InputMaker,
     processor_fields,
     sizes_known,
-    text_config,
     traceable,
 )
 from graphclone.formats.huggingface.operations import Recorder, Run
@@ -216,18 +215,13 @@ class Checkpoint:
         with quiet_transformers():
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
-            if inputs is not None and not self.inputs and self._may_refuse(inputs):
+            if inputs is not None and not self.inputs and "input_ids" in inputs:
                 takes = self.answers.takes(self.fields, inputs, partial(maker.runs, inputs))
-                inputs = inputs if takes else maker.fewer(inputs)
+                inputs = inputs if takes else maker.others(inputs)
         if inputs is None:
             unknown = f"it is not known what to feed as {self.blank.main_input_name}"
             raise GraphcloneError(f"{self.name}: {unknown}", GIVE)
         return inputs
-
-    def _may_refuse(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether a class may want fewer texts: one, where no token pads them, or none for its decoder."""
-        pads = getattr(text_config(self.config), "pad_token_id", None) is not None
-        return "decoder_input_ids" in inputs or ("input_ids" in inputs and not pads)
 
 
 # Reading

@@ -98,6 +98,29 @@ def own_tensors(inputs: Any) -> Any:
     return pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone().requires_grad_(t.requires_grad), inputs)
 
 
+def in_order(module: torch.nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs by name in the order of the parameters of a module."""
+    places = {name: place for place, name in enumerate(inspect.signature(module.forward).parameters)}
+    return dict(sorted(kwargs.items(), key=lambda item: places.get(item[0], len(places))))
+
+
+def count_by_position(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many of the inputs of a module may be given by position: those that leave out no parameter before them.
+
+    Args:
+        module: called with the inputs.
+        args: those that are given by position.
+        kwargs: those by name, in the order of its parameters.
+    """
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    count = len(args)
+    for name, parameter in zip(kwargs, parameters[count:], strict=False):
+        if name != parameter.name or parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            break
+        count += 1
+    return count
+
+
 def dynamic_shapes(
     module: torch.nn.Module,
     args: tuple[Any, ...],

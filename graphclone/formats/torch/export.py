@@ -22,7 +22,9 @@ from graphclone.errors import GraphcloneError, causes, one_line
 from graphclone.formats.torch.decompose import decompose
 from graphclone.formats.torch.detached_data import data_detached
 from graphclone.formats.torch.example_inputs import (
+    count_by_position,
     dynamic_shapes,
+    in_order,
     keywords_named,
     lengths_in_common,
     own_tensors,
@@ -97,7 +99,8 @@ def export_alike(
     Raises:
         GraphcloneError: torch.export refuses one of them.
     """
-    search = _Search(modules, own_tensors((args, dict(kwargs))), lengths)
+    keywords = in_order(next(iter(modules.values())), kwargs)
+    search = _Search(modules, own_tensors((args, keywords)), lengths)
     for strict in (False, True):
         if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
             return programs
@@ -202,7 +205,9 @@ class _Search:
             raise
         with quiet(), decisions(of_torch=True) as further:
             decompose(program)
-        guards = replace(guards_of(program, [*questions, *further]), integers_asked=asked.integers)
+        by_position = count_by_position(module, args, kwargs)
+        guards = guards_of(program, [*questions, *further])
+        guards = replace(guards, integers_asked=asked.integers, by_position=by_position)
         return Exported(program, guards, tuple(sorted(gradients)))
 
     def holds(self, exported: Exported) -> bool:

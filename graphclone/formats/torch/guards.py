@@ -115,6 +115,7 @@ class Guards:
         dtypes: for each input that is a tensor its dtype; None for any other input.
         integers_asked: whether the code asks which integers a tensor holds.
         arguments: the names of the arguments that the inputs lie in.
+        by_position: how many of these may be given by position.
         any_order: whether dicts among them may have their keys in another order.
         apart: pairs of positions of inputs that may not be the same tensor.
     """
@@ -127,6 +128,7 @@ class Guards:
     dtypes: tuple[torch.dtype | None, ...] = ()
     integers_asked: bool = False
     arguments: tuple[str, ...] = ()
+    by_position: int = 0
     any_order: bool = False
     apart: tuple[tuple[int, int], ...] = ()
 

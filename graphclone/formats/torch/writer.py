@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
-from torch.fx.graph import _PyTreeCodeGen
+from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
@@ -33,7 +33,23 @@ from graphclone.runtime.tensors import widened_tensors
 
 
 class _GuardedCode(_PyTreeCodeGen):
-    """Code that has the guard take the inputs apart."""
+    """Code that takes arguments as the source does, and has the guard take them apart.
+
+    Args:
+        exported: the source.
+    """
+
+    def __init__(self, exported: Exported) -> None:
+        spec, guards = exported.program.call_spec, exported.guards
+        super().__init__(_PyTreeInfo(list(guards.arguments), spec.in_spec, spec.out_spec))
+        self.by_position = guards.by_position
+
+    def gen_fn_def(self, free_vars: list[str], maybe_return_annotation: str, *, expanded_def: bool = False) -> str:
+        code: str = super().gen_fn_def(free_vars, maybe_return_annotation, expanded_def=expanded_def)
+        names = ["self", *self.pytree_info.orig_args]
+        by_name = names[self.by_position + 1 :]
+        apart = [*names[: self.by_position + 1], "*", *by_name] if by_name else names
+        return code.replace(f"({', '.join(names)})", f"({', '.join(apart)})", 1)
 
     def gen_var_bindings(self, fn_args: list[str], free_vars: list[str], expanded_def: bool) -> str:
         code: str = super().gen_var_bindings(fn_args, free_vars, expanded_def)
@@ -57,7 +73,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     for initializer in graph.initializers:
         _register(root, initializer, tensors[initializer.value])
     fx_graph = torch.fx.Graph()
-    fx_graph.set_codegen(_GuardedCode(_get_codegen(program.call_spec.in_spec, program.call_spec.out_spec).pytree_info))
+    fx_graph.set_codegen(_GuardedCode(exported))
     root.add_module(GUARD, InputGuard(_guards_for(exported.guards, graph), program.call_spec.in_spec))
     nodes = _placeholders(fx_graph, program, graph)
     for initializer in graph.initializers:

@@ -85,3 +85,41 @@ def test_copies_of_a_module_refuse_as_it_does() -> None:
         torch.testing.assert_close(again({"x": X}), model({"x": X}))
         with pytest.raises(InputError):
             again({"x": X, "mask": Y})
+
+
+class Attends(nn.Module):
+    """Three arguments, two of which may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.keys, self.last = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> Tensor:
+        h = self.queries(query)
+        h = h if key is None else h * torch.tanh(self.keys(key))
+        return self.last(h if value is None else h - torch.relu(self.keys(value)))
+
+
+Z = torch.randn(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((X,), {"value": Z, "key": Y}), ((), {"value": Z, "query": X, "key": Y}), ((X, Y), {"value": Z}), ((X, Y, Z), {})],
+)
+def test_arguments_have_the_places_and_the_names_that_they_have_in_the_source(args: Any, kwargs: Any) -> None:
+    model = Attends().eval()
+    wide = gc.clone(model, args, kwargs).module()
+    expected = model(X, Y, Z)
+    torch.testing.assert_close(wide(X, Y, Z), expected)
+    torch.testing.assert_close(wide(X, value=Z, key=Y), expected)
+    torch.testing.assert_close(copy.deepcopy(wide)(value=Z, key=Y, query=X), expected)
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((X,), {"value": Z}), ((), {"value": Z, "query": X})])
+def test_a_place_that_the_trace_left_out_is_nobody_else_s(args: Any, kwargs: Any) -> None:
+    model = Attends().eval()
+    wide = gc.clone(model, args, kwargs).module()
+    torch.testing.assert_close(wide(X, value=Z), model(X, value=Z))
+    with pytest.raises(TypeError, match="positional argument"):
+        wide(X, Z)
