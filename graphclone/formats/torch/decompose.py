@@ -73,9 +73,22 @@ def _is_unknown(node: torch.fx.Node) -> bool:
 
 def _replaced(node: torch.fx.Node) -> bool:
     """Replace a node by its definition; False where there is none that rules understand."""
-    definition = _definition(node)
-    if definition is None:
+    definition = _steps(node, node.target, _table())  # type: ignore[arg-type]
+    if definition is None or not all(_is_understood(inner) for inner in definition.nodes):
         return False
+    _insert(definition, node)
+    return True
+
+
+def spell_out(node: torch.fx.Node, function: Callable[..., Any]) -> bool:
+    """Replace a node by what a function of its operands computes; False where it cannot be traced."""
+    steps = _steps(node, function, {})
+    if steps is not None:
+        _insert(steps, node)
+    return steps is not None
+
+
+def _insert(definition: torch.fx.Graph, node: torch.fx.Node) -> None:
     operands = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, torch.fx.Node)]
     copies = dict(zip(definition.find_nodes(op="placeholder"), operands, strict=True))
     graph = node.graph
@@ -91,11 +104,10 @@ def _replaced(node: torch.fx.Node) -> bool:
             item.replace_all_uses_with(results[int(item.args[1])])  # type: ignore[arg-type]
             graph.erase_node(item)
     graph.erase_node(node)
-    return True
 
 
-def _definition(node: torch.fx.Node) -> torch.fx.Graph | None:
-    """What torch defines a node by, a placeholder for each node among its operands; None where rules do not know it."""
+def _steps(node: torch.fx.Node, function: Callable[..., Any], table: Mapping[Any, Any]) -> torch.fx.Graph | None:
+    """What a function of a node's operands computes, a placeholder for each node among them; None where it fails."""
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.fx.Node)]
     examples = [leaves[place].meta.get("val") for place in places]
@@ -103,7 +115,7 @@ def _definition(node: torch.fx.Node) -> torch.fx.Graph | None:
     def call(*values: Any) -> Any:
         of = dict(zip(places, values, strict=True))
         args, kwargs = pytree.tree_unflatten([of.get(place, leaf) for place, leaf in enumerate(leaves)], spec)
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
+        result = function(*args, **kwargs)
         return tuple(result) if isinstance(result, list | tuple) else result
 
     mode = next((example.fake_mode for example in examples if isinstance(example, FakeTensor)), None)
@@ -111,12 +123,12 @@ def _definition(node: torch.fx.Node) -> torch.fx.Graph | None:
         return None
     try:
         with mode:
-            steps = make_fx(call, decomposition_table=dict(_table()))(*examples)
+            steps = make_fx(call, decomposition_table=dict(table))(*examples)
             graph: torch.fx.Graph = make_fx(functionalize(steps))(*examples).graph  # what is in place is so no longer
     except Exception:  # whatever a definition raises that looks at data, or at what a trace does not know
         return None
     graph.eliminate_dead_code()
-    return graph if all(_is_understood(inner) for inner in graph.nodes) else None
+    return graph
 
 
 def _is_understood(node: torch.fx.Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.export.graph_signature import ConstantArgument
 from graphclone.errors import GraphcloneError, causes, one_line
 from graphclone.formats.onnx.metadata import annotate
 from graphclone.formats.onnx.saving import write_model
+from graphclone.formats.torch.decompose import spell_out
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.input_guard import GUARD
@@ -63,6 +65,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         lengths = varying_lengths(graph, args, kwargs)
         program = export(module, tuple(args), dict(kwargs), graph.name, lengths=lengths).program
         _unfreeze_strides(program)
+        _pool_any_length(program)
         try:
             exported = torch.onnx.export(
                 program,
@@ -70,7 +73,10 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
                 optimize=False,
                 verbose=False,
                 opset_version=OPSET,
-                custom_translation_table={torch.ops.aten.scalar_tensor.default: _number},
+                custom_translation_table={
+                    torch.ops.aten.scalar_tensor.default: _number,
+                    operator.floordiv: _quotient,
+                },
             )
         except Exception as error:  # the exporter raises whatever its parts raise
             *_, root = causes(error)
@@ -96,6 +102,11 @@ def _number(
     return opset18.Constant(value=onnx_ir.tensor(s, dtype=onnx_ir.DataType(dtype)))  # type: ignore[arg-type]
 
 
+def _quotient(dividend: Any, divisor: Any) -> Any:
+    """A size divided by another as Python divides, downwards; ONNX divides towards 0, as the exporter itself does."""
+    return opset18.Div(opset18.Sub(dividend, opset18.Mod(dividend, divisor)), divisor)
+
+
 def _name_guard(model: onnx_ir.Model) -> None:
     """Let the node that fails where the trace does not hold say so: ONNX Runtime shows its name."""
     for node in model.graph:
@@ -117,6 +128,31 @@ def _unfreeze_strides(program: ExportedProgram) -> None:
         copy.meta = {"val": viewed.meta["val"].contiguous()}
         node.replace_input_with(viewed, copy)
     program.graph_module.recompile()
+
+
+_POOLS = tuple(getattr(torch.ops.aten, f"adaptive_avg_pool{n}d").default for n in (1, 2, 3))
+
+
+def _pool_any_length(program: ExportedProgram) -> None:
+    """Spell out what is pooled to a fixed length: the exporter takes for granted that it divides the length."""
+    pools = [n for op in _POOLS for n in program.graph.find_nodes(op="call_function", target=op)]
+    for pool in pools:
+        source, sizes = pool.args
+        varies = any(isinstance(size, torch.SymInt) for size in source.meta["val"].shape[-len(sizes) :])
+        if varies and not spell_out(pool, _pooled):
+            raise GraphcloneError(f"{pool.name}: torch exports this pooling for one length only")
+    program.graph_module.recompile()
+
+
+def _pooled(x: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Means over windows along the last axes; they follow one another, as the windows are products."""
+    for axis, size in zip(range(-len(sizes), 0), sizes, strict=True):
+        length = x.shape[axis]
+        place, at = torch.arange(size).unsqueeze(1), torch.arange(length)
+        first, end = place * length // size, ((place + 1) * length + size - 1) // size
+        share = ((at >= first) & (at < end)).to(x.dtype) / (end - first).to(x.dtype)
+        x = (x.transpose(axis, -1) @ share.t()).transpose(axis, -1)
+    return x
 
 
 def _returned(graph: Graph, program: ExportedProgram) -> list[str]:
