@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from graphclone.errors import CannotJudgeError, NotEquivalentError
-from graphclone.verification.distance import OUTPUT_TOLERANCE, Deviation, difference, magnitude, measured_elements
+from graphclone.verification.distance import (
+    OUTPUT_TOLERANCE,
+    Deviation,
+    difference,
+    magnitude,
+    mask_level,
+    measured_elements,
+)
 
 FLOOR_FACTOR = 4.0
 """How many times the source's own rounding error the clone may have."""
@@ -115,6 +122,23 @@ def noise_floor(
         precision: of the clone, if not that of the tensor.
     """
     unit = _unit(precision or clone[1].dtype)
+    level = mask_level(source[0]) if unit else None
+    if level is None or source[0].shape != source[1].shape or clone[0].shape != clone[1].shape:
+        return _floor(value, source, clone, unit)
+    parts = [_floor(value, _part(source, level, masks), _part(clone, level, masks), unit) for masks in (True, False)]
+    worst = max(parts, key=lambda floor: (floor.ok is False, floor.ratio))
+    return replace(worst, elements=sum(floor.elements for floor in parts))
+
+
+def _part(pair: tuple[torch.Tensor, torch.Tensor], level: float, masks: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those elements of an expected and an actual tensor that are masks, or the others."""
+    chosen = (pair[0].abs() >= level) == masks
+    return pair[0][chosen], pair[1][chosen]
+
+
+def _floor(
+    value: str, source: tuple[torch.Tensor, torch.Tensor], clone: tuple[torch.Tensor, torch.Tensor], unit: float
+) -> NoiseFloor:
     ulp = unit * magnitude(source[0]) if unit else 0.0
     return NoiseFloor(value, error(*source), error(*clone), ulp, measured_elements(source[0]))
 

@@ -20,6 +20,10 @@ _HUGE = 1e30
 """Magnitudes beyond this are masks; beside them everything else would look like rounding."""
 
 
+_GAP = 10
+"""Powers of two between masks and what they stand beside."""
+
+
 @dataclass(frozen=True)
 class Deviation:
     """A value that breaks the invariant.
@@ -73,6 +77,18 @@ def magnitude(tensor: torch.Tensor) -> float:
     size = tensor.abs() if tensor.is_complex() else tensor.to(torch.float64).abs()
     size = size[size < _HUGE]
     return float(size.max()) if size.numel() else 0.0
+
+
+def mask_level(tensor: torch.Tensor) -> float | None:
+    """The magnitude from which on elements of a tensor are masks, such as -1e9; None where there are none.
+
+    They are 1,000 and more, and far from all others: nothing lies in the ten powers of two below them. Their rounding
+    is as large as other elements.
+    """
+    size = tensor.abs() if tensor.is_complex() else tensor.to(torch.float64).abs()
+    powers = torch.frexp(size[size.isfinite() & (size > 0)])[1].unique()
+    gaps = [i for i in range(1, len(powers)) if powers[i] - powers[i - 1] > _GAP and powers[i] > _GAP]
+    return 2.0 ** int(powers[gaps[-1]] - 1) if gaps else None
 
 
 def relative_error(expected: torch.Tensor, actual: torch.Tensor) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from graphclone.verification.checks import NoiseFloor, judge, noise_floor
+from graphclone.verification.distance import mask_level
 from tests.support.clones import features, seeded, spoilable, spoiled_tensors
 
 
@@ -25,6 +26,29 @@ def test_what_measures_nothing_is_no_pass(number: float) -> None:
     assert (alike | floor).ok is True
     empty = torch.empty(0)
     assert noise_floor("y", (empty.double(), empty), (empty.double(), empty)).ok is None
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9, -3e38])
+@pytest.mark.parametrize("added", [False, True])
+def test_masks_are_measured_by_themselves(mask: float, added: bool) -> None:
+    """Their rounding may be as large as all that lies beside them."""
+    numbers = torch.linspace(-3, 3, 12, dtype=torch.float64)
+    exact = numbers.clone()
+    exact[::4] = exact[::4] + mask if added else mask
+    own = exact.float()
+    assert noise_floor("y", (exact, own), (exact, own)).ok is True
+    wrong = own.clone()
+    wrong[1] += 1e-3
+    assert noise_floor("y", (exact, own), (exact, wrong)).ok is False
+    wrong = own.clone()
+    wrong[4] *= 1.001
+    assert noise_floor("y", (exact, own), (exact, wrong)).ok is False
+
+
+def test_what_differs_gradually_has_no_masks() -> None:
+    assert mask_level(torch.logspace(-6, 9, 100)) is None
+    assert mask_level(torch.tensor([0.0, 1e-9, 1.0])) is None
+    assert mask_level(torch.tensor([-1e9, 0.5, math.nan, -math.inf])) == 2.0**29
 
 
 def test_an_infinite_error_is_never_allowed() -> None:

@@ -204,6 +204,8 @@ class _Search:
             self.refused = self.refused or (name, error)
             raise
         with quiet(), decisions(of_torch=True) as further:
+            if _has_transforms(program):
+                program = program.run_decompositions({})
             decompose(program)
         by_position = count_by_position(module, args, kwargs)
         guards = guards_of(program, [*questions, *further])
@@ -252,6 +254,14 @@ def _check_constants(program: ExportedProgram) -> None:
     for name, value in program.constants.items():
         if isinstance(value, FakeTensor):
             raise GraphcloneError(f"what is computed becomes a constant, {name}")
+
+
+def _has_transforms(program: ExportedProgram) -> bool:
+    """Whether transforms of functions (``torch.vmap``) are left in a program, which begin and end between its nodes."""
+    modules = {
+        str(getattr(node.target, "__module__", "")) for node in program.graph.nodes if node.op == "call_function"
+    }
+    return any(module.startswith("torch._functorch") for module in modules)
 
 
 def _said(error: Exception) -> str:

@@ -31,7 +31,7 @@ def run_module(
     tensors: Sequence[torch.Tensor],
     state: Mapping[str, torch.Tensor] | None = None,
     *,
-    calls: int = 1,
+    before: Sequence[Sequence[torch.Tensor]] = (),
     fast: bool = False,
 ) -> list[torch.Tensor]:
     """The tensors that a module returns, in the order of its graph's outputs.
@@ -42,7 +42,7 @@ def run_module(
         example: the inputs of the trace.
         tensors: take the place of the tensors among them, one per graph input.
         state: parameters and buffers in place of the module's own.
-        calls: how often it is called; what the last call returns counts.
+        before: the tensors of earlier calls, whose results do not count.
         fast: whether it may take the fast path of ``torch.nn.TransformerEncoder``, as it does without gradients.
 
     Raises:
@@ -53,8 +53,8 @@ def run_module(
         call = lambda *args, **kwargs: torch.func.functional_call(module, dict(state), args, kwargs)  # noqa: E731
     with untouched(module), torch.no_grad(), nullcontext() if fast else _plain_attention():
         try:
-            for _ in range(calls):
-                positional, keywords = call_with(graph, example, copied(tensors))
+            for given in (*before, tensors):
+                positional, keywords = call_with(graph, example, copied(given))
                 torch.manual_seed(SEED)
                 leaves = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **keywords))]
         except Exception as error:  # whatever the module raises

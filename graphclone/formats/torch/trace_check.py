@@ -49,7 +49,7 @@ def check_trace(source: Graph, example: Example, samples: Sequence[Sample]) -> C
         wrong = next((floor for floor in measured[-1] if floor.ok is False), None)
         if wrong is not None:
             return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
-    if (later := _differs_later(source, example, samples[0])) is not None:
+    if (later := _differs_later(source, example, samples)) is not None:
         return _wrong(INSTANCE, float("inf"), later)
     check = judge(TRACE, measured)
     if any(map(partial(_fast_path_differs, source, example), samples)):
@@ -83,19 +83,22 @@ def _wrong(value: str, error: float, detail: str) -> Check:
     return Check(TRACE, False, str(first), first=first)
 
 
-def _differs_later(source: Graph, example: Example, sample: Sample) -> str | None:
-    """What is wrong with a second call, if a first one changes what the model computes, and its trace does not know.
+def _differs_later(source: Graph, example: Example, samples: Sequence[Sample]) -> str | None:
+    """What is wrong with a later call, if earlier ones change what the model computes, and its trace does not know.
 
-    For example, a counter in Python is a number in the trace.
+    For example, a counter in Python is a number in the trace, and what a first call keeps for the next is not kept.
     """
     assert example.model is not None
-    module = run_module(example.model, source, example, sample.inputs.tensors, calls=2)
+    sample, earlier = samples[0], [samples[-1].inputs, samples[0].inputs]
+    module = run_module(
+        example.model, source, example, sample.inputs.tensors, before=[inputs.tensors for inputs in earlier]
+    )
     if all(map(torch.equal, module, sample.module or ())):
         return None
     tensors = {i.value: i.read().detach().clone() for i in source.initializers}
-    for _ in range(2):
+    for inputs in (*earlier, sample.inputs):
         torch.manual_seed(SEED)
-        trace = outputs(source, tensors, sample.inputs.copies())
+        trace = outputs(source, tensors, inputs.copies())
     again = replace(sample, own=trace, module=module)
     same = all(floor.ok is not False for floor in distances(source, again))
     return None if same else f"called again, the model computes {_ELSE}"

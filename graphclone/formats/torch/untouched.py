@@ -20,9 +20,9 @@ _CONTAINERS = (list, dict, set, OrderedDict, defaultdict, Counter, deque)
 def untouched(*modules: torch.nn.Module) -> Iterator[None]:
     """Undo what a block does to modules and to random number generators.
 
-    Restored are training flags, attributes, hooks, the contents of containers that are attributes, buffers, gradients,
-    generators that modules hold, and the global generators of Python, numpy and torch. Weights that a forward pass
-    writes are not: no module that is to be cloned does that.
+    Restored are training flags, attributes, hooks, the contents of containers and of tensors that are attributes,
+    buffers, gradients, generators that modules hold, and the global generators of Python, numpy and torch. Weights that
+    a forward pass writes are not: no module that is to be cloned does that.
     """
     with ExitStack() as stack, torch.random.fork_rng():
         stack.callback(random.setstate, random.getstate())
@@ -37,7 +37,8 @@ def _undoing(module: torch.nn.Module) -> Callable[[], None]:
     """What restores one module, its children apart."""
     attributes = dict(module.__dict__)
     contents = {k: copy.copy(v) for k, v in attributes.items() if type(v) in _CONTAINERS}
-    buffers = [_Saved(buffer) for buffer in module._buffers.values() if buffer is not None]
+    tensors = (*module._buffers.values(), *attributes.values())
+    saved_tensors = [_Saved(tensor) for tensor in tensors if isinstance(tensor, torch.Tensor)]
     gradients = [(parameter, parameter.grad) for parameter in module._parameters.values() if parameter is not None]
     generators = [(g, g.get_state()) for g in attributes.values() if isinstance(g, torch.Generator)]
 
@@ -46,7 +47,7 @@ def _undoing(module: torch.nn.Module) -> Callable[[], None]:
         module.__dict__.update(attributes)
         for name, content in contents.items():
             _refill(attributes[name], content)
-        for saved in buffers:
+        for saved in saved_tensors:
             saved.restore()
         for parameter, gradient in gradients:
             parameter.grad = gradient
@@ -57,17 +58,17 @@ def _undoing(module: torch.nn.Module) -> Callable[[], None]:
 
 
 class _Saved:
-    """A buffer and what it held."""
+    """A tensor and what it held."""
 
-    def __init__(self, buffer: torch.Tensor) -> None:
-        self.buffer = buffer
-        self.data = buffer.detach().clone()
-        self.version = _version(buffer)
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+        self.data = tensor.detach().clone()
+        self.version = _version(tensor)
 
     def restore(self) -> None:
-        if self.version is None or self.version != _version(self.buffer):
+        if self.version is None or self.version != _version(self.tensor):
             with torch.no_grad():
-                self.buffer.copy_(self.data)
+                self.tensor.copy_(self.data)
 
 
 def _version(tensor: torch.Tensor) -> int | None:

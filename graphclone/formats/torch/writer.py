@@ -132,7 +132,7 @@ def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Ten
         if isinstance(parameter, torch.nn.Parameter):
             owner.register_parameter(last, parameter)
         else:
-            owner.register_buffer(last, parameter, persistent=initializer.kind == "buffer")
+            owner.register_buffer(last, parameter, persistent=initializer.kind != "constant")
 
 
 def _placeholders(fx_graph: torch.fx.Graph, program: ExportedProgram, graph: Graph) -> dict[Value, torch.fx.Node]:

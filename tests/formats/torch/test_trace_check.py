@@ -80,6 +80,48 @@ def test_a_counter_in_python_is_found_by_a_second_call() -> None:
     assert module.calls == 0
 
 
+def test_what_a_first_call_keeps_for_later_ones_is_found() -> None:
+    """Called again with the same inputs, it computes the same."""
+
+    class Initialised(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.known = False
+            self.register_buffer("mean", torch.zeros(10))
+
+        def between(self, h: Tensor) -> Tensor:
+            if not self.known:
+                self.mean.copy_(h.detach().mean(0))
+                self.known = True
+            return torch.tanh(h - self.mean)
+
+    assert trace_check(seeded(Initialised)).ok is False
+
+
+def test_a_tensor_that_is_no_buffer_may_be_written() -> None:
+    class Running(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean = torch.zeros(10)
+
+        def between(self, h: Tensor) -> Tensor:
+            self.mean.mul_(0.9).add_(h.detach().mean(0))
+            return torch.tanh(h + self.mean)
+
+    module = seeded(Running)
+    assert trace_check(module).ok
+    assert not module.mean.any()
+
+
+def test_masks_hide_nothing_that_lies_beside_them() -> None:
+    class Masked(Plain):
+        def forward(self, x: Tensor) -> Any:
+            y = super().forward(x) * (1 if torch.compiler.is_exporting() else 1.001)
+            return y.masked_fill(torch.tensor([False, True, False, False, True]), -1e9)
+
+    assert trace_check(seeded(Masked)).ok is False
+
+
 def test_a_counter_that_changes_nothing_is_let_be() -> None:
     class Counting(Plain):
         calls = 0
