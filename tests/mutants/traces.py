@@ -344,7 +344,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "export: one tensor is one input",
         "graphclone/formats/torch/export.py",
-        "own_tensors((args, dict(kwargs)))",
+        "separate_tensors((args, dict(kwargs)))",
         "(args, dict(kwargs))",
         ("tests/formats/torch/test_shared_inputs.py",),
     ),

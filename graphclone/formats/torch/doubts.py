@@ -11,18 +11,23 @@ from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.example import Example
-from graphclone.formats.torch.example_inputs import own_tensors
+from graphclone.formats.torch.example_inputs import separate_tensors
 from graphclone.formats.torch.export import Exported, input_leaves
 from graphclone.formats.torch.guards import Doubt, Guards
 from graphclone.formats.torch.input_sets import InputSet, example_tensors
-from graphclone.formats.torch.running import agree
-from graphclone.formats.torch.samples import take_sample
+from graphclone.formats.torch.kinds import FLOAT, INTEGER, kind
+from graphclone.formats.torch.running import SEED, RunError, agree, alike, copied, run_module
+from graphclone.formats.torch.samples import own_tensors, take_sample
 from graphclone.formats.torch.structure import has_orders, turned
 from graphclone.formats.torch.trace_check import distances, has_data
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
 from graphclone.runtime.drawing import resized
+from graphclone.runtime.interpreter import ExecutionError, outputs
+
+_DTYPES = {INTEGER: (torch.int32, torch.int64, torch.uint8), FLOAT: (torch.float16, torch.float64)}
+"""In which a module is tried with numbers of a kind."""
 
 
 @torch.no_grad()
@@ -33,10 +38,16 @@ def settle_doubts(state: State, example: Example) -> None:
     of that size; where they agree the trace holds there, else the clone goes on refusing it.
     """
     exported = state.graph.origin_as(Exported)
-    if example.model is None or not has_data(example.model):
+    if exported.settled or example.model is None or not has_data(example.model):
         return
     guards = _settled_order(exported, example)
-    guards = replace(guards, apart=tuple(_apart(exported, example)))
+    examples = example_tensors(state.model, example)
+    guards = replace(
+        guards,
+        apart=tuple(_apart(exported, example)),
+        contiguous=not _holds(state, example, [_turned_in_memory(tensor) for tensor in examples]),
+        kinds_asked=guards.kinds_asked.union(_kinds_asked(state, example, examples)),
+    )
     doubts = [doubt for doubt in guards.doubts if doubt.size == 1]
     with untouched(example.model):
         settled = [doubt for doubt in doubts if _agrees(state, example, [doubt])]
@@ -44,7 +55,7 @@ def settle_doubts(state: State, example: Example) -> None:
             settled = []
     for doubt in settled:
         guards = guards.without(doubt)
-    exported = replace(exported, guards=guards)
+    exported = replace(exported, guards=guards, settled=True)
     state.graph.origin = exported
     state.source.origin = state.model.origin = exported
 
@@ -71,11 +82,47 @@ def _apart(exported: Exported, example: Example) -> Iterator[tuple[int, int]]:
         shared = list(leaves)
         for a, b in joined:
             shared[b] = shared[a]
-        calls = [pytree.tree_unflatten(given, spec) for given in (shared, own_tensors(shared))]
+        calls = [pytree.tree_unflatten(given, spec) for given in (shared, separate_tensors(shared))]
         return not agree(model, *calls)
 
     if pairs and matters(pairs):
         yield from (pair for pair in pairs if matters([pair]))
+
+
+def _kinds_asked(state: State, example: Example, examples: Sequence[torch.Tensor]) -> Iterator[str]:
+    """The kinds of numbers for which the module computes something else than its trace in another dtype."""
+    for of, dtypes in _DTYPES.items():
+        for dtype in dtypes:
+            others = [tensor.to(dtype) if kind(tensor.dtype) == of else tensor for tensor in examples]
+            if any(a is not b for a, b in zip(others, examples, strict=True)) and not _holds(state, example, others):
+                yield of
+
+
+def _turned_in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, last axis first in memory; a tensor of fewer than two axes as it is."""
+    return tensor.movedim(-1, 0).contiguous().movedim(0, -1) if tensor.ndim > 1 else tensor
+
+
+def _holds(state: State, example: Example, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether the trace returns what the module does, in the same dtypes, or the module takes no such inputs."""
+    source = state.model
+    assert example.model is not None
+    if all(map(_lies_alike, tensors, example_tensors(source, example))):
+        return True
+    try:
+        module = run_module(example.model, source, example, tensors)
+    except RunError:
+        return True
+    torch.manual_seed(SEED)
+    try:
+        trace = outputs(source, own_tensors(source), copied(tensors))
+    except ExecutionError:
+        return False
+    return all(map(alike, module, trace))
+
+
+def _lies_alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.stride() == b.stride()
 
 
 def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:

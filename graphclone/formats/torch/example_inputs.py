@@ -89,7 +89,7 @@ def _named_tensors(
                 yield "_".join(keys if by_keyword else [argument, *keys]), leaf
 
 
-def own_tensors(inputs: Any) -> Any:
+def separate_tensors(inputs: Any) -> Any:
     """The inputs, each tensor a copy of its own.
 
     torch.export takes what is one tensor for one thing: of two inputs its program would read one, and none of an input
@@ -100,7 +100,7 @@ def own_tensors(inputs: Any) -> Any:
 
 def in_order(module: torch.nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs by name in the order of the parameters of a module."""
-    places = {name: place for place, name in enumerate(inspect.signature(module.forward).parameters)}
+    places = {parameter.name: place for place, parameter in enumerate(_parameters(module))}
     return dict(sorted(kwargs.items(), key=lambda item: places.get(item[0], len(places))))
 
 
@@ -112,13 +112,20 @@ def count_by_position(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapp
         args: those that are given by position.
         kwargs: those by name, in the order of its parameters.
     """
-    parameters = list(inspect.signature(module.forward).parameters.values())
     count = len(args)
-    for name, parameter in zip(kwargs, parameters[count:], strict=False):
+    for name, parameter in zip(kwargs, _parameters(module)[count:], strict=False):
         if name != parameter.name or parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
             break
         count += 1
     return count
+
+
+def _parameters(module: torch.nn.Module) -> list[inspect.Parameter]:
+    """The parameters of a module's forward; none where Python does not know them, as of TorchScript."""
+    try:
+        return list(inspect.signature(module.forward).parameters.values())
+    except ValueError:
+        return []
 
 
 def dynamic_shapes(

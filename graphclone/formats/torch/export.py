@@ -27,13 +27,13 @@ from graphclone.formats.torch.example_inputs import (
     in_order,
     keywords_named,
     lengths_in_common,
-    own_tensors,
     renamed_sizes,
+    separate_tensors,
     with_fresh_sizes,
 )
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
-from graphclone.formats.torch.kinds import Asked, dtypes_asked
+from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
 from graphclone.formats.torch.own_gradients import own_gradients
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
@@ -48,12 +48,14 @@ class Exported:
         guards: what other inputs it holds for.
         gradients: the names of code that computes its gradients in its own way, which the program does not.
         failure: why it holds for fewer than was tried; empty where it does not.
+        settled: whether runs of the model have told what a trace leaves open.
     """
 
     program: ExportedProgram
     guards: Guards
     gradients: tuple[str, ...] = ()
     failure: str = ""
+    settled: bool = False
 
 
 def export(
@@ -100,7 +102,7 @@ def export_alike(
         GraphcloneError: torch.export refuses one of them.
     """
     keywords = in_order(next(iter(modules.values())), kwargs)
-    search = _Search(modules, own_tensors((args, keywords)), lengths)
+    search = _Search(modules, separate_tensors((args, keywords)), lengths)
     for strict in (False, True):
         if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
             return programs
@@ -209,7 +211,8 @@ class _Search:
             decompose(program)
         by_position = count_by_position(module, args, kwargs)
         guards = guards_of(program, [*questions, *further])
-        guards = replace(guards, integers_asked=asked.integers, by_position=by_position)
+        kinds_asked = frozenset([INTEGER] if asked.integers else [])
+        guards = replace(guards, kinds_asked=kinds_asked, by_position=by_position)
         return Exported(program, guards, tuple(sorted(gradients)))
 
     def holds(self, exported: Exported) -> bool:

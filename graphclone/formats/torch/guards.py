@@ -113,10 +113,11 @@ class Guards:
         conditions: on the free sizes.
         doubts: sizes of which it is not known whether the trace holds for them.
         dtypes: for each input that is a tensor its dtype; None for any other input.
-        integers_asked: whether the code asks which integers a tensor holds.
+        kinds_asked: the kinds of numbers of which the code asks what dtype they have.
         arguments: the names of the arguments that the inputs lie in.
         by_position: how many of these may be given by position.
         any_order: whether dicts among them may have their keys in another order.
+        contiguous: whether the code asks how an input lies in memory, so that it has to lie there as it is read.
         apart: pairs of positions of inputs that may not be the same tensor.
     """
 
@@ -126,10 +127,11 @@ class Guards:
     conditions: tuple[Condition, ...] = ()
     doubts: tuple[Doubt, ...] = ()
     dtypes: tuple[torch.dtype | None, ...] = ()
-    integers_asked: bool = False
+    kinds_asked: frozenset[str] = frozenset()
     arguments: tuple[str, ...] = ()
     by_position: int = 0
     any_order: bool = False
+    contiguous: bool = False
     apart: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -169,8 +171,10 @@ class Guards:
             yield Violation(f"{name} is {_described(value)}, traced with a tensor")
         elif value.ndim != len(shape):
             yield Violation(f"{name} has {value.ndim} axes, traced with {len(shape)}")
-        elif not takes(dtype := self.dtypes[position] or value.dtype, value.dtype, exactly=self.integers_asked):
+        elif not takes(dtype := self.dtypes[position] or value.dtype, value.dtype, self.kinds_asked):
             yield Violation(f"{name} is of {value.dtype}, traced with {dtype}")
+        elif self.contiguous and not value.is_contiguous():
+            yield Violation(f"{name} is not contiguous, and the code asks for that", remedy=f"give {name}.contiguous()")
         else:
             for axis, size in enumerate(shape):
                 if size is not None and value.shape[axis] != size:

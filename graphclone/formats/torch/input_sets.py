@@ -107,12 +107,39 @@ def candidates(graph: Graph, examples: Sequence[torch.Tensor], index: int, seed:
         seed: of the values.
     """
     groups = list(dict.fromkeys(size for axes in _dynamic(graph, examples) for size in axes.values()))
+    drawn = [_drawn(graph, examples, sizes, seed) for sizes in _shapes(groups, index)]
+    padded = [_with_padding(tensors, seed) for tensors in drawn] if index == 1 else []
+    hiding = [b for a, b in zip(drawn, padded, strict=False) if any(x is not y for x, y in zip(a, b, strict=True))]
+    yield from (InputSet(tensors, seed) for tensors in (*hiding, *drawn))
+
+
+def _shapes(groups: Sequence[int], index: int) -> Iterator[dict[int, int]]:
+    """Other sizes for the dynamic axes of each size, boldest first, at the end the same."""
     known_sizes: set[tuple[int, ...]] = set()
     for least in (1, 2, None):
         sizes = {size: _new_size(size, index, order, least) for order, size in enumerate(groups)}
         if tuple(sizes.values()) not in known_sizes:
             known_sizes.add(tuple(sizes.values()))
-            yield _drawn(graph, examples, sizes, seed)
+            yield sizes
+
+
+def _with_padding(tensors: Sequence[torch.Tensor], seed: int) -> tuple[torch.Tensor, ...]:
+    """The inputs, masks that hide nothing replaced by others: a trace may be wrong of what no example shows.
+
+    A mask is what is no float, and 1 or 0 throughout. Of every row the first and the last element stay as they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def other(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.ndim < 2 or not tensor.numel():
+            return tensor
+        if not (tensor == tensor.flatten()[0]).all() or tensor.flatten()[0] not in (0, 1):
+            return tensor
+        hidden = torch.rand(tensor.shape, generator=generator) < 1 / 3
+        hidden[..., [0, -1]] = False
+        return torch.where(hidden.to(tensor.device), 1 - tensor.to(torch.int64), tensor).to(tensor.dtype)
+
+    return tuple(other(tensor) for tensor in tensors)
 
 
 def _new_size(size: int, index: int, order: int, least: int | None) -> int:
@@ -132,10 +159,11 @@ def _dynamic(graph: Graph, examples: Sequence[torch.Tensor]) -> list[dict[int, i
     ]
 
 
-def _drawn(graph: Graph, examples: Sequence[torch.Tensor], sizes: Mapping[int, int], seed: int) -> InputSet:
+def _drawn(
+    graph: Graph, examples: Sequence[torch.Tensor], sizes: Mapping[int, int], seed: int
+) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
-    tensors = [
+    return tuple(
         drawn_like(tensor, {axis: sizes[size] for axis, size in axes.items()}, generator)
         for tensor, axes in zip(examples, _dynamic(graph, examples), strict=True)
-    ]
-    return InputSet(tuple(tensors), seed)
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+INTEGER, FLOAT = "integer", "float"
 
 _TORCH = str(Path(torch.__file__).parent)
 _MODULES = str(Path(torch.nn.__file__).parent)
@@ -46,23 +48,22 @@ def dtypes_asked() -> Iterator[Asked]:
         del torch.Tensor.dtype
 
 
-def takes(traced: torch.dtype, given: torch.dtype, *, exactly: bool) -> bool:
+def takes(traced: torch.dtype, given: torch.dtype, asked: Collection[str]) -> bool:
     """Whether a trace holds for numbers of a dtype.
 
-    A clone computes in the precision that it is cast to, so that floats may be any. Integers may be any as well, unless
-    the code asks which they are.
+    A clone computes in the precision that it is cast to, so that floats may be any, and integers may be any as well,
+    unless the code asks which they are.
 
     Args:
         traced: the dtype in the trace.
         given: that of an input.
-        exactly: whether integers have to be those of the trace.
+        asked: the kinds of numbers that have to be of the dtype in the trace.
     """
-    if _kind(traced) != _kind(given):
-        return False
-    return traced == given or not exactly or traced.is_floating_point or traced.is_complex
+    return traced == given or (kind(traced) == kind(given) and kind(traced) not in asked)
 
 
-def _kind(dtype: torch.dtype) -> str:
+def kind(dtype: torch.dtype) -> str:
+    """What the numbers of a dtype are: float, complex, bool or integer."""
     if dtype.is_floating_point or dtype.is_complex:
-        return "float" if dtype.is_floating_point else "complex"
-    return "bool" if dtype == torch.bool else "integer"
+        return FLOAT if dtype.is_floating_point else "complex"
+    return "bool" if dtype == torch.bool else INTEGER

@@ -80,7 +80,7 @@ def agree(module: torch.nn.Module, *calls: Inputs) -> bool:
     except Exception:  # whatever the module raises
         return False
     first, *others = returned
-    return all(len(first) == len(other) and all(map(_same, first, other)) for other in others)
+    return all(len(first) == len(other) and all(map(alike, first, other)) for other in others)
 
 
 def copied(leaves: Sequence[Any]) -> list[Any]:
@@ -89,7 +89,8 @@ def copied(leaves: Sequence[Any]) -> list[Any]:
     return [copies.setdefault(id(a), a.clone()) if isinstance(a, torch.Tensor) else a for a in leaves]
 
 
-def _same(a: Any, b: Any) -> bool:
+def alike(a: Any, b: Any) -> bool:
+    """Whether two results are the same, but for rounding: tensors of one shape and dtype, or equal objects."""
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return type(a) is type(b) and bool(a == b)
     if a.shape != b.shape or a.dtype != b.dtype or not a.is_floating_point() or not a.numel():

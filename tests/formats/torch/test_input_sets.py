@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import graphclone as gc
 from graphclone.formats.torch.input_sets import candidates
 from graphclone.runtime.drawing import drawn_like
 from tests.support.clones import features, spoilable, zoo_clone
@@ -37,7 +38,7 @@ def test_masks_stay_masks_and_floats_are_drawn_like_the_example() -> None:
 
 def test_equal_sizes_change_together_and_fixed_ones_stay() -> None:
     made = zoo_clone("bert-classifier")
-    examples = [torch.zeros(2, 7, dtype=torch.int64)] * 3
+    examples = [torch.full((2, 7), 3)] * 3
     sets = list(candidates(made.graph, examples, 1, seed=4))
     assert [each.shapes for each in sets] == [((4, 10),) * 3, ((2, 7),) * 3]
     assert str(sets[0]) == "4x10, 4x10, 4x10 (seed 4)"
@@ -63,3 +64,23 @@ def test_sizes_that_the_source_refuses_are_not_used() -> None:
     lengths = [int(text.split(" ")[0].split("x")[1]) for text in report.inputs]
     assert max(lengths) == 8
     assert min(lengths) < 8
+
+
+def test_masks_that_hide_nothing_hide_something_in_one_set() -> None:
+    """A trace may be wrong of what no example shows: padding, above all."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.last = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+        def forward(self, tokens: Tensor, mask: Tensor, kinds: Tensor) -> Tensor:
+            h = self.table(tokens) * mask[..., None]
+            if not torch.compiler.is_exporting() and not bool(mask.all()):
+                h = h * 2
+            return self.last(h)
+
+    tokens = torch.arange(10).view(2, 5)
+    clone = gc.clone(Padded().eval(), (tokens, torch.ones(2, 5, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)))
+    report = clone.verify(onnx=False)
+    assert "on 4x7, 4x7, 4x7 (seed 1) the model computes something else" in str(report.checks[0])
