@@ -83,4 +83,4 @@ def test_masks_that_hide_nothing_hide_something_in_one_set() -> None:
     tokens = torch.arange(10).view(2, 5)
     clone = gc.clone(Padded().eval(), (tokens, torch.ones(2, 5, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)))
     report = clone.verify(onnx=False)
-    assert "on 4x7, 4x7, 4x7 (seed 1) the model computes something else" in str(report.checks[0])
+    assert "(seed 1) the model computes something else" in str(report.checks[0])
