@@ -8,11 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.fx._pytree import tree_flatten_spec
 from torch.utils import _pytree as pytree
 
 from graphclone.formats.torch.guards import Condition, Guards, InputError
-from graphclone.formats.torch.structure import misfits
+from graphclone.formats.torch.structure import leaves_of, misfits
 
 GUARD = "input_guard"
 """The name of the submodule."""
@@ -24,8 +23,6 @@ STRUCTURE = "structure"
 
 class StructureGuard(torch.nn.Module):
     """Takes inputs apart that have the structure of those that a trace was given, and refuses others.
-
-    torch's own function takes what the trace had, and leaves the rest.
 
     Attributes:
         spec: of the inputs that the trace was given.
@@ -48,8 +45,7 @@ class StructureGuard(torch.nn.Module):
         """
         for reason in misfits(inputs, self.spec, self.arguments, any_order=self.any_order):
             raise InputError(f"{reason}; clone with example inputs of that kind for these")
-        flat: list[Any] = tree_flatten_spec(inputs, self.spec)
-        return flat
+        return list(leaves_of(inputs, self.spec))
 
 
 class InputGuard(torch.nn.Module):

@@ -6,6 +6,7 @@ did so once.
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,16 +43,8 @@ def misfits(inputs: Any, spec: pytree.TreeSpec, names: Sequence[str], *, any_ord
 def _misfits(name: str, value: Any, spec: pytree.TreeSpec, any_order: bool) -> Iterator[str]:
     if spec.is_leaf() or isinstance(value, torch.fx.Proxy):
         return
-    if spec.type is dict:
-        keys = list(value.keys()) if hasattr(value, "keys") else None
-        if keys is None:
-            yield f"{name} is a {type(value).__name__}, traced with a dict"
-        elif keys != spec.context and not (any_order and set(keys) == set(spec.context)):
-            order = " in this order" if set(keys) == set(spec.context) else ""
-            yield f"{name} has the keys {_listed(keys)}, traced with {_listed(spec.context)}{order}"
-        else:
-            for key, part in zip(spec.context, spec.children(), strict=True):
-                yield from _misfits(f"{name}[{key!r}]", value[key], part, any_order)
+    if (keys := _keys(spec)) is not None:
+        yield from _dict_misfits(name, value, spec, keys, any_order)
     elif spec.type in (list, tuple):
         if not isinstance(value, list | tuple):
             yield f"{name} is a {type(value).__name__}, traced with a {spec.type.__name__}"
@@ -60,6 +53,51 @@ def _misfits(name: str, value: Any, spec: pytree.TreeSpec, any_order: bool) -> I
         else:
             for i, part in enumerate(spec.children()):
                 yield from _misfits(f"{name}[{i}]", value[i], part, any_order)
+    else:  # a class that is registered; of a named tuple, whichever, the context says which
+        expected = spec.context if isinstance(spec.context, type) else spec.type
+        if type(value) is not expected:
+            yield f"{name} is a {type(value).__name__}, traced with a {expected.__name__}"
+
+
+def _dict_misfits(
+    name: str, value: Any, spec: pytree.TreeSpec, traced: Sequence[Any], any_order: bool
+) -> Iterator[str]:
+    keys = list(value.keys()) if hasattr(value, "keys") else None
+    if keys is None:
+        yield f"{name} is a {type(value).__name__}, traced with a {spec.type.__name__}"
+    elif keys != traced and not (any_order and set(keys) == set(traced)):
+        order = " in this order" if set(keys) == set(traced) else ""
+        yield f"{name} has the keys {_listed(keys)}, traced with {_listed(traced)}{order}"
+    else:
+        for key, part in zip(traced, spec.children(), strict=True):
+            yield from _misfits(f"{name}[{key!r}]", value[key], part, any_order)
+
+
+def leaves_of(value: Any, spec: pytree.TreeSpec) -> Iterator[Any]:
+    """The inputs one by one, in the order of a trace.
+
+    Args:
+        value: inputs that have the structure of the trace, any class of dicts being like any other.
+        spec: of what was traced.
+    """
+    if spec.is_leaf():
+        yield value
+        return
+    if (keys := _keys(spec)) is not None:
+        parts: Any = [value[key] for key in keys]
+    elif spec.type in (list, tuple):
+        parts = [value[i] for i in range(spec.num_children)]
+    else:
+        parts = pytree.SUPPORTED_NODES[spec.type].flatten_fn(value)[0]
+    for part, child in zip(parts, spec.children(), strict=True):
+        yield from leaves_of(part, child)
+
+
+def _keys(spec: pytree.TreeSpec) -> list[Any] | None:
+    """The keys of a dict, of whichever class; None of anything else."""
+    if spec.type is defaultdict:
+        return list(spec.context[1])
+    return list(spec.context) if spec.type in (dict, OrderedDict) else None
 
 
 def has_orders(spec: pytree.TreeSpec) -> bool:
@@ -69,7 +107,7 @@ def has_orders(spec: pytree.TreeSpec) -> bool:
 
 
 def _has_orders(spec: pytree.TreeSpec) -> bool:
-    return (spec.type is dict and spec.num_children > 1) or any(map(_has_orders, spec.children()))
+    return (_keys(spec) is not None and spec.num_children > 1) or any(map(_has_orders, spec.children()))
 
 
 def turned(value: Any) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from collections import OrderedDict, defaultdict
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -85,6 +87,43 @@ def test_copies_of_a_module_refuse_as_it_does() -> None:
         torch.testing.assert_close(again({"x": X}), model({"x": X}))
         with pytest.raises(InputError):
             again({"x": X, "mask": Y})
+
+
+class Named(NamedTuple):
+    x: Tensor
+    mask: Tensor
+
+
+class Swapped(NamedTuple):
+    mask: Tensor
+    x: Tensor
+
+
+class ByName(Counts):
+    def forward(self, batch: Any, more: Any = ()) -> Tensor:
+        return super().forward({"x": batch.x, "mask": batch.mask.tanh()})
+
+
+def test_a_named_tuple_is_no_other_one() -> None:
+    model = ByName().eval()
+    wide = gc.clone(model, (Named(X, Y),)).module()
+    torch.testing.assert_close(wide(Named(Y, X)), model(Named(Y, X)))
+    for given in (Swapped(Y, X), (X, Y), {"x": X, "mask": Y}):
+        with pytest.raises(InputError, match=f"batch is a {type(given).__name__}, traced with a Named"):
+            wide(given)
+
+
+DICTS = [dict, OrderedDict, partial(defaultdict, list)]
+
+
+@pytest.mark.parametrize("traced", DICTS)
+@pytest.mark.parametrize("given", DICTS)
+def test_dicts_of_any_class_are_dicts(traced: Any, given: Any) -> None:
+    model = Counts().eval()
+    wide = gc.clone(model, (traced(x=X, mask=Y),)).module()
+    torch.testing.assert_close(wide(given(mask=X, x=Y)), model(given(mask=X, x=Y)))
+    with pytest.raises(InputError, match="batch has the keys x, traced with x, mask"):
+        wide(given(x=X))
 
 
 class Attends(nn.Module):
