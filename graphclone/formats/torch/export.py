@@ -34,6 +34,7 @@ from graphclone.formats.torch.example_inputs import (
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
+from graphclone.formats.torch.of_one_run import of_one_run
 from graphclone.formats.torch.own_gradients import own_gradients
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
@@ -47,6 +48,7 @@ class Exported:
         program: as torch.export made it.
         guards: what other inputs it holds for.
         gradients: the names of code that computes its gradients in its own way, which the program does not.
+        kept: what is constant in the program, and may be otherwise in another run.
         failure: why it holds for fewer than was tried; empty where it does not.
         settled: whether runs of the model have told what a trace leaves open.
     """
@@ -54,6 +56,7 @@ class Exported:
     program: ExportedProgram
     guards: Guards
     gradients: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     failure: str = ""
     settled: bool = False
 
@@ -101,6 +104,9 @@ def export_alike(
     Raises:
         GraphcloneError: torch.export refuses one of them.
     """
+    for name, module in modules.items():
+        if any(map(torch.nn.parameter.is_lazy, _tensors(module))):
+            raise GraphcloneError(f"{name}: has weights of no shape yet (a lazy module); call it once on its inputs")
     keywords = in_order(next(iter(modules.values())), kwargs)
     search = _Search(modules, separate_tensors((args, keywords)), lengths)
     for strict in (False, True):
@@ -194,6 +200,7 @@ class _Search:
                 data_detached(),
                 own_gradients(module) as gradients,
                 decisions() as questions,
+                of_one_run() as kept,
                 nullcontext(Asked(integers=True)) if strict else dtypes_asked() as asked,
             ):
                 shapes = None
@@ -213,7 +220,7 @@ class _Search:
         guards = guards_of(program, [*questions, *further])
         kinds_asked = frozenset([INTEGER] if asked.integers else [])
         guards = replace(guards, kinds_asked=kinds_asked, by_position=by_position)
-        return Exported(program, guards, tuple(sorted(gradients)))
+        return Exported(program, guards, tuple(sorted(gradients)), tuple(dict.fromkeys(kept)))
 
     def holds(self, exported: Exported) -> bool:
         """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,59 @@ def test_the_fast_path_of_torch_is_spoken_of_where_it_computes_something_else(pa
     report = gc.clone(Pooled().eval(), (tokens,)).verify()
     assert report.ok
     assert (FAST_PATH in report.checks[0].summary) == padded
+
+
+class Returns(nn.Module):
+    """Looks at dtypes in ways that no code can be seen to do."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last, self.function = nn.Linear(6, 8), nn.Linear(8, 3), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.last(torch.tanh(self.first(x.to(self.first.weight.dtype)))), x)
+
+
+ASKING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "converted": lambda y, x: (10 * y).to(x),
+    "bytes": lambda y, x: y * x.element_size(),
+    "class": lambda y, x: y * (2 if x.type() in ("torch.LongTensor", "torch.FloatTensor") else 3),
+}
+
+
+@pytest.mark.parametrize("what", ASKING)
+@pytest.mark.parametrize(("traced", "given"), [(torch.int64, torch.int32), (torch.float32, torch.float16)], ids=str)
+def test_another_dtype_is_refused_if_the_model_makes_something_else_of_it(
+    what: str, traced: torch.dtype, given: torch.dtype
+) -> None:
+    model, x = Returns(ASKING[what]).eval(), torch.randint(0, 9, (4, 6))
+    wide = gc.clone(model, (x.to(traced),)).module()
+    torch.testing.assert_close(wide(x.to(traced)), model(x.to(traced)))
+    with pytest.raises(InputError, match=f"x is of {given}, traced with {traced}"):
+        wide(x.to(given))
+
+
+def test_floats_of_another_precision_are_taken_where_the_model_makes_the_same_of_them() -> None:
+    model, x = Returns(lambda y, x: y + x.float().mean()).eval(), torch.randn(4, 6)
+    wide = gc.clone(model, (x,)).module()
+    torch.testing.assert_close(wide(x.half()), model(x.half()))
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.int64], ids=str)
+def test_inputs_have_to_be_contiguous_where_the_code_reads_memory(given: torch.dtype) -> None:
+    def framed(x: Tensor) -> Tensor:
+        return x.as_strided((x.shape[0], 2, 4), (x.stride(0), 2 * x.stride(1), x.stride(1))).flatten(1)[:, :6]
+
+    class Framed(Returns):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(framed(x))
+
+    x = torch.randint(0, 9, (4, 6)).to(given)
+    turned = x.t().contiguous().t()
+    model = Framed(lambda y, _: y).eval()
+    wide = gc.clone(model, (x,)).module()
+    torch.testing.assert_close(wide(x), model(x))
+    with pytest.raises(InputError, match=r"x is not contiguous, and the code asks for that; give x.contiguous\(\)"):
+        wide(turned)
+    plain = Returns(lambda y, _: y).eval()
+    torch.testing.assert_close(gc.clone(plain, (x,)).module()(turned), plain(turned))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.stored_graph import restored, stored
 from tests.support.clones import features
@@ -147,3 +150,27 @@ def test_hooks_on_gradients_are_noted() -> None:
     model = Two(teacher).eval()
     model.up.register_full_backward_hook(lambda module, given, taken: None)
     assert any("a hook of up" in note for note in gc.clone(model, (features(3, 6),)).graph.notes)
+
+
+KEPT: dict[str, tuple[Callable[[Two, Tensor], Tensor], list[str]]] = {
+    "random": (lambda model, x: model.up(x) * random.random(), ["numbers drawn by random"]),
+    "numpy": (lambda model, x: model.up(x) * np.random.rand(), ["numbers drawn by numpy.random"]),  # noqa: NPY002
+    "a size as text": (lambda model, x: model.up(x) * len(f"{x.shape[0]}"), ["the text of a size in test_modes.py:"]),
+    "a fixed size as text": (lambda model, x: model.up(x) * len(f"{x.shape[1]}"), []),
+    "torch": (lambda model, x: model.up(x) * torch.rand(()), []),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_a_note_says_what_is_constant_as_it_was_in_one_run(what: str) -> None:
+    function, kept = KEPT[what]
+    notes = [note for note in trace_module(Two(function).eval(), (features(3, 6),)).notes if "constant" in note]
+    assert len(notes) == len(kept)
+    assert all(
+        note.startswith(f"is constant, as it was in one run: {text}") for note, text in zip(notes, kept, strict=True)
+    )
+
+
+def test_weights_without_a_shape_are_refused() -> None:
+    with pytest.raises(GraphcloneError, match="Sequential: has weights of no shape yet"):
+        gc.clone(nn.Sequential(nn.LazyLinear(3)), (features(3, 6),))
