@@ -134,7 +134,7 @@ _OTHERS: tuple[Mutant, ...] = (
     Mutant(
         "modules: constants are saved with the weights",
         "graphclone/formats/torch/writer.py",
-        'persistent=initializer.kind == "buffer"',
+        'persistent=initializer.kind != "constant"',
         "persistent=True",
         ("tests/formats/torch/test_writer.py::test_a_module_has_the_state_dict_of_the_wider_class",),
     ),

@@ -85,8 +85,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "verify trace: the module is called once",
         "graphclone/formats/torch/trace_check.py",
-        "sample.inputs.tensors, calls=2)",
-        "sample.inputs.tensors)",
+        "before=[inputs.tensors for inputs in earlier]",
+        "before=[]",
         _TRACE,
     ),
     Mutant(
@@ -134,7 +134,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "untouched: buffers are not restored",
         "graphclone/formats/torch/untouched.py",
-        "                self.buffer.copy_(self.data)\n",
+        "                self.tensor.copy_(self.data)\n",
         "                pass\n",
         _UNTOUCHED,
     ),
@@ -309,8 +309,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "kinds: booleans may come in place of floats",
         "graphclone/formats/torch/kinds.py",
-        "    if _kind(traced) != _kind(given):\n        return False\n",
-        "",
+        "kind(traced) == kind(given) and kind(traced) not in asked",
+        "kind(traced) not in asked",
         ("tests/formats/torch/test_kinds.py",),
     ),
     Mutant(
@@ -344,8 +344,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "export: one tensor is one input",
         "graphclone/formats/torch/export.py",
-        "separate_tensors((args, dict(kwargs)))",
-        "(args, dict(kwargs))",
+        "separate_tensors((args, keywords))",
+        "(args, keywords)",
         ("tests/formats/torch/test_shared_inputs.py",),
     ),
     Mutant(
@@ -354,5 +354,47 @@ MUTANTS: tuple[Mutant, ...] = (
         "apart=tuple(_apart(exported, example))",
         "apart=()",
         ("tests/formats/torch/test_shared_inputs.py",),
+    ),
+    Mutant(
+        "verify trace: a later call is one on the same inputs",
+        "graphclone/formats/torch/trace_check.py",
+        "[samples[-1].inputs, samples[0].inputs]",
+        "[samples[0].inputs, samples[0].inputs]",
+        _TRACE,
+    ),
+    Mutant(
+        "input sets: masks hide nothing",
+        "graphclone/formats/torch/input_sets.py",
+        "if index == 1 else []",
+        "if False else []",
+        ("tests/formats/torch/test_input_sets.py",),
+    ),
+    Mutant(
+        "doubts: other dtypes are not tried",
+        "graphclone/formats/torch/doubts.py",
+        "kinds_asked=guards.kinds_asked.union(_kinds_asked(state, example, examples))",
+        "kinds_asked=guards.kinds_asked",
+        ("tests/formats/torch/test_kinds.py",),
+    ),
+    Mutant(
+        "writer: arguments by name have places",
+        "graphclone/formats/torch/writer.py",
+        "self.by_position = guards.by_position",
+        "self.by_position = len(guards.arguments)",
+        ("tests/formats/torch/test_structure.py",),
+    ),
+    Mutant(
+        "export to ONNX: sizes are divided towards 0",
+        "graphclone/formats/torch/export_onnx.py",
+        "                    operator.floordiv: _quotient,\n",
+        "",
+        ("tests/formats/torch/test_export_onnx.py",),
+    ),
+    Mutant(
+        "export: transforms of functions stay in a trace",
+        "graphclone/formats/torch/export.py",
+        "if _has_transforms(program):",
+        "if False:",
+        ("tests/formats/torch/test_modes.py",),
     ),
 )

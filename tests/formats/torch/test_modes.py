@@ -152,6 +152,21 @@ def test_hooks_on_gradients_are_noted() -> None:
     assert any("a hook of up" in note for note in gc.clone(model, (features(3, 6),)).graph.notes)
 
 
+TRANSFORMS: dict[str, Callable[[Two, Tensor], Tensor]] = {
+    "vmap": lambda model, x: torch.vmap(lambda row: model.up(row).tanh())(x),
+    "jvp": lambda model, x: torch.func.jvp(lambda y: model.up(y).tanh(), (x,), (2 * x,))[1],
+}
+
+
+@pytest.mark.parametrize("what", TRANSFORMS)
+def test_transforms_of_functions_are_what_they_compute(what: str) -> None:
+    model, x = Two(TRANSFORMS[what]).eval(), features(3, 6)
+    clone = gc.clone(model, (x,), widen=2)
+    assert clone.verify(onnx=False).ok
+    wide, other = clone.module(), features(3, 6) * 2
+    torch.testing.assert_close(wide(other), model(other))
+
+
 KEPT: dict[str, tuple[Callable[[Two, Tensor], Tensor], list[str]]] = {
     "random": (lambda model, x: model.up(x) * random.random(), ["numbers drawn by random"]),
     "numpy": (lambda model, x: model.up(x) * np.random.rand(), ["numbers drawn by numpy.random"]),  # noqa: NPY002
