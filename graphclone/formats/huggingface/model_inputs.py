@@ -272,9 +272,15 @@ class InputMaker:
         return weightless(self.module, self.mode)
 
     def run(self, function: Any, inputs: NamedInputs, mode: fake_tensor.FakeTensorMode | None = None) -> Any:
-        """A call with fake tensors. Tensors whose numbers are sizes stay real."""
+        """A call with fake tensors, as a trace makes it. Tensors whose numbers are sizes stay real."""
         arguments = dict(inputs)
-        with forgotten(self.module), torch.no_grad(), mode or self.mode, sizes_known(arguments) as size_tensors:
+        with (
+            forgotten(self.module),
+            patch.multiple(torch.compiler, _is_compiling_flag=True, _is_exporting_flag=True),
+            torch.no_grad(),
+            mode or self.mode,
+            sizes_known(arguments) as size_tensors,
+        ):
             return function(**arguments, **size_tensors())
 
     def count(self, kind: str, form: NamedInputs) -> int:

@@ -37,6 +37,18 @@ def test_a_class_that_wants_a_mask_is_given_one(tmp_path: Path) -> None:
     torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
 
 
+def test_a_class_that_makes_its_mask_where_it_is_not_traced_is_given_one(tmp_path: Path) -> None:
+    config = transformers.LongT5Config(
+        vocab_size=71, d_model=24, d_kv=6, d_ff=40, num_layers=1, num_heads=4, local_radius=3, decoder_start_token_id=0
+    )
+    source = _saved(transformers.LongT5ForConditionalGeneration(config), tmp_path / "source")
+    written = clone_checkpoint(source, tmp_path / "wide", widen=2)
+    assert written.verification is not None and written.verification.ok
+    fed = {"input_ids": torch.arange(22).view(2, 11), "decoder_input_ids": torch.arange(8).view(2, 4)}
+    small, wide = (loaded(folder)[0].eval()(**fed).logits for folder in (source, tmp_path / "wide"))
+    torch.testing.assert_close(wide, small, rtol=0, atol=1e-4)
+
+
 def test_a_picture_has_the_sides_that_the_backbone_wants(tmp_path: Path) -> None:
     backbone = transformers.VitPoseBackboneConfig(**_SIZES, image_size=[32, 16], patch_size=[8, 8], out_indices=[1])
     config = transformers.VitPoseConfig(backbone_config=backbone, num_labels=5)
