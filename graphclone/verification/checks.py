@@ -163,6 +163,12 @@ def error(expected: torch.Tensor, actual: torch.Tensor) -> float:
     return float(distance.max() if expected.is_floating_point() or expected.is_complex() else distance.mean())
 
 
+def rounding(expected: torch.Tensor, actual: torch.Tensor) -> float:
+    """Greatest distance of two tensors where they hold no masks, whose rounding explains nothing about the others."""
+    level = mask_level(expected) if expected.is_floating_point() and expected.shape == actual.shape else None
+    return error(*((expected, actual) if level is None else _part((expected, actual), level, masks=False)))
+
+
 def reference(exact: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """The reference for a clone: the source in float64, or its own result where that overflows and float64 not."""
     return own.to(exact) if error(exact, own) == math.inf else exact

@@ -31,7 +31,7 @@ from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.precision import all_digits
 from graphclone.runtime.threads import workers
-from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor
+from graphclone.verification.checks import Check, NoiseFloor, Report, error, judge, noise_floor, rounding
 from graphclone.verification.distance import Deviation, magnitude
 from graphclone.verification.rounding import SHAKES, shaken
 
@@ -383,7 +383,7 @@ def _floor(
     """The error of one output in source and clone; in half precision the truth is known to float32 only."""
     truth = source.exact[index][name].to(torch.float64)
     floor = noise_floor(name, (truth, source.own[index][name]), (widened(truth), wide), source.precision)
-    return floor.unless_explained(lambda: max(error(truth, run[index][name]) for run in source.shaken))
+    return floor.unless_explained(lambda: max(rounding(truth, run[index][name]) for run in source.shaken))
 
 
 def _loaded(checkpoint: Checkpoint, folder: Path, **options: Any) -> tuple[Any, list[str], list[str]]:

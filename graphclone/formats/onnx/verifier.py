@@ -29,7 +29,7 @@ from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensor
 from graphclone.runtime.maps import Maps, RankError, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, error, noise_floor
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, noise_floor, rounding
 from graphclone.verification.depth import DEPTH, check_depth, is_deeper
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
@@ -247,7 +247,7 @@ def _roundings(state: State, samples: Sequence[FileSample]) -> dict[str, float]:
     """What rounding makes of every output, at most: on one input set it may happen to make nothing."""
     names = [name for name, _ in output_tensors(state.graph)]
     return {
-        name: max(error(output(s.own, name), output(other, name)) for s in samples for other in s.shaken_outputs)
+        name: max(rounding(output(s.own, name), output(other, name)) for s in samples for other in s.shaken_outputs)
         for name in names
     }
 

@@ -45,7 +45,7 @@ def settle_doubts(state: State, example: Example) -> None:
     guards = replace(
         guards,
         apart=tuple(_apart(exported, example)),
-        contiguous=not _holds(state, example, [_turned_in_memory(tensor) for tensor in examples]),
+        contiguous=_reads_memory(state, example, examples),
         kinds_asked=guards.kinds_asked.union(_kinds_asked(state, example, examples)),
     )
     doubts = [doubt for doubt in guards.doubts if doubt.size == 1]
@@ -98,6 +98,12 @@ def _kinds_asked(state: State, example: Example, examples: Sequence[torch.Tensor
                 yield of
 
 
+def _reads_memory(state: State, example: Example, examples: Sequence[torch.Tensor]) -> bool:
+    """Whether the module computes something else than its trace of inputs that are not contiguous."""
+    others = [_turned_in_memory(tensor) for tensor in examples]
+    return not all(tensor.is_contiguous() for tensor in others) and not _holds(state, example, others)
+
+
 def _turned_in_memory(tensor: torch.Tensor) -> torch.Tensor:
     """The same numbers, last axis first in memory; a tensor of fewer than two axes as it is."""
     return tensor.movedim(-1, 0).contiguous().movedim(0, -1) if tensor.ndim > 1 else tensor
@@ -107,8 +113,6 @@ def _holds(state: State, example: Example, tensors: Sequence[torch.Tensor]) -> b
     """Whether the trace returns what the module does, in the same dtypes, or the module takes no such inputs."""
     source = state.model
     assert example.model is not None
-    if all(map(_lies_alike, tensors, example_tensors(source, example))):
-        return True
     try:
         module = run_module(example.model, source, example, tensors)
     except RunError:
@@ -119,10 +123,6 @@ def _holds(state: State, example: Example, tensors: Sequence[torch.Tensor]) -> b
     except ExecutionError:
         return False
     return all(map(alike, module, trace))
-
-
-def _lies_alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and a.stride() == b.stride()
 
 
 def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:

@@ -90,12 +90,17 @@ def _named_tensors(
 
 
 def separate_tensors(inputs: Any) -> Any:
-    """The inputs, each tensor a copy of its own.
+    """The inputs, each tensor a contiguous copy of its own.
 
     torch.export takes what is one tensor for one thing: of two inputs its program would read one, and none of an input
-    that is a weight as well.
+    that is a weight as well. How a tensor lies in memory is a constant to it.
     """
-    return pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone().requires_grad_(t.requires_grad), inputs)
+
+    def separate(tensor: torch.Tensor) -> torch.Tensor:
+        copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+        return copy.requires_grad_(tensor.requires_grad)
+
+    return pytree.tree_map_only(torch.Tensor, separate, inputs)
 
 
 def in_order(module: torch.nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:

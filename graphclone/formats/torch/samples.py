@@ -18,7 +18,7 @@ from graphclone.runtime.drawing import drawn_since
 from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensors, outputs
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import NoiseFloor, error, noise_floor, reference
+from graphclone.verification.checks import NoiseFloor, noise_floor, reference, rounding
 from graphclone.verification.distance import measured_elements
 from graphclone.verification.rounding import SHAKES, shaken
 
@@ -51,7 +51,7 @@ class Sample:
             self.own,
             *(_seeded_run(self.source, _shaken_tensors(self.source, s), self.inputs) for s in range(SHAKES)),
         ]
-        return [max(error(truth, run[i]) for run in runs) for i, truth in enumerate(self.exact)]
+        return [max(rounding(truth, run[i]) for run in runs) for i, truth in enumerate(self.exact)]
 
     def floor(self, index: int, name: str, own: torch.Tensor, clone: tuple[torch.Tensor, torch.Tensor]) -> NoiseFloor:
         """The errors of an output.

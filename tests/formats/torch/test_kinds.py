@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import graphclone as gc
+from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.guards import InputError
 from graphclone.formats.torch.trace_check import FAST_PATH
 
@@ -151,6 +152,8 @@ def test_inputs_have_to_be_contiguous_where_the_code_reads_memory(given: torch.d
     x = torch.randint(0, 9, (4, 6)).to(given)
     turned = x.t().contiguous().t()
     model = Framed(lambda y, _: y).eval()
+    with pytest.raises(GraphcloneError, match="not those it was traced with: x is not contiguous"):
+        gc.clone(model, (turned,)).verify()
     wide = gc.clone(model, (x,)).module()
     torch.testing.assert_close(wide(x), model(x))
     with pytest.raises(InputError, match=r"x is not contiguous, and the code asks for that; give x.contiguous\(\)"):

@@ -113,11 +113,13 @@ def test_a_tensor_that_is_no_buffer_may_be_written() -> None:
     assert not module.mean.any()
 
 
-def test_masks_hide_nothing_that_lies_beside_them() -> None:
+@pytest.mark.parametrize("added", [False, True])
+def test_masks_hide_nothing_that_lies_beside_them(added: bool) -> None:
     class Masked(Plain):
         def forward(self, x: Tensor) -> Any:
-            y = super().forward(x) * (1 if torch.compiler.is_exporting() else 1.001)
-            return y.masked_fill(torch.tensor([False, True, False, False, True]), -1e9)
+            y, hidden = super().forward(x), torch.tensor([False, True, False, False, True])
+            y = y * (1 if torch.compiler.is_exporting() else 1.001)
+            return y + hidden * -1e9 if added else y.masked_fill(hidden, -1e9)
 
     assert trace_check(seeded(Masked)).ok is False
 
