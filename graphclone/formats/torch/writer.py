@@ -14,7 +14,7 @@ from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
-from graphclone.errors import GraphcloneError, one_line
+from graphclone.errors import GraphcloneError, first_line, one_line
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
 from graphclone.formats.torch.dialect import call_arguments
 from graphclone.formats.torch.doubts import settle_doubts
@@ -110,8 +110,10 @@ def save_program(state: State, example: Example, path: Path) -> None:
     with written(path) as target:
         try:
             torch.export.save(exported.program, target)
-        except Exception as error:  # of torch's archive writer, out of disk space for one, or of what it cannot write
-            raise GraphcloneError(f"cannot write {path}: {one_line(error)}") from error
+        except RuntimeError as error:  # what torch's archive writer raises, out of disk space for one
+            raise GraphcloneError(f"cannot write {path}: {first_line(error)}") from error
+        except Exception as error:  # of what the format has no place for
+            raise GraphcloneError(f"{path}: torch cannot write this program: {one_line(error)}") from error
 
 
 def _register(root: torch.nn.Module, initializer: Initializer, tensor: torch.Tensor) -> None:
