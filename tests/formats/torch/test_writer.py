@@ -203,6 +203,20 @@ def test_a_program_that_does_not_fit_on_the_disk_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_program_that_the_format_has_no_place_for_is_refused(tmp_path: Path) -> None:
+    class Asked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, bool]:
+            return self.down(torch.tanh(self.up(x))), x.shape[0] > 3
+
+    with pytest.raises(GraphcloneError, match=r"wide.pt2: torch cannot write this program: "):
+        gc.clone(Asked().eval(), (torch.randn(5, 6),)).save(tmp_path / "wide.pt2")
+    assert not list(tmp_path.iterdir())
+
+
 # ONNX
 
 
