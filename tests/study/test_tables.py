@@ -377,7 +377,7 @@ def test_scores_of_several_rates_stand_apart(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["small", "curves", "downstream", "gpu"])
+@pytest.mark.parametrize("name", ["small", "curves", "downstream", "gpu", "further"])
 def test_the_published_report_is_what_its_runs_say(name: str, tmp_path: Path) -> None:
     published = Path(__file__).resolve().parents[2] / "docs" / "study" / name
     shutil.copytree(published / "runs", tmp_path / "runs")
