@@ -372,7 +372,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "doubts: other dtypes are not tried",
         "graphclone/formats/torch/doubts.py",
-        "kinds_asked=guards.kinds_asked.union(_kinds_asked(state, example, examples))",
+        "kinds_asked=guards.kinds_asked | _kinds_asked(state, example, examples)",
         "kinds_asked=guards.kinds_asked",
         ("tests/formats/torch/test_kinds.py",),
     ),

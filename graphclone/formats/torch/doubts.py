@@ -46,7 +46,7 @@ def settle_doubts(state: State, example: Example) -> None:
         guards,
         apart=tuple(_apart(exported, example)),
         contiguous=_reads_memory(state, example, examples),
-        kinds_asked=guards.kinds_asked.union(_kinds_asked(state, example, examples)),
+        kinds_asked=guards.kinds_asked | _kinds_asked(state, example, examples),
     )
     doubts = [doubt for doubt in guards.doubts if doubt.size == 1]
     with untouched(example.model):
@@ -89,13 +89,15 @@ def _apart(exported: Exported, example: Example) -> Iterator[tuple[int, int]]:
         yield from (pair for pair in pairs if matters([pair]))
 
 
-def _kinds_asked(state: State, example: Example, examples: Sequence[torch.Tensor]) -> Iterator[str]:
+def _kinds_asked(state: State, example: Example, examples: Sequence[torch.Tensor]) -> set[str]:
     """The kinds of numbers for which the module computes something else than its trace in another dtype."""
-    for of, dtypes in _DTYPES.items():
-        for dtype in dtypes:
-            others = [tensor.to(dtype) if kind(tensor.dtype) == of else tensor for tensor in examples]
-            if any(a is not b for a, b in zip(others, examples, strict=True)) and not _holds(state, example, others):
-                yield of
+
+    def matters(of: str, dtype: torch.dtype) -> bool:
+        others = [tensor.to(dtype) if kind(tensor.dtype) == of else tensor for tensor in examples]
+        same = all(a is b for a, b in zip(others, examples, strict=True))
+        return not same and not _holds(state, example, others)
+
+    return {of for of, dtypes in _DTYPES.items() if any(matters(of, dtype) for dtype in dtypes)}
 
 
 def _reads_memory(state: State, example: Example, examples: Sequence[torch.Tensor]) -> bool:

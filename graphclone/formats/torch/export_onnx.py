@@ -66,6 +66,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         program = export(module, tuple(args), dict(kwargs), graph.name, lengths=lengths).program
         _unfreeze_strides(program)
         _pool_any_length(program)
+        program.graph_module.recompile()
         try:
             exported = torch.onnx.export(
                 program,
@@ -127,7 +128,6 @@ def _unfreeze_strides(program: ExportedProgram) -> None:
             )
         copy.meta = {"val": viewed.meta["val"].contiguous()}
         node.replace_input_with(viewed, copy)
-    program.graph_module.recompile()
 
 
 _POOLS = tuple(getattr(torch.ops.aten, f"adaptive_avg_pool{n}d").default for n in (1, 2, 3))
@@ -141,7 +141,6 @@ def _pool_any_length(program: ExportedProgram) -> None:
         varies = any(isinstance(size, torch.SymInt) for size in source.meta["val"].shape[-len(sizes) :])
         if varies and not spell_out(pool, _pooled):
             raise GraphcloneError(f"{pool.name}: torch exports this pooling for one length only")
-    program.graph_module.recompile()
 
 
 def _pooled(x: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

@@ -54,9 +54,7 @@ def run_module(
     with untouched(module), torch.no_grad(), nullcontext() if fast else _plain_attention():
         try:
             for given in (*before, tensors):
-                positional, keywords = call_with(graph, example, copied(given))
-                torch.manual_seed(SEED)
-                leaves = [_held(leaf) for leaf in pytree.tree_leaves(call(*positional, **keywords))]
+                leaves = _called(call, call_with(graph, example, copied(given)))
         except Exception as error:  # whatever the module raises
             raise RunError(f"{graph.name} cannot be run: {type(error).__name__}: {first_line(error)}") from error
     return list(_returned(graph, leaves))
@@ -71,16 +69,21 @@ def agree(module: torch.nn.Module, *calls: Inputs) -> bool:
     """
     returned = []
     try:
-        for positional, keywords in calls:
+        for inputs in calls:
             with untouched(module), torch.no_grad(), _plain_attention():
-                torch.manual_seed(SEED)
-                leaves, spec = pytree.tree_flatten((positional, keywords))
-                args, kwargs = pytree.tree_unflatten(copied(leaves), spec)
-                returned.append([_held(leaf) for leaf in pytree.tree_leaves(module(*args, **kwargs))])
+                leaves, spec = pytree.tree_flatten(inputs)
+                returned.append(_called(module, pytree.tree_unflatten(copied(leaves), spec)))
     except Exception:  # whatever the module raises
         return False
     first, *others = returned
     return all(len(first) == len(other) and all(map(alike, first, other)) for other in others)
+
+
+def _called(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
+    """The results of a call, one by one, as they are then: with the same random numbers every time."""
+    positional, keywords = inputs
+    torch.manual_seed(SEED)
+    return [_held(leaf) for leaf in pytree.tree_leaves(function(*positional, **keywords))]
 
 
 def copied(leaves: Sequence[Any]) -> list[Any]:
