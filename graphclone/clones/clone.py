@@ -110,11 +110,11 @@ class Clone(Traced):
     def module(self) -> torch.fx.GraphModule:
         """The widened model as a trainable module in eval mode. It is called as the source is.
 
-        The module raises ``InputError``, a ``ValueError``, for inputs that the trace does not hold for. If the code
-        asks whether a size is 1, the source is run once on inputs of that size, to see whether they work.
+        The module raises ``InputError``, a ``ValueError``, for inputs that the trace does not hold for. What a trace
+        leaves open, runs of the source tell, once.
 
         Raises:
-            GraphcloneError: the source is not a module.
+            GraphcloneError: the source is not a module, or computes something else than its trace.
         """
         if self.format.module is None:
             raise GraphcloneError(f"{self.graph.name}: a clone of {self.format.source} has no torch module; save it")

@@ -17,9 +17,9 @@ from graphclone.formats.torch.guards import Doubt, Guards
 from graphclone.formats.torch.input_sets import InputSet, example_tensors
 from graphclone.formats.torch.kinds import FLOAT, INTEGER, kind
 from graphclone.formats.torch.running import SEED, RunError, agree, alike, copied, run_module
-from graphclone.formats.torch.samples import own_tensors, take_sample
+from graphclone.formats.torch.samples import draw_samples, own_tensors, take_sample
 from graphclone.formats.torch.structure import has_orders, turned
-from graphclone.formats.torch.trace_check import distances, has_data
+from graphclone.formats.torch.trace_check import check_trace, differs_later, distances, has_data
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
@@ -28,6 +28,9 @@ from graphclone.runtime.interpreter import ExecutionError, outputs
 
 _DTYPES = {INTEGER: (torch.int32, torch.int64, torch.uint8), FLOAT: (torch.float16, torch.float64)}
 """In which a module is tried with numbers of a kind."""
+
+_SETS = 3
+"""The number of input sets, as verification has them."""
 
 
 @torch.no_grad()
@@ -55,9 +58,33 @@ def settle_doubts(state: State, example: Example) -> None:
             settled = []
     for doubt in settled:
         guards = guards.without(doubt)
-    exported = replace(exported, guards=guards, settled=True)
-    state.graph.origin = exported
-    state.source.origin = state.model.origin = exported
+    _keep(state, replace(exported, guards=guards, settled=True))
+
+
+@torch.no_grad()
+def confirm_trace(state: State, example: Example) -> None:
+    """Run the module and its trace on the inputs that verification takes, in their own precision.
+
+    Only where they differ by more than their precision lets expect are they measured, as verification measures them.
+
+    Raises:
+        GraphcloneError: the module computes something else than its trace, so that its clone would be another model.
+    """
+    exported = state.graph.origin_as(Exported)
+    if exported.confirmed or example.model is None or not has_data(example.model):
+        return
+    samples = list(draw_samples(state, example, _SETS, seed=0))
+    same = all(all(map(alike, sample.own, sample.module or ())) for sample in samples)
+    if not same or differs_later(state.model, example, samples) is not None:
+        check = check_trace(state.model, example, samples)
+        if check.ok is False:
+            raise GraphcloneError(f"{state.graph.name}: {check.summary}, so its clone would be another model")
+    _keep(state, replace(exported, confirmed=True))
+
+
+def _keep(state: State, exported: Exported) -> None:
+    """Keep what runs have told, for all that is made of the trace."""
+    state.graph.origin = state.source.origin = state.model.origin = exported
 
 
 def _settled_order(exported: Exported, example: Example) -> Guards:

@@ -35,7 +35,8 @@ from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
 from graphclone.formats.torch.of_one_run import of_one_run
-from graphclone.formats.torch.own_gradients import own_gradients
+from graphclone.formats.torch.own_gradients import grad_modes, own_gradients
+from graphclone.formats.torch.recurrences import any_length
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
 
@@ -51,6 +52,7 @@ class Exported:
         kept: what is constant in the program, and may be otherwise in another run.
         failure: why it holds for fewer than was tried; empty where it does not.
         settled: whether runs of the model have told what a trace leaves open.
+        confirmed: whether runs of the model gave what the program gives.
     """
 
     program: ExportedProgram
@@ -59,6 +61,7 @@ class Exported:
     kept: tuple[str, ...] = ()
     failure: str = ""
     settled: bool = False
+    confirmed: bool = False
 
 
 def export(
@@ -108,10 +111,11 @@ def export_alike(
         if any(map(torch.nn.parameter.is_lazy, _tensors(module))):
             raise GraphcloneError(f"{name}: has weights of no shape yet (a lazy module); call it once on its inputs")
     keywords = in_order(next(iter(modules.values())), kwargs)
-    search = _Search(modules, separate_tensors((args, keywords)), lengths)
-    for strict in (False, True):
-        if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
-            return programs
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has on, which is not the model's
+        search = _Search(modules, separate_tensors((args, keywords)), lengths)
+        for strict in (False, True):
+            if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
+                return programs
     raise search.refusal()
 
 
@@ -198,6 +202,8 @@ class _Search:
                 forgotten(module),
                 keywords_named(module, kwargs),
                 data_detached(),
+                any_length(),
+                nullcontext() if strict else grad_modes(),
                 own_gradients(module) as gradients,
                 decisions() as questions,
                 of_one_run() as kept,

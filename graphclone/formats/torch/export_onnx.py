@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.input_guard import GUARD
 from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
+from graphclone.formats.torch.onnx_recurrences import TRANSLATIONS, check_recurrences
+from graphclone.formats.torch.recurrences import keep_recurrences
 from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
@@ -66,6 +68,8 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         program = export(module, tuple(args), dict(kwargs), graph.name, lengths=lengths).program
         _unfreeze_strides(program)
         _pool_any_length(program)
+        check_recurrences(program)
+        keep_recurrences(program)
         program.graph_module.recompile()
         try:
             exported = torch.onnx.export(
@@ -74,10 +78,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
                 optimize=False,
                 verbose=False,
                 opset_version=OPSET,
-                custom_translation_table={
-                    torch.ops.aten.scalar_tensor.default: _number,
-                    operator.floordiv: _quotient,
-                },
+                custom_translation_table=_TRANSLATIONS,
             )
         except Exception as error:  # the exporter raises whatever its parts raise
             *_, root = causes(error)
@@ -106,6 +107,13 @@ def _number(
 def _quotient(dividend: Any, divisor: Any) -> Any:
     """A size divided by another as Python divides, downwards; ONNX divides towards 0, as the exporter itself does."""
     return opset18.Div(opset18.Sub(dividend, opset18.Mod(dividend, divisor)), divisor)
+
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten.scalar_tensor.default: _number,
+    operator.floordiv: _quotient,
+    **TRANSLATIONS,
+}
 
 
 def _name_guard(model: onnx_ir.Model) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, some
 from graphclone.formats.torch.reader import trace_alike
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph
@@ -83,11 +83,25 @@ def check_wide(small: torch.nn.Module, big: object, request: Request) -> None:
 
 @torch.no_grad()
 def load_into(state: State, big: torch.nn.Module) -> None:
-    """Widen every weight straight into the wide model's own; one on the meta device holds nothing and gets nothing."""
-    theirs = _tensors(big)
+    """Widen every weight straight into the wide model's own; one on the meta device holds nothing and gets nothing.
+
+    What the trace does not read (a head of train mode) says not how it should grow. The wide model's own stays there,
+    and a note tells of it.
+    """
+    theirs, read = _tensors(big), state.graph.read()
+    unread: list[str] = []
     for initializer in state.graph.initializers:
-        if initializer.kind != "constant" and not (out := theirs[initializer.name].detach()).is_meta:
-            widen(initializer.read().detach().to(out.device), state.recipes[initializer.value], out)
+        recipe = state.recipes[initializer.value]
+        if initializer.kind == "constant":
+            continue
+        if initializer.value not in read and recipe.shape != recipe.source_shape:
+            unread.append(initializer.name)
+        elif not (out := theirs[initializer.name].detach()).is_meta:
+            widen(initializer.read().detach().to(out.device), recipe, out)
+    if unread:
+        state.graph.notes.append(
+            f"not reached by the example inputs, and left as the wide module has it: {some(unread)}"
+        )
 
 
 def _on_meta(module: torch.nn.Module) -> bool:

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import CheckpointFunction
 
 
 @contextmanager
@@ -51,3 +52,42 @@ def _noted(forward: Callable[..., Any], name: str, names: set[str]) -> Callable[
         return forward(*args, **kwargs)
 
     return noting
+
+
+@contextmanager
+def grad_modes() -> Iterator[None]:
+    """Let a trace know where gradients are on.
+
+    torch turns them off for the forward of a ``torch.autograd.Function``, and in ``torch.inference_mode``, without
+    telling the trace. A reentrant checkpoint is traced as what it checkpoints.
+    """
+    modes, original = torch.inference_mode, vars(torch.autograd.Function)["apply"]
+    enter, leave = modes.__enter__, modes.__exit__
+    before: list[bool] = []
+
+    def apply(function: type[Any], *args: Any, **kwargs: Any) -> Any:
+        if function is CheckpointFunction:
+            run, _, *inputs = args
+            return run(*inputs)
+        enabled = torch.is_grad_enabled()
+        results = original.__func__(function, *args, **kwargs)
+        torch.set_grad_enabled(enabled)
+        return results
+
+    def begin(self: torch.inference_mode) -> None:
+        before.append(torch.is_grad_enabled())
+        torch.set_grad_enabled(before[-1] and not self.mode)
+
+    def end(self: torch.inference_mode, *error: Any) -> None:
+        del self, error
+        torch.set_grad_enabled(before.pop())
+
+    with ExitStack() as stack:
+        for owner, name, own, others in (
+            (torch.autograd.Function, "apply", classmethod(apply), original),
+            (modes, "__enter__", begin, enter),
+            (modes, "__exit__", end, leave),
+        ):
+            setattr(owner, name, own)
+            stack.callback(setattr, owner, name, others)
+        yield

@@ -30,8 +30,6 @@ class Sample:
     Attributes:
         inputs: of the source.
         own: its outputs in its own precision.
-        exact: its outputs in float64; its own where it draws random numbers, or where these overflow and float64 does
-            not.
         source: the trace that was run.
         module: what the user's own module computes for them; None where there is none.
         draws: whether it draws random numbers.
@@ -39,10 +37,22 @@ class Sample:
 
     inputs: InputSet
     own: Sequence[torch.Tensor]
-    exact: Sequence[torch.Tensor]
     source: Graph
     module: Sequence[torch.Tensor] | None = None
     draws: bool = False
+
+    @cached_property
+    def exact(self) -> Sequence[torch.Tensor]:
+        """Its outputs in float64; its own where it draws random numbers, or where these overflow and float64 does not.
+
+        Raises:
+            ExecutionError: the trace cannot be run in float64.
+        """
+        if self.draws:
+            return [lifted(tensor) for tensor in self.own]  # float64 draws other numbers
+        inputs = [lifted(tensor) for tensor in self.inputs.tensors]
+        exact = outputs(self.source, Lazy(self.source, lifted_tensor), inputs, lift=True)
+        return [reference(truth, mine) for truth, mine in zip(exact, self.own, strict=True)]
 
     @cached_property
     def noise(self) -> Sequence[float]:
@@ -97,7 +107,7 @@ def _maybe_sample(state: State, example: Example, inputs: InputSet) -> Sample | 
         sample = take_sample(state, example, inputs)
     except (ExecutionError, RunError):
         return None
-    return sample if all(measured_elements(t) for t in sample.exact) else None
+    return sample if all(map(measured_elements, sample.own)) else None
 
 
 def holds(graph: Graph, example: Example, inputs: InputSet) -> bool:
@@ -118,14 +128,7 @@ def take_sample(state: State, example: Example, inputs: InputSet) -> Sample:
     if example.model is not None:
         module = run_module(example.model, source, example, inputs.tensors)
     own = _seeded_run(source, own_tensors(source), inputs)
-    draws = drawn_since(SEED) is not None
-    if draws:
-        exact: Sequence[torch.Tensor] = [lifted(tensor) for tensor in own]  # float64 draws other numbers
-    else:
-        lifted_inputs = [lifted(tensor) for tensor in inputs.tensors]
-        exact = outputs(source, Lazy(source, lifted_tensor), lifted_inputs, lift=True)
-        exact = [reference(truth, mine) for truth, mine in zip(exact, own, strict=True)]
-    return Sample(inputs, own, exact, source, module, draws)
+    return Sample(inputs, own, source, module, draws=drawn_since(SEED) is not None)
 
 
 def _seeded_run(graph: Graph, weights: Lazy, inputs: InputSet) -> list[torch.Tensor]:

@@ -17,7 +17,7 @@ from graphclone.formats.torch.running import SEED, RunError, run_module
 from graphclone.formats.torch.samples import Sample, compare
 from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
-from graphclone.runtime.interpreter import output_tensors, outputs
+from graphclone.runtime.interpreter import lifted, output_tensors, outputs
 from graphclone.runtime.tensors import state_dict
 from graphclone.verification.checks import Check, NoiseFloor, judge
 from graphclone.verification.distance import Deviation
@@ -49,7 +49,7 @@ def check_trace(source: Graph, example: Example, samples: Sequence[Sample]) -> C
         wrong = next((floor for floor in measured[-1] if floor.ok is False), None)
         if wrong is not None:
             return _wrong(wrong.value, wrong.clone, f"on {sample.inputs} the model computes {_ELSE}: {wrong}")
-    if (later := _differs_later(source, example, samples)) is not None:
+    if (later := differs_later(source, example, samples)) is not None:
         return _wrong(INSTANCE, float("inf"), later)
     check = judge(TRACE, measured)
     if any(map(partial(_fast_path_differs, source, example), samples)):
@@ -83,7 +83,7 @@ def _wrong(value: str, error: float, detail: str) -> Check:
     return Check(TRACE, False, str(first), first=first)
 
 
-def _differs_later(source: Graph, example: Example, samples: Sequence[Sample]) -> str | None:
+def differs_later(source: Graph, example: Example, samples: Sequence[Sample]) -> str | None:
     """What is wrong with a later call, if earlier ones change what the model computes, and its trace does not know.
 
     For example, a counter in Python is a number in the trace, and what a first call keeps for the next is not kept.
@@ -99,9 +99,9 @@ def _differs_later(source: Graph, example: Example, samples: Sequence[Sample]) -
     for inputs in (*earlier, sample.inputs):
         torch.manual_seed(SEED)
         trace = outputs(source, tensors, inputs.copies())
-    again = replace(sample, own=trace, module=module)
-    same = all(floor.ok is not False for floor in distances(source, again))
-    return None if same else f"called again, the model computes {_ELSE}"
+    rows = enumerate(zip(output_tensors(source), sample.own, trace, module, strict=True))
+    floors = (sample.floor(i, name, own, (lifted(now), later)) for i, ((name, _), own, now, later) in rows)
+    return f"called again, the model computes {_ELSE}" if any(floor.ok is False for floor in floors) else None
 
 
 def check_into(state: State, wide: torch.nn.Module, example: Example, samples: Sequence[Sample]) -> Check:

@@ -17,7 +17,7 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from graphclone.errors import GraphcloneError, first_line, one_line
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
 from graphclone.formats.torch.dialect import call_arguments
-from graphclone.formats.torch.doubts import settle_doubts
+from graphclone.formats.torch.doubts import confirm_trace, settle_doubts
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import Exported, export
 from graphclone.formats.torch.guards import Guards
@@ -90,6 +90,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
 def module_of(state: State, example: Example) -> torch.fx.GraphModule:
     """A clone as a trainable module in eval mode; see ``Clone.module``."""
     settle_doubts(state, example)
+    confirm_trace(state, example)
     return to_module(state.graph, widened_tensors(state))
 
 

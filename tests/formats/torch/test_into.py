@@ -353,3 +353,23 @@ def test_what_has_one_element_grows_as_the_wide_model_says() -> None:
     wide = Halves(2).eval()
     clone = gc.clone(Halves().eval(), (torch.randn(4, 5, 3),), into=wide)
     assert clone.verify(onnx=False).ok
+
+
+def test_what_no_input_reaches_is_left_as_the_wide_module_has_it() -> None:
+    class Net(nn.Module):
+        """(batch, 4) -> (batch, 3), and to (batch, 2) in train mode"""
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.body, self.head, self.other = nn.Linear(4, width), nn.Linear(width, 3), nn.Linear(width, 2)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            h = torch.relu(self.body(x))
+            return (self.head(h), self.other(h)) if self.training else self.head(h)
+
+    small, wide = seeded(lambda: Net(6)).eval(), Net(12).eval()
+    before = wide.other.weight.detach().clone()
+    clone = gc.clone(small, (features(5, 4),), into=wide)
+    assert clone.verify(onnx=False).verdict == "equivalent"
+    assert torch.equal(wide.other.weight, before)
+    assert "not reached by the example inputs, and left as the wide module has it: other.weight" in clone.graph.notes

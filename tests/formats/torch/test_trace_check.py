@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,39 @@ def test_a_counter_in_python_is_found_by_a_second_call() -> None:
     assert check.ok is False
     assert "called again, the model computes something else than its trace" in str(check.first)
     assert module.calls == 0
+    with pytest.raises(gc.GraphcloneError, match=r"called again, .* so its clone would be another model"):
+        gc.clone(module, (features(3, 6),)).module()
+
+
+def test_a_counter_beside_a_mean_that_runs_is_found() -> None:
+    """What the trace keeps from call to call explains nothing of what it does not keep."""
+
+    class Both(Plain):
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(10))
+
+        def between(self, h: Tensor) -> Tensor:
+            self.mean.mul_(0.9).add_(h.detach().mean(0))
+            self.calls += 1
+            return torch.tanh(h + self.mean) * (1 + self.calls / 10)
+
+    assert trace_check(seeded(Both)).ok is False
+
+
+@pytest.mark.parametrize("as_written", [".pt2", ".onnx"])
+def test_no_clone_is_handed_out_of_a_trace_that_is_another_model(tmp_path: Path, as_written: str) -> None:
+    class Compiled(Plain):
+        def between(self, h: Tensor) -> Tensor:
+            return torch.tanh(h) if torch.compiler.is_compiling() else h
+
+    clone = gc.clone(seeded(Compiled), (features(3, 6),), widen=2)
+    with pytest.raises(gc.GraphcloneError, match="the model computes something else than its trace"):
+        clone.save(tmp_path / f"clone{as_written}")
+    with pytest.raises(gc.GraphcloneError, match="so its clone would be another model"):
+        clone.module()
 
 
 def test_what_a_first_call_keeps_for_later_ones_is_found() -> None:

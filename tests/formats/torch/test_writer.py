@@ -266,8 +266,23 @@ def test_onnx_is_written_in_silence(tmp_path: Path, capfd: Any, caplog: Any) -> 
 
 
 def test_an_axis_that_export_fixes_is_a_number_in_onnx(tmp_path: Path) -> None:
-    """The LSTM's loop is unrolled, so its sequence has the length of the example."""
-    zoo_clone("lstm").save_onnx(tmp_path / "wide.onnx")
+    """A loop over a sequence is unrolled, so that it has the length of the example."""
+
+    class Summing(nn.Module):
+        """(batch, length) of tokens below 11 -> (batch, 5)"""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.cell, self.head = nn.Embedding(11, 6), nn.GRUCell(6, 10), nn.Linear(10, 5)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            state = None
+            for step in self.embed(tokens).unbind(1):
+                state = self.cell(step, state)
+            y: Tensor = self.head(state)
+            return y
+
+    gc.clone(Summing(), (torch.arange(21).reshape(3, 7) % 11,)).save_onnx(tmp_path / "wide.onnx")
     (port,) = Session(tmp_path / "wide.onnx", "cpu").inputs
     batch, sequence = port.shape
     assert isinstance(batch, str)
