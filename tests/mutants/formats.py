@@ -194,6 +194,13 @@ _OTHERS: tuple[Mutant, ...] = (
         "return True",
         _UNREACHED,
     ),
+    Mutant(
+        "checkpoints: a table of widths is begun anew",
+        "graphclone/formats/huggingface/plan.py",
+        "    left_out.check(checkpoint.blank, build)\n",
+        "",
+        ("tests/formats/huggingface/test_unreached.py::test_a_table_of_widths_is_not_begun_anew",),
+    ),
 )
 
 MUTANTS: tuple[Mutant, ...] = (*_ONNX, *_OTHERS)

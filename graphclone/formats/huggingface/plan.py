@@ -101,7 +101,9 @@ def plan(
         grown = widened(traces, source, request, progress, after)
     state, fields = grown.state, grown.fields
     notes += grown.notes
-    notes += widen_unreached(state, partial(checkpoint.blank_with, fields))
+    build = partial(checkpoint.blank_with, fields)
+    left_out.check(checkpoint.blank, build)
+    notes += widen_unreached(state, build)
     notes += _wider_outputs(state, inner)
     if in_vain := names_of(source):
         notes.append(f"returned to nobody, so that it is not compared: what {some(in_vain)} computes")

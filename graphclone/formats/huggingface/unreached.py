@@ -72,12 +72,38 @@ class LeftOut:
         """Take them out of the graph of the source, or of its clone."""
         graph.initializers = [i for i in graph.initializers if i.name not in self]
 
+    def check(self, small: torch.nn.Module, build: Callable[[], torch.nn.Module]) -> None:
+        """Refuse to lack a table that the class computes anew from a width that grew.
+
+        Args:
+            small: the model.
+            build: makes the wide one.
+
+        Raises:
+            GraphcloneError: there is such a table.
+        """
+        shapes = {name: small.get_buffer(name).shape for name in (*self.asked, *self.unstored) if is_table(small, name)}
+        wide = dict(build().named_buffers()) if shapes else {}
+        for name, shape in shapes.items():
+            if name in wide and wide[name].shape != shape:
+                raise GraphcloneError(
+                    f"{name} is not reached by the example inputs, and its class computes it anew from widths that "
+                    f"grew, so that the clone may be another model where it is read; {_REACH}, longer ones for example"
+                )
+
     @property
     def notes(self) -> Iterator[str]:
         """What the user should know about them."""
         for why, names in (("as you ask", self.asked), ("as the source lacks it", self.unstored)):
             if names:
                 yield f"left out, {why}, and begun anew by from_pretrained: {some(names)}"
+
+
+def is_table(model: torch.nn.Module, name: str) -> bool:
+    """Whether a tensor of a model is a buffer other than the statistics of a norm, so that its class may compute it."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    return leaf in owner._buffers and not isinstance(owner, torch.nn.modules.batchnorm._NormBase)
 
 
 def _is_in(name: str, pattern: str) -> bool:
@@ -165,7 +191,7 @@ class _Grown:
 def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any]) -> None:
     """Refuse a weight that could be read in more than one way, or that may hand over a width that is no more."""
     wide = [axis.size for axis in recipe.axes if axis.size > 1]
-    remedy = Remedy("omit", "leaves it out, and its class begins it anew", [part])
+    remedy: Remedy | None = Remedy("omit", "leaves it out, and its class begins it anew", [part])
     if not any(axis.grows for axis in recipe.axes):
         if meets := grown.layouts.keys() & wide:
             raise GraphcloneError(
@@ -174,7 +200,10 @@ def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any])
                 remedy,
             )
         return
-    owner = build().get_submodule(recipe.name.rpartition(".")[0])
+    model = build()
+    if is_table(model, recipe.name):  # begun anew it would be another one
+        remedy = None
+    owner = model.get_submodule(recipe.name.rpartition(".")[0])
     layer = isinstance(owner, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and len(recipe.axes) > 1
     if layer or (len(wide) > 1 and not isinstance(owner, torch.nn.Embedding)):
         raise GraphcloneError(

@@ -166,3 +166,42 @@ def test_layers_that_grow_in_several_ways_say_nothing_of_one_beside_them() -> No
     assert unreached._common([plain, replace(plain)]) == plain
     assert unreached._common([plain, halved]) is None
     assert unreached._common([]) is None
+
+
+@pytest.fixture(scope="module")
+def in_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a table of its heads that only a second block of tokens reads, and that its class computes."""
+    config = transformers.MiniMaxConfig(
+        **_SIZES,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=6,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        layer_types=["linear_attention", "full_attention"],
+        block_size=8,
+    )
+    folder = tmp_path_factory.mktemp("minimax") / "source"
+    randomise(transformers.MiniMaxForCausalLM(config)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("omit", "stored", "text"),
+    [
+        ([], True, r"key_decay is not reached by the example inputs.*give inputs that reach it$"),
+        (["model.layers.0.self_attn.key_decay"], True, "key_decay .* its class computes it anew from widths that grew"),
+        ([], False, "key_decay .* its class computes it anew from widths that grew"),
+    ],
+)
+def test_a_table_of_widths_is_not_begun_anew(
+    in_blocks: Path, tmp_path: Path, omit: list[str], stored: bool, text: str
+) -> None:
+    source = Path(shutil.copytree(in_blocks, tmp_path / "source"))
+    if not stored:
+        tensors = load_file(source / "model.safetensors")
+        del tensors["model.layers.0.self_attn.key_decay"]
+        save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(GraphcloneError, match=text):
+        clone_checkpoint(source, tmp_path / "wide", widen=2, omit=omit)
+    assert not (tmp_path / "wide").exists()
