@@ -82,7 +82,9 @@ class LeftOut:
         Raises:
             GraphcloneError: there is such a table.
         """
-        shapes = {name: small.get_buffer(name).shape for name in (*self.asked, *self.unstored) if is_table(small, name)}
+        shapes = {
+            name: small.get_buffer(name).shape for name in (*self.asked, *self.unstored) if _is_table(small, name)
+        }
         wide = dict(build().named_buffers()) if shapes else {}
         for name, shape in shapes.items():
             if name in wide and wide[name].shape != shape:
@@ -99,7 +101,7 @@ class LeftOut:
                 yield f"left out, {why}, and begun anew by from_pretrained: {some(names)}"
 
 
-def is_table(model: torch.nn.Module, name: str) -> bool:
+def _is_table(model: torch.nn.Module, name: str) -> bool:
     """Whether a tensor of a model is a buffer other than the statistics of a norm, so that its class may compute it."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
@@ -201,7 +203,7 @@ def _check(part: str, recipe: Widening, grown: _Grown, build: Callable[[], Any])
             )
         return
     model = build()
-    if is_table(model, recipe.name):  # begun anew it would be another one
+    if _is_table(model, recipe.name):  # begun anew it would be another one
         remedy = None
     owner = model.get_submodule(recipe.name.rpartition(".")[0])
     layer = isinstance(owner, torch.nn.Linear | torch.nn.modules.conv._ConvNd) and len(recipe.axes) > 1

@@ -166,7 +166,8 @@ def _agrees(state: State, example: Example, doubts: Sequence[Doubt]) -> bool:
         )
     )
     try:
-        return all(floor.ok for floor in distances(source, take_sample(state, example, single)))
+        sample = take_sample(state, example, single)
+        return all(floor.ok for floor in distances(source, sample, sample.module or ()))
     except GraphcloneError:
         return False
 
