@@ -187,7 +187,7 @@ class Output:
     Attributes:
         name: as the caller knows it.
         operand: what is returned.
-        free: whether it may grow, since nobody relies on its shape.
+        free: whether it may grow, since nobody relies on its shape, and if it does have another scale.
     """
 
     name: str

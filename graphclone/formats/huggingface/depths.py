@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 from typing import Any
@@ -68,11 +68,25 @@ class _Counts:
 
     def __init__(self, traces: Traces, plans: Sequence[tuple[int, Sequence[Slot]]]) -> None:
         self.traces, self.fields = traces, traces.checkpoint.fields
-        own = self.names(self.fields)
-        counted = [*numbers(self.fields, least=1)]
-        changes = dict.fromkeys((where, len(slots)) for old, slots in plans for where, n in counted if n == old)
-        self.numbers = [change for change in changes if self.names(changed(self.fields, [change])) != own]
+        self.own, self.plans = self.names(self.fields), plans
+        self.counted = [*numbers(self.fields, least=1)]
+        changes = ((where, len(slots)) for old, slots in plans for where, n in self.counted if n == old)
+        self.numbers = self.counting(changes)
         self.lists = [*_lists(self.fields, plans)]
+
+    def counting(self, changes: Iterable[Change]) -> list[Change]:
+        """The changes that alone change what weights there are."""
+        return [change for change in dict.fromkeys(changes) if self.names(changed(self.fields, [change])) != self.own]
+
+    def of_the_first(self) -> list[Change]:
+        """Numbers that count the first blocks of a stack, which are of another kind, and how many there will be."""
+        changes = (
+            (where, sum(slot.block < n for slot in slots))
+            for old, slots in self.plans
+            for where, n in self.counted
+            if n < old
+        )
+        return self.counting((where, new) for where, new in changes if (where, new) not in self.counted)
 
     def names(self, fields: Config) -> set[str] | None:
         """The weights of a configuration; None where the class refuses it, in whatever way."""
@@ -86,10 +100,14 @@ class _Counts:
 
         Few changes come first. A configuration may have longer lists besides.
         """
-        for chosen in _subsets(self.numbers):
-            if chosen and len({where for where, _ in chosen}) == len(chosen):
+        depths = [*_subsets(self.numbers)][1:]
+        firsts = chain([()], ((change,) for change in self.of_the_first()))
+        for first in firsts:
+            for chosen in depths:
                 for longer in _subsets(self.lists):
-                    yield chosen, changed(self.fields, [*chosen, *longer])
+                    changes = (*chosen, *first, *longer)
+                    if len({where for where, _ in changes}) == len(changes):
+                        yield (*chosen, *first), changed(self.fields, changes)
 
 
 def _described(changes: Sequence[Change], own: set[str], names: set[str]) -> str:
@@ -116,5 +134,5 @@ def _lists(
             for old, slots in plans:
                 if old == len(value):
                     yield (*prefix, key), [value[slot.block] for slot in slots]
-                elif value and all(type(item) is int and 0 <= item < old for item in value):
+                if value and all(type(item) is int and 0 <= item < old for item in value):
                     yield (*prefix, key), [place for place, slot in enumerate(slots) if slot.block in value]

@@ -89,4 +89,9 @@ def let_grow(graph: Graph) -> None:
 
 def names_of(graph: Graph) -> list[str]:
     """The names of the modules whose results nobody reads."""
-    return list(dict.fromkeys(output.name.partition(_CALL)[0] for output in graph.outputs if output.free))
+    return list(dict.fromkeys(output.name.partition(_CALL)[0] for output in graph.outputs if is_discarded(output)))
+
+
+def is_discarded(output: Output) -> bool:
+    """Whether an output is a result that a model returns to nobody."""
+    return _CALL in output.name

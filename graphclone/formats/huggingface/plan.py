@@ -22,14 +22,14 @@ from graphclone.formats.huggingface.config_solver import (
     differences,
     named,
 )
-from graphclone.formats.huggingface.discarded import names_of
+from graphclone.formats.huggingface.discarded import is_discarded, names_of
 from graphclone.formats.huggingface.entries import Entries, attach, fingerprint
 from graphclone.formats.huggingface.likeness import likened
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, part_of
+from graphclone.formats.huggingface.reader import Checkpoint, free_inner_outputs, part_of
 from graphclone.formats.huggingface.traces import Traces
 from graphclone.formats.huggingface.unreached import LeftOut, widen_unreached
 from graphclone.formats.huggingface.widths import widened
-from graphclone.graph.ir import Output, values_in
+from graphclone.graph.ir import values_in
 from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
@@ -90,7 +90,7 @@ def plan(
     """
     progress("tracing", 0, 0)
     source = checkpoint.traced(checkpoint.fields, checkpoint.name)
-    inner = drop_inner_outputs(source)
+    free_inner_outputs(source)
     left_out = LeftOut.of(source, checkpoint.tensors, request.omit)
     left_out.taken_from(source)
     notes = [*left_out.notes, *attach(source, checkpoint, left_out)]
@@ -104,7 +104,7 @@ def plan(
     build = partial(checkpoint.blank_with, fields)
     left_out.check(checkpoint.blank, build)
     notes += widen_unreached(state, build)
-    notes += _wider_outputs(state, inner)
+    notes += _besides(state)
     if in_vain := names_of(source):
         notes.append(f"returned to nobody, so that it is not compared: what {some(in_vain)} computes")
     config = _config(checkpoint, fields)
@@ -113,14 +113,29 @@ def plan(
     return Plan(checkpoint, grown.model, fields, config, shards, mark, notes)
 
 
-def _wider_outputs(state: State, inner: Sequence[Output]) -> Iterator[str]:
-    by_name = {value.name: axes for value, axes in state.facts.of.items()}
-    wider = set()
-    for output in inner:
-        axes = (axis for value in values_in(output.operand) for axis in by_name.get(value.name, ()))
-        if any(state.layout(axis).grows for axis in axes):
-            wider.add(part_of(output))
-    yield from (f"{part}, which the model returns besides, is wider than the source's" for part in sorted(wider))
+def _besides(state: State) -> Iterator[str]:
+    """What becomes of outputs that the model computes with; those are outputs no more of which nothing is demanded."""
+    axes_of = {value.name: axes for value, axes in state.facts.of.items()}
+    scale_of = {value.name: scale for value, scale in state.scales.values.items()}
+    others: dict[str, str] = {}
+    kept = []
+    for output in state.graph.outputs:
+        names = [value.name for value in values_in(output.operand)]
+        layouts = [state.layout(axis) for name in names for axis in axes_of.get(name, ())]
+        factors = sorted({f"{scale_of[name]:.3g}" for name in names if name in scale_of})
+        own = ["has numbers of its own"] * any(layout.padded for layout in layouts)
+        own += [f"is {factor} times as large" for factor in factors]
+        if not output.free or is_discarded(output):
+            kept.append(output)
+        elif own:
+            others[part_of(output)] = f"is wider than the source's and {' and '.join(own)}, so that it is not compared"
+        elif any(layout.grows for layout in layouts):
+            others.setdefault(part_of(output), "is wider than the source's")
+            kept.append(output)
+        else:
+            kept.append(output)
+    state.graph.outputs = kept
+    yield from (f"{part}, which the model returns besides, {what}" for part, what in sorted(others.items()))
 
 
 def _config(checkpoint: Checkpoint, fields: Config) -> Config:

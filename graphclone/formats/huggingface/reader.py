@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from graphclone.formats.huggingface.sentence_modules import module_folders
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
-from graphclone.graph.ir import Graph, Output, values_in
+from graphclone.graph.ir import Graph, Output, Value, values_in
 from graphclone.runtime.quiet import silenced
 
 _ASSERTION = "aten._assert"
@@ -448,18 +448,28 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def drop_inner_outputs(graph: Graph) -> list[Output]:
-    """Return only the first output and those that nothing in the model reads; the others.
+def free_inner_outputs(graph: Graph) -> None:
+    """Let outputs grow that the model computes with, the first one apart.
 
-    What a model returns besides, such as the states of its encoder, it computes with: it may be as wide as the model.
-    That goes for all that one part returns (``image_outputs``), of which the model may read only some.
+    What a model returns besides, such as the states of its encoder, may be as wide as the model. That goes for all that
+    one part returns (``image_outputs``), of which the model may read only some.
     """
-    read = {value for node in graph.nodes for value in node.inputs}
+    read = _read(graph)
     besides = [output for output in graph.outputs[1:] if not output.free]
     parts = {part_of(o) for o in besides if any(value in read for value in values_in(o.operand))}
     inner = [output for output in besides if part_of(output) in parts]
-    graph.outputs = [output for output in graph.outputs if output not in inner]
-    return inner
+    graph.outputs = [replace(output, free=True) if output in inner else output for output in graph.outputs]
+
+
+def _read(graph: Graph) -> set[Value]:
+    """The values that others are computed from on the way to an output; writing into one is not reading it."""
+    reached = {value for output in graph.outputs for value in values_in(output.operand)}
+    read: set[Value] = set()
+    for node in reversed(graph.nodes):
+        if not reached.isdisjoint(node.outputs):
+            read.update(node.inputs)
+            reached.update(node.inputs)
+    return read
 
 
 def part_of(output: Output) -> str:

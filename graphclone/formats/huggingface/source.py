@@ -15,7 +15,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.format import checkpoint_format
 from graphclone.formats.huggingface.likeness import Reach, reach
 from graphclone.formats.huggingface.plan import Plan, plan
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs, open_checkpoint, quiet_transformers
+from graphclone.formats.huggingface.reader import Checkpoint, free_inner_outputs, open_checkpoint, quiet_transformers
 from graphclone.formats.huggingface.traces import Traces
 from graphclone.formats.huggingface.widths import computed_tables
 from graphclone.formats.torch.source import FunctionSource
@@ -89,7 +89,7 @@ class CheckpointSource:
         """The model traced without its weights, which need not be there; see ``Source.trace``."""
         checkpoint = self.open(weightless=True)
         graph = checkpoint.traced(checkpoint.fields, self.name)
-        drop_inner_outputs(graph)
+        free_inner_outputs(graph)
         model = traced(graph, widen_io)
         graph.notes += [*_held_by_tables(model), *checkpoint.notes]
         return model
@@ -106,7 +106,7 @@ class CheckpointSource:
         """
         checkpoint = self.open(weightless=True)
         source = checkpoint.traced(checkpoint.fields, self.name)
-        drop_inner_outputs(source)
+        free_inner_outputs(source)
         return reach(Traces(checkpoint), source, Request(like=like, keep_vocab=keep_vocab))
 
     def clone(self, request: Request, *, passes: Sequence[Pass] | None = None, after: After | None = None) -> Clone:

@@ -12,7 +12,7 @@ from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
 from graphclone.formats.huggingface.config_solver import Config, Shapes, differences
 from graphclone.formats.huggingface.operations import Run
-from graphclone.formats.huggingface.reader import Checkpoint, drop_inner_outputs
+from graphclone.formats.huggingface.reader import Checkpoint, free_inner_outputs
 from graphclone.formats.huggingface.unreached import LeftOut
 from graphclone.formats.torch.into import untied
 from graphclone.graph.ir import Graph
@@ -76,7 +76,7 @@ class Traces:
         key = repr(fields)
         if key not in self._graphs:
             graph = self.checkpoint.traced(fields, f"the wide {self.checkpoint.name}")
-            drop_inner_outputs(graph)
+            free_inner_outputs(graph)
             self.left_out.taken_from(graph)
             run((Canonicalize(),), State(graph))
             self._graphs[key] = graph

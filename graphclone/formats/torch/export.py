@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -19,10 +20,13 @@ from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, causes, one_line
+from graphclone.formats.torch.causal_hints import no_causal_hints
 from graphclone.formats.torch.decompose import decompose
 from graphclone.formats.torch.detached_data import data_detached
+from graphclone.formats.torch.exact_quotients import exact_quotients, has_fractions
 from graphclone.formats.torch.example_inputs import (
     count_by_position,
+    dynamic_axes,
     dynamic_shapes,
     in_order,
     keywords_named,
@@ -102,20 +106,24 @@ def export_alike(
 
     A program counts only if it holds for the example inputs themselves. If the code reads a size, so that it does not,
     that size is kept as it was given; if that does not help all sizes are, at the end statically. What torch.export
-    refuses altogether is tried in its strict mode, too, which reads the code instead of running it.
+    refuses altogether is tried in its strict mode, too, which reads the code instead of running it; so is what it fixes
+    sizes of, since Python makes a number of what it runs ``len`` or ``int`` on.
 
     Raises:
         GraphcloneError: torch.export refuses one of them.
     """
     for name, module in modules.items():
-        if any(map(torch.nn.parameter.is_lazy, _tensors(module))):
-            raise GraphcloneError(f"{name}: has weights of no shape yet (a lazy module); call it once on its inputs")
+        _check_readable(name, module)
     keywords = in_order(next(iter(modules.values())), kwargs)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has on, which is not the model's
-        search = _Search(modules, separate_tensors((args, keywords)), lengths)
-        for strict in (False, True):
-            if (programs := search.run(dynamic=dynamic, strict=strict)) is not None:
-                return programs
+        inputs = separate_tensors((args, keywords))
+        search = _Search(modules, inputs, lengths)
+        if (programs := search.run(dynamic=dynamic)) is not None:
+            search = _Search(modules, inputs, lengths, strict=True)
+            return (search.freer(programs) if dynamic else None) or programs
+        search.strict = True
+        if (programs := search.run(dynamic=dynamic)) is not None:
+            return programs
     raise search.refusal()
 
 
@@ -141,38 +149,66 @@ class _Attempt:
 class _Search:
     """Attempts at an export, the most general first."""
 
-    def __init__(self, modules: Mapping[str, torch.nn.Module], inputs: Inputs, lengths: Collection[int]) -> None:
+    def __init__(
+        self, modules: Mapping[str, torch.nn.Module], inputs: Inputs, lengths: Collection[int], *, strict: bool = False
+    ) -> None:
         self.modules = modules
         self.example = inputs
         self.lengths = set(lengths)
+        self.strict = strict
         self.weight_sizes = {size for module in modules.values() for t in _tensors(module) for size in t.shape}
         self.blamed: set[int] = set()
         self.reason = ""
         self.refused: tuple[str, Exception] | None = None
 
-    def run(self, *, dynamic: bool, strict: bool) -> list[Exported] | None:
+    def run(self, *, dynamic: bool) -> list[Exported] | None:
         """What the first attempt that succeeds gives."""
         static = (_Attempt(self.example, varying=None), _Attempt(self.example, varying=False))
         for attempt in self.attempts() if dynamic else static:
-            try:
-                programs = [self.export(name, attempt, strict=strict) for name in self.modules]
-            except Exception as error:  # torch.export raises whatever the model's own code raises
-                self.reason = self.reason or one_line(error)
-                continue
-            if all(self.holds(exported) for exported in programs):
-                return [replace(exported, failure=self.reason) for exported in programs]
+            if (programs := self.attempted(attempt)) is not None:
+                return programs
         return None
+
+    def freer(self, found: Sequence[Exported]) -> list[Exported] | None:
+        """What leaves more sizes free than was found, where some are fixed that should not be.
+
+        An error says nothing of the size it is about, so that after one the sizes stay as they were given.
+        """
+        tensors = [leaf for leaf in pytree.tree_leaves(self.example) if torch.is_tensor(leaf)]
+        wanted = len(self.modules) * sum(len(dynamic_axes(tensor, self.lengths)) for tensor in tensors)
+        if _free_sizes(found) >= wanted:
+            return None
+        common = lengths_in_common(self.example) - self.lengths
+        for lengths in (self.lengths | common, self.lengths)[not common :]:
+            self.reason = ""
+            for attempt in chain(self.attempts_at_fresh_sizes(lengths), [_Attempt(self.example, lengths=lengths)]):
+                programs = self.attempted(attempt)
+                if programs is None or _free_sizes(programs) <= _free_sizes(found):
+                    continue
+                return None if any(map(_has_fractions, programs)) else programs
+        return None
+
+    def attempted(self, attempt: _Attempt) -> list[Exported] | None:
+        """What one attempt gives; None where it fails or does not hold."""
+        try:
+            programs = [self.settled(name, self.export(name, attempt)) for name in self.modules]
+        except Exception as error:  # torch.export raises whatever the model's own code raises
+            self.reason = self.reason or one_line(error)
+            return None
+        if not all(self.holds(exported) for exported in programs):
+            return None
+        return [replace(exported, failure=self.reason) for exported in programs]
 
     def attempts(self) -> Iterator[_Attempt]:
         """The most general attempts first. A size that the last one stumbled over is constant from then on.
 
         A float input may share a length with an integer one by chance, so what fails for that reason says nothing.
         """
-        before = self.reason, self.refused
+        before = self.reason
         common = lengths_in_common(self.example) - self.lengths
         if common:
             yield from self.attempts_at_fresh_sizes(self.lengths | common)
-            self.reason, self.refused = before
+            self.reason = before
         if self.lengths:
             yield from self.attempts_at_fresh_sizes(self.lengths)
         yield from self.attempts_at_fresh_sizes()
@@ -192,8 +228,8 @@ class _Search:
                 break
             constant |= self.blamed
 
-    def export(self, name: str, attempt: _Attempt, *, strict: bool) -> Exported:
-        module, (args, kwargs), varying = self.modules[name], attempt.inputs, attempt.varying
+    def export(self, name: str, attempt: _Attempt) -> Exported:
+        module, (args, kwargs), varying, strict = self.modules[name], attempt.inputs, attempt.varying, self.strict
         try:
             with (
                 quiet(),
@@ -202,6 +238,8 @@ class _Search:
                 forgotten(module),
                 keywords_named(module, kwargs),
                 data_detached(),
+                exact_quotients(),
+                no_causal_hints(),
                 any_length(),
                 nullcontext() if strict else grad_modes(),
                 own_gradients(module) as gradients,
@@ -216,17 +254,42 @@ class _Search:
             if not any(isinstance(tensor, FakeTensor) for tensor in _tensors(module)):
                 _check_constants(program)
         except Exception as error:
-            self.refused = self.refused or (name, error)
+            if not self.strict:  # that mode tells what it cannot read; of the others the last one asks for least
+                self.refused = name, error
             raise
         with quiet(), decisions(of_torch=True) as further:
             if _has_transforms(program):
                 program = program.run_decompositions({})
             decompose(program)
         by_position = count_by_position(module, args, kwargs)
-        guards = guards_of(program, [*questions, *further])
+        guards = guards_of(program, None if strict else [*questions, *further])
         kinds_asked = frozenset([INTEGER] if asked.integers else [])
         guards = replace(guards, kinds_asked=kinds_asked, by_position=by_position)
         return Exported(program, guards, tuple(sorted(gradients)), tuple(dict.fromkeys(kept)))
+
+    def settled(self, name: str, exported: Exported) -> Exported:
+        """A strict program, which doubts every size of 1, without those of the example that the module has as well."""
+        leaves = input_leaves(exported.program, *self.example)
+        single = [doubt for doubt in exported.guards.doubts if leaves[doubt.input].shape[doubt.axis] == doubt.size == 1]
+        if not self.strict or not single or not self.agrees(name, exported):
+            return exported
+        guards = exported.guards
+        for doubt in single:
+            guards = guards.without(doubt)
+        return replace(exported, guards=guards)
+
+    def agrees(self, name: str, exported: Exported) -> bool:
+        """Whether a program gives for the example what the module does; not if there are no numbers to run with."""
+        if not self.has_numbers(name):
+            return False
+        results = []
+        for run in (self.modules[name], exported.program.module(check_guards=False)):
+            args, kwargs = copy.deepcopy(self.example)
+            torch.manual_seed(0)
+            with quiet(), untouched(self.modules[name]), torch.no_grad():
+                results.append(pytree.tree_leaves(run(*args, **kwargs)))
+        pairs = [(a, b) for a, b in zip(*results, strict=True) if torch.is_tensor(a)]
+        return all(a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-5, equal_nan=True) for a, b in pairs)
 
     def holds(self, exported: Exported) -> bool:
         """Whether a program holds for the given inputs; if not, the sizes to blame are noted."""
@@ -251,11 +314,16 @@ class _Search:
         refusal.__cause__ = error
         return refusal
 
+    def has_numbers(self, name: str) -> bool:
+        """Whether a module can be run on the example."""
+        inputs = (leaf for leaf in pytree.tree_leaves(self.example) if torch.is_tensor(leaf))
+        tensors = chain(_tensors(self.modules[name]), inputs)
+        return not any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
+
     def refused_by_module(self, name: str) -> str | None:
         """What a module itself says to the example inputs; None where it takes them, or has no numbers to run with."""
         module, (args, kwargs) = self.modules[name], copy.deepcopy(self.example)
-        tensors = (*_tensors(module), *(leaf for leaf in pytree.tree_leaves(self.example) if torch.is_tensor(leaf)))
-        if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors):
+        if not self.has_numbers(name):
             return None
         try:
             with quiet(), untouched(module), torch.no_grad():
@@ -263,6 +331,34 @@ class _Search:
         except Exception as error:  # whatever the module raises
             return one_line(error)
         return None
+
+
+def _check_readable(name: str, module: torch.nn.Module) -> None:
+    """Refuse a module of which torch.export would give no reason, or none that says what to do."""
+    if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+        raise GraphcloneError(f"{name}: give the module inside of DistributedDataParallel, its attribute module")
+    if any(map(torch.nn.parameter.is_lazy, _tensors(module))):
+        raise GraphcloneError(f"{name}: has weights of no shape yet (a lazy module); call it once on its inputs")
+    for key, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if hasattr(tensor, "device_mesh"):  # a DTensor
+            remedy = "clone the whole module, and fill a wide one that is sharded by load_into"
+            raise GraphcloneError(f"{name}: {key} is sharded; {remedy}")
+        if tensor.layout != torch.strided:
+            raise GraphcloneError(
+                f"{name}: {key} is sparse ({tensor.layout}); to_dense() makes it a weight like others"
+            )
+
+
+def _free_sizes(programs: Sequence[Exported]) -> int:
+    """The number of axes of inputs whose size may vary, in all programs."""
+    return sum(shape.count(None) for exported in programs for shape in exported.guards.shapes if shape is not None)
+
+
+def _has_fractions(exported: Exported) -> bool:
+    """Whether sizes are computed by way of fractions, so that axes may seem to vary that do not."""
+    values = (node.meta.get("val") for node in exported.program.graph.nodes)
+    sizes = (size for value in values if isinstance(value, torch.Tensor) for size in value.shape)
+    return any(isinstance(size, torch.SymInt) and has_fractions(size.node.expr) for size in sizes)
 
 
 def _check_constants(program: ExportedProgram) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,15 @@ from torch.export.graph_signature import ConstantArgument
 from graphclone.errors import GraphcloneError, causes, one_line
 from graphclone.formats.onnx.metadata import annotate
 from graphclone.formats.onnx.saving import write_model
+from graphclone.formats.torch import onnx_recurrences, onnx_sizes
 from graphclone.formats.torch.decompose import spell_out
+from graphclone.formats.torch.exact_quotients import exact_quotients
 from graphclone.formats.torch.example import Example
 from graphclone.formats.torch.export import export
 from graphclone.formats.torch.input_guard import GUARD
 from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
-from graphclone.formats.torch.onnx_recurrences import TRANSLATIONS, check_recurrences
+from graphclone.formats.torch.onnx_recurrences import check_recurrences
+from graphclone.formats.torch.onnx_sizes import settle_precision
 from graphclone.formats.torch.recurrences import keep_recurrences
 from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
@@ -63,7 +65,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
         GraphcloneError: torch cannot export it.
     """
     module.get_submodule(GUARD).in_graph = True  # type: ignore[assignment]
-    with quiet():
+    with quiet(), exact_quotients():
         lengths = varying_lengths(graph, args, kwargs)
         program = export(module, tuple(args), dict(kwargs), graph.name, lengths=lengths).program
         _unfreeze_strides(program)
@@ -87,6 +89,7 @@ def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: 
     assert exported is not None
     model = exported.model
     _name_guard(model)
+    settle_precision(model)
     model.ir_version = min(model.ir_version or MAX_IR_VERSION, MAX_IR_VERSION)
     onnx_ir.passes.common.IdentityEliminationPass()(model)
     _name_ports(model, [value.name for value in graph.inputs], _returned(graph, program))
@@ -104,15 +107,10 @@ def _number(
     return opset18.Constant(value=onnx_ir.tensor(s, dtype=onnx_ir.DataType(dtype)))  # type: ignore[arg-type]
 
 
-def _quotient(dividend: Any, divisor: Any) -> Any:
-    """A size divided by another as Python divides, downwards; ONNX divides towards 0, as the exporter itself does."""
-    return opset18.Div(opset18.Sub(dividend, opset18.Mod(dividend, divisor)), divisor)
-
-
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.aten.scalar_tensor.default: _number,
-    operator.floordiv: _quotient,
-    **TRANSLATIONS,
+    **onnx_sizes.TRANSLATIONS,
+    **onnx_recurrences.TRANSLATIONS,
 }
 
 

@@ -263,12 +263,12 @@ def decisions(*, of_torch: bool = False) -> Iterator[list[Decision]]:
         torch.SymBool.__bool__ = original  # type: ignore[method-assign]
 
 
-def guards_of(program: ExportedProgram, questions: Sequence[Decision] = ()) -> Guards:
+def guards_of(program: ExportedProgram, questions: Sequence[Decision] | None = ()) -> Guards:
     """Find the inputs that a program holds for.
 
     Args:
         program: as torch.export made it, its guards still with it.
-        questions: what the code asked meanwhile.
+        questions: what the code asked meanwhile; None where that is not known, so that any size of 0 or 1 is in doubt.
     """
     return _SizeReader(program).guards(questions)
 
@@ -283,12 +283,13 @@ class _SizeReader:
         self.sizes: dict[sympy.Basic, sympy.Basic] = {}
         self.printer = PythonPrinter()
 
-    def guards(self, questions: Sequence[Decision]) -> Guards:
+    def guards(self, questions: Sequence[Decision] | None) -> Guards:
         examples = [node.meta.get("val") for node in self.inputs]
         tensors = [isinstance(example, torch.Tensor) for example in examples]
         derived = list(self.bind(examples))
         every = (*derived, *self.ranges(), *self.noted(), *self.squeezed(), *self.sliced())
-        conditions = dict.fromkeys(self.text(condition) for condition in every if condition != sympy.true)
+        each = (part for condition in every for part in sympy.And.make_args(condition) if part != sympy.true)
+        conditions = dict.fromkeys(map(self.text, each))
         return Guards(
             names=tuple(node.name for node in self.inputs),
             shapes=tuple(_fixed(e) if tensor else None for e, tensor in zip(examples, tensors, strict=True)),
@@ -366,12 +367,15 @@ class _SizeReader:
         written = {size for size in expression.free_symbols if str(size).endswith("]")}
         return str(self.printer.doprint(expression)) if written == expression.free_symbols else ""
 
-    def doubts(self, examples: Sequence[Any], questions: Sequence[Decision]) -> Iterator[Doubt]:
+    def doubts(self, examples: Sequence[Any], questions: Sequence[Decision] | None) -> Iterator[Doubt]:
         for position, axis, expression, size in self.free(examples):
             if not expression.is_Symbol or self.sizes[expression] != size:
                 continue
             lower = self.program.range_constraints[expression].lower
             for number in range(_ASSUMED) if lower <= _ASSUMED else ():
+                if questions is None:
+                    yield Doubt(position, axis, number, Condition(f"{size} != {number}"))
+                    continue
                 decision = next((d for d in questions if self.flips(d, expression, number)), None)
                 if decision is not None:
                     asks = f"{self.text(decision.question) or decision.question} in {decision.where}"

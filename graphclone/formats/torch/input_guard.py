@@ -120,16 +120,22 @@ def _sizes(tensor: torch.Tensor) -> SimpleNamespace:
 
 
 def _greatest(*numbers: Any) -> torch.Tensor:
-    return torch.stack([torch.as_tensor(number) for number in numbers]).amax()
+    return _stacked(numbers).amax(0)
 
 
 def _least(*numbers: Any) -> torch.Tensor:
-    return torch.stack([torch.as_tensor(number) for number in numbers]).amin()
+    return _stacked(numbers).amin(0)
+
+
+def _stacked(numbers: Sequence[Any]) -> torch.Tensor:
+    """Numbers in one tensor, of a type that holds them all."""
+    return torch.stack([torch.as_tensor(number).to(torch.float64) for number in numbers])
 
 
 _TENSORS: Mapping[str, Any] = {
     "max": _greatest,
     "min": _least,
+    "round": torch.round,
     "math": SimpleNamespace(trunc=torch.trunc, floor=torch.floor, ceil=torch.ceil, inf=math.inf),
     "torch": SimpleNamespace(sym_float=lambda number: number.to(torch.float64)),
 }

@@ -24,6 +24,9 @@ def own_gradients(module: torch.nn.Module) -> Iterator[set[str]]:
             if isinstance(forward, staticmethod):
                 function.forward = staticmethod(_noted(forward.__func__, function.__name__, names))
                 stack.callback(setattr, function, "forward", forward)
+        register = torch.Tensor.register_hook
+        torch.Tensor.register_hook = _noted(register, "a hook of a result", names)  # type: ignore[method-assign]
+        stack.callback(setattr, torch.Tensor, "register_hook", register)
         yield names
 
 
@@ -33,7 +36,11 @@ def _owners(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _hooks(owner: Any) -> bool:
-    return bool(getattr(owner, "_backward_hooks", None) or getattr(owner, "_backward_pre_hooks", None))
+    return any(getattr(owner, kind, None) for kind in _KINDS)
+
+
+_KINDS = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+"""Where torch keeps the hooks on gradients of modules and parameters."""
 
 
 def _functions(base: type[Any] = torch.autograd.Function) -> Iterator[type[Any]]:

@@ -212,4 +212,4 @@ def target(op: str) -> Any:
 
 def _is_on_sizes(module: str, name: str) -> bool:
     """Whether a function is one of those on sizes; torch itself has many others."""
-    return module in PURE_MODULES and (module != "torch" or name.startswith("sym_"))
+    return module in PURE_MODULES and (module != "torch" or name.lstrip("_").startswith("sym_"))

@@ -68,6 +68,12 @@ def converted_in_turn() -> Any:
     return transformers.DeepseekV2ForCausalLM(transformers.DeepseekV2Config(**fields, **attention, **experts))
 
 
+def plain_at_places() -> Any:
+    """A list of the places of blocks without experts, which are as many as there are blocks."""
+    fields = {**_TEXT, "moe_intermediate_size": 20, "num_experts": 4, "num_experts_per_tok": 2}
+    return transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**fields, mlp_only_layers=[0, 1], head_dim=12))
+
+
 def in_stages() -> Any:
     """Stacks within a stack, whose blocks give another width than they take; a list counts the blocks of each."""
     sizes = {"image_size": 32, "patch_size": 4, "num_stages": 3, "hidden_sizes": [8, 16, 24]}
@@ -155,6 +161,18 @@ CASES: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, tuple[Any, Any]]]]
         },
     ),
     "converted in turn": (converted_in_turn, 5, None, {"num_hidden_layers": (3, 5)}),
+    "the first of another kind": (
+        converted_in_turn,
+        6,
+        None,
+        {"num_hidden_layers": (3, 6), "first_k_dense_replace": (1, 2)},
+    ),
+    "as many places as blocks": (
+        plain_at_places,
+        4,
+        None,
+        {"num_hidden_layers": (2, 4), "mlp_only_layers": ([0, 1], [0, 1, 2, 3])},
+    ),
     "in stages": (
         in_stages,
         {"convnext.encoder.stages.*.layers": 3},

@@ -53,6 +53,16 @@ def _loop(h: Tensor, x: Tensor) -> Tensor:
     return h
 
 
+def _halves(h: Tensor) -> Tensor:
+    return h.reshape(2 * h.shape[0], 5)
+
+
+def _of_columns(h: Tensor, number: int) -> Tensor:
+    if h.shape[1] != number:
+        raise ValueError(f"{number} columns")
+    return h
+
+
 READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a branch": lambda h, x: h * 2 if x.shape[0] > 3 else h,
     "a branch the other way": lambda h, x: h * 2 if x.shape[0] > 4 else h,
@@ -61,6 +71,10 @@ READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "parity": lambda h, x: h * 2 if x.shape[0] % 2 else h,
     "a quarter": lambda h, x: h * int(x.shape[0] / 4),
     "a float": lambda h, x: h / float(x.shape[0]),
+    "a number of rows": lambda h, x: h.reshape(len(h), -1) * float(len(x)),
+    "a share of the windows": lambda h, x: _halves(h).reshape(int(_halves(h).shape[0] / (6 / 3)), 2, -1).flatten(1),
+    "a count by columns": lambda h, x: _of_columns(h, 10) * len(x),
+    "is it one, by a number of rows": lambda h, x: (h * 2 if x.shape[0] == 1 else h).reshape(len(h), -1),
     "a logarithm": lambda h, x: h * math.log(1 + x.shape[0]),
     "a root": lambda h, x: h * x.shape[0] ** 0.5,
     "a stack over the batch": lambda h, x: torch.stack([row * (i + 1) for i, row in enumerate(h)]),
@@ -133,6 +147,28 @@ def test_what_is_written_does_so_too(name: str, tmp_path: Path) -> None:
     assert found[4] == "same"
 
 
+@pytest.mark.parametrize(
+    "name", ["a float", "a root", "a number of rows", "a share of the windows", "a count by columns"]
+)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_size_that_becomes_a_number_is_any_size(name: str, batch: int) -> None:
+    model, clone = read(name, batch)
+    assert set(outcomes(model, clone.module()).values()) == {"same"}
+
+
+def _outcomes_of_rows(batch: int) -> dict[int, str]:
+    model, clone = read("is it one, by a number of rows", batch)
+    return outcomes(model, clone.module())
+
+
+def test_strict_traces_doubt_every_single_element() -> None:
+    """That mode has no record of what the code asks."""
+    assert {size for size, found in _outcomes_of_rows(1).items() if found == "same"} == {1}
+    found = _outcomes_of_rows(4)
+    assert found.pop(1) == "refused"
+    assert set(found.values()) == {"same"}
+
+
 def test_what_reads_no_size_takes_any(tmp_path: Path) -> None:
     clone = gc.clone(sized(READS["nothing"]), (features(4, 6).double(),))
     assert set(outcomes(sized(READS["nothing"]), clone.module()).values()) == {"same"}
@@ -170,13 +206,14 @@ def test_what_a_single_example_fixes_is_a_note_with_the_question() -> None:
 def test_the_command_line_prints_what_was_fixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "reading.py").write_text(
         """
+import math
 import torch
 from torch import nn
 
 
 class Reading(nn.Sequential):
     def forward(self, x):
-        return super().forward(x) * float(x.shape[0])
+        return super().forward(x) * math.log(x.shape[0])
 
 
 def make():

@@ -146,6 +146,19 @@ def test_gradients_of_ones_own_are_noted() -> None:
     assert Spike.forward.__name__ == "forward"
 
 
+def test_hooks_on_results_and_on_gathered_gradients_are_noted() -> None:
+    def halved(m: Two, x: Tensor) -> Tensor:
+        h: Tensor = m.up(x)
+        h.register_hook(lambda gradient: gradient / 2)
+        return h
+
+    (note,) = gc.clone(Two(halved).eval(), (features(3, 6),)).graph.notes
+    assert note.endswith("without a hook of a result")
+    model = Two(teacher).eval()
+    model.up.weight.register_post_accumulate_grad_hook(lambda weight: None)
+    assert any("a hook of up.weight" in note for note in gc.clone(model, (features(3, 6),)).graph.notes)
+
+
 def test_hooks_on_gradients_are_noted() -> None:
     model = Two(teacher).eval()
     model.up.register_full_backward_hook(lambda module, given, taken: None)

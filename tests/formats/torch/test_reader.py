@@ -331,3 +331,48 @@ def test_a_write_further_down_leaves_spellings_further_up_alone() -> None:
     made = exact_clone(Gated(), X)
     assert not any(node.op == "aten.chunk.default" for node in made.graph.nodes)
     assert made.state_dict()["first.weight"].shape == (48, 5)
+
+
+class _Table(nn.Module):
+    """5 -> 24, times a constant table."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 24)
+        self.register_buffer("table", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(self.table, self.first(x).T)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("form", [Tensor.to_sparse, Tensor.to_sparse_csr])
+def test_sparse_weights_are_refused_by_name(form: Any) -> None:
+    with pytest.raises(gc.GraphcloneError, match=r"^_Table: table is sparse \(torch.sparse_.*to_dense\(\) makes it"):
+        gc.clone(_Table(form(torch.eye(3, 24))), (X,))
+
+
+def test_a_wrapped_or_sharded_module_is_refused_by_what_to_give() -> None:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(Hidden())
+        with pytest.raises(gc.GraphcloneError, match="give the module inside of DistributedDataParallel"):
+            gc.clone(wrapped, (X,))
+        sharded = torch.distributed.fsdp.fully_shard(Hidden())
+        with pytest.raises(gc.GraphcloneError, match=r"first.weight is sharded; clone the whole module"):
+            gc.clone(sharded, (X,))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_the_reason_is_that_of_the_least_that_was_asked() -> None:
+    """What fails with other sizes says nothing of what fails with those that were given."""
+
+    class Counted(Hidden):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] != 3:
+                raise ValueError("three rows")
+            return super().forward(x) * sum(range(int(x.abs().sum())))
+
+    with pytest.raises(gc.GraphcloneError, match="depends on numbers that it has computed"):
+        gc.clone(Counted(), (X,))
