@@ -39,19 +39,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         with collector.seldom(), nullcontext() if arguments.debug else silenced(logging.WARNING):
             code = _run(arguments)
             sys.stdout.flush()
-    except KeyboardInterrupt as error:
-        return _fail(said(error) or "interrupted; nothing was left behind", INTERRUPTED, arguments.debug)
     except BrokenPipeError:  # the reader, head say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except NotEquivalentError as error:
-        return _fail(said(error), NOT_EQUIVALENT, arguments.debug)
-    except GraphcloneError as error:
-        return _fail(said(error), REFUSED, arguments.debug)
-    except Exception as error:
-        text = f"a defect of graphclone, please report it with --debug: {type(error).__name__}: {error}"
-        return _fail(text, REFUSED, arguments.debug)
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        return _fail(*_end(error), arguments.debug)
     return code
+
+
+def _end(error: BaseException) -> tuple[str, int]:
+    """What a command says of an error that ends it, and its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return said(error) or "interrupted; nothing was left behind", INTERRUPTED
+    if isinstance(error, GraphcloneError):
+        return said(error), NOT_EQUIVALENT if isinstance(error, NotEquivalentError) else REFUSED
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error or 'ask for smaller sizes'}", REFUSED
+    if isinstance(error, SystemExit):
+        return f"code of the model ended the process: sys.exit({error.code!r})", REFUSED
+    return f"a defect of graphclone, please report it with --debug: {type(error).__name__}: {error}", REFUSED
 
 
 def _run(arguments: Arguments) -> int:

@@ -96,7 +96,11 @@ class Clone(Traced):
         return factors(self.state, group)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The widened tensors under the source's names. Tied tensors share their storage."""
+        """The widened tensors under the source's names. Tied tensors share their storage.
+
+        They are those of ``module()``, whose code has the numbers of the source. A wider instance of a class that
+        computes numbers from its widths, such as ``x * hidden ** 0.5``, wants others: clone with ``into=`` for that.
+        """
         return state_dict(self.state)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:

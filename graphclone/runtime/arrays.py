@@ -30,5 +30,7 @@ def load_arrays(path: Path) -> dict[str, Array]:
             return dict(archive)
     except (OSError, ValueError, TypeError, BadZipFile) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else first_line(error)
+        if "allow_pickle" in reason:  # numpy's advice
+            reason = "it holds something else"
         hint = "write it with numpy.savez(path, name=array)"
         raise GraphcloneError(f"{path}: not an .npz file of arrays: {reason}; {hint}") from error

@@ -355,6 +355,23 @@ def test_a_defect_says_so(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> 
     assert "a defect of graphclone, please report it with --debug: RuntimeError: this cannot be" in message
 
 
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (SystemExit(0), "code of the model ended the process: sys.exit(0)"),
+        (MemoryError("Unable to allocate 59.6 GiB"), "not enough memory: Unable to allocate 59.6 GiB"),
+    ],
+)
+def test_what_ends_a_process_does_not_pass_for_done(
+    raised: BaseException, message: str, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ending(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(commands, "resolve", ending)
+    assert message in refused("inspect", "opt-mini")
+
+
 def test_a_reader_that_has_had_enough() -> None:
     code = "import sys; from graphclone.cli.__main__ import main; sys.exit(main(['rules', '--json']))"
     command = f'{sys.executable} -c "{code}" | head -1'

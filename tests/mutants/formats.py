@@ -201,6 +201,20 @@ _OTHERS: tuple[Mutant, ...] = (
         "",
         ("tests/formats/huggingface/test_unreached.py::test_a_table_of_widths_is_not_begun_anew",),
     ),
+    Mutant(
+        "checkpoints: an output that the model computes with has any scale",
+        "passes/balance_scales.py",
+        "if output.free and any(self.state.layout(axis).grows for axis in self.facts.of.get(value, ())):",
+        "if output.free:",
+        ("tests/formats/huggingface/test_inner_outputs.py",),
+    ),
+    Mutant(
+        "checkpoints: writing into an output is reading it",
+        "graphclone/formats/huggingface/reader.py",
+        "if not reached.isdisjoint(node.outputs):",
+        "if node.outputs:",
+        ("tests/formats/huggingface/test_inner_outputs.py",),
+    ),
 )
 
 MUTANTS: tuple[Mutant, ...] = (*_ONNX, *_OTHERS)

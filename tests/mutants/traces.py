@@ -22,8 +22,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "export: the strict mode is not tried",
         "graphclone/formats/torch/export.py",
-        "for strict in (False, True):",
-        "for strict in (False,):",
+        "search.strict = True",
+        "search.strict = False",
         ("tests/formats/torch/test_guards.py::test_a_module_that_only_the_strict_mode_can_export",),
     ),
     Mutant(
@@ -385,7 +385,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "export to ONNX: sizes are divided towards 0",
-        "graphclone/formats/torch/export_onnx.py",
+        "graphclone/formats/torch/onnx_sizes.py",
         "    operator.floordiv: _quotient,\n",
         "",
         ("tests/formats/torch/test_export_onnx.py",),
@@ -438,5 +438,33 @@ MUTANTS: tuple[Mutant, ...] = (
         "if _has_transforms(program):",
         "if False:",
         ("tests/formats/torch/test_modes.py",),
+    ),
+    Mutant(
+        "trace: a strict one is trusted at single elements",
+        "graphclone/formats/torch/export.py",
+        "None if strict else [*questions, *further]",
+        "[*questions, *further]",
+        ("tests/formats/torch/test_guards.py::test_strict_traces_doubt_every_single_element",),
+    ),
+    Mutant(
+        "trace: sizes that became numbers stay fixed",
+        "graphclone/formats/torch/export.py",
+        "if _free_sizes(found) >= wanted:",
+        "if _free_sizes(found) <= wanted:",
+        ("tests/formats/torch/test_guards.py::test_a_size_that_becomes_a_number_is_any_size",),
+    ),
+    Mutant(
+        "trace: a quotient with a remainder is exact",
+        "graphclone/formats/torch/exact_quotients.py",
+        "whole = all(factor.is_Integer",
+        "whole = all(factor.is_Rational",
+        ("tests/formats/torch/test_exact_quotients.py",),
+    ),
+    Mutant(
+        "onnx: numbers of sizes have single precision",
+        "graphclone/formats/torch/onnx_sizes.py",
+        "onnx_ir.tensor(number, dtype=_DOUBLE)",
+        "onnx_ir.tensor(float(torch.tensor(number, dtype=torch.float32)), dtype=_DOUBLE)",
+        ("tests/formats/torch/test_export_onnx.py::test_a_file_computes_with_lengths_as_the_module_does",),
     ),
 )

@@ -22,8 +22,8 @@ def test_arrays_come_by_name_as_they_were_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: np.savez(path, x=np.array([{}], dtype=object)), "Object arrays cannot be loaded"),
-        (lambda path: path.write_text("no arrays"), r"pickled( \(object\))? data"),
+        (lambda path: np.savez(path, x=np.array([{}], dtype=object)), "it holds something else"),
+        (lambda path: path.write_text("no arrays"), "it holds something else"),
         (lambda path: None, "no such file"),
     ],
     ids=["objects", "text", "none"],

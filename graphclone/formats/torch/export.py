@@ -172,8 +172,11 @@ class _Search:
     def freer(self, found: Sequence[Exported]) -> list[Exported] | None:
         """What leaves more sizes free than was found, where some are fixed that should not be.
 
-        An error says nothing of the size it is about, so that after one the sizes stay as they were given.
+        An error says nothing of the size it is about, so that after one the sizes stay as they were given. Without
+        numbers to run with nothing would tell whether it is the model for single elements.
         """
+        if not all(map(self.has_numbers, self.modules)):
+            return None
         tensors = [leaf for leaf in pytree.tree_leaves(self.example) if torch.is_tensor(leaf)]
         wanted = len(self.modules) * sum(len(dynamic_axes(tensor, self.lengths)) for tensor in tensors)
         if _free_sizes(found) >= wanted:

@@ -57,7 +57,7 @@ FUNCTIONS: dict[str, Function] = {
     "remainder": lambda h, tokens: h * ((3 - tokens.shape[1]) % 4),
     "sizes as numbers": _numbered,
     "windows": _windows,
-    "downwards": lambda h, tokens: h * math.floor(0.29 * tokens.shape[1]),
+    "downwards": lambda h, tokens: h * math.floor(0.29 * tokens.shape[1]) + math.floor(0.7 * tokens.shape[1]),
     "upwards": lambda h, tokens: h * math.ceil(1.1 * tokens.shape[1]),
     "rounded": lambda h, tokens: h * round(0.7 * tokens.shape[1]),
     "root": lambda h, tokens: h / math.sqrt(tokens.shape[1]) * tokens.shape[1] ** -0.25,
@@ -73,7 +73,7 @@ def test_a_file_computes_with_lengths_as_the_module_does(what: str, tmp_path: Pa
     model: nn.Module = seeded(lambda: Looks(FUNCTIONS[what])).eval()
     gc.clone(model, (torch.randint(0, 50, (5, 6)),), widen=2).save(tmp_path / "wide.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "wide.onnx"), providers=["CPUExecutionProvider"])
-    for length in (6, 7, 8, 11, 12, 100):
+    for length in (6, 7, 8, 10, 11, 12, 100):
         tokens = torch.randint(0, 50, (2, length))
         (result,) = session.run(None, {"tokens": tokens.numpy()})
         torch.testing.assert_close(torch.from_numpy(result), model(tokens))
