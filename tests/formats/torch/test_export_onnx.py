@@ -76,4 +76,4 @@ def test_a_file_computes_with_lengths_as_the_module_does(what: str, tmp_path: Pa
     for length in (6, 7, 8, 10, 11, 12, 100):
         tokens = torch.randint(0, 50, (2, length))
         (result,) = session.run(None, {"tokens": tokens.numpy()})
-        torch.testing.assert_close(torch.from_numpy(result), model(tokens))
+        torch.testing.assert_close(torch.from_numpy(result), model(tokens), rtol=1e-5, atol=1e-4)
