@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
 from graphclone.models.randomise import randomise
 
@@ -56,6 +57,10 @@ class Rated(PreTrainedModel):
             written = torch.zeros(size.shape, dtype=size.dtype)
             written[0] = size[0]
             return Result(self.head(h), written)
+        if way == "written wide":
+            written = torch.zeros(h.shape, dtype=h.dtype)
+            written[0] = h[0]
+            return Result(self.head(h), states=written)
         if way == "kept":
             return Result(self.head(h), h.mean(-1), h)
         unit = h / size[..., None]
@@ -95,6 +100,11 @@ def test_what_cannot_keep_its_numbers_stays(tmp_path: Path) -> None:
     assert written.plan.changes == {}
     (note,) = written.notes
     assert note.startswith("hidden_size stays as it is: with it, confidence would be 1.414")
+
+
+def test_what_is_only_written_to_keeps_its_shape(tmp_path: Path) -> None:
+    with pytest.raises(GraphcloneError, match=r"the output keeps its shape \(states\)"):
+        _cloned("written wide", tmp_path, strategy="symmetric")
 
 
 def test_what_has_pads_is_not_compared(tmp_path: Path) -> None:
