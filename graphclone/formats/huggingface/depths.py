@@ -80,13 +80,9 @@ class _Counts:
 
     def of_the_first(self) -> list[Change]:
         """Numbers that count the first blocks of a stack, which are of another kind, and how many there will be."""
-        changes = (
-            (where, sum(slot.block < n for slot in slots))
-            for old, slots in self.plans
-            for where, n in self.counted
-            if n < old
-        )
-        return self.counting((where, new) for where, new in changes if (where, new) not in self.counted)
+        firsts = ((where, n, slots) for old, slots in self.plans for where, n in self.counted if n < old)
+        changes = ((where, n, sum(slot.block < n for slot in slots)) for where, n, slots in firsts)
+        return self.counting((where, new) for where, n, new in changes if new != n)
 
     def names(self, fields: Config) -> set[str] | None:
         """The weights of a configuration; None where the class refuses it, in whatever way."""

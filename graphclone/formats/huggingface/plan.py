@@ -125,15 +125,13 @@ def _besides(state: State) -> Iterator[str]:
         factors = sorted({f"{scale_of[name]:.3g}" for name in names if name in scale_of})
         own = ["has numbers of its own"] * any(layout.padded for layout in layouts)
         own += [f"is {factor} times as large" for factor in factors]
-        if not output.free or is_discarded(output):
-            kept.append(output)
-        elif own:
+        inner = output.free and not is_discarded(output)
+        if inner and own:
             others[part_of(output)] = f"is wider than the source's and {' and '.join(own)}, so that it is not compared"
-        elif any(layout.grows for layout in layouts):
+            continue
+        if inner and any(layout.grows for layout in layouts):
             others.setdefault(part_of(output), "is wider than the source's")
-            kept.append(output)
-        else:
-            kept.append(output)
+        kept.append(output)
     state.graph.outputs = kept
     yield from (f"{part}, which the model returns besides, {what}" for part, what in sorted(others.items()))
 
