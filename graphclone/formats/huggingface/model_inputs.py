@@ -10,10 +10,9 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, product, starmap
 from math import prod
 from pathlib import Path
@@ -24,19 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch._subclasses import fake_tensor
-from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
-from graphclone.errors import GraphcloneError, Remedy, one_line
+from graphclone.errors import GraphcloneError
+from graphclone.formats.huggingface.documented import Documented, documented_inputs
+from graphclone.formats.huggingface.size_inputs import GIVE, SIZES, NamedInputs, method_of, sizes_known, structured
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.weightless import weightless
-
-NamedInputs = dict[str, Any]
-"""What a model is fed, by the names of its parameters."""
-
-GIVE = Remedy("inputs", "says what to feed it", {"NAME": "array or shape"})
-"""What to do where no inputs can be made."""
 
 _BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
 _IMAGE = 64
@@ -48,6 +42,9 @@ _FRAMES = 64
 _WAVE = 5120
 """Samples of a sound for a model that does not say how it cuts one into frames."""
 
+_EXTENTS = ("image_size", "frame_size", "crop_size")
+"""What documentation calls the height and the width of a picture."""
+
 _CROPS = 5
 """Crops of a picture: more than most cuts make; a model takes as many as it needs."""
 
@@ -56,16 +53,13 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _MEDIA = {"image": 1, "video": 2, "audio": 3}
 """What the places of tokens may hold, and how ``mm_token_type_ids`` says so."""
 
+_PARTS = {"vision": "vision|image|visual|^encoder", "audio": "audio|speech|^encoder"}
+"""What the part of a configuration for a kind is called; an encoder may be fed with anything."""
+
 _TOKENS = ("input_ids", "decoder_input_ids")
 
 _HIDDEN = "bool_masked_pos"
 """The input that says which patches are hidden."""
-
-_SIZES = re.compile(r".*(grid|sizes?|shapes?)(_thw|_hws)?")
-"""Names of inputs whose numbers are sizes."""
-
-_LIMIT, _KNOWN = "CONSTANT_NUMEL_LIMIT", 1 << 16
-"""Elements of a tensor of sizes that a trace may look into."""
 
 
 def processor_fields(folder: Path) -> dict[str, Any]:
@@ -121,7 +115,26 @@ class InputMaker:
         else:
             fewer = chain(product(pictures, [{}]), product([{}], sounds), [({}, {})])
             inputs = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
-        return inputs if inputs is not None and self.module.main_input_name in inputs else None
+        known = inputs is not None and self.module.main_input_name in inputs
+        return inputs if known else self.asked_for({})
+
+    def asked_for(self, inputs: NamedInputs) -> NamedInputs | None:
+        """Inputs with those besides that the model asks for, as its documentation describes them, if it takes them.
+
+        A model asks by parameters without a default, by naming them where it raises, and by documenting them as needed.
+        """
+        given = dict(inputs)
+        while (fault := self.fault(given)) is not None:
+            missing = [name for name in self.documented if name not in given and not SIZES.fullmatch(name)]
+            named = [name for name in missing if re.search(rf"\b{name}\b", str(fault))]
+            asked = [name for name in missing if self.parameters[name].default is inspect.Parameter.empty] + named
+            needed = [name for name in missing if not self.documented[name].optional and name != "labels"]
+            if not (more := asked or needed):
+                return None
+            for name in more:
+                given[name] = self._drawn(name, self.sizes(self.documented[name].sizes, given))
+        apart = self.traced_apart(given)
+        return apart if apart and self.fault(apart) is None else given or None
 
     def working(self, pictures: NamedInputs, sounds: NamedInputs) -> NamedInputs | None:
         """All inputs for one form of pictures and one of sounds, if the model can make something of them."""
@@ -129,8 +142,8 @@ class InputMaker:
             forms = {"image": pictures, "audio": sounds}
             places = {kind: self.count(kind, form) for kind, form in forms.items() if form and kind in self.tokens}
             inputs = self.all_inputs(pictures | sounds, {kind: count for kind, count in places.items() if count})
-            if (pictures or sounds) and not any(places.values()):
-                self.run(self.faked, inputs)
+            if (pictures or sounds) and not any(places.values()) and not self.runs(inputs):
+                return self.asked_for(inputs)
         except Exception:  # whatever the model raises at inputs of another form
             return None
         return inputs
@@ -158,9 +171,9 @@ class InputMaker:
             return inputs
         patch = self.field("vision", "patch_size", 1)
         high, wide = (patch, patch) if isinstance(patch, int) else patch[-2:]
-        *_, height, width = inputs["pixel_values"].shape
+        batch, *_, height, width = inputs["pixel_values"].shape
         count = (height // high) * (width // wide)
-        more = inputs | {_HIDDEN: torch.arange(_BATCH * count).remainder(3).eq(1).view(_BATCH, count)}
+        more = inputs | {_HIDDEN: torch.arange(batch * count).remainder(3).eq(1).view(batch, count)}
         return more if self.runs(more) else inputs
 
     def traced_apart(self, inputs: NamedInputs) -> NamedInputs:
@@ -168,17 +181,28 @@ class InputMaker:
         return inputs if structured(inputs, self.tokens) else dict(with_fresh_sizes(inputs, self.weight_sizes))
 
     def others(self, inputs: NamedInputs) -> NamedInputs:
-        """Inputs with masks that hide nothing, without those of the decoder, or the first text alone: what works."""
+        """Inputs of which something is other, or more: the first with which the model works."""
+        ways = [inputs, *self._other_texts(inputs), *self._other_pictures(inputs)]
+        works = next(filter(self.runs, ways[1:]), None) or next((way for way in ways if self.fault(way) is None), None)
+        return works or self.asked_for(inputs) or inputs
+
+    def _other_texts(self, inputs: NamedInputs) -> Iterator[NamedInputs]:
+        """The inputs with masks that hide nothing, without those of the decoder, and the first text alone."""
         ids = {name: inputs[name] for name in _TOKENS if name in inputs}
         masks = {name.replace("input_ids", "attention_mask"): torch.ones_like(value) for name, value in ids.items()}
-        masked = inputs | {name: mask for name, mask in masks.items() if name in self.parameters}
-        rows = len(inputs["input_ids"]) if "input_ids" in inputs else 0
-        batched = {n: v for n, v in inputs.items() if isinstance(v, torch.Tensor) and v.dim() and len(v) == rows}
-        alone = inputs | {name: value[:1] for name, value in batched.items()}
-        undecoded = {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
-        ways = (inputs, masked, undecoded, alone)
-        works = next(filter(self.runs, ways[1:]), None)
-        return works or next((given for given in ways if not self.refuses(given)), inputs)
+        yield inputs | {name: mask for name, mask in masks.items() if name in self.parameters}
+        if "input_ids" in ids:
+            rows = len(ids["input_ids"])
+            batched = {n: v for n, v in inputs.items() if isinstance(v, torch.Tensor) and v.dim() and len(v) == rows}
+            yield {name: value for name, value in inputs.items() if name != "decoder_input_ids"}
+            yield inputs | {name: value[:1] for name, value in batched.items()}
+
+    def _other_pictures(self, inputs: NamedInputs) -> Iterator[NamedInputs]:
+        """The inputs with pictures that have room for more places to choose from, and with pictures in pairs."""
+        pictures = inputs.get("pixel_values")
+        if isinstance(pictures, torch.Tensor) and pictures.ndim == 4:
+            yield inputs | {"pixel_values": pictures.repeat(1, 1, 4, 4)}
+            yield inputs | {"pixel_values": torch.stack([pictures, pictures.flip(-1)], 1)}
 
     # What the user says
 
@@ -204,16 +228,16 @@ class InputMaker:
             return False
         return True
 
-    def refuses(self, inputs: NamedInputs) -> bool:
-        """Whether the model raises at inputs, for another reason than that numbers are not there to be looked at."""
+    def fault(self, inputs: NamedInputs) -> Exception | None:
+        """What the model raises at inputs, for another reason than that numbers are not there to be looked at."""
         mode = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
         try:
             self.run(weightless(self.module, mode), inputs, mode)
         except (fake_tensor.DataDependentOutputException, GuardOnDataDependentSymNode):
-            return False
-        except Exception:  # whatever it raises
-            return True
-        return False
+            return None
+        except Exception as error:  # whatever it raises
+            return error
+        return None
 
     def _input(self, name: str, item: Any) -> Any:
         if isinstance(item, tuple) and all(isinstance(size, int) for size in item):
@@ -241,14 +265,15 @@ class InputMaker:
 
     def _drawn(self, name: str, sizes: tuple[int, ...]) -> torch.Tensor:
         """Values of these sizes: tokens, masks that hide nothing, zeros and ones, or noise."""
-        if _SIZES.fullmatch(name):
+        if SIZES.fullmatch(name):
             raise GraphcloneError(f"inputs: the numbers of {name} are sizes, which cannot be drawn; give an array")
-        random, hint = torch.Generator().manual_seed(0), str(self.parameters[name].annotation)
+        kind = self.documented[name].kind if name in self.documented else ""
+        random, hint = torch.Generator().manual_seed(0), f"{self.parameters[name].annotation} {kind}"
         if name in _TOKENS:
             return self.words(*sizes)
         if name.endswith("_mask"):
             return torch.ones(sizes, dtype=torch.long)
-        if name.endswith("_ids") or re.search("Long|Int|Bool", hint):
+        if _is_ids(name) or re.search("Long|Int|Bool", hint):
             values = torch.randint(0, 2, sizes, generator=random)
             return values.bool() if "Bool" in hint else values
         return torch.randn(sizes, generator=random).to(self.dtype)
@@ -258,6 +283,30 @@ class InputMaker:
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
         return inspect.signature(self.module.forward).parameters
+
+    @cached_property
+    def documented(self) -> Mapping[str, Documented]:
+        """The parameters whose shapes are documented, and those that are tokens by their names."""
+        tokens = {n: Documented("", ("batch_size", "sequence_length"), True) for n in self.parameters if _is_ids(n)}
+        return tokens | {n: item for n, item in documented_inputs(self.module.forward).items() if n in self.parameters}
+
+    def sizes(self, names: Sequence[str], given: NamedInputs) -> tuple[int, ...]:
+        """The sizes that the documentation of an input calls so, equal to those of the same name in other inputs."""
+        height, width = self.extent
+        known = {"bs": _BATCH, "height": height, "width": width} | dict.fromkeys(_EXTENTS, height)
+        known |= {"num_channels": self.channels, "num_frames": self.field("vision", "num_frames frames_per_clip")}
+        known |= {"target_sequence_length": _TARGET_SEQUENCE, "sequence_length": self.field("", "context_length")}
+        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+        for name, value in tensors.items():
+            if name in self.documented and value.ndim == len(self.documented[name].sizes):
+                known |= dict(zip(self.documented[name].sizes, value.shape, strict=True))
+        known |= {"batch_size": len(next(iter(tensors.values()), range(_BATCH)))}
+
+        def size(name: str) -> int:
+            ways = (int(name) if name.isdecimal() else None, known.get(name), getattr(self.module.config, name, None))
+            return next((way for way in ways if isinstance(way, int)), known["sequence_length"] or _SEQUENCE)
+
+        return tuple(sum(map(size, name.split(" + "))) for name in names)
 
     @cached_property
     def tokens(self) -> dict[str, int]:
@@ -289,7 +338,7 @@ class InputMaker:
         Raises:
             Exception: whatever the model raises at inputs of another form.
         """
-        make = _method(self.faked, f"get_{kind}_features")
+        make = method_of(self.faked, f"get_{kind}_features")
         names = inspect.signature(make).parameters if make else {}
         takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in names.values())
         inputs = {name: value for name, value in form.items() if takes_all or name in names}
@@ -304,12 +353,9 @@ class InputMaker:
         return rows
 
     def field(self, kind: str, names: str, default: Any = None) -> Any:
-        """The first of some fields that the part of the configuration for a kind has, or the whole, or a processor.
-
-        A model that is put together of an encoder and a decoder calls the part so, whatever the encoder is fed.
-        """
+        """The first of some fields that the part of the configuration for a kind has, or the whole, or a processor."""
         config = self.module.config
-        names_of_parts = [name for name in getattr(config, "sub_configs", ()) if kind in name or name == "encoder"]
+        names_of_parts = [n for n in getattr(config, "sub_configs", ()) if re.search(_PARTS.get(kind, "$"), n)]
         for holder in (*(getattr(config, name, None) for name in names_of_parts), config):
             for name in names.split():
                 if (value := getattr(holder, name, None)) is not None:
@@ -366,13 +412,25 @@ class InputMaker:
         """The forms that the pictures may have; one of none where the model looks at none."""
         return list(self._pictures()) if "pixel_values" in self.parameters else [{}]
 
-    def _pictures(self) -> Iterator[NamedInputs]:
-        channels = self.field("vision", "num_channels in_channels in_chans", 3)
-        size = self.field("vision", "image_size", _IMAGE)
+    @cached_property
+    def channels(self) -> int:
+        """Channels of a picture."""
+        return self.field("vision", "num_channels in_channels in_chans", 3)  # type: ignore[no-any-return]
+
+    @cached_property
+    def extent(self) -> tuple[int, int]:
+        """Height and width of a picture."""
+        size = self.field("vision", "image_size crop_size input_size", _IMAGE)
         size = (size.get("height", _IMAGE), size.get("width", _IMAGE)) if isinstance(size, Mapping) else size
         height, width = size if isinstance(size, list | tuple) else (size, size)
+        return height, width
+
+    def _pictures(self) -> Iterator[NamedInputs]:
+        channels, (height, width) = self.channels, self.extent
         if (grid := next((n for n in self.parameters if re.fullmatch(r"(image_)?grid_thw", n)), None)) is not None:
             yield from self._patches(grid, channels)
+        if "spatial_shapes" in self.parameters:
+            yield from self._padded_patches(channels)
         if "image_sizes" in self.parameters:
             for h, w in dict.fromkeys(((min(height, _IMAGE), min(width, _IMAGE)), (height, width))):
                 yield self._noise("pixel_values", channels, h, w) | {"image_sizes": torch.tensor([[h, w]] * _BATCH)}
@@ -396,6 +454,14 @@ class InputMaker:
         count = int(sides.prod(1).sum())
         for shape in ((channels * frames * patch * patch,), (channels, patch, patch)):
             yield {"pixel_values": self._noise("", *shape, batch=count)[""], grid: sides}
+
+    def _padded_patches(self, channels: int) -> Iterator[NamedInputs]:
+        """Pictures cut into patches, those of each picture in a row, and how many there are in each direction."""
+        patch, merged = self.field("vision", "patch_size", 1), self.field("", "downsample_factor", 1)
+        sides = torch.tensor([[2 * merged, 3 * merged]] * _BATCH)
+        count = int(sides[0].prod())
+        masks = {n: torch.ones(_BATCH, count, dtype=torch.long) for n in self.parameters if re.match("pixel_.*mask", n)}
+        yield self._noise("pixel_values", count, channels * patch * patch) | masks | {"spatial_shapes": sides}
 
     def sounds(self) -> list[NamedInputs]:
         """The forms that the sounds may have; one of none where the model hears none."""
@@ -429,61 +495,5 @@ class InputMaker:
         return {name: values.to(self.dtype)}
 
 
-# What may not be changed about inputs
-
-
-def structured(inputs: Mapping[str, Any], tokens: Mapping[str, int]) -> bool:
-    """Whether sizes of inputs depend on each other: some are given as numbers, or texts have places for features."""
-    ids, places = inputs.get("input_ids"), torch.tensor(list(tokens.values()))
-    return bool(sizes(inputs)) or (isinstance(ids, torch.Tensor) and bool(torch.isin(ids, places).any()))
-
-
-def sizes(inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The inputs whose numbers are sizes; a trace and its widths hold for these numbers only."""
-    return {
-        name: value
-        for name, value in inputs.items()
-        if isinstance(value, torch.Tensor) and not value.is_floating_point() and _SIZES.fullmatch(name)
-    }
-
-
-def traceable(module: Any, inputs: NamedInputs) -> NamedInputs:
-    """Inputs as a trace takes them: places in a text that follow from sizes are counted before it."""
-    count = _method(module, "get_rope_index")
-    if not sizes(inputs) or count is None or "position_ids" in inputs:
-        return inputs
-    names = inspect.signature(count).parameters
-    try:
-        positions, *_ = count(**{name: value for name, value in inputs.items() if name in names})
-    except Exception as error:  # code of the class, which may want another configuration or other inputs
-        reason = f"get_rope_index failed: {one_line(error)}"
-        raise GraphcloneError(f"{type(module).__name__}: {reason}", GIVE) from error
-    return {**inputs, "position_ids": positions}
-
-
-def _method(module: Any, name: str) -> Any:
-    """A method of a module, or of the first of its parts that has one of the name."""
-    return next((method for part in module.modules() if (method := getattr(part, name, None)) is not None), None)
-
-
-@contextmanager
-def sizes_known(inputs: NamedInputs) -> Iterator[Callable[[], NamedInputs]]:
-    """Take the sizes out of inputs. What makes them anew, within a run or a trace, as tensors it can look into.
-
-    torch keeps the numbers of small tensors that the code makes from literals, and computes with them while it traces.
-    Here small is what a grid of pictures may come to, and what counts up is made from literals as well.
-    """
-    literals = {name: inputs.pop(name).tolist() for name in sizes(inputs)}
-    with ExitStack() as stack:
-        if literals:
-            for module in (module for module in (fake_tensor, proxy_tensor) if hasattr(module, _LIMIT)):
-                stack.enter_context(patch.object(module, _LIMIT, _KNOWN))
-            stack.enter_context(patch.object(torch, "arange", partial(_counted, torch.arange)))
-        yield lambda: {name: torch.tensor(numbers) for name, numbers in literals.items()}
-
-
-def _counted(arange: Callable[..., torch.Tensor], *bounds: Any, **options: Any) -> torch.Tensor:
-    """``torch.arange``, of whole numbers that are known from literals."""
-    if all(type(bound) is int for bound in bounds) and {*options} <= {"device"} and len(range(*bounds)) <= _KNOWN:
-        return torch.tensor([*range(*bounds)], **options)
-    return arange(*bounds, **options)
+def _is_ids(name: str) -> bool:
+    return name.endswith("_ids")

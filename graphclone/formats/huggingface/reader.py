@@ -40,15 +40,10 @@ from graphclone.formats.huggingface.layouts import (
     wrapped,
 )
 from graphclone.formats.huggingface.model_class import fitting_class
-from graphclone.formats.huggingface.model_inputs import (
-    GIVE,
-    InputMaker,
-    processor_fields,
-    sizes_known,
-    traceable,
-)
+from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields
 from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
+from graphclone.formats.huggingface.size_inputs import GIVE, sizes_known, traceable
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.weightless import weightless
@@ -215,7 +210,7 @@ class Checkpoint:
         with quiet_transformers():
             maker = InputMaker(self.blank, processor_fields(self.folder), self.dtype, self.weight_sizes)
             inputs = maker.inputs_from(self.inputs) if self.inputs else maker.inputs()
-            if inputs is not None and not self.inputs and "input_ids" in inputs:
+            if inputs is not None and not self.inputs:
                 takes = self.answers.takes(self.fields, inputs, partial(maker.runs, inputs))
                 inputs = inputs if takes else maker.others(inputs)
         if inputs is None:
