@@ -30,6 +30,9 @@ _CUDA_OPTIONS = {"use_tf32": 0}
 _BFLOAT16 = "bfloat16"
 """A type that numpy has from ml-dtypes, which ONNX Runtime does not know."""
 
+_IN_SINGLE = "MatMulScaleFusion"
+"""An optimisation of ONNX Runtime that rounds factors of float64 to single precision."""
+
 _FATAL = 4
 _DTYPES: Mapping[str, str] = {
     "float": "float32",
@@ -149,7 +152,9 @@ def _load(model: Path, providers: Sequence[Any], *, retry: bool, optimised: bool
     options.intra_op_num_threads = torch.get_num_threads()
     onnxruntime.set_default_logger_severity(_FATAL)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            model, options, providers=providers, enable_fallback=0, disabled_optimizers=[_IN_SINGLE]
+        )
     except Exception as error:  # each of ONNX Runtime's codes is a class of its own
         if retry and len(providers) > 1:  # a GPU that is too full, say
             return _load(model, providers[1:], retry=False, optimised=optimised)

@@ -35,6 +35,7 @@ from graphclone.formats.torch.example_inputs import (
     separate_tensors,
     with_fresh_sizes,
 )
+from graphclone.formats.torch.flex_attention import plain_flex_attention
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
@@ -243,6 +244,7 @@ class _Search:
                 data_detached(),
                 exact_quotients(),
                 no_causal_hints(),
+                plain_flex_attention(),
                 any_length(),
                 nullcontext() if strict else grad_modes(),
                 own_gradients(module) as gradients,
