@@ -34,6 +34,7 @@ from graphclone.runtime.pads import (
     sampled_size,
 )
 from graphclone.runtime.precision import power
+from graphclone.runtime.signed import selected
 from graphclone.runtime.writes import add, write
 
 BLOCK = 16 << 20
@@ -137,7 +138,7 @@ def _fill_sorted(source: Source, recipe: Widening, wanted: Wanted, out: Tensor, 
     places = np.argsort(order)[wanted[axis]]
     ascending = np.argsort(places)
     whole = source.whole()
-    kept_source = Source(InMemory(whole.index_select(axis, torch.from_numpy(kept).to(whole.device))))
+    kept_source = Source(InMemory(selected(whole, axis, torch.from_numpy(kept).to(whole.device))))
     there = [places[ascending] if a == axis else indices for a, indices in enumerate(wanted)]
     part = torch.empty_like(out)
     widen_block(kept_source, sorted_recipe, there, part, together)
@@ -286,7 +287,7 @@ def _apply(
         if isinstance(piece.old, slice):
             source = source[(slice(None),) * axis + (piece.old,)]
         else:
-            source = source.index_select(axis, torch.from_numpy(piece.old).to(source.device))
+            source = selected(source, axis, torch.from_numpy(piece.old).to(source.device))
     if all(isinstance(piece.new, slice) for piece in pieces):
         write(out[tuple(piece.new for piece in pieces)], source, factor)
         return

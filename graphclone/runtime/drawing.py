@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
+from graphclone.runtime.signed import selected, signed
+
 _FEW = 3
 """A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
 
@@ -43,7 +45,7 @@ def _shuffled(tensor: torch.Tensor, axis: int, generator: torch.Generator) -> to
     if axis == 0:
         return tensor[torch.randperm(tensor.shape[0], generator=generator).to(tensor.device)]
     order = torch.rand(tensor.shape, generator=generator).argsort(axis)
-    return tensor.gather(axis, order.to(tensor.device))
+    return signed(tensor).gather(axis, order.to(tensor.device)).view(tensor.dtype)
 
 
 def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
@@ -51,5 +53,5 @@ def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:
     for axis, size in sizes.items():
         if tensor.shape[axis] not in (0, size):
             index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
-            tensor = tensor.index_select(axis, index)
+            tensor = selected(tensor, axis, index)
     return tensor

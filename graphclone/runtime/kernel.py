@@ -27,6 +27,7 @@ from graphclone.runtime.memory import empty
 from graphclone.runtime.noise import normal
 from graphclone.runtime.pads import Reader, as_stored, chunk_length, numbered, random_numbers, regions, sampled_size
 from graphclone.runtime.precision import power, units
+from graphclone.runtime.signed import selected
 from graphclone.runtime.writes import add, write
 
 CHUNK = 1 << 15
@@ -321,7 +322,7 @@ def _irregular(layout: Layout) -> bool:
 def _fill_sorted(source: Tensor, recipe: Widening, out: Tensor, axis: int) -> None:
     """Sorts an irregular axis by multiplicity, where it is a row of tiles, and scatters the result."""
     kept, order, sorted_recipe = by_multiplicity(recipe, axis)
-    wide = widen(source.index_select(axis, _index(kept, source)), sorted_recipe)
+    wide = widen(selected(source, axis, _index(kept, source)), sorted_recipe)
     out.index_copy_(axis, _index(order, out), wide)
 
 
@@ -472,7 +473,7 @@ def _rows(source: Tensor, recipe: Widening, along: int, maps: Sequence[IntArray]
     free = set(range(source.dim())) - set(recipe.contracted)
     order = sorted(free, key=lambda axis: axis != along)  # the chunk's axis first, so that the rest is small
     for axis in order:
-        source = source.index_select(axis, _index(maps[axis].clip(0), source))
+        source = selected(source, axis, _index(maps[axis].clip(0), source))
     rows = source.float() * recipe.scale
     for axis in order:
         _clear_pads(rows, axis, maps[axis])

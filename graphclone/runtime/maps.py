@@ -16,6 +16,7 @@ from graphclone.graph.ir import Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.kernel import widen
 from graphclone.runtime.pads import Reader, as_stored
+from graphclone.runtime.signed import selected
 
 
 class RankError(GraphcloneError):
@@ -101,7 +102,7 @@ class Maps:
             return widen(tensor, Widening(value.name, tuple(filled)), read=self.read)
         for axis, layout in enumerate(layouts):
             if layout.grows:
-                tensor = tensor.index_select(axis, torch.as_tensor(layout.index_map, device=tensor.device))
+                tensor = selected(tensor, axis, torch.as_tensor(layout.index_map, device=tensor.device))
         return tensor
 
     def _lacks_axes(self, value: Value, tensor: torch.Tensor) -> bool:
@@ -123,7 +124,7 @@ class Maps:
         for axis, layout in enumerate(self.layouts(value, tensor.shape)):
             if layout.padded:
                 free = self._filled(value, axis, free=True).index_map == PAD
-                wide = wide.index_select(axis, torch.as_tensor((~free).nonzero()[0], device=wide.device))
+                wide = selected(wide, axis, torch.as_tensor((~free).nonzero()[0], device=wide.device))
         return wide
 
     def rescaled(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:

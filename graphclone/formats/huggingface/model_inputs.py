@@ -8,14 +8,12 @@ pictures or sounds take the places of tokens, the model itself says how many it 
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, product, starmap
 from math import prod
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,10 +24,11 @@ from torch._subclasses import fake_tensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.huggingface.documented import Documented, documented_inputs
+from graphclone.formats.huggingface.descriptions import MEDIA, Documented, documented_inputs, media_tokens, text_config
 from graphclone.formats.huggingface.size_inputs import GIVE, SIZES, NamedInputs, method_of, sizes_known, structured
 from graphclone.formats.torch.example_inputs import fresh_size, with_fresh_sizes
 from graphclone.formats.torch.forgetting import forgotten
+from graphclone.formats.torch.traceable import traceable_torch
 from graphclone.formats.torch.weightless import weightless
 
 _BATCH, _SEQUENCE, _TARGET_SEQUENCE = 2, 7, 5
@@ -48,11 +47,6 @@ _EXTENTS = ("image_size", "frame_size", "crop_size")
 _CROPS = 5
 """Crops of a picture: more than most cuts make; a model takes as many as it needs."""
 
-_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-
-_MEDIA = {"image": 1, "video": 2, "audio": 3}
-"""What the places of tokens may hold, and how ``mm_token_type_ids`` says so."""
-
 _PARTS = {"vision": "vision|image|visual|^encoder", "audio": "audio|speech|^encoder"}
 """What the part of a configuration for a kind is called; an encoder may be fed with anything."""
 
@@ -60,35 +54,6 @@ _TOKENS = ("input_ids", "decoder_input_ids")
 
 _HIDDEN = "bool_masked_pos"
 """The input that says which patches are hidden."""
-
-
-def processor_fields(folder: Path) -> dict[str, Any]:
-    """The fields in the files of the processors in a folder; none where no such file can be read."""
-    fields: dict[str, Any] = {}
-    for name in _PROCESSORS:
-        try:
-            read = json.loads((folder / name).read_bytes())
-        except (OSError, ValueError):
-            continue
-        if isinstance(read, dict):
-            parts = [part for part in read.values() if isinstance(part, dict) and "image_processor_type" in part]
-            fields |= {**read, **dict(chain.from_iterable(part.items() for part in parts))}
-    return fields
-
-
-def text_config(config: Any) -> Any:
-    """The part of a configuration that is about text; the whole where there are several, or none."""
-    try:
-        return config.get_text_config()
-    except ValueError:  # it has several
-        return config
-
-
-def media_tokens(config: Any) -> dict[str, int]:
-    """The tokens of a configuration whose places hold something else than text, by what that is."""
-    ids = {kind: getattr(config, f"{kind}_token_id", None) for kind in _MEDIA}
-    ids |= {k: getattr(config, f"{k}_token_index", None) for k, token in ids.items() if token is None}
-    return {kind: token for kind, token in ids.items() if isinstance(token, int)}
 
 
 @dataclass(frozen=True)
@@ -159,7 +124,7 @@ class InputMaker:
                 inputs["input_ids"] = self.ended(inputs["input_ids"])
         if places and "mm_token_type_ids" in self.parameters:
             ids = inputs["input_ids"]
-            inputs["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * _MEDIA[kind] for kind in places)
+            inputs["mm_token_type_ids"] = sum((ids == self.tokens[kind]).int() * MEDIA[kind] for kind in places)
         if "use_cache" in self.parameters:
             inputs["use_cache"] = False
         return self.hidden(self.traced_apart(inputs))
@@ -325,6 +290,7 @@ class InputMaker:
         arguments = dict(inputs)
         with (
             forgotten(self.module),
+            traceable_torch(),
             patch.multiple(torch.compiler, _is_compiling_flag=True, _is_exporting_flag=True),
             torch.no_grad(),
             mode or self.mode,

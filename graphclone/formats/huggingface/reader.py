@@ -27,6 +27,7 @@ from graphclone.formats.huggingface import weights
 from graphclone.formats.huggingface.answers import Answers
 from graphclone.formats.huggingface.config_solver import Config, Shapes
 from graphclone.formats.huggingface.conversion import ModelTensor, loaded
+from graphclone.formats.huggingface.descriptions import processor_fields
 from graphclone.formats.huggingface.discarded import calls_noted, let_grow, owners_of_unread, returned_besides
 from graphclone.formats.huggingface.installed import runs_installed_code
 from graphclone.formats.huggingface.layouts import (
@@ -40,12 +41,13 @@ from graphclone.formats.huggingface.layouts import (
     wrapped,
 )
 from graphclone.formats.huggingface.model_class import fitting_class
-from graphclone.formats.huggingface.model_inputs import InputMaker, processor_fields
+from graphclone.formats.huggingface.model_inputs import InputMaker
 from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
 from graphclone.formats.huggingface.size_inputs import GIVE, sizes_known, traceable
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.reader import trace_module
+from graphclone.formats.torch.traceable import traceable_torch
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph, Output, Value, values_in
 from graphclone.runtime.quiet import silenced
@@ -196,7 +198,7 @@ class Checkpoint:
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs, faked = traceable(module, dict(self.example_inputs)), weightless(module, mode)
             recorder = Recorder(dict([*faked.named_parameters(), *faked.named_buffers()]))
-            with mode, recorder, sizes_known(inputs) as size_tensors:
+            with traceable_torch(), mode, recorder, sizes_known(inputs) as size_tensors:
                 faked(**inputs, **size_tensors())
         return recorder.run()
 

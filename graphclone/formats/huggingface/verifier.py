@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclone.errors import GraphcloneError, Remedy, first_line
-from graphclone.formats.huggingface.model_inputs import media_tokens
+from graphclone.formats.huggingface.descriptions import media_tokens
 from graphclone.formats.huggingface.reader import Checkpoint, open_checkpoint, quiet_transformers, uncached
 from graphclone.formats.huggingface.size_inputs import structured
 from graphclone.formats.huggingface.streaming import streamed

@@ -149,7 +149,7 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
         return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
     if possible := _possible(source, request, target):
         return GraphcloneError(f"{text}; {ELSEWHERE}", Remedy("widen", "works", possible))
-    return GraphcloneError(f"{text}; ask for other dims by name ({', '.join(target.grown())} grow), or {ELSEWHERE}")
+    return GraphcloneError(f"{text}; {ELSEWHERE}")
 
 
 def _possible(source: Graph, request: Request, target: _Target) -> dict[str, Any]:

@@ -20,9 +20,7 @@ from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
 from graphclone.errors import GraphcloneError, causes, one_line
-from graphclone.formats.torch.causal_hints import no_causal_hints
 from graphclone.formats.torch.decompose import decompose
-from graphclone.formats.torch.detached_data import data_detached
 from graphclone.formats.torch.exact_quotients import exact_quotients, has_fractions
 from graphclone.formats.torch.example_inputs import (
     count_by_position,
@@ -35,13 +33,13 @@ from graphclone.formats.torch.example_inputs import (
     separate_tensors,
     with_fresh_sizes,
 )
-from graphclone.formats.torch.flex_attention import plain_flex_attention
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
 from graphclone.formats.torch.of_one_run import of_one_run
 from graphclone.formats.torch.own_gradients import grad_modes, own_gradients
 from graphclone.formats.torch.recurrences import any_length
+from graphclone.formats.torch.traceable import traceable_torch
 from graphclone.formats.torch.untouched import untouched
 from graphclone.runtime.quiet import quiet
 
@@ -241,10 +239,8 @@ class _Search:
                 untouched(module),
                 forgotten(module),
                 keywords_named(module, kwargs),
-                data_detached(),
+                traceable_torch(),
                 exact_quotients(),
-                no_causal_hints(),
-                plain_flex_attention(),
                 any_length(),
                 nullcontext() if strict else grad_modes(),
                 own_gradients(module) as gradients,

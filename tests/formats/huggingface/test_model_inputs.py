@@ -17,7 +17,7 @@ import graphclone as gc
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface import discarded
-from graphclone.formats.huggingface.model_inputs import text_config
+from graphclone.formats.huggingface.descriptions import text_config
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.verifier import _input_sets
 from graphclone.formats.huggingface.writer import Written, clone_checkpoint
