@@ -1,4 +1,4 @@
-"""The callback type by which long tasks report progress."""
+"""The callback type by which long tasks report progress, and amounts in words."""
 
 from __future__ import annotations
 
@@ -10,3 +10,11 @@ Progress = Callable[[str, int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """Ignore progress."""
+
+
+def in_bytes(size: int) -> str:
+    """Bytes in the largest unit of which there is a whole one: 444 kB, and 5.07 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.{max(0, 3 - len(str(size // unit)))}f} {name}"
+    return f"{size} bytes"

@@ -43,6 +43,7 @@ def resolve(text: str, inputs: UserInputs | None = None) -> Source:
     Raises:
         GraphcloneError: there is none, it is of a kind that cannot be read, or takes no ``inputs``.
     """
+    from graphclone.formats.huggingface.layouts import CONFIG
     from graphclone.formats.onnx.source import OnnxSource
     from graphclone.formats.torch.source import FunctionSource
     from graphclone.models import MODELS, build
@@ -50,13 +51,13 @@ def resolve(text: str, inputs: UserInputs | None = None) -> Source:
     path = Path(text)
     if path.suffix == ".onnx" and path.is_file():
         return OnnxSource(path, inputs or {}, text)
+    if path.is_dir() and (text not in MODELS or (path / CONFIG).is_file()):  # a folder of the name of a model of ours
+        return _checkpoint(path, inputs or {})
     if text in MODELS or is_function(text):
         if inputs:
             reason = "it takes no inputs, which are for .onnx files and checkpoints"
             raise GraphcloneError(f"{text}: {reason}; the function of a model returns its inputs itself")
         return FunctionSource(text, function(text) if is_function(text) else lambda: build(text))
-    if path.is_dir():
-        return _checkpoint(path, inputs or {})
     if path.exists():
         raise GraphcloneError(_no_model(path))
     if _HUB_ID.fullmatch(text) and path.suffix not in _FILES:

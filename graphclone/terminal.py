@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rich import box
 from rich.console import Console
@@ -21,7 +22,14 @@ _PIPE_WIDTH = 160
 def console() -> Console:
     """The standard output, as wide as the terminal or ``COLUMNS`` says, or wide enough for files and pipes."""
     known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Console(highlight=False, markup=False, width=None if known else _PIPE_WIDTH)
+    return _Console(highlight=False, markup=False, width=None if known else _PIPE_WIDTH)
+
+
+class _Console(Console):
+    """A console that leaves it to the command what to do when nobody reads on."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
 
 
 def show_json(value: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
+from numbers import Integral
 from typing import ClassVar
 
 from graphclone.algebra.axes import Axis, Cause, Why
@@ -147,13 +148,20 @@ def _sizes(facts: Facts, graph_dims: list[Dim], factor: int, request: Request) -
         sizes |= {dim.axis: _times(dim, by) for dim in _matching(graph_dims, pattern) if dim.pin is None}
     for pattern, size in request.sizes.items():
         for dim in _matching(graph_dims, pattern):
-            if isinstance(size, bool) or not isinstance(size, int) or size < dim.size:
+            if isinstance(size, bool) or not isinstance(size, Integral) or size < dim.size:
                 raise GraphcloneError(
-                    f"{pattern}={size}: a size is a whole number of at least {dim.size}, the source's"
+                    f"{pattern}={size!r}: a size is a whole number of at least {dim.size}, the source's"
                 )
             if dim.pin is None:
-                sizes[dim.axis] = size
+                sizes[dim.axis] = int(size)
+    for dim in graph_dims:
+        if sizes.get(dim.axis, 0) > _GREATEST:
+            raise GraphcloneError(f"{dim.name}: would have {sizes[dim.axis]:,} indices; {_GREATEST:,} is the most")
     return sizes
+
+
+_GREATEST = 1 << 26
+"""A size at which one index for each element still fits into memory, and which no width comes near."""
 
 
 def _times(dim: Dim, factor: Fraction) -> int:

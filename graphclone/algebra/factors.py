@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from numbers import Rational, Real
 
 from graphclone.errors import GraphcloneError
 
@@ -27,11 +28,11 @@ def fraction(factor: object, where: str) -> Fraction:
     Raises:
         GraphcloneError: it is no number, or less than 1.
     """
-    refusal = GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, and at least 1")
-    if isinstance(factor, bool) or not isinstance(factor, int | float | Fraction | str):
+    refusal = GraphcloneError(f"{where}={factor!r}: a factor is a number such as 2, 1.5 or 4/3, and at least 1")
+    if isinstance(factor, bool) or not isinstance(factor, Real | str):
         raise refusal
     try:
-        exact = Fraction(factor)
+        exact = Fraction(factor if isinstance(factor, Rational | str) else float(factor))
     except (ValueError, OverflowError, ZeroDivisionError):
         raise refusal from None
     simple = exact.limit_denominator(_DENOMINATOR)

@@ -55,6 +55,8 @@ def _end(error: BaseException) -> tuple[str, int]:
         return said(error), NOT_EQUIVALENT if isinstance(error, NotEquivalentError) else REFUSED
     if isinstance(error, MemoryError):
         return f"not enough memory: {error or 'ask for smaller sizes'}", REFUSED
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}", REFUSED
     if isinstance(error, SystemExit):
         return f"code of the model ended the process: sys.exit({error.code!r})", REFUSED
     return f"a defect of graphclone, please report it with --debug: {type(error).__name__}: {error}", REFUSED

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from graphclone.clones.summary import clone_rows, new_blocks, parameters
 from graphclone.inspection import STORAGE
+from graphclone.progress import in_bytes
 from graphclone.terminal import console, show_text, table
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def show_share(model: str, share: Share) -> None:
 def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:
     """The closing lines: how a clone was verified and where it was written, or how large it would be."""
     if arguments.dry_run:
-        return f"{arguments.output} would be {_bytes(size)}; nothing was written"
+        return f"{arguments.output} would be {in_bytes(size)}; nothing was written"
     page = "" if arguments.html is None else f"; the page to {arguments.html}"
     return f"{verification if verification is not None else 'not verified'}\nwritten to {arguments.output}{page}"
 
@@ -235,11 +236,3 @@ def _short(number: int) -> str:
         if number >= unit:
             return f"{number / unit:.2f}{name}"
     return f"{number:,}"
-
-
-def _bytes(size: int) -> str:
-    """Bytes in the largest unit of which there is a whole one: 444 kB, and 5.07 GB."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:,.{max(0, 3 - len(str(size // unit)))}f} {name}"
-    return f"{size} bytes"

@@ -75,11 +75,15 @@ def depth(text: str) -> Depths:
 
 
 def _by_name(text: str) -> Iterator[tuple[str, str]]:
+    names: set[str] = set()
     for item in text.split(","):
-        name, equals, number = item.partition("=")
-        if not equals or not name.strip():
+        name, equals, number = (part.strip() for part in item.partition("="))
+        if not equals or not name:
             raise argparse.ArgumentTypeError(f"{item!r} is not NAME=NUMBER")
-        yield name.strip(), number.strip()
+        if name in names:
+            raise argparse.ArgumentTypeError(f"{text!r} says {name} twice")
+        names.add(name)
+        yield name, number
 
 
 def size(text: str) -> int:

@@ -208,7 +208,7 @@ class Clone(Traced):
         self,
         *,
         provider: Provider = "auto",
-        onnx: bool | Path = True,
+        onnx: bool | str | Path = True,
         exact: bool = True,
         sets: int = 3,
         seed: int = 0,
@@ -230,7 +230,10 @@ class Clone(Traced):
             The report, with one check for each comparison. A wrong clone is no error: the report says so.
 
         Raises:
-            GraphcloneError: the source cannot be run, for example because it was traced without weights; or the
-                ``provider`` is not installed.
+            GraphcloneError: the source cannot be run, for example because it was traced without weights; the
+                ``provider`` is not installed; or ``onnx`` is not there.
         """
-        return self.format.verifier(self, Options(provider, onnx, exact, sets, seed, tensors, progress))
+        file = onnx if isinstance(onnx, bool) else Path(onnx)
+        if isinstance(file, Path) and not file.is_file():
+            raise GraphcloneError(f"{file}: no such file")
+        return self.format.verifier(self, Options(provider, file, exact, sets, seed, tensors, progress))

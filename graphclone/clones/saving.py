@@ -12,6 +12,7 @@ import torch
 from graphclone.errors import GraphcloneError
 from graphclone.graph.ir import Graph, Initializer
 from graphclone.pipeline.state import State
+from graphclone.progress import in_bytes
 from graphclone.runtime.files import written
 from graphclone.runtime.shards import Entry, Shard, write_shards
 
@@ -28,7 +29,7 @@ def check_room(path: Path, size: int) -> None:
     """
     free = shutil.disk_usage(path.parent).free
     if size > free:
-        shortage = f"needs {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
+        shortage = f"needs {in_bytes(size)} of disk, and {in_bytes(free)} are free"
         raise GraphcloneError(f"{path.name}: {shortage}; make room or write elsewhere")
 
 

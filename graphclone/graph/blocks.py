@@ -147,7 +147,7 @@ class _Finder:
         numbers = {v: own[prefix] for v, node in self.flow.nodes() if prefix in (own := self.labels[node])}
         best: list[_Stretch] = []
         course = None
-        for candidate in self._candidates(min(numbers)):
+        for candidate in self._candidates(numbers):
             stretches = _stretches(candidate, numbers, self._foreign(candidate, numbers))
             if stretches is not None and len(stretches) > len(best):
                 best, course = stretches, candidate
@@ -164,11 +164,20 @@ class _Finder:
             blocks.append(Block(stretch.number, taken, given, nodes, read, self._obstacle(nodes, inside, given)))
         return _known_by_kind(self._cleared(Stack(prefix, tuple(blocks))), self.graph)
 
-    def _candidates(self, first: Vertex) -> Iterator[Course]:
-        """The courses of all that a stream may begin with."""
+    def _candidates(self, numbers: Mapping[Vertex, int]) -> Iterator[Course]:
+        """The courses of all that a stream may begin with, and those of what the first block reads.
+
+        What comes of an input may go around all blocks (a long skip), and what the first of them reads not.
+        """
+        first, least = min(numbers), min(numbers.values())
         read = {reader for readers in self.flow.readers for reader in readers}
-        for start in range(max(first, len(self.graph.inputs))):
-            if start not in read and len(path := self.flow.path(start)) > 1:
+        starts = [start for start in range(max(first, len(self.graph.inputs))) if start not in read]
+        begun = {vertex for vertex, number in numbers.items() if number == least}
+        entries = [
+            v for v, readers in enumerate(self.flow.readers) if v not in numbers and not begun.isdisjoint(readers)
+        ]
+        for start in dict.fromkeys([*starts, *entries]):
+            if len(path := self.flow.path(start)) > 1:
                 if start not in self.courses:
                     self.courses[start] = Course(self.flow, path)
                 yield self.courses[start]

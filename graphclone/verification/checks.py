@@ -309,8 +309,11 @@ class Report:
         failed = next((check for check in self.checks if check.ok is False), None)
         if failed is not None:
             raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {self.first or failed.summary}")
-        open_check = next((check for check in self.checks if check.open), None)
-        reason = f"{open_check.name}: {open_check.summary}" if open_check is not None else "no check could be made"
+        unjudged = [
+            *(check for check in self.checks if check.open),
+            *(check for check in self.checks if check.ok is None),
+        ]
+        reason = f"{unjudged[0].name}: {unjudged[0].summary}" if unjudged else "no check could be made"
         raise CannotJudgeError(f"{self.model}: whether the clone is equivalent cannot be judged: {reason}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from graphclone.cli.report import _bytes, _depth, show_inspection
+from graphclone.cli.report import _depth, show_inspection
 from graphclone.inspection import Inspection, Row, StackRow
+from graphclone.progress import in_bytes
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_the_option_for_a_stack_can_be_typed(stack: StackRow, text: str) -> None
     ],
 )
 def test_a_size_is_printed_in_a_unit_that_suits_it(size: int, text: str) -> None:
-    assert _bytes(size) == text
+    assert in_bytes(size) == text
 
 
 def test_reasons_are_printed_once_and_whole(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 import graphclone as gc
@@ -21,6 +22,7 @@ from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
 from graphclone.verification.depth import check_depth
 from graphclone.verification.lockstep import run_lockstep
+from tests.support.clones import seeded
 from tests.support.deep_models import built
 from tests.support.zoo import ZOO
 
@@ -181,3 +183,46 @@ def test_as_many_blocks_as_there_are_change_nothing() -> None:
     state = deeper("opt", widen={}, depth=2)
     assert not state.depth.additions
     assert check_depth(state, [traced("opt")[1]]) is None
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.up, self.down = nn.LayerNorm(8), nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x + self.down(torch.relu(self.up(self.norm(x) + beside)))
+        return y
+
+
+class Bridged(nn.Module):
+    """The middle of a U-Net: what goes around the blocks is read in each of them, and behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.into, self.after, self.head = (
+            nn.Linear(3, 8),
+            nn.Linear(8, 8),
+            nn.Linear(8, 8),
+            nn.Linear(16, 3),
+        )
+        self.middle = nn.ModuleList(Residual() for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        around = torch.relu(self.before(x))
+        inner = torch.relu(self.into(around))
+        for block in self.middle:
+            inner = block(inner, around)
+        y: torch.Tensor = self.head(torch.cat([self.after(inner), around], -1))
+        return y
+
+
+@pytest.mark.parametrize("options", [{"depth": 4}, {"depth": 3, "widen": 2}, {"depth": {"middle": 5}}], ids=str)
+def test_blocks_that_something_goes_around_are_repeated(options: dict[str, Any]) -> None:
+    module, x = seeded(Bridged).double(), torch.randn(5, 3, dtype=torch.double)
+    clone = gc.clone(module, (x,), **options)
+    depth = options["depth"]
+    deepest = max(int(name.split(".")[1]) for name in clone.state_dict() if name.startswith("middle."))
+    assert deepest == (depth["middle"] if isinstance(depth, dict) else depth) - 1
+    torch.testing.assert_close(clone.module()(x[:2]), module(x[:2]), rtol=0, atol=1e-12)
+    assert clone.verify(onnx=False).ok

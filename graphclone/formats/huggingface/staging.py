@@ -109,13 +109,14 @@ class Staging:
 
     def publish(self, force: bool) -> None:
         """Give the folder its name; one that it replaces goes away only then."""
-        aside = self.target.with_name(f"{self.target.name}.replaced")
-        if force and self.target.exists():
-            self.target.rename(aside)
+        replaced = force and self.target.exists()
+        if replaced:
+            self.target.rename(_aside(self.target))
         self.folder.rename(self.target)
         for record in self.target.glob(_RECORDS):
             record.unlink()
-        _remove(aside)
+        if replaced:
+            _remove(_aside(self.target))
 
 
 def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> None:
@@ -134,8 +135,15 @@ def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> No
         raise GraphcloneError(f"{target}: exists already", Remedy("force", "overwrites it"))
     if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir() if target.is_dir() else [target]):
         raise GraphcloneError(f"{target}: exists and is not a checkpoint, so it is not overwritten; write elsewhere")
-    if resume and not _partial(target).exists():
+    if _aside(target).exists():
+        raise GraphcloneError(
+            f"{_aside(target)}: is in the way; a run that was killed left there what it replaced, or move it"
+        )
+    partial = _partial(target)
+    if resume and not partial.exists():
         raise GraphcloneError(f"{target}: there is nothing to resume", _ANEW)
+    if partial.exists() and not (partial.is_dir() and (any(partial.glob(_RECORDS)) or not any(partial.iterdir()))):
+        raise GraphcloneError(f"{partial}: is in the way, and no clone that is being written; move it")
 
 
 @contextmanager
@@ -223,6 +231,11 @@ def _locked(target: Path) -> Iterator[None]:
 
 def _partial(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
+
+
+def _aside(target: Path) -> Path:
+    """What a folder that is replaced is called until that is done."""
+    return target.with_name(f"{target.name}.replaced")
 
 
 def _remove(folder: Path) -> None:

@@ -20,7 +20,7 @@ from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.sentence_modules import write_modules
 from graphclone.formats.huggingface.training import TrainingState, training_state
 from graphclone.pipeline.state import Request
-from graphclone.progress import Progress, silent
+from graphclone.progress import Progress, in_bytes, silent
 from graphclone.runtime.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -226,6 +226,6 @@ def _counter(progress: Progress, total: int) -> Callable[[int], None]:
     def advance(count: int) -> None:
         nonlocal written
         written += count
-        progress(f"writing {written / 1e9:.1f} of {total / 1e9:.1f} GB", written, total)
+        progress(f"writing {in_bytes(written)} of {in_bytes(total)}", written, total)
 
     return advance

@@ -75,6 +75,8 @@ def check_wide(small: torch.nn.Module, big: object, request: Request) -> None:
     if big.training != small.training:
         modes = ("train" if small.training else "eval", "train" if big.training else "eval")
         raise GraphcloneError(f"the model is in {modes[0]} mode and into in {modes[1]} mode: put both into eval mode")
+    if request.widen is not None or request.sizes:
+        raise GraphcloneError("widen, sizes and into do not go together: the wide model says how wide it is")
     if request.depth is not None:
         raise GraphcloneError("depth and into do not go together: the wide model says how deep it is")
     if request.untie:

@@ -60,13 +60,26 @@ def check_onnx(
     with tempfile.TemporaryDirectory(prefix="graphclone-", ignore_cleanup_errors=True) as folder:
         try:
             source = _source_session(state, example, Path(folder) / "source.onnx", provider)
-            path = onnx if isinstance(onnx, Path) else _export(state, example, tensors, Path(folder) / "clone.onnx")
-            wide = Session(path, provider)
+            if isinstance(onnx, Path):
+                return _of_file(onnx, state, source, provider, samples)
+            wide = Session(_export(state, example, tensors, Path(folder) / "clone.onnx"), provider)
             return _Runs(state, source, wide).check(samples)
         except NoProviderError:
             raise
         except GraphcloneError as error:
             return Check(ONNX_RUNTIME, None, f"not checked: {error}", {"reason": str(error)})
+
+
+def _of_file(path: Path, state: State, source: Session, provider: Provider, samples: Sequence[Sample]) -> Check:
+    """The check of a file of the clone; that it cannot be loaded where the source can is an error of its own."""
+    try:
+        wide = Session(path, provider)
+    except NoProviderError:
+        raise
+    except GraphcloneError as error:
+        first = Deviation("the clone", "", "", float("inf"), str(error))
+        return Check(ONNX_RUNTIME, False, str(first), {"provider": source.provider}, first=first)
+    return _Runs(state, source, wide).check(samples)
 
 
 def _source_session(state: State, example: Example, path: Path, provider: Provider) -> Session:

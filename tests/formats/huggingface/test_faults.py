@@ -167,7 +167,7 @@ def test_too_little_room_is_seen_before_anything_is_written(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and type("", (), {"free": 1000}))
-    with pytest.raises(GraphcloneError, match=r"needs 0.0 GB of disk, and 0.0 GB are free; make room"):
+    with pytest.raises(GraphcloneError, match=r"needs [\d.]+ kB of disk, and 1.00 kB are free; make room"):
         write(plan, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -195,6 +195,16 @@ def test_what_is_no_checkpoint_is_never_replaced(force: bool, message: str, plan
     with pytest.raises(GraphcloneError, match=message):
         write(plan, out, force=force)
     assert contents(out) == {"thesis.txt": b"mine"}
+
+
+@pytest.mark.parametrize("name", ["out.partial", "out.replaced"])
+def test_folders_of_others_are_in_the_way(name: str, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    with pytest.raises(GraphcloneError, match=f"{name}: is in the way"):
+        write(plan, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+    assert contents(tmp_path / name) == {"thesis.txt": b"mine"}
 
 
 def test_the_source_is_never_replaced(plan: Plan) -> None:
