@@ -192,7 +192,7 @@ def _nothing(facts: Facts, graph_dims: list[Dim]) -> GraphcloneError:
 
     def weight(dim: Dim) -> tuple[bool, bool, bool, bool, int]:
         assert dim.pin is not None
-        boundary = dim.pin.kind is Cause.BOUNDARY
+        boundary = dim.pin.kind in (Cause.BOUNDARY, Cause.NUMBERS)
         fed = boundary and _is_hidden(facts, dim)
         size = sum(sizes[name] for name in parameters[dim.pin])
         return dim.pin.kind is not Cause.UNREAD, dim.axis in multiplied, fed, not boundary, size

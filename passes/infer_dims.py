@@ -110,8 +110,9 @@ def _pin_boundary(facts: Facts, request: Request) -> None:
             raise GraphcloneError(f"no input or output is called {pattern!r}; there are {', '.join(names)}")
     for what, name, value in ports:
         if value.is_tensor and not request.frees(name):
+            cause = Cause.BOUNDARY if value.is_float or what == "output" else Cause.NUMBERS
             for axis in facts.of[value]:
-                facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", Cause.BOUNDARY))
+                facts.axes.pin(axis, Why(name, f"the {what} keeps its shape", cause))
 
 
 def _pin_one_hots(facts: Facts) -> None:

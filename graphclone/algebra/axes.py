@@ -41,6 +41,7 @@ class Cause(Enum):
 
     RULE = "what an operator means, or that nobody knows it"
     BOUNDARY = "an input or an output, which keeps its shape unless the user lets it grow"
+    NUMBERS = "an input of integers, such as tokens, whose shape is no width"
     UNREAD = "that nothing reads the initializer, so that nothing says how it should grow"
 
 

@@ -147,7 +147,7 @@ class InputMaker:
 
     def others(self, inputs: NamedInputs) -> NamedInputs:
         """Inputs of which something is other, or more: the first with which the model works."""
-        ways = [inputs, *self._other_texts(inputs), *self._other_pictures(inputs)]
+        ways = [inputs, *self._other_texts(inputs), *self._other_pictures(inputs), *self._as_documented(inputs)]
         works = next(filter(self.runs, ways[1:]), None) or next((way for way in ways if self.fault(way) is None), None)
         return works or self.asked_for(inputs) or inputs
 
@@ -168,6 +168,18 @@ class InputMaker:
         if isinstance(pictures, torch.Tensor) and pictures.ndim == 4:
             yield inputs | {"pixel_values": pictures.repeat(1, 1, 4, 4)}
             yield inputs | {"pixel_values": torch.stack([pictures, pictures.flip(-1)], 1)}
+
+    def _as_documented(self, inputs: NamedInputs) -> Iterator[NamedInputs]:
+        """The inputs with those anew that have other axes in the documentation, such as choices, or several in one."""
+        others = {
+            name: self.documented[name].sizes
+            for name, value in inputs.items()
+            if isinstance(value, torch.Tensor) and name in self.documented
+            if len(self.documented[name].sizes) != value.ndim or "*" in "".join(self.documented[name].sizes)
+        }
+        rest = {name: value for name, value in inputs.items() if name not in others}
+        if others:
+            yield rest | {name: self._drawn(name, self.sizes(names, rest)) for name, names in others.items()}
 
     # What the user says
 
@@ -271,7 +283,7 @@ class InputMaker:
             ways = (int(name) if name.isdecimal() else None, known.get(name), getattr(self.module.config, name, None))
             return next((way for way in ways if isinstance(way, int)), known["sequence_length"] or _SEQUENCE)
 
-        return tuple(sum(map(size, name.split(" + "))) for name in names)
+        return tuple(sum(prod(map(size, part.split(" * "))) for part in name.split(" + ")) for name in names)
 
     @cached_property
     def tokens(self) -> dict[str, int]:

@@ -93,7 +93,7 @@ def plan(
     free_inner_outputs(source)
     left_out = LeftOut.of(source, checkpoint.tensors, request.omit)
     left_out.taken_from(source)
-    notes = [*left_out.notes, *attach(source, checkpoint, left_out)]
+    notes = [*source.notes, *left_out.notes, *attach(source, checkpoint, left_out)]
     traces = Traces(checkpoint, left_out)
     if request.like is not None:
         grown = likened(traces, source, request, after)

@@ -44,7 +44,8 @@ from graphclone.formats.huggingface.model_class import fitting_class
 from graphclone.formats.huggingface.model_inputs import InputMaker
 from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
-from graphclone.formats.huggingface.size_inputs import GIVE, sizes_known, traceable
+from graphclone.formats.huggingface.size_inputs import GIVE, counts_known, sizes_known, traceable
+from graphclone.formats.torch.export import asks_for_numbers
 from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.reader import trace_module
 from graphclone.formats.torch.traceable import traceable_torch
@@ -53,6 +54,9 @@ from graphclone.graph.ir import Graph, Output, Value, values_in
 from graphclone.runtime.quiet import silenced
 
 _ASSERTION = "aten._assert"
+
+BY_PLACES = "the class decides by the places of tokens; this is what it computes where these are those of the example"
+"""A note on a graph."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,20 @@ class Checkpoint:
         return self.graphs[key].copy()
 
     def _traced(self, fields: Config, name: str) -> Graph:
+        try:
+            return self._traced_on_fakes(fields, name)
+        except GraphcloneError as refusal:
+            if not asks_for_numbers(refusal):
+                raise
+            try:
+                with counts_known():
+                    graph = self._traced_on_fakes(fields, name)
+            except GraphcloneError:
+                raise refusal from None
+        graph.notes.append(BY_PLACES)
+        return graph
+
+    def _traced_on_fakes(self, fields: Config, name: str) -> Graph:
         with quiet_transformers(), forgotten(self.blank):
             module = uncached(self.on_meta(self.with_fields(fields)))
             inputs = traceable(module, dict(self.example_inputs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -71,12 +71,18 @@ def sizes_known(inputs: NamedInputs) -> Iterator[Callable[[], NamedInputs]]:
     Here small is what a grid of pictures may come to, and what counts up is made from literals as well.
     """
     literals = {name: inputs.pop(name).tolist() for name in sizes(inputs)}
-    with ExitStack() as stack:
-        if literals:
-            for module in (module for module in (fake_tensor, proxy_tensor) if hasattr(module, _LIMIT)):
-                stack.enter_context(patch.object(module, _LIMIT, _KNOWN))
-            stack.enter_context(patch.object(torch, "arange", partial(_counted, torch.arange)))
+    with counts_known() if literals else nullcontext():
         yield lambda: {name: torch.tensor(numbers) for name, numbers in literals.items()}
+
+
+@contextmanager
+def counts_known() -> Iterator[None]:
+    """Let a run or a trace look into tensors that count up, such as places of tokens, and into what comes of them."""
+    with ExitStack() as stack:
+        for module in (module for module in (fake_tensor, proxy_tensor) if hasattr(module, _LIMIT)):
+            stack.enter_context(patch.object(module, _LIMIT, _KNOWN))
+        stack.enter_context(patch.object(torch, "arange", partial(_counted, torch.arange)))
+        yield
 
 
 def _counted(arange: Callable[..., torch.Tensor], *bounds: Any, **options: Any) -> torch.Tensor:

@@ -16,8 +16,7 @@ from graphclone.formats.huggingface.format import checkpoint_format
 from graphclone.formats.huggingface.likeness import Reach, reach
 from graphclone.formats.huggingface.plan import Plan, plan
 from graphclone.formats.huggingface.reader import Checkpoint, free_inner_outputs, open_checkpoint, quiet_transformers
-from graphclone.formats.huggingface.traces import Traces
-from graphclone.formats.huggingface.widths import computed_tables
+from graphclone.formats.huggingface.traces import Traces, computed_tables
 from graphclone.formats.torch.source import FunctionSource
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request

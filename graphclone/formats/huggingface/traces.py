@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+from graphclone.algebra.axes import Axis
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
+from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.config_solver import Config, Shapes, differences
 from graphclone.formats.huggingface.operations import Run
-from graphclone.formats.huggingface.reader import Checkpoint, free_inner_outputs
+from graphclone.formats.huggingface.reader import BY_PLACES, Checkpoint, free_inner_outputs
 from graphclone.formats.huggingface.unreached import LeftOut
 from graphclone.formats.torch.into import untied
 from graphclone.graph.ir import Graph
@@ -127,6 +129,19 @@ class Grown:
         return Traced(self.state, self.timings)
 
 
+def computed_tables(state: State) -> dict[Axis, str]:
+    """The dims that tables have which the code computes and which are not saved, each with the name of one."""
+    facts = state.facts
+    tables = [i for i in state.graph.initializers if i.kind == "constant"]
+    return {leaf: i.name for i in tables for axis in facts.of[i.value] for leaf in facts.axes.leaves(axis)}
+
+
+def growing_table(goal: State) -> str | None:
+    """The first table that the code computes and that would grow."""
+    tables = (name for leaf, name in computed_tables(goal).items() if goal.growth_of(leaf).new_size > leaf.size)
+    return next(tables, None)
+
+
 def grown_into(traces: Traces, fields: Config, source: Graph, request: Request, after: After | None = None) -> Grown:
     """The source grown into the model with these fields; what that model does not tie is not tied.
 
@@ -135,4 +150,8 @@ def grown_into(traces: Traces, fields: Config, source: Graph, request: Request, 
     """
     target = traces.graph(fields)
     state = State(source.copy(), dataclasses.replace(request, untie=untied(source, target)))
-    return Grown(fields, state, match(state, target, after))
+    timings = match(state, target, after)
+    if BY_PLACES in source.notes and (table := growing_table(state)) is not None:
+        reason = "would grow, which the class computes anew for other places of tokens"
+        raise GraphcloneError(f"{table} {reason}, where nothing is known of it; ask for other dims")
+    return Grown(fields, state, timings)

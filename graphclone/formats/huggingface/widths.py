@@ -9,7 +9,7 @@ from itertools import chain
 from math import prod
 from typing import Any
 
-from graphclone.algebra.axes import Axis, Cause, Kind
+from graphclone.algebra.axes import Cause, Kind
 from graphclone.analysis.dims import dims, groups
 from graphclone.clones.source import After
 from graphclone.clones.summary import factors
@@ -30,7 +30,7 @@ from graphclone.formats.huggingface.config_solver import (
 from graphclone.formats.huggingface.depths import deepened
 from graphclone.formats.huggingface.entries import ELSEWHERE, TIE
 from graphclone.formats.huggingface.layouts import CONFIG
-from graphclone.formats.huggingface.traces import Grown, Traces, grown_into
+from graphclone.formats.huggingface.traces import Grown, Traces, computed_tables, growing_table, grown_into
 from graphclone.graph.alignment import align
 from graphclone.graph.ir import Graph
 from graphclone.passes.balance_scales import Unbalanced
@@ -138,8 +138,7 @@ def _check_inputs(goal: State) -> None:
 def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> GraphcloneError:
     """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
     goal = target.goal
-    tables = (name for leaf, name in computed_tables(goal).items() if goal.growth_of(leaf).new_size > leaf.size)
-    if (table := next(tables, None)) is not None:
+    if (table := growing_table(goal)) is not None:
         unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs if not output.free)
@@ -185,13 +184,6 @@ def _goal(source: Graph, request: Request, after: After | None = None) -> State:
     goal = State(source.copy(), request)
     run((Canonicalize(), Deepen(), InferDims(), ChooseWidths()), goal, after=after)
     return goal
-
-
-def computed_tables(state: State) -> dict[Axis, str]:
-    """The dims that tables have which the code computes and which are not saved, each with the name of one."""
-    facts = state.facts
-    tables = [i for i in state.graph.initializers if i.kind == "constant"]
-    return {leaf: i.name for i in tables for axis in facts.of[i.value] for leaf in facts.axes.leaves(axis)}
 
 
 class _Target:

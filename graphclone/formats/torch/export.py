@@ -379,6 +379,11 @@ def _has_transforms(program: ExportedProgram) -> bool:
     return any(module.startswith("torch._functorch") for module in modules)
 
 
+def asks_for_numbers(refusal: BaseException) -> bool:
+    """Whether a trace was refused since the code depends on numbers that it has computed."""
+    return any("DataDependent" in type(error).__name__ for error in causes(refusal))
+
+
 def _said(error: Exception) -> str:
     """What torch.export says, in one line."""
     return _BRANCHES if "DataDependent" in type(error).__name__ else one_line(error)

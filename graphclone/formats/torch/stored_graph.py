@@ -31,7 +31,7 @@ class NotStorable(Exception):
 
 
 def stored(graph: Graph) -> Plain:
-    """A graph as plain values; its name, its notes and what it was read from are left out.
+    """A graph as plain values; its name and what it was read from are left out.
 
     Raises:
         NotStorable: something in it cannot be said so.
@@ -42,6 +42,7 @@ def stored(graph: Graph) -> Plain:
         "initializers": [_initializer(initializer, numbers) for initializer in graph.initializers],
         "nodes": [_node(node, numbers) for node in graph.nodes],
         "outputs": [[output.name, _operand(output.operand, numbers), output.free] for output in graph.outputs],
+        "notes": list(graph.notes),
     }
 
 
@@ -146,6 +147,7 @@ def _restored(plain: Plain, name: str) -> Graph:
         nodes=[_read_node(item, values) for item in plain["nodes"]],
         outputs=[Output(output, _read_operand(operand, values), free) for output, operand, free in plain["outputs"]],
         dialect=TorchDialect(),
+        notes=[*map(str, plain["notes"])],
     )
 
 

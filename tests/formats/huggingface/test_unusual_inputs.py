@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.model_inputs import InputMaker
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.writer import clone_checkpoint
@@ -110,7 +111,13 @@ def laid_out() -> tuple[nn.Module, dict[str, Any]]:
     return transformers.LayoutLMv3ForTokenClassification(config), said | {"pixel_values": torch.randn(2, 3, 28, 28)}
 
 
-@pytest.mark.parametrize("make", [boxed, rewarded, rowed, encoded, laid_out])
+def chosen() -> tuple[nn.Module, dict[str, Any]]:
+    """A text for each choice."""
+    config = transformers.BertConfig(**_SIZES, vocab_size=71, intermediate_size=40, max_position_embeddings=40)
+    return transformers.BertForMultipleChoice(config), {"input_ids": torch.arange(24).view(2, 4, 3)}
+
+
+@pytest.mark.parametrize("make", [boxed, rewarded, rowed, encoded, laid_out, chosen])
 def test_a_class_is_fed_with_what_it_asks_for(
     make: Callable[[], tuple[nn.Module, dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -159,3 +166,34 @@ def test_pictures_have_room_for_all_that_is_chosen() -> None:
     inputs = maker.inputs()
     assert inputs is not None and not maker.runs(inputs)
     assert maker.others(inputs)["pixel_values"].shape == (2, 3, 256, 256)
+
+
+def stretched(**rope: Any) -> nn.Module:
+    """Frequencies that the class computes anew where a text is longer than those it was trained on."""
+    said = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0} | rope
+    config = transformers.LlamaConfig(
+        **_SIZES, num_key_value_heads=2, vocab_size=71, intermediate_size=40, max_position_embeddings=16,
+        rope_parameters=said,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
+
+
+def test_a_class_decides_by_the_places_of_tokens(tmp_path: Path) -> None:
+    source = _saved(stretched(), tmp_path / "source")
+    for number in range(2):  # the second time from the cache
+        written = clone_checkpoint(source, tmp_path / f"wide{number}", widen=2)
+        assert written.verification is not None and written.verification.ok
+        assert any("decides by the places of tokens" in note for note in written.notes)
+        for length in (5, 33, 9):
+            ids = torch.arange(2 * length).remainder(71).view(2, length)
+            small, wide = (
+                loaded(folder)[0].eval()(input_ids=ids).logits for folder in (source, tmp_path / f"wide{number}")
+            )
+            torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
+
+
+def test_what_is_computed_anew_for_other_places_may_not_grow(tmp_path: Path) -> None:
+    source = _saved(stretched(), tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=r"inv_freq .*(anew|table)"):
+        clone_checkpoint(source, tmp_path / "wide", widen={"layers.*.self_attn.head_dim": 2})
+    assert not (tmp_path / "wide").exists()
