@@ -28,7 +28,7 @@ def fraction(factor: object, where: str) -> Fraction:
     Raises:
         GraphcloneError: it is no number, or less than 1.
     """
-    refusal = GraphcloneError(f"{where}={factor!r}: a factor is a number such as 2, 1.5 or 4/3, and at least 1")
+    refusal = GraphcloneError(f"{where}={factor}: a factor is a number such as 2, 1.5 or 4/3, and at least 1")
     if isinstance(factor, bool) or not isinstance(factor, Real | str):
         raise refusal
     try:

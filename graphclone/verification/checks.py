@@ -309,10 +309,8 @@ class Report:
         failed = next((check for check in self.checks if check.ok is False), None)
         if failed is not None:
             raise NotEquivalentError(f"{self.model}: the clone is not equivalent: {self.first or failed.summary}")
-        unjudged = [
-            *(check for check in self.checks if check.open),
-            *(check for check in self.checks if check.ok is None),
-        ]
+        unjudged = [check for check in self.checks if check.open]
+        unjudged += [check for check in self.checks if check.ok is None and check.figures.get("reason")]
         reason = f"{unjudged[0].name}: {unjudged[0].summary}" if unjudged else "no check could be made"
         raise CannotJudgeError(f"{self.model}: whether the clone is equivalent cannot be judged: {reason}")
 

@@ -372,7 +372,7 @@ def test_what_ends_a_process_does_not_pass_for_done(
     assert message in refused("inspect", "opt-mini")
 
 
-@pytest.mark.parametrize(("words", "first"), [(["rules", "--json"], "{"), (["rules"], "")])
+@pytest.mark.parametrize(("words", "first"), [(["rules", "--json"], "{"), (["rules"], "pointwise: 276 ops")])
 def test_a_reader_that_has_had_enough(words: list[str], first: str) -> None:
     code = f"import sys; from graphclone.cli.__main__ import main; sys.exit(main({words}))"
     command = f'{sys.executable} -c "{code}" | head -1'

@@ -109,7 +109,7 @@ class _Counts:
 def _described(changes: Sequence[Change], own: set[str], names: set[str]) -> str:
     """What a configuration is not as it should be, by its weights."""
     name = min(own ^ names)
-    fault = f"has {name}, which no block has" if name in own else f"has no {name}, which a block has"
+    fault = f"has {name}, which no block would have" if name in own else f"has no {name}, which a block would have"
     numbers = ", ".join(f"{'.'.join(map(str, where))} = {new}" for where, new in changes)
     return f"with {numbers} in {CONFIG} the class {fault}"
 

@@ -82,7 +82,7 @@ def _found(traces: Traces, source: Graph, request: Request, progress: Progress, 
     goal = _goal(source, request, after)
     _check_inputs(goal)
     progress("solving the configuration", 0, 0)
-    target = _Target(traces, goal, deepened(traces, source, goal))
+    target = _Target(traces, goal, _fields_as_deep(traces, source, goal))
     try:
         fields = target.solved()
     except Unfit as unfit:
@@ -91,6 +91,21 @@ def _found(traces: Traces, source: Graph, request: Request, progress: Progress, 
         return grown_into(traces, fields, source, request, after)
     except Unbalanced as unbalanced:
         return _relieved(traces, fields, source, request, unbalanced, after)
+
+
+def _fields_as_deep(traces: Traces, source: Graph, goal: State) -> Config:
+    """A configuration with as many blocks as a goal has; new blocks behind all others are named where they have one."""
+    request = goal.request
+    try:
+        return deepened(traces, source, goal)
+    except GraphcloneError as refusal:
+        if request.new_blocks == "end":
+            raise
+        try:
+            deepened(traces, source, _goal(source, dataclasses.replace(request, new_blocks="end")))
+        except GraphcloneError:
+            raise refusal from None
+        raise GraphcloneError(refusal.message, Remedy("new_blocks", "works", "end")) from refusal
 
 
 def _relieved(

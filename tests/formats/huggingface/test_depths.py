@@ -250,3 +250,15 @@ def test_what_cannot_be_made_deeper(make: Callable[[], Any], depth: Any, message
     with pytest.raises(GraphcloneError, match=message):
         clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=depth)
     assert not (tmp_path / "deep").exists()
+
+
+def test_new_blocks_behind_all_others_are_named_where_they_work(tmp_path: Path) -> None:
+    """The first block lacks a norm, and so would its copy."""
+    fields = {**_TEXT, "num_hidden_layers": 3, "local_attention": 8, "cls_token_id": 3, "sep_token_id": 4}
+    del fields["num_key_value_heads"]
+    model = transformers.ModernBertDecoderForCausalLM(transformers.ModernBertDecoderConfig(**fields))
+    randomise(model).save_pretrained(tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=r"1.attn_norm.weight, which no block would have; new_blocks='end' works"):
+        clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=6)
+    written = clone_checkpoint(tmp_path / "source", tmp_path / "deep", depth=6, new_blocks="end")
+    assert written.verification is not None and written.verification.ok
