@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -36,17 +36,20 @@ def symbol_of(value: onnx_ir.Value, axis: int, size: onnx_ir.SymbolicDim) -> str
     return size.value or f"{value.name}_{axis}"
 
 
-def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[Assignment]:
+def assignments(
+    model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[int]], told: Iterable[Assignment] = ()
+) -> Iterator[Assignment]:
     """Sizes for every symbol, those that say most first.
 
     Different ones for all; one the sum of others; equal ones for equal positions; those of images; those of a signal;
-    one of them 1; what is known to be accepted; and single sizes that models are made for, which other sizes of the
-    same axis do not fit.
+    what failures tell of; one of them 1; what is known to be accepted; and single sizes that models are made for, which
+    other sizes of the same axis do not fit.
 
     Args:
         model: whose inputs are looked at.
         name: for messages.
         shapes: of inputs, that are known to be accepted.
+        told: those that failures tell of, read when it is their turn.
 
     Raises:
         GraphcloneError: an input declares no shape.
@@ -70,6 +73,7 @@ def assignments(model: onnx_ir.Model, name: str, shapes: Mapping[str, Sequence[i
     yield _completed(symbols, images)
     signals = [base | _multiples(_SIGNAL_STEP, others)] if len(others) == 1 else []
     yield from (_completed(symbols, sizes) for sizes in signals)
+    yield from told
     for sizes in (base, images, *signals):
         yield from (_completed(symbols, sizes | {symbol: (1,) * READINGS}) for symbol in plain)
     yield from _single(axes, symbols, base, shapes)
@@ -146,3 +150,18 @@ def _single(
     yield ones
     for length, symbol in product(sorted(SIGNALS), symbols):
         yield ones | {symbol: (length,) * READINGS}
+
+
+def failed_sizes(sizes: Assignment, meeting: Sequence[int]) -> Iterator[Assignment]:
+    """The sizes with one symbol fixed at what it met, for each symbol that has one of the sizes that do not fit.
+
+    A file may have an axis that it says varies, in front of a state or a shape that is stored.
+
+    Args:
+        sizes: with which a file could not be read.
+        meeting: the sizes that do not go together.
+    """
+    for symbol, own in sizes.items():
+        for other in meeting if set(own) & set(meeting) else ():
+            if other not in own:
+                yield {**sizes, symbol: (other,) * READINGS}

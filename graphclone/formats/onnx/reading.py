@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import onnx_ir
 
 from graphclone.errors import GraphcloneError
-from graphclone.formats.onnx.assignments import Assignment, assignments, symbol_of
+from graphclone.formats.onnx.assignments import Assignment, assignments, failed_sizes, symbol_of
 from graphclone.formats.onnx.control import CONTROL, Repeated, inline_branch
 from graphclone.formats.onnx.folding import constant_tensor, fold
 from graphclone.formats.onnx.ops import Call, known_opset, missing_part
@@ -97,15 +97,24 @@ def read_facts(
     Raises:
         GraphcloneError: an input declares no shape, or the nodes of the model do not fit together.
     """
-    failures: list[tuple[int, ReadingError]] = []
+    failures: list[_Failure] = []
     constants = fold(model)
-    candidates = assignments(model, name, shapes or {}) if assignment is None else [assignment]
+
+    def told() -> Iterator[Assignment]:
+        """What the first failure tells of, and what comes of that."""
+        pending = [*failed_sizes(failures[0].sizes, failures[0].error.sizes)]
+        for sizes in pending:  # which grows meanwhile
+            yield sizes
+            if len(pending) < _TOLD:
+                pending += failed_sizes(sizes, failures[-1].error.sizes)
+
+    candidates = assignments(model, name, shapes or {}, told()) if assignment is None else [assignment]
     for sizes in candidates:
         reader = _ModelReader(model, name, sizes, constants)
         try:
             reading = reader.read()
         except ReadingError as error:
-            failures.append((len(reader.facts), error))
+            failures.append(_Failure(len(reader.facts), error, sizes))
             continue
         if failures:
             reading.refused = str(_furthest(failures))
@@ -116,9 +125,21 @@ def read_facts(
     raise GraphcloneError(f"{name}: {reason}") from reason
 
 
-def _furthest(failures: Sequence[tuple[int, ReadingError]]) -> ReadingError:
+_TOLD = 16
+"""Assignments from which on failures tell of no others."""
+
+
+class _Failure(NamedTuple):
+    """A reading that failed: after so many facts, why, and with which sizes."""
+
+    facts: int
+    error: ReadingError
+    sizes: Assignment
+
+
+def _furthest(failures: Sequence[_Failure]) -> ReadingError:
     """The failure that came after most facts: what stood in the way of sizes that fit better than others."""
-    return max(failures, key=lambda failure: failure[0])[1]
+    return max(failures, key=lambda failure: failure.facts).error
 
 
 # Facts

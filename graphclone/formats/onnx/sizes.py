@@ -8,7 +8,7 @@ carries along whether it depends on a dynamic one; what does not is as good as a
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import prod
@@ -55,7 +55,15 @@ _UNKNOWN_SIZES = (7919, 7927, 7933)
 
 
 class ReadingError(Exception):
-    """A graph cannot be read with the sizes that its dynamic axes were given."""
+    """A graph cannot be read with the sizes that its dynamic axes were given.
+
+    Attributes:
+        sizes: those that do not go together, if they are known.
+    """
+
+    def __init__(self, message: str, sizes: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.sizes = tuple(dict.fromkeys(sizes))
 
 
 @dataclass(eq=False)
@@ -158,7 +166,8 @@ class Sizes:
         try:
             results = infer(call, infos)
         except Exception as error:  # onnx and ONNX Runtime each raise their own
-            raise ReadingError(f"{name} ({call.op}): {first_line(error)}") from error
+            sizes = [size for info in infos if info is not None for size in info.shape or () if size is not None]
+            raise ReadingError(f"{name} ({call.op}): {first_line(error)}", sizes) from error
         if (call.domain, call.op) == ("", "Reshape") and results and infos[0]:
             _check_elements(name, infos[0], results[0])
         if call.op in _CONVOLUTIONS | _POOLINGS and results and infos[0]:
@@ -261,7 +270,8 @@ def _check_elements(name: str, operand: TensorInfo, result: TensorInfo) -> None:
     if old is None or new is None or None in (*old, *new):
         return
     if prod(size or 0 for size in old) != prod(size or 0 for size in new):
-        raise ReadingError(f"{name} (Reshape): {'x'.join(map(str, old))} does not become {'x'.join(map(str, new))}")
+        text = f"{'x'.join(map(str, old))} does not become {'x'.join(map(str, new))}"
+        raise ReadingError(f"{name} (Reshape): {text}", [size for size in (*new, *old) if size is not None])
 
 
 def _check_windows(name: str, operand: TensorInfo, result: TensorInfo) -> None:
@@ -281,7 +291,7 @@ def _check_states(name: str, call: Call, infos: Sequence[TensorInfo | None]) -> 
     shapes = [info.shape for info in (sequence, *states) if info is not None and info.shape is not None]
     batches = {size for shape in shapes for size in shape[axis : axis + 1] if size is not None}
     if len(batches) > 1:
-        raise ReadingError(f"{name}: batches of {' and '.join(map(str, sorted(batches)))} meet")
+        raise ReadingError(f"{name}: batches of {' and '.join(map(str, sorted(batches)))} meet", sorted(batches))
 
 
 def _computable(call: Call, operands: Sequence[Fact | None]) -> bool:

@@ -412,3 +412,31 @@ def test_the_command_line_takes_sizes_and_arrays(tmp_path: Path, capfd: pytest.C
         main(["inspect", path, "--input", "x=ax3"])
     assert left.value.code == 2
     assert "'x=ax3' is not NAME=SHAPE" in capfd.readouterr().err
+
+
+RECURRENT: Weights = {"W": (1, 15, 4), "R": (1, 15, 5)}
+STORED: dict[str, tuple[str, Weights]] = {
+    "a state": (
+        "q, h = GRU <hidden_size = 5> (x, W, R, , , state)",
+        {"W": (1, 15, 4), "R": (1, 15, 5), "state": (1, 2, 5)},
+    ),
+    "a shape": ("h = Reshape(x, shape)", {"shape": np.array([3, 2, 4], np.int64)}),
+    "a sum": ("h = Add(x, table)", {"table": (3, 2, 4)}),
+    "a part": ("h = Concat <axis = 2> (x, table)", {"table": (3, 2, 5)}),
+    "a product": ("h = MatMul(mixed, x)", {"mixed": (6, 2)}),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_a_symbol_has_the_size_of_what_is_stored(case: str, tmp_path: Path) -> None:
+    """A file may say that an axis varies, in front of something that has one size of it."""
+    node, weights = STORED[case]
+    columns = {"a state": 5, "a part": 9}.get(case, 4)
+    result = "a, b, c, 3" if case == "a state" else "a, b, 3"
+    layers = "u = MatMul(h, up) r = Relu(u) y = MatMul(r, down)"
+    text = f"g (float[3, n, 4] x) => (float[{result}] y) {{ {node} {layers} }}"
+    made = clone(written(tmp_path / "a.onnx", text, weights | {"up": (columns, 6), "down": (6, 3)}, 17))
+    (note,) = made.graph.notes
+    assert note.startswith("read with static sizes: n = 2 (")
+    assert made.state_dict()["up"].shape[1] == 12
+    assert made.verify(provider="cpu").ok
