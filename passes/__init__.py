@@ -1,4 +1,4 @@
-"""The passes of the pipeline, one per file, and their order."""
+"""The passes of the pipeline, one per file, and their order; beside them what several of them share."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from graphclone import report as pages
 from graphclone.cli import report
 from graphclone.cli.arguments import CloneArguments, InspectArguments, PassesArguments, RulesArguments, VerifyArguments
 from graphclone.cli.reach_command import inspect_reach
+from graphclone.clones import sharing
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.passes import default_pipeline
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 def inspect(arguments: InspectArguments) -> int:
     """Show what can grow, what holds the rest, and what it costs."""
-    if arguments.devices not in inspection.DEVICES:
-        known = ", ".join(inspection.DEVICES)
+    if arguments.devices not in sharing.DEVICES:
+        known = ", ".join(sharing.DEVICES)
         raise GraphcloneError(f"--devices: {arguments.devices!r} is not known; choose one of {known}")
     source = resolve(arguments.model, user_inputs(arguments))
     if isinstance(source, CheckpointSource):
@@ -78,7 +79,7 @@ def _write_pages(arguments: InspectArguments, traced: Traced) -> None:
 
 
 def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
-    found = inspection.share(traced, ranks, inspection.DEVICES[arguments.devices])
+    found = sharing.share(traced, ranks, sharing.DEVICES[arguments.devices])
     if arguments.json:
         terminal.show_json(dataclasses.asdict(found))
     else:

@@ -9,15 +9,16 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from graphclone.clones.sharing import STORAGE
 from graphclone.clones.summary import clone_rows, new_blocks, parameters
-from graphclone.inspection import STORAGE
 from graphclone.progress import in_bytes
 from graphclone.terminal import console, show_text, table
 
 if TYPE_CHECKING:
     from graphclone.cli.arguments import CloneArguments
+    from graphclone.clones.sharing import Share
     from graphclone.clones.traced import Traced
-    from graphclone.inspection import Explanation, Inspection, MissingRule, Row, Share, StackRow
+    from graphclone.inspection import Explanation, Inspection, MissingRule, Row, StackRow
     from graphclone.pipeline.runner import Timing
     from graphclone.verification.checks import Report
 

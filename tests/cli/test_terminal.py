@@ -14,7 +14,7 @@ from graphclone import terminal
 from graphclone.cli.__main__ import main
 from graphclone.cli.completion import SHELLS, completion
 from graphclone.cli.grammar import parser
-from graphclone.inspection import DEVICES
+from graphclone.clones.sharing import DEVICES
 
 LONG = """
 from torch import nn
