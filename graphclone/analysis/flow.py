@@ -20,26 +20,13 @@ from graphclone.graph.ir import Value
 def flow_graph(facts: Facts) -> nx.Graph[Any]:
     """Axes by serial number, an edge wherever a node made two equal or one a part of the other.
 
-    Nodes carry ``size``, and ``values``: the (name, axis) pairs they belong to. Edges carry ``why``.
+    Edges carry ``why``.
     """
     graph: nx.Graph[Any] = nx.Graph()
     for edge in facts.axes.edges:
         graph.add_edge(edge.a.serial, edge.b.serial, why=edge.why)
-    for value, axes in facts.of.items():
-        for index, axis in enumerate(axes):
-            graph.add_node(axis.serial, size=axis.size)
-            graph.nodes[axis.serial].setdefault("values", []).append((value.name, index))
+    graph.add_nodes_from(axis.serial for axes in facts.of.values() for axis in axes)
     return graph
-
-
-def path(facts: Facts, a: Axis, b: Axis) -> list[Why]:
-    """The shortest chain of reasons that makes two axes one, or parts of one; empty where there is none."""
-    graph = flow_graph(facts)
-    try:
-        serials = nx.shortest_path(graph, a.serial, b.serial)
-    except (nx.NetworkXNoPath, nx.NodeNotFound):
-        return []
-    return [graph.edges[edge]["why"] for edge in pairwise(serials)]
 
 
 def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
@@ -51,15 +38,6 @@ def why_pinned(facts: Facts, dim: Dim) -> list[Why]:
     graph.add_edges_from(("pin", axis.serial) for axis in _pinned_axes(facts, dim.pin))
     chains = [c for c in (_chain(graph, start.serial) for start in starts) if c is not None]
     return [*min(chains, key=len, default=[]), dim.pin]
-
-
-def components(facts: Facts) -> list[list[tuple[str, int]]]:
-    """Components of axes that hang together, the largest first."""
-    graph = flow_graph(facts)
-    parts = [
-        [pair for n in part for pair in graph.nodes[n].get("values", [])] for part in nx.connected_components(graph)
-    ]
-    return sorted(parts, key=len, reverse=True)
 
 
 def _axes_with(facts: Facts, dim: Dim) -> Iterator[Axis]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import graphclone as gc
 from graphclone.analysis.dims import Dim, dims
-from graphclone.analysis.flow import components, flow_graph, path, why_pinned
+from graphclone.analysis.flow import why_pinned
 from graphclone.clones.traced import Traced
 
 
@@ -40,22 +40,3 @@ def test_a_free_dim_has_no_pin() -> None:
     (hidden,) = [dim for dim in dims(found.state.facts) if dim.size == 8]
     assert hidden.pin is None
     assert why_pinned(found.state.facts, hidden) == []
-
-
-def test_a_path_between_two_parameters() -> None:
-    found, _ = traced()
-    facts = found.state.facts
-    axes = {initializer.name: facts.of[initializer.value] for initializer in found.graph.initializers}
-    steps = path(facts, axes["first.weight"][0], axes["second.weight"][1])
-    assert [why.node for why in steps] == ["linear", "relu", "linear_1"]
-    assert path(facts, axes["first.weight"][0], axes["first.weight"][1]) == []
-
-
-def test_components_gather_what_must_grow_together() -> None:
-    found, _ = traced()
-    largest = components(found.state.facts)[0]
-    assert {("first.weight", 0), ("first.bias", 0), ("second.weight", 0), ("second.weight", 1), ("tanh", 1)} <= set(
-        largest
-    )
-    assert ("first.weight", 1) not in largest
-    assert flow_graph(found.state.facts).number_of_nodes() > len(largest)
