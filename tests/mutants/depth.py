@@ -94,4 +94,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "if here is not None:",
         _DEPTH,
     ),
+    Mutant(
+        "depth: blocks that something goes around are not looked for",
+        "graphclone/graph/blocks.py",
+        "for start in dict.fromkeys([*starts, *entries]):",
+        "for start in dict.fromkeys(starts):",
+        ("tests/passes/test_deepen.py::test_blocks_that_something_goes_around_are_repeated",),
+    ),
 )

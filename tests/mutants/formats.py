@@ -215,6 +215,27 @@ _OTHERS: tuple[Mutant, ...] = (
         "if node.outputs:",
         ("tests/formats/huggingface/test_inner_outputs.py",),
     ),
+    Mutant(
+        "checkpoints: tables grow that the class computes anew for other places",
+        "graphclone/formats/huggingface/traces.py",
+        "if BY_PLACES in source.notes and (table",
+        "if False and (table",
+        ("tests/formats/huggingface/test_unusual_inputs.py::test_what_is_computed_anew_for_other_places_may_not_grow",),
+    ),
+    Mutant(
+        "checkpoints: what the class decides by is forgotten with the trace",
+        "graphclone/formats/torch/stored_graph.py",
+        'notes=[*map(str, plain["notes"])],',
+        "notes=[],",
+        ("tests/formats/huggingface/test_unusual_inputs.py::test_a_class_decides_by_the_places_of_tokens",),
+    ),
+    Mutant(
+        "checkpoints: a folder in the way is taken for one's own",
+        "graphclone/formats/huggingface/staging.py",
+        "(any(partial.glob(_RECORDS)) or not any(partial.iterdir()))",
+        "partial.exists()",
+        ("tests/formats/huggingface/test_faults.py::test_folders_of_others_are_in_the_way",),
+    ),
 )
 
 MUTANTS: tuple[Mutant, ...] = (*_ONNX, *_OTHERS)

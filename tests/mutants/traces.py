@@ -467,4 +467,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "onnx_ir.tensor(float(torch.tensor(number, dtype=torch.float32)), dtype=_DOUBLE)",
         ("tests/formats/torch/test_export_onnx.py::test_a_file_computes_with_lengths_as_the_module_does",),
     ),
+    Mutant(
+        "trace: flex attention counts all scores",
+        "graphclone/formats/torch/flex_attention.py",
+        "scores = torch.where(counted, scores, -math.inf)",
+        "scores = torch.where(counted | True, scores, -math.inf)",
+        ("tests/formats/torch/test_flex_attention.py::test_a_clone_attends_as_the_model_does",),
+    ),
 )

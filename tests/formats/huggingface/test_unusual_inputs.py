@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,16 @@ def test_a_class_decides_by_the_places_of_tokens(tmp_path: Path) -> None:
             torch.testing.assert_close(wide, small, rtol=0, atol=1e-5)
 
 
-def test_what_is_computed_anew_for_other_places_may_not_grow(tmp_path: Path) -> None:
-    source = _saved(stretched(), tmp_path / "source")
-    with pytest.raises(GraphcloneError, match=r"inv_freq .*(anew|table)"):
-        clone_checkpoint(source, tmp_path / "wide", widen={"layers.*.self_attn.head_dim": 2})
-    assert not (tmp_path / "wide").exists()
+@pytest.mark.parametrize("kind", ["default", "dynamic"])
+def test_what_is_computed_anew_for_other_places_may_not_grow(kind: str, tmp_path: Path) -> None:
+    """Heads of twice the size turn by a table that begins as the narrow one, if it is the same for all texts."""
+    source, out = _saved(stretched(rope_type=kind), tmp_path / "source"), tmp_path / "wide"
+    like = tmp_path / "like.json"
+    like.write_text(json.dumps(json.loads((source / "config.json").read_text()) | {"head_dim": 12}))
+    if kind == "default":
+        written = clone_checkpoint(source, out, like=str(like))
+        assert written.verification is not None and written.verification.ok
+        return
+    with pytest.raises(GraphcloneError, match="inv_freq would grow, which the class computes anew for other places"):
+        clone_checkpoint(source, out, like=str(like))
+    assert not out.exists()
