@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from graphclone.runtime.signed import selected, signed
+from graphclone.runtime.signed import alike, selected, signed
 
 _FEW = 3
 """A float tensor with this many different values or fewer is a mask or a flag, and is rearranged."""
@@ -45,7 +45,7 @@ def _shuffled(tensor: torch.Tensor, axis: int, generator: torch.Generator) -> to
     if axis == 0:
         return tensor[torch.randperm(tensor.shape[0], generator=generator).to(tensor.device)]
     order = torch.rand(tensor.shape, generator=generator).argsort(axis)
-    return signed(tensor).gather(axis, order.to(tensor.device)).view(tensor.dtype)
+    return alike(signed(tensor).gather(axis, order.to(tensor.device)), tensor)
 
 
 def resized(tensor: torch.Tensor, sizes: dict[int, int]) -> torch.Tensor:

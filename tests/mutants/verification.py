@@ -143,7 +143,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "graphclone/formats/torch/onnx_check.py",
         "if floor.allows(_EXPORT_SLACK) is False:",
         "if floor.allows(1e9) is False:",
-        ("tests/formats/torch/test_onnx_check.py::test_an_export_that_computes_something_else_leaves_the_verdict_open",),
+        (
+            "tests/formats/torch/test_onnx_check.py::test_an_export_that_computes_something_else_leaves_the_verdict_open",
+        ),
     ),
     Mutant(
         "verify files: a declared width that is no multiple is accepted",

@@ -7,6 +7,8 @@ import gc
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,6 +17,9 @@ from torch.utils import _pytree as pytree
 
 _OTHERS = frozenset({"torch", "sympy", "mpmath", "numpy"}) | sys.stdlib_module_names
 """Packages whose functions remember much, and nothing of a model."""
+
+_DEPTH = 3
+"""How far objects within objects are looked into."""
 
 _Cached = type(functools.lru_cache(lambda: None))
 
@@ -59,7 +64,20 @@ def _package(home: str | None) -> str:
     return str(home).partition(".")[0]
 
 
-def _holds_none(value: Any) -> bool:
-    """Whether a tensor without numbers is among the leaves of a value."""
-    leaves = pytree.tree_leaves(value)
-    return any(leaf.is_meta or is_fake(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor))
+def _holds_none(value: Any, depth: int = _DEPTH) -> bool:
+    """Whether a tensor without numbers is among the leaves of a value, or in what these are made of."""
+    for leaf in pytree.tree_leaves(value):
+        if isinstance(leaf, torch.Tensor):
+            if leaf.is_meta or is_fake(leaf):
+                return True
+        elif depth and (parts := _parts(leaf)) and _holds_none(parts, depth - 1):
+            return True
+    return False
+
+
+def _parts(thing: Any) -> list[Any]:
+    """What an object keeps, such as a mask its blocks, and what a function has taken from where it was written."""
+    if isinstance(thing, type | ModuleType | torch.nn.Module):
+        return []
+    cells = getattr(thing, "__closure__", None) or ()
+    return [*getattr(thing, "__dict__", {}).values(), *chain.from_iterable(map(gc.get_referents, cells))]

@@ -42,6 +42,32 @@ def _kept_in_a_dict(size: int) -> tuple[Tensor, int]:
     return _MASKS[size], size
 
 
+class _Mask:
+    """An object that keeps a tensor, as the block masks of flex attention do."""
+
+    def __init__(self, size: int) -> None:
+        self.numbers = torch.full((size, size), -1e9).triu(1)
+
+
+@functools.lru_cache
+def _cached_object(size: int) -> _Mask:
+    return _Mask(size)
+
+
+@functools.lru_cache
+def _cached_closure(size: int) -> Callable[[], Tensor]:
+    numbers = torch.full((size, size), -1e9).triu(1)
+    return lambda: numbers
+
+
+def _kept_by_an_object(size: int) -> tuple[Tensor, int]:
+    return _cached_object(size).numbers, size
+
+
+def _kept_by_a_closure(size: int) -> tuple[Tensor, int]:
+    return _cached_closure(size)(), size
+
+
 class _Attention(nn.Module):
     """One head over three places, with a mask that a function remembers."""
 
@@ -66,7 +92,18 @@ def _kept_by_the_class(size: int) -> tuple[Tensor, int]:
     return _Attention.masks[size], size
 
 
-@pytest.mark.parametrize("mask", [_cached_mask, _cached_for_ever, _hidden(), _kept_in_a_dict, _kept_by_the_class])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        _cached_mask,
+        _cached_for_ever,
+        _hidden(),
+        _kept_in_a_dict,
+        _kept_by_the_class,
+        _kept_by_an_object,
+        _kept_by_a_closure,
+    ],
+)
 def test_a_model_runs_on_after_it_was_cloned(mask: Callable[[int], tuple[Tensor, int]]) -> None:
     torch.manual_seed(0)
     model, x = _Attention(mask).eval(), torch.randn(2, 3, 6)
