@@ -23,7 +23,8 @@ def plain_flex_attention() -> Iterator[None]:
     """Let a trace see operators that torch has for all tensors, in place of the one."""
     with mock.patch.multiple(
         flex_attention,
-        flex_attention_hop=_attention,
+        flex_attention_hop=_in_own_precision,
+        _convert_mask_to_block_mask=_one_block,
         setup_compilation_env=lambda: nullcontext("eager"),
         _FLEX_ATTENTION_DISABLE_COMPILE_DEBUG=True,
         _validate_device=_any_device,
@@ -34,6 +35,24 @@ def plain_flex_attention() -> Iterator[None]:
 def _any_device(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Let weights that learn lie on a CPU, where torch's operator has no gradient; these operators have."""
     del query, key, value
+
+
+def _one_block(mask: Tensor, *_: Any, separate_full_blocks: bool = False, **__: Any) -> tuple[Tensor, Tensor | None]:
+    """A mask as a single block, of which the function of places says what counts; a trace then holds for any length."""
+    batch, heads = ((1,) * 4 + tuple(mask.shape))[-4:-2]
+    block = mask.new_ones((batch, heads, 1, 1), dtype=torch.int8)
+    return block, torch.zeros_like(block) if separate_full_blocks else None
+
+
+def _in_own_precision(query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator, which under autocast takes its operands in the lower precision, and computes in its own."""
+    kind = query.device.type
+    if not torch.is_autocast_enabled(kind):
+        return _attention(query, key, value, *arguments)
+    dtype = torch.get_autocast_dtype(kind)
+    query, key, value = (t if t.dtype == torch.float64 else t.to(dtype) for t in (query, key, value))
+    with torch.autocast(kind, enabled=False):
+        return _attention(query, key, value, *arguments)
 
 
 def _attention(
@@ -72,4 +91,5 @@ def _attention(
     scores = torch.where(counted, scores, -math.inf)
     weights = torch._safe_softmax(scores, -1)
     bits = math.log(2)
-    return weights.to(query.dtype) @ value, scores.logsumexp(-1) / bits, scores.amax(-1) / bits
+    out = weights.to(query.dtype) @ value.to(query.dtype)
+    return out, scores.logsumexp(-1) / bits, scores.max(-1).values / bits

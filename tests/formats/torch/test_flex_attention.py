@@ -94,12 +94,27 @@ def test_a_clone_attends_as_the_model_does(kind: type[Attends], options: dict[st
     assert clone.state_dict()["out.weight"].shape == (16 * options["widen"],) * 2
     others = [tokens, torch.randint(0, 20, (3, 17)), torch.zeros(1, 5, dtype=torch.long), tokens[:1, :1]]
     clone.save(tmp_path / "wide.onnx")
+    if kind is not Near:  # whose table is too short
+        others.append(torch.randint(0, 20, (1, 150)))  # longer than a block of the mask
     wide, session = clone.module(), Session(tmp_path / "wide.onnx")
     for given in others:
         with torch.no_grad():
             wanted = module(given)
             torch.testing.assert_close(wide(given), wanted, rtol=0, atol=1e-12)
         np.testing.assert_allclose(*session.run({"tokens": given.numpy()}).values(), wanted, rtol=0, atol=1e-6)
+
+
+def test_under_autocast_operands_are_rounded_and_scores_are_not() -> None:
+    class Mixed(Attends):
+        def attended(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().attended(q, k, v, tokens).to(q.dtype)
+
+    module, tokens = seeded(Mixed), torch.arange(14).view(2, 7) % 11
+    wide = gc.clone(module, (tokens,), widen=2).module()
+    with torch.no_grad():
+        for given in (tokens, torch.randint(0, 20, (3, 9))):
+            torch.testing.assert_close(wide(given), module(given), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "pinned"), [(Attends, False), (Padded, False), (Capped, True), (Near, True)])
