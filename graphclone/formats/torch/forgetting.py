@@ -15,11 +15,14 @@ import torch
 from torch._subclasses.fake_tensor import is_fake
 from torch.utils import _pytree as pytree
 
-_OTHERS = frozenset({"torch", "sympy", "mpmath", "numpy"}) | sys.stdlib_module_names
+_OTHERS = frozenset({"graphclone", "torch", "sympy", "mpmath", "numpy"}) | sys.stdlib_module_names
 """Packages whose functions remember much, and nothing of a model."""
 
-_DEPTH = 3
-"""How far objects within objects are looked into."""
+_DEPTH = 2
+"""How far objects within objects are looked into: a mask, and the function that it keeps."""
+
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None), torch.dtype, torch.device})
+"""Types of things that keep nothing."""
 
 _Cached = type(functools.lru_cache(lambda: None))
 
@@ -70,7 +73,7 @@ def _holds_none(value: Any, depth: int = _DEPTH) -> bool:
         if isinstance(leaf, torch.Tensor):
             if leaf.is_meta or is_fake(leaf):
                 return True
-        elif depth and (parts := _parts(leaf)) and _holds_none(parts, depth - 1):
+        elif depth and type(leaf) not in _PLAIN and (parts := _parts(leaf)) and _holds_none(parts, depth - 1):
             return True
     return False
 

@@ -18,6 +18,7 @@ from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.writer import clone_checkpoint
 from graphclone.models.randomise import randomise
 from tests.support.checkpoints import loaded
+from tests.support.marks import slow_but
 
 _SIZES = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
 
@@ -118,7 +119,9 @@ def chosen() -> tuple[nn.Module, dict[str, Any]]:
     return transformers.BertForMultipleChoice(config), {"input_ids": torch.arange(24).view(2, 4, 3)}
 
 
-@pytest.mark.parametrize("make", [boxed, rewarded, rowed, encoded, laid_out, chosen])
+@pytest.mark.parametrize(
+    "make", slow_but((boxed, rewarded, rowed), (boxed, rewarded, rowed, encoded, laid_out, chosen))
+)
 def test_a_class_is_fed_with_what_it_asks_for(
     make: Callable[[], tuple[nn.Module, dict[str, Any]]], tmp_path: Path
 ) -> None:

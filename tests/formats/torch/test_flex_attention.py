@@ -84,8 +84,9 @@ class Summed(Attends):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        *((kind, {"widen": 2}) for kind in (Attends, Capped, Near, Padded, Summed)),
-        (Capped, {"widen": 3, "strategy": "orthogonal"}),
+        *((kind, {"widen": 2}) for kind in (Capped, Near, Padded)),
+        *(pytest.param(kind, {"widen": 2}, marks=pytest.mark.slow) for kind in (Attends, Summed)),
+        pytest.param(Capped, {"widen": 3, "strategy": "orthogonal"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_clone_attends_as_the_model_does(kind: type[Attends], options: dict[str, Any], tmp_path: Path) -> None:
