@@ -381,12 +381,16 @@ def _has_transforms(program: ExportedProgram) -> bool:
 
 def asks_for_numbers(refusal: BaseException) -> bool:
     """Whether a trace was refused since the code depends on numbers that it has computed."""
-    return any("DataDependent" in type(error).__name__ for error in causes(refusal))
+    return any(map(_depends_on_data, causes(refusal)))
+
+
+def _depends_on_data(error: BaseException) -> bool:
+    return "DataDependent" in type(error).__name__
 
 
 def _said(error: Exception) -> str:
     """What torch.export says, in one line."""
-    return _BRANCHES if "DataDependent" in type(error).__name__ else one_line(error)
+    return _BRANCHES if _depends_on_data(error) else one_line(error)
 
 
 def _place(error: Exception) -> str:
