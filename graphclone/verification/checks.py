@@ -208,6 +208,12 @@ class Check:
         return f"{self.name:<13} {sign:<6} {self.summary}"
 
 
+def refused_clone(name: str, reason: str, **figures: Any) -> Check:
+    """The check that a clone fails since it cannot be loaded or run, where the source can."""
+    first = Deviation("the clone", "", "", math.inf, reason)
+    return Check(name, False, str(first), figures, first=first)
+
+
 def judge(
     name: str,
     measured: Sequence[Sequence[NoiseFloor]],

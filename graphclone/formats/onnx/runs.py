@@ -23,8 +23,7 @@ from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.runtime.arrays import Array
 from graphclone.runtime.interpreter import lifted
 from graphclone.runtime.sessions import Provider, Session
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, error, judge, noise_floor
-from graphclone.verification.distance import Deviation
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, error, judge, noise_floor, refused_clone
 from graphclone.verification.rounding import SHAKES, shaken
 
 _FLOATS = tuple(onnx_ir.DataType[name] for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
@@ -72,8 +71,7 @@ def check_clone(
         if check.ok is False:
             check = _without_optimiser(source, clone, runs, measure, check) or check
     except GraphcloneError as refusal:
-        first = Deviation("the clone", "", "", float("inf"), str(refusal))
-        return Check(ONNX_RUNTIME, False, str(first), {"provider": device}, first=first)
+        return refused_clone(ONNX_RUNTIME, str(refusal), provider=device)
     return replace(check, summary=f"{device}: {check.summary}")
 
 

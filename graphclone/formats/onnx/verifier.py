@@ -29,7 +29,7 @@ from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensor
 from graphclone.runtime.maps import Maps, RankError, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, noise_floor, rounding
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, noise_floor, refused_clone, rounding
 from graphclone.verification.depth import DEPTH, check_depth, is_deeper
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
@@ -182,8 +182,7 @@ def check_shapes(state: State) -> Check:
     try:
         reading = read_facts(to_model(state), state.graph.name, origin.reading.assignment)
     except GraphcloneError as refusal:
-        first = Deviation("the clone", "", "", float("inf"), str(refusal))
-        return Check("static", False, str(first), first=first)
+        return refused_clone("static", str(refusal))
     shapes = {value.name: fact.shape for value, fact in reading.facts.items()}
     values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in shapes]
     for value in values:

@@ -23,8 +23,7 @@ from graphclone.runtime.arrays import Array
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import widened_inputs
 from graphclone.runtime.sessions import NoProviderError, Provider, Session
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, judge, noise_floor
-from graphclone.verification.distance import Deviation
+from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, judge, noise_floor, refused_clone
 
 _EXPORT_SLACK = 64.0
 """How much farther than torch an exported source may be from float64 before its export is taken to be wrong."""
@@ -77,8 +76,7 @@ def _of_file(path: Path, state: State, source: Session, provider: Provider, samp
     except NoProviderError:
         raise
     except GraphcloneError as error:
-        first = Deviation("the clone", "", "", float("inf"), str(error))
-        return Check(ONNX_RUNTIME, False, str(first), {"provider": source.provider}, first=first)
+        return refused_clone(ONNX_RUNTIME, str(error), provider=source.provider)
     return _Runs(state, source, wide).check(samples)
 
 
@@ -115,7 +113,7 @@ class _Runs:
             try:
                 wide = self.run(self.wide, self.state.graph, widened_inputs(self.state, sample.inputs.tensors))
             except GraphcloneError as error:
-                return self.failed(Deviation("the clone", "", "", float("inf"), f"{error}, on {sample.inputs}"))
+                return refused_clone(ONNX_RUNTIME, f"{error}, on {sample.inputs}", provider=self.wide.provider)
             measured.append(compare(self.state, sample, own, wide))
         if not measured:
             reason = f"the exported source cannot be run: {self.skipped[0]}"
@@ -123,9 +121,6 @@ class _Runs:
         check = judge(ONNX_RUNTIME, measured, provider=self.wide.provider, skipped=self.skipped)
         skipped = f"; skipped: {'; '.join(self.skipped)}" if self.skipped else ""
         return replace(check, summary=f"{self.wide.provider}: {check.summary}{skipped}")
-
-    def failed(self, first: Deviation) -> Check:
-        return Check(ONNX_RUNTIME, False, str(first), {"provider": self.wide.provider}, first=first)
 
     def own(self, sample: Sample) -> list[torch.Tensor] | None:
         """What the source returns; None where its export refuses inputs that the source takes."""
