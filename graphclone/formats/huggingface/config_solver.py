@@ -30,6 +30,9 @@ Field = tuple[str | int, ...]
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of every parameter."""
 
+Wanted = Mapping[str, tuple[int | None, ...]]
+"""The shape that every parameter is to have, and None for an axis that may have any size."""
+
 _PROBES = (Fraction(2), Fraction(3), Fraction(1, 2))
 """What a number is multiplied by to see what it moves, each where those before it make another model or none.
 
@@ -101,7 +104,7 @@ class Lever:
 _Option = tuple[Lever, Fraction]
 
 
-def solve(config: Config, target_shapes: Shapes, model: ModelProbe) -> Config:
+def solve(config: Config, target_shapes: Wanted, model: ModelProbe) -> Config:
     """The configuration of a model with the wanted parameters that runs as wanted.
 
     Args:
@@ -124,15 +127,18 @@ def solve(config: Config, target_shapes: Shapes, model: ModelProbe) -> Config:
 
 
 class _FieldSolver:
-    def __init__(self, config: Config, target_shapes: Shapes, model: ModelProbe) -> None:
+    def __init__(self, config: Config, target_shapes: Wanted, model: ModelProbe) -> None:
         self.config = config
         self.target_shapes = target_shapes
         self.model = model
         self.stuck: list[tuple[Field, int]] = []
         base = model.shapes(config)
         self.names = set(base)
-        self.axes = {(name, i): size for name in target_shapes for i, size in enumerate(base[name])}
-        self.target = {(name, i): size for name in target_shapes for i, size in enumerate(target_shapes[name])}
+        wanted = {(name, i): size for name, sizes in target_shapes.items() for i, size in enumerate(sizes)}
+        self.target = {axis: size for axis, size in wanted.items() if size is not None}
+        self.loose = wanted.keys() - self.target.keys()
+        sizes = {(name, i): size for name in target_shapes for i, size in enumerate(base[name])}
+        self.axes = {axis: size for axis, size in sizes.items() if axis not in self.loose}
         self.ratios = {
             Fraction(self.target[axis], size)
             for axis, size in self.axes.items()
@@ -191,9 +197,8 @@ class _FieldSolver:
             shapes = self.built(changed(self.config, lever.times(factor)))
             if shapes is not None and set(shapes) == self.names:
                 sizes = {(name, i): size for name in self.target_shapes for i, size in enumerate(shapes[name])}
-                return replace(
-                    lever, effects={axis: size for axis, size in sizes.items() if self.axes.get(axis) != size}
-                )
+                moved = (axis for axis, size in sizes.items() if self.axes.get(axis) != size)
+                return replace(lever, effects={axis: sizes[axis] for axis in moved if axis not in self.loose})
         return None
 
     def built(self, config: Config) -> Shapes | None:

@@ -6,14 +6,16 @@ besides, as outputs that may grow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 
-from graphclone.graph.ir import Graph, Output, values_in
+from graphclone.algebra.axes import Axis
+from graphclone.analysis.facts import Facts
+from graphclone.graph.ir import Graph, Output, Value, values_in
 
 _CALL = "()"
 """Behind the name of a module: its result. No output of a class has such a name."""
@@ -95,3 +97,22 @@ def names_of(graph: Graph) -> list[str]:
 def is_discarded(output: Output) -> bool:
     """Whether an output is a result that a model returns to nobody."""
     return _CALL in output.name
+
+
+def loose_dims(facts: Facts) -> set[Axis]:
+    """Dims that only discarded results have: nothing says how large they should become.
+
+    Those of a pooler are as wide as the model, and the classes of a head that a loss in training has are as many as
+    before. Every other dim is one of an output, or some node takes it and does not hand it on.
+    """
+
+    def leaves(values: Iterable[Value]) -> set[Axis]:
+        return {leaf for value in values for axis in facts.of.get(value, ()) for leaf in facts.axes.leaves(axis)}
+
+    outputs = {discarded: set[Axis]() for discarded in (True, False)}
+    for output in facts.graph.outputs:
+        outputs[is_discarded(output)] |= leaves(values_in(output.operand))
+    read = outputs[False]
+    for node in facts.graph.nodes:
+        read |= leaves(node.inputs) - leaves(node.outputs)
+    return outputs[True] - read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 from math import prod
@@ -19,8 +19,8 @@ from graphclone.formats.huggingface.config_solver import (
     Config,
     Field,
     ModelProbe,
-    Shapes,
     Unfit,
+    Wanted,
     bases,
     changed,
     differences,
@@ -28,11 +28,12 @@ from graphclone.formats.huggingface.config_solver import (
     solve,
 )
 from graphclone.formats.huggingface.depths import deepened
+from graphclone.formats.huggingface.discarded import loose_dims
 from graphclone.formats.huggingface.entries import ELSEWHERE, TIE
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.traces import Grown, Traces, computed_tables, growing_table, grown_into
 from graphclone.graph.alignment import align
-from graphclone.graph.ir import Graph
+from graphclone.graph.ir import Graph, Value
 from graphclone.passes.balance_scales import Unbalanced
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.passes.choose_widths import ChooseWidths
@@ -210,6 +211,8 @@ class _Target:
         self.fields = fields
         self.matched: list[Config] = []
         self.has_other_tables = False
+        asked_for = {dim.axis for dim in dims(goal.facts) if any(map(dim.matches, goal.request.patterns))}
+        self.loose = loose_dims(goal.facts) - asked_for
 
     def solved(self) -> Config:
         """The configuration that makes the wanted widths.
@@ -249,16 +252,24 @@ class _Target:
         named_groups = groups(dims(self.goal.facts))
         return [group.name for group in named_groups if any(factor > 1 for factor in factors(self.goal, group))]
 
-    def shapes(self) -> Shapes:
+    def shapes(self) -> Wanted:
         """The wanted shape of every parameter; one that nothing reads may have any."""
         facts = self.goal.facts
         return {
-            name: tuple(self.goal.layout(axis).new_size for axis in facts.of[i.value])
+            name: self.shape(i.value)
             for i in self.goal.graph.initializers
             if i.kind != "constant"
             and not any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in facts.of[i.value])
             for name in i.names
         }
+
+    def shape(self, value: Value) -> tuple[int | None, ...]:
+        """The wanted shape of a value; None for an axis that may have any size."""
+        facts = self.goal.facts
+        return tuple(
+            self.goal.layout(axis).new_size if self.loose.isdisjoint(facts.axes.leaves(axis)) else None
+            for axis in facts.of[value]
+        )
 
     def ratios(self, size: int) -> set[Fraction]:
         """The factors by which axes of a size grow, be they whole axes or factors of axes."""
@@ -281,12 +292,20 @@ class _Target:
         self.matched.append(fields)
         values = align(self.goal.graph, target).values
         for value, axes in self.goal.facts.of.items():
-            shape = tuple(self.goal.layout(axis).new_size for axis in axes)
-            unread = any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in axes)
-            if value in values and not unread and values[value].shape != shape:
+            shape, unread = self.shape(value), any(axis.pin and axis.pin.kind is Cause.UNREAD for axis in axes)
+            if value in values and not unread and not _fits(shape, values[value].shape):
                 actual = values[value].shape
                 return f"{value.name} would be {shape}, but a configuration that fits all weights makes it {actual}"
         return None
+
+
+def _fits(wanted: Sequence[int | None], shape: Sequence[int] | None) -> bool:
+    """Whether a shape is as wanted."""
+    return (
+        shape is not None
+        and len(wanted) == len(shape)
+        and all(w in (None, s) for w, s in zip(wanted, shape, strict=True))
+    )
 
 
 def _flags(fields: Config, prefix: Field = ()) -> Iterator[tuple[Field, bool]]:

@@ -127,6 +127,20 @@ def test_a_number_need_not_have_the_size_of_what_it_counts() -> None:
     assert solve(config, gated(wide), model(gated)) == wide
 
 
+def test_an_axis_that_may_have_any_size() -> None:
+    """It neither asks for a number to change, nor keeps one from changing that moves it besides others."""
+
+    def headed(config: Config) -> Shapes:
+        return {
+            "up": (config["hidden"], 3),
+            "pooler": (config["hidden"], config["hidden"]),
+            "head": (config["labels"],),
+        }
+
+    wide = solve({"hidden": 40, "labels": 5}, {"up": (80, 3), "pooler": (None, 80), "head": (None,)}, model(headed))
+    assert wide == {"hidden": 80, "labels": 5}
+
+
 def test_as_few_numbers_change_as_can() -> None:
     """An axis that is a product could grow fourfold by two of its factors."""
     solver = ModelProbe(lambda c: {"w": (c["a"] * c["b"],)}, lambda c: None, lambda a, b: None, lambda size: {1, 2, 4})

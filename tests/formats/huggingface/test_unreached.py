@@ -205,3 +205,33 @@ def test_a_table_of_widths_is_not_begun_anew(
     with pytest.raises(GraphcloneError, match=text):
         clone_checkpoint(source, tmp_path / "wide", widen=2, omit=omit)
     assert not (tmp_path / "wide").exists()
+
+
+@pytest.fixture(scope="module")
+def with_loss_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a second head, whose classes nothing but a loss reads."""
+    config = transformers.BeitConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=36, image_size=64, patch_size=16,
+        out_indices=[1, 2, 3, 4], num_labels=5, auxiliary_channels=12, pool_scales=[1], auxiliary_num_convs=1,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("beit") / "source"
+    randomise(transformers.BeitForSemanticSegmentation(config)).save_pretrained(folder)
+    return folder
+
+
+def test_what_only_a_loss_reads_keeps_its_classes(with_loss_head: Path) -> None:
+    wide = with_loss_head.with_name("wide")
+    written = clone_checkpoint(with_loss_head, wide, widen=2)
+    assert written.verification is not None and written.verification.ok
+    weights = load_file(wide / "model.safetensors")
+    assert weights["auxiliary_head.classifier.weight"].shape == (5, 24, 1, 1)
+    pictures, labels = torch.randn(2, 3, 64, 64), torch.randint(5, (2, 64, 64))
+    losses = [
+        loaded(folder)[0].double().eval()(pictures.double(), labels=labels).loss for folder in (with_loss_head, wide)
+    ]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)  # weights are of 32 bits
+
+
+def test_classes_that_are_asked_for_are_refused(with_loss_head: Path) -> None:
+    with pytest.raises(GraphcloneError, match=r"auxiliary_head\.classifier\.weight would be 10 instead of 5"):
+        gc.clone(with_loss_head, widen={"auxiliary_head.classifier": 2})
