@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphclone.algebra.depths import PLACES, STARTS, Depths, Start, Where
+from graphclone.algebra.depths import Depths, Start, Where
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
-from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.clones.clone import Clone
 from graphclone.clones.source import After
 from graphclone.clones.traced import Traced
-from graphclone.errors import GraphcloneError
+from graphclone.errors import GraphcloneError, Remedy
 from graphclone.formats.onnx.source import OnnxSource
 from graphclone.formats.torch.source import ModuleSource
 from graphclone.optimizers.optimizers import grown_optimizer
 from graphclone.optimizers.slowing import slow
 from graphclone.optimizers.states import Inexact, Rule
+from graphclone.pipeline.requests import patterns, requested
 from graphclone.pipeline.runner import Pass
-from graphclone.pipeline.state import Request
 
 if TYPE_CHECKING:
     from graphclone.formats.huggingface.source import CheckpointSource
@@ -62,8 +61,7 @@ def trace(
         >>> [(group.name, group.size) for group in gc.trace(model, (x,)).dims if group.pin is None]
         [('0', 6)]
     """
-    _check(None, widen_io)
-    return _source(model, args, kwargs, inputs, name, dynamic_axes).trace(widen_io)
+    return _source(model, args, kwargs, inputs, name, dynamic_axes).trace(patterns("widen_io", widen_io))
 
 
 def clone(  # noqa: PLR0913 (all but the first three are keywords)
@@ -146,26 +144,25 @@ def clone(  # noqa: PLR0913 (all but the first three are keywords)
         >>> torch.allclose(wide.module()(x), model(x), atol=1e-6)
         True
     """
-    _check(sizes, widen_io)
-    _check_depth(depth, new_blocks, new_from)
-    if like is not None and (widen is not None or sizes or depth is not None or into is not None):
-        raise GraphcloneError("like= already says every width and depth: leave out widen=, sizes=, depth= and into=")
-    source = _source(model, args, kwargs, inputs, name, dynamic_axes)
-    shared = resolve_strategy(strategy, snr_db)
-    request = Request(
-        widen,
-        tuple(widen_io),
-        shared,
-        seed,
-        untie,
-        sizes=sizes or {},
+    request = requested(
+        widen=widen,
+        sizes=sizes,
         depth=depth,
         new_blocks=new_blocks,
         new_from=new_from,
-        like=None if like is None else str(like),
+        like=like,
         keep_vocab=keep_vocab,
-        omit=tuple(omit),
+        omit=omit,
+        widen_io=widen_io,
+        strategy=strategy,
+        snr_db=snr_db,
+        seed=seed,
+        untie=untie,
     )
+    if like is not None and into is not None:
+        raise GraphcloneError("like already says every width and depth", Remedy("into", value=None))
+    _check_steps(passes, after)
+    source = _source(model, args, kwargs, inputs, name, dynamic_axes)
     if into is None:
         return source.clone(request, passes=passes, after=after)
     if not isinstance(source, ModuleSource):
@@ -251,13 +248,18 @@ def _source(
     dynamic_axes: Mapping[str, Sequence[int]] | None,
 ) -> ModuleSource | OnnxSource | CheckpointSource:
     """Find out what kind of source a model is, and refuse arguments that make no sense."""
-    if isinstance(args, torch.Tensor):
-        raise GraphcloneError("args: a tensor; give a tuple of the example inputs, such as (x,)")
+    if isinstance(args, str | Mapping) or not isinstance(args, Sequence):
+        got = "a tensor" if isinstance(args, torch.Tensor) else type(args).__name__
+        raise GraphcloneError(f"args: {got}; give a tuple of the example inputs, such as (x,)")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise GraphcloneError(f"kwargs: {type(kwargs).__name__}; give a dict of example inputs by name")
     if isinstance(model, torch.nn.Module):
         if inputs is not None:
             raise GraphcloneError("inputs=: is for .onnx files; give a module its example inputs as args and kwargs")
-        axes = dict(dynamic_axes or {})
-        return ModuleSource(name or type(model).__name__, model, tuple(args), dict(kwargs or {}), axes)
+        axes = dynamic_axes or {}
+        if not (isinstance(axes, Mapping) and all(isinstance(numbers, Sequence) for numbers in axes.values())):
+            raise GraphcloneError(f"dynamic_axes={axes!r}: give a dict of lists of axes by input, such as {{'x': [1]}}")
+        return ModuleSource(name or type(model).__name__, model, tuple(args), dict(kwargs or {}), dict(axes))
     if dynamic_axes is not None:
         raise GraphcloneError("dynamic_axes=: is for modules; a file or a checkpoint says itself what may vary")
     if inputs is not None and not isinstance(inputs, Mapping):
@@ -273,18 +275,10 @@ def _source(
     raise GraphcloneError(f"the model must be {what}, got {got}")
 
 
-def _check_depth(depth: object, new_blocks: object, new_from: object) -> None:
-    """Refuse a depth that makes no sense."""
-    if depth is not None and not isinstance(depth, int | Mapping):
-        raise GraphcloneError(f"depth={depth!r}: give a whole number of blocks, or a dict of them by stack")
-    for name, value, choices in (("new_blocks", new_blocks, PLACES), ("new_from", new_from, STARTS)):
-        if value not in choices:
-            raise GraphcloneError(f"{name}={value!r}: give {' or '.join(map(repr, choices))}")
-
-
-def _check(sizes: object, widen_io: object) -> None:
-    """Refuse sizes and patterns that make no sense."""
-    if sizes is not None and not isinstance(sizes, Mapping):
-        raise GraphcloneError(f"sizes={sizes!r}: give a dict of sizes by dim, such as {{'hidden': 960}}")
-    if isinstance(widen_io, str):
-        raise GraphcloneError(f"widen_io={widen_io!r}: give a list of names, [{widen_io!r}]")
+def _check_steps(passes: object, after: object) -> None:
+    """Refuse a pipeline, or what watches it, that cannot be called."""
+    steps = passes if isinstance(passes, Sequence) else [passes]
+    if passes is not None and not all(callable(step) and hasattr(step, "ensures") for step in steps):
+        raise GraphcloneError(f"passes={passes!r}: give a list of passes, as graphclone.passes.default_pipeline() does")
+    if after is not None and not callable(after):
+        raise GraphcloneError(f"after={after!r}: give a function of a pass and a state")

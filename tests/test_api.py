@@ -56,7 +56,28 @@ def test_the_signature_can_be_read() -> None:
         ({"widen": {"2": 0}}, "2=0: a factor is a number such as 2"),
         ({"sizes": 960}, "sizes=960: give a dict of sizes by dim, such as {'hidden': 960}"),
         ({"widen": {"hiden": 2}}, "no dim is called 'hiden'"),
+        ({"widen": {1: 2}}, "widen={1: 2}: give a factor, or a dict of factors by dim"),
+        ({"widen": [2]}, "widen=[2]: a factor is a number such as 2"),
+        ({"sizes": {0: 28}}, "sizes={0: 28}: give a dict of sizes by dim"),
+        ({"depth": "4"}, "depth='4': give a whole number of blocks, or a dict of them by stack"),
+        ({"new_blocks": "middle"}, "new_blocks='middle': give 'spread' or 'end' or 'start'"),
+        ({"like": 3}, "like=3: give a config.json, a folder with one, or a hub id"),
+        ({"like": "config.json", "depth": 4}, "like already says every width and depth; leave out depth="),
+        (
+            {"keep_vocab": True},
+            "keep_vocab goes with like, whose target may have another vocabulary; leave out keep_vocab=",
+        ),
+        ({"omit": "head"}, "omit='head': give a list of names, ['head']"),
         ({"widen_io": "output"}, "widen_io='output': give a list of names, ['output']"),
+        ({"widen_io": None}, "widen_io=None: give a list of names"),
+        ({"snr_db": "10"}, "snr_db='10': give a number of decibels"),
+        ({"seed": None}, "seed=None: give a whole number"),
+        ({"strategy": print.__self__}, "a strategy cannot be made of <module 'builtins'"),
+        ({"kwargs": [1]}, "kwargs: list; give a dict of example inputs by name"),
+        ({"dynamic_axes": {"input": 1}}, "dynamic_axes={'input': 1}: give a dict of lists of axes by input"),
+        ({"passes": 3}, "passes=3: give a list of passes"),
+        ({"passes": ["canonicalize"]}, "passes=['canonicalize']: give a list of passes"),
+        ({"after": "print"}, "after='print': give a function of a pass and a state"),
         ({"widen_io": ["output", "logits"]}, "no input or output is called 'logits'; there are input, output"),
         ({"strategy": "symetric"}, "unknown strategy 'symetric': choose one of symmetric, diagonal"),
         ({"snr_db": 10}, "strategy 'symmetric' has no noise, so snr_db does not apply"),
@@ -84,9 +105,10 @@ def test_what_is_no_model(function: Callable[..., Any], thing: Any, message: str
         function(thing, INPUTS)
 
 
-def test_example_inputs_are_a_tuple() -> None:
-    with pytest.raises(gc.GraphcloneError, match=r"args: a tensor; give a tuple of the example inputs, such as \(x,\)"):
-        gc.clone(model(), INPUTS[0])
+@pytest.mark.parametrize(("args", "got"), [(INPUTS[0], "a tensor"), (5, "int"), (None, "NoneType"), ({}, "dict")])
+def test_example_inputs_are_a_tuple(args: Any, got: str) -> None:
+    with pytest.raises(gc.GraphcloneError, match=rf"args: {got}; give a tuple of the example inputs, such as \(x,\)"):
+        gc.clone(model(), args)
 
 
 def test_a_clone_is_shown_in_one_line() -> None:

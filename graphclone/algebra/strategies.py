@@ -288,12 +288,13 @@ def _named(spec: str) -> Strategy:
 
 
 def _fixed(spec: npt.ArrayLike) -> _Fixed:
-    matrix = np.array(spec, dtype=np.float64)
+    expected = f"give a matrix, a callable or one of {', '.join(STRATEGIES)}"
+    try:
+        matrix = np.array(spec, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise StrategyError(f"a strategy cannot be made of {spec!r}: {expected}") from None
     if matrix.ndim != 2:
-        names = ", ".join(STRATEGIES)
-        raise StrategyError(
-            f"a strategy's matrix must be 2-D, got {matrix.ndim}-D: give one, a callable or one of {names}"
-        )
+        raise StrategyError(f"a strategy's matrix must be 2-D, got {matrix.ndim}-D: {expected}")
     _check_matrix(matrix, matrix.shape, "custom")
     return _Fixed(tuple(tuple(row) for row in matrix.tolist()))
 

@@ -6,10 +6,9 @@ import shlex
 from collections.abc import Mapping
 
 from graphclone import inspection
-from graphclone.algebra.strategies import strategy
 from graphclone.cli.arguments import CloneArguments
-from graphclone.errors import GraphcloneError
 from graphclone.pipeline.printer import print_state
+from graphclone.pipeline.requests import requested
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request, State
 
@@ -20,16 +19,8 @@ def request_of(arguments: CloneArguments) -> Request:
     Raises:
         GraphcloneError: there is no such strategy, or options do not go together.
     """
-    if arguments.like is None and arguments.keep_vocab:
-        raise GraphcloneError("--keep-vocab goes with --like, whose target may have another vocabulary")
-    if arguments.like is not None and (arguments.widen is not None or arguments.size or arguments.depth is not None):
-        raise GraphcloneError("--like says every width and depth: leave --widen, --size and --depth out")
-    return Request(
-        arguments.widen,
-        arguments.widen_io,
-        strategy(arguments.strategy, arguments.snr_db),
-        arguments.seed,
-        arguments.untie,
+    return requested(
+        widen=arguments.widen,
         sizes=arguments.size,
         depth=arguments.depth,
         new_blocks=arguments.new_blocks,
@@ -37,6 +28,11 @@ def request_of(arguments: CloneArguments) -> Request:
         like=arguments.like,
         keep_vocab=arguments.keep_vocab,
         omit=arguments.omit,
+        widen_io=arguments.widen_io,
+        strategy=arguments.strategy,
+        snr_db=arguments.snr_db,
+        seed=arguments.seed,
+        untie=arguments.untie,
     )
 
 

@@ -47,7 +47,15 @@ _MAX_FITS = 32
 
 
 class Unfit(GraphcloneError):
-    """No configuration has the wanted parameters."""
+    """No configuration has the wanted parameters.
+
+    Attributes:
+        axes: those that cannot have their size whatever the others have, as far as that is known.
+    """
+
+    def __init__(self, message: str, axes: Sequence[tuple[str, int]] = ()) -> None:
+        super().__init__(message)
+        self.axes = axes
 
 
 @dataclass(frozen=True)
@@ -150,11 +158,11 @@ class _FieldSolver:
             return copy.deepcopy(self.config)
         levers = list(self.levers())
         moving = [lever for lever in levers if lever.effects]
-        if self.unmoved(moving) is not None:
+        if self.unmoved(moving):
             levers += self.unequal()
             moving = [lever for lever in levers if lever.effects]
-        if (axis := self.unmoved(moving)) is not None:
-            raise Unfit(f"{self.tensor(axis)}, which no number of the configuration says")
+        if unmoved := self.unmoved(moving):
+            raise Unfit(f"{self.tensor(unmoved[0])}, which no number of the configuration says", unmoved)
         choices = self.choices(moving)
         problem: str | None = None
         for chosen in islice(self.assignments(moving, choices), _MAX_BUILDS):
@@ -224,15 +232,16 @@ class _FieldSolver:
             whole = filter(lever.allows, ratios)
             fits = [r for r in whole if all(lever.predicted(a, self.axes[a], r) == self.target[a] for a in own)]
             if not fits:
-                axis = next(a for a in own if self.target[a] != self.axes[a])
-                raise Unfit(f"{self.tensor(axis)}, but its {named(lever.fields[0])} cannot give it that")
+                growing = [a for a in own if self.target[a] != self.axes[a]]
+                reason = f"{self.tensor(growing[0])}, but its {named(lever.fields[0])} cannot give it that"
+                raise Unfit(reason, growing)
             ratios_by_lever.append(fits)
         return ratios_by_lever
 
-    def unmoved(self, moving: Sequence[Lever]) -> tuple[str, int] | None:
-        """The first axis that should grow and that no number of the configuration moves."""
+    def unmoved(self, moving: Sequence[Lever]) -> list[tuple[str, int]]:
+        """The axes that should grow and that no number of the configuration moves."""
         axes = {axis for lever in moving for axis in lever.effects}
-        return next((a for a, size in self.axes.items() if self.target[a] != size and a not in axes), None)
+        return [a for a, size in self.axes.items() if self.target[a] != size and a not in axes]
 
     def assignments(
         self, moving: Sequence[Lever], choices: Sequence[Sequence[Fraction]]

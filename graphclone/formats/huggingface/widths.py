@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
 from math import prod
@@ -155,44 +155,58 @@ def _refusal(source: Graph, request: Request, target: _Target, unfit: Unfit) -> 
     """What to do about weights that no configuration has: let outputs grow, if that helps, or write something else."""
     goal = target.goal
     if (table := growing_table(goal)) is not None:
-        unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}")
+        unfit = Unfit(f"{table} would be repeated, but the code computes it anew from the widths; {unfit}", unfit.axes)
     text = f"no {CONFIG} can say this: {unfit}"
     outputs = tuple(output.name for output in source.outputs if not output.free)
     freed = dataclasses.replace(request, widen_io=outputs)
-    if not all(map(request.frees, outputs)) and _can_be_said(source, freed, target):
+    if not all(map(request.frees, outputs)) and _problem(source, freed, target) is None:
         remedy = Remedy("widen_io", "lets them grow", list(outputs))
         return GraphcloneError(f"{text}; the outputs are as wide as the model", remedy)
-    if possible := _possible(source, request, target):
+    if possible := _possible(source, request, target, unfit):
         return GraphcloneError(f"{text}; {ELSEWHERE}", Remedy("widen", "works", possible))
     return GraphcloneError(f"{text}; {ELSEWHERE}")
 
 
-def _possible(source: Graph, request: Request, target: _Target) -> dict[str, Any]:
+def _possible(source: Graph, request: Request, target: _Target, unfit: GraphcloneError) -> dict[str, Any]:
     """The dims that a configuration can widen by the one factor that was asked for; none if they do not go together.
 
-    One that no number says may be in the way of all others, of which some cannot grow alone.
+    Those that no number says are left out first. One may be in the way of all others, of which some cannot grow alone.
     """
     factor = request.factors
     if request.patterns or isinstance(factor, Mapping):
         return {}
 
-    def fits(names: list[str]) -> bool:
-        return _can_be_said(source, dataclasses.replace(request, widen=dict.fromkeys(names, factor)), target)
+    def problem(names: Sequence[str]) -> GraphcloneError | None:
+        return _problem(source, dataclasses.replace(request, widen=dict.fromkeys(names, factor)), target)
 
     grown = target.grown()
-    alone = [name for name in grown if fits([name])]
-    but_one = ([name for name in grown if name != other] for other in grown if other not in alone)
+
+    def found() -> Iterator[Sequence[str]]:
+        left, reason = grown, unfit
+        while isinstance(reason, Unfit) and (held := target.named(reason.axes)) and (left := _without(left, held)):
+            if (next_reason := problem(left)) is None:
+                yield left
+                return
+            reason = next_reason
+        alone = [name for name in grown if problem([name]) is None]
+        several = (*(_without(grown, {name}) for name in grown if name not in alone), alone)
+        yield from (names for names in several if names and problem(names) is None)
+
     shown = factor if isinstance(factor, int) else str(factor)
-    return dict.fromkeys(next((names for names in (*but_one, alone) if names and fits(names)), ()), shown)
+    return dict.fromkeys(next(found(), ()), shown)
 
 
-def _can_be_said(source: Graph, request: Request, target: _Target) -> bool:
-    """Whether a configuration as deep as another makes what is asked for."""
+def _without(names: Sequence[str], others: Collection[str]) -> list[str]:
+    return [name for name in names if name not in others]
+
+
+def _problem(source: Graph, request: Request, target: _Target) -> GraphcloneError | None:
+    """Why no configuration as deep as another makes what is asked for; None where one does."""
     try:
         _Target(target.traces, _goal(source, request), target.fields).solved()
-    except GraphcloneError:
-        return False
-    return True
+    except GraphcloneError as error:
+        return error
+    return None
 
 
 def _goal(source: Graph, request: Request, after: After | None = None) -> State:
@@ -251,6 +265,13 @@ class _Target:
         """The names of the groups of dims that were to grow."""
         named_groups = groups(dims(self.goal.facts))
         return [group.name for group in named_groups if any(factor > 1 for factor in factors(self.goal, group))]
+
+    def named(self, places: Collection[tuple[str, int]]) -> set[str]:
+        """The names of the groups of dims that axes of parameters consist of."""
+        facts = self.goal.facts
+        values = {name: i.value for i in self.goal.graph.initializers for name in i.names}
+        leaves = {leaf for name, axis in places for leaf in facts.axes.leaves(facts.of[values[name]][axis])}
+        return {dim.group for dim in dims(facts) if dim.axis in leaves}
 
     def shapes(self) -> Wanted:
         """The wanted shape of every parameter; one that nothing reads may have any."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from graphclone.algebra.depths import Depths, Start, Where
 from graphclone.algebra.factors import Widen
 from graphclone.algebra.strategies import StrategyLike
-from graphclone.algebra.strategies import strategy as resolve_strategy
 from graphclone.clones.saving import check_room
 from graphclone.clones.source import After
 from graphclone.errors import GraphcloneError
@@ -19,7 +18,7 @@ from graphclone.formats.huggingface.plan import MAX_SHARD_SIZE, Plan, plan
 from graphclone.formats.huggingface.reader import open_checkpoint
 from graphclone.formats.huggingface.sentence_modules import write_modules
 from graphclone.formats.huggingface.training import TrainingState, training_state
-from graphclone.pipeline.state import Request
+from graphclone.pipeline.requests import requested
 from graphclone.progress import Progress, in_bytes, silent
 from graphclone.runtime.ranks import ALONE, Ranks
 
@@ -121,21 +120,19 @@ def clone_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
         >>> sorted(path.name for path in folder.with_name("wide").glob("*.json"))
         ['config.json', 'generation_config.json']
     """
-    shared = resolve_strategy(strategy, snr_db)
-    if like is not None and (widen is not None or sizes or depth is not None):
-        raise GraphcloneError("like= already says every width and depth: leave out widen=, sizes= and depth=")
-    request = Request(
-        widen,
-        tuple(widen_io),
-        shared,
-        seed,
-        sizes=sizes or {},
+    request = requested(
+        widen=widen,
+        sizes=sizes,
         depth=depth,
         new_blocks=new_blocks,
         new_from=new_from,
-        like=None if like is None else str(like),
+        like=like,
         keep_vocab=keep_vocab,
-        omit=tuple(omit),
+        omit=omit,
+        widen_io=widen_io,
+        strategy=strategy,
+        snr_db=snr_db,
+        seed=seed,
     )
     advance = progress or silent
     checkpoint = open_checkpoint(source, trust_remote_code=trust_remote_code, inputs=inputs, dtype=dtype)

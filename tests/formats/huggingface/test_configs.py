@@ -129,3 +129,23 @@ def test_a_refusal_of_one_factor_says_which_dims_a_configuration_can_widen_by_it
     with pytest.raises(GraphcloneError, match="can say") as refusal:
         clone_checkpoint(source, tmp_path / "other", widen={"hidden": 2, "layers.*.self_attn": 2})
     assert refusal.value.remedy is None
+
+
+@pytest.mark.slow
+def test_dims_that_no_number_says_are_left_out_together(tmp_path: Path) -> None:
+    """Widths of convolutions that stand in the code, in several parts; all others can grow."""
+    backbone = transformers.BeitConfig(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=36, image_size=32, patch_size=8,
+        out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False,
+    )  # fmt: skip
+    config = transformers.ZoeDepthConfig(
+        backbone_config=backbone, neck_hidden_sizes=[12, 20, 28, 44], fusion_hidden_size=24, bottleneck_features=24,
+        bin_embedding_dim=14, num_attractors=[6, 4, 3, 2], num_relative_features=10, num_patch_transformer_layers=1,
+    )  # fmt: skip
+    source = saved(transformers.ZoeDepthForDepthEstimation(config), tmp_path / "source")
+    with pytest.raises(GraphcloneError, match=r"no config\.json can say this") as refusal:
+        clone_checkpoint(source, tmp_path / "out", widen=2)
+    assert refusal.value.remedy is not None
+    assert {"layers.*.mlp", "relative_head", "metric_head"} < set(refusal.value.remedy.value)
+    written = clone_checkpoint(source, tmp_path / "out", widen=refusal.value.remedy.value)
+    assert written.verification is not None and written.verification.ok

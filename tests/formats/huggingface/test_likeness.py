@@ -121,7 +121,7 @@ def test_the_library_takes_folders_and_targets(source: Path, tmp_path: Path) -> 
     linear = torch.nn.Linear(3, 5)
     with pytest.raises(GraphcloneError, match="is for Hugging Face checkpoints"):
         gc.clone(linear, (torch.ones(2, 3),), like=target(tmp_path))
-    with pytest.raises(GraphcloneError, match="like= already says every width and depth"):
+    with pytest.raises(GraphcloneError, match="like already says every width and depth; leave out widen="):
         gc.clone(source, like=target(tmp_path), widen=2)
 
 
@@ -181,8 +181,8 @@ def test_a_configuration_alone_can_be_inspected(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["clone", "SOURCE", "-o", "wide", "--like", "TARGET", "--widen", "2"], "--like says every width and depth"),
-        (["clone", "SOURCE", "-o", "wide", "--keep-vocab"], "--keep-vocab goes with --like"),
+        (["clone", "SOURCE", "-o", "wide", "--like", "TARGET", "--widen", "2"], "width and depth; leave out --widen"),
+        (["clone", "SOURCE", "-o", "wide", "--keep-vocab"], "goes with like, whose target may have another vocabulary"),
         (["clone", "SOURCE", "-o", "wide", "--like", "nowhere"], "nowhere: no such target"),
         (["clone", "opt-mini", "-o", "wide.pt2", "--like", "TARGET"], "--like is for Hugging Face checkpoints"),
         (["inspect", "opt-mini", "--like", "TARGET"], "--like is for Hugging Face checkpoints"),
