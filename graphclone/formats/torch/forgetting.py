@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -37,10 +38,12 @@ def forgotten(*modules: torch.nn.Module) -> Iterator[None]:
     Args:
         modules: those that are run or traced in the block.
     """
+    before = {function: function.cache_info() for function in _FUNCTIONS.found()}
     try:
         yield
     finally:
-        for function in _caches():
+        called = (function for function in _FUNCTIONS.found() if function.cache_info() != before.get(function))
+        for function in called:
             if _holds_none(gc.get_referents(function)):
                 function.cache_clear()
         for table in _tables(modules):
@@ -48,10 +51,27 @@ def forgotten(*modules: torch.nn.Module) -> Iterator[None]:
                 del table[key]
 
 
-def _caches() -> Iterator[Any]:
-    """The functions of the process that remember results: also those in closures, and methods."""
-    found = (item for item in gc.get_referrers(_Cached) if type(item) is _Cached)  # an object refers to its type
-    return (function for function in found if _package(function.__module__) not in _OTHERS)
+class _Functions:
+    """The functions of the process that remember results: also those in closures, and methods.
+
+    To find them takes a look at every object there is. An object is one more reference to its type, so as long as these
+    are as many as before and those that were found are alive, there are no others.
+    """
+
+    def __init__(self) -> None:
+        self._references = 0
+        self._found: list[weakref.ref[Any]] = []
+
+    def found(self) -> list[Any]:
+        alive = [function for reference in self._found if (function := reference()) is not None]
+        if sys.getrefcount(_Cached) != self._references or len(alive) < len(self._found):
+            alive = [item for item in gc.get_referrers(_Cached) if type(item) is _Cached]
+            self._found = [weakref.ref(function) for function in alive]
+            self._references = sys.getrefcount(_Cached)
+        return [function for function in alive if _package(function.__module__) not in _OTHERS]
+
+
+_FUNCTIONS = _Functions()
 
 
 def _tables(modules: Iterable[torch.nn.Module]) -> Iterator[dict[Any, Any]]:
