@@ -300,11 +300,8 @@ class _Solver:
 
     def value_scales(self) -> dict[Value, float]:
         """The scale of every value that is not the source's own."""
-        scales = {value: exp(self._constant(e)) for value, e in self.expressions.items() if e}
+        scales = {value: exp(self.system.constant(e)) for value, e in self.expressions.items() if e}
         return {value: scale for value, scale in scales.items() if scale != 1.0}
-
-    def _constant(self, expression: Expression) -> Expression:
-        return {key: c for key, c in self.system.reduce(expression).items() if isinstance(key, int)}
 
     def mends(self) -> dict[Mend, float]:
         """The multiplications that do anything."""

@@ -87,6 +87,7 @@ class System:
     def __init__(self, cost: Callable[[Hashable], tuple[int, ...]]) -> None:
         self.cost = cost
         self.solved: dict[Hashable, Expression] = {}
+        self._values: dict[Hashable, Expression] = {}
 
     def reduce(self, expression: Mapping[Hashable, Fraction]) -> Expression:
         """The expression with solved unknowns replaced."""
@@ -115,10 +116,25 @@ class System:
         pivot = min(unknowns, key=self.cost)
         coefficient = row.pop(pivot)
         self.solved[pivot] = {key: -value / coefficient for key, value in row.items()}
+        self._values.clear()
+
+    def constant(self, expression: Mapping[Hashable, Fraction]) -> Expression:
+        """The constant value of an expression, free unknowns being zero."""
+        total: Expression = {}
+        for key, coefficient in expression.items():
+            add(total, {key: Fraction(1)} if isinstance(key, int) else self.value(key), coefficient)
+        return total
 
     def value(self, unknown: Hashable) -> Expression:
-        """The constant value of an unknown, free ones being zero."""
-        return {key: c for key, c in self.reduce({unknown: Fraction(1)}).items() if isinstance(key, int)}
+        """The constant value of an unknown, free ones being zero; each is found once."""
+        pending = [] if unknown in self._values else [unknown]
+        while pending:
+            row = self.solved.get(pending[-1], {})
+            if missing := [key for key in row if not isinstance(key, int) and key not in self._values]:
+                pending += missing
+            else:
+                self._values[pending.pop()] = self.constant(row)
+        return self._values[unknown]
 
 
 def _factors(number: int) -> dict[int, int]:
