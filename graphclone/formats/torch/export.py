@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from graphclone.formats.torch.forgetting import forgotten
 from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
 from graphclone.formats.torch.of_one_run import of_one_run
+from graphclone.formats.torch.own_decisions import own_decisions
 from graphclone.formats.torch.own_gradients import grad_modes, own_gradients
 from graphclone.formats.torch.recurrences import any_length
 from graphclone.formats.torch.traceable import traceable_torch
@@ -53,6 +55,7 @@ class Exported:
         guards: what other inputs it holds for.
         gradients: the names of code that computes its gradients in its own way, which the program does not.
         kept: what is constant in the program, and may be otherwise in another run.
+        deciding: the names of buffers by which the code decides, and the program no more.
         failure: why it holds for fewer than was tried; empty where it does not.
         settled: whether runs of the model have told what a trace leaves open.
         confirmed: whether runs of the model gave what the program gives.
@@ -62,6 +65,7 @@ class Exported:
     guards: Guards
     gradients: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    deciding: tuple[str, ...] = ()
     failure: str = ""
     settled: bool = False
     confirmed: bool = False
@@ -246,6 +250,7 @@ class _Search:
                 own_gradients(module) as gradients,
                 decisions() as questions,
                 of_one_run() as kept,
+                own_decisions(None if strict else module) as deciding,
                 nullcontext(Asked(integers=True)) if strict else dtypes_asked() as asked,
             ):
                 shapes = None
@@ -266,7 +271,8 @@ class _Search:
         guards = guards_of(program, None if strict else [*questions, *further])
         kinds_asked = frozenset([INTEGER] if asked.integers else [])
         guards = replace(guards, kinds_asked=kinds_asked, by_position=by_position)
-        return Exported(program, guards, tuple(sorted(gradients)), tuple(dict.fromkeys(kept)))
+        constant = tuple(dict.fromkeys(kept)), tuple(dict.fromkeys(deciding))
+        return Exported(program, guards, tuple(sorted(gradients)), *constant)
 
     def settled(self, name: str, exported: Exported) -> Exported:
         """A strict program, which doubts every size of 1, without those of the example that the module has as well."""
@@ -395,7 +401,7 @@ def _said(error: Exception) -> str:
 
 def _place(error: Exception) -> str:
     """Where the code is that an export failed on, torch's own apart."""
-    own = (Path(torch.__file__).parent, Path(__file__).parents[2])
+    own = (Path(torch.__file__).parent, Path(__file__).parents[2], Path(contextlib.__file__))
     lines = [
         f" at {Path(frame.f_code.co_filename).name}:{number}"
         for cause in causes(error)

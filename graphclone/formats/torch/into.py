@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from graphclone.errors import GraphcloneError, some
+from graphclone.formats.torch.export import Exported
 from graphclone.formats.torch.reader import trace_alike
 from graphclone.formats.torch.weightless import weightless
 from graphclone.graph.ir import Graph
@@ -39,6 +40,7 @@ def cloned(
     narrow, wide = traced_alike(small, big, args, kwargs, name)
     state = State(narrow, replace(request, untie=untied(narrow, wide)))
     timings = match(state, wide, after)
+    _check_deciding(state, wide, big)
     load_into(state, big)
     return state, timings
 
@@ -81,6 +83,20 @@ def check_wide(small: torch.nn.Module, big: object, request: Request) -> None:
         raise GraphcloneError("depth and into do not go together: the wide model says how deep it is")
     if request.untie:
         raise GraphcloneError("untie and into do not go together: the wide model says what is tied")
+
+
+@torch.no_grad()
+def _check_deciding(state: State, wide: Graph, big: torch.nn.Module) -> None:
+    """Refuse a wide model that decides by numbers which it would lose."""
+    deciding, theirs = wide.origin_as(Exported).deciding, _tensors(big)
+    for initializer in state.graph.initializers:
+        recipe = state.recipes[initializer.value]
+        for name in set(initializer.names) & set(deciding):
+            ours = widen(initializer.read().detach(), recipe)
+            if ours.shape == theirs[name].shape and not torch.equal(ours, theirs[name].to(ours.device)):
+                raise GraphcloneError(
+                    f"into: the code decides by what {name} holds; let both models hold the same there"
+                )
 
 
 @torch.no_grad()

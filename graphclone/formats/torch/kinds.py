@@ -15,11 +15,12 @@ INTEGER, FLOAT = "integer", "float"
 
 _TORCH = str(Path(torch.__file__).parent)
 _MODULES = str(Path(torch.nn.__file__).parent)
+_OURS = str(Path(__file__).parent)
 
 
 def is_of_model(file: str) -> bool:
-    """Whether a file has code of models: not torch's own, but for its modules."""
-    return not file.startswith(_TORCH) or file.startswith(_MODULES)
+    """Whether a file has code of models: not torch's own, but for its modules, nor what watches a trace."""
+    return not file.startswith((_TORCH, _OURS)) or file.startswith(_MODULES)
 
 
 @dataclass

@@ -115,6 +115,9 @@ def from_exported(exported: Exported, name: str, asked: Mapping[str, Sequence[in
         graph.notes.append(f"gradients are those of what is computed, without {', '.join(exported.gradients)}")
     if exported.kept:
         graph.notes.append(f"is constant, as it was in one run: {', '.join(exported.kept)}")
+    if exported.deciding:
+        verb = "holds" if len(exported.deciding) == 1 else "hold"
+        graph.notes.append(f"the code decides by what {', '.join(exported.deciding)} {verb}, and the clone as it was")
     if conditions := [condition.text for condition in exported.guards.conditions]:
         more = f" and {len(conditions) - _SHOWN} more" if len(conditions) > _SHOWN else ""
         graph.notes.append(f"holds for inputs with {', '.join(conditions[:_SHOWN])}{more} only")
