@@ -50,7 +50,8 @@ def dims(facts: Facts) -> list[Dim]:
     """The dims of a graph that touch a parameter, in the order of the parameters.
 
     A dim is offered by default if it is free and is the outermost free factor wherever it is a factor of a
-    parameter's axis: heads grow and the width of a head stays, groups grow and their members stay.
+    parameter's axis: heads grow and the width of a head stays, groups grow and their members stay. Both sides grow of a
+    matrix that is stored as one row of numbers, as nothing that the model computes has an axis of both.
     """
     places = _places(facts)
     inner = _inner(facts)
@@ -111,19 +112,33 @@ def _inner(facts: Facts) -> set[Axis]:
 
 
 def _products(facts: Facts) -> Iterator[list[Axis]]:
-    """The factors that can grow, of every product in a parameter's axis that has some."""
-    pending = [axis for _, axes in _parameters(facts) for axis in axes]
-    seen: set[Axis] = set()
+    """The factors that can grow, of every product that is in a parameter's axis and in one of a computed value."""
+    computed = set(_composed(facts, (axis for value in _computed(facts) for axis in facts.of[value])))
+    for axis in _composed(facts, (axis for _, axes in _parameters(facts) for axis in axes)):
+        if axis.kind is Kind.PRODUCT and axis in computed:
+            free = [part for part in facts.axes.factors(axis) if not facts.axes.is_rigid(part)]
+            if free:
+                yield free
+
+
+def _composed(facts: Facts, axes: Iterable[Axis]) -> dict[Axis, None]:
+    """The products and sums among axes, and within these, in order."""
+    pending, seen = list(axes), dict[Axis, None]()
     for axis in pending:
         axis = facts.axes.find(axis)
-        if axis in seen or axis.kind is Kind.DIM:
-            continue
-        seen.add(axis)
-        parts = facts.axes.factors(axis) if axis.kind is Kind.PRODUCT else facts.axes.segments(axis)
-        pending += parts
-        free = [part for part in parts if not facts.axes.is_rigid(part)]
-        if free and axis.kind is Kind.PRODUCT:
-            yield free
+        if axis not in seen and axis.kind is not Kind.DIM:
+            seen[axis] = None
+            pending += facts.axes.factors(axis) if axis.kind is Kind.PRODUCT else facts.axes.segments(axis)
+    return seen
+
+
+def _computed(facts: Facts) -> Iterator[Value]:
+    """The values that depend on an input, as what is done to weights alone does not."""
+    fed = set(facts.graph.inputs)
+    for node in facts.graph.nodes:
+        if not fed.isdisjoint(node.inputs):
+            fed.update(node.outputs)
+    yield from (value for value in fed if value in facts.of)
 
 
 def _partial(facts: Facts, factors: Sequence[Axis]) -> list[Axis]:

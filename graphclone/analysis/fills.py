@@ -218,7 +218,9 @@ class Inference(Places):
         if value in self.facts.summands:
             return [d for summand in self.facts.summands[value] for d in self.of_summand(node, place, summand, fill)]
         if fill == Fill.ZERO and not self.averages(node, place.dim) and self.passes_zero(node, place):
-            return [(p, fill) for operand in node.inputs for p in self.carriers(node, operand, place.dim)]
+            # f(c x) = c^k f(x) holds whatever the operands are that have no scale, such as an index.
+            asked = (o for o in node.inputs if node in self.facts.vanishing or self.facts.is_scaled(o))
+            return [(p, fill) for operand in asked for p in self.carriers(node, operand, place.dim)]
         raise Unfillable(node.name, f"{node.op} does not keep {fill.text}")
 
     def of_summand(self, node: Node, place: Place, summand: Summand, fill: Fill) -> list[tuple[Place, Fill]]:

@@ -290,3 +290,25 @@ def test_heads_of_which_one_serves_all_grow_as_others_do() -> None:
     clone = gc.clone(FusedMultiQuery().eval(), (torch.randn(2, 3, 7),), widen=2)
     assert clone.state_dict()["qkv.weight"].shape == (50, 7)
     assert clone.verify().ok
+
+
+class Flat(nn.Module):
+    """Every matrix is stored as one row of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = (4, 8, 6, 10, 3)
+        pairs = zip(self.sizes, self.sizes[1:], strict=False)
+        self.weights = nn.ParameterList([torch.randn(rows * columns) for rows, columns in pairs])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for weight, rows, columns in zip(self.weights, self.sizes, self.sizes[1:], strict=False):
+            x = torch.sigmoid(x @ weight.view(rows, columns))
+        return x
+
+
+def test_both_sides_of_a_flat_matrix_grow() -> None:
+    clone = gc.clone(Flat().eval(), (torch.randn(7, 4),), widen=2)
+    weights = [tensor.numel() for tensor in clone.state_dict().values()]
+    assert weights == [4 * 16, 16 * 12, 12 * 20, 20 * 3]
+    assert clone.verify(onnx=False).ok

@@ -384,6 +384,26 @@ def test_of_a_product_the_factor_is_0_that_can_be() -> None:
     assert run_lockstep(clone.state, [x]).worst < 1e-12
 
 
+class Messages(nn.Module):
+    """What is normed is gathered from neighbours, by an index that is as large as what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.says, self.down = nn.Linear(5, WIDTH), nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor, to: Tensor) -> Tensor:
+        said = self.says(x)
+        heard = said.new_zeros(3, WIDTH).scatter_add(0, to[:, None].expand_as(said), said)
+        return self.down(nn.functional.normalize(heard, dim=-1))
+
+
+def test_an_index_needs_no_zeros() -> None:
+    inputs = (torch.randn(4, 5), torch.tensor([0, 2, 1, 0]))
+    clone = gc.clone(randomise(Messages()).eval(), inputs, sizes={"says": WIDER})
+    assert any(growth.pads for growth in clone.state.growths.values())
+    assert run_lockstep(clone.state, list(inputs)).worst < 1e-12
+
+
 class Spectral(nn.Module):
     """A stream that a weight of complex numbers mixes, as in Fourier neural operators."""
 
