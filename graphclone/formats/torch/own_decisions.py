@@ -28,8 +28,8 @@ _MOST = 4096
 def own_decisions(module: torch.nn.Module | None) -> Iterator[list[str]]:
     """Answer code that asks whether a tensor is true, or where, if it is computed from the module's own numbers alone.
 
-    These are its buffers of integers and flags, and tensors that are no part of it. Parameters are learned, and
-    statistics move. What is asked for as a number stays an operator of the trace.
+    These are its buffers of integers and flags, tensors that are no part of it, and what the code makes of plain
+    numbers. Parameters are learned, and statistics move. What is asked for as a number stays an operator of the trace.
 
     Args:
         module: that is traced in the block; None where nothing is to be answered.
@@ -94,7 +94,7 @@ class _Follower(TorchFunctionMode):
         known = [found for tensor in tensors if (found := self._of(tensor)) is not None]
         if known and _writes(function, kwargs):
             self.written |= frozenset[Any]().union(*(found.roots for found in known))
-        elif tensors and len(known) == len(tensors) and not _has_sizes((args, kwargs)):
+        elif (known or function in _MAKING) and len(known) == len(tensors) and not _has_sizes((args, kwargs)):
             return self._followed(function, args, kwargs, known)
         return function(*args, **kwargs)
 
@@ -119,7 +119,7 @@ class _Follower(TorchFunctionMode):
     def _followed(
         self, function: Callable[..., Any], args: Any, kwargs: Mapping[str, Any], known: Sequence[_Known]
     ) -> Any:
-        roots = frozenset[Any]().union(*(found.roots for found in known))
+        roots = frozenset[Any]().union(*(found.roots for found in known)) or frozenset([object()])
         arguments = pytree.tree_map_only(torch.Tensor, self._of, (args, kwargs))
 
         def compute() -> Any:
@@ -152,6 +152,9 @@ def _is_constant(tensor: torch.Tensor) -> bool:
     """Whether a tensor that is met in a trace is no part of the model or of its inputs, which others stand for."""
     return type(tensor) is torch.Tensor and not tensor.requires_grad and _has_numbers(tensor)
 
+
+_MAKING = (torch.tensor, torch.arange, torch.linspace, torch.zeros, torch.ones, torch.full)
+"""Functions that make tensors of plain numbers, and of sizes."""
 
 _QUESTIONS = (torch.Tensor.__bool__, torch.nonzero, torch.Tensor.nonzero)
 

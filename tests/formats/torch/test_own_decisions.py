@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,17 @@ class Placed(Net):
         return self.head(torch.cat([x[:, off], x[:, on].exp()], 1))
 
 
+class Timed(Net):
+    """Times that the code makes are looked at as often as anybody wants to."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        times = torch.linspace(0, 1, 5)
+        steps = times[1:] > times[:-1]
+        if not (steps.all() or (~steps).all()):
+            raise ValueError("times must increase or decrease")
+        return self.head(x * times[-1] if times[0] < times[-1] else x)
+
+
 class Counting(Net):
     """A comparison of sizes with the model's own numbers is none of those numbers alone."""
 
@@ -59,7 +72,7 @@ class Counting(Net):
         return self.head(x + codes[:, None] * (1 if self.ready else 2))
 
 
-@pytest.mark.parametrize("kind", [Flagged, Computed, Looped, Placed, Counting])
+@pytest.mark.parametrize("kind", [Flagged, Computed, Looped, Placed, Timed, Counting])
 @pytest.mark.parametrize("flags", [[True, False, True, True], [False, False, True, False]])
 def test_a_clone_decides_as_the_model_does(kind: type[Net], flags: list[bool]) -> None:
     model = randomise(kind(flags)).double().eval()
@@ -104,10 +117,36 @@ class Written(Net):
         return self.head(x * 2 if self.flags.any() else x)
 
 
-@pytest.mark.parametrize("kind", [ByParameter, ByStatistics, ByInput, ByChance, Written])
+class BySizes(Net):
+    """What is made of a size of the input is another for another input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x * 2 if torch.arange(x.shape[0]).sum() > 12 else x)
+
+
+class WrittenInPlace(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        zeros = torch.zeros(3)
+        zeros[0] = x.sum()
+        return self.head(x * 2 if zeros.any() else x)
+
+
+@pytest.mark.parametrize("kind", [ByParameter, ByStatistics, ByInput, ByChance, Written, WrittenInPlace])
 def test_what_may_be_otherwise_in_another_run_is_refused(kind: type[Net]) -> None:
     with pytest.raises(GraphcloneError, match="depends on numbers that it has computed"):
         gc.clone(kind([False] * 4).eval(), (torch.randn(5, 4),))
+
+
+def test_what_is_made_of_a_size_holds_for_that_size_or_is_refused() -> None:
+    model = randomise(BySizes([False] * 4)).eval()
+    try:
+        wide = gc.clone(model, (torch.randn(5, 4),)).module()
+    except GraphcloneError:
+        return
+    for count in (5, 7):
+        x = torch.randn(count, 4)
+        with suppress(GraphcloneError, ValueError):
+            torch.testing.assert_close(wide(x), model(x))
 
 
 class Initialised(Net):
