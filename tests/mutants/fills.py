@@ -304,4 +304,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "        except Unfillable:\n            pass\n",
         _FILLS,
     ),
+    Mutant(
+        "fills: an index has to be 0 at pads",
+        "graphclone/analysis/fills.py",
+        "if node in self.facts.vanishing or self.facts.is_scaled(o))",
+        "if o is not None)",
+        ("tests/analysis/test_fills.py::test_an_index_needs_no_zeros",),
+    ),
 )

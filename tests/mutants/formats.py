@@ -236,6 +236,20 @@ _OTHERS: tuple[Mutant, ...] = (
         "partial.exists()",
         ("tests/formats/huggingface/test_faults.py::test_folders_of_others_are_in_the_way",),
     ),
+    Mutant(
+        "widths: what only a loss reads has to grow",
+        "graphclone/formats/huggingface/widths.py",
+        "self.loose = loose_dims(goal.facts) - asked_for",
+        "self.loose = loose_dims(goal.facts) - loose_dims(goal.facts)",
+        ("tests/formats/huggingface/test_unreached.py::test_what_only_a_loss_reads_keeps_its_classes",),
+    ),
+    Mutant(
+        "widths: what only a loss reads stays though it is asked for",
+        "graphclone/formats/huggingface/widths.py",
+        "self.loose = loose_dims(goal.facts) - asked_for",
+        "self.loose = loose_dims(goal.facts)",
+        ("tests/formats/huggingface/test_unreached.py::test_classes_that_are_asked_for_are_refused",),
+    ),
 )
 
 MUTANTS: tuple[Mutant, ...] = (*_ONNX, *_OTHERS)

@@ -395,4 +395,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "for part in ():",
         ("tests/analysis/test_dims.py",),
     ),
+    Mutant(
+        "dims: one side of a matrix that is stored flat stays",
+        "graphclone/analysis/dims.py",
+        "if axis.kind is Kind.PRODUCT and axis in computed:",
+        "if axis.kind is Kind.PRODUCT:",
+        ("tests/analysis/test_dims.py::test_both_sides_of_a_flat_matrix_grow",),
+    ),
 )

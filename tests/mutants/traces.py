@@ -474,4 +474,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "scores = torch.where(counted | True, scores, -math.inf)",
         ("tests/formats/torch/test_flex_attention.py::test_a_clone_attends_as_the_model_does",),
     ),
+    Mutant(
+        "own decisions: what a run writes to decides all the same",
+        "graphclone/formats/torch/own_decisions.py",
+        "if written := follower.decided & follower.written:",
+        "if written := set[Any]():",
+        ("tests/formats/torch/test_own_decisions.py::test_what_a_run_changes_is_refused",),
+    ),
+    Mutant(
+        "own decisions: numbers drawn at random decide",
+        "graphclone/formats/torch/own_decisions.py",
+        "return numbers if torch.equal(before, torch.get_rng_state()) else None",
+        "return numbers",
+        ("tests/formats/torch/test_own_decisions.py::test_what_may_be_otherwise_in_another_run_is_refused",),
+    ),
+    Mutant(
+        "into: a wide module that decides by other numbers is filled",
+        "graphclone/formats/torch/into.py",
+        "    _check_deciding(state, wide, big)\n",
+        "",
+        ("tests/formats/torch/test_own_decisions.py::test_a_wider_module_that_decides_by_other_numbers_is_refused",),
+    ),
 )
