@@ -102,6 +102,14 @@ def _greatest(initializer: Initializer) -> float:
     return float(torch.nan_to_num(tensor.abs(), nan=0.0, posinf=0.0).max())
 
 
+def _at_result(balance: Balance, out: Value) -> Mend:
+    """A multiplication of a result; of the operand where n copies add up in float16, which ends at 65,504."""
+    (coefficient, operand), *others = balance.terms or [(0, None)]
+    if out.dtype == "float16" and coefficient == 1 and isinstance(operand, Value) and not others:
+        return Mend(operand, balance.node, on_operand=True)
+    return Mend(out, balance.node, on_operand=False)
+
+
 class _Solver:
     def __init__(self, state: State, fixed: Collection[Hashable] = ()) -> None:
         self.state = state
@@ -273,7 +281,7 @@ class _Solver:
         if balance.out is not None and not balance.out.is_float:  # integers are not multiplied by fractions
             return None
         if balance.contraction is None:
-            return None if balance.out is None else Mend(balance.out, balance.node, on_operand=False)
+            return None if balance.out is None else _at_result(balance, balance.out)
         factor = next(item for _, item in balance.terms if isinstance(item, Value))
         return Mend(factor, balance.node, on_operand=True)
 

@@ -10,7 +10,7 @@ products.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -137,7 +137,41 @@ class _Walker:
             self.merge(closers, self.zeros(branch))
         if not closers:
             raise Unclosable("nothing in the block adds to the stream")
+        self.check_poles(block, closers)
         return closers
+
+    def check_poles(self, block: Block, closers: Closers) -> None:
+        """See to it that nothing in a block divides by what becomes 0, or has a slope there that does not train."""
+        zero = {initializer.value for initializer, number in closers.items() if not number}
+        zero |= {value for value, (source, number) in self.facts.shifts.items() if self._is(source, -number, closers)}
+        for node in self.facts.graph.nodes:
+            if node in block.nodes:
+                zero.update(value for value in node.outputs if value.is_float and self.becomes_zero(node, value, zero))
+                if met := [value for value in self.facts.poles.get(node, ()) if value in zero]:
+                    raise Unclosable(
+                        f"{node.name} ({node.op}) cannot take, or not train with, the 0 that {met[0].name} becomes"
+                    )
+
+    def _is(self, value: Value, number: float, closers: Closers) -> bool:
+        initializer = self.initializers.get(self.facts.source(value))
+        return initializer is not None and closers.get(initializer) == number
+
+    def becomes_zero(self, node: Node, value: Value, zero: Collection[Value]) -> bool:
+        """Whether a value is 0, or so little that it only keeps a divisor from 0, where others are."""
+        if value in self.facts.views:
+            return self.facts.views[value][0] in zero
+        if (source := self.facts.nearly(value)) is not None:
+            return source in zero
+        if value in self.facts.summands:
+            summands = self.facts.summands[value]
+            return all(any(factor in zero for factor in summand.factors) for summand in summands)
+        read = [operand for operand in node.inputs if operand.is_tensor and operand.is_float]
+        if node in self.facts.vanishing:
+            return bool(read) and all(operand in zero for operand in read)
+        powers = (b.terms for b in self.facts.balances.get(node, ()) if b.out is value)
+        return any(
+            sum(c for c, item in terms if not isinstance(item, Literal) and item in zero) > 0 for terms in powers
+        )
 
     # Along the stream
 

@@ -85,6 +85,9 @@ class IntegerSum:
 
 Scaled = Value | Literal
 
+_EPSILON = 1e-5
+"""Whoever divides by this at the most has a slope of 100,000 there, and more than that behind it."""
+
 
 class Summand(NamedTuple):
     """A product of values, elementwise along every axis that it keeps; a result is a sum of such.
@@ -174,6 +177,7 @@ class Facts:
         folded: parameters that absorb the multiplicity of what they contract, with the axes they contract; set by
             ``fold`` once all rules have spoken.
         shifts: values that are another value plus a number.
+        floors: values that are another value, or a number above 0 where that is less.
         picked: values each of whose elements is, bit for bit, an element of one of these values, or a literal.
         moved: those of them that have the elements of one value, wherever they have got to.
         regrouped: those of them that have them in the same order, in another shape; with that value.
@@ -205,6 +209,7 @@ class Facts:
     views: dict[Value, tuple[Value, tuple[int | None, ...]]] = field(default_factory=dict)
     folded: dict[Value, tuple[int, ...]] = field(default_factory=dict)
     shifts: dict[Value, tuple[Value, float]] = field(default_factory=dict)
+    floors: dict[Value, tuple[Value, float]] = field(default_factory=dict)
     picked: dict[Value, tuple[Value, ...]] = field(default_factory=dict)
     moved: set[Value] = field(default_factory=set)
     regrouped: dict[Value, Value] = field(default_factory=dict)
@@ -292,6 +297,11 @@ class Facts:
             return None
         axes = next(axes for operand, axes in contraction.operands if operand is value)
         return tuple(sorted(origin[axis] for axis in axes if origin[axis] >= 0))  # new axes of size 1 do not count
+
+    def nearly(self, value: Value) -> Value | None:
+        """What a value is but for a number so small that it only keeps a divisor from 0; None if there is no such."""
+        source, number = self.shifts.get(value) or self.floors.get(value) or (None, 0.0)
+        return source if 0 < number <= _EPSILON else None
 
     def source(self, value: Value) -> Value:
         """The value that a view shows, seen through all views."""

@@ -293,6 +293,8 @@ class Inference(Places):
         value, node, dim = place.value, place.value.producer, place.dim
         if value in self.facts.views:
             return [self.seen(place)]
+        if (source := self.facts.nearly(value)) is not None:
+            return self.places(source, dim)
         if node is None or self.facts.shifts.get(value, (value, 0))[1]:
             return []
         if self.difference_from_mean(place) is not None:
@@ -387,7 +389,9 @@ class Inference(Places):
 
 
 def _at_pole(value: Value, reader: Node) -> Unfillable:
-    return Unfillable(reader.name, f"{value.name} would have to hold 0, which {reader.op} cannot take")
+    return Unfillable(
+        reader.name, f"{value.name} would have to hold 0, which {reader.op} cannot take, or not train with"
+    )
 
 
 def _both(a: Fill, b: Fill) -> str:

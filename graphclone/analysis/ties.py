@@ -7,7 +7,8 @@ places keep their size. Thresholds in general, which no rounding crosses, are le
 
 Computations are told apart by value numbering: two results have one number if the same op computes them from operands
 of the same numbers. What moves elements, or takes the greatest, keeps the number, and what picks some among others
-remembers theirs.
+remembers theirs. Inputs that can be given the same tensor have one number: a model may compare what one encoder makes
+of two texts, and the texts may be equal.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class _Ties:
     def origin(self, value: Value) -> _Origin:
         """Of a value that no node computes it is the value itself."""
         if value not in self.origins:
-            number = self.number(value)
+            number = self.number(_kind(value) if value.role == "input" else value)
             self.origins[value] = _Origin(number, frozenset([number]))
         return self.origins[value]
 
@@ -110,3 +111,8 @@ class _Ties:
     def pin(self, node: Node, axes: list[Axis]) -> None:
         for axis in dict.fromkeys(axes):
             self.facts.axes.pin(axis, Why(node.name, _REASON))
+
+
+def _kind(value: Value) -> Hashable:
+    """What an input may be: those of one kind can be given one tensor."""
+    return value.dtype, tuple(None if axis in value.dynamic else size for axis, size in enumerate(value.shape or ()))

@@ -122,6 +122,7 @@ def _forget(node: Node, facts: Facts) -> None:
         facts.means.pop(output, None)
         facts.views.pop(output, None)
         facts.shifts.pop(output, None)
+        facts.floors.pop(output, None)
         facts.picked.pop(output, None)
         facts.extremes.pop(output, None)
         facts.moved.discard(output)

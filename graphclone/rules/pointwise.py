@@ -99,6 +99,13 @@ def bounded_by(s: Site) -> None:
     """Like ``elementwise``; each element is one of an operand's."""
     elementwise(s)
     s.picks(s.out, *s.tensors)
+    _floor(s, s.get("self"))
+
+
+def _floor(s: Site, x: Operand) -> None:
+    """Remember a least number, which may be there to keep a divisor from 0."""
+    if isinstance(x, Value) and isinstance(low := s.get("min"), int | float) and low > 0 and s.get("max") is None:
+        s.facts.floors[s.out] = (x, float(low))
 
 
 def homogeneous(s: Site) -> None:
@@ -310,10 +317,9 @@ onnx_prelu = stated("... | ... -> ...", "X", "slope")
 
 def bounded(s: Site) -> None:
     """Between two bounds; those that are literals may be scaled along."""
-    x = s.tensor("input")
+    scaled: list[Scaled] = [s.out, x := s.tensor("input")]
     s.ignores("consumed_inputs")
     s.broadcast(*s.tensors)
-    scaled: list[Scaled] = [s.out, x]
     for name in ("min", "max"):
         bound = s.get(name)
         if isinstance(bound, Value):
@@ -322,6 +328,7 @@ def bounded(s: Site) -> None:
             scaled += _numbers(s, bound, name)
     s.same_scale(*scaled)
     s.picks(s.out, *s.tensors)
+    _floor(s, x)
 
 
 def several(s: Site) -> None:

@@ -15,7 +15,9 @@ def layers(gates: int) -> Rule:
 
     def rule(s: Site) -> None:
         states = s.tensor_list("hx")
-        s.ignores("dropout", "train", "batch_first")
+        s.ignores("batch_first")
+        if s.number("dropout") and s.flag("train"):
+            raise Cannot("dropout in training mode")
         directions = 2 if s.flag("bidirectional") else 1
         params, plain = s.tensor_list("params"), 4 if s.flag("has_biases") else 2
         per_cell, rest = divmod(len(params), directions * s.count("num_layers"))

@@ -48,7 +48,6 @@ GROWN: dict[str, Callable[[Added, Tensor], Tensor]] = {
     "a negative power": lambda m, h: m.gain * m.lengths() ** -0.5 * m.product(h),
     "a parameter": lambda m, h: m.inner(h) / m.gain,
     "a number added": lambda m, h: m.product(h) / (m.lengths() + 1e-3),
-    "a least length": lambda m, h: F.linear(h, F.normalize(m.matrix, dim=1)),
     "what is not 0 at 0": lambda m, h: m.inner(h) / torch.sigmoid(m.product(h)),
     "a quotient added": lambda m, h: torch.addcdiv(h, m.inner(h), m.gain, value=0.5),
     "a logarithm": lambda m, h: m.product(h) * torch.log(m.gain),
@@ -64,7 +63,7 @@ def test_what_must_not_be_0_is_not(name: str, strategy: str) -> None:
     wide = gc.clone(model, (x,), sizes={"hidden": WIDER}, strategy=strategy).module()
     torch.testing.assert_close(wide(x), model(x))
     wide(x).square().sum().backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in wide.parameters())
+    assert all(p.grad is None or p.grad.abs().max() < 1e5 for p in wide.parameters())
 
 
 REFUSED: dict[str, tuple[Callable[[Added, Tensor], Tensor], str]] = {
@@ -74,6 +73,9 @@ REFUSED: dict[str, tuple[Callable[[Added, Tensor], Tensor], str]] = {
     "its power": (lambda m, h: h * h.abs() ** 0.3, "pow"),
     "its distance from the mean": (lambda m, h: m.inner(h) / (h - h.mean(-1, keepdim=True)), "div"),
     "itself": (lambda m, h: m.inner(h) / h, "div"),
+    "itself, but for very little": (lambda m, h: m.inner(h) / (h + 1e-9), "div"),
+    "a least length": (lambda m, h: F.linear(h, F.normalize(m.matrix, dim=1)), "div"),
+    "a mean square and very little": (lambda m, h: h * (h.square().mean(0, keepdim=True) + 1e-6).rsqrt(), "rsqrt"),
 }
 
 

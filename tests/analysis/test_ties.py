@@ -92,3 +92,33 @@ FREE: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", FREE)
 def test_other_comparisons_hold_nothing_back(name: str) -> None:
     assert hidden_of(FREE[name])[0] == 2 * WIDTH
+
+
+class Pair(nn.Module):
+    """What one encoder makes of two inputs, which may be equal, side by side."""
+
+    def __init__(self, compare: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.last, self.compare = nn.Linear(5, WIDTH), nn.Linear(WIDTH, 3), compare
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        u, v = self.hidden(x), self.hidden(y)
+        return self.last(u) * self.compare(u, v).to(u.dtype).sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("compare", "grows"),
+    [
+        (lambda u, v: u >= v.amax(-1, keepdim=True), False),
+        (lambda u, v: (u[..., None] == v[..., None, :]).any(-1), False),
+        (lambda u, v: u.amax(-1, keepdim=True) > v.amax(-1, keepdim=True) + 0.1, True),
+        (lambda u, v: u.mean(-1, keepdim=True) > 0, True),
+    ],
+)
+def test_two_inputs_may_be_one(compare: Callable[[Tensor, Tensor], Tensor], grows: bool) -> None:
+    x = torch.randn(2, 5, dtype=torch.float64)
+    (dim,) = (
+        dim for dim in gc.trace(Pair(compare).double().eval(), (x, torch.randn_like(x))).dims if dim.size == WIDTH
+    )
+    assert (dim.pin is None) is grows

@@ -214,8 +214,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "likeness: what the trace does not show is taken",
         "graphclone/formats/huggingface/likeness.py",
-        "    target, notes = _without_unseen(traces, target)\n",
-        "    notes: list[str] = []\n",
+        "    target, notes, unknown = _without_unseen(traces, target)\n",
+        "    notes, unknown = list[str](), dict[Field, Any]()\n",
         ("tests/formats/huggingface/test_likeness.py::test_what_the_trace_does_not_show_stays",),
     ),
     Mutant(

@@ -111,11 +111,15 @@ def reach(traces: Traces, source: Graph, request: Request, after: After | None =
             reason = "no weight can make up for another vocabulary"
             obstacles.append(Obstacle({where: values}, reason, Remedy("keep_vocab", "keeps the source's")))
         target = changed(target, [(where, values[0])])
-    target, notes = _without_unseen(traces, target)
+    target, notes, unknown = _without_unseen(traces, target)
     search = _Search(traces, source, request, after)
     while True:
         attempt = search.attempt(target)
         if isinstance(attempt, Grown):
+            kept = {w: v for w, v in unknown.items() if differences(checkpoint.fields, target).get(w) == v}
+            without = search.attempt(_as_in_source(target, kept)) if kept else attempt
+            if kept and isinstance(without, Grown):  # either way it is the source on the example inputs
+                attempt, notes = without, [*notes, _unseen_note(kept)]
             notes = [*attempt.notes, *notes, *checkpoint.notes]
             return Reach(Grown(attempt.fields, attempt.state, attempt.timings, notes), obstacles)
         culprits = search.culprits(target)
@@ -238,21 +242,38 @@ def _vocabularies(source: Config, target: Config) -> Iterator[tuple[Field, tuple
     yield from (item for item in differences(source, target).items() if item[0][-1] == _VOCABULARY)
 
 
-def _without_unseen(traces: Traces, target: Config) -> tuple[Config, list[str]]:
+_Changes = Mapping[Field, tuple[Any, Any]]
+"""Fields with their values in source and target."""
+
+
+def _without_unseen(traces: Traces, target: Config) -> tuple[Config, list[str], _Changes]:
     """The target without what its trace does not show, such as a window that is longer than the example input.
 
     What cannot be seen cannot be proved, so it stays as it is in the source.
+
+    Returns:
+        The target; notes of what stays; and fields of which it is not known whether they are seen.
     """
-    source = traces.checkpoint.fields
-    changes = differences(source, target)
+    changes = differences(traces.checkpoint.fields, target)
     shapes = _shapes(traces, target)
-    shapeless = [where for where in changes if shapes == _shapes(traces, changed(target, [(where, changes[where][0])]))]
-    if not shapeless or shapes is None:
-        return target, []
-    unseen = {w: changes[w] for w in shapeless if _alike(traces, target, changed(target, [(w, changes[w][0])]))}
-    kept = ", ".join(f"{named(where)} {old} (not {new})" for where, (old, new) in unseen.items())
-    notes = [f"as in the source, since its effect is not seen on the example inputs: {kept}"] if unseen else []
-    return changed(target, [(where, old) for where, (old, _) in unseen.items()]), notes
+    if shapes is None:
+        return target, [], {}
+    shapeless = {w: v for w, v in changes.items() if shapes == _shapes(traces, _as_in_source(target, {w: v}))}
+    alike = {w: _alike(traces, target, _as_in_source(target, {w: v})) for w, v in shapeless.items()}
+    unseen = {w: v for w, v in shapeless.items() if alike[w]}
+    unknown = {w: v for w, v in shapeless.items() if alike[w] is None}
+    if len(unknown) > 1 and _alike(traces, target, _as_in_source(target, unknown)):
+        unseen, unknown = {**unseen, **unknown}, {}
+    return _as_in_source(target, unseen), [_unseen_note(unseen)] if unseen else [], unknown
+
+
+def _as_in_source(target: Config, changes: _Changes) -> Config:
+    return changed(target, [(where, old) for where, (old, _) in changes.items()])
+
+
+def _unseen_note(changes: _Changes) -> str:
+    kept = ", ".join(f"{named(where)} {old} (not {new})" for where, (old, new) in changes.items())
+    return f"as in the source, since its effect is not seen on the example inputs: {kept}"
 
 
 def _shapes(traces: Traces, fields: Config) -> Any:
@@ -262,10 +283,11 @@ def _shapes(traces: Traces, fields: Config) -> Any:
         return None
 
 
-def _alike(traces: Traces, a: Config, b: Config) -> bool:
+def _alike(traces: Traces, a: Config, b: Config) -> bool | None:
     """Whether the models of two configurations compute the same, to the last number in their code.
 
     A run shows that soonest. Where it differs in constants, the graphs may still be the same once these are folded.
+    Graphs that cannot be laid side by side tell nothing.
     """
     repeats = traces.repeats(a, b)
     if repeats is not None:
@@ -274,8 +296,8 @@ def _alike(traces: Traces, a: Config, b: Config) -> bool:
         ours, theirs = traces.graph(a), traces.graph(b)
         alignment = align(ours, theirs)
     except Exception:  # one is refused, or they are not the same code
-        return False
-    if {i.names for i in ours.initializers} != {i.names for i in theirs.initializers}:  # what is tied
+        return None
+    if _parameters(ours) != _parameters(theirs):  # what is tied
         return False
     by_value = theirs.initializer_of()
     for initializer in ours.initializers:
@@ -285,6 +307,11 @@ def _alike(traces: Traces, a: Config, b: Config) -> bool:
             if any(data is None for data in pair) or not _equal(*pair):
                 return False
     return not any(pair.differs for pair in alignment.literals)
+
+
+def _parameters(graph: Graph) -> set[tuple[str, ...]]:
+    """The names of every tensor that the class has, and not those of what has been folded."""
+    return {tuple(initializer.names) for initializer in graph.initializers if initializer.kind != "constant"}
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -202,3 +202,19 @@ def test_usage(
     assert main([places.get(word, word) for word in argv]) == 2
     assert message in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["target.json"]
+
+
+@pytest.mark.parametrize(("window", "wanted"), [(None, 21), (21, None), (15, 21)])
+def test_a_window_that_the_example_does_not_reach_stays(window: int | None, wanted: int | None, tmp_path: Path) -> None:
+    """Whether it adds operators or takes some away, or is another number: longer texts would be read differently."""
+    sizes = {"vocab_size": 61, "intermediate_size": 40, "num_hidden_layers": 1}
+    small = {"hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
+    large = {"hidden_size": 48, "num_attention_heads": 8, "num_key_value_heads": 4}
+    config = transformers.MistralConfig(**sizes, **small, sliding_window=window)
+    randomise(transformers.MistralForCausalLM(config)).save_pretrained(tmp_path / "source")
+    transformers.MistralConfig(**sizes, **large, sliding_window=wanted).save_pretrained(tmp_path / "target")
+    written = clone_checkpoint(tmp_path / "source", tmp_path / "wide", like=tmp_path / "target")
+    assert any(f"sliding_window {window} (not {wanted})" in note for note in written.notes)
+    tokens = torch.arange(2 * 29).view(2, 29)
+    narrow, wide = (loaded(tmp_path / folder)[0].eval()(tokens).logits for folder in ("source", "wide"))
+    torch.testing.assert_close(wide, narrow, rtol=1e-5, atol=1e-5)
