@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Summand
+from graphclone.graph.aliases import sharing
 from graphclone.graph.ir import Operand, Value, items_of
 from graphclone.rules.site import Cannot, Rule, Site, refused, says, spelled
 from graphclone.rules.view import regroup
@@ -124,9 +125,8 @@ def _repeats(s: Site, mask: Operand, axis: int) -> bool:
     """Whether a mask is the same everywhere along an axis, counted from the end; one that it lacks is broadcast."""
     if not isinstance(mask, Value) or -axis > mask.rank or (mask.shape or ())[axis] == 1:
         return True
-    graph, node = s.facts.graph, mask.producer
-    dtypes = {value.dtype for n in graph.nodes if graph.dialect.mutates(n) for value in n.inputs if value.is_tensor}
-    if node is None or mask.dtype in dtypes:  # perhaps the mask itself, or what it shows
+    node = mask.producer
+    if node is None or mask in sharing(s.facts.graph):
         return False
     return any(
         node.op.startswith(f"aten.{name}.") and all(_repeats(s, node.operands[x], axis) for x in operands)

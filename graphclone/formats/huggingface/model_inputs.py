@@ -80,8 +80,7 @@ class InputMaker:
         else:
             fewer = chain(product(pictures, [{}]), product([{}], sounds), [({}, {})])
             inputs = next(filter(None, starmap(self.working, chain(product(pictures, sounds), fewer))), None)
-        known = inputs is not None and self.module.main_input_name in inputs
-        return inputs if known else self.asked_for({})
+        return inputs if inputs is not None and inputs.keys() >= main_inputs(self.module) else self.asked_for({})
 
     def asked_for(self, inputs: NamedInputs) -> NamedInputs | None:
         """Inputs with those besides that the model asks for, as its documentation describes them, if it takes them.
@@ -475,3 +474,9 @@ class InputMaker:
 
 def _is_ids(name: str) -> bool:
     return name.endswith("_ids")
+
+
+def main_inputs(module: Any) -> set[str]:
+    """The names of the inputs that a model cannot do without: one, as a rule."""
+    names = module.main_input_name
+    return {names} if isinstance(names, str) else {*names}

@@ -41,7 +41,7 @@ from graphclone.formats.huggingface.layouts import (
     wrapped,
 )
 from graphclone.formats.huggingface.model_class import fitting_class
-from graphclone.formats.huggingface.model_inputs import InputMaker
+from graphclone.formats.huggingface.model_inputs import InputMaker, main_inputs
 from graphclone.formats.huggingface.operations import Recorder, Run
 from graphclone.formats.huggingface.sentence_modules import module_folders
 from graphclone.formats.huggingface.size_inputs import GIVE, counts_known, sizes_known, traceable
@@ -234,7 +234,7 @@ class Checkpoint:
                 takes = self.answers.takes(self.fields, inputs, partial(maker.runs, inputs))
                 inputs = inputs if takes else maker.others(inputs)
         if inputs is None:
-            unknown = f"it is not known what to feed as {self.blank.main_input_name}"
+            unknown = f"it is not known what to feed as {' and '.join(sorted(main_inputs(self.blank)))}"
             raise GraphcloneError(f"{self.name}: {unknown}", GIVE)
         return inputs
 

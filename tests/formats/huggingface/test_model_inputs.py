@@ -478,6 +478,7 @@ MASKS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
         lambda ids, tokens: ((ids == 3) | (ids == 4))[..., None].expand(-1, -1, 12) & (ids > 2)[..., None],
         True,
     ),
+    "of one written": (lambda ids, h: ((ids == 3) | (ids == 4).logical_or_(ids > 5))[..., None].expand_as(h), True),
     "of the values": (lambda ids, tokens: tokens > 0, False),
     "written into": (_written_into, False),
     "of places": (lambda ids, tokens: torch.arange(12) > 4, False),
