@@ -49,9 +49,14 @@ def requested(  # noqa: PLR0913 (all are keywords)
         if factor is not None:
             fraction(factor, name)
     if like is not None:
-        for name, value in (("widen", widen), ("sizes", sizes or None), ("depth", depth)):
-            if value is not None:
-                raise GraphcloneError("like already says every width and depth", Remedy(name, value=None))
+        others = (
+            (widen is not None, Remedy("widen", value=None)),
+            (bool(sizes), Remedy("sizes", value=None)),
+            (depth is not None, Remedy("depth", value=None)),
+        )
+        for given, leave_out in others:
+            if given:
+                raise GraphcloneError("like already says every width and depth", leave_out)
     elif keep_vocab:
         reason = "keep_vocab goes with like, whose target may have another vocabulary"
         raise GraphcloneError(reason, Remedy("keep_vocab", value=None))

@@ -72,8 +72,9 @@ def test_an_interrupt_may_have_a_remedy() -> None:
     assert said(Interrupted("2 files are left", Remedy("resume", "goes on"))) == "2 files are left; --resume goes on"
 
 
-IN_PYTHON = {"rule", "inexact"}
-"""Of ``grow_optimizer``; the command line grows states by one rule, and refuses what it does not fit."""
+IN_PYTHON = {"rule", "inexact", "into"}
+"""Two of ``grow_optimizer``: the command line grows states by one rule, and refuses what it does not fit. It knows no
+module to clone into."""
 
 
 def _named() -> set[str]:

@@ -250,7 +250,7 @@ class _Search:
                 own_gradients(module) as gradients,
                 decisions() as questions,
                 of_one_run() as kept,
-                own_decisions(None if strict else module) as deciding,
+                own_decisions(None if strict else module, varying=varying is True) as deciding,
                 nullcontext(Asked(integers=True)) if strict else dtypes_asked() as asked,
             ):
                 shapes = None

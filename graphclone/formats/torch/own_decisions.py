@@ -5,7 +5,7 @@ torch.export takes the numbers out of every tensor, also out of those that are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ _MOST = 4096
 
 
 @contextmanager
-def own_decisions(module: torch.nn.Module | None) -> Iterator[list[str]]:
+def own_decisions(module: torch.nn.Module | None, *, varying: bool = True) -> Iterator[list[str]]:
     """Answer code that asks whether a tensor is true, or where, if it is computed from the module's own numbers alone.
 
     These are its buffers of integers and flags, tensors that are no part of it, and what the code makes of plain
@@ -33,6 +33,8 @@ def own_decisions(module: torch.nn.Module | None) -> Iterator[list[str]]:
 
     Args:
         module: that is traced in the block; None where nothing is to be answered.
+        varying: whether the trace tells sizes from plain numbers. Where it does not, what is made of plain numbers may
+            be made of sizes, such as the places of tokens, and is not answered for.
 
     Yields:
         The names of the buffers by which something was decided, in the end.
@@ -44,7 +46,7 @@ def own_decisions(module: torch.nn.Module | None) -> Iterator[list[str]]:
     if module is None:
         yield names
         return
-    with _Follower(module) as follower:
+    with _Follower(module, _MAKING if varying else ()) as follower:
         yield names
     if written := follower.decided & follower.written:
         what = ", ".join(sorted(root for root in written if isinstance(root, str))) or "a tensor"
@@ -68,8 +70,9 @@ class _Known:
 class _Follower(TorchFunctionMode):
     """Keeps in mind how to compute whatever the code computes from the module's own numbers."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    def __init__(self, module: torch.nn.Module, making: Collection[Callable[..., Any]]) -> None:
         super().__init__()
+        self.making = making
         self.decided: set[Any] = set()
         self.written: set[Any] = set()
         self._buffers = [
@@ -94,7 +97,7 @@ class _Follower(TorchFunctionMode):
         known = [found for tensor in tensors if (found := self._of(tensor)) is not None]
         if known and _writes(function, kwargs):
             self.written |= frozenset[Any]().union(*(found.roots for found in known))
-        elif (known or function in _MAKING) and len(known) == len(tensors) and not _has_sizes((args, kwargs)):
+        elif (known or function in self.making) and len(known) == len(tensors) and not _has_sizes((args, kwargs)):
             return self._followed(function, args, kwargs, known)
         return function(*args, **kwargs)
 
