@@ -81,7 +81,8 @@ class _Follower(TorchFunctionMode):
             for name, buffer in owner._buffers.items()
             if buffer is not None and _has_numbers(buffer) and not _is_continuous(buffer)
         ]
-        self._parameters = [(part._parameters, name) for part in module.modules() for name in part._parameters][:1]
+        tables = (part._parameters for part in module.modules())
+        self._parameters = [(table, name) for table in tables for name in table if table[name] is not None][:1]
         self._stand_ins: list[Any] = []
         self._others: list[Any] = []
         self._known = WeakIdKeyDictionary()
@@ -160,7 +161,6 @@ _MAKING = (torch.tensor, torch.arange, torch.linspace, torch.zeros, torch.ones, 
 """Functions that make tensors of plain numbers, and of sizes."""
 
 _QUESTIONS = (torch.Tensor.__bool__, torch.nonzero, torch.Tensor.nonzero)
-
 
 _WRITING = {"__setitem__"} | {
     f"__i{name}__" for name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()

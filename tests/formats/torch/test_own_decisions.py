@@ -18,6 +18,7 @@ class Net(nn.Module):
 
     def __init__(self, flags: list[bool]) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(4, elementwise_affine=False)  # whose parameters are None
         self.register_buffer("ready", torch.tensor(True))
         self.register_buffer("flags", torch.tensor(flags))
         self.register_buffer("level", torch.tensor(0.5))
