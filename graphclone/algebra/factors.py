@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from numbers import Rational, Real
+from numbers import Integral, Rational, Real
 
 from graphclone.errors import GraphcloneError
 
@@ -32,7 +32,8 @@ def fraction(factor: object, where: str) -> Fraction:
     if isinstance(factor, bool) or not isinstance(factor, Real | str):
         raise refusal
     try:
-        exact = Fraction(factor if isinstance(factor, Rational | str) else float(factor))
+        number = int(factor) if isinstance(factor, Integral) else factor  # numpy's have only so many digits
+        exact = Fraction(number if isinstance(number, Rational | str) else float(number))
     except (ValueError, OverflowError, ZeroDivisionError):
         raise refusal from None
     simple = exact.limit_denominator(_DENOMINATOR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from graphclone.algebra.factors import fraction
@@ -32,3 +33,7 @@ def test_anything_else_is_refused(factor: object) -> None:
     with pytest.raises(GraphcloneError) as refusal:
         fraction(factor, "hidden")
     assert str(refusal.value) == f"hidden={factor}: a factor is a number such as 2, 1.5 or 4/3, and at least 1"
+
+
+def test_integers_of_numpy() -> None:
+    assert fraction(np.uint8(3), "hidden") == 3

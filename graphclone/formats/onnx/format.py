@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from graphclone.clones.clone import Format
 from graphclone.clones.saving import save_safetensors
 from graphclone.formats.onnx.metadata import annotate
+from graphclone.formats.onnx.reader import Origin
 from graphclone.formats.onnx.saving import write_model
 from graphclone.formats.onnx.writer import to_model
 
@@ -45,4 +46,4 @@ def save_file(clone: Clone, path: Path) -> None:
     """
     model = to_model(clone.state)
     annotate(model, clone.state)
-    write_model(model, path)
+    write_model(model, path, clone.state.graph.origin_as(Origin).model)

@@ -20,16 +20,29 @@ alone.
 """
 
 
-def write_model(model: onnx_ir.Model, path: Path) -> None:
+def write_model(model: onnx_ir.Model, path: Path, source: onnx_ir.Model | None = None) -> None:
     """Write a model, whole or not at all.
 
+    Args:
+        model: to be written.
+        path: of the file; weights that are too many for it go to ``<name>.data`` beside it.
+        source: a model whose files must stay as they are.
+
     Raises:
-        GraphcloneError: the file cannot be written.
+        GraphcloneError: the file cannot be written, or the source keeps weights where those would go.
     """
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     with written(path) as target:
         external = f"{path.name}.data" if size > INLINE_LIMIT else None
+        if external is not None and source is not None and path.with_name(external).resolve() in _files(source):
+            raise GraphcloneError(f"{path.with_name(external)}: the source keeps its weights there; give another name")
         try:
             onnx_ir.save(model, target, external_data=external, max_workers=WORKERS, max_in_flight_bytes=IN_FLIGHT)
         except Exception as error:  # onnx-ir wraps what making a tensor raises
             raise next((cause for cause in causes(error) if isinstance(cause, GraphcloneError)), error) from None
+
+
+def _files(model: onnx_ir.Model) -> set[Path]:
+    """The files beside its own that a model keeps weights in."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return {Path(tensor.path).resolve() for tensor in tensors if isinstance(tensor, onnx_ir.ExternalTensor)}
