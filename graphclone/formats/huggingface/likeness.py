@@ -126,8 +126,7 @@ def reach(traces: Traces, source: Graph, request: Request, after: After | None =
         if not culprits:
             return Reach(None, [*obstacles, Obstacle({}, attempt)])
         obstacles += culprits
-        reverted = {where: old for culprit in culprits for where, (old, _) in culprit.changes.items()}
-        target = changed(target, [*reverted.items()])
+        target = _as_in_source(target, {w: v for culprit in culprits for w, v in culprit.changes.items()})
 
 
 class _Search:
@@ -163,7 +162,7 @@ class _Search:
         changes = differences(self.traces.checkpoint.fields, target)
         for fields in [*((where,) for where in changes), *islice(combinations(changes, 2), _PAIRS)]:
             reverted = {where: changes[where] for where in fields}
-            if isinstance(self.attempt(changed(target, [(w, old) for w, (old, _) in reverted.items()])), Grown):
+            if isinstance(self.attempt(_as_in_source(target, reverted)), Grown):
                 return self.obstacles(target, reverted)
         return []
 
@@ -171,8 +170,8 @@ class _Search:
         """What fields are in the way of: each by itself, or together where the class takes none of them alone."""
         apart = []
         for where, values in changes.items():
-            others = [(other, old) for other, (old, _) in changes.items() if other != where]
-            reason = self.attempt(changed(target, others))
+            others = {other: theirs for other, theirs in changes.items() if other != where}
+            reason = self.attempt(_as_in_source(target, others))
             assert isinstance(reason, str), "fewer fields would have been enough"
             apart.append(Obstacle({where: values}, reason))
         if any(obstacle.reason.startswith(_REFUSAL) for obstacle in apart):
