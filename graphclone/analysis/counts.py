@@ -3,15 +3,17 @@
 ``((h > 0).float() @ powers).long()`` reads a binary number. Were h repeated three times, each copy would count a third,
 and the sum of thirds is off by what each is rounded to: 7 becomes 6. Numbers that depend on weights or on float inputs
 come near such a step by accident only. Those that are made of nothing but integers, comparisons and constants lie on
-one. So where a function that jumps reads such numbers, the axes that they were summed over keep their size.
+one. So may the bounds at which a clamp or a sigmoid stays, and what ``x + (round(x) - x)`` rounds. Where a function
+that jumps reads such numbers, the axes that they were summed over keep their size.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from graphclone.algebra.axes import Axis, Why
-from graphclone.analysis.facts import Facts
+from graphclone.analysis.facts import Facts, Summand
 from graphclone.graph.ir import Initializer, Node, Value
 
 Sums = dict[Axis, Node]
@@ -39,6 +41,7 @@ class _Counts:
         self.is_whole = is_whole
         self.stored = facts.graph.initializer_of()
         self.sums: dict[Value, Sums] = {}
+        self.mixed: dict[Value, tuple[Value, ...]] = {}
 
     def read(self, node: Node) -> Sums:
         """Note what a node computes.
@@ -47,13 +50,22 @@ class _Counts:
             What the numbers that it tells apart were summed over.
         """
         operands = [value for value in node.inputs if value.is_tensor and (node, value) not in self.facts.outlines]
-        counts, steps = self.are_counts(operands), node in self.facts.steps
-        before = self.together(value for value in operands if value.is_float) if counts else {}
+        counts = self.are_counts(operands)
         for out in node.outputs:
-            if (counts or steps) and out.is_tensor and out.is_float:
-                self.sums[out] = {**({} if steps else before), **dict.fromkeys(self.summed(operands, out), node)}
+            if out.is_tensor and out.is_float and (whole := self.whole(node, operands, out)) is not None:
+                self.sums[out] = {**self.together(whole), **dict.fromkeys(self.summed(operands, out), node)}
         tells = node in self.facts.jumps or any(out.is_tensor and not out.is_float for out in node.outputs)
-        return before if tells else {}
+        return self.together(operands) if counts and tells else {}
+
+    def whole(self, node: Node, operands: list[Value], out: Value) -> Iterable[Value] | None:
+        """The whole numbers that are in a result, if it is made of such, or of chosen numbers for many an operand."""
+        if node in self.facts.steps:
+            return ()
+        if self.are_counts(operands):
+            return operands
+        picked = self.facts.picked.get(out, ())
+        chosen = [value for value in picked if self.is_count(value)] if len(picked) > 1 else []
+        return chosen if chosen or node in self.facts.saturating else self.rounded(out)
 
     def are_counts(self, values: Iterable[Value]) -> bool:
         """Whether values are made of nothing else; initializers are looked at last."""
@@ -67,8 +79,30 @@ class _Counts:
             return True
         return False
 
+    def rounded(self, out: Value) -> Iterable[Value] | None:
+        """What is left of a sum where a number is added and taken away: x + (round(x) - x) or x - x % 1, if whole.
+
+        What is added up is remembered where that may be so. Signs are not: what occurs twice is taken to cancel.
+        """
+        summands = self.facts.summands.get(out, ())
+        factors = [self.facts.source(summand.factors[0]) for summand in summands if summand.factors]
+        near = len(set(factors)) < len(factors) or any(map(self.is_near, factors))
+        if not near or any(summand != Summand(summand.factors[:1]) for summand in summands):
+            return None
+        terms = [term for factor in factors for term in self.mixed.get(factor, (factor,))]
+        self.mixed[out] = tuple(term for term, times in Counter(terms).items() for _ in range(min(times, 2)))
+        left = once = {term for term in terms if terms.count(term) == 1}
+        for rest in [term for term in once if term.producer in self.facts.jumps and not self.is_count(term)]:
+            whole = {rest, *map(self.facts.source, rest.producer.inputs if rest.producer else ())}
+            left = left - whole if whole <= left else left
+        return left if once and len(terms) > len(left) and self.are_counts(left) else None
+
+    def is_near(self, value: Value) -> bool:
+        """Whether a value is whole, or a whole number is added to others in it, or it is how far it is from one."""
+        return value in self.sums or value in self.mixed or value.producer in self.facts.jumps
+
     def together(self, values: Iterable[Value]) -> Sums:
-        return {axis: node for value in values for axis, node in self.sums[value].items()}
+        return {axis: node for value in values for axis, node in self.sums.get(value, {}).items()}
 
     def summed(self, operands: list[Value], out: Value) -> Iterator[Axis]:
         """The axes that a result has no more; picking elements is no sum."""

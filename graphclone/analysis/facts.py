@@ -194,6 +194,7 @@ class Facts:
         unread: results that no node reads and that are not returned.
         jumps: nodes whose results jump: comparisons, rounding, casts to integers.
         steps: those of them whose results are floats and whole numbers, whatever they read.
+        saturating: nodes whose results are a chosen number for many operands, such as the bounds of a clamp.
         distinct: axes that must keep unequal sizes, by which a node tells what it is to compute.
         labels: names that rules suggest for dims (``heads``, ``head_dim``).
     """
@@ -226,6 +227,7 @@ class Facts:
     unread: set[Value] = field(default_factory=set)
     jumps: set[Node] = field(default_factory=set)
     steps: set[Node] = field(default_factory=set)
+    saturating: set[Node] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
     distinct: list[tuple[Axis, Axis, Why]] = field(default_factory=list)
     labels: list[tuple[Axis, str]] = field(default_factory=list)

@@ -9,6 +9,7 @@ from graphclone.analysis.facts import Facts
 from graphclone.errors import RuleError, one_line
 from graphclone.graph.ir import Node
 from graphclone.rules import (
+    arithmetic,
     attention,
     concat,
     contrib,
@@ -29,6 +30,7 @@ from graphclone.rules.site import Cannot, Rule, Site, Stated
 
 FAMILIES = (
     pointwise,
+    arithmetic,
     linear,
     conv,
     norm,

@@ -1,34 +1,22 @@
-"""Elementwise operators: axes are aligned from the right, and only the scales differ."""
+"""Functions of one element each, and choices among elements: axes are aligned from the right, and scales differ."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import wraps
 
-from graphclone.analysis.facts import Literal, Scaled, Summand
-from graphclone.graph.ir import Operand, Value, items_of
+from graphclone.analysis.facts import Literal, Scaled
+from graphclone.graph.ir import Operand, Value
+from graphclone.rules.arithmetic import broadcast, named, numbers, poles, summand
 from graphclone.rules.powers import exact
 from graphclone.rules.site import Cannot, Rule, Site, says, spelled, stated
-
-
-def _broadcast(s: Site, *values: Value) -> None:
-    """Tensors are aligned from the right; ONNX up to opset 6 may lay the second along axes from a given one."""
-    s.ignores("axis", "broadcast", "consumed_inputs")
-    if not s.has("axis") or len(values) < 2:
-        s.broadcast(*values)
-        return
-    first, second, *others = values
-    s.broadcast(first, *others)
-    start = s.axis("axis", first.rank)
-    s.align(s.axes(second), s.axes(first)[start : start + second.rank])
 
 
 def elementwise(s: Site) -> None:
     """All tensors are broadcast; non-linear, so every scale is 1. Options are plain numbers."""
     s.ignores(*s.node.operands)
-    _broadcast(s, *s.tensors)
+    broadcast(s, *s.tensors)
 
 
 def vanishing(s: Site) -> None:
@@ -43,14 +31,9 @@ def singular(rule: Rule, *names: str) -> Rule:
     @wraps(rule)
     def singular_rule(s: Site) -> None:
         rule(s)
-        _poles(s, *(s.get(name) for name in names or s.node.operands if s.has(name)))
+        poles(s, *(s.get(name) for name in names or s.node.operands if s.has(name)))
 
     return singular_rule
-
-
-def _poles(s: Site, *operands: Operand) -> None:
-    """Those of some operands that are tensors must not be 0."""
-    s.facts.poles[s.node] = tuple(o for o in operands if isinstance(o, Value) and o.is_tensor and o.is_float)
 
 
 def jump(s: Site) -> None:
@@ -95,11 +78,29 @@ def _is_stored(value: Value) -> bool:
     return value.role == "initializer"
 
 
+def saturating(rule: Rule) -> Rule:
+    """A rule for a function that is a chosen number, such as 1, of many others."""
+
+    @wraps(rule)
+    def saturating_rule(s: Site) -> None:
+        rule(s)
+        s.facts.saturating.add(s.node)
+
+    return saturating_rule
+
+
+def _saturate(s: Site, *bounds: Operand) -> None:
+    """What is beyond one of these bounds becomes that bound; infinities bound nothing, and copies of 0 add up to 0."""
+    if any(isinstance(bound, int | float) and 0 < abs(bound) < _GREATEST for bound in bounds):
+        s.facts.saturating.add(s.node)
+
+
 def bounded_by(s: Site) -> None:
     """Like ``elementwise``; each element is one of an operand's."""
     elementwise(s)
     s.picks(s.out, *s.tensors)
     _floor(s, s.get("self"))
+    _saturate(s, s.get("min"), s.get("max"))
 
 
 def _floor(s: Site, x: Operand) -> None:
@@ -173,7 +174,7 @@ def power_of(exponent: Fraction | int) -> Rule:
         s.broadcast(x)
         s.scale(s.out, {x: exponent})
         if exponent < 1:
-            _poles(s, x)
+            poles(s, x)
 
     return power
 
@@ -185,59 +186,7 @@ def pow_scalar(s: Site) -> None:
     if exponent is not None:
         s.scale(s.out, {x: exponent})
     if exponent != 0 and s.number("exponent") < 1:
-        _poles(s, x)
-
-
-def add(s: Site) -> None:
-    x, y = s.get("self"), s.get("other")
-    s.ignores("alpha")
-    _broadcast(s, *s.tensors)
-    s.sums(s.out, *(_summand(operand) for operand in (x, y) if operand != 0))
-    if isinstance(x, Value) and isinstance(y, Value):
-        if x.is_tensor and y.is_tensor:
-            s.same_scale(s.out, x, y)
-            if s.number("alpha", 1) == 1:
-                s.facts.added[s.out] = (x, y)
-        return
-    tensor, name, number = (x, "other", y) if isinstance(x, Value) else (y, "self", x)
-    if not isinstance(tensor, Value):
-        raise Cannot("it adds numbers")
-    s.same_scale(s.out, tensor, *_numbers(s, number, name))
-    if s.node.op.endswith(("add.Tensor", "onnx.Add")) and s.number("alpha", 1) == 1 and number:
-        s.facts.shifts[s.out] = (tensor, _real(number, name))
-
-
-def subtract(s: Site) -> None:
-    """Like ``add``, with the other sign."""
-    add(s)
-    s.facts.added.pop(s.out, None)
-    s.facts.differences.add(s.node)
-
-
-def _summand(*factors: Operand, divisor: Operand = None) -> Summand:
-    """The product of those operands that are tensors, divided by one."""
-    tensors = tuple(item for item in factors if isinstance(item, Value) and item.is_tensor)
-    return Summand(tensors, (divisor,) if isinstance(divisor, Value) and divisor.is_tensor else ())
-
-
-def multiply(s: Site) -> None:
-    _broadcast(s, *s.tensors)
-    s.scale(s.out, _terms(s, 1))
-    s.sums(s.out, _summand(s.get("self"), s.get("other")))
-
-
-def divide(s: Site) -> None:
-    """x / y: scales divide; rounding makes it non-linear."""
-    _broadcast(s, *s.tensors)
-    terms = _terms(s, -1)
-    _poles(s, s.get("other"))
-    s.facts.differences.add(s.node)
-    if s.get("rounding_mode") is None:
-        s.scale(s.out, terms)
-        s.sums(s.out, _summand(s.get("self"), divisor=s.get("other")))
-    else:
-        s.facts.jumps.add(s.node)
-        s.facts.steps.add(s.node)
+        poles(s, x)
 
 
 def choose(s: Site) -> None:
@@ -250,38 +199,20 @@ def choose(s: Site) -> None:
         if isinstance(operand, Value):
             chosen.append(operand)
         elif operand is not None:
-            chosen += _numbers(s, operand, name)
+            chosen += numbers(s, operand, name)
     if all(isinstance(item, Literal) or item.is_tensor for item in chosen):
         s.same_scale(s.out, *chosen)
         if s.node.op not in _COMPARING:
             operands = (s.get(name) for name in ("self", "other", "src", "value"))
-            s.sums(s.out, *(_summand(item) for item in operands if item is not None and item != 0))
+            s.sums(s.out, *(summand(item) for item in operands if item is not None and item != 0))
     s.picks(s.out, *(item for item in chosen if isinstance(item, Value) and item.is_tensor))
+    _saturate(s, s.get("self"), s.get("other"), s.get("value"))
 
 
 _COMPARING = {
     f"aten.{name}"
     for name in ("maximum.default", "minimum.default", "max.other", "min.other", "fmax.default", "fmin.default")
 }
-
-
-def product_added(sign: int) -> Rule:
-    """x + value a b, or x + value a / b where the sign is -1."""
-
-    def rule(s: Site) -> None:
-        x, a, b = s.tensor("self"), s.tensor("tensor1"), s.tensor("tensor2")
-        s.ignores("value")
-        s.states("... | ..., ... -> ...", x, a, b)
-        s.require(_sum((a, 1), (b, sign), (x, -1)))
-        s.sums(s.out, _summand(x), _summand(a, b) if sign > 0 else _summand(a, divisor=b))
-        if sign < 0:
-            _poles(s, b)
-
-    return rule
-
-
-interpolate = stated("... + ... | ...? -> ...", "self", "end", "weight")
-"""x + weight (y - x)"""
 
 
 @says("| a.. (h + h) b.. -> a.. h b..")
@@ -325,22 +256,11 @@ def bounded(s: Site) -> None:
         if isinstance(bound, Value):
             scaled.append(bound)
         elif bound is not None and abs(s.number(name)) < _GREATEST:
-            scaled += _numbers(s, bound, name)
+            scaled += numbers(s, bound, name)
     s.same_scale(*scaled)
     s.picks(s.out, *s.tensors)
     _floor(s, x)
-
-
-def several(s: Site) -> None:
-    """The sum, mean, maximum or minimum of any number of operands, which share one scale with the result."""
-    scaled: list[Scaled] = [s.out]
-    s.ignores("consumed_inputs")
-    for i, operand in enumerate(items_of(s.get("data_0"))):
-        scaled += [operand] if isinstance(operand, Value) else _numbers(s, operand, "data_0", i)
-    s.broadcast(*s.tensors)
-    s.same_scale(*scaled)
-    if s.node.op in ("onnx.Max", "onnx.Min"):
-        s.picks(s.out, *s.tensors)
+    _saturate(s, s.get("min"), s.get("max"))
 
 
 @says("... | ... -> ...")
@@ -350,59 +270,26 @@ def gated(s: Site, pattern: str) -> None:
     s.states(pattern, "B", "A")
 
 
-def _numbers(s: Site, operand: Operand, name: str, *items: int) -> list[Scaled]:
-    """A literal as something with a scale; 0 and the infinities have any scale."""
-    value = _real(operand, name)
-    return [] if value == 0 or not math.isfinite(value) else [s.literal(name, value, *items)]
-
-
-def _real(operand: Operand, name: str) -> float:
-    if not isinstance(operand, int | float):
-        raise Cannot(f"its {name} is not a real number")
-    return float(operand)
-
-
-def _terms(s: Site, sign: int) -> dict[Scaled, int | Fraction]:
-    """The scales of ``self`` and of ``other`` to the power ``sign``; a literal factor may be rescaled."""
-    terms: list[tuple[Scaled, int]] = []
-    for name, coefficient in (("self", 1), ("other", sign)):
-        operand = s.get(name)
-        if isinstance(operand, Value):
-            terms += [(operand, coefficient)] if operand.is_tensor else []
-        elif isinstance(operand, int | float) and operand:
-            terms.append((s.literal(name, float(operand)), coefficient))
-    return _sum(*terms)
-
-
-def _sum(*terms: tuple[Scaled, int]) -> dict[Scaled, int | Fraction]:
-    """Terms added up: a value that occurs twice counts twice."""
-    total: dict[Scaled, int | Fraction] = {}
-    for key, coefficient in terms:
-        total[key] = total.get(key, 0) + coefficient
-    return total
-
-
 _GREATEST = 3.4e38
 """Bounds beyond are none."""
 
 
-def _named(names: str, *overloads: str) -> Iterator[str]:
-    return (f"aten.{name}.{overload}" for name in names.split() for overload in overloads or ("default",))
-
-
 _NON_LINEAR = """
-    acos cos cosh erfc exp exp2 hardsigmoid hardtanh isfinite isinf isnan log_sigmoid bitwise_not sigmoid sinc softplus
+    acos cos cosh exp exp2 isfinite isinf isnan log_sigmoid bitwise_not sinc softplus
     atan2 logaddexp i0 special_airy_ai special_bessel_j0 special_erfcx special_i0e special_modified_bessel_i0
     special_spherical_bessel_j0
 """
 _SINGULAR = "acosh digamma igamma igammac lgamma log log10 log2 logit polygamma special_ndtri special_zeta"
 """Functions without a value at 0."""
 
+_SATURATING = "erfc hardsigmoid hardtanh sigmoid"
 _VANISHING = """
-    asin asinh atan atanh celu elu erf erfinv expm1 gelu hardswish hypot log1p mish nan_to_num relu6 selu silu sin sinh
-    softshrink special_bessel_j1 special_expm1 special_i1 special_i1e tan tanh
+    asin asinh atan atanh erfinv gelu hardswish hypot log1p mish nan_to_num selu silu sin sinh
+    softshrink special_bessel_j1 special_i1 special_i1e tan
 """
 """Non-linear functions that are 0 at 0."""
+
+_SATURATING_VANISHING = "celu elu erf expm1 relu6 special_expm1 tanh"
 
 _STEPS = "ceil floor trunc sgn sign heaviside"
 _JUMPS = "angle frac signbit logical_and logical_not logical_or logical_xor threshold"
@@ -413,41 +300,43 @@ _BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__
 _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
 _IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
 
-_ONNX_VANISHING = """
-    Asin Asinh Atan Atanh Celu Elu Erf Gelu HardSwish Mish Selu Sin Sinh Softsign Swish Tan Tanh
-"""
+_ONNX_VANISHING = "Asin Asinh Atan Atanh Gelu HardSwish Mish Selu Sin Sinh Softsign Swish Tan"
+_ONNX_SATURATING = "HardSigmoid Sigmoid"
+_ONNX_SATURATING_VANISHING = "Celu Elu Erf Tanh"
 _ONNX_NON_LINEAR = """
-    Acos Cos Cosh Exp HardSigmoid Sigmoid Softplus
+    Acos Cos Cosh Exp Softplus
     And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor IsInf IsNaN Not Or Xor BitCast RegexFullMatch StringConcat
 """
 _ONNX_STEPS = "Ceil Floor Sign"
 _ONNX_JUMPS = "Greater GreaterOrEqual Less LessOrEqual Shrink ThresholdedRelu"
 
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_named(_NON_LINEAR), elementwise),
-    **dict.fromkeys(_named(_SINGULAR), singular(elementwise)),
-    **dict.fromkeys(_named(_VANISHING), vanishing),
-    **dict.fromkeys(_named(_JUMPS), jump),
-    **dict.fromkeys(_named(_STEPS), step),
-    **dict.fromkeys(_named(_BOUNDED, "default", "Tensor"), bounded_by),
-    **dict.fromkeys(_named(_EQUALITIES, "Tensor", "Scalar"), equality),
-    **dict.fromkeys(_named(_COMPARISONS, "Tensor", "Scalar"), jump),
-    **dict.fromkeys(_named("fmod remainder", "Tensor", "Scalar"), singular(jump, "other")),
-    **dict.fromkeys(_named(_BITWISE, "Tensor", "Scalar"), elementwise),
-    **dict.fromkeys(_named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
-    **dict.fromkeys(_named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), singular(elementwise, "other")),
-    **dict.fromkeys(_named("pow", "Scalar", "Tensor_Tensor"), singular(elementwise, "self")),
-    **dict.fromkeys(_named("floor_divide", "default", "Scalar"), singular(step, "other")),
+    **dict.fromkeys(named(_NON_LINEAR), elementwise),
+    **dict.fromkeys(named(_SINGULAR), singular(elementwise)),
+    **dict.fromkeys(named(_VANISHING), vanishing),
+    **dict.fromkeys(named(_SATURATING), saturating(elementwise)),
+    **dict.fromkeys(named(_SATURATING_VANISHING), saturating(vanishing)),
+    **dict.fromkeys(named(_JUMPS), jump),
+    **dict.fromkeys(named(_STEPS), step),
+    **dict.fromkeys(named(_BOUNDED, "default", "Tensor"), bounded_by),
+    **dict.fromkeys(named(_EQUALITIES, "Tensor", "Scalar"), equality),
+    **dict.fromkeys(named(_COMPARISONS, "Tensor", "Scalar"), jump),
+    **dict.fromkeys(named("fmod remainder", "Tensor", "Scalar"), singular(jump, "other")),
+    **dict.fromkeys(named(_BITWISE, "Tensor", "Scalar"), elementwise),
+    **dict.fromkeys(named("bitwise_left_shift bitwise_right_shift", "Tensor", "Tensor_Scalar"), elementwise),
+    **dict.fromkeys(named("xlogy", "Tensor", "Scalar_Self", "Scalar_Other"), singular(elementwise, "other")),
+    **dict.fromkeys(named("pow", "Scalar", "Tensor_Tensor"), singular(elementwise, "self")),
+    **dict.fromkeys(named("floor_divide", "default", "Scalar"), singular(step, "other")),
     "aten.hardshrink.default": vanishing_jump,
-    **dict.fromkeys(_named("round", "default", "decimals"), rounding),
+    **dict.fromkeys(named("round", "default", "decimals"), rounding),
     "aten.relu.default": rectify,
-    **dict.fromkeys(_named(_HOMOGENEOUS), homogeneous),
-    **dict.fromkeys(_named(_IDENTITIES), identity),
-    **dict.fromkeys(_named("to", "dtype", "dtype_layout", "device"), identity),
+    **dict.fromkeys(named(_HOMOGENEOUS), homogeneous),
+    **dict.fromkeys(named(_IDENTITIES), identity),
+    **dict.fromkeys(named("to", "dtype", "dtype_layout", "device"), identity),
     "aten._to_copy.default": identity,
     "aten.to.other": cast_like,
     "aten.type_as.default": cast_like,
-    **dict.fromkeys(_named("dropout feature_dropout alpha_dropout"), dropout),
+    **dict.fromkeys(named("dropout feature_dropout alpha_dropout"), dropout),
     "aten.rrelu.default": random_slope,
     "aten.prelu.default": prelu,
     "aten.sqrt.default": power_of(Fraction(1, 2)),
@@ -455,23 +344,17 @@ RULES: Mapping[str, Rule] = {
     "aten.reciprocal.default": power_of(-1),
     "aten.square.default": power_of(2),
     "aten.pow.Tensor_Scalar": pow_scalar,
-    **dict.fromkeys(_named("add", "Tensor", "Scalar"), add),
-    **dict.fromkeys(_named("sub rsub", "Tensor", "Scalar"), subtract),
-    **dict.fromkeys(_named("mul multiply", "Tensor", "Scalar"), multiply),
-    **dict.fromkeys(_named("div", "Tensor", "Scalar", "Tensor_mode", "Scalar_mode"), divide),
-    "aten.true_divide.Tensor": divide,
-    "aten.addcmul.default": product_added(1),
-    "aten.addcdiv.default": product_added(-1),
-    **dict.fromkeys(_named("lerp", "Scalar", "Tensor"), interpolate),
     "aten.glu.default": glu,
-    **dict.fromkeys(_named("maximum minimum fmax fmin copy"), choose),
-    **dict.fromkeys(_named("max min", "other"), choose),
-    **dict.fromkeys(_named("where", "self", "ScalarOther", "ScalarSelf", "Scalar"), choose),
-    **dict.fromkeys(_named("masked_fill fill", "Scalar", "Tensor"), choose),
+    **dict.fromkeys(named("maximum minimum fmax fmin copy"), choose),
+    **dict.fromkeys(named("max min", "other"), choose),
+    **dict.fromkeys(named("where", "self", "ScalarOther", "ScalarSelf", "Scalar"), choose),
+    **dict.fromkeys(named("masked_fill fill", "Scalar", "Tensor"), choose),
     "aten.complex.default": complex_of,
     "aten.polar.default": polar,
     **{f"onnx.{name}": elementwise for name in _ONNX_NON_LINEAR.split()},
     **{f"onnx.{name}": vanishing for name in _ONNX_VANISHING.split()},
+    **{f"onnx.{name}": saturating(elementwise) for name in _ONNX_SATURATING.split()},
+    **{f"onnx.{name}": saturating(vanishing) for name in _ONNX_SATURATING_VANISHING.split()},
     **{f"onnx.{name}": singular(elementwise) for name in ("Acosh", "Log")},
     "onnx.Mod": singular(jump, "B"),
     **{f"onnx.{name}": jump for name in _ONNX_JUMPS.split()},
@@ -490,11 +373,6 @@ RULES: Mapping[str, Rule] = {
     "onnx.PRelu": onnx_prelu,
     "onnx.PRelu.1": spelled(prelu, self="X", weight="slope"),
     "onnx.Clip": bounded,
-    "onnx.Add": spelled(add, self="A", other="B"),
-    "onnx.Sub": spelled(subtract, self="A", other="B"),
-    "onnx.Mul": spelled(multiply, self="A", other="B"),
-    "onnx.Div": spelled(divide, self="A", other="B"),
     "onnx.Where": spelled(choose, self="X", other="Y"),
-    **dict.fromkeys(("onnx.Sum", "onnx.Mean", "onnx.Max", "onnx.Min"), several),
     "onnx.SwiGLU": gated,
 }

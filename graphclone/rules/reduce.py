@@ -149,9 +149,10 @@ def unknown_sum(s: Site) -> None:
 
 @says("| a.. ~n b.. -> a.. n b..")
 def softmax(s: Site, pattern: str) -> None:
-    """Copies share what one had."""
+    """Copies share what one had. One that is far greater than the others gets 1, and these get 0."""
     s.ignores("dtype", "half_to_float")
     axes = s.states(pattern, "self", a=s.integer("dim", -1), why="softmax over")
+    s.facts.saturating.add(s.node)
     s.scale(s.out, {}, logs={axes["n"]: -1})
 
 

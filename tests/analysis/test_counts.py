@@ -45,6 +45,15 @@ COUNTED: dict[str, Callable[[Model, Tensor], Tensor]] = {
     "cut before": lambda m, b: ((b.clamp(-0.9, 0.9) + 1).floor() * m.powers).sum(-1).long(),
     "in another shape": lambda m, b: ((b > 0).to(b.dtype)[..., None, :] @ m.powers[:, None])[..., 0, 0].long(),
     "equal": lambda m, b: ((b > 0).to(b.dtype).sum(-1) == 3).long(),
+    "clamped": lambda m, b: ((b * 1e9).clamp(0, 1) @ m.powers).long(),
+    "clamped by a tensor": lambda m, b: (torch.minimum((b * 1e9).relu(), torch.ones_like(b)) @ m.powers).long(),
+    "chosen where a number is great": lambda m, b: (b.relu().masked_fill(b > 0, 1.0) @ m.powers).long(),
+    "saturated": lambda m, b: ((b * 1e9).sigmoid() @ m.powers).long(),
+    "saturated, and averaged": lambda m, b: (((b * 1e9).tanh().mean(-1) + 1) * 15 + 0.5).floor().long(),
+    "shared out": lambda m, b: ((b * 1e9).softmax(-1) @ m.powers).long(),
+    "rounded by what is missing": lambda m, b: ((b + (b.round() - b).detach()).clamp(0, 1) @ m.powers).long(),
+    "less what is too much": lambda m, b: (((c := b.clamp(-0.9, 0.9) + 1) - c % 1) @ m.powers).long(),
+    "with no slope but the number's": lambda m, b: (b - b.detach() + (b > 0).to(b.dtype)).mul(m.powers).sum(-1).long(),
 }
 
 FREE: dict[str, Callable[[Model, Tensor], Tensor]] = {
@@ -52,6 +61,9 @@ FREE: dict[str, Callable[[Model, Tensor], Tensor]] = {
     "numbers that nobody chose": lambda m, b: ((b > 0).to(b.dtype) @ m.any_numbers > 0.1).long(),
     "what is left of them": lambda m, b: (b.frac() @ m.powers > 0.1).long(),
     "beside numbers that depend on weights": lambda m, b: ((b > 0).to(b.dtype).sum(-1) > b.amax(-1) * 7).long(),
+    "added to them": lambda m, b: ((b + (b > 0).to(b.dtype)).sum(-1) > 1.3).long(),
+    "twice such a number": lambda m, b: ((b + b) @ m.powers).sigmoid().round().long(),
+    "cut off at 0": lambda m, b: (b.relu() @ m.powers > 7).long(),
     "the greatest": lambda m, b: (b > 0).to(b.dtype).amax(-1).long(),
     "not told apart": lambda m, b: torch.sigmoid((b > 0).to(b.dtype).sum(-1) - b.sum(-1)).round().long(),
 }

@@ -33,14 +33,14 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "closing: a stream with a factor is added as it is",
-        "graphclone/rules/pointwise.py",
+        "graphclone/rules/arithmetic.py",
         '            if s.number("alpha", 1) == 1:\n',
         "            if True:\n",
         _CLOSING,
     ),
     Mutant(
         "closing: what is taken off is added",
-        "graphclone/rules/pointwise.py",
+        "graphclone/rules/arithmetic.py",
         "    s.facts.added.pop(s.out, None)\n",
         "",
         _CLOSING,

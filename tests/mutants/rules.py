@@ -334,7 +334,7 @@ _NORMS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "pointwise: a divisor multiplies",
-        "graphclone/rules/pointwise.py",
+        "graphclone/rules/arithmetic.py",
         '(("self", 1), ("other", sign))',
         '(("self", 1), ("other", 1))',
         of_torch("div.Tensor"),
@@ -355,16 +355,16 @@ _NORMS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "pointwise: the weight of an interpolation has any scale",
-        "graphclone/rules/pointwise.py",
+        "graphclone/rules/arithmetic.py",
         '"... + ... | ...? -> ..."',
         '"... + ..., ...? -> ..."',
         of_torch("lerp.Tensor"),
     ),
     Mutant(
         "pointwise: a shift has the wrong sign",
-        "graphclone/rules/pointwise.py",
-        "(tensor, _real(number, name))",
-        "(tensor, -_real(number, name))",
+        "graphclone/rules/arithmetic.py",
+        "(tensor, real(number, name))",
+        "(tensor, -real(number, name))",
         (
             "tests/passes/test_widths_and_scales.py::test_a_weight_read_plus_one_absorbs_a_factor_if_nothing_else_reads_it",
         ),

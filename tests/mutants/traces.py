@@ -197,8 +197,22 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "counts: what rounding makes depends on what it reads",
         "graphclone/analysis/counts.py",
-        "if (counts or steps) and out.is_tensor and out.is_float:",
-        "if counts and out.is_tensor and out.is_float:",
+        "        if node in self.facts.steps:\n            return ()\n",
+        "",
+        ("tests/analysis/test_counts.py",),
+    ),
+    Mutant(
+        "counts: a number that is added and taken away still counts",
+        "graphclone/analysis/counts.py",
+        "len(set(factors)) < len(factors) or ",
+        "",
+        ("tests/analysis/test_counts.py",),
+    ),
+    Mutant(
+        "pointwise: no bound is reached",
+        "graphclone/rules/pointwise.py",
+        "if any(isinstance(bound, int | float) and 0 < abs(bound) < _GREATEST for bound in bounds):",
+        "if not bounds:",
         ("tests/analysis/test_counts.py",),
     ),
     Mutant(

@@ -183,6 +183,10 @@ def test_transforms_of_functions_are_what_they_compute(what: str) -> None:
 KEPT: dict[str, tuple[Callable[[Two, Tensor], Tensor], list[str]]] = {
     "random": (lambda model, x: model.up(x) * random.random(), ["numbers drawn by random"]),
     "numpy": (lambda model, x: model.up(x) * np.random.rand(), ["numbers drawn by numpy.random"]),  # noqa: NPY002
+    "whether gradients are wanted": (
+        lambda model, x: model.up(x) * (1 + x.requires_grad),
+        ["whether a tensor requires gradients in test_modes.py:"],
+    ),
     "a size as text": (lambda model, x: model.up(x) * len(f"{x.shape[0]}"), ["the text of a size in test_modes.py:"]),
     "a fixed size as text": (lambda model, x: model.up(x) * len(f"{x.shape[1]}"), []),
     "torch": (lambda model, x: model.up(x) * torch.rand(()), []),
