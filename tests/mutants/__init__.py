@@ -48,7 +48,18 @@ class StaleError(Exception):
 
 def mutants() -> tuple[Mutant, ...]:
     """All of them, in the order of the library's layers."""
-    from tests.mutants import algebra, depth, fills, formats, passes, rules, rules_of_shapes, traces, verification
+    from tests.mutants import (
+        algebra,
+        depth,
+        fills,
+        formats,
+        passes,
+        rules,
+        rules_of_shapes,
+        steps,
+        traces,
+        verification,
+    )
 
-    tables = (algebra, fills, rules, rules_of_shapes, depth, passes, traces, verification, formats)
+    tables = (algebra, fills, rules, rules_of_shapes, steps, depth, passes, traces, verification, formats)
     return tuple(mutant for table in tables for mutant in table.MUTANTS)

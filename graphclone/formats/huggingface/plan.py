@@ -33,6 +33,7 @@ from graphclone.graph.ir import values_in
 from graphclone.pipeline.state import Request, State
 from graphclone.progress import Progress, silent
 from graphclone.runtime import collector
+from graphclone.runtime.exclusive import exclusive
 from graphclone.runtime.shards import Shard, sharded
 
 MAX_SHARD_SIZE = 5_000_000_000
@@ -68,6 +69,7 @@ class Plan:
 
 
 @collector.seldom()
+@exclusive()
 def plan(
     checkpoint: Checkpoint,
     request: Request,

@@ -20,6 +20,7 @@ from graphclone.formats.huggingface.traces import Traces, computed_tables
 from graphclone.formats.torch.source import FunctionSource
 from graphclone.pipeline.runner import Pass
 from graphclone.pipeline.state import Request
+from graphclone.runtime.exclusive import exclusive
 
 if TYPE_CHECKING:
     from graphclone.formats.onnx.drawn_inputs import UserInputs
@@ -84,6 +85,7 @@ class CheckpointSource:
 
         return FunctionSource(self.name, make)
 
+    @exclusive()
     def trace(self, widen_io: Sequence[str] = ()) -> Traced:
         """The model traced without its weights, which need not be there; see ``Source.trace``."""
         checkpoint = self.open(weightless=True)
@@ -93,6 +95,7 @@ class CheckpointSource:
         graph.notes += [*_held_by_tables(model), *checkpoint.notes]
         return model
 
+    @exclusive()
     def reach(self, like: str, *, keep_vocab: bool = False) -> Reach:
         """Find how far the model can grow towards a published shape. Its weights are not read.
 

@@ -28,6 +28,7 @@ from graphclone.formats.huggingface.streaming import streamed
 from graphclone.formats.torch.plain_outputs import output_names
 from graphclone.formats.torch.running import SEED
 from graphclone.runtime.drawing import drawn_since
+from graphclone.runtime.exclusive import exclusive
 from graphclone.runtime.interpreter import output_tensors
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.precision import all_digits
@@ -89,6 +90,7 @@ _EAGER = {"experts_implementation": "eager"}
 @all_digits()
 @torch.random.fork_rng()
 @torch.no_grad()
+@exclusive()
 def run_source(checkpoint: Checkpoint) -> SourceRuns:
     """Load the source and run it, in its own precision and in a higher one.
 
@@ -116,6 +118,7 @@ def run_source(checkpoint: Checkpoint) -> SourceRuns:
 @all_digits()
 @torch.random.fork_rng()
 @torch.no_grad()
+@exclusive()
 def sample_source(checkpoint: Checkpoint) -> SourceRuns:
     """Run the source on its example input, reading its weights part by part; see ``run_source``.
 
@@ -255,6 +258,7 @@ def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]],
 
 @all_digits()
 @torch.random.fork_rng()
+@exclusive()
 def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = None, *, sample: bool = False) -> Report:
     """Load source and clone, and run both on the same inputs.
 
@@ -276,6 +280,7 @@ def verify_checkpoints(plan: Plan, folder: Path, source: SourceRuns | None = Non
 
 @all_digits()
 @torch.random.fork_rng()
+@exclusive()
 def verify_folders(
     source: str | Path,
     clone: str | Path,

@@ -30,6 +30,7 @@ from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
 from graphclone.graph.names import fresh
 from graphclone.pipeline.state import State
+from graphclone.runtime.exclusive import exclusive
 from graphclone.runtime.quiet import quiet
 
 OPSET = 20
@@ -37,6 +38,7 @@ MAX_IR_VERSION = 13
 """The newest that ONNX Runtime 1.31 reads."""
 
 
+@exclusive()
 def save_as_onnx(state: State, example: Example, path: Path) -> None:
     """Write a clone as ONNX, with its weights in ``<name>.data`` beside it where they are too many for one file.
 
@@ -49,6 +51,7 @@ def save_as_onnx(state: State, example: Example, path: Path) -> None:
     write_model(model, path)
 
 
+@exclusive()
 def to_onnx(graph: Graph, module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> onnx_ir.Model:
     """Export the module that runs a graph.
 

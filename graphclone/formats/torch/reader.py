@@ -27,6 +27,7 @@ from graphclone.formats.torch.plain_outputs import output_names
 from graphclone.formats.torch.uncast import Uncast
 from graphclone.graph.ir import Graph, Initializer, Node, Opaque, Operand, Output, Value, items_of
 from graphclone.graph.names import fresh
+from graphclone.runtime.exclusive import exclusive
 
 _UNBACKED_HINTS = tuple(27720 * prime for prime in (101, 103, 107, 109, 113, 127, 131, 137))
 """Sizes for data-dependent axes: too large to be a width, and multiples of small numbers, such as a batch."""
@@ -45,6 +46,7 @@ _KINDS: Mapping[InputKind, Any] = {
 }
 
 
+@exclusive()
 def trace_module(
     module: torch.nn.Module,
     args: Sequence[Any] = (),
@@ -76,6 +78,7 @@ def trace_module(
     return from_exported(export(module, *inputs, name, dynamic=dynamic, lengths=lengths), name, dynamic_axes)
 
 
+@exclusive()
 def trace_alike(
     modules: Mapping[str, torch.nn.Module], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
 ) -> list[Graph]:

@@ -31,6 +31,7 @@ from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.state import State
+from graphclone.runtime.exclusive import exclusive
 from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, execute, lifted, outputs
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from graphclone.clones.clone import Clone
 
 
+@exclusive()
 def verify(clone: Clone, options: Options, example: Example) -> Report:
     """Compare the clone of a module with the module.
 

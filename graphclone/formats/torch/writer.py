@@ -28,6 +28,7 @@ from graphclone.formats.torch.plain_outputs import plain_outputs
 from graphclone.formats.torch.uncast import Regions
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
 from graphclone.pipeline.state import State
+from graphclone.runtime.exclusive import exclusive
 from graphclone.runtime.files import written
 from graphclone.runtime.tensors import widened_tensors
 
@@ -87,6 +88,7 @@ def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.G
     return module.eval()
 
 
+@exclusive()
 def module_of(state: State, example: Example) -> torch.fx.GraphModule:
     """A clone as a trainable module in eval mode; see ``Clone.module``."""
     settle_doubts(state, example)
@@ -94,6 +96,7 @@ def module_of(state: State, example: Example) -> torch.fx.GraphModule:
     return to_module(state.graph, widened_tensors(state))
 
 
+@exclusive()
 def save_program(state: State, example: Example, path: Path) -> None:
     """Write a clone as an exported program (``.pt2``), which ``torch.export.load`` reads.
 
