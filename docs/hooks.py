@@ -63,7 +63,7 @@ _TAIL = """
 | 0 | done |
 | 1 | not equivalent, or it cannot be judged: nothing was written |
 | 2 | bad input, bad usage, or something unsupported: one line says what, where, and what to do |
-| 130 | interrupted |
+| 130, 143 | interrupted, terminated: one line says what is left |
 """
 
 

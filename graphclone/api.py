@@ -248,14 +248,12 @@ def _source(
     dynamic_axes: Mapping[str, Sequence[int]] | None,
 ) -> ModuleSource | OnnxSource | CheckpointSource:
     """Find out what kind of source a model is, and refuse arguments that make no sense."""
-    if isinstance(args, str | Mapping) or not isinstance(args, Sequence):
-        got = "a tensor" if isinstance(args, torch.Tensor) else type(args).__name__
-        raise GraphcloneError(f"args: {got}; give a tuple of the example inputs, such as (x,)")
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise GraphcloneError(f"kwargs: {type(kwargs).__name__}; give a dict of example inputs by name")
+    _check_example(args, kwargs)
     if isinstance(model, torch.nn.Module):
         if inputs is not None:
-            raise GraphcloneError("inputs=: is for .onnx files; give a module its example inputs as args and kwargs")
+            raise GraphcloneError(
+                "inputs=: is for files and checkpoints; give a module its example inputs as args and kwargs"
+            )
         axes = dynamic_axes or {}
         if not (isinstance(axes, Mapping) and all(isinstance(numbers, Sequence) for numbers in axes.values())):
             raise GraphcloneError(f"dynamic_axes={axes!r}: give a dict of lists of axes by input, such as {{'x': [1]}}")
@@ -264,6 +262,8 @@ def _source(
         raise GraphcloneError("dynamic_axes=: is for modules; a file or a checkpoint says itself what may vary")
     if inputs is not None and not isinstance(inputs, Mapping):
         raise GraphcloneError(f"inputs={inputs!r}: give a dict of arrays, or of sizes, by the names of inputs")
+    if isinstance(model, str | Path) and Path(model).exists() and (args or kwargs):
+        raise GraphcloneError("args and kwargs are for modules; give a file or a checkpoint inputs= by name")
     if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
         return OnnxSource(Path(model), inputs or {}, name)
     if isinstance(model, str | Path) and Path(model).is_dir():
@@ -273,6 +273,15 @@ def _source(
     got = f"{str(model)!r}" if isinstance(model, str | Path) else type(model).__name__
     what = "a torch.nn.Module, the path of an .onnx file or the folder of a checkpoint"
     raise GraphcloneError(f"the model must be {what}, got {got}")
+
+
+def _check_example(args: object, kwargs: object) -> None:
+    """Refuse what cannot be the example inputs of a module."""
+    if isinstance(args, str | Mapping) or not isinstance(args, Sequence):
+        got = "a tensor" if isinstance(args, torch.Tensor) else type(args).__name__
+        raise GraphcloneError(f"args: {got}; give a tuple of the example inputs, such as (x,)")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise GraphcloneError(f"kwargs: {type(kwargs).__name__}; give a dict of example inputs by name")
 
 
 def _check_steps(passes: object, after: object) -> None:

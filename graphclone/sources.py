@@ -134,7 +134,7 @@ def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
+        if error.name and f"{name}.".startswith(f"{error.name}."):  # it, or the package that it is in
             hint = "run from the directory it is in, or install it"
             raise GraphcloneError(f"{name}: no such module; {hint}") from None
         raise GraphcloneError(f"{name}: cannot be imported: {one_line(error)}") from error

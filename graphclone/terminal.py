@@ -6,8 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import contextmanager, redirect_stdout
+from typing import NoReturn, TextIO
 
 from rich import box
 from rich.console import Console
@@ -32,9 +32,25 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+_outputs: list[TextIO] = []
+"""Where JSON goes while programs read it; the last one counts."""
+
+
+@contextmanager
+def for_programs() -> Iterator[None]:
+    """Keep the standard output for JSON: what else is printed, by code of a model say, goes to the standard error."""
+    _outputs.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _outputs.pop()
+
+
 def show_json(value: object) -> None:
     """Print a value as JSON, for machines."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    output = _outputs[-1] if _outputs else sys.stdout
+    output.write(json.dumps(value, indent=2) + "\n")
 
 
 def show_text(text: str) -> None:

@@ -90,6 +90,11 @@ def _fields(cls: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(cls) if field.init]
 
 
+def defaults(cls: type[Pass]) -> dict[str, Any]:
+    """The options of a pass as they are spelled, with their default values; None where one must be given."""
+    return {_spelled(field.name): _default(field) if _has_default(field) else None for field in _fields(cls)}
+
+
 def _has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 

@@ -14,6 +14,9 @@ Factor = int | float | Fraction | str
 Widen = Factor | Mapping[str, Factor]
 """One factor for every dim that grows by default, or a factor per dim or group of dims."""
 
+_GREATEST = 1_000_000
+"""No dim grows by more."""
+
 _DENOMINATOR, _ROUNDING = 10_000, 1e-9
 """A number that is so near to a fraction of at most this denominator stands for it: 1.3333333333333333 for 4/3."""
 
@@ -32,6 +35,8 @@ def fraction(factor: object, where: str) -> Fraction:
     if isinstance(factor, bool) or not isinstance(factor, Real | str):
         raise refusal
     try:
+        if isinstance(factor, str) and "e" in factor.lower():  # the digits of 1e100000000 would fill the memory
+            factor = min(float(factor), _GREATEST + 1)
         number = int(factor) if isinstance(factor, Integral) else factor  # numpy's have only so many digits
         exact = Fraction(number if isinstance(number, Rational | str) else float(number))
     except (ValueError, OverflowError, ZeroDivisionError):
@@ -40,4 +45,6 @@ def fraction(factor: object, where: str) -> Fraction:
     exact = simple if abs(simple - exact) < _ROUNDING else exact
     if exact < 1:
         raise refusal
+    if exact > _GREATEST:
+        raise GraphcloneError(f"{where}: no factor may be above {_GREATEST:,}")
     return exact

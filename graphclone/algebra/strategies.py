@@ -248,8 +248,9 @@ def strategy(spec: StrategyLike, snr_db: float | None = None) -> Strategy:
         snr_db: noise of that signal-to-noise ratio, instead of the strategy's own.
 
     Raises:
-        StrategyError: for an unknown name, a number where a name takes none, noise asked of a noiseless name, an
-            ``snr_db`` that is not finite, or a matrix that is not 2-D, not finite, or has a row that does not sum to 1.
+        StrategyError: for an unknown name, a number where a name takes none, noise asked of a strategy whose noisy form
+            has a name of its own, an ``snr_db`` that is not finite, or a matrix that is not 2-D, not finite, or has a
+            row that does not sum to 1.
     """
     chosen = _resolve(spec)
     if snr_db is None:

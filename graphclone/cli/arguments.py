@@ -41,7 +41,7 @@ class InspectArguments(Arguments):
     input: InputSizes
     inputs: str | None
     ranks: int | None
-    devices: str
+    devices: str | None
     html: str | None
     node_data: str | None
     trust_remote_code: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from graphclone import report as pages
@@ -47,12 +48,14 @@ def clone(arguments: CloneArguments, source: CheckpointSource) -> int:
                 progress=advance,
                 ranks=processes,
             )
-    if processes.first and arguments.html is not None:
-        page = pages.page_of_clone(
-            clone_plan.widened, command_line(arguments), written.verification, clone_plan.changes
-        )
-        pages.write(page, Path(arguments.html))
-    if processes.first:
+    if not processes.first:
+        return 0
+    with nullcontext() if arguments.dry_run else report.after_writing(Path(arguments.output)):
+        if arguments.html is not None:
+            page = pages.page_of_clone(
+                clone_plan.widened, command_line(arguments), written.verification, clone_plan.changes
+            )
+            pages.write(page, Path(arguments.html))
         _show(arguments, written, watch.graphs)
     return 0
 

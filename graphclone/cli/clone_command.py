@@ -75,9 +75,10 @@ def clone(arguments: CloneArguments) -> int:
         with terminal.progress(f"writing {target.name}"):
             _write(result, stage)
         verification = None if arguments.no_verify else _verified(result, stage, arguments)
-    if arguments.html is not None:
-        pages.write(pages.page_of_clone(result, command_line(arguments), verification), Path(arguments.html))
-    _show(arguments, result, verification, watch.graphs)
+    with report.after_writing(target):
+        if arguments.html is not None:
+            pages.write(pages.page_of_clone(result, command_line(arguments), verification), Path(arguments.html))
+        _show(arguments, result, verification, watch.graphs)
     return 0
 
 

@@ -15,7 +15,7 @@ from graphclone.clones import sharing
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.source import CheckpointSource
 from graphclone.passes import default_pipeline
-from graphclone.passes.registry import available, unparse
+from graphclone.passes.registry import available, defaults, unparse
 from graphclone.rules import FAMILIES, pattern_of
 from graphclone.sources import resolve
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 def inspect(arguments: InspectArguments) -> int:
     """Show what can grow, what holds the rest, and what it costs."""
-    if arguments.devices not in sharing.DEVICES:
-        known = ", ".join(sharing.DEVICES)
-        raise GraphcloneError(f"--devices: {arguments.devices!r} is not known; choose one of {known}")
+    _check_together(arguments)
     source = resolve(arguments.model, user_inputs(arguments))
     if isinstance(source, CheckpointSource):
         source = dataclasses.replace(source, trust_remote_code=arguments.trust_remote_code)
@@ -39,7 +37,7 @@ def inspect(arguments: InspectArguments) -> int:
     with terminal.progress(f"tracing {source.name}"):
         traced = source.trace(arguments.widen_io)
     if arguments.ranks is not None:
-        return _show_share(traced, arguments, arguments.ranks)
+        return _show_share(traced, arguments, arguments.ranks, arguments.devices or _DEVICE)
     if arguments.why is not None:
         return _explain(traced, arguments, arguments.why)
     findings = inspection.inspect(traced)
@@ -52,6 +50,20 @@ def inspect(arguments: InspectArguments) -> int:
         if path is not None:
             terminal.show_text(f"written to {path}")
     return 0
+
+
+_DEVICE = "H100"
+
+
+def _check_together(arguments: InspectArguments) -> None:
+    """Refuse options that mean nothing without another one, and a device that nobody knows."""
+    if arguments.devices not in {None, *sharing.DEVICES}:
+        known = ", ".join(sharing.DEVICES)
+        raise GraphcloneError(f"--devices: {arguments.devices!r} is not known; choose one of {known}")
+    if arguments.devices is not None and arguments.ranks is None:
+        raise GraphcloneError("--devices goes with --ranks, which says how many there are")
+    if arguments.keep_vocab and arguments.like is None:
+        raise GraphcloneError("--keep-vocab goes with --like, whose target may have another vocabulary")
 
 
 def _check_pages(arguments: InspectArguments) -> None:
@@ -78,8 +90,8 @@ def _write_pages(arguments: InspectArguments, traced: Traced) -> None:
             pages.write_node_data(page, Path(arguments.node_data))
 
 
-def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
-    found = sharing.share(traced, ranks, sharing.DEVICES[arguments.devices])
+def _show_share(traced: Traced, arguments: InspectArguments, ranks: int, device: str) -> int:
+    found = sharing.share(traced, ranks, sharing.DEVICES[device])
     if arguments.json:
         terminal.show_json(dataclasses.asdict(found))
     else:
@@ -89,6 +101,9 @@ def _show_share(traced: Traced, arguments: InspectArguments, ranks: int) -> int:
 
 def user_inputs(arguments: InspectArguments | CloneArguments | VerifyArguments | RulesArguments) -> UserInputs:
     """The user's inputs: sizes, and arrays, which take precedence."""
+    names = [name for name, _ in arguments.input]
+    if again := next((name for name in names if names.count(name) > 1), None):
+        raise GraphcloneError(f"--input: {again} is given twice")
     if arguments.inputs is None:
         return dict(arguments.input)
     from graphclone.runtime.arrays import load_arrays
@@ -160,7 +175,7 @@ def _pass_row(name: str, cls: type[Any]) -> dict[str, Any]:
     return {
         "name": name,
         "summary": (cls.__doc__ or "").strip().split("\n")[0],
-        "options": {option.name.replace("_", "-"): option.default for option in dataclasses.fields(cls)},
+        "options": defaults(cls),
         "requires": sorted(cls.requires),
         "ensures": sorted(cls.ensures),
     }
@@ -170,6 +185,8 @@ def list_rules(arguments: RulesArguments) -> int:
     """List the ops that have rules, or those of a model that have none."""
     if arguments.missing is not None:
         return _list_missing(arguments, arguments.missing)
+    if user_inputs(arguments):
+        raise GraphcloneError("--input and --inputs go with --missing, which names the model")
     families = {
         family.__name__.rpartition(".")[2]: {op: pattern_of(rule) for op, rule in sorted(family.RULES.items())}
         for family in FAMILIES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,20 +30,24 @@ if TYPE_CHECKING:
 
 def clone(arguments: CloneArguments, source: Source) -> int:
     """Write the state dict of a clone, once the clone is verified; several processes share the work."""
-    from graphclone.formats.torch.dcp import save_dcp
+    from graphclone.formats.torch.dcp import check_target, save_dcp
 
     _refuse_options(arguments, source)
     processes, watch = ranks.current(), Watch(arguments)
+    target = Path(arguments.output)
+    if processes.first:
+        read = (arguments.model, arguments.weights, arguments.optimizer)
+        check_target(target, force=arguments.force, sources=map(Path, filter(None, read)))
     with terminal.progress(f"cloning {source.name}", shown=processes.first):
         state = Path(arguments.optimizer) if arguments.optimizer and processes.first else None
         result, extras, beside = _cloned(arguments, source, state, watch)
         verification = None
         if not arguments.dry_run:
             verification = _verified(result, processes) if not arguments.no_verify else None
-            target = Path(arguments.output)
             save_dcp(result.state, target, force=arguments.force, ranks=processes, extras=extras, beside=beside)
     if processes.first:
-        _show(arguments, result, verification, watch.graphs)
+        with nullcontext() if arguments.dry_run else report.after_writing(target):
+            _show(arguments, result, verification, watch.graphs)
     return 0
 
 

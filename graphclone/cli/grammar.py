@@ -70,6 +70,7 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(*args, **kwargs)
+        self.register("action", None, _Once)
 
     def exit(self, status: int = _DONE, message: str | None = None) -> NoReturn:
         if message:
@@ -80,6 +81,19 @@ class _Parser(argparse.ArgumentParser):
         if rank_of_environment():  # the first of several processes says it
             self.exit(_REFUSED)
         self.exit(_REFUSED, f"graphclone: {message}; see {self.prog} --help\n")
+
+
+class _Once(argparse.Action):
+    """Store a value. An option that is given twice has one value too many."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
+        given: set[str] = vars(namespace).setdefault("given", set())
+        if option and self.dest in given:
+            parser.error(f"argument {option}: is given twice")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class _PrintCompletion(argparse.Action):
@@ -194,7 +208,6 @@ def _inspect_arguments(command: _Parser) -> None:
     )
     command.add_argument(
         "--devices",
-        default="H100",
         metavar="NAME",
         help="the GPU of each of the N processes: A100, H100, H200 or B200 (default: H100)",
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +14,7 @@ from rich.table import Table
 
 from graphclone.clones.sharing import STORAGE
 from graphclone.clones.summary import clone_rows, new_blocks, parameters
+from graphclone.errors import GraphcloneError
 from graphclone.progress import in_bytes
 from graphclone.terminal import console, show_text, table
 
@@ -137,6 +141,23 @@ def show_share(model: str, share: Share) -> None:
     fits = "fits" if share.fits else "does not fit"
     grid.add_row("holds in training", f"{share.training / 1e9:,.2f}", "", f"{fits} into {device.memory / 1e9:g} GB")
     console().print(grid)
+
+
+@contextmanager
+def after_writing(output: Path) -> Iterator[None]:
+    """Say that the clone is written, and stays, where what comes after fails: the page of it, or what is printed.
+
+    Raises:
+        GraphcloneError: it fails.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, GraphcloneError) as error:
+        reason = f"cannot print: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        raise GraphcloneError(f"{output} is written, but then: {reason}") from error
 
 
 def outcome(arguments: CloneArguments, verification: Report | None, size: int) -> str:

@@ -18,9 +18,17 @@ def count(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    if not text.isdecimal() or int(text) < 1:
+    if not is_whole(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+_DIGITS = 18
+"""More digits than any number of elements or bytes has."""
+
+
+def is_whole(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _DIGITS
 
 
 def shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -30,7 +38,7 @@ def shape(text: str) -> tuple[str, tuple[int, ...]]:
         ArgumentTypeError: it is not written so.
     """
     name, equals, sizes = text.rpartition("=")
-    if not equals or not name or not re.fullmatch(r"(\d+(x\d+)*)?", sizes):
+    if not equals or not name or not all(map(is_whole, sizes.split("x") if sizes else ())):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=SHAPE, such as x=1x3x64x64")
     return name, tuple(int(size) for size in sizes.split("x") if size)
 
@@ -56,7 +64,7 @@ def sizes(text: str) -> Mapping[str, int]:
         ArgumentTypeError: one is no whole number.
     """
     for name, number in _by_name(text):
-        if not number.isdecimal():
+        if not is_whole(number):
             raise argparse.ArgumentTypeError(f"'{name}={number}': a size is a whole number")
     return {name: int(number) for name, number in _by_name(text)}
 
@@ -69,7 +77,7 @@ def depth(text: str) -> Depths:
     """
     items = [("", text)] if "=" not in text else list(_by_name(text))
     for _, number in items:
-        if not number.isdecimal():
+        if not is_whole(number):
             raise argparse.ArgumentTypeError(f"{text!r}: a depth is a whole number of blocks")
     return int(text) if "=" not in text else {name: int(number) for name, number in items}
 
@@ -92,7 +100,7 @@ def size(text: str) -> int:
     Raises:
         ArgumentTypeError: it is none.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
+    match = re.fullmatch(rf"(\d{{1,{_DIGITS}}}(?:\.\d+)?)\s*([kmgt]?)b?", text.strip().lower())
     count = int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " ")) if match else 0
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 500MB or 5GB")

@@ -92,19 +92,19 @@ def share(traced: Traced, ranks: int, device: Device) -> Share:
             continue
         layouts = [facts.axes.layout(axis, growth_of) for axis in facts.of[initializer.value]]
         old, new = [layout.size for layout in layouts] or [1], [layout.new_size for layout in layouts] or [1]
-        width = itemsize(initializer.value.dtype)
+        bits = _bits(initializer.value.dtype)
         rows = -(-new[0] // ranks)
-        source += prod(old) * width
-        clone += prod(new) * width
-        read += min(rows, old[0]) * prod(old[1:]) * width
-        written += rows * prod(new[1:]) * width
+        source += prod(old) * bits // 8
+        clone += prod(new) * bits // 8
+        read += min(rows, old[0]) * prod(old[1:]) * bits // 8
+        written += rows * prod(new[1:]) * bits // 8
         numbers += rows * prod(new[1:]) if initializer.kind == "parameter" else 0
     training = written + _TRAINING * numbers
     seconds = (read / STORAGE, read / device.link, written / device.bandwidth)
     return Share(ranks, device, source, clone, read, written, training, training <= device.memory, seconds)
 
 
-def itemsize(dtype: str) -> int:
-    """The size of a number of a dtype, in bytes."""
+def _bits(dtype: str) -> int:
+    """The size of a number of a dtype, in bits."""
     digits = re.search(r"\d+", dtype)
-    return int(digits[0]) // 8 if digits else 1
+    return int(digits[0]) if digits else 8

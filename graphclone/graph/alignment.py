@@ -30,7 +30,7 @@ class Pair:
 
     @property
     def differs(self) -> bool:
-        both_nan = isinstance(self.old, float) and isinstance(self.new, float) and math.isnan(self.old + self.new)
+        both_nan = all(isinstance(number, float) and math.isnan(number) for number in (self.old, self.new))
         return not both_nan and (type(self.old) is not type(self.new) or self.old != self.new)
 
 

@@ -25,6 +25,8 @@ def load_arrays(path: Path) -> dict[str, Array]:
     Raises:
         GraphcloneError: the file cannot be read, or holds something else than arrays of numbers.
     """
+    if path.suffix == ".npy":
+        raise GraphcloneError(f"{path}: one array without a name; write it with numpy.savez(path, name=array)")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)

@@ -72,14 +72,14 @@ def read(name: str) -> Any:
     """The answer of that name, a tree of plain values; None where there is none."""
     if _refusals:
         return None
-    path = folder() / name
     try:
+        path = folder() / name
         data = path.read_bytes()
         digest, packed = data[:_DIGEST], data[_DIGEST:]
         if hashlib.sha256(packed).digest() != digest:
             return None
         answer = json.loads(zlib.decompress(packed))
-    except (OSError, ValueError, zlib.error):
+    except (OSError, RuntimeError, ValueError, zlib.error):  # RuntimeError: nobody has a home
         return None
     with suppress(OSError):
         os.utime(path)
@@ -96,7 +96,7 @@ def write(name: str, answer: Any) -> None:
     if _refusals:
         return
     packed = zlib.compress(json.dumps(answer, separators=(",", ":")).encode(), 1)
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder(), prefix=".", delete=False) as file:
             file.write(hashlib.sha256(packed).digest() + packed)

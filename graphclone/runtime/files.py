@@ -34,6 +34,21 @@ def written(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def replace_folder(folder: Path, target: Path) -> None:
+    """Give a finished folder its name. The folder that it replaces, if there is one, goes away only then."""
+    replaced = target.exists()
+    if replaced:
+        target.rename(aside(target))
+    folder.rename(target)
+    if replaced:
+        shutil.rmtree(aside(target), ignore_errors=True)
+
+
+def aside(target: Path) -> Path:
+    """Where a folder lies for as long as it takes to replace it."""
+    return target.with_name(f"{target.name}.replaced")
+
+
 def _move(folder: Path, target: Path) -> None:
     targets: list[Path] = []
     try:

@@ -123,4 +123,9 @@ def current() -> Ranks:
 
 def rank_of_environment() -> int:
     """The rank of this process under ``torchrun``, read from its environment."""
-    return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
+    return int(os.environ.get("RANK", "0")) if are_several() else 0
+
+
+def are_several() -> bool:
+    """Whether this is one of several processes that ``torchrun`` has started, by its environment."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"

@@ -35,7 +35,10 @@ EXACT = "exact"
 ONNX_RUNTIME = "ONNX Runtime"
 """The name of the check that runs both in it."""
 
-_OF_ONE_SIDE = ("trace", "static")
+TRACE, STATIC, DEPTH = "trace", "static", "depth"
+"""The names of the checks that look at the trace, at shapes, and at the source with its new blocks."""
+
+_OF_ONE_SIDE = (TRACE, STATIC, DEPTH)
 """Checks that compare no values of source and clone."""
 
 _DOUBLE = (torch.float64, torch.complex128)

@@ -19,11 +19,9 @@ from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, 
 from graphclone.runtime.new_tensors import Filled
 from graphclone.runtime.pads import Reader
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import Check
+from graphclone.verification.checks import DEPTH, Check
 from graphclone.verification.distance import OUTPUT_TOLERANCE, Deviation, relative_error
 from graphclone.verification.exact import perturbed
-
-DEPTH = "depth"
 
 
 def is_deeper(state: State) -> bool:

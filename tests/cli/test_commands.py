@@ -6,7 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -292,6 +295,27 @@ def test_passes_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert found["choose-widths"]["summary"] == "Decide how every dim grows."
 
 
+@dataclass(frozen=True)
+class Needing:
+    """Wants a number."""
+
+    name: ClassVar[str] = "needing"
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset()
+
+    a_number: int
+    names: list[str] = field(default_factory=list)
+
+
+def test_a_pass_may_have_options_without_a_default(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = SimpleNamespace(load=lambda: Needing)
+    monkeypatch.setattr("graphclone.passes.registry.entry_points", lambda group: [entry])
+    found = {row["name"]: row for row in run_json(capfd, "passes")}
+    assert found["needing"]["options"] == {"a-number": None, "names": []}
+
+
 def test_rules_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["rules"]) == 0
     assert "conv" in capfd.readouterr().out
@@ -372,12 +396,12 @@ def test_what_ends_a_process_does_not_pass_for_done(
     assert message in refused("inspect", "opt-mini")
 
 
-@pytest.mark.parametrize(("words", "first"), [(["rules", "--json"], "{"), (["rules"], "pointwise: 276 ops")])
+@pytest.mark.parametrize(("words", "first"), [(["rules", "--json"], "{"), (["rules"], "pointwise: ")])
 def test_a_reader_that_has_had_enough(words: list[str], first: str) -> None:
     code = f"import sys; from graphclone.cli.__main__ import main; sys.exit(main({words}))"
     command = f'{sys.executable} -c "{code}" | head -1'
     run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == first
+    assert run.stdout.startswith(first)
     assert run.stderr == ""
 
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from graphclone.cli.__main__ import main
+from tests.support.command_line import Refused
 from tests.support.onnx_graphs import parse, save, shapes
 
 Capture = pytest.CaptureFixture[str]
@@ -146,3 +147,14 @@ def test_a_broken_file_is_one_line_and_nothing_is_written(
     assert line.startswith("graphclone: broken.onnx: ")
     assert message in line
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("z=1x5", "the model has no input 'z'; it has x"), ("x=1x6", "x is batchx5 in the model, not 1x6")],
+)
+@pytest.mark.parametrize("words", [["inspect", "mlp.onnx"], ["clone", "mlp.onnx", "-o", "wide.onnx", "--dry-run"]])
+def test_inputs_that_do_not_fit_are_refused_before_they_are_needed(
+    words: list[str], given: str, message: str, refused: Refused
+) -> None:
+    assert message in refused(*words, "--input", given)

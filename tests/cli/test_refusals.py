@@ -82,6 +82,7 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
         ("my_models.py", "my_models.py: names no function; give my_models.py:FUNCTION, which returns (module, args)"),
+        ("my_imp:build", "my_imp: cannot be imported: ModuleNotFoundError: No module named 'my_im'"),
         ("missing_module:build", "missing_module: no such module; run from the directory it is in"),
         ("my_broken:build", "my_broken: cannot be imported: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("my_broken.py:build", "my_broken.py: cannot be imported: ModuleNotFoundError"),
@@ -124,6 +125,10 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
         (["--widen", "0=2,hidden"], "'hidden' is not NAME=NUMBER"),
         (["--widen", "1.01"], "no whole number; the nearest sizes are"),
         (["--size", "0=1.5"], "argument --size: '0=1.5': a size is a whole number; see graphclone clone"),
+        (["--size", f"0={'9' * 5000}"], "a size is a whole number; see graphclone clone"),
+        (["--widen", "1e100000000"], "no factor may be above 1,000,000"),
+        (["--widen", "2", "--widen", "3"], "argument --widen: is given twice; see graphclone clone"),
+        (["--seed", "1", "--seed", "1"], "argument --seed: is given twice"),
         (["--size", "0=1"], "0=1: a size is a whole number of at least 14, the source's"),
         (["--widen", "hidden=2"], "no dim is called 'hidden'; there are 0"),
         (["--strategy", "none"], "unknown strategy 'none': choose one of symmetric"),
@@ -139,6 +144,21 @@ def test_files_that_cannot_be_widened_yet(refused: Refused, folder: Path) -> Non
 )
 def test_wrong_options(options: list[str], message: str, refused: Refused) -> None:
     assert message in refused(*clone_args(), *options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "my_models:mlp", "--devices", "A100"], "--devices goes with --ranks"),
+        (["inspect", "my_models:mlp", "--devices", "A1", "--ranks", "2"], "--devices: 'A1' is not known; choose one"),
+        (["inspect", "my_models:mlp", "--keep-vocab"], "--keep-vocab goes with --like"),
+        (["rules", "--input", "x=1x2"], "--input and --inputs go with --missing"),
+        (["inspect", "m.onnx", "--input", "x=1", "--input", "x=2"], "--input: x is given twice"),
+        (["inspect", "m.onnx", "--inputs", "x.npy"], "x.npy: one array without a name; write it with numpy.savez"),
+    ],
+)
+def test_options_that_mean_nothing(words: list[str], message: str, refused: Refused) -> None:
+    assert message in refused(*words)
 
 
 def test_a_name_that_is_nearly_right(refused: Refused) -> None:

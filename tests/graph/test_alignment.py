@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from graphclone.errors import GraphcloneError
 from graphclone.formats.torch.reader import trace_module
-from graphclone.graph.alignment import align
-from graphclone.graph.ir import Graph
+from graphclone.graph.alignment import Pair, align
+from graphclone.graph.ir import Graph, Node, Operand
 from graphclone.passes.canonicalize import Canonicalize
 from graphclone.pipeline.state import State
 
@@ -74,3 +76,18 @@ def test_what_is_written_comes_in_its_order() -> None:
     align(source, graph_of(Written(("first", "second"))))
     with pytest.raises(GraphcloneError, match="not the same code"):
         align(source, target)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        (math.nan, math.nan, False),
+        (math.inf, math.inf, False),
+        (math.inf, -math.inf, True),
+        (math.nan, 1.0, True),
+        (1, 1.0, True),
+        ("x", "x", False),
+    ],
+)
+def test_numbers_that_are_none_differ_from_others(old: Operand, new: Operand, differs: bool) -> None:
+    assert Pair(Node("n", "op", {}, []), (), old, new).differs is differs

@@ -144,10 +144,11 @@ def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder that holds nothing but files of models; nothing of them stays imported."""
     (folder / "my_models.py").write_text(MODELS)
     (folder / "my_broken.py").write_text("import nowhere_at_all\n")
+    (folder / "my_imp.py").write_text("import my_im\n")
     (folder / "my_wrong.py").write_text("1 / 0\n")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    for name in ("my_models", "my_broken", "my_wrong"):
+    for name in ("my_models", "my_broken", "my_imp", "my_wrong"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
 

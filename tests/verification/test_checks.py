@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphclone.verification.checks import NoiseFloor, judge, noise_floor
+from graphclone.verification.checks import Check, NoiseFloor, Report, judge, noise_floor
 from graphclone.verification.distance import mask_level
 from tests.support.clones import features, seeded, spoilable, spoiled_tensors
 
@@ -103,3 +103,10 @@ def test_overflow_in_low_precision_is_held_against_the_source_itself() -> None:
     assert made.verify(onnx=False).ok
     spoiled = made.verify(onnx=False, tensors=spoiled_tensors(made, "up.weight", 9.0))
     assert [check.name for check in spoiled.checks if check.ok is False] == ["noise floor"]
+
+
+@pytest.mark.parametrize("names", [("trace", "static"), ("trace", "static", "depth"), ("depth",)])
+def test_what_looks_at_one_side_alone_is_no_comparison(names: tuple[str, ...]) -> None:
+    """New blocks are compared with the source before it is widened."""
+    checks = [*(Check(name, True, "") for name in names), Check("exact", None, "not checked")]
+    assert Report("model", tuple(checks)).verdict == "cannot be judged"

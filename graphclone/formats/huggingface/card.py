@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphclone.clones.summary import clone_rows, parameters
+from graphclone.clones.summary import clone_rows, new_blocks, parameters
 from graphclone.version import __version__
 
 if TYPE_CHECKING:
@@ -31,19 +31,21 @@ def _lines(plan: Plan, command: str, notes: Sequence[str], report: Report | None
     source, request = plan.checkpoint.name, plan.widened.state.request
     before, after = parameters(plan.widened)
     yield from ("---", *_front_matter(plan), "---", "")
-    yield f"# {_title(plan)}, wider"
+    grown = [row for row in clone_rows(plan.widened) if row["new_size"] != row["size"]]
+    how = " and ".join(word for word, holds in (("wider", grown), ("deeper", new_blocks(plan.widened))) if holds)
+    yield f"# {_title(plan)}, {how or 'as it was'}"
     yield ""
     yield f"Made from `{source}` by [HyperCloning](https://arxiv.org/abs/2409.12903) with graphclone {__version__}:"
-    yield "every weight is wider, and the model computes what its source computes."
+    yield "the model is bigger, and computes what its source computes."
     yield from ("", f"    {command}", "")
     yield f"- source: `{source}`"
     yield f"- strategy: {request.strategy.name}{_decibels(plan)}, seed {request.seed}"
     yield f"- parameters: {before:,} -> {after:,}"
     yield from (f"- {name}: {old} -> {new}" for name, (old, new) in plan.changes.items())
-    yield from ("", "| dim | size | new size | dims |", "|---|---|---|---|")
-    for row in clone_rows(plan.widened):
-        if row["new_size"] != row["size"]:
-            yield f"| {row['name']} | {row['size']} | {row['new_size']} | {row['count']} |"
+    yield from (f"- new block: {name}" for name in new_blocks(plan.widened))
+    yield from ("", "| dim | size | new size | dims |", "|---|---|---|---|") if grown else ()
+    for row in grown:
+        yield f"| {row['name']} | {row['size']} | {row['new_size']} | {row['count']} |"
     yield from ("", "## Verification", "")
     yield from (f"    {line}" for line in str(report or "not verified").splitlines())
     if notes:

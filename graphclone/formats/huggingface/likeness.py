@@ -293,8 +293,11 @@ def _alike(traces: Traces, a: Config, b: Config) -> bool | None:
         return repeats
     try:
         ours, theirs = traces.graph(a), traces.graph(b)
+    except Exception:  # one is refused
+        return None
+    try:
         alignment = align(ours, theirs)
-    except Exception:  # one is refused, or they are not the same code
+    except GraphcloneError:  # they are not the same code
         return None
     if _parameters(ours) != _parameters(theirs):  # what is tied
         return False

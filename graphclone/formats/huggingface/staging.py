@@ -20,6 +20,7 @@ from graphclone.errors import GraphcloneError, NotEquivalentError, Remedy, Stopp
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.sentence_modules import MODULES, module_folders
 from graphclone.formats.huggingface.weights import INDEX, PICKLE, PICKLE_INDEX, SINGLE
+from graphclone.runtime.files import aside, replace_folder
 from graphclone.runtime.ranks import ALONE, Ranks
 from graphclone.runtime.shards import Shard, write_shards
 
@@ -109,14 +110,11 @@ class Staging:
 
     def publish(self, force: bool) -> None:
         """Give the folder its name; one that it replaces goes away only then."""
-        replaced = force and self.target.exists()
-        if replaced:
-            self.target.rename(_aside(self.target))
-        self.folder.rename(self.target)
+        if self.target.exists() and not force:
+            raise GraphcloneError(f"{self.target}: exists already", Remedy("force", "overwrites it"))
+        replace_folder(self.folder, self.target)
         for record in self.target.glob(_RECORDS):
             record.unlink()
-        if replaced:
-            _remove(_aside(self.target))
 
 
 def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> None:
@@ -135,9 +133,9 @@ def check_target(target: Path, source: Path, *, force: bool, resume: bool) -> No
         raise GraphcloneError(f"{target}: exists already", Remedy("force", "overwrites it"))
     if target.exists() and not (target / CONFIG).is_file() and any(target.iterdir() if target.is_dir() else [target]):
         raise GraphcloneError(f"{target}: exists and is not a checkpoint, so it is not overwritten; write elsewhere")
-    if _aside(target).exists():
+    if aside(target).exists():
         raise GraphcloneError(
-            f"{_aside(target)}: is in the way; a run that was killed left there what it replaced, or move it"
+            f"{aside(target)}: is in the way; a run that was killed left there what it replaced, or move it"
         )
     partial = _partial(target)
     if resume and not partial.exists():
@@ -231,11 +229,6 @@ def _locked(target: Path) -> Iterator[None]:
 
 def _partial(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
-
-
-def _aside(target: Path) -> Path:
-    """What a folder that is replaced is called until that is done."""
-    return target.with_name(f"{target.name}.replaced")
 
 
 def _remove(folder: Path) -> None:

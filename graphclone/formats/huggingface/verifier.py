@@ -9,7 +9,7 @@ rounding makes of it at most.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -91,20 +91,26 @@ _EAGER = {"experts_implementation": "eager"}
 @torch.random.fork_rng()
 @torch.no_grad()
 @exclusive()
-def run_source(checkpoint: Checkpoint) -> SourceRuns:
+def run_source(checkpoint: Checkpoint, sets: int = SETS, seed: int = 0) -> SourceRuns:
     """Load the source and run it, in its own precision and in a higher one.
+
+    Args:
+        checkpoint: the source.
+        sets: how many input sets; the example is one of them.
+        seed: of the others.
 
     Raises:
         GraphcloneError: it cannot be loaded or run.
     """
     options: Mapping[str, Any] = {}
     model, *_ = _loaded(checkpoint, checkpoint.folder)
+    feeds = list(_input_sets(checkpoint, sets, seed))
     try:
-        inputs, own = _own_runs(model, checkpoint)
+        inputs, own = _own_runs(model, checkpoint, feeds)
     except GraphcloneError:
         options = _EAGER
         model, *_ = _loaded(checkpoint, checkpoint.folder, **options)
-        inputs, own = _own_runs(model, checkpoint)
+        inputs, own = _own_runs(model, checkpoint, feeds)
     drawn = drawn_since(SEED)
     precision = _coarsest(checkpoint, model, inputs[0])
     if not options:
@@ -235,7 +241,9 @@ def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     return chain(model.named_parameters(), model.named_buffers())
 
 
-def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]], list[Outputs]]:
+def _own_runs(
+    model: Any, checkpoint: Checkpoint, feeds: Iterable[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[Outputs]]:
     """The input sets that the source can be run on, the example among them, and what it makes of each.
 
     Raises:
@@ -243,7 +251,7 @@ def _own_runs(model: Any, checkpoint: Checkpoint) -> tuple[list[dict[str, Any]],
     """
     inputs: list[dict[str, Any]] = []
     own: list[Outputs] = []
-    for feed in _input_sets(checkpoint):
+    for feed in feeds:
         try:
             own.append(_run(model, feed))
         except GraphcloneError as refusal:
@@ -453,14 +461,14 @@ def _cast(feed: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {k: v.to(dtype) if _is_tensor(v) and v.is_floating_point() else v for k, v in feed.items()}
 
 
-def _input_sets(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+def _input_sets(checkpoint: Checkpoint, sets: int, seed: int) -> Iterator[dict[str, Any]]:
     """The example, and its values in other orders; sizes, and places that are not for words, stay where they are."""
     example, tokens = checkpoint.example_inputs, media_tokens(checkpoint.config)
     rigid = structured(example, tokens)
     places = torch.tensor(list(tokens.values()))
     yield example
-    for seed in range(1, SETS):
-        generator = torch.Generator().manual_seed(seed)
+    for index in range(1, sets):
+        generator = torch.Generator().manual_seed(seed + index)
         yield {
             name: _rearranged(value, places, generator)
             if _is_tensor(value) and (value.is_floating_point() or name == _TOKENS or not rigid)

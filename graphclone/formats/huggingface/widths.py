@@ -304,12 +304,15 @@ class _Target:
         """The first value that does not have the width it should have, or why there can be no such clone."""
         try:
             target = self.traces.graph(fields)
+        except GraphcloneError as error:
+            return str(error)
+        except Exception as error:  # its numbers may not agree
+            return f"the class refuses it: {first_line(error.__cause__ or error)}"
+        try:
             MatchWidths(target)(dataclasses.replace(self.goal))
         except GraphcloneError as error:
             self.has_other_tables |= isinstance(error, OtherTableError)
             return str(error)
-        except Exception as error:  # its numbers may not agree
-            return f"the class refuses it: {first_line(error.__cause__ or error)}"
         self.matched.append(fields)
         values = align(self.goal.graph, target).values
         for value, axes in self.goal.facts.of.items():

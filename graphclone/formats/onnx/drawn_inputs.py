@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from graphclone.errors import GraphcloneError, Remedy
+from graphclone.formats.onnx.given_shapes import check_shape
 from graphclone.formats.onnx.tensors import to_array, to_torch
 from graphclone.graph.symbols import IMAGES, SIGNALS, sums
 from graphclone.runtime.arrays import Array, is_float
@@ -280,18 +281,11 @@ def _numbers(array: Array) -> npt.NDArray[np.bool_]:
 
 def _checked(session: Session, name: str, item: Array | Sequence[int]) -> Array | tuple[int, ...]:
     """What is given for an input, if it fits what the file declares."""
-    ports = {port.name: port for port in session.inputs}
-    if name not in ports:
-        raise GraphcloneError(f"inputs: the model has no input {name!r}; it has {', '.join(ports)}")
-    port, array = ports[name], item if isinstance(item, np.ndarray) else None
-    shape = tuple(item.shape if array is not None else item)  # type: ignore[union-attr]
-    declared = [size if isinstance(size, int) else new for size, new in zip(port.shape, shape, strict=False)]
-    if len(shape) != len(port.shape) or list(shape) != declared:
-        expected = "x".join("?" if size is None else str(size) for size in port.shape) or "scalar"
-        raise GraphcloneError(f"inputs: {name} is {expected} in the model, not {'x'.join(map(str, shape)) or 'scalar'}")
-    if array is None:
-        return shape
-    same = any(array.dtype.kind in kind and port.dtype.kind in kind for kind in ("iu", "b"))
-    if not (same or (is_float(array.dtype) and is_float(port.dtype))):
-        raise GraphcloneError(f"inputs: {name} has dtype {port.dtype} in the model, not {array.dtype}")
-    return array.astype(port.dtype)
+    check_shape(name, tuple(getattr(item, "shape", item)), {port.name: port.shape for port in session.inputs})
+    if not isinstance(item, np.ndarray):
+        return tuple(item)
+    port = next(port for port in session.inputs if port.name == name)
+    same = any(item.dtype.kind in kind and port.dtype.kind in kind for kind in ("iu", "b"))
+    if not (same or (is_float(item.dtype) and is_float(port.dtype))):
+        raise GraphcloneError(f"inputs: {name} has dtype {port.dtype} in the model, not {item.dtype}")
+    return item.astype(port.dtype)

@@ -19,6 +19,7 @@ from graphclone.errors import GraphcloneError
 from graphclone.formats.onnx.control import CONTROL, Repeated, captured
 from graphclone.formats.onnx.dialect import InputPlace, LiteralType, OnnxDialect, Target, frozen
 from graphclone.formats.onnx.file import NOTES_KEY, load
+from graphclone.formats.onnx.given_shapes import check_shape, declared_shapes
 from graphclone.formats.onnx.ops import VERSIONED, Call, UnknownOpError, schema
 from graphclone.formats.onnx.plain import make_plain, values_of
 from graphclone.formats.onnx.reading import Reading, call_of, read_facts
@@ -105,9 +106,13 @@ def read_graph(path: Path, name: str | None = None, shapes: Mapping[str, Sequenc
         The graph, whose initializers are read when they are wanted.
 
     Raises:
-        GraphcloneError: it cannot be read, or nothing says what shapes its tensors have.
+        GraphcloneError: it cannot be read, nothing says what shapes its tensors have, or shapes that are given do not
+            fit.
     """
-    return from_model(load(path), path, name or path.name, shapes)
+    model = load(path)
+    for port, shape in (shapes or {}).items():
+        check_shape(port, shape, declared_shapes(model))
+    return from_model(model, path, name or path.name, shapes)
 
 
 def from_model(model: onnx_ir.Model, path: Path, name: str, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:

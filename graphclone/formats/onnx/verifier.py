@@ -29,8 +29,19 @@ from graphclone.runtime.interpreter import ExecutionError, lifted, output_tensor
 from graphclone.runtime.maps import Maps, RankError, widened_inputs
 from graphclone.runtime.sessions import Provider, Session, check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, noise_floor, refused_clone, rounding
-from graphclone.verification.depth import DEPTH, check_depth, is_deeper
+from graphclone.verification.checks import (
+    DEPTH,
+    EXACT,
+    ONNX_RUNTIME,
+    STATIC,
+    Check,
+    NoiseFloor,
+    Report,
+    noise_floor,
+    refused_clone,
+    rounding,
+)
+from graphclone.verification.depth import check_depth, is_deeper
 from graphclone.verification.distance import Deviation, measured_elements
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, run_lockstep
@@ -73,7 +84,7 @@ class _FileVerification:
 
     def steps(self) -> tuple[Step, ...]:
         """What to look at, in order."""
-        steps = [Step("static", self.static)]
+        steps = [Step(STATIC, self.static)]
         if self.options.exact:
             if is_deeper(self.state):
                 steps.append(Step(DEPTH, self.depth))
@@ -182,7 +193,7 @@ def check_shapes(state: State) -> Check:
     try:
         reading = read_facts(to_model(state), state.graph.name, origin.reading.assignment)
     except GraphcloneError as refusal:
-        return refused_clone("static", str(refusal))
+        return refused_clone(STATIC, str(refusal))
     shapes = {value.name: fact.shape for value, fact in reading.facts.items()}
     values = [value for node in state.graph.nodes for value in node.outputs if value.is_tensor and value.name in shapes]
     for value in values:
@@ -190,8 +201,8 @@ def check_shapes(state: State) -> Check:
             assert value.producer is not None
             detail = f"shape {shapes[value.name]}, predicted {value.shape}"
             first = Deviation.at(value.producer, value.name, float("inf"), detail)
-            return Check("static", False, str(first), first=first)
-    return Check("static", True, f"all {len(values)} values have the predicted shape", {"values": len(values)})
+            return Check(STATIC, False, str(first), first=first)
+    return Check(STATIC, True, f"all {len(values)} values have the predicted shape", {"values": len(values)})
 
 
 Truths = Sequence[Sequence[torch.Tensor]]
@@ -234,7 +245,7 @@ def _too_many(count: int) -> str:
 
 
 def _not_exact(reason: str) -> Check:
-    return Check("exact", None, f"not checked: {reason}", {"reason": reason})
+    return Check(EXACT, None, f"not checked: {reason}", {"reason": reason})
 
 
 def _truth(state: State, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import prod
@@ -49,6 +49,7 @@ from graphclone.errors import GraphcloneError, Remedy, first_line
 from graphclone.graph.ir import Initializer
 from graphclone.pipeline.state import State
 from graphclone.runtime.blocks import Map, Source, stored, widen_block
+from graphclone.runtime.files import aside, replace_folder
 from graphclone.runtime.quiet import quiet
 from graphclone.runtime.ranks import ALONE, Ranks
 
@@ -86,10 +87,10 @@ def save_dcp(
     Raises:
         GraphcloneError: the folder is in the way, or cannot be written to.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     others = _Others(*flatten_state_dict(dict(beside or {})))
     if ranks.first:
-        _check_target(path, force)
+        check_target(path, force=force)
         check_room(path, size_in_bytes(state.graph))
         shutil.rmtree(partial, ignore_errors=True)
     if len(set(ranks.gathered(_digest(state) if ranks.count > 1 else ""))) > 1:
@@ -100,13 +101,25 @@ def save_dcp(
         if ranks.first:
             for name, text in (extras or {}).items():
                 (partial / name).write_text(text)
-            if path.exists():
-                shutil.rmtree(path)
-            partial.rename(path)
-    except OSError as error:
+            replace_folder(partial, path)
+    except (OSError, CheckpointException, KeyboardInterrupt) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise GraphcloneError(f"cannot write {path}: {error.strerror or error}; nothing was left behind") from error
+        cause = _cause(error)
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
+        reason = (isinstance(cause, OSError) and cause.strerror) or first_line(cause)
+        raise GraphcloneError(f"cannot write {path}: {reason}; nothing was left behind") from error
     ranks.gathered(None)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in a process: torch wraps it, interrupts too, up with the number of the process."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+
+
+def _partial(path: Path) -> Path:
+    """Where a checkpoint is written before it has its name."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def _digest(state: State) -> str:
@@ -129,13 +142,38 @@ def _digest(state: State) -> str:
     return digest.hexdigest()
 
 
-def _check_target(path: Path, force: bool) -> None:
+def check_target(path: Path, *, force: bool, sources: Iterable[Path] = ()) -> None:
+    """Refuse a folder that cannot be written to, before any work is done.
+
+    Args:
+        path: of the checkpoint that is to be written.
+        force: replace a checkpoint that is there already.
+        sources: what is read for it, which must not be replaced.
+
+    Raises:
+        GraphcloneError: the folder is in the way, or one of the sources lies there.
+    """
+    for source in sources:
+        if source.exists() and source.resolve().is_relative_to(path.resolve()):
+            raise GraphcloneError(f"{path}: is where {source} is, which is read; write elsewhere")
+    if aside(path).exists():
+        raise GraphcloneError(
+            f"{aside(path)}: is in the way; a run that was killed left there what it replaced, or move it"
+        )
+    if (partial := _partial(path)).exists() and not _is_unfinished(partial):
+        raise GraphcloneError(f"{partial}: is in the way, and no checkpoint that is being written; move it")
     if not path.parent.is_dir():
         raise GraphcloneError(f"{path}: there is no folder {path.parent}; make it first")
     if path.exists() and not force:
         raise GraphcloneError(f"{path}: exists already", Remedy("force", "overwrites it"))
     if path.exists() and not (path / _METADATA).is_file():
         raise GraphcloneError(f"{path}: exists and is not a DCP checkpoint, so it is not overwritten; write elsewhere")
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a folder has nothing in it but what a run has written that was killed."""
+    names = (".distcp", ".json", _METADATA, f"{_METADATA}.tmp")
+    return folder.is_dir() and all(file.name.endswith(names) for file in folder.iterdir())
 
 
 def _save(planner: _Planner, writer: _Writer, ranks: Ranks) -> None:
@@ -354,7 +392,7 @@ class Reader(FileSystemReader):
             with quiet():
                 load(state, storage_reader=self, planner=planner, no_dist=True)
         except CheckpointException as error:  # what went wrong in this process, with a traceback
-            reason = first_line(error.failures[0][0])
+            reason = first_line(_cause(error))
             raise GraphcloneError(f"{self.path}: cannot be read: {reason}") from error
 
     def read_metadata(self, *_: Any, **__: Any) -> Metadata:

@@ -19,7 +19,7 @@ from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, execute
 from graphclone.runtime.maps import Maps
 from graphclone.runtime.tensors import Lazy
-from graphclone.verification.checks import Check
+from graphclone.verification.checks import STATIC, Check
 from graphclone.verification.distance import Deviation
 
 _DEPENDS_ON_DATA = (
@@ -36,7 +36,7 @@ def check_static(state: State, examples: Sequence[torch.Tensor]) -> Check:
         state: after the whole pipeline.
         examples: one tensor per graph input, for their types and devices.
     """
-    name, checked, first = "static", 0, None
+    name, checked, first = STATIC, 0, None
     try:
         for node, results in _fake_run(state, examples):
             pairs = zip(node.outputs, results, strict=True)

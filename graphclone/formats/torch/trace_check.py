@@ -19,10 +19,9 @@ from graphclone.graph.ir import Graph
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import lifted, output_tensors, outputs
 from graphclone.runtime.tensors import state_dict
-from graphclone.verification.checks import Check, NoiseFloor, judge
+from graphclone.verification.checks import TRACE, Check, NoiseFloor, judge
 from graphclone.verification.distance import Deviation
 
-TRACE = "trace"
 INTO = "wide module"
 
 FAST_PATH = (

@@ -27,7 +27,7 @@ from graphclone.formats.torch.input_sets import example_tensors
 from graphclone.formats.torch.running import SEED
 from graphclone.formats.torch.samples import Sample, compare, draw_samples, own_tensors
 from graphclone.formats.torch.static_check import check_static
-from graphclone.formats.torch.trace_check import INTO, TRACE, check_into, check_trace
+from graphclone.formats.torch.trace_check import INTO, check_into, check_trace
 from graphclone.formats.torch.untouched import untouched
 from graphclone.graph.ir import Graph, Value
 from graphclone.pipeline.state import State
@@ -36,8 +36,20 @@ from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, 
 from graphclone.runtime.maps import Maps, widened_inputs
 from graphclone.runtime.sessions import check_provider
 from graphclone.runtime.tensors import Lazy, lifted_tensor, widened_tensors
-from graphclone.verification.checks import ONNX_RUNTIME, Check, NoiseFloor, Report, judge, noise_floor, reference
-from graphclone.verification.depth import DEPTH, check_depth, is_deeper
+from graphclone.verification.checks import (
+    DEPTH,
+    EXACT,
+    ONNX_RUNTIME,
+    STATIC,
+    TRACE,
+    Check,
+    NoiseFloor,
+    Report,
+    judge,
+    noise_floor,
+    reference,
+)
+from graphclone.verification.depth import check_depth, is_deeper
 from graphclone.verification.distance import Deviation
 from graphclone.verification.exact import exact_check, perturbed
 from graphclone.verification.lockstep import Lockstep, comparable, run_lockstep
@@ -85,7 +97,7 @@ class _ModuleVerification:
 
     def steps(self) -> tuple[Step, ...]:
         """What to look at, in order."""
-        steps = [Step(TRACE, self.trace), Step("static", self.static)]
+        steps = [Step(TRACE, self.trace), Step(STATIC, self.static)]
         if self.options.exact:
             if is_deeper(self.state):
                 steps.append(Step(DEPTH, self.depth))
@@ -136,7 +148,7 @@ class _ModuleVerification:
                 if locksteps[-1].first is not None:
                     break
         except MemoryShortageError as shortage:
-            return Check("exact", None, f"not checked: {shortage}", {"reason": str(shortage)})
+            return Check(EXACT, None, f"not checked: {shortage}", {"reason": str(shortage)})
         return exact_check(locksteps)
 
     def noise(self) -> Check:

@@ -14,7 +14,7 @@ from torch.export._unlift import _get_codegen
 from torch.export.graph_signature import InputKind, TensorArgument
 from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 
-from graphclone.errors import GraphcloneError, first_line, one_line
+from graphclone.errors import GraphcloneError, InvariantError, first_line, one_line
 from graphclone.formats.torch.branches import BRANCHES, Body, bodies
 from graphclone.formats.torch.dialect import call_arguments
 from graphclone.formats.torch.doubts import confirm_trace, settle_doubts
@@ -50,12 +50,23 @@ class _GuardedCode(_PyTreeCodeGen):
         names = ["self", *self.pytree_info.orig_args]
         by_name = names[self.by_position + 1 :]
         apart = [*names[: self.by_position + 1], "*", *by_name] if by_name else names
-        return code.replace(f"({', '.join(names)})", f"({', '.join(apart)})", 1)
+        return _replaced(code, f"({', '.join(names)})", f"({', '.join(apart)})")
 
     def gen_var_bindings(self, fn_args: list[str], free_vars: list[str], expanded_def: bool) -> str:
         code: str = super().gen_var_bindings(fn_args, free_vars, expanded_def)
-        call = f"self.{GUARD}.{STRUCTURE}("
-        return code.replace("fx_pytree.tree_flatten_spec(", call).replace(", self._in_spec)", ")")
+        code = _replaced(code, "fx_pytree.tree_flatten_spec(", f"self.{GUARD}.{STRUCTURE}(")
+        return _replaced(code, ", self._in_spec)", ")")
+
+
+def _replaced(code: str, old: str, new: str) -> str:
+    """Code that torch generates, with one of its calls changed.
+
+    Raises:
+        InvariantError: this torch generates other code, so that nothing would guard the inputs.
+    """
+    if old not in code:
+        raise InvariantError(f"torch {torch.__version__} generates code without {old!r}: {code!r}")
+    return code.replace(old, new, 1)
 
 
 def to_module(graph: Graph, tensors: Mapping[Value, torch.Tensor]) -> torch.fx.GraphModule:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+import graphclone as gc
 from graphclone.algebra.strategies import strategy
 from graphclone.cli.__main__ import main
 from graphclone.errors import GraphcloneError
@@ -208,7 +209,7 @@ def test_what_lies_beside_the_weights_is_copied_and_the_card_tells_all(tmp_path:
     ):
         assert part in card
     assert "from_pretrained ok" in card and "tie_word_embeddings is turned off" in card
-    assert "source card" not in card
+    assert "source card" not in card and "\n# source, wider\n" in card
     assert "not copied: onnx" in written.notes
 
 
@@ -340,3 +341,20 @@ def test_options_of_checkpoints_mean_nothing_elsewhere(
 ) -> None:
     assert main(["clone", "opt-mini", "-o", str(tmp_path / "wide.onnx"), *option]) == 2
     assert f"{option[0]} is for Hugging Face checkpoints" in capfd.readouterr().err
+
+
+def test_the_card_of_a_deeper_model_does_not_call_it_wider(tmp_path: Path) -> None:
+    source = saved("llama-gqa", tmp_path / "source")
+    clone_checkpoint(source, tmp_path / "out", depth=3, verify=False)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "\n# source, deeper\n" in card and "| dim |" not in card
+    assert "- new block: model.layers." in card
+
+
+def test_a_verification_draws_as_many_input_sets_as_are_asked_for(tmp_path: Path) -> None:
+    made = gc.clone(saved("llama-gqa", tmp_path / "source"), widen=2)
+    assert [len(made.verify(sets=sets).inputs) for sets in (1, 2)] == [1, 2]
+    for option in ({"provider": "cuda"}, {"tensors": {}}, {"onnx": tmp_path / "source" / "config.json"}):
+        (name,) = option
+        with pytest.raises(GraphcloneError, match=f"verify: {name}= is not for checkpoints"):
+            made.verify(**option)

@@ -83,6 +83,41 @@ def test_a_checkpoint_that_has_been_cut_off_is_refused(clone: gc.Clone, tmp_path
         load_dcp(Decoder(2), tmp_path / "out")
 
 
+def test_what_is_in_the_way_is_left_alone(clone: gc.Clone, tmp_path: Path) -> None:
+    (tmp_path / "out.partial").write_text("a diary")
+    with pytest.raises(GraphcloneError, match=r"out.partial: is in the way, and no checkpoint that is being written"):
+        save_dcp(clone.state, tmp_path / "out")
+    assert (tmp_path / "out.partial").read_text() == "a diary"
+    (tmp_path / "out.partial").unlink()
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "__0_0.distcp").write_text("half a checkpoint, of a run that was killed")
+    save_dcp(clone.state, tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), ValueError("of a writer"), KeyboardInterrupt()]
+)
+def test_what_cannot_be_written_leaves_nothing(
+    failure: BaseException, clone: gc.Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_dcp(clone.state, tmp_path / "out")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("graphclone.formats.torch.dcp.FileSystemWriter.write_data", fail)
+    expected = KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else GraphcloneError
+    with pytest.raises(expected) as raised:
+        save_dcp(clone.state, tmp_path / "out", force=True)
+    if expected is GraphcloneError:
+        reason = getattr(failure, "strerror", None) or str(failure)
+        assert str(raised.value) == f"cannot write {tmp_path / 'out'}: {reason}; nothing was left behind"
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+
+
 class Harmful:
     def __reduce__(self) -> Any:
         return os.mkdir, ("harm",)
@@ -155,6 +190,11 @@ def test_the_command_line_reads_and_writes_them(
     (tmp_path / "mine.py").write_text("from tests.support.sharded_models import source\nmodel = source\n")
     assert main(["clone", "mine.py:model", "-o", "small", "--format", "dcp", "--widen", "1"]) == 0
     assert main(["clone", "mine.py:model", "--weights", "small", "-o", "two.safetensors", "--no-verify"]) == 0
+    into_itself = ["--weights", "small", "-o", "small", "--format", "dcp", "--force"]
+    assert main(["clone", "mine.py:model", *into_itself]) == 2
+    assert "small: is where small is, which is read; write elsewhere" in capfd.readouterr().err
+    words = ["--weights", "small", "-o", "two.safetensors", "--force", "--no-verify"]  # it is as it was
+    assert main(["clone", "mine.py:model", *words]) == 0
     assert main(["clone", "llama", "--weights", "small", "-o", "x"]) == 2
     assert "--weights is for package.module:function" in capfd.readouterr().err
 
