@@ -11,7 +11,7 @@ from typing import Any
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth
 from graphclone.analysis.closing import Tower, towers
-from graphclone.analysis.dims import Dim, Group, dims
+from graphclone.analysis.dims import Dim, Group, dims, doubled
 from graphclone.analysis.facts import Facts
 from graphclone.analysis.settling import settle
 from graphclone.clones.traced import Traced
@@ -21,8 +21,6 @@ from graphclone.passes.infer_dims import InferDims
 from graphclone.pipeline.runner import run
 from graphclone.pipeline.state import Request, State
 from graphclone.rules import find
-
-DOUBLE = 2
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,12 @@ def inspect(traced: Traced) -> Inspection:
         (44, 86)
     """
     facts = traced.state.facts
-    free = [dim for group in traced.dims for dim in group.dims if dim.default]
-    doubled, _ = settle(facts, {dim.axis: Growth(dim.size, DOUBLE) for dim in free})
+    double, _ = settle(facts, doubled(dim for group in traced.dims for dim in group.dims if dim.default))
     frees = _Frees(traced)
     return Inspection(
         model=traced.graph.name,
         parameters=parameter_count(facts),
-        doubled=parameter_count(facts, doubled),
+        doubled=parameter_count(facts, double),
         nodes=len(traced.graph.nodes),
         dims=tuple(_row(facts, group, frees) for group in traced.dims),
         stacks=tuple(_stack_row(tower) for tower in towers(facts)),
@@ -160,7 +157,7 @@ def parameter_count(facts: Facts, growths: Mapping[Axis, Growth] | None = None) 
 
 def _row(facts: Facts, group: Group, frees: _Frees) -> Row:
     pinned = str(group.pin) if group.pin is not None else None
-    growths = {dim.axis: Growth(dim.size, DOUBLE) for dim in group.dims if dim.pin is None}
+    growths = doubled(dim for dim in group.dims if dim.pin is None)
     chosen, obstacles = settle(facts, growths)
     if growths and not chosen:
         pinned = str(next(iter(obstacles.values())))

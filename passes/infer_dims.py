@@ -84,7 +84,7 @@ def _pin_unread_parts(facts: Facts) -> None:
     taken: dict[Value, list[set[Axis]]] = {}
     for node in facts.graph.nodes:
         shown = {facts.source(value) for value in node.outputs}
-        parts = _leaves(facts, *(value for value in node.outputs if facts.source(value) is value))
+        parts = facts.leaves(value for value in node.outputs if facts.source(value) is value)
         read |= parts
         for source in {facts.source(value) for value in node.inputs} - shown:
             taken.setdefault(source, []).append(parts)
@@ -94,10 +94,6 @@ def _pin_unread_parts(facts: Facts) -> None:
             if len(parts) > 1 and all(parts & others for others in taken.get(initializer.value, ())):
                 for part in parts - read:
                     facts.axes.pin(part, Why(initializer.name, "nothing reads it", Cause.UNREAD))
-
-
-def _leaves(facts: Facts, *values: Value) -> set[Axis]:
-    return {leaf for value in values for axis in facts.of.get(value, ()) for leaf in facts.axes.leaves(axis)}
 
 
 def _pin_boundary(facts: Facts, request: Request) -> None:

@@ -256,10 +256,23 @@ class Leaf(Layout):
 
 
 @dataclass(frozen=True)
-class Product(Layout):
-    """Row-major factors, outermost first: what a reshape makes of two axes."""
+class _Parts(Layout):
+    """Several layouts that make one."""
 
     parts: tuple[Layout, ...]
+
+    @property
+    def grows(self) -> bool:
+        return any(part.grows for part in self.parts)
+
+    @property
+    def padded(self) -> bool:
+        return any(part.padded for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Product(_Parts):
+    """Row-major factors, outermost first: what a reshape makes of two axes."""
 
     @property
     def size(self) -> int:
@@ -268,10 +281,6 @@ class Product(Layout):
     @property
     def new_size(self) -> int:
         return prod(part.new_size for part in self.parts)
-
-    @property
-    def grows(self) -> bool:
-        return any(part.grows for part in self.parts)
 
     @cached_property
     def index_map(self) -> IntArray:
@@ -290,16 +299,10 @@ class Product(Layout):
         factors = [part.even for part in self.parts]
         return None if None in factors else prod(factor or 0 for factor in factors)
 
-    @property
-    def padded(self) -> bool:
-        return any(part.padded for part in self.parts)
-
 
 @dataclass(frozen=True)
-class Concat(Layout):
+class Concat(_Parts):
     """Segments side by side: what a concatenation makes, and a split undoes."""
-
-    parts: tuple[Layout, ...]
 
     @property
     def size(self) -> int:
@@ -308,10 +311,6 @@ class Concat(Layout):
     @property
     def new_size(self) -> int:
         return sum(part.new_size for part in self.parts)
-
-    @property
-    def grows(self) -> bool:
-        return any(part.grows for part in self.parts)
 
     @cached_property
     def index_map(self) -> IntArray:
@@ -327,10 +326,6 @@ class Concat(Layout):
     def even(self) -> int | None:
         factors = {part.even for part in self.parts}
         return factors.pop() if len(factors) == 1 else None
-
-    @property
-    def padded(self) -> bool:
-        return any(part.padded for part in self.parts)
 
 
 def rigid(size: int) -> Leaf:

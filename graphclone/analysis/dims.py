@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from graphclone.algebra.axes import Axis, Kind, Why
+from graphclone.algebra.growth import Growth
 from graphclone.analysis.facts import Facts
 from graphclone.graph.ir import Value
 
@@ -56,7 +57,7 @@ def dims(facts: Facts) -> list[Dim]:
     places = _places(facts)
     inner = _inner(facts)
     names, numbered = _names(facts, _by_path(facts, places))
-    groups = {axis: _starred(name) for axis, name in names.items()}
+    groups = {axis: starred(name) for axis, name in names.items()}
     return [
         Dim(
             axis=axis,
@@ -263,8 +264,8 @@ def _clashing(short: dict[Axis, str], long: dict[Axis, str]) -> set[str]:
     """Short names whose starred form stands for different long names."""
     stems: dict[str, set[str]] = {}
     for axis, name in short.items():
-        stems.setdefault(_starred(name), set()).add(_starred(long[axis]))
-    return {name for name in short.values() if len(stems[_starred(name)]) > 1}
+        stems.setdefault(starred(name), set()).add(starred(long[axis]))
+    return {name for name in short.values() if len(stems[starred(name)]) > 1}
 
 
 def _tails(facts: Facts, paths: Mapping[str, str]) -> dict[Axis, tuple[str, ...]]:
@@ -300,7 +301,7 @@ def _told_apart(names: dict[Axis, str], tails: Mapping[Axis, Sequence[str]]) -> 
     """Names of which dims that share one say where they are, alike in every layer; the first that can grow keeps it."""
     alike: dict[str, dict[str, list[Axis]]] = {}
     for axis, name in names.items():
-        alike.setdefault(_starred(name), {}).setdefault(name, []).append(axis)
+        alike.setdefault(starred(name), {}).setdefault(name, []).append(axis)
     result = dict(names)
     for layers in alike.values():
         crowds = [sharing for sharing in layers.values() if len(sharing) > 1]
@@ -351,12 +352,17 @@ def _common(modules: list[str]) -> str:
     return ".".join(shared)
 
 
-def _starred(name: str) -> str:
+def starred(name: str) -> str:
     """The name with the numbers of modules starred. A first or last number stays, since it is no layer's."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
 # Groups
+
+
+def doubled(dims: Iterable[Dim]) -> dict[Axis, Growth]:
+    """Twice each of some dims, which is what shows what growth costs."""
+    return {dim.axis: Growth(dim.size, 2) for dim in dims}
 
 
 @dataclass(frozen=True)

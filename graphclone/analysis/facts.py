@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import prod
@@ -235,6 +235,10 @@ class Facts:
     def is_scaled(self, value: Value) -> bool:
         """Whether a value may have a scale other than 1: floats, and integers that carry one."""
         return value.is_float or value in self.carriers
+
+    def leaves(self, values: Iterable[Value]) -> set[Axis]:
+        """The dims that some values have, alone or as parts of their axes."""
+        return {leaf for value in values for axis in self.of.get(value, ()) for leaf in self.axes.leaves(axis)}
 
     def fold(self) -> None:
         """Find the parameters that absorb the multiplicity of what they contract.

@@ -8,6 +8,7 @@ from math import prod
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Growth
+from graphclone.analysis.dims import doubled
 from graphclone.analysis.settling import settle
 from graphclone.clones.traced import Traced
 
@@ -43,7 +44,6 @@ DEVICES = {
 STORAGE = 2e9
 """Bytes a second that one process is taken to read from storage."""
 
-_DOUBLE = 2
 _TRAINING = 12
 """Bytes of float32 per parameter that AdamW needs beside the weights: a gradient and two moments."""
 
@@ -80,8 +80,7 @@ class Share:
 def share(traced: Traced, ranks: int, device: Device) -> Share:
     """Compute the work of each of so many processes, if the model doubles in every dim that grows by default."""
     facts = traced.state.facts
-    free = {dim.axis: Growth(dim.size, _DOUBLE) for group in traced.dims for dim in group.dims if dim.default}
-    chosen, _ = settle(facts, free)
+    chosen, _ = settle(facts, doubled(dim for group in traced.dims for dim in group.dims if dim.default))
 
     def growth_of(axis: Axis) -> Growth:
         return chosen.get(axis) or Growth(axis.size)

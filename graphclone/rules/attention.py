@@ -35,8 +35,8 @@ def scaled_dot_product_attention(s: Site) -> None:
     s.require({q: 1, k: 1, s.literal("scale", s.number("scale")): 1}, contraction=contraction)
 
 
-class _Split(NamedTuple):
-    """The axes of queries, keys or values."""
+class Heads(NamedTuple):
+    """The axes of queries, keys or values, whichever way they come."""
 
     batch: Axis
     heads: Axis
@@ -75,17 +75,17 @@ def onnx_attention(s: Site) -> None:
     s.require({s.tensor("Q"): 1, s.tensor("K"): 1, factor: 1}, contraction=contraction)
 
 
-def _split_heads(s: Site, value: Value, count: str) -> _Split:
+def _split_heads(s: Site, value: Value, count: str) -> Heads:
     if value.rank == 4:
         axes = s.states("| b h l d", value)
         if s.integer(count, 0):
             s.follow((count,), axes["h"])
     else:
         axes = s.states("| b l (h d)", value, h=count)
-    return _Split(axes["b"], axes["h"], axes["l"], axes["d"])
+    return Heads(axes["b"], axes["h"], axes["l"], axes["d"])
 
 
-def _cached(s: Site, value: Value, past: str, axes: _Split, present: Value | None) -> Axis:
+def _cached(s: Site, value: Value, past: str, axes: Heads, present: Value | None) -> Axis:
     """The length of a cache with new keys or values behind it."""
     cache, length = s.maybe_tensor(past), axes.length
     if cache is not None:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import NamedTuple
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Contraction, Scaled
 from graphclone.graph.ir import Value
+from graphclone.rules.attention import Heads
 from graphclone.rules.site import Cannot, Rule, Site, refused, says
-
-
-class _Heads(NamedTuple):
-    """The axes of queries, keys or values, whichever way they come."""
-
-    batch: Axis
-    heads: Axis
-    length: Axis
-    width: Axis
 
 
 @says("| b l i, i (h d + h d + h v), (h d + h d + h v)? -> b l (h v)")
@@ -36,7 +27,7 @@ def packed_attention(s: Site, pattern: str) -> None:
     parts = [s.system.product([heads, width]) for width in (query, query, value)]
     for i, part in enumerate(parts if s.has("qkv_hidden_sizes") else []):
         s.follow(("qkv_hidden_sizes", i), part)
-    keys = _past_and_present(s, _Heads(axes["b"], heads, axes["l"], query))
+    keys = _past_and_present(s, Heads(axes["b"], heads, axes["l"], query))
     _hidden_keys(s, [axes["b"], heads, axes["l"], keys])
     _scores(s, heads, query, s.out, s.out)
 
@@ -54,7 +45,7 @@ def _widths(s: Site, weights: Value) -> tuple[Axis, Axis, Axis]:
     return heads, query, query if alike else s.system.dim(sizes[2] // heads.size)
 
 
-def _past_and_present(s: Site, keys: _Heads) -> Axis:
+def _past_and_present(s: Site, keys: Heads) -> Axis:
     """The length of keys and values with those of the past, which come first: ``2 b h l d``"""
     past, length = s.maybe_tensor("past"), keys.length
     if past is not None:
@@ -90,16 +81,16 @@ def multi_head_attention(s: Site) -> None:
     _scores(s, heads, q.width, query, key or query)
 
 
-def _split(s: Site, value: Value, heads: Axis) -> _Heads:
+def _split(s: Site, value: Value, heads: Axis) -> Heads:
     """Heads in one axis with their width, or apart, or several values packed."""
     pattern = {3: "| b l (h d)", 4: "| b h l d", 5: "| b l h !n d"}.get(value.rank)
     if pattern is None:
         raise Cannot(f"queries, keys or values with {value.rank} axes")
     axes = s.states(pattern, value, h=heads, why="queries, keys and values")
-    return _Heads(axes["b"], axes["h"], axes["l"], axes["d"])
+    return Heads(axes["b"], axes["h"], axes["l"], axes["d"])
 
 
-def _bias(s: Site, parts: Iterable[tuple[Value, _Heads]]) -> None:
+def _bias(s: Site, parts: Iterable[tuple[Value, Heads]]) -> None:
     bias = s.maybe_tensor("bias")
     if bias is None:
         return
@@ -110,7 +101,7 @@ def _bias(s: Site, parts: Iterable[tuple[Value, _Heads]]) -> None:
     s.equal(s.axes(bias)[0], s.system.concat(segments))
 
 
-def _caches(s: Site, k: _Heads, v: _Heads, key: Value, value: Value) -> Axis:
+def _caches(s: Site, k: Heads, v: Heads, key: Value, value: Value) -> Axis:
     """The length of keys and values with those of the past, which come first."""
     length = k.length
     results = s.results()

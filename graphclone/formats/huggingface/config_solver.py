@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, combinations, islice, product
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from graphclone.errors import GraphcloneError
 
@@ -286,9 +286,9 @@ class _FieldSolver:
         movement = {(lever, r): self.model.moves(candidate, changed(candidate, lever.times(r))) for lever, r in options}
         # What is seen to move something is there to be moved; what is not known to is left alone if it can be.
         moving, unknown = ([o for o in options if movement[o] is answer] for answer in (True, None))
-        subsets = ((*a, *b) for b in _subsets(unknown) for a in reversed([*_subsets(moving)]))
+        sets = ((*a, *b) for b in subsets(unknown) for a in reversed([*subsets(moving)]))
         problem = ""
-        for chosen in islice(subsets, _MAX_FITS):
+        for chosen in islice(sets, _MAX_FITS):
             if len({lever.fields for lever, _ in chosen}) < len(chosen):
                 continue
             variant = changed(candidate, [change for lever, ratio in chosen for change in lever.times(ratio)])
@@ -300,9 +300,12 @@ class _FieldSolver:
         return None, problem
 
 
-def _subsets(options: Sequence[_Option]) -> Iterator[tuple[_Option, ...]]:
-    """All subsets of options, small ones first."""
-    return chain.from_iterable(combinations(options, count) for count in range(len(options) + 1))
+_Item = TypeVar("_Item")
+
+
+def subsets(items: Sequence[_Item]) -> Iterator[tuple[_Item, ...]]:
+    """All subsets, small ones first."""
+    return chain.from_iterable(combinations(items, count) for count in range(len(items) + 1))
 
 
 def _explicit(config: Config, model: ModelProbe) -> Config | None:

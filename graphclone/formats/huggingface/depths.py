@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, combinations
+from itertools import chain
 from typing import Any
 
 from graphclone.errors import GraphcloneError, one_line
-from graphclone.formats.huggingface.config_solver import Config, Field, changed, numbers
+from graphclone.formats.huggingface.config_solver import Config, Field, changed, numbers, subsets
 from graphclone.formats.huggingface.layouts import CONFIG
 from graphclone.formats.huggingface.traces import Traces, grown_into
 from graphclone.graph.deepen import Slot
@@ -96,11 +96,11 @@ class _Counts:
 
         Few changes come first. A configuration may have longer lists besides.
         """
-        depths = [*_subsets(self.numbers)][1:]
+        depths = [*subsets(self.numbers)][1:]
         firsts = chain([()], ((change,) for change in self.of_the_first()))
         for first in firsts:
             for chosen in depths:
-                for longer in _subsets(self.lists):
+                for longer in subsets(self.lists):
                     changes = (*chosen, *first, *longer)
                     if len({where for where, _ in changes}) == len(changes):
                         yield (*chosen, *first), changed(self.fields, changes)
@@ -112,11 +112,6 @@ def _described(changes: Sequence[Change], own: set[str], names: set[str]) -> str
     fault = f"has {name}, which no block would have" if name in own else f"has no {name}, which a block would have"
     numbers = ", ".join(f"{'.'.join(map(str, where))} = {new}" for where, new in changes)
     return f"with {numbers} in {CONFIG} the class {fault}"
-
-
-def _subsets(items: Sequence[Change]) -> Iterator[tuple[Change, ...]]:
-    """All subsets, small ones first."""
-    return chain.from_iterable(combinations(items, size) for size in range(len(items) + 1))
 
 
 def _lists(

@@ -6,7 +6,7 @@ besides, as outputs that may grow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Facts
-from graphclone.graph.ir import Graph, Output, Value, values_in
+from graphclone.graph.ir import Graph, Output, values_in
 
 _CALL = "()"
 """Behind the name of a module: its result. No output of a class has such a name."""
@@ -105,14 +105,10 @@ def loose_dims(facts: Facts) -> set[Axis]:
     Those of a pooler are as wide as the model, and the classes of a head that a loss in training has are as many as
     before. Every other dim is one of an output, or some node takes it and does not hand it on.
     """
-
-    def leaves(values: Iterable[Value]) -> set[Axis]:
-        return {leaf for value in values for axis in facts.of.get(value, ()) for leaf in facts.axes.leaves(axis)}
-
     outputs = {discarded: set[Axis]() for discarded in (True, False)}
     for output in facts.graph.outputs:
-        outputs[is_discarded(output)] |= leaves(values_in(output.operand))
+        outputs[is_discarded(output)] |= facts.leaves(values_in(output.operand))
     read = outputs[False]
     for node in facts.graph.nodes:
-        read |= leaves(node.inputs) - leaves(node.outputs)
+        read |= facts.leaves(node.inputs) - facts.leaves(node.outputs)
     return outputs[True] - read

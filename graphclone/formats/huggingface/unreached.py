@@ -7,7 +7,6 @@ must not meet a dim that grew.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ import torch
 from graphclone.algebra.axes import Cause
 from graphclone.algebra.growth import PAD, Layout
 from graphclone.algebra.recipes import Widening
+from graphclone.analysis.dims import starred
 from graphclone.errors import GraphcloneError, Remedy, some
 from graphclone.graph.ir import Graph, Initializer
 from graphclone.pipeline.state import State
@@ -60,13 +60,13 @@ class LeftOut:
                 raise GraphcloneError(f"omit: {graph.name} computes with {used[0]}, so that no clone can lack it")
             asked += [i.name for i in meant if i.name not in asked]
         unstored = [i.name for i in weights if i.value not in read and not any(name in stored for name in i.names)]
-        needed = {_starred(i.name) for i in weights if i.value in read}
-        alike = {_starred(name) for name in (*asked, *unstored)} - needed
+        needed = {starred(i.name) for i in weights if i.value in read}
+        alike = {starred(name) for name in (*asked, *unstored)} - needed
         return cls(asked, [name for name in unstored if name not in asked], alike)
 
     def __contains__(self, name: object) -> bool:
         """Whether a weight is among them, or in a block that the source does not have as they are in another."""
-        return name in self.asked or name in self.unstored or _starred(str(name)) in self.alike
+        return name in self.asked or name in self.unstored or starred(str(name)) in self.alike
 
     def taken_from(self, graph: Graph) -> None:
         """Take them out of the graph of the source, or of its clone."""
@@ -130,7 +130,7 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     reached = [i for i in weights if i not in unread]
     alike: dict[str, list[Widening]] = {}
     for i in reached:
-        alike.setdefault(_starred(i.name), []).append(replace(state.recipes[i.value], name=""))
+        alike.setdefault(starred(i.name), []).append(replace(state.recipes[i.value], name=""))
     grown = _Grown.of([state.recipes[i.value] for i in reached])
     parts: dict[str, list[Initializer]] = {}
     for i in unread:
@@ -138,7 +138,7 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
     for part, members in parts.items():
         for i in members:
             own = state.recipes[i.value]
-            beside = _common(alike.get(_starred(i.name), ()))
+            beside = _common(alike.get(starred(i.name), ()))
             if beside is not None and (beside.source_shape, beside.shape) == (own.source_shape, own.shape):
                 state.recipes[i.value] = replace(beside, name=i.name)
             elif not (any(axis.grows for axis in own.axes) and _is_zero(i)):
@@ -226,7 +226,3 @@ def _part(name: str, reached: Sequence[str]) -> str:
     steps = name.split(".")
     prefixes = (".".join(steps[:count]) for count in range(1, len(steps)))
     return next((p for p in prefixes if not any(other.startswith(f"{p}.") for other in reached)), name)
-
-
-def _starred(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
