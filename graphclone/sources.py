@@ -49,6 +49,8 @@ def resolve(text: str, inputs: UserInputs | None = None) -> Source:
     from graphclone.models import MODELS, build
 
     path = Path(text)
+    if not text:
+        raise GraphcloneError(f"the model has an empty name; give {_WHAT}")
     if path.suffix == ".onnx" and path.is_file():
         return OnnxSource(path, inputs or {}, text)
     if path.is_dir() and (text not in MODELS or (path / CONFIG).is_file()):  # a folder of the name of a model of ours
@@ -59,7 +61,7 @@ def resolve(text: str, inputs: UserInputs | None = None) -> Source:
             raise GraphcloneError(f"{text}: {reason}; the function of a model returns its inputs itself")
         return FunctionSource(text, function(text) if is_function(text) else lambda: build(text))
     if path.exists():
-        raise GraphcloneError(_no_model(path))
+        raise GraphcloneError(_no_model(path) if path.is_file() else f"{path}: is no file and no folder; give {_WHAT}")
     if _HUB_ID.fullmatch(text) and path.suffix not in _FILES:
         return _checkpoint(path, inputs or {})
     if path.suffix or "/" in text:

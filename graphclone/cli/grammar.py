@@ -61,6 +61,9 @@ def parsed(argv: Sequence[str] | None = None) -> Arguments:
     grammar = parser()
     if not given:
         grammar.exit(_DONE, grammar.format_help())
+    for word in given:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            grammar.error(f"{word!r} is no UTF-8: ONNX Runtime opens no file of such a name; rename it")
     values = vars(grammar.parse_args(given))
     kind: type[Arguments] = values["kind"]
     return kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})

@@ -65,12 +65,12 @@ def run_study(
         raise GraphcloneError("several processes share every run; do one run at a time")
     if study.downstream.items and processes.num_processes > 1:
         raise GraphcloneError("[downstream]: models are scored in one process; run the study in one, or leave it out")
-    place = Place(Path(folder), study, command)
+    place, jobs = Place(Path(folder), study, command), all_jobs(study, recipe)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GraphcloneError(f"{folder}: cannot be written to: {error.strerror}") from error
-    todo = _todo(all_jobs(study, recipe), place)
+    todo = _todo(jobs, place)
     tell = progress or _silent
     if at_once == 1:
         for job in todo:

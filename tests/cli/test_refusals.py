@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +81,10 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
         ("./missing", "./missing: no such file or folder; give an .onnx file"),
         ("../missing", "../missing: no such file or folder; give an .onnx file"),
         ("opt-minj", "no model is called 'opt-minj'; did you mean 'opt-mini'?"),
+        ("", "the model has an empty name; give an .onnx file"),
+        ("pipe.onnx", "pipe.onnx: is no file and no folder; give an .onnx file"),
+        ("\udcff.onnx", "is no UTF-8: ONNX Runtime opens no file of such a name; rename it"),
+        ("my_models:later", "my_models:later: an async function; give one that returns (module, args) at once"),
         ("zzz", "no model is called 'zzz'; there are opt-mini, opt-350m"),
         ("my_models.py", "my_models.py: names no function; give my_models.py:FUNCTION, which returns (module, args)"),
         ("my_imp:build", "my_imp: cannot be imported: ModuleNotFoundError: No module named 'my_im'"),
@@ -100,6 +105,7 @@ def test_a_wrong_clone_does_not_replace_a_file(refused: Refused, monkeypatch: py
 )
 @pytest.mark.parametrize("command", ["inspect", "clone"])
 def test_what_is_no_model(command: str, model: str, message: str, refused: Refused) -> None:
+    os.mkfifo("pipe.onnx")
     argv = ["inspect", model] if command == "inspect" else clone_args(model)
     assert message in refused(*argv)
 

@@ -35,6 +35,10 @@ class Blocks(nn.Module):
         return self.down(x)
 
 
+async def later():
+    return mlp()
+
+
 def blocks():
     return Blocks(), (torch.ones(2, 6),)
 

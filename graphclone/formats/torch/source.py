@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -137,6 +138,9 @@ class FunctionSource:
 def _checked(name: str, result: Any) -> Built:
     """What a function returned, if it is a model with its inputs."""
     expected = "expected (module, args) or (module, args, kwargs)"
+    if inspect.iscoroutine(result):
+        result.close()
+        raise GraphcloneError(f"{name}: an async function; give one that returns (module, args) at once")
     if not isinstance(result, tuple) or len(result) not in (2, 3):
         raise GraphcloneError(f"{name}: not a model: {expected}, got {_described(result)}")
     module, args, kwargs = (*result, {})[:3]
