@@ -2,8 +2,8 @@
 
 ``h == h.max()`` marks the greatest element. Were the axis of h repeated, it would have to mark every copy of it, but
 copies are equal up to rounding only: a matrix product computes each in an order of its own. So where a comparison, or
-another function that jumps, may see a number beside itself, the axes along which the two are taken from different
-places keep their size. Thresholds in general, which no rounding crosses, are left alone.
+another function that jumps, or one that is steep at 0, may see a number beside itself, the axes along which the two are
+taken from different places keep their size. Thresholds in general, which no rounding crosses, are left alone.
 
 Computations are told apart by value numbering: two results have one number if the same op computes them from operands
 of the same numbers. What moves elements, or takes the greatest, keeps the number, and what picks some among others
@@ -13,8 +13,8 @@ of two texts, and the texts may be equal.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import combinations, zip_longest
 
 from graphclone.algebra.axes import Axis, Why
@@ -40,14 +40,18 @@ class _Origin:
     Attributes:
         number: of the computation.
         among: numbers of computations whose results the elements may be, bit for bit.
+        bases: numbers of computations of which the elements are functions, of one element each.
         extremes: axes over which the greatest or least elements were taken on the way.
         tied: axes along which it is the difference or the ratio of a number and itself; then it is a constant there.
+        met: axes along which functions of one number, from different places, have met on the way, each with each.
     """
 
     number: int
     among: frozenset[int]
+    bases: frozenset[int]
     extremes: frozenset[Axis] = _NONE
     tied: frozenset[Axis] = _NONE
+    met: frozenset[Axis] = _NONE
 
 
 class _Ties:
@@ -55,30 +59,44 @@ class _Ties:
         self.facts = facts
         self.numbers: dict[Hashable, int] = {}
         self.origins: dict[Value, _Origin] = {}
+        self.sums = {contraction.node for contraction in facts.contractions}
+        self.constants = {i.value for i in facts.graph.initializers if i.kind == "constant"}
 
     def origin(self, value: Value) -> _Origin:
         """Of a value that no node computes it is the value itself."""
         if value not in self.origins:
             number = self.number(_kind(value) if value.role == "input" else value)
-            self.origins[value] = _Origin(number, frozenset([number]))
+            self.origins[value] = _Origin(number, frozenset([number]), frozenset([number]))
         return self.origins[value]
 
     def number(self, computation: Hashable) -> int:
         return self.numbers.setdefault(computation, len(self.numbers))
 
     def read(self, node: Node) -> None:
-        floats = [value for value in dict.fromkeys(node.inputs) if value.is_tensor and value.is_float]
+        operands = [v for v in dict.fromkeys(node.inputs) if v.is_tensor and (node, v) not in self.facts.outlines]
+        if self.constants.issuperset(operands):
+            self.constants.update(node.outputs)
+        floats = [value for value in operands if value.is_float]
         jumps, differs = node in self.facts.jumps, node in self.facts.differences
         beside = [axis for pair in combinations(floats, 2) for axis in self.tie(*pair)] if jumps or differs else []
         if jumps:
             self.pin(node, [*beside, *(axis for value in floats for axis in self.origin(value).tied)])
-        tied = frozenset(beside) if differs else _NONE
+        computed = [value for value in floats if value not in self.constants]
+        met = self.meeting(node, computed).union(*(self.origin(value).met for value in computed))
+        if jumps or any(out.is_tensor and not out.is_float for out in node.outputs):
+            self.pin(node, met)
+        for value in self.facts.poles.get(node, ()):  # a copy is a rounding off 0, and the function is steep there
+            self.pin(node, self.origin(value).met | self.origin(value).tied)
         for index, out in enumerate(node.outputs):
             if out.is_tensor:
+                origin = self.result(node, index, computed)
                 alone = len(floats) == 1 and out.elements == floats[0].elements
-                self.origins[out] = self.result(node, index, floats, self.origin(floats[0]).tied if alone else tied)
+                tied = self.origin(floats[0]).tied if alone else frozenset(beside if differs else [])
+                weighed = node in self.sums and len(computed) > 1  # by numbers that somebody trained, say
+                left = _NONE if weighed else met & self.facts.leaves([out])
+                self.origins[out] = replace(origin, tied=tied, met=left)
 
-    def result(self, node: Node, index: int, floats: list[Value], tied: frozenset[Axis]) -> _Origin:
+    def result(self, node: Node, index: int, computed: list[Value]) -> _Origin:
         out = node.outputs[index]
         sources = [self.origin(value) for value in self.facts.picked.get(out, ())]
         if out in self.facts.moved:
@@ -86,8 +104,10 @@ class _Ties:
         else:
             number = self.number((node.op, index, *map(self.key, node.operands.values())))
         among = frozenset([number]).union(*(source.among for source in sources))
+        alone = len(computed) == 1 and (out in self.facts.moved or out.elements == computed[0].elements)
+        bases = frozenset([number]) | (self.origin(computed[0]).bases if alone else frozenset())
         extremes = map(self.facts.axes.find, self.facts.extremes.get(out, ()))
-        return _Origin(number, among, frozenset(extremes).union(*(self.origin(v).extremes for v in floats)), tied)
+        return _Origin(number, among, bases, frozenset(extremes).union(*(self.origin(v).extremes for v in computed)))
 
     def key(self, operand: Operand) -> Hashable:
         if isinstance(operand, Value):
@@ -97,9 +117,21 @@ class _Ties:
     def tie(self, a: Value, b: Value) -> Iterator[Axis]:
         """The axes along which two values hold one number from different places, if they do."""
         left, right = self.origin(a), self.origin(b)
-        if left.number not in right.among and right.number not in left.among:
-            return
-        yield from left.extremes ^ right.extremes
+        if left.number in right.among or right.number in left.among:
+            yield from left.extremes ^ right.extremes
+            yield from self.apart(a, b)
+
+    def meeting(self, node: Node, values: list[Value]) -> frozenset[Axis]:
+        """The axes along which functions of one number meet from different places; in a sum none is alone."""
+        axes: list[Axis] = []
+        for a, b in combinations(values, 2) if node not in self.sums else ():
+            left, right = self.origin(a), self.origin(b)
+            if left.extremes == right.extremes and not left.bases.isdisjoint(right.bases):
+                axes += self.apart(a, b)
+        return frozenset(axes)
+
+    def apart(self, a: Value, b: Value) -> Iterator[Axis]:
+        """The axes along which the elements of two values that meet come from different places."""
         find = self.facts.axes.find
         axes = [[find(axis) for axis in self.facts.of[value]] for value in (a, b)]
         for x, y in zip_longest(*(reversed(side) for side in axes)):
@@ -108,8 +140,8 @@ class _Ties:
         for x, y in combinations(axes[0], 2):  # one dim twice: the two may be exchanged
             yield from set(self.facts.axes.leaves(x)) & set(self.facts.axes.leaves(y))
 
-    def pin(self, node: Node, axes: list[Axis]) -> None:
-        for axis in dict.fromkeys(axes):
+    def pin(self, node: Node, axes: Iterable[Axis]) -> None:
+        for axis in axes:
             self.facts.axes.pin(axis, Why(node.name, _REASON))
 
 

@@ -73,6 +73,35 @@ def test_a_dim_whose_extreme_is_compared_with_its_elements_is_pinned(name: str) 
     assert _REASON in pin or "searched for a position" in pin or "part of" in pin or name == "one of them"
 
 
+MEETING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "stacked, the greatest": lambda p, q: torch.stack([p, q], -1).argmax(-1),
+    "stacked, sorted": lambda p, q: torch.stack([p, q], -1).sort(-1).indices[..., 0],
+    "less by a sum": lambda p, q: (p + (-q)) > 0,
+    "their mean": lambda p, q: (p + q) / 2 > p,
+    "a share of both": lambda p, q: torch.stack([p, q], -1).softmax(-1)[..., 0] > 0.5,
+    "where it would be put": lambda p, q: torch.bucketize(p - q, torch.zeros(1, dtype=p.dtype)),
+    "on the way to the other": lambda p, q: torch.lerp(p, q, 0.5) > p,
+    "a ratio by exponents": lambda p, q: p.exp() * q.exp().reciprocal() > 1,
+    "what is no number": lambda p, q: torch.isnan((p - q) / (q - p)),
+    "with a factor": lambda p, q: torch.addcmul(p, q, torch.full_like(q, -1.0)) >= 0,
+    "differences": lambda p, q: torch.stack([p, q], -1).diff(dim=-1)[..., 0] > 0,
+    "a product with numbers": lambda p, q: torch.stack([p, q], -1) @ torch.tensor([1.0, -1.0], dtype=p.dtype) > 0,
+    "functions of both": lambda p, q: p.tanh() + q.neg().tanh() > 0,
+    "steep": lambda p, q: ((p - q).abs() + 1e-30).log(),
+    "with a pole": lambda p, q: 1 / ((p - q).abs() + 1e-9),
+}
+
+
+@pytest.mark.parametrize("name", MEETING)
+def test_each_with_each_by_any_function(name: str) -> None:
+    """Not only the comparison may see that two are one, but all that comes before it."""
+    meet = MEETING[name]
+    assert (
+        hidden_of(lambda h: meet(*torch.broadcast_tensors(h[..., None], h[..., None, :])).to(h.dtype).mean(-1))[0]
+        == WIDTH
+    )
+
+
 FREE: dict[str, Callable[[Tensor], Tensor]] = {
     "threshold": lambda h: h > 0,
     "mean": lambda h: h > h.mean(-1, keepdim=True),
@@ -86,6 +115,8 @@ FREE: dict[str, Callable[[Tensor], Tensor]] = {
     "rounded to a grid": lambda h: (h / (h.amax(-1, keepdim=True) - h.amin(-1, keepdim=True)) * 9).round(),
     "greatest used otherwise": lambda h: h * h.amax(-1, keepdim=True) > 0,
     "greater of two": lambda h: torch.maximum(h, h.flip(1)) == h,
+    "products of each with each": lambda h: (h @ h.mT @ h) > 0.1,
+    "gated by itself": lambda h: h * h.sigmoid() + h > 0.3,
 }
 
 

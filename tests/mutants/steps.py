@@ -13,6 +13,27 @@ MUTANTS: tuple[Mutant, ...] = (
         ("tests/analysis/test_ties.py",),
     ),
     Mutant(
+        "ties: only one number meets itself, and no functions of it",
+        "graphclone/analysis/ties.py",
+        "(self.origin(computed[0]).bases if alone else frozenset())",
+        "frozenset()",
+        ("tests/analysis/test_ties.py",),
+    ),
+    Mutant(
+        "ties: what has met is forgotten",
+        "graphclone/analysis/ties.py",
+        "tied=tied, met=left)",
+        "tied=tied)",
+        ("tests/analysis/test_ties.py",),
+    ),
+    Mutant(
+        "ties: steep functions do not mind",
+        "graphclone/analysis/ties.py",
+        "self.facts.poles.get(node, ())",
+        "()",
+        ("tests/analysis/test_ties.py",),
+    ),
+    Mutant(
         "counts: what rounding makes depends on what it reads",
         "graphclone/analysis/counts.py",
         "        if node in self.facts.steps:\n            return ()\n",

@@ -418,6 +418,11 @@ def _makers(body: _Body, outer: tuple[_Scope, ...]) -> dict[str, int]:
         twice = _repeated(names)
         if twice is not None:
             raise GraphcloneError(f"{body.where} has two {what}s that are called {quoted(twice)}; rename one")
+    for name in body.initializers:  # the standard forbids it, and ONNX Runtime takes the outer one
+        if any(scope.makers.get(name, scope.node) < scope.node for scope in outer):
+            raise GraphcloneError(
+                f"an initializer of {body.where} is called {quoted(name)}, as a value around it; rename one"
+            )
     makers = dict.fromkeys((*body.inputs, *body.initializers), _GIVEN)
     for index, node in enumerate(body.nodes):
         for name in filter(None, node.output):
