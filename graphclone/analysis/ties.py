@@ -93,7 +93,8 @@ class _Ties:
                 alone = len(floats) == 1 and out.elements == floats[0].elements
                 tied = self.origin(floats[0]).tied if alone else frozenset(beside if differs else [])
                 weighed = node in self.sums and len(computed) > 1  # by numbers that somebody trained, say
-                left = _NONE if weighed else met & self.facts.leaves([out])
+                whole = self.origin(self.facts.picked[out][0]).met if out in self.facts.moved else met
+                left = _NONE if weighed else whole & self.facts.leaves([out])
                 self.origins[out] = replace(origin, tied=tied, met=left)
 
     def result(self, node: Node, index: int, computed: list[Value]) -> _Origin:

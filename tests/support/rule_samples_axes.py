@@ -63,6 +63,7 @@ def _tables() -> Iterator[Sample]:
         yield call("embedding_bag.padding_idx", table, numbers(7, 5), offsets, *rest)
     yield call("one_hot", numbers(5, 2, 3), 5)
     yield call("bucketize.Tensor", floats(2, 3), floats(4).sort()[0])
+    yield call("searchsorted.Tensor", floats(4).sort()[0], floats(2, 3))
 
 
 def _scatters() -> Iterator[Sample]:
