@@ -5,8 +5,8 @@ torch.export takes the numbers out of every tensor, also out of those that are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -46,12 +46,32 @@ def own_decisions(module: torch.nn.Module | None, *, varying: bool = True) -> It
     if module is None:
         yield names
         return
-    with _Follower(module, _MAKING if varying else ()) as follower:
+    follower = _Follower(module, _MAKING if varying else ())
+    with _while_called(module, follower):
         yield names
     if written := follower.decided & follower.written:
         what = ", ".join(sorted(root for root in written if isinstance(root, str))) or "a tensor"
         raise RuntimeError(f"the code decides by {what}, which it writes to as well")
     names += sorted(root for root in follower.decided if isinstance(root, str))
+
+
+@contextmanager
+def _while_called(module: torch.nn.Module, mode: TorchFunctionMode) -> Iterator[None]:
+    """Enter a mode whenever the module is called, so that it lies above those of torch.export, which call much more."""
+    with ExitStack() as stack:
+
+        def enter(*_: Any) -> None:
+            stack.enter_context(mode)
+
+        def leave(*_: Any) -> None:
+            stack.close()
+
+        hooks = (module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +113,7 @@ class _Follower(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(function, "__name__", "") == "__get__":  # a shape or a dtype, most of all
             return function(*args, **kwargs)
-        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = [*_tensors(args), *_tensors(kwargs.values())]
         self._look_at_buffers()
         known = [found for tensor in tensors if (found := self._of(tensor)) is not None]
         if known and _writes(function, kwargs):
@@ -138,6 +158,15 @@ class _Follower(TorchFunctionMode):
             if isinstance(leaf, torch.Tensor) and not _has_sizes(tuple(leaf.shape)) and leaf.numel() <= _MOST:
                 self._known[leaf] = _Known(partial(_leaf, compute, number), roots)
         return result
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among the arguments of a function of torch, which come in lists at the most."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _leaf(compute: Callable[[], Any], number: int) -> Any:
