@@ -183,8 +183,7 @@ class _Walker:
         node = value.producer
         if node is None or node not in self.block.nodes:
             raise Unclosable(f"{value.name} comes from outside the block")
-        if value in self.written:
-            raise Unclosable(f"{value.name} is written in place")
+        self.check_passed(value)
         if value.dtype not in _HOLDS.get(self.block.entry.dtype, ()):
             raise Unclosable(f"{node} rounds the stream to {value.dtype}")
         if value in self.facts.views and self.facts.views[value][1] == tuple(range(value.rank)):
@@ -201,6 +200,13 @@ class _Walker:
                     problem = problem or refusal
         raise problem or Unclosable(f"{node.name} ({node.op}) changes the stream itself, and does not only add to it")
 
+    def check_passed(self, value: Value) -> None:
+        """Refuse a value that is not what its node has computed, or through which no gradient reaches that."""
+        if value in self.written:
+            raise Unclosable(f"{value.name} is written in place")
+        if value in self.facts.detached:
+            raise Unclosable(f"{value.name} lets no gradient through, so that what comes before it would not train")
+
     # Along a branch
 
     def zeros(self, value: Value) -> dict[Initializer, float]:
@@ -212,8 +218,7 @@ class _Walker:
         node = value.producer
         if (parameter := self.parameter(value)) is not None:
             return parameter
-        if value in self.written:
-            raise Unclosable(f"{value.name} is written in place")
+        self.check_passed(value)
         if value in self.facts.views:
             return self.zeros(self.facts.views[value][0])
         if value in self.initializers:
@@ -257,6 +262,8 @@ class _Walker:
                 own = self.block is not None and initializer in self.block.initializers
                 trains = initializer.kind == "parameter" and value.is_float
                 return {initializer: 0.0 - number} if own and trains and self.is_read_once(value) else None
+            if value in self.facts.detached:
+                return None
             if value in self.facts.views:
                 value, _ = self.facts.views[value]
             elif value in self.facts.shifts and not number:

@@ -183,6 +183,8 @@ class Facts:
         regrouped: those of them that have them in the same order, in another shape; with that value.
         summands: of every value that is known to be a sum of products.
         added: values that are two others added up as they are.
+        joins: nodes whose result may be a constant where two operands are functions of one number.
+        detached: results through which no gradient passes.
         vanishing: nodes whose results are 0 where all their tensors are.
         poles: operands that must not be 0, by node: divisors, and what has no value or no slope there.
         means: values that are the mean of a value over axes, which it keeps with size 1.
@@ -216,6 +218,8 @@ class Facts:
     regrouped: dict[Value, Value] = field(default_factory=dict)
     summands: dict[Value, tuple[Summand, ...]] = field(default_factory=dict)
     added: dict[Value, tuple[Value, Value]] = field(default_factory=dict)
+    joins: set[Node] = field(default_factory=set)
+    detached: set[Value] = field(default_factory=set)
     vanishing: set[Node] = field(default_factory=set)
     poles: dict[Node, tuple[Value, ...]] = field(default_factory=dict)
     means: dict[Value, tuple[Value, tuple[Axis, ...]]] = field(default_factory=dict)

@@ -111,7 +111,8 @@ class Inference(Places):
         if any(self.has(axis, dim) for contraction in self.contractions.get(node, ()) for axis in contraction.axes):
             return False
         carried = max((self.times(value, dim) for value in self.felt(node)), default=0)
-        lacking = (value for value in node.outputs if value.is_tensor and self.times(value, dim) < carried)
+        results = (value for value in node.outputs if value.is_tensor and value not in self.facts.unread)
+        lacking = (value for value in results if self.times(value, dim) < carried)
         return any(value not in self.facts.picked or value in self.facts.extremes for value in lacking)
 
     def absorbed(self, dim: Axis) -> Iterator[tuple[Place, list[Place]]]:

@@ -77,13 +77,14 @@ class _Ties:
         if self.constants.issuperset(operands):
             self.constants.update(node.outputs)
         floats = [value for value in operands if value.is_float]
-        jumps, differs = node in self.facts.jumps, node in self.facts.differences
-        beside = [axis for pair in combinations(floats, 2) for axis in self.tie(*pair)] if jumps or differs else []
+        jumps = node in self.facts.jumps or any(out.is_tensor and not out.is_float for out in node.outputs)
+        differs = node in self.facts.differences or node in self.facts.joins
+        beside = [axis for a, b in combinations(floats, 2) for axis in self.tie(a, b, alike=not differs)]
         if jumps:
             self.pin(node, [*beside, *(axis for value in floats for axis in self.origin(value).tied)])
         computed = [value for value in floats if value not in self.constants]
         met = self.meeting(node, computed).union(*(self.origin(value).met for value in computed))
-        if jumps or any(out.is_tensor and not out.is_float for out in node.outputs):
+        if jumps:
             self.pin(node, met)
         for value in self.facts.poles.get(node, ()):  # a copy is a rounding off 0, and the function is steep there
             self.pin(node, self.origin(value).met | self.origin(value).tied)
@@ -115,12 +116,14 @@ class _Ties:
             return self.origin(operand).number
         return tuple(map(self.key, operand)) if isinstance(operand, list | tuple) else repr(operand)
 
-    def tie(self, a: Value, b: Value) -> Iterator[Axis]:
-        """The axes along which two values hold one number from different places, if they do."""
+    def tie(self, a: Value, b: Value, *, alike: bool) -> Iterator[Axis]:
+        """The axes along which two values hold one number from different places, or functions of it, if not alike."""
         left, right = self.origin(a), self.origin(b)
         if left.number in right.among or right.number in left.among:
             yield from left.extremes ^ right.extremes
             yield from self.apart(a, b)
+        elif not alike and not left.bases.isdisjoint(right.bases):
+            yield from left.extremes ^ right.extremes
 
     def meeting(self, node: Node, values: list[Value]) -> frozenset[Axis]:
         """The axes along which functions of one number meet from different places; in a sum none is alone."""

@@ -36,6 +36,7 @@ def add(s: Site) -> None:
     if isinstance(x, Value) and isinstance(y, Value):
         if x.is_tensor and y.is_tensor:
             s.same_scale(s.out, x, y)
+            s.facts.joins.add(s.node)
             if s.number("alpha", 1) == 1:
                 s.facts.added[s.out] = (x, y)
         return
@@ -51,7 +52,8 @@ def subtract(s: Site) -> None:
     """Like ``add``, with the other sign."""
     add(s)
     s.facts.added.pop(s.out, None)
-    s.facts.differences.add(s.node)
+    if s.number("alpha", 1) == 1:
+        s.facts.differences.add(s.node)
 
 
 def summand(*factors: Operand, divisor: Operand = None) -> Summand:
@@ -64,6 +66,8 @@ def multiply(s: Site) -> None:
     broadcast(s, *s.tensors)
     s.scale(s.out, _terms(s, 1))
     s.sums(s.out, summand(s.get("self"), s.get("other")))
+    if any(tensor.producer in s.facts.poles for tensor in s.tensors):  # times an inverse
+        s.facts.joins.add(s.node)
 
 
 def divide(s: Site) -> None:

@@ -20,6 +20,7 @@ def cat(s: Site) -> None:
     s.states(f"| {parts} -> {whole}", *tensors, a=s.integer("dim", 0))
     s.same_scale(s.out, *tensors)
     s.sums(s.out, *(Summand((tensor,), apart=True) for tensor in tensors))
+    s.facts.joins.add(s.node)
 
 
 def _side_by_side(count: int) -> tuple[str, str]:
@@ -37,6 +38,7 @@ def stack(s: Site, pattern: str) -> None:
         s.states(pattern, tensor, a=axis, why="stacked by position")
     s.same_scale(s.out, *tensors)
     s.sums(s.out, *(Summand((tensor,), apart=True) for tensor in tensors))
+    s.facts.joins.add(s.node)
 
 
 def split(s: Site) -> None:

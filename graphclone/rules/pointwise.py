@@ -123,6 +123,12 @@ def rectify(s: Site) -> None:
     s.picks(s.out, *s.tensors)
 
 
+def detached(s: Site) -> None:
+    """The operand, which gets no gradient."""
+    identity(s)
+    s.facts.detached.add(s.out)
+
+
 def identity(s: Site) -> None:
     """The result is the operand, perhaps in another dtype or memory layout."""
     homogeneous(s)
@@ -284,7 +290,7 @@ _SINGULAR = "acosh digamma igamma igammac lgamma log log10 log2 logit polygamma 
 
 _SATURATING = "erfc hardsigmoid hardtanh sigmoid"
 _VANISHING = """
-    asin asinh atan atanh erfinv gelu hardswish hypot log1p mish nan_to_num selu silu sin sinh
+    asin asinh atan atanh erfinv gelu hardswish log1p mish nan_to_num selu silu sin sinh
     softshrink special_bessel_j1 special_i1 special_i1e tan
 """
 """Non-linear functions that are 0 at 0."""
@@ -298,7 +304,7 @@ _EQUALITIES = "eq ne"
 _COMPARISONS = "lt le gt ge copysign"
 _BITWISE = "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ __lshift__ __rshift__"
 _HOMOGENEOUS = "neg abs leaky_relu positive real imag"
-_IDENTITIES = "alias detach clone contiguous lift_fresh_copy lift"
+_IDENTITIES = "alias clone contiguous lift_fresh_copy lift"
 
 _ONNX_VANISHING = "Asin Asinh Atan Atanh Gelu HardSwish Mish Selu Sin Sinh Softsign Swish Tan"
 _ONNX_SATURATING = "HardSigmoid Sigmoid"
@@ -328,10 +334,12 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(named("pow", "Scalar", "Tensor_Tensor"), singular(elementwise, "self")),
     **dict.fromkeys(named("floor_divide", "default", "Scalar"), singular(step, "other")),
     "aten.hardshrink.default": vanishing_jump,
+    "aten.hypot.default": singular(elementwise),  # it has no slope where both are 0
     **dict.fromkeys(named("round", "default", "decimals"), rounding),
     "aten.relu.default": rectify,
     **dict.fromkeys(named(_HOMOGENEOUS), homogeneous),
     **dict.fromkeys(named(_IDENTITIES), identity),
+    "aten.detach.default": detached,
     **dict.fromkeys(named("to", "dtype", "dtype_layout", "device"), identity),
     "aten._to_copy.default": identity,
     "aten.to.other": cast_like,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 from functools import partial
+from math import isinf
 
 from graphclone.algebra.axes import Axis
 from graphclone.algebra.growth import Fill
@@ -65,8 +66,11 @@ def norm(s: Site, order: float = 2) -> None:
 
 @says("| ... p ~m, ... r m -> ... p r")
 def distance(s: Site, pattern: str) -> None:
+    """The gradient of the greatest difference goes to all copies of it in full, so that it may have none."""
     s.ignores("compute_mode")
     axes = s.states(pattern, "x1", "x2", why="normed over")
+    if isinf(s.number("p", 2)):
+        s.pin([axes["m"]], "the greatest of differences")
     a, b = s.tensor("x1"), s.tensor("x2")
     s.scale(s.out, {a: 1}, logs={axes["m"]: root(s.number("p", 2))})
     s.require({a: 1, b: -1})

@@ -6,14 +6,15 @@ wrong, and the first node where it does not is where.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
 from torch._C._functorch import is_batchedtensor
 
-from graphclone.graph.ir import Graph, Node, Value
+from graphclone.graph.ir import Graph, Initializer, Node, Value
 from graphclone.pipeline.state import State
 from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError, execute, lifted, output_tensors
 from graphclone.runtime.maps import Maps, widened_inputs
@@ -23,9 +24,14 @@ from graphclone.verification.distance import (
     OUTPUT_TOLERANCE,
     VALUE_TOLERANCE,
     Deviation,
+    magnitude,
     measured_elements,
     relative_error,
 )
+from graphclone.verification.rounding import SHAKES, shaken
+
+_FACTOR = 32.0
+"""How many times as far as a rounding moves a value of the source the clone's may be: it adds up more numbers."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +76,68 @@ def run_lockstep(
     """
     inputs = [lifted(tensor) for tensor in inputs]
     tensors = lazily_widened(state, read) if tensors is None else tensors
-    clone = execute(state.graph, tensors, widened_inputs(state, inputs), lift=True)
-    return _Comparison(state, Maps(state, inputs, read), clone).run(state.source, Lazy(state.source, read), inputs)
+
+    def compared(own: Mapping[str, float]) -> Lockstep:
+        clone = execute(state.graph, tensors, widened_inputs(state, inputs), lift=True)
+        comparison = _Comparison(state, Maps(state, inputs, read), clone, own)
+        return comparison.run(state.source, Lazy(state.source, read), inputs)
+
+    result = compared({})
+    if result.first is None or not isfinite(result.first.error):
+        return result
+    sums = {value.name for value, summands in state.facts.summands.items() if len(summands) > 1}
+    return compared(own_errors(state.source, inputs, read, sums))
+
+
+def own_errors(
+    graph: Graph, inputs: Sequence[torch.Tensor], read: Reader, sums: Collection[str] = ()
+) -> dict[str, float]:
+    """How far each value of a graph moves with rounding, relative to its greatest magnitude.
+
+    A value that is 0 but for rounding, such as the mean of what a norm has centred, moves as far as it is from 0. The
+    graph is run with weights and inputs that are a rounding off.
+
+    Args:
+        graph: the source.
+        inputs: of it, in float64.
+        read: gives its initializers in float64.
+        sums: the names of values that are sums of others, and so no more exact than these.
+    """
+
+    def run(seed: int) -> Iterator[tuple[Node, list[Any]]]:
+        def moved(initializer: Initializer) -> torch.Tensor:
+            return shaken(read(initializer), initializer.name, seed)
+
+        given = [shaken(x, value.name, seed) for value, x in zip(graph.inputs, inputs, strict=True)]
+        return execute(graph, Lazy(graph, moved), given, lift=True)
+
+    errors: dict[str, float] = {}
+    sizes = {value: magnitude(x) for value, x in zip(graph.inputs, inputs, strict=True) if x.is_floating_point()}
+    base = execute(graph, Lazy(graph, read), inputs, lift=True)
+    for (node, expected), *others in zip(base, *map(run, range(SHAKES)), strict=False):
+        for value, result in zip(node.outputs, expected, strict=True):
+            if isinstance(result, torch.Tensor) and result.is_floating_point():
+                sizes[value] = magnitude(result)
+                added = max((sizes.get(operand, 0.0) for operand in node.inputs), default=0.0)
+                if value.name in sums:
+                    errors[value.name] = torch.finfo(torch.float64).eps * added / max(sizes[value], 1e-300)
+        for _, results in others:
+            for value, a, b in zip(node.outputs, expected, results, strict=True):
+                if isinstance(a, torch.Tensor) and a.is_floating_point() and a.shape == b.shape:
+                    errors[value.name] = max(errors.get(value.name, 0.0), relative_error(a, b))
+    return errors
 
 
 class _Comparison:
     """A side-by-side run: the source leads, the clone follows by the names of the nodes."""
 
-    def __init__(self, state: State, maps: Maps, clone: Iterator[tuple[Node, list[Any]]]) -> None:
+    def __init__(
+        self, state: State, maps: Maps, clone: Iterator[tuple[Node, list[Any]]], own: Mapping[str, float]
+    ) -> None:
         self.state = state
         self.maps = maps
         self.clone = clone
+        self.own = own
         self.by_name = {value.name: value for value in state.facts.of}
         self.output_values = {value for _, value in output_tensors(state.graph)}
         self.outputs: dict[Value, torch.Tensor] = {}
@@ -100,7 +157,7 @@ class _Comparison:
         for _ in self._clone_until(None):  # what was put in after the last node of the source
             pass
         outputs = [values[v] if v in values else tensors[v] for v in output_values]
-        error = self._output_error(outputs)
+        error = self._output_error(outputs, [value.name for value in output_values])
         unmeasured, errors = tuple(self.unmeasured), tuple(self.errors)
         return Lockstep(self.worst, error, self.values, self.first, unmeasured, errors)
 
@@ -111,6 +168,8 @@ class _Comparison:
                 if comparable(self.state, self.by_name.get(value.name), a):
                     self.values += bool(measured_elements(a))
                     deviation = self._deviation(match, self.by_name[value.name], a, b)
+                    if VALUE_TOLERANCE < deviation.error <= _FACTOR * self.own.get(value.name, 0.0):
+                        continue  # there is nothing of it but rounding
                     self.errors.append((value.name, deviation.error))
                     self._note(deviation)
 
@@ -131,10 +190,10 @@ class _Comparison:
         except ExecutionError as error:
             self._note(Deviation.at(error.node, error.node.outputs[0].name, float("inf"), error.reason))
 
-    def _output_error(self, expected: Sequence[torch.Tensor]) -> float:
+    def _output_error(self, expected: Sequence[torch.Tensor], names: Sequence[str]) -> float:
         """The greatest relative error of what the clone returns; infinite where it returns nothing."""
         worst = 0.0
-        for (name, value), tensor in zip(output_tensors(self.state.graph), expected, strict=True):
+        for (name, value), tensor, of_source in zip(output_tensors(self.state.graph), expected, names, strict=True):
             if value.producer is None:  # an input or an initializer, returned as it is
                 continue
             if not measured_elements(tensor):
@@ -144,6 +203,8 @@ class _Comparison:
             fits = actual is not None and actual.shape == wide.shape
             error = relative_error(wide, actual) if actual is not None and fits else float("inf")
             deviation = Deviation.at(value.producer, name, error, f"relative error {error:.1e}")
+            if OUTPUT_TOLERANCE < error <= _FACTOR * self.own.get(of_source, 0.0):
+                continue
             self._note(deviation, OUTPUT_TOLERANCE)
             worst = max(worst, error)
         return worst

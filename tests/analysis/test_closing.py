@@ -102,6 +102,9 @@ OPEN: dict[str, tuple[Callable[[Block, Tensor], Tensor], str]] = {
     "what is not linear": (lambda b, x: x + torch.relu(b.branch(x)), "relu"),
     "a number added": (lambda b, x: x + (b.branch(x) + 1), "adds a number"),
     "a stream that is rounded": (lambda b, x: (x.bfloat16() + b.branch(x).bfloat16()).float(), "rounds the stream"),
+    "a stream without gradient": (lambda b, x: x.detach() + b.branch(x), "lets no gradient through"),
+    "a branch without gradient": (lambda b, x: x + b.branch(x).detach(), "lets no gradient through"),
+    "a weight without gradient": (lambda b, x: x + b.gain.detach() * torch.tanh(x), "lets no gradient through"),
     "a weight and its norm": (
         lambda b, x: x + b.norm.weight / b.norm.weight.norm() * x.tanh(),
         "norm.weight is read by others",

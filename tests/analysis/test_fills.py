@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -431,3 +433,62 @@ def test_complex_weights_have_pads(norm: Callable[[], nn.Module], strategy: str,
     clone.save(tmp_path / "wide.safetensors")
     for name, tensor in load_file(tmp_path / "wide.safetensors").items():
         torch.testing.assert_close(tensor, wide.state_dict()[name], rtol=0, atol=0)
+
+
+class Half(nn.Module):
+    """Takes half of the mean away, which leaves pads that hold the mean half of it."""
+
+    def __init__(self, by: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.into, self.norm, self.out, self.by = nn.Linear(6, 8), nn.RMSNorm(8, eps=1e-2), nn.Linear(8, 3), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.into(x)
+        y: Tensor = self.out(self.norm(self.by(h, h.mean(-1, keepdim=True))))
+        return y
+
+
+@pytest.mark.parametrize(
+    "by", [lambda h, m: torch.sub(h, m, alpha=0.5), lambda h, m: torch.rsub(h, m, alpha=2)], ids=["sub", "rsub"]
+)
+@pytest.mark.parametrize("strategy", ["symmetric", "fresh"])
+def test_a_difference_from_a_multiple_of_the_mean_is_none_from_the_mean(
+    by: Callable[[Tensor, Tensor], Tensor], strategy: str
+) -> None:
+    model, x = randomise(Half(by)).double().eval(), torch.randn(5, 6, dtype=torch.float64)
+    with suppress(GraphcloneError):  # it need not grow
+        torch.testing.assert_close(gc.clone(model, (x,), sizes={"into": 12}, strategy=strategy).module()(x), model(x))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_gradients_of_distances_are_those_of_the_source(p: float) -> None:
+    """Of the greatest difference each copy would get all."""
+
+    class Distances(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.into, self.out = nn.Linear(6, 4), nn.Linear(4, 8), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.into(torch.tanh(self.inner(x)))
+            y: Tensor = self.out(torch.cdist(h, h[:3] + 1, p=p))
+            return y
+
+    model, x = randomise(Distances()).double().eval(), torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    wide = gc.clone(model, (x.detach(),), widen=2).module()
+    slopes = [torch.autograd.grad(module(x).square().sum(), x)[0] for module in (model, wide)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_a_bag_of_rows_may_have_pads_though_it_returns_more_than_its_sums() -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.out = nn.EmbeddingBag(20, 8, mode="sum"), nn.Linear(8, 3)
+
+        def forward(self, rows: Tensor, starts: Tensor) -> Tensor:
+            return self.out(torch.tanh(self.rows(rows, starts)))
+
+    model, given = randomise(Bag()).eval(), (torch.arange(9), torch.tensor([0, 3, 7]))
+    wide = gc.clone(model, given, widen=2, strategy="fresh").module()
+    torch.testing.assert_close(wide(*given), model(*given))

@@ -75,6 +75,7 @@ REFUSED: dict[str, tuple[Callable[[Added, Tensor], Tensor], str]] = {
     "itself": (lambda m, h: m.inner(h) / h, "div"),
     "itself, but for very little": (lambda m, h: m.inner(h) / (h + 1e-9), "div"),
     "a least length": (lambda m, h: F.linear(h, F.normalize(m.matrix, dim=1)), "div"),
+    "the length of a pair": (lambda m, h: torch.hypot(h, m.inner(h)), "hypot"),
     "a mean square and very little": (lambda m, h: h * (h.square().mean(0, keepdim=True) + 1e-6).rsqrt(), "rsqrt"),
 }
 

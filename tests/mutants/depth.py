@@ -11,6 +11,13 @@ _FILES = ("tests/formats/onnx/test_depth.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        "closing: a stream without gradient is one",
+        "graphclone/analysis/closing.py",
+        "        if value in self.facts.detached:\n            raise",
+        "        if False:\n            raise",
+        ("tests/analysis/test_closing.py",),
+    ),
+    Mutant(
         "closing: what is read as one and a parameter is closed by 0",
         "graphclone/analysis/closing.py",
         "return {initializer: 0.0 - number}",

@@ -34,8 +34,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "fills: a result that has the dim once takes nothing away",
         "graphclone/analysis/fills.py",
-        "if value.is_tensor and self.times(value, dim) < carried)",
-        "if value.is_tensor and self.times(value, dim) < min(carried, 1))",
+        "(value for value in results if self.times(value, dim) < carried)",
+        "(value for value in results if self.times(value, dim) < min(carried, 1))",
         ("tests/passes/test_squares.py",),
     ),
     Mutant(

@@ -9,6 +9,20 @@ _FLOOR = ("tests/formats/torch/test_verifier.py::test_noise_floor",)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
+        "lockstep: what is 0 but for rounding is wrong",
+        "graphclone/verification/lockstep.py",
+        "    return compared(own_errors(state.source, inputs, read, sums))",
+        "    return result",
+        ("tests/verification/test_lockstep.py",),
+    ),
+    Mutant(
+        "lockstep: a value may be as far off as the source's operands are great",
+        "graphclone/verification/lockstep.py",
+        "torch.finfo(torch.float64).eps * added",
+        "added",
+        ("tests/verification/test_lockstep.py",),
+    ),
+    Mutant(
         "maps: a shifted value is compared unshifted",
         "graphclone/runtime/maps.py",
         "wide * scale + shift",

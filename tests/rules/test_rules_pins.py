@@ -373,7 +373,7 @@ def with_operand(sample: Sample, name: str, operand: Any) -> Facts:
 
 
 READS_EVERYTHING = (
-    "elementwise vanishing jump step vanishing_jump rounding equality bounded_by homogeneous rectify identity "
+    "elementwise vanishing jump step vanishing_jump rounding equality bounded_by homogeneous rectify identity detached "
     "cast_like dropout random_slope pool resample grid_sample image_to_columns columns_to_image positions "
     "dense_statistics embedding_bag"
 ).split()

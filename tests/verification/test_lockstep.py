@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import graphclone as gc
 from graphclone.clones.clone import Clone
 from graphclone.graph.ir import Node
 from graphclone.pipeline.state import State
@@ -105,6 +106,28 @@ def test_values_hold_to_ten_digits_and_outputs_to_twelve(bias: str, change: floa
     result = run_lockstep(made.state, [features(3, 6)], tensors=tensors)
     assert 0.2 * change < result.worst < 5 * change
     assert (result.first.value if result.first else None) == found
+
+
+class Centred(nn.Module):
+    """Norms by hand of what is normed already: means are 0 but for rounding, as a difference may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y = nn.functional.layer_norm(torch.tanh(self.first(x)), (8,))
+        mean = y.mean(-1, keepdim=True)
+        z = (y - mean) * torch.rsqrt((y - mean).square().mean(-1, keepdim=True) + 1e-6)
+        return self.last(z), y.sum(-1), y.var(-1, correction=0) - 1
+
+
+def test_what_is_0_but_for_rounding_may_be_another_rounding() -> None:
+    made = gc.clone(Centred().eval(), (features(3, 6),))
+    assert run_lockstep(made.state, [features(3, 6)]).first is None
+    for name in ("first.weight", "last.bias"):
+        wrong = run_lockstep(made.state, [features(3, 6)], tensors=doubled(spoiled_tensors(made, name)))
+        assert wrong.first is not None
 
 
 def test_a_spoiled_literal_is_found_at_its_node() -> None:

@@ -39,7 +39,7 @@ from graphclone.formats.torch.guards import Guards, decisions, guards_of
 from graphclone.formats.torch.kinds import INTEGER, Asked, dtypes_asked
 from graphclone.formats.torch.of_one_run import of_one_run
 from graphclone.formats.torch.own_decisions import own_decisions
-from graphclone.formats.torch.own_gradients import grad_modes, own_gradients
+from graphclone.formats.torch.own_gradients import grad_modes, inference_modes, own_gradients
 from graphclone.formats.torch.recurrences import any_length
 from graphclone.formats.torch.traceable import traceable_torch
 from graphclone.formats.torch.untouched import untouched
@@ -271,6 +271,7 @@ class _Search:
         guards = guards_of(program, None if strict else [*questions, *further])
         kinds_asked = frozenset([INTEGER] if asked.integers else [])
         guards = replace(guards, kinds_asked=kinds_asked, by_position=by_position)
+        gradients |= self.cut_gradients(name) if strict else set()
         constant = tuple(dict.fromkeys(kept)), tuple(dict.fromkeys(deciding))
         return Exported(program, guards, tuple(sorted(gradients)), *constant)
 
@@ -328,6 +329,15 @@ class _Search:
         inputs = (leaf for leaf in pytree.tree_leaves(self.example) if torch.is_tensor(leaf))
         tensors = chain(_tensors(self.modules[name]), inputs)
         return not any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors)
+
+    def cut_gradients(self, name: str) -> set[str]:
+        """What the strict mode does not see in a module: its own gradients, which end there, and where it has none."""
+        if not self.has_numbers(name):
+            return set()
+        module, (args, kwargs) = self.modules[name], copy.deepcopy(self.example)
+        with quiet(), untouched(module), own_gradients(module) as names, inference_modes() as entered:
+            module(*args, **kwargs)
+        return {f"{function} (none pass through it)" for function in names} | set(entered)
 
     def refused_by_module(self, name: str) -> str | None:
         """What a module itself says to the example inputs; None where it takes them, or has no numbers to run with."""

@@ -31,7 +31,7 @@ def of_one_run() -> Iterator[list[str]]:
 
     def note(what: str) -> None:
         frame = sys._getframe(2)
-        if is_of_model(file := frame.f_code.co_filename):
+        if is_of_model(file := frame.f_code.co_filename) and file != "<string>":  # code that torch makes
             kept.append(f"{what} in {Path(file).name}:{frame.f_lineno}")
 
     def shown(size: torch.SymInt) -> str:

@@ -118,6 +118,8 @@ def save_program(state: State, example: Example, path: Path) -> None:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
     module, spec = module_of(state, example), state.graph.origin_as(Exported).program.call_spec
+    if any(isinstance(output.operand, str) for output in state.graph.outputs):
+        raise GraphcloneError(f"{path}: the model returns a text, which torch.export.load does not read; save .onnx")
     module.graph.set_codegen(_get_codegen(spec.in_spec, plain_outputs(spec.out_spec)))
     module.recompile()
     args, kwargs = clone_examples(state, example)

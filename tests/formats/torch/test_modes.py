@@ -146,6 +146,46 @@ def test_gradients_of_ones_own_are_noted() -> None:
     assert Spike.forward.__name__ == "forward"
 
 
+class Passing:
+    """The forward of a function, for one that inherits it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1.0
+
+
+class Reversed(Passing, torch.autograd.Function):
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+def test_gradients_of_functions_made_late_and_inherited_are_noted() -> None:
+    def late(m: Two, x: Tensor) -> Tensor:
+        made: Any = type("Late", (Reversed,), {})
+        return made.apply(m.up(x))
+
+    inherited: Callable[[Two, Tensor], Tensor] = lambda m, x: Reversed.apply(m.up(x))  # noqa: E731
+    for function, name in ((late, "Late"), (inherited, "Reversed")):
+        (note,) = gc.clone(Two(function).eval(), (features(3, 6),)).graph.notes
+        assert note == f"gradients are those of what is computed, without {name}"
+
+
+def test_what_the_strict_mode_of_torch_cuts_off_is_noted() -> None:
+    """Code that makes a number of a size is traced by it; it inlines a function without its gradient."""
+
+    def inferred(m: Two, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            mean = m.beside(x).mean()
+        return m.up(x) * mean.clone()
+
+    reverse: Callable[[Two, Tensor], Tensor] = lambda m, x: Reversed.apply(m.up(x))  # noqa: E731
+    for function, name in ((reverse, "Reversed (none pass through it)"), (inferred, "torch.inference_mode")):
+        counted = Two(lambda m, x, function=function: function(m, x) * len(x)).eval()  # type: ignore[misc]
+        notes = gc.clone(counted, (features(3, 6),)).graph.notes
+        assert f"gradients are those of what is computed, without {name}" in notes
+
+
 def test_hooks_on_results_and_on_gathered_gradients_are_noted() -> None:
     def halved(m: Two, x: Tensor) -> Tensor:
         h: Tensor = m.up(x)

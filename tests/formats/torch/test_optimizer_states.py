@@ -135,8 +135,8 @@ def test_the_command_line_writes_it_beside_the_model(
     else:
         checkpoint.save(_named(model, optimizer, flat=True), checkpoint_id="state", no_dist=True)
     (tmp_path / "mine.py").write_text("from tests.support.sharded_models import source\nmodel = source\n")
-    words = ["clone", "mine.py:model", "-o", "out", "--format", "dcp", "--optimizer", "state", "--no-verify"]
-    assert main(words) == 0
+    words = ["clone", "mine.py:model", "-o", "out", "--format", "dcp", "--no-verify", "--optimizer"]
+    assert main([*words, "state"]) == 0
     expected = gc.clone(*source()).optimizer_state_dict(_named(model, optimizer), rule="same")
     assert _same(read_state(tmp_path / "out").state, expected)
     big = Decoder(2)
@@ -147,7 +147,7 @@ def test_the_command_line_writes_it_beside_the_model(
     set_optimizer_state_dict(big, theirs, state["optimizer"], options=options)
     assert _same(_named(big, theirs), expected)
     torch.save({"state": {}, "param_groups": [{"lr": 1.0, "params": [0]}]}, "other")
-    assert main([*words, "--force", "--optimizer", "other"]) == 2
+    assert main([*words, "other", "--force"]) == 2
     assert "other: the state is of 1 parameters, which are not those of the model" in capfd.readouterr().err
 
 

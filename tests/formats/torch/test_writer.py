@@ -442,3 +442,19 @@ def test_a_rescaled_number_is_as_exact_in_onnx_as_the_model() -> None:
     assert any(isinstance(operand, float) for node in made.graph.nodes for operand in node.operands.values())
     report = made.verify(onnx=True)
     assert report.ok, str(report)
+
+
+def test_a_program_that_torch_could_not_read_is_not_written(tmp_path: Path) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, str]:
+            return self.down(torch.tanh(self.up(x))), "logits"
+
+    made = gc.clone(Named().eval(), (torch.randn(3, 6),))
+    assert made.module()(torch.randn(2, 6))[1] == "logits"
+    with pytest.raises(GraphcloneError, match=r"the model returns a text, which torch.export.load does not read"):
+        made.save(tmp_path / "wide.pt2")
+    assert list(tmp_path.iterdir()) == []
