@@ -183,6 +183,7 @@ class Facts:
         regrouped: those of them that have them in the same order, in another shape; with that value.
         summands: of every value that is known to be a sum of products.
         added: values that are two others added up as they are.
+        filled: values whose elements are all the same when they are made.
         joins: nodes whose result may be a constant where two operands are functions of one number.
         detached: results through which no gradient passes.
         vanishing: nodes whose results are 0 where all their tensors are.
@@ -218,6 +219,7 @@ class Facts:
     regrouped: dict[Value, Value] = field(default_factory=dict)
     summands: dict[Value, tuple[Summand, ...]] = field(default_factory=dict)
     added: dict[Value, tuple[Value, Value]] = field(default_factory=dict)
+    filled: set[Value] = field(default_factory=set)
     joins: set[Node] = field(default_factory=set)
     detached: set[Value] = field(default_factory=set)
     vanishing: set[Node] = field(default_factory=set)

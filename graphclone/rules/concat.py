@@ -8,6 +8,7 @@ from math import isinf
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Summand
+from graphclone.graph.aliases import sharing
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
 from graphclone.rules.patterns import changed
@@ -93,9 +94,19 @@ def unbind(s: Site, pattern: str) -> None:
 
 @says("| a.. !n b.. -> a.. b..")
 def select(s: Site, pattern: str) -> None:
+    """One place of an axis, which keeps its size, unless all places hold the same."""
+    x = s.tensor("self")
     s.ignores("index")
-    s.states(pattern, "self", a=s.integer("dim"), why="selected by position")
-    s.takes(s.out, s.tensor("self"))
+    pattern = pattern.replace("!n", "n") if _is_filled(s, x) else pattern
+    s.states(pattern, x, a=s.integer("dim"), why="selected by position")
+    s.takes(s.out, x)
+
+
+def _is_filled(s: Site, x: Value) -> bool:
+    """Whether a value has been made all the same, and nothing is written into it."""
+    graph = s.facts.graph
+    memory = sharing(graph).get(x, {x})
+    return x in s.facts.filled and all(memory.isdisjoint(graph.dialect.writes(node)) for node in graph.nodes)
 
 
 def diagonal(s: Site) -> None:

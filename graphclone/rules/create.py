@@ -37,6 +37,7 @@ def constant_like(value: float | None) -> Rule:
 
 def _fill(s: Site, value: float | None) -> None:
     fill = s.get("fill_value") if value is None else value
+    s.facts.filled.add(s.out)
     s.sums(s.out, *([] if fill == 0 else [Summand(())]))  # of nothing, or of a number
     if fill == 0:
         s.scale(s.out, {s.literal("", 0.0): 1})

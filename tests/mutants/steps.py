@@ -8,8 +8,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "ties: only extremes that both sides share count",
         "graphclone/analysis/ties.py",
-        "yield from left.extremes ^ right.extremes",
-        "yield from left.extremes & right.extremes",
+        "yield from left.extremes ^ right.extremes\n            yield from self.apart",
+        "yield from left.extremes & right.extremes\n            yield from self.apart",
         ("tests/analysis/test_ties.py",),
     ),
     Mutant(

@@ -380,3 +380,42 @@ def test_what_a_rule_says_nothing_of_keeps_its_scale() -> None:
     facts.of.update({value: (facts.axes.dim(4),) for value in (x, y, out)})
     apply(node, facts, {"aten.add.Tensor": forgetful})
     assert [balance.terms for balance in facts.balances[node]] == [((1, x),), ((1, y),)]
+
+
+class Filled(nn.Module):
+    """A mask made of a stream, in its shape, of which one column is taken."""
+
+    def __init__(self, mask: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.into, self.out, self.mask = nn.Linear(5, 16), nn.Linear(16, 3), mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.into(x))
+        y: Tensor = self.out(h) + self.mask(h)[..., None]
+        return y
+
+
+def _marked(h: Tensor) -> Tensor:
+    mask = torch.zeros_like(h)
+    mask[..., 3] = 1.0
+    return mask[..., 3]
+
+
+@pytest.mark.parametrize(
+    ("mask", "grows"),
+    [
+        (lambda h: torch.zeros_like(h)[..., 0], True),
+        (lambda h: torch.ones_like(h, dtype=torch.int)[..., -1], True),
+        (lambda h: torch.full_like(h, 2.0)[..., 3], True),
+        (lambda h: h.new_ones(h.shape)[..., 3], True),
+        (lambda h: h[..., 0], False),
+        (_marked, False),
+    ],
+)
+def test_any_place_of_what_is_the_same_everywhere_is_as_good(mask: Callable[[Tensor], Tensor], grows: bool) -> None:
+    model, x = Filled(mask).double().eval(), torch.randn(2, 7, 5, dtype=torch.float64)
+    (dim,) = (dim for dim in gc.trace(model, (x,)).dims if dim.name == "into")
+    assert (dim.pin is None) is grows
+    if grows:
+        wide = gc.clone(model, (x,), widen=3).module()
+        torch.testing.assert_close(wide(x), model(x))

@@ -113,19 +113,25 @@ def _relieved(
     traces: Traces, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced, after: After | None
 ) -> Grown:
     """A clone with embeddings that are not shared, or with one number that does not grow, and a note of that."""
+    for relief, note in _reliefs(traces, fields, source, request, unbalanced):
+        try:
+            grown = grown_into(traces, relief, source, request, after)
+        except Exception:  # the class may refuse it, or be other code with it
+            continue
+        return dataclasses.replace(grown, notes=[note])
+    raise GraphcloneError(f"{unbalanced}; {ELSEWHERE}") from unbalanced
+
+
+def _reliefs(
+    traces: Traces, fields: Config, source: Graph, request: Request, unbalanced: Unbalanced
+) -> Iterator[tuple[Config, str]]:
+    """Configurations in which something more can absorb a factor, or there is none, each with what to note of it."""
     ties = [where for where, value in _flags(fields) if value and where[-1] == TIE]
     if ties and any(i.kind == "parameter" and len(i.names) > 1 for i in source.initializers):
         apart = changed(fields, [(where, False) for where in ties])
-        grown = grown_into(traces, apart, source, request, after)
-        note = f"{TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
-        return dataclasses.replace(grown, notes=[note])
+        yield apart, f"{TIE} is turned off: nothing in the model can absorb the factor that a shared weight brings"
     for where, fewer in _fewer(traces, fields) if not request.patterns else ():
-        try:
-            grown = grown_into(traces, fewer, source, request, after)
-        except Exception:  # the class may refuse it, too
-            continue
-        return dataclasses.replace(grown, notes=[f"{named(where)} stays as it is: with it, {unbalanced}"])
-    raise GraphcloneError(f"{unbalanced}; {ELSEWHERE}") from unbalanced
+        yield fewer, f"{named(where)} stays as it is: with it, {unbalanced}"
 
 
 def _fewer(traces: Traces, fields: Config) -> list[tuple[Field, Config]]:
