@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -33,8 +33,8 @@ TIE = "tie_word_embeddings"
 ELSEWHERE = "an output of .onnx or .pt2 can hold it, since its code is written anew"
 
 
-def attach(graph: Graph, checkpoint: Checkpoint, left_out: Container[str] = ()) -> Iterator[str]:
-    """Give every weight of a graph its data on disk; what the user should know about that.
+def attach(graph: Graph, checkpoint: Checkpoint, left_out: Container[str] = ()) -> list[str]:
+    """Give every weight of a graph its data on disk; returns what the user should know about that.
 
     Args:
         graph: of the model.
@@ -55,10 +55,10 @@ def attach(graph: Graph, checkpoint: Checkpoint, left_out: Container[str] = ()) 
             initializer.tensor = _checked(sources[0], initializer, checkpoint)
             _check_equal(sources, checkpoint)
             used.update(part.name for tensor in sources for part in tensor.parts)
-    if unused := [name for name in checkpoint.weights if name not in used]:
-        yield f"not part of the model and left out: {some(unused)}"
-    if any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values()):
-        yield PICKLE_NOTE
+    unused = [name for name in checkpoint.weights if name not in used]
+    pickled = any(isinstance(tensor, PickledTensor) for tensor in checkpoint.weights.values())
+    notes = [f"not part of the model and left out: {some(unused)}"] if unused else []
+    return [*notes, PICKLE_NOTE] if pickled else notes
 
 
 def _way_left(initializer: Initializer, checkpoint: Checkpoint) -> str:

@@ -8,7 +8,7 @@ changed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -106,7 +106,7 @@ def plan(
     build = partial(checkpoint.blank_with, fields)
     left_out.check(checkpoint.blank, build)
     notes += widen_unreached(state, build)
-    notes += _besides(state)
+    notes += _free_besides(state)
     if in_vain := names_of(source):
         notes.append(f"returned to nobody, so that it is not compared: what {some(in_vain)} computes")
     config = _config(checkpoint, fields)
@@ -115,8 +115,8 @@ def plan(
     return Plan(checkpoint, grown.model, fields, config, shards, mark, notes)
 
 
-def _besides(state: State) -> Iterator[str]:
-    """What becomes of outputs that the model computes with; those are outputs no more of which nothing is demanded."""
+def _free_besides(state: State) -> list[str]:
+    """Take out the outputs that the model computes with and nobody relies on; returns what becomes of them."""
     axes_of = {value.name: axes for value, axes in state.facts.of.items()}
     scale_of = {value.name: scale for value, scale in state.scales.values.items()}
     others: dict[str, str] = {}
@@ -135,7 +135,7 @@ def _besides(state: State) -> Iterator[str]:
             others.setdefault(part_of(output), "is wider than the source's")
         kept.append(output)
     state.graph.outputs = kept
-    yield from (f"{part}, which the model returns besides, {what}" for part, what in sorted(others.items()))
+    return [f"{part}, which the model returns besides, {what}" for part, what in sorted(others.items())]
 
 
 def _config(checkpoint: Checkpoint, fields: Config) -> Config:

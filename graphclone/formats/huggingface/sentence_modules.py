@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,8 @@ def module_folders(source: Path) -> set[str]:
         return set()
 
 
-def write_modules(source: Path, folder: Path, state: State) -> Iterator[str]:
-    """Write the modules of a clone; what was left out, and why.
+def write_modules(source: Path, folder: Path, state: State) -> list[str]:
+    """Write the modules of a clone; returns what was left out, and why.
 
     Args:
         source: folder of the source.
@@ -120,15 +120,14 @@ def write_modules(source: Path, folder: Path, state: State) -> Iterator[str]:
         state: of the clone.
     """
     if not (source / MODULES).is_file():
-        return
+        return []
     try:
         modules = _listed(source)
         if absent := [path for _, path in modules if not (source / path).is_dir()]:
             raise NotCarriedError(f"there is no {absent[0]}")
         chain = _grown(source, modules, state)
     except (NotCarriedError, GraphcloneError) as reason:
-        yield f"not copied: {', '.join(sorted({MODULES, *module_folders(source)}))}: {reason}"
-        return
+        return [f"not copied: {', '.join(sorted({MODULES, *module_folders(source)}))}: {reason}"]
     shutil.copyfile(source / MODULES, folder / MODULES)
     for _, path in modules:
         if path and path not in chain.weights:
@@ -138,6 +137,7 @@ def write_modules(source: Path, folder: Path, state: State) -> Iterator[str]:
         save_file(dict(tensors), folder / path / SINGLE)
     for path, config in chain.configs.items():
         (folder / path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    return []
 
 
 def _listed(source: Path) -> list[tuple[str, str]]:

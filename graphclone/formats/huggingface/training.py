@@ -7,7 +7,7 @@ parameters into groups are tried, and the one is taken that the state's groups a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,14 +50,14 @@ class TrainingState:
     grown: Grown
     beside: Sequence[Path]
 
-    def write(self, folder: Path) -> Iterator[str]:
-        """Write it into the folder of the clone; what the user should know about it."""
+    def write(self, folder: Path) -> str:
+        """Write it into the folder of the clone; returns what the user should know about it."""
         state = state_dict(self.grown, by_name=is_by_name(self.source.state))
         self.source.write(state, folder / self.name)
         for path in self.beside:
             shutil.copyfile(path, folder / path.name)
         files = ", ".join((self.name, *(path.name for path in self.beside)))
-        yield f"training goes on from {files}, at the source's rates"
+        return f"training goes on from {files}, at the source's rates"
 
 
 def training_state(plan: Plan, path: Path) -> TrainingState:

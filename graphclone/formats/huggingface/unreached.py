@@ -115,8 +115,8 @@ def _is_in(name: str, pattern: str) -> bool:
 _REACH = "give inputs that reach it"
 
 
-def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
-    """Set the recipes of weights that nothing in the trace reads; what the user should know about them.
+def widen_unreached(state: State, build: Callable[[], Any]) -> list[str]:
+    """Set the recipes of weights that nothing in the trace reads; returns what the user should know about them.
 
     Args:
         state: of a clone whose recipes are made.
@@ -143,8 +143,9 @@ def widen_unreached(state: State, build: Callable[[], Any]) -> Iterator[str]:
                 state.recipes[i.value] = replace(beside, name=i.name)
             elif not (any(axis.grows for axis in own.axes) and _is_zero(i)):
                 _check(part, own, grown, build)
-    if parts:
-        yield f"not reached by the example inputs, so that what it computes is not compared: {some(parts)}"
+    return (
+        [f"not reached by the example inputs, so that what it computes is not compared: {some(parts)}"] if parts else []
+    )
 
 
 def _is_zero(initializer: Initializer) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -191,20 +191,19 @@ def write_checkpoint(  # noqa: PLR0913 (all but the first two are keywords)
     return Written(clone_plan, report, notes)
 
 
-def _complete(clone_plan: Plan, stage: staging.Staging, training: TrainingState | None) -> Iterator[str]:
-    """Write everything beside the shards; what the user should know about it."""
+def _complete(clone_plan: Plan, stage: staging.Staging, training: TrainingState | None) -> list[str]:
+    """Write everything beside the shards; returns what the user should know about it."""
     checkpoint = clone_plan.checkpoint
     left_out = staging.copied(checkpoint.folder, stage.folder, code=checkpoint.trusted)
-    yield from write_modules(checkpoint.folder, stage.folder, clone_plan.widened.state)
+    notes = write_modules(checkpoint.folder, stage.folder, clone_plan.widened.state)
     staging.write_index(stage.folder, clone_plan.shards)
     staging.write_config(stage.folder, clone_plan.config)
     if training is not None:
-        yield from training.write(stage.folder)
+        notes.append(training.write(stage.folder))
         left_out = [name for name in left_out if not (stage.folder / name).exists()]
-    if left_out:
-        yield f"not copied: {', '.join(left_out)}"
-    for names in stage.finished.values():
-        yield from (f"{name} holds NaNs in the source, and so it does here" for name in names)
+    notes += [f"not copied: {', '.join(left_out)}"] if left_out else []
+    with_nans = (name for names in stage.finished.values() for name in names)
+    return [*notes, *(f"{name} holds NaNs in the source, and so it does here" for name in with_nans)]
 
 
 def _verified(clone_plan: Plan, folder: Path, verify: Verify, progress: Progress) -> Report:
