@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from graphclone.analysis.facts import Facts, Literal, Summand
+from graphclone.analysis.places import Writes
 from graphclone.graph.aliases import sharing
 from graphclone.graph.blocks import Block, Stack, stacks
 from graphclone.graph.ir import Initializer, Node, Value
@@ -112,13 +113,8 @@ class _Walker:
     def written(self) -> set[Value]:
         """The values that are read by others than those that write into their memory."""
         groups, writes = sharing(self.facts.graph), self.facts.graph.dialect.writes
-        return {v for v in groups if any(v not in writes(user) for user in self.users.get(v, ())) and self._changes(v)}
-
-    def _changes(self, value: Value) -> bool:
-        """Whether a node writes into the memory of a value after it has been computed."""
-        nodes, group = self.facts.graph.nodes, sharing(self.facts.graph)[value]
-        made = nodes.index(value.producer) if value.producer is not None else -1
-        return any(not group.isdisjoint(self.facts.graph.dialect.writes(node)) for node in nodes[made + 1 :])
+        changing = filter(Writes(self.facts).change, groups)
+        return {v for v in changing if any(v not in writes(user) for user in self.users.get(v, ()))}
 
     def closers(self, block: Block) -> Closers:
         """The closing parameters of a block.

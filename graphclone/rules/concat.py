@@ -8,7 +8,7 @@ from math import isinf
 
 from graphclone.algebra.axes import Axis
 from graphclone.analysis.facts import Summand
-from graphclone.graph.aliases import sharing
+from graphclone.graph.aliases import last_writes
 from graphclone.graph.ir import Path, Value
 from graphclone.graph.operands import Size
 from graphclone.rules.patterns import changed
@@ -104,9 +104,7 @@ def select(s: Site, pattern: str) -> None:
 
 def _is_filled(s: Site, x: Value) -> bool:
     """Whether a value has been made all the same, and nothing is written into it."""
-    graph = s.facts.graph
-    memory = sharing(graph).get(x, {x})
-    return x in s.facts.filled and all(memory.isdisjoint(graph.dialect.writes(node)) for node in graph.nodes)
+    return x in s.facts.filled and x not in last_writes(s.facts.graph)
 
 
 def diagonal(s: Site) -> None:
