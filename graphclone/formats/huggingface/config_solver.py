@@ -51,11 +51,13 @@ class Unfit(GraphcloneError):
 
     Attributes:
         axes: those that cannot have their size whatever the others have, as far as that is known.
+        unsaid: whether that is because no number of the configuration moves them.
     """
 
-    def __init__(self, message: str, axes: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(self, message: str, axes: Sequence[tuple[str, int]] = (), *, unsaid: bool = False) -> None:
         super().__init__(message)
         self.axes = axes
+        self.unsaid = unsaid
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class _FieldSolver:
             levers += self.unequal()
             moving = [lever for lever in levers if lever.effects]
         if unmoved := self.unmoved(moving):
-            raise Unfit(f"{self.tensor(unmoved[0])}, which no number of the configuration says", unmoved)
+            raise Unfit(f"{self.tensor(unmoved[0])}, which no number of the configuration says", unmoved, unsaid=True)
         choices = self.choices(moving)
         problem: str | None = None
         for chosen in islice(self.assignments(moving, choices), _MAX_BUILDS):

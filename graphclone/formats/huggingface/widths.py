@@ -87,6 +87,11 @@ def _found(traces: Traces, source: Graph, request: Request, progress: Progress, 
     try:
         fields = target.solved()
     except Unfit as unfit:
+        if names := _fitting(source, request, target, unfit, unsaid=True):
+            grown = _found(traces, source, _of(request, names), progress, after)
+            kept = ", ".join(_without(target.grown(), names))
+            note = f"{kept}: as wide as before, since no number of the configuration says how wide"
+            return dataclasses.replace(grown, notes=[*grown.notes, note])
         raise _refusal(source, request, target, unfit) from unfit
     try:
         return grown_into(traces, fields, source, request, after)
@@ -182,24 +187,50 @@ def _possible(source: Graph, request: Request, target: _Target, unfit: Graphclon
     if request.patterns or isinstance(factor, Mapping):
         return {}
 
-    def problem(names: Sequence[str]) -> GraphcloneError | None:
-        return _problem(source, dataclasses.replace(request, widen=dict.fromkeys(names, factor)), target)
+    def fits(names: Sequence[str]) -> bool:
+        return _problem(source, _of(request, names), target) is None
 
     grown = target.grown()
 
     def found() -> Iterator[Sequence[str]]:
-        left, reason = grown, unfit
-        while isinstance(reason, Unfit) and (held := target.named(reason.axes)) and (left := _without(left, held)):
-            if (next_reason := problem(left)) is None:
-                yield left
-                return
-            reason = next_reason
-        alone = [name for name in grown if problem([name]) is None]
+        yield _fitting(source, request, target, unfit)
+        alone = [name for name in grown if fits([name])]
         several = (*(_without(grown, {name}) for name in grown if name not in alone), alone)
-        yield from (names for names in several if names and problem(names) is None)
+        yield from filter(fits, filter(None, several))
 
     shown = factor if isinstance(factor, int) else str(factor)
-    return dict.fromkeys(next(found(), ()), shown)
+    return dict.fromkeys(next(filter(None, found()), ()), shown)
+
+
+def _fitting(
+    source: Graph, request: Request, target: _Target, unfit: GraphcloneError, *, unsaid: bool = False
+) -> list[str]:
+    """What one factor can widen without the dims that no configuration can; nothing if that does not fit, either.
+
+    Args:
+        source: the model.
+        request: of the factor.
+        target: the search that has found none.
+        unfit: why.
+        unsaid: leave out those alone that no number of the configuration moves.
+    """
+    if request.patterns or isinstance(request.factors, Mapping):
+        return []
+    left, reason = target.grown(), unfit
+    while isinstance(reason, Unfit) and (reason.unsaid or not unsaid) and (held := target.named(reason.axes)):
+        if not (left := _without(left, held)):
+            return []
+        if (problem := _problem(source, _of(request, left), target)) is None:
+            return left
+        reason = problem
+    return []
+
+
+def _of(request: Request, names: Sequence[str]) -> Request:
+    """The request that some dims alone grow by the one factor that is asked for."""
+    factor = request.factors
+    assert not isinstance(factor, Mapping)
+    return dataclasses.replace(request, widen=dict.fromkeys(names, factor))
 
 
 def _without(names: Sequence[str], others: Collection[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import transformers
 
+from graphclone.clones.summary import clone_rows
 from graphclone.errors import GraphcloneError
 from graphclone.formats.huggingface.plan import Plan
 from graphclone.formats.huggingface.writer import clone_checkpoint
@@ -143,9 +144,26 @@ def test_dims_that_no_number_says_are_left_out_together(tmp_path: Path) -> None:
         bin_embedding_dim=14, num_attractors=[6, 4, 3, 2], num_relative_features=10, num_patch_transformer_layers=1,
     )  # fmt: skip
     source = saved(transformers.ZoeDepthForDepthEstimation(config), tmp_path / "source")
-    with pytest.raises(GraphcloneError, match=r"no config\.json can say this") as refusal:
-        clone_checkpoint(source, tmp_path / "out", widen=2)
-    assert refusal.value.remedy is not None
-    assert {"layers.*.mlp", "relative_head", "metric_head"} < set(refusal.value.remedy.value)
-    written = clone_checkpoint(source, tmp_path / "out", widen=refusal.value.remedy.value)
+    written = clone_checkpoint(source, tmp_path / "out", widen=2)
     assert written.verification is not None and written.verification.ok
+    (note,) = (note for note in written.notes if "as wide as before, since no number of the configuration" in note)
+    grown = {row["name"] for row in clone_rows(written.plan.widened) if row["new_size"] != row["size"]}
+    assert {"layers.*.mlp", "relative_head", "metric_head"} < grown
+    assert grown.isdisjoint(note.partition(":")[0].split(", "))
+
+
+def test_a_width_that_stands_in_the_code_keeps_its_size_under_one_factor(tmp_path: Path) -> None:
+    """Asked for by name, it is refused."""
+    config = transformers.WavLMConfig(
+        hidden_size=16, num_attention_heads=2, intermediate_size=20, num_hidden_layers=1, conv_dim=[8, 8],
+        num_buckets=8, conv_kernel=[10, 3], conv_stride=[5, 2], num_feat_extract_layers=2, num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2, vocab_size=12, classifier_proj_size=12, mask_time_prob=0.0,
+    )  # fmt: skip
+    source = saved(transformers.WavLMForCTC(config), tmp_path / "source")
+    written = clone_checkpoint(source, tmp_path / "out", widen=2)
+    assert written.verification is not None and written.verification.ok
+    assert written.plan.fields["hidden_size"] == 32
+    (note,) = (note for note in written.notes if "gru_rel_pos_linear" in note)
+    assert note.endswith(": as wide as before, since no number of the configuration says how wide")
+    with pytest.raises(GraphcloneError, match="which no number of the configuration says"):
+        clone_checkpoint(source, tmp_path / "other", widen={"layers.*.attention.gru_rel_pos_linear*": 2})
