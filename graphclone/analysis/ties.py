@@ -13,6 +13,7 @@ of two texts, and the texts may be equal.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, zip_longest
@@ -79,7 +80,7 @@ class _Ties:
         floats = [value for value in operands if value.is_float]
         jumps = node in self.facts.jumps or any(out.is_tensor and not out.is_float for out in node.outputs)
         differs = node in self.facts.differences or node in self.facts.joins
-        beside = [axis for a, b in combinations(floats, 2) for axis in self.tie(a, b, alike=not differs)]
+        beside = [axis for a, b in combinations(self.akin(floats), 2) for axis in self.tie(a, b, alike=not differs)]
         if jumps:
             self.pin(node, [*beside, *(axis for value in floats for axis in self.origin(value).tied)])
         computed = [value for value in floats if value not in self.constants]
@@ -116,6 +117,14 @@ class _Ties:
             return self.origin(operand).number
         return tuple(map(self.key, operand)) if isinstance(operand, list | tuple) else repr(operand)
 
+    def akin(self, values: list[Value]) -> list[Value]:
+        """Those values that have something in common with another one; of a thousand that are put together few do."""
+        origins = [self.origin(value) for value in values]
+        numbers = {origin.number for origin in origins}
+        counts = Counter(number for o in origins for number in o.bases | (o.among & numbers))
+        akin = (any(counts[number] > 1 for number in o.bases | (o.among & numbers)) for o in origins)
+        return [value for value, related in zip(values, akin, strict=True) if related]
+
     def tie(self, a: Value, b: Value, *, alike: bool) -> Iterator[Axis]:
         """The axes along which two values hold one number from different places, or functions of it, if not alike."""
         left, right = self.origin(a), self.origin(b)
@@ -128,7 +137,7 @@ class _Ties:
     def meeting(self, node: Node, values: list[Value]) -> frozenset[Axis]:
         """The axes along which functions of one number meet from different places; in a sum none is alone."""
         axes: list[Axis] = []
-        for a, b in combinations(values, 2) if node not in self.sums else ():
+        for a, b in combinations(self.akin(values), 2) if node not in self.sums else ():
             left, right = self.origin(a), self.origin(b)
             if left.extremes == right.extremes and not left.bases.isdisjoint(right.bases):
                 axes += self.apart(a, b)
