@@ -51,6 +51,7 @@ def show_json(value: object) -> None:
     """Print a value as JSON, for machines."""
     output = _outputs[-1] if _outputs else sys.stdout
     output.write(json.dumps(value, indent=2) + "\n")
+    output.flush()  # whoever has just written a clone wants to know whether this was possible
 
 
 def show_text(text: str) -> None:

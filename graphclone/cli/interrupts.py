@@ -21,7 +21,8 @@ class Terminated(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Raise at the first signal that asks the process to end; a second one ends it at once, without a word.
 
-    Only the main thread is told of signals: in another one nothing changes. Of several processes each may wait for the
+    Only the main thread is told of signals: in another one nothing changes. A signal that the process was started to
+    ignore, as in the background of a script, is ignored. Of several processes each may wait for the
     others, deaf to signals that it would have to handle: ``SIGTERM`` ends those at once, as ``torchrun`` expects.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -37,7 +38,8 @@ def interruptible() -> Iterator[None]:
         asked = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:

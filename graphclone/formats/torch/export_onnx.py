@@ -25,6 +25,7 @@ from graphclone.formats.torch.input_guard import GUARD
 from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
 from graphclone.formats.torch.onnx_recurrences import check_recurrences
 from graphclone.formats.torch.onnx_sizes import settle_precision
+from graphclone.formats.torch.plain_outputs import refuse_texts
 from graphclone.formats.torch.recurrences import keep_recurrences
 from graphclone.formats.torch.writer import module_of
 from graphclone.graph.ir import Graph, values_in
@@ -45,6 +46,7 @@ def save_as_onnx(state: State, example: Example, path: Path) -> None:
     Raises:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
+    refuse_texts(state.graph, path)
     args, kwargs = clone_examples(state, example)
     model = to_onnx(state.graph, module_of(state, example), args, kwargs)
     annotate(model, state)

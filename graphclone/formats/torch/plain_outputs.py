@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict, deque
+from pathlib import Path
 from typing import Any
 
 from torch.utils import _pytree as pytree
+
+from graphclone.errors import GraphcloneError
+from graphclone.graph.ir import Graph
 
 _OWN = (tuple, list, dict, OrderedDict, defaultdict, deque)
 
@@ -71,3 +75,13 @@ def _key(step: Any) -> Any:
         if hasattr(step, attribute):
             return getattr(step, attribute)
     return str(step)
+
+
+def refuse_texts(graph: Graph, path: Path) -> None:
+    """Refuse a model that returns a text: no file of ONNX holds one so, and torch reads no program again that does.
+
+    Raises:
+        GraphcloneError: it does.
+    """
+    if any(isinstance(output.operand, str) for output in graph.outputs):
+        raise GraphcloneError(f"{path}: the model returns a text, which no {path.suffix} can; save .safetensors")

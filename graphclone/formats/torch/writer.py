@@ -24,7 +24,7 @@ from graphclone.formats.torch.guards import Guards
 from graphclone.formats.torch.input_guard import GUARD, STRUCTURE, InputGuard
 from graphclone.formats.torch.input_sets import clone_examples, varying_lengths
 from graphclone.formats.torch.movable import MovableGraphModule
-from graphclone.formats.torch.plain_outputs import plain_outputs
+from graphclone.formats.torch.plain_outputs import plain_outputs, refuse_texts
 from graphclone.formats.torch.uncast import Regions
 from graphclone.graph.ir import Graph, Initializer, Node, Operand, Value, evaluated
 from graphclone.pipeline.state import State
@@ -118,8 +118,7 @@ def save_program(state: State, example: Example, path: Path) -> None:
         GraphcloneError: torch cannot export the clone, or the file cannot be written.
     """
     module, spec = module_of(state, example), state.graph.origin_as(Exported).program.call_spec
-    if any(isinstance(output.operand, str) for output in state.graph.outputs):
-        raise GraphcloneError(f"{path}: the model returns a text, which torch.export.load does not read; save .onnx")
+    refuse_texts(state.graph, path)
     module.graph.set_codegen(_get_codegen(spec.in_spec, plain_outputs(spec.out_spec)))
     module.recompile()
     args, kwargs = clone_examples(state, example)
