@@ -86,7 +86,10 @@ def run_lockstep(
     if result.first is None or not isfinite(result.first.error):
         return result
     sums = {value.name for value, summands in state.facts.summands.items() if len(summands) > 1}
-    return compared(own_errors(state.source, inputs, read, sums))
+    try:
+        return compared(own_errors(state.source, inputs, read, sums))
+    except ExecutionError:  # memory does not suffice for another look
+        return result
 
 
 def own_errors(

@@ -11,8 +11,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "lockstep: what is 0 but for rounding is wrong",
         "graphclone/verification/lockstep.py",
-        "    return compared(own_errors(state.source, inputs, read, sums))",
-        "    return result",
+        "        return compared(own_errors(state.source, inputs, read, sums))",
+        "        return result",
         ("tests/verification/test_lockstep.py",),
     ),
     Mutant(

@@ -14,7 +14,7 @@ import graphclone as gc
 from graphclone.clones.clone import Clone
 from graphclone.graph.ir import Node
 from graphclone.pipeline.state import State
-from graphclone.runtime.interpreter import ExecutionError
+from graphclone.runtime.interpreter import ExecutionError, MemoryShortageError
 from graphclone.runtime.tensors import lazily_widened, widened_tensors
 from graphclone.verification.distance import relative_error
 from graphclone.verification.lockstep import Lockstep, run_lockstep
@@ -317,3 +317,14 @@ def test_memory_that_does_not_suffice_is_no_verdict(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(dialect, "run", run)
     exact = next(check for check in clone.verify(onnx=False).checks if check.name == "exact")
     assert exact.ok is None and "can't allocate memory" in exact.summary
+
+
+def test_an_error_stays_one_where_memory_does_not_suffice_for_another_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: object) -> None:
+        raise MemoryShortageError(made.graph.nodes[0], MemoryError())
+
+    made = perceptron()
+    wrong = doubled(spoiled_tensors(made, "0.weight"))
+    monkeypatch.setattr("graphclone.verification.lockstep.own_errors", short)
+    result = run_lockstep(made.state, [features(3, 6)], tensors=wrong)
+    assert result.first is not None and result.first.value == "linear"
