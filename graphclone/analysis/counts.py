@@ -50,19 +50,25 @@ class _Counts:
             What the numbers that it tells apart were summed over.
         """
         operands = [value for value in node.inputs if value.is_tensor and (node, value) not in self.facts.outlines]
-        counts = self.are_counts(operands)
+        counts = operands if self.are_counts(operands) else None
         for out in node.outputs:
-            if out.is_tensor and out.is_float and (whole := self.whole(node, operands, out)) is not None:
+            if out.is_tensor and out.is_float and (whole := self.whole(node, counts, out)) is not None:
                 self.sums[out] = {**self.together(whole), **dict.fromkeys(self.summed(operands, out), node)}
         tells = node in self.facts.jumps or any(out.is_tensor and not out.is_float for out in node.outputs)
-        return self.together(operands) if counts and tells else {}
+        return self.together(counts) if counts and tells else {}
 
-    def whole(self, node: Node, operands: list[Value], out: Value) -> Iterable[Value] | None:
-        """The whole numbers that are in a result, if it is made of such, or of chosen numbers for many an operand."""
+    def whole(self, node: Node, counts: list[Value] | None, out: Value) -> Iterable[Value] | None:
+        """The whole numbers that are in a result, if it is made of such, or of chosen numbers for many an operand.
+
+        Args:
+            node: that computes it.
+            counts: the operands, if they are made of nothing else.
+            out: the result.
+        """
         if node in self.facts.steps:
             return ()
-        if self.are_counts(operands):
-            return operands
+        if counts is not None:
+            return counts
         picked = self.facts.picked.get(out, ())
         chosen = [value for value in picked if self.is_count(value)] if len(picked) > 1 else []
         return chosen if chosen or node in self.facts.saturating else self.rounded(out)

@@ -81,12 +81,10 @@ class _Ties:
         jumps = node in self.facts.jumps or any(out.is_tensor and not out.is_float for out in node.outputs)
         differs = node in self.facts.differences or node in self.facts.joins
         beside = [axis for a, b in combinations(self.akin(floats), 2) for axis in self.tie(a, b, alike=not differs)]
-        if jumps:
-            self.pin(node, [*beside, *(axis for value in floats for axis in self.origin(value).tied)])
         computed = [value for value in floats if value not in self.constants]
         met = self.meeting(node, computed).union(*(self.origin(value).met for value in computed))
         if jumps:
-            self.pin(node, met)
+            self.pin(node, met.union(beside, *(self.origin(value).tied for value in floats)))
         for value in self.facts.poles.get(node, ()):  # a copy is a rounding off 0, and the function is steep there
             self.pin(node, self.origin(value).met | self.origin(value).tied)
         for index, out in enumerate(node.outputs):

@@ -22,8 +22,8 @@ def interruptible() -> Iterator[None]:
     """Raise at the first signal that asks the process to end; a second one ends it at once, without a word.
 
     Only the main thread is told of signals: in another one nothing changes. A signal that the process was started to
-    ignore, as in the background of a script, is ignored. Of several processes each may wait for the
-    others, deaf to signals that it would have to handle: ``SIGTERM`` ends those at once, as ``torchrun`` expects.
+    ignore, as in the background of a script, is ignored. Of several processes each may wait for the others, deaf to
+    signals that it would have to handle: ``SIGTERM`` ends those at once, as ``torchrun`` expects.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -110,8 +110,9 @@ def read_graph(path: Path, name: str | None = None, shapes: Mapping[str, Sequenc
             fit.
     """
     model = load(path)
+    declared = declared_shapes(model)
     for port, shape in (shapes or {}).items():
-        check_shape(port, shape, declared_shapes(model))
+        check_shape(port, shape, declared)
     return from_model(model, path, name or path.name, shapes)
 
 
